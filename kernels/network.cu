@@ -1,0 +1,345 @@
+// The network stage on the device: chooses a tile (or cuBLAS) for a shape, owns the tape and launches the kernels.
+// Kernels: network_tile.cuh (fused tiles), network_batch.cuh (cuBLAS over the whole batch).
+#include "kernels/network.cuh"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "kernels/network_batch.cuh"
+#include "kernels/network_tile.cuh"
+#include "kernels/raii.cuh"
+
+namespace einfield::cuda {
+namespace {
+
+using tiled::Layer;
+using tiled::Network;
+
+constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
+
+constexpr int kPackThreads = 256;
+constexpr int kMaxStageRows = 4 * tiled::kUnit;
+
+/// A tile size that was compiled, with its launchers.
+template <class Real>
+struct TileChoice {
+  int points, max_groups, own;
+  std::size_t (*shared_bytes)(int rows, int slot_size);
+  void (*allow_shared)(std::size_t bytes);
+  void (*forward)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
+                  std::size_t stride, const Real* positions, Real* psi, Real* alpha);
+  void (*adjoint)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
+                  std::size_t stride, const Real* positions, const Real* alpha_bar, const Real* psi_bar);
+};
+
+template <class T>
+TileChoice<typename T::Real> tile_choice() {
+  using Real = typename T::Real;
+  return {T::kPoints, T::kMaxGroups, T::kOwn, &tiled::Shared<T>::bytes,
+          [](std::size_t bytes) {
+            for (const void* kernel : {reinterpret_cast<const void*>(&tiled::network_kernel<T>),
+                                       reinterpret_cast<const void*>(&tiled::network_adjoint_kernel<T>)})
+              EINFIELD_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                 static_cast<int>(bytes)));
+          },
+          [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
+             std::size_t stride, const Real* positions, Real* psi, Real* alpha) {
+            tiled::network_kernel<T>
+                <<<grid, tiled::kThreads, shared, stream>>>(net, parameters, stride, positions, psi, alpha);
+            EINFIELD_LAUNCH_CHECK();
+          },
+          [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
+             std::size_t stride, const Real* positions, const Real* alpha_bar, const Real* psi_bar) {
+            tiled::network_adjoint_kernel<T>
+                <<<grid, tiled::kThreads, shared, stream>>>(net, parameters, stride, positions, alpha_bar, psi_bar);
+            EINFIELD_LAUNCH_CHECK();
+          }};
+}
+
+/// Register tiles per pass are groups of points × groups of channels: many points for narrow layers, few for wide ones.
+/// 80 points make 125 tiles of a 100 × 100 image and take exactly 200 channels per pass.
+template <class Real>
+std::vector<TileChoice<Real>> tile_choices();
+template <>
+std::vector<TileChoice<float>> tile_choices<float>() {
+  return {tile_choice<tiled::Tile<float, 8>>(), tile_choice<tiled::Tile<float, 5>>(),
+          tile_choice<tiled::Tile<float, 4>>(), tile_choice<tiled::Tile<float, 2>>(),
+          tile_choice<tiled::Tile<float, 1>>()};
+}
+template <>
+std::vector<TileChoice<double>> tile_choices<double>() {
+  return {tile_choice<tiled::Tile<double, 8>>(), tile_choice<tiled::Tile<double, 2>>()};
+}
+
+/// Everything of Network but the pointers, for one tile size.
+template <class Real>
+Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Real>& tile) {
+  using R = tiled::Registers<Real>;
+  Network<Real> net{};
+  net.layers = static_cast<int>(shape.hidden.size());
+  net.points = points;
+  net.tiles = ceil_div(points, tile.points);
+  net.scale = static_cast<Real>(shape.input_scale);
+  net.last_kernel = static_cast<int>(shape.kernel_offset(net.layers));
+  net.last_bias = static_cast<int>(shape.bias_offset(net.layers));
+  const int pass_size = R::kChannels * tile.own * tiled::kThreads * R::kVector;  // of a tape array
+  for (int l = 0; l < net.layers; ++l) {
+    Layer& layer = net.layer[l];
+    layer.width = shape.hidden[static_cast<std::size_t>(l)];
+    layer.passes = ceil_div(layer.width, tile.max_groups * R::kChannels);
+    layer.groups = ceil_div(layer.width, layer.passes * R::kChannels);
+    layer.kernel = static_cast<int>(shape.kernel_offset(l));
+    layer.bias = static_cast<int>(shape.bias_offset(l));
+    const int array = layer.passes * pass_size;
+    if (l > 0) {
+      layer.tape_a = std::exchange(net.tape_size, net.tape_size + array);
+      layer.scratch = std::exchange(net.scratch_size, net.scratch_size + array);
+    }
+    if (l + 1 < net.layers) layer.tape_p = std::exchange(net.tape_size, net.tape_size + array);
+    net.rows = std::max({net.rows, round_up(layer.width, tiled::kUnit), round_up(layer.width, R::kGradIn),
+                         round_up(layer.width, R::kGradOut)});
+  }
+  for (int l = 1; l < net.layers; ++l) {
+    Layer& layer = net.layer[l];
+    const Layer& below = net.layer[l - 1];
+    const int value = layer.passes * round_up(below.width, tiled::kUnit) * layer.groups * R::kChannels;
+    const int gradient = below.passes * round_up(layer.width, tiled::kUnit) * below.groups * R::kChannels;
+    layer.value_pack = net.pack_size;
+    layer.gradient_pack = net.pack_size + value;
+    net.pack_size += value + gradient;
+    layer.pack_block = std::exchange(net.pack_blocks, net.pack_blocks + ceil_div(value + gradient, kPackThreads));
+
+    layer.grad_in = ceil_div(below.width, R::kGradIn);
+    layer.grad_out = ceil_div(layer.width, R::kGradOut);
+    const int items = layer.grad_in * layer.grad_out;
+    layer.grad_passes = ceil_div(items, tiled::kThreads);
+    layer.grad_items = std::min(items, tiled::kThreads);
+    layer.grad_ways = std::min(tiled::kThreads / layer.grad_items, tile.points / R::kVector);
+    constexpr int kSums = R::kGradIn * R::kGradOut;
+    layer.partial = std::exchange(net.partial_size, net.partial_size + layer.grad_passes * kSums * tiled::kThreads);
+    layer.reduce_block = std::exchange(
+        net.reduce_blocks,
+        net.reduce_blocks + ceil_div(layer.grad_passes * (kSums / R::kVector) * layer.grad_items, 32));
+  }
+  net.first_partial = net.partial_size;
+  net.partial_size += 2 * net.layer[0].width;
+  for (int l = 0; l < net.layers; ++l)
+    net.layer[l].bias_partial = std::exchange(net.partial_size, net.partial_size + net.layer[l].width);
+  net.last_partial = net.partial_size;
+  net.partial_size = round_up(net.partial_size + net.layer[net.layers - 1].width + 1, R::kVector);
+  return net;
+}
+
+/// Sets the stages of the ring as large as the shared memory allows. @return bytes, 0 if nothing fits
+template <class Real>
+std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<Real>& net) {
+  int pitch = 0;
+  for (int l = 0; l < net.layers; ++l)
+    pitch = std::max(pitch, net.layer[l].groups * tiled::Registers<Real>::kChannels);
+  for (net.stage_rows = kMaxStageRows; net.stage_rows > 0; net.stage_rows -= tiled::kUnit) {
+    net.slot_size = net.stage_rows * pitch;
+    const std::size_t bytes = tile.shared_bytes(net.rows, net.slot_size);
+    if (bytes <= limit) return bytes;
+  }
+  return 0;
+}
+
+/// Multiply-adds of one thread for one tile of value, gradient and adjoint: what a tile costs, padding included.
+template <class Real>
+double tile_cost(const Network<Real>& net, const TileChoice<Real>& tile) {
+  using R = tiled::Registers<Real>;
+  double cost = 0;
+  for (int l = 0; l < net.layers; ++l) {
+    const Layer& layer = net.layer[l];
+    cost += 40.0 * layer.passes * R::kChannels * tile.own * R::kVector;  // activations
+    if (l == 0) continue;
+    const Layer& below = net.layer[l - 1];
+    const double sums = R::kChannels * R::kPixels;
+    cost += 2 * sums / tiled::kSplit *
+            (1.0 * layer.passes * round_up(below.width, tiled::kUnit) + below.passes * round_up(layer.width, tiled::kUnit));
+    cost += 2.0 * layer.grad_passes * R::kGradIn * R::kGradOut *
+            round_up(ceil_div(tile.points, layer.grad_ways), R::kVector);
+  }
+  return cost;
+}
+
+/// Blocks per lens: the smallest number that makes the busiest multiprocessor finish first.
+int choose_blocks(int tiles, int lenses, int multiprocessors, double* rounds) {
+  int best = 1;
+  *rounds = 0;
+  for (int blocks = 1; blocks <= tiles && blocks <= 4 * multiprocessors; ++blocks) {
+    const double waves = (static_cast<std::int64_t>(blocks) * lenses + multiprocessors - 1) / multiprocessors;
+    const double time = waves * ceil_div(tiles, blocks);
+    if (blocks == 1 || time < *rounds) {
+      *rounds = time;
+      best = blocks;
+    }
+  }
+  return best;
+}
+
+/// A plan, and for the tile path the tile and layout behind it.
+template <class Real>
+struct Chosen {
+  NetworkPlan plan;
+  TileChoice<Real> tile{};
+  Network<Real> net{};
+};
+
+template <class Real>
+Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const DeviceLimits& limits, NetworkPath path) {
+  shape.validate();
+  EINFIELD_REQUIRE(points > 0, "network: " + std::to_string(points) + " points, expected > 0");
+  EINFIELD_REQUIRE(lenses > 0 && lenses <= 65535,
+                   "network: " + std::to_string(lenses) + " lenses, expected 1 ... 65535");
+  EINFIELD_REQUIRE(limits.multiprocessors > 0, "network: a device without multiprocessors");
+  Chosen<Real> best;
+  double best_time = 0;
+  if (path != NetworkPath::kCublas) {
+    for (const TileChoice<Real>& tile : tile_choices<Real>()) {
+      Network<Real> net = lay_out(shape, points, tile);
+      const std::size_t shared = fit_shared(tile, limits.shared_bytes_per_block, net);
+      if (shared == 0) continue;
+      double rounds = 0;
+      const int blocks = choose_blocks(net.tiles, lenses, limits.multiprocessors, &rounds);
+      const double time = rounds * tile_cost(net, tile);
+      if (best.plan.tile != 0 && time >= best_time) continue;
+      best_time = time;
+      const std::size_t n = static_cast<std::size_t>(lenses);
+      best.plan = {NetworkPath::kTiles, tile.points, net.tiles, blocks, tiled::kThreads, net.stage_rows, shared,
+                   n * (static_cast<std::size_t>(net.pack_size) +
+                        static_cast<std::size_t>(net.tape_size) * static_cast<std::size_t>(net.tiles) +
+                        static_cast<std::size_t>(net.scratch_size + net.partial_size) *
+                            static_cast<std::size_t>(blocks)) * sizeof(Real)};
+      best.tile = tile;
+      best.net = net;
+    }
+    if (best.plan.tile != 0) return best;
+    EINFIELD_REQUIRE(path == NetworkPath::kAutomatic,
+                     "network: no tile of this shape fits the " + std::to_string(limits.shared_bytes_per_block) +
+                         " bytes of shared memory of a block");
+  }
+  best.plan.path = NetworkPath::kCublas;
+  best.plan.workspace_bytes = batch::Batch<Real>::bytes(shape, points, lenses);
+  return best;
+}
+
+/// The tile path: layout, tape and launches.
+template <class Real>
+class Tiles {
+ public:
+  Tiles(const Chosen<Real>& chosen, int lenses)
+      : plan_(chosen.plan), tile_(chosen.tile), net_(chosen.net), lenses_(static_cast<unsigned>(lenses)),
+        packed_(count(net_.pack_size)), tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
+        scratch_(count(net_.scratch_size) * static_cast<std::size_t>(plan_.blocks)),
+        partial_(count(net_.partial_size) * static_cast<std::size_t>(plan_.blocks)) {
+    net_.packed = packed_.get();
+    net_.tape = tape_.get();
+    net_.scratch = scratch_.get();
+    net_.partial = partial_.get();
+    tile_.allow_shared(plan_.shared_bytes);
+  }
+
+  void forward(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions, Real* psi,
+               Real* alpha) {
+    if (net_.pack_blocks > 0) {
+      tiled::pack_kernel<<<dim3(static_cast<unsigned>(net_.pack_blocks), lenses_), kPackThreads, 0, stream>>>(
+          net_, parameters, stride);
+      EINFIELD_LAUNCH_CHECK();
+    }
+    tile_.forward(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, psi, alpha);
+  }
+
+  void adjoint(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions,
+               const Real* alpha_bar, Real* gradient, const Real* psi_bar) {
+    tile_.adjoint(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, alpha_bar, psi_bar);
+    const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, 32);
+    tiled::reduce_kernel<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(32, tiled::kStrands), 0, stream>>>(
+        net_, gradient, stride, plan_.blocks);
+    EINFIELD_LAUNCH_CHECK();
+  }
+
+ private:
+  std::size_t count(int per_lens) const { return static_cast<std::size_t>(per_lens) * lenses_; }
+  dim3 grid() const { return dim3(static_cast<unsigned>(plan_.blocks), lenses_); }
+
+  NetworkPlan plan_;
+  TileChoice<Real> tile_;
+  Network<Real> net_;
+  unsigned lenses_;
+  DeviceBuffer<Real> packed_, tape_, scratch_, partial_;
+};
+
+}  // namespace
+
+DeviceLimits DeviceLimits::current() {
+  DeviceLimits limits;
+  int device = 0, shared = 0;
+  EINFIELD_CUDA(cudaGetDevice(&device));
+  EINFIELD_CUDA(cudaDeviceGetAttribute(&limits.multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  EINFIELD_CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  limits.shared_bytes_per_block = static_cast<std::size_t>(shared);
+  return limits;
+}
+
+template <class Real>
+struct CudaNetwork<Real>::Impl {
+  NetworkPlan plan;
+  std::unique_ptr<Tiles<Real>> tiles;
+  std::unique_ptr<batch::Batch<Real>> batch;
+};
+
+template <class Real>
+NetworkPlan CudaNetwork<Real>::make_plan(const NetworkShape& shape, int n_points, int n_lenses,
+                                         const DeviceLimits& limits, NetworkPath path) {
+  return choose<Real>(shape, n_points, n_lenses, limits, path).plan;
+}
+
+template <class Real>
+CudaNetwork<Real>::CudaNetwork(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
+                               NetworkPath path)
+    : impl_(std::make_unique<Impl>()) {
+  const Chosen<Real> chosen = choose<Real>(shape, n_points, n_lenses, limits, path);
+  impl_->plan = chosen.plan;
+  if (chosen.plan.path == NetworkPath::kTiles)
+    impl_->tiles = std::make_unique<Tiles<Real>>(chosen, n_lenses);
+  else
+    impl_->batch = std::make_unique<batch::Batch<Real>>(shape, n_points, n_lenses);
+}
+
+template <class Real>
+CudaNetwork<Real>::~CudaNetwork() = default;
+template <class Real>
+CudaNetwork<Real>::CudaNetwork(CudaNetwork&&) noexcept = default;
+template <class Real>
+CudaNetwork<Real>& CudaNetwork<Real>::operator=(CudaNetwork&&) noexcept = default;
+
+template <class Real>
+const NetworkPlan& CudaNetwork<Real>::plan() const {
+  return impl_->plan;
+}
+
+template <class Real>
+void CudaNetwork<Real>::forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
+                                const Real* positions, Real* psi, Real* alpha) {
+  if (impl_->tiles)
+    impl_->tiles->forward(stream, parameters, parameter_stride, positions, psi, alpha);
+  else
+    impl_->batch->forward(stream, parameters, parameter_stride, positions, psi, alpha);
+}
+
+template <class Real>
+void CudaNetwork<Real>::adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
+                                const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar) {
+  if (impl_->tiles)
+    impl_->tiles->adjoint(stream, parameters, parameter_stride, positions, alpha_bar, gradient, psi_bar);
+  else
+    impl_->batch->adjoint(stream, parameters, parameter_stride, positions, alpha_bar, gradient, psi_bar);
+}
+
+template class CudaNetwork<float>;
+template class CudaNetwork<double>;
+
+}  // namespace einfield::cuda

@@ -1,0 +1,300 @@
+// The network on the device against the naive reference in double: values, α and every gradient, tiles and cuBLAS,
+// float and double, one and several lenses; and that it repeats to the bit.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kernels/network.cuh"
+#include "kernels/raii.cuh"
+#include "tests/reference_network.hpp"
+
+namespace einfield::cuda {
+namespace {
+
+bool device_available() {
+  int count = 0;
+  const bool found = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+  (void)cudaGetLastError();
+  return found;
+}
+
+struct Case {
+  std::vector<int> hidden;
+  int points;
+  int lenses;
+};
+
+std::string name(const Case& c) {
+  std::string text;
+  for (const int width : c.hidden) text += std::to_string(width) + "_";
+  return text + "n" + std::to_string(c.points) + "_lenses" + std::to_string(c.lenses);
+}
+
+template <class Real>
+std::vector<Real> as(const std::vector<double>& values) {
+  return std::vector<Real>(values.begin(), values.end());
+}
+
+/// Inputs of one case, drawn from Philox, and the reference's answers, lens after lens.
+struct Problem {
+  NetworkShape shape;
+  int points, lenses;
+  std::size_t stride;
+  std::vector<double> parameters, positions, alpha_bar, psi_bar;
+  std::vector<double> psi, alpha, gradient;
+
+  explicit Problem(const Case& c, bool with_psi_bar = true) : points(c.points), lenses(c.lenses) {
+    shape.hidden = c.hidden;
+    shape.input_scale = 0.7;
+    stride = shape.size() + 3;  // lenses need not lie back to back
+    const Philox philox{20210};
+    std::uint64_t counter = 0;
+    const auto normals = [&](std::size_t size, double sigma) {
+      std::vector<double> values(size);
+      for (double& value : values) value = sigma * philox.normal(counter++);
+      return values;
+    };
+    positions = normals(2 * static_cast<std::size_t>(points), 1.5);
+    parameters.assign(stride * static_cast<std::size_t>(lenses), 0.0);
+    for (int lens = 0; lens < lenses; ++lens)
+      for (int l = 0; l < shape.layers(); ++l) {
+        const std::size_t in = static_cast<std::size_t>(shape.inputs(l)), out = static_cast<std::size_t>(shape.outputs(l));
+        const std::vector<double> layer = normals((in + 1) * out, 1.2 / std::sqrt(static_cast<double>(in)));
+        std::copy(layer.begin(), layer.end(),
+                  parameters.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(lens) * stride + shape.kernel_offset(l)));
+      }
+    const std::size_t n = static_cast<std::size_t>(points) * static_cast<std::size_t>(lenses);
+    alpha_bar = normals(2 * n, 1.0);
+    psi_bar = with_psi_bar ? normals(n, 1.0) : std::vector<double>(n, 0.0);
+    // Single precision sees the rounded numbers; the reference must see the same.
+    for (auto* values : {&positions, &parameters, &alpha_bar, &psi_bar})
+      for (double& value : *values) value = static_cast<float>(value);
+    solve();
+  }
+
+  void solve() {
+    const std::size_t n = static_cast<std::size_t>(points);
+    psi.clear();
+    alpha.clear();
+    gradient.assign(stride * static_cast<std::size_t>(lenses), 0.0);
+    for (std::size_t lens = 0; lens < static_cast<std::size_t>(lenses); ++lens) {
+      const auto part = [&](const std::vector<double>& v, std::size_t size, std::size_t step) {
+        return std::vector<double>(v.begin() + static_cast<std::ptrdiff_t>(lens * step),
+                                   v.begin() + static_cast<std::ptrdiff_t>(lens * step + size));
+      };
+      const ReferenceResult r = reference_network(shape, part(parameters, shape.size(), stride), positions,
+                                                  part(psi_bar, n, n), part(alpha_bar, 2 * n, 2 * n));
+      psi.insert(psi.end(), r.psi.begin(), r.psi.end());
+      alpha.insert(alpha.end(), r.alpha.begin(), r.alpha.end());
+      std::copy(r.gradient.begin(), r.gradient.end(), gradient.begin() + static_cast<std::ptrdiff_t>(lens * stride));
+    }
+  }
+};
+
+template <class Real>
+struct Answer {
+  std::vector<Real> psi, alpha, gradient;
+};
+
+/// forward() once and adjoint() `repeats` times.
+template <class Real>
+Answer<Real> run(const Problem& problem, NetworkPath path, int repeats, const DeviceLimits& limits, bool null_psi = false) {
+  const Stream stream;
+  CudaNetwork<Real> network(problem.shape, problem.points, problem.lenses, limits, path);
+  const auto upload = [&](const std::vector<double>& values) {
+    const std::vector<Real> host = as<Real>(values);
+    DeviceBuffer<Real> buffer(host.size());
+    buffer.upload(host, stream.get());
+    stream.synchronize();
+    return buffer;
+  };
+  const DeviceBuffer<Real> parameters = upload(problem.parameters), positions = upload(problem.positions),
+                           alpha_bar = upload(problem.alpha_bar), psi_bar = upload(problem.psi_bar);
+  DeviceBuffer<Real> psi(problem.psi.size()), alpha(problem.alpha.size()), gradient(problem.gradient.size());
+  gradient.zero(stream.get());
+  network.forward(stream.get(), parameters.get(), problem.stride, positions.get(), psi.get(), alpha.get());
+  for (int i = 0; i < repeats; ++i)
+    network.adjoint(stream.get(), parameters.get(), problem.stride, positions.get(), alpha_bar.get(), gradient.get(),
+                    null_psi ? nullptr : psi_bar.get());
+  return {psi.to_vector(stream.get()), alpha.to_vector(stream.get()), gradient.to_vector(stream.get())};
+}
+
+template <class Real>
+void expect_close(const std::vector<Real>& actual, const std::vector<double>& expected, double factor, double tolerance,
+                  const char* what) {
+  ASSERT_EQ(actual.size(), expected.size());
+  double largest = 0, worst = 0;
+  for (const double value : expected) largest = std::max(largest, std::abs(factor * value));
+  std::size_t where = 0;
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    const double error = std::abs(static_cast<double>(actual[i]) - factor * expected[i]);
+    if (!(error <= worst)) {
+      worst = error;
+      where = i;
+    }
+  }
+  EXPECT_LE(worst, tolerance * largest) << what << "[" << where << "] = " << actual[where] << ", expected "
+                                        << factor * expected[where];
+}
+
+/// Rounding of sums of up to `width` terms through up to five layers, twice (value and derivative): a few hundred units
+/// in the last place of the largest component. A wrong or missing term is wrong by 1e-2 and more.
+template <class Real>
+constexpr double kTolerance = 256 * static_cast<double>(std::numeric_limits<Real>::epsilon());
+
+template <class Real>
+void check(const Case& c, NetworkPath path) {
+  SCOPED_TRACE(name(c) + (path == NetworkPath::kTiles ? " tiles" : " cublas") + (sizeof(Real) == 4 ? " float" : " double"));
+  const Problem problem(c);
+  const DeviceLimits limits = DeviceLimits::current();
+  ASSERT_EQ(CudaNetwork<Real>::make_plan(problem.shape, c.points, c.lenses, limits, path).path, path);
+  const Answer<Real> once = run<Real>(problem, path, 1, limits), twice = run<Real>(problem, path, 2, limits);
+  expect_close(once.psi, problem.psi, 1, kTolerance<Real>, "psi");
+  expect_close(once.alpha, problem.alpha, 1, kTolerance<Real>, "alpha");
+  expect_close(once.gradient, problem.gradient, 1, kTolerance<Real>, "gradient");
+  expect_close(twice.gradient, problem.gradient, 2, kTolerance<Real>, "gradient of two adjoints");
+  EXPECT_EQ(once.psi, twice.psi) << "same input, same bits";
+  EXPECT_EQ(once.alpha, twice.alpha) << "same input, same bits";
+}
+
+const std::vector<Case>& cases() {
+  static const std::vector<Case> all = {
+      {{1}, 1, 1},          {{7}, 31, 2},           {{33}, 33, 1},        {{1, 1}, 33, 1},      {{16, 16}, 31, 1},
+      {{32, 32, 32}, 400, 3}, {{33, 7, 16}, 33, 2},   {{7, 33, 1, 32}, 31, 1}, {{200}, 31, 1},  {{200, 200, 200}, 400, 1},
+      {{32, 200, 33}, 33, 1}, {{250, 301}, 31, 1},    {{16, 16, 16, 16}, 400, 1}};
+  return all;
+}
+
+class CudaNetworkTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!device_available()) GTEST_SKIP() << "no CUDA device";
+  }
+};
+
+TEST_F(CudaNetworkTest, TilesInSinglePrecisionAgreeWithTheReference) {
+  for (const Case& c : cases()) check<float>(c, NetworkPath::kTiles);
+}
+TEST_F(CudaNetworkTest, TilesInDoublePrecisionAgreeWithTheReference) {
+  for (const Case& c : cases()) check<double>(c, NetworkPath::kTiles);
+}
+TEST_F(CudaNetworkTest, CublasInSinglePrecisionAgreesWithTheReference) {
+  for (const Case& c : cases()) check<float>(c, NetworkPath::kCublas);
+}
+TEST_F(CudaNetworkTest, CublasInDoublePrecisionAgreesWithTheReference) {
+  for (const Case& c : cases()) check<double>(c, NetworkPath::kCublas);
+}
+
+/// Other devices get other tiles: a small card has little shared memory, and few multiprocessors make blocks take
+/// several tiles each.
+TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
+  const DeviceLimits device = DeviceLimits::current();
+  std::vector<int> tiles;
+  for (const std::size_t kilobytes : {48, 99, 163, 227})
+    for (const int multiprocessors : {1, 2, 16}) {
+      const DeviceLimits limits{multiprocessors, std::min(kilobytes * 1024, device.shared_bytes_per_block)};
+      for (const Case& c : {Case{{40, 24}, 300, 2}, Case{{210, 100}, 130, 1}}) {
+        SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
+        const Problem problem(c);
+        const NetworkPlan plan = CudaNetwork<float>::make_plan(problem.shape, c.points, c.lenses, limits);
+        if (plan.path != NetworkPath::kTiles) continue;
+        tiles.push_back(plan.tile);
+        const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 1, limits);
+        expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
+        expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
+        expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
+      }
+    }
+  std::sort(tiles.begin(), tiles.end());
+  tiles.erase(std::unique(tiles.begin(), tiles.end()), tiles.end());
+  EXPECT_GE(tiles.size(), 3u) << "the limits above no longer reach different tiles";
+}
+
+TEST_F(CudaNetworkTest, RepeatsToTheBit) {
+  const DeviceLimits limits = DeviceLimits::current();
+  const Problem problem(Case{{33, 200, 32}, 200, 2});
+  for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
+    const Answer<float> first = run<float>(problem, path, 1, limits), second = run<float>(problem, path, 1, limits);
+    EXPECT_EQ(first.psi, second.psi);
+    EXPECT_EQ(first.alpha, second.alpha);
+    EXPECT_EQ(first.gradient, second.gradient);
+  }
+}
+
+/// Tiles without any cotangent are left out; a block that sees none must still add zeros, not what was there before.
+TEST_F(CudaNetworkTest, MaskedPointsContributeNothing) {
+  Problem problem(Case{{20, 30}, 900, 2}, false);
+  const std::size_t n = static_cast<std::size_t>(problem.points);
+  for (std::size_t i = 0; i < problem.alpha_bar.size(); ++i)
+    if (i % n > 60) problem.alpha_bar[i] = 0;
+  problem.solve();
+  DeviceLimits limits = DeviceLimits::current();
+  for (const int multiprocessors : {2, 64}) {
+    limits.multiprocessors = multiprocessors;
+    const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 2, limits, true);
+    expect_close(answer.gradient, problem.gradient, 2, kTolerance<float>, "gradient");
+  }
+}
+
+TEST_F(CudaNetworkTest, LargeActivationsStayFinite) {
+  Problem problem(Case{{16, 16}, 33, 1});
+  for (double& value : problem.parameters) value *= 60;  // pre-activations beyond the overflow of exp
+  problem.solve();
+  const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 1, DeviceLimits::current());
+  for (const auto* values : {&answer.psi, &answer.alpha, &answer.gradient})
+    for (const float value : *values) ASSERT_TRUE(std::isfinite(value));
+}
+
+TEST_F(CudaNetworkTest, StepRunsFromAGraph) {
+  const Problem problem(Case{{33, 40}, 100, 2});
+  const Stream stream;
+  for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
+    CudaNetwork<float> network(problem.shape, problem.points, problem.lenses, DeviceLimits::current(), path);
+    DeviceBuffer<float> parameters(problem.parameters.size()), positions(problem.positions.size()),
+        alpha_bar(problem.alpha_bar.size()), psi(problem.psi.size()), alpha(problem.alpha.size()),
+        gradient(problem.gradient.size());
+    const std::vector<float> host[] = {as<float>(problem.parameters), as<float>(problem.positions),
+                                       as<float>(problem.alpha_bar)};
+    parameters.upload(host[0], stream.get());
+    positions.upload(host[1], stream.get());
+    alpha_bar.upload(host[2], stream.get());
+    stream.synchronize();
+    const Graph graph = Graph::capture(stream.get(), [&] {
+      gradient.zero(stream.get());
+      network.forward(stream.get(), parameters.get(), problem.stride, positions.get(), psi.get(), alpha.get());
+      network.adjoint(stream.get(), parameters.get(), problem.stride, positions.get(), alpha_bar.get(), gradient.get());
+    });
+    graph.launch(stream.get());
+    const std::vector<float> first = gradient.to_vector(stream.get());
+    graph.launch(stream.get());
+    const Answer<float> direct = run<float>(problem, path, 1, DeviceLimits::current(), true);
+    EXPECT_EQ(gradient.to_vector(stream.get()), first);
+    EXPECT_EQ(first, direct.gradient);
+    EXPECT_EQ(psi.to_vector(stream.get()), direct.psi);
+  }
+}
+
+TEST(CudaNetworkPlan, ChoosesTilesByShapeAndDevice) {
+  const auto plan = [](std::vector<int> hidden, int points, DeviceLimits limits, NetworkPath path = NetworkPath::kAutomatic) {
+    NetworkShape shape;
+    shape.hidden = std::move(hidden);
+    return CudaNetwork<float>::make_plan(shape, points, 1, limits, path);
+  };
+  const DeviceLimits h100{132, 227 * 1024}, consumer{128, 99 * 1024};
+  const NetworkPlan paper = plan({200, 200, 200}, 10000, h100);
+  EXPECT_EQ(paper.path, NetworkPath::kTiles);
+  EXPECT_EQ(paper.tile, 80);
+  EXPECT_EQ(paper.blocks, 125);
+  EXPECT_EQ(plan({200, 200, 200}, 10000, consumer).path, NetworkPath::kTiles);
+  EXPECT_EQ(plan({4096, 4096}, 10000, h100).path, NetworkPath::kCublas);
+  EXPECT_THROW(plan({4096, 4096}, 10000, h100, NetworkPath::kTiles), InvalidInput);
+  EXPECT_THROW(plan({16}, 0, h100), InvalidInput);
+  EXPECT_THROW(plan({}, 10, h100), InvalidInput);
+}
+
+}  // namespace
+}  // namespace einfield::cuda
