@@ -16,22 +16,25 @@ namespace {
 using tiled::Layer;
 using tiled::Network;
 
+constexpr int kPackThreads = 256;
+
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
-constexpr int kPackThreads = 256;
+
 constexpr int kMaxStageRows = 4 * tiled::kUnit;
 
 /// A tile size that was compiled, with its launchers.
 template <class Real>
 struct TileChoice {
   int points, max_groups, own;
-  std::size_t (*shared_bytes)(int rows, int slot_size);
+  std::size_t (*shared_bytes)(int rows, int stage_rows);
   void (*allow_shared)(std::size_t bytes);
+  void (*pack)(dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride);
   void (*forward)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
                   std::size_t stride, const Real* positions, Real* psi, Real* alpha);
-  void (*adjoint)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
-                  std::size_t stride, const Real* positions, const Real* alpha_bar, const Real* psi_bar);
+  void (*adjoint)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* positions,
+                  const Real* alpha_bar, const Real* psi_bar);
 };
 
 template <class T>
@@ -44,16 +47,20 @@ TileChoice<typename T::Real> tile_choice() {
               EINFIELD_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                  static_cast<int>(bytes)));
           },
+          [](dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride) {
+            tiled::pack_kernel<T><<<grid, kPackThreads, 0, stream>>>(net, parameters, stride);
+            EINFIELD_LAUNCH_CHECK();
+          },
           [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
              std::size_t stride, const Real* positions, Real* psi, Real* alpha) {
             tiled::network_kernel<T>
                 <<<grid, tiled::kThreads, shared, stream>>>(net, parameters, stride, positions, psi, alpha);
             EINFIELD_LAUNCH_CHECK();
           },
-          [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
-             std::size_t stride, const Real* positions, const Real* alpha_bar, const Real* psi_bar) {
+          [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* positions,
+             const Real* alpha_bar, const Real* psi_bar) {
             tiled::network_adjoint_kernel<T>
-                <<<grid, tiled::kThreads, shared, stream>>>(net, parameters, stride, positions, alpha_bar, psi_bar);
+                <<<grid, tiled::kThreads, shared, stream>>>(net, positions, alpha_bar, psi_bar);
             EINFIELD_LAUNCH_CHECK();
           }};
 }
@@ -92,20 +99,23 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
     layer.groups = ceil_div(layer.width, layer.passes * R::kChannels);
     layer.kernel = static_cast<int>(shape.kernel_offset(l));
     layer.bias = static_cast<int>(shape.bias_offset(l));
+    layer.constants = std::exchange(net.constants_size,
+                                    net.constants_size + layer.passes * layer.groups * R::kChannels);
     const int array = layer.passes * pass_size;
     if (l > 0) {
       layer.tape_a = std::exchange(net.tape_size, net.tape_size + array);
       layer.scratch = std::exchange(net.scratch_size, net.scratch_size + array);
     }
     if (l + 1 < net.layers) layer.tape_p = std::exchange(net.tape_size, net.tape_size + array);
-    net.rows = std::max({net.rows, round_up(layer.width, tiled::kUnit), round_up(layer.width, R::kGradIn),
-                         round_up(layer.width, R::kGradOut)});
+    net.rows = std::max({net.rows, round_up(layer.width, tiled::kUnit), layer.passes * layer.groups * R::kChannels,
+                         round_up(layer.width, R::kGradIn), round_up(layer.width, R::kGradOut)});
   }
   for (int l = 1; l < net.layers; ++l) {
     Layer& layer = net.layer[l];
     const Layer& below = net.layer[l - 1];
-    const int value = layer.passes * round_up(below.width, tiled::kUnit) * layer.groups * R::kChannels;
-    const int gradient = below.passes * round_up(layer.width, tiled::kUnit) * below.groups * R::kChannels;
+    const int pitch = tile.max_groups * R::kChannels;
+    const int value = layer.passes * round_up(below.width, tiled::kUnit) * pitch;
+    const int gradient = below.passes * round_up(layer.width, tiled::kUnit) * pitch;
     layer.value_pack = net.pack_size;
     layer.gradient_pack = net.pack_size + value;
     net.pack_size += value + gradient;
@@ -132,15 +142,11 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
   return net;
 }
 
-/// Sets the stages of the ring as large as the shared memory allows. @return bytes, 0 if nothing fits
+/// Makes the stages of the ring as large as the shared memory allows. @return bytes, 0 if nothing fits
 template <class Real>
 std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<Real>& net) {
-  int pitch = 0;
-  for (int l = 0; l < net.layers; ++l)
-    pitch = std::max(pitch, net.layer[l].groups * tiled::Registers<Real>::kChannels);
   for (net.stage_rows = kMaxStageRows; net.stage_rows > 0; net.stage_rows -= tiled::kUnit) {
-    net.slot_size = net.stage_rows * pitch;
-    const std::size_t bytes = tile.shared_bytes(net.rows, net.slot_size);
+    const std::size_t bytes = tile.shared_bytes(net.rows, net.stage_rows);
     if (bytes <= limit) return bytes;
   }
   return 0;
@@ -209,7 +215,7 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
       best_time = time;
       const std::size_t n = static_cast<std::size_t>(lenses);
       best.plan = {NetworkPath::kTiles, tile.points, net.tiles, blocks, tiled::kThreads, net.stage_rows, shared,
-                   n * (static_cast<std::size_t>(net.pack_size) +
+                   n * (static_cast<std::size_t>(net.pack_size) + 4 * static_cast<std::size_t>(net.constants_size) +
                         static_cast<std::size_t>(net.tape_size) * static_cast<std::size_t>(net.tiles) +
                         static_cast<std::size_t>(net.scratch_size + net.partial_size) *
                             static_cast<std::size_t>(blocks)) * sizeof(Real)};
@@ -232,10 +238,11 @@ class Tiles {
  public:
   Tiles(const Chosen<Real>& chosen, int lenses)
       : plan_(chosen.plan), tile_(chosen.tile), net_(chosen.net), lenses_(static_cast<unsigned>(lenses)),
-        packed_(count(net_.pack_size)), tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
+        packed_(count(net_.pack_size)), constants_(count(net_.constants_size)), tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
         scratch_(count(net_.scratch_size) * static_cast<std::size_t>(plan_.blocks)),
         partial_(count(net_.partial_size) * static_cast<std::size_t>(plan_.blocks)) {
     net_.packed = packed_.get();
+    net_.constants = constants_.get();
     net_.tape = tape_.get();
     net_.scratch = scratch_.get();
     net_.partial = partial_.get();
@@ -244,17 +251,15 @@ class Tiles {
 
   void forward(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions, Real* psi,
                Real* alpha) {
-    if (net_.pack_blocks > 0) {
-      tiled::pack_kernel<<<dim3(static_cast<unsigned>(net_.pack_blocks), lenses_), kPackThreads, 0, stream>>>(
-          net_, parameters, stride);
-      EINFIELD_LAUNCH_CHECK();
-    }
+    const int pack_blocks = net_.pack_blocks + ceil_div(net_.constants_size, kPackThreads);
+    tile_.pack(dim3(static_cast<unsigned>(pack_blocks), lenses_), stream, net_, parameters, stride);
     tile_.forward(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, psi, alpha);
   }
 
-  void adjoint(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions,
-               const Real* alpha_bar, Real* gradient, const Real* psi_bar) {
-    tile_.adjoint(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, alpha_bar, psi_bar);
+  /// Needs no parameters: the packed ones are still those of forward().
+  void adjoint(cudaStream_t stream, std::size_t stride, const Real* positions, const Real* alpha_bar, Real* gradient,
+               const Real* psi_bar) {
+    tile_.adjoint(grid(), plan_.shared_bytes, stream, net_, positions, alpha_bar, psi_bar);
     const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, 32);
     tiled::reduce_kernel<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(32, tiled::kStrands), 0, stream>>>(
         net_, gradient, stride, plan_.blocks);
@@ -269,7 +274,9 @@ class Tiles {
   TileChoice<Real> tile_;
   Network<Real> net_;
   unsigned lenses_;
-  DeviceBuffer<Real> packed_, tape_, scratch_, partial_;
+  DeviceBuffer<Real> packed_;
+  DeviceBuffer<tiled::Constants<Real>> constants_;
+  DeviceBuffer<Real> tape_, scratch_, partial_;
 };
 
 }  // namespace
@@ -334,7 +341,7 @@ template <class Real>
 void CudaNetwork<Real>::adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
                                 const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar) {
   if (impl_->tiles)
-    impl_->tiles->adjoint(stream, parameters, parameter_stride, positions, alpha_bar, gradient, psi_bar);
+    impl_->tiles->adjoint(stream, parameter_stride, positions, alpha_bar, gradient, psi_bar);
   else
     impl_->batch->adjoint(stream, parameters, parameter_stride, positions, alpha_bar, gradient, psi_bar);
 }

@@ -58,6 +58,7 @@ struct Tile : Registers<RealType> {
   static constexpr int kOwn = kChunks / kSplit;                  // of these, finished by one thread
   static constexpr int kChunkStride = kGroups * Base::kVector;   // points between the chunks of a register tile
   static constexpr int kMaxGroups = kItems / kGroups;            // groups of channels per pass
+  static constexpr int kWeightPitch = kMaxGroups * Base::kChannels;
 };
 
 /// One hidden layer, and the matrix that leads to it from the layer below (none for layer 0).
@@ -69,6 +70,7 @@ struct Layer {
   int tape_a, tape_p, scratch;     // offsets in a tile's tape (a of layers ≥ 1, p of layers below the last), a block's
                                    // scratch (ḡ, then ā, of layers ≥ 1)
   int value_pack, gradient_pack;   // offsets in the packed weights
+  int constants;                   // offset of the layer's Constants
   int partial;                     // offset of the matrix's gradient in a block's partial sums
   int bias_partial;
   int grad_in, grad_out;           // register tiles along the rows and columns of the matrix
@@ -76,16 +78,24 @@ struct Layer {
   int pack_block, reduce_block;    // first block of pack_kernel and reduce_kernel that serves this matrix
 };
 
+/// What a channel needs besides its products: W₁ and the bias, and the channel's weight in ψ if its layer is the last.
+/// Zero for channels of padding.
+template <class Real>
+struct alignas(16) Constants {
+  Real w_x, w_y, bias, output;
+};
+
 /// Everything the kernels need, by value.
 template <class Real>
 struct Network {
-  int layers, points, tiles, stage_rows, slot_size, rows;  // rows: of an activation buffer
+  int layers, points, tiles, stage_rows, rows;  // rows: of an activation buffer
   int last_kernel, last_bias;                              // offsets in the parameters
   int first_partial, last_partial, partial_size;           // offsets in a block's partial sums
   int tape_size, scratch_size;                             // per tile, per block
-  int pack_size, pack_blocks, reduce_blocks;
+  int pack_size, pack_blocks, constants_size, reduce_blocks;
   Real scale;
   Real* packed;
+  Constants<Real>* constants;
   Real* tape;
   Real* scratch;
   Real* partial;
@@ -93,6 +103,8 @@ struct Network {
 };
 
 // ---- small pieces ---------------------------------------------------------------------------------------------------
+
+__device__ inline unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
 
 template <class Real>
 struct Pack;  // one 16-byte access
@@ -104,6 +116,12 @@ struct Pack<float> {
     return {{q.x, q.y, q.z, q.w}};
   }
   __device__ void store(float* p) const { *reinterpret_cast<float4*>(p) = make_float4(v[0], v[1], v[2], v[3]); }
+  /// To shared memory. In PTX, since the compiler splits the plain store into four, which then conflict.
+  __device__ void store_shared(float* p) const {
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(p)), "f"(v[0]), "f"(v[1]), "f"(v[2]),
+                 "f"(v[3])
+                 : "memory");
+  }
 };
 template <>
 struct Pack<double> {
@@ -113,28 +131,32 @@ struct Pack<double> {
     return {{q.x, q.y}};
   }
   __device__ void store(double* p) const { *reinterpret_cast<double2*>(p) = make_double2(v[0], v[1]); }
+  __device__ void store_shared(double* p) const {
+    asm volatile("st.shared.v2.f64 [%0], {%1, %2};" ::"r"(shared_address(p)), "d"(v[0]), "d"(v[1]) : "memory");
+  }
 };
 
-/// σ(a) and τ = σ(−a), from which swish and its derivatives follow (network.hpp):
+/// Swish and its derivatives from σ(a) and τ = σ(−a) (network.hpp):
 ///     s = aσ,   s′ = σ + sτ,   s″ = τ(2σ + s(τ − σ))
 template <class Real>
-struct Sigmoid {
-  Real sigma, tau;
-  __device__ Real value(Real a) const { return a * sigma; }
-  __device__ Real first(Real a) const { return sigma + a * sigma * tau; }
-  __device__ Real second(Real a) const { return tau * (2 * sigma + a * sigma * (tau - sigma)); }
+struct Activation {
+  Real sigma, tau, value;
+  __device__ Real first() const { return fma(value, tau, sigma); }
+  __device__ Real second() const { return tau * fma(value, tau - sigma, 2 * sigma); }
 };
-__device__ inline Sigmoid<double> sigmoid(double a) {
+__device__ inline Activation<double> activate(double a) {
   const double e = exp(a < 0 ? a : -a), inverse = 1 / (1 + e);
-  return a < 0 ? Sigmoid<double>{e * inverse, inverse} : Sigmoid<double>{inverse, e * inverse};
+  const double sigma = a < 0 ? e * inverse : inverse, tau = a < 0 ? inverse : e * inverse;
+  return {sigma, tau, a * sigma};
 }
 /// With E = e^(−a): σ = 1/(1 + E), τ = Eσ; both keep their relative accuracy. Two special-function instructions, each
-/// good to 2 units in the last place; the exponent, |a| log₂e, is rounded before, which costs σ and τ an absolute error
+/// good to 2 units in the last place; their argument a log₂e is rounded before, which costs σ and τ an absolute error
 /// below 3e-8. The clamp keeps E finite, so that τ → 1 and not 0 · ∞; NaN comes back through the factor a.
-__device__ inline Sigmoid<float> sigmoid(float a) {
-  const float e = exp2f(fminf(a * -1.4426950408889634f, 126.0f));
-  const float sigma = __fdividef(1.0f, 1.0f + e);
-  return {sigma, e * sigma};
+__device__ inline Activation<float> activate(float a) {
+  float e, sigma;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(fminf(a * -1.4426950408889634f, 126.0f)));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(sigma) : "f"(1.0f + e));
+  return {sigma, e * sigma, a * sigma};
 }
 
 /// Where a thread stands: which register tile of a product, which part of the rows, which points are its own to finish.
@@ -151,36 +173,47 @@ struct Place {
   }
 };
 
-/// Calls f(j, c, channel, offset in a buffer, first point, offset in a tape array) for each vector that this thread
-/// finishes in one pass over a layer.
+/// A vector of points of one channel that a thread finishes: which of its own, and where it lies.
+struct Cell {
+  int j, c;           // acc[j][c · kVector …]
+  int offset, point;  // in a buffer; first point
+  std::ptrdiff_t at;  // in a tape or scratch array
+};
+
+/// Calls f(cell, constants of its channel) for each vector that this thread finishes in one pass over a layer. Channels of
+/// padding are computed like the others (buffers and tape have room, weights and constants are zero): a branch each
+/// would cost more.
 template <class T, class F>
-__device__ __forceinline__ void for_own(const Layer& layer, int pass, const Place<T>& place, F f) {
+__device__ __forceinline__ void for_own(const Layer& layer, int pass, const Place<T>& place,
+                                        const Constants<typename T::Real>* all_constants, F f) {
   const int groups = layer.groups;
   if (place.group >= groups) return;
-  int channel = pass * T::kChannels * groups + place.group;
-  const int tape = pass * T::kChannels * T::kOwn * kThreads * T::kVector + static_cast<int>(threadIdx.x) * T::kVector;
+  constexpr int kStep = kThreads * T::kVector;  // one vector of every thread
+  const int channel = pass * T::kChannels * groups + place.group;
+  const Constants<typename T::Real>* constants = all_constants + layer.constants + channel;
+  const std::ptrdiff_t at = pass * T::kChannels * T::kOwn * kStep + static_cast<int>(threadIdx.x) * T::kVector;
+  int offset = channel * T::kPitch + place.own;
 #pragma unroll
-  for (int j = 0; j < T::kChannels; ++j, channel += groups) {
-    if (channel < layer.width) {
+  for (int j = 0; j < T::kChannels; ++j, offset += groups * T::kPitch, constants += groups) {
+    const Constants<typename T::Real> k = *constants;
 #pragma unroll
-      for (int c = 0; c < T::kOwn; ++c) {
-        const int point = place.own + c * T::kChunkStride;
-        f(j, c, channel, channel * T::kPitch + point, point, tape + (j * T::kOwn + c) * kThreads * T::kVector);
-      }
-    }
+    for (int c = 0; c < T::kOwn; ++c)
+      f(Cell{j, c, offset + c * T::kChunkStride, place.own + c * T::kChunkStride, at + (j * T::kOwn + c) * kStep}, k);
   }
 }
 
 /// The weights on their way from L2: whole stages of consecutive rows, copied while the stage before is in use.
-template <class Real>
+template <class T>
 class Ring {
  public:
-  __device__ Ring(Real* slots, int slot_size) : slots_(slots), slot_size_(slot_size) {}
-  /// Starts the copy of a stage into the slot that is not in use. Between wait() and the next wait() only.
-  __device__ void fetch(const Real* weights, int count) {
-    constexpr int kVector = Registers<Real>::kVector;
-    Real* slot = slots_ + next_ * slot_size_;
-    for (int i = static_cast<int>(threadIdx.x) * kVector; i < count; i += kThreads * kVector)
+  using Real = typename T::Real;
+  __device__ Ring(Real* slots, int stage_rows) : slots_(slots), stage_rows_(stage_rows) {}
+  /// Starts the copy of up to stage_rows of `rows` rows into the slot that is not in use, after the wait() that freed it.
+  __device__ void fetch(const Real* weights, int rows) {
+    const int count = min(rows, stage_rows_) * T::kWeightPitch;
+    Real* slot = slots_ + next_ * stage_rows_ * T::kWeightPitch;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x) * T::kVector; i < count; i += kThreads * T::kVector)
       __pipeline_memcpy_async(slot + i, weights + i, 16);
     __pipeline_commit();
   }
@@ -188,29 +221,22 @@ class Ring {
   __device__ const Real* wait() {
     __pipeline_wait_prior(0);
     __syncthreads();
-    const Real* slot = slots_ + next_ * slot_size_;
+    const Real* slot = slots_ + next_ * stage_rows_ * T::kWeightPitch;
     next_ ^= 1;
     return slot;
   }
 
  private:
   Real* slots_;
-  int slot_size_, next_ = 0;
+  int stage_rows_, next_ = 0;
 };
 
-/// One pass of a product: packed weights of `rows` rows of `groups` · kChannels numbers.
+/// One pass of a product: packed weights of `rows` rows of kWeightPitch numbers; data null when there is none.
 template <class Real>
 struct Weights {
   const Real* data;
-  int rows, groups;
+  int rows;
 };
-
-/// The first stage of a pass; `weights.data` may be null (nothing follows).
-template <class Real>
-__device__ __forceinline__ void fetch_first(Ring<Real>& ring, const Weights<Real>& weights, int stage_rows) {
-  if (weights.data != nullptr)
-    ring.fetch(weights.data, min(stage_rows, weights.rows) * weights.groups * Registers<Real>::kChannels);
-}
 
 /// acc[j][i] = Σ_k W[k][channel j] · in[k][point i] for this thread's register tile. The first stage has been fetched; the
 /// first stage of `next` is fetched behind the last of this pass. The points come as own chunks, then the partner's.
@@ -219,10 +245,10 @@ __device__ __forceinline__ void fetch_first(Ring<Real>& ring, const Weights<Real
 template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], const Real* in, Real* out,
                                          const Layer& layer, int pass, const Weights<Real>& weights,
-                                         const Weights<Real>& next, Ring<Real>& ring, int stage_rows,
+                                         const Weights<Real>& next, Ring<T>& ring, int stage_rows,
                                          const Place<T>& place) {
-  constexpr int V = T::kVector;
-  const int groups = weights.groups, width = groups * T::kChannels;
+  constexpr int V = T::kVector, kWeightPitch = T::kWeightPitch;
+  const int groups = layer.groups;
   const bool active = place.group < groups;
 #pragma unroll
   for (int j = 0; j < T::kChannels; ++j)
@@ -236,11 +262,11 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
     const Real* stage = ring.wait();
     const int count = min(stage_rows, weights.rows - row), left = weights.rows - row - count;
     if (left > 0)
-      ring.fetch(weights.data + (row + count) * width, min(stage_rows, left) * width);
-    else
-      fetch_first(ring, next, stage_rows);
+      ring.fetch(weights.data + (row + count) * kWeightPitch, left);
+    else if (next.data != nullptr)
+      ring.fetch(next.data, next.rows);
     if (!active) continue;
-    const Real* w = stage + place.split * kUnroll * width + V * place.group;
+    const Real* w = stage + place.split * kUnroll * kWeightPitch + T::kChannels * place.group;
 #pragma unroll 1
     for (int unit = 0; unit < count; unit += kUnit) {
 #pragma unroll
@@ -252,7 +278,7 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
           x[T::kOwn + c] = Pack<Real>::load(x_other + k * T::kPitch + c * T::kChunkStride);
         }
 #pragma unroll
-        for (int q = 0; q < T::kChannels / V; ++q) y[q] = Pack<Real>::load(w + k * width + q * V * groups);
+        for (int q = 0; q < T::kChannels / V; ++q) y[q] = Pack<Real>::load(w + k * kWeightPitch + q * V);
 #pragma unroll
         for (int j = 0; j < T::kChannels; ++j)
 #pragma unroll
@@ -260,53 +286,57 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
       }
       x_own += kUnit * T::kPitch;
       x_other += kUnit * T::kPitch;
-      w += kUnit * width;
+      w += kUnit * kWeightPitch;
     }
   }
 
   // Exchange: the partner's chunks go to their place in `out`, mine come from there.
-  const int first = pass * T::kChannels * groups + place.group;
   if (active) {
+    Real* row = out + (pass * T::kChannels * groups + place.group) * T::kPitch + place.other;
 #pragma unroll
-    for (int j = 0; j < T::kChannels; ++j) {
-      const int channel = first + j * groups;
-      if (channel < layer.width) {
+    for (int j = 0; j < T::kChannels; ++j, row += groups * T::kPitch) {
 #pragma unroll
-        for (int c = 0; c < T::kOwn; ++c) {
-          Pack<Real> v;
+      for (int c = 0; c < T::kOwn; ++c) {
+        Pack<Real> v;
 #pragma unroll
-          for (int i = 0; i < V; ++i) v.v[i] = acc[j][(T::kOwn + c) * V + i];
-          v.store(out + channel * T::kPitch + place.other + c * T::kChunkStride);
-        }
+        for (int i = 0; i < V; ++i) v.v[i] = acc[j][(T::kOwn + c) * V + i];
+        v.store_shared(row + c * T::kChunkStride);
       }
     }
   }
   __syncthreads();
-  for_own<T>(layer, pass, place, [&](int j, int c, int, int offset, int, int) {
-    const Pack<Real> v = Pack<Real>::load(out + offset);
+  const Real* mine = out + (pass * T::kChannels * groups + place.group) * T::kPitch + place.own;
+  if (active) {
 #pragma unroll
-    for (int i = 0; i < V; ++i) acc[j][c * V + i] += v.v[i];
-  });
+    for (int j = 0; j < T::kChannels; ++j, mine += groups * T::kPitch) {
+#pragma unroll
+      for (int c = 0; c < T::kOwn; ++c) {
+        const Pack<Real> v = Pack<Real>::load(mine + c * T::kChunkStride);
+#pragma unroll
+        for (int i = 0; i < V; ++i) acc[j][c * V + i] += v.v[i];
+      }
+    }
+  }
 }
 
-/// A product over all passes of `layer` (its output): epilogue(acc vector, channel, offset, point, tape) finishes each
-/// vector and stores it. `next` is the product that follows.
+/// A product over all passes of `layer` (its output): epilogue(vector, cell, constants) finishes each vector and stores
+/// it. `next` is the product that follows.
 template <class T, class Real = typename T::Real, class Epilogue>
 __device__ __forceinline__ void product(const Real* in, Real* out, const Layer& layer, Weights<Real> weights,
-                                        const Weights<Real>& next, Ring<Real>& ring, int stage_rows,
-                                        const Place<T>& place, Epilogue epilogue) {
+                                        const Weights<Real>& next, Ring<T>& ring, int stage_rows,
+                                        const Place<T>& place, const Constants<Real>* constants, Epilogue epilogue) {
 #pragma unroll 1
   for (int pass = 0; pass < layer.passes; ++pass) {
     Weights<Real> following = weights;
-    following.data += weights.rows * weights.groups * T::kChannels;
+    following.data += weights.rows * T::kWeightPitch;
     if (pass + 1 == layer.passes) following = next;
     Real acc[T::kChannels][T::kPixels];
     multiply<T>(acc, in, out, layer, pass, weights, following, ring, stage_rows, place);
-    for_own<T>(layer, pass, place, [&](int j, int c, int channel, int offset, int point, int tape) {
+    for_own<T>(layer, pass, place, constants, [&](const Cell& cell, const Constants<Real>& k) {
       Pack<Real> v;
 #pragma unroll
-      for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[j][c * T::kVector + i];
-      epilogue(v, channel, offset, point, tape);
+      for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[cell.j][cell.c * T::kVector + i];
+      epilogue(v, cell, k);
     });
     weights = following;
   }
@@ -320,14 +350,16 @@ __device__ __forceinline__ void multiply_gradient(Real (&acc)[T::kGradIn][T::kGr
   constexpr int V = T::kVector;
   const int column = item % layer.grad_out, row = item / layer.grad_out;
   if (row >= layer.grad_in || way >= layer.grad_ways) return;
+  const int step = layer.grad_ways * V;
   const Real* x = in + row * T::kGradIn * T::kPitch + way * V;
-  const Real* y = out + column * T::kPitch + way * V;
-  const int stride = layer.grad_out * T::kPitch, step = layer.grad_ways * V;
+  const Real* y[T::kGradOut];
+#pragma unroll
+  for (int b = 0; b < T::kGradOut; ++b) y[b] = out + (column + b * layer.grad_out) * T::kPitch + way * V;
 #pragma unroll 1
-  for (int point = way * V; point < T::kPoints; point += step, x += step, y += step) {
+  for (int point = way * V; point < T::kPoints; point += step, x += step) {
     Pack<Real> q[T::kGradOut];
 #pragma unroll
-    for (int b = 0; b < T::kGradOut; ++b) q[b] = Pack<Real>::load(y + b * stride);
+    for (int b = 0; b < T::kGradOut; ++b, y[b - 1] += step) q[b] = Pack<Real>::load(y[b]);
 #pragma unroll
     for (int a = 0; a < T::kGradIn; ++a) {
       const Pack<Real> p = Pack<Real>::load(x + a * T::kPitch);
@@ -361,64 +393,57 @@ struct Shared {
     first = static_cast<Real*>(memory);
     second = first + net.rows * T::kPitch;
     slots = second + net.rows * T::kPitch;
-    point = slots + kSlots * net.slot_size;
+    point = slots + kSlots * net.stage_rows * T::kWeightPitch;
   }
   /// Rows and columns of padding meet zero weights or zero cotangents: they must hold finite numbers.
   __device__ void clear(const Network<Real>& net) const {
     const Pack<Real> zero{};
     for (int i = static_cast<int>(threadIdx.x) * T::kVector; i < 2 * net.rows * T::kPitch; i += kThreads * T::kVector)
-      zero.store(first + i);
+      zero.store_shared(first + i);
   }
-  static std::size_t bytes(int rows, int slot_size) {
-    return (2 * static_cast<std::size_t>(rows) * T::kPitch + kSlots * static_cast<std::size_t>(slot_size) +
-            5 * T::kPoints + 2 * kThreads) * sizeof(Real);
+  static std::size_t bytes(int rows, int stage_rows) {
+    return static_cast<std::size_t>(2 * rows * T::kPitch + kSlots * stage_rows * T::kWeightPitch + 5 * T::kPoints +
+                                    2 * kThreads) * sizeof(Real);
   }
 };
 
-/// a_l of this thread's vector: from the tape, or for the first layer, where two multiply-adds are cheaper, anew.
+/// a_l of a cell: from the tape, or for the first layer, where two multiply-adds are cheaper, anew.
 template <class T, class Real = typename T::Real>
-__device__ __forceinline__ Pack<Real> pre_activation(const Network<Real>& net, int l, const Real* parameters,
-                                                     const Real* point_data, const Real* tape, int channel, int point,
-                                                     int offset) {
-  const Layer& layer = net.layer[l];
-  if (l > 0) return Pack<Real>::load(tape + layer.tape_a + offset);
-  const Real wx = parameters[layer.kernel + channel], wy = parameters[layer.kernel + layer.width + channel],
-             b = parameters[layer.bias + channel];
-  const Pack<Real> x = Pack<Real>::load(point_data + point), y = Pack<Real>::load(point_data + T::kPoints + point);
+__device__ __forceinline__ Pack<Real> pre_activation(bool first_layer, const Real* tape_a, const Real* point_data,
+                                                     const Cell& cell, const Constants<Real>& k) {
+  if (!first_layer) return Pack<Real>::load(tape_a + cell.at);
+  const Pack<Real> x = Pack<Real>::load(point_data + cell.point),
+                   y = Pack<Real>::load(point_data + T::kPoints + cell.point);
   Pack<Real> a;
 #pragma unroll
-  for (int i = 0; i < T::kVector; ++i) a.v[i] = fma(wx, x.v[i], fma(wy, y.v[i], b));
+  for (int i = 0; i < T::kVector; ++i) a.v[i] = fma(k.w_x, x.v[i], fma(k.w_y, y.v[i], k.bias));
   return a;
 }
 
-/// ḡ of the first layer: ℓ W₁ᾱ.
+/// ḡ_l of a cell: from the scratch, or ℓ W₁ᾱ for the first layer (ℓᾱ is what point_data holds).
 template <class T, class Real = typename T::Real>
-__device__ __forceinline__ Pack<Real> first_g_bar(const Network<Real>& net, const Real* parameters,
-                                                  const Real* point_data, int channel, int point) {
-  const Layer& layer = net.layer[0];
-  const Real wx = net.scale * parameters[layer.kernel + channel],
-             wy = net.scale * parameters[layer.kernel + layer.width + channel];
-  const Pack<Real> x = Pack<Real>::load(point_data + 2 * T::kPoints + point),
-                   y = Pack<Real>::load(point_data + 3 * T::kPoints + point);
+__device__ __forceinline__ Pack<Real> g_bar_of(bool first_layer, const Real* scratch_g, const Real* point_data,
+                                               const Cell& cell, const Constants<Real>& k) {
+  if (!first_layer) return Pack<Real>::load(scratch_g + cell.at);
+  const Pack<Real> x = Pack<Real>::load(point_data + 2 * T::kPoints + cell.point),
+                   y = Pack<Real>::load(point_data + 3 * T::kPoints + cell.point);
   Pack<Real> g;
 #pragma unroll
-  for (int i = 0; i < T::kVector; ++i) g.v[i] = fma(wx, x.v[i], wy * y.v[i]);
+  for (int i = 0; i < T::kVector; ++i) g.v[i] = fma(k.w_x, x.v[i], k.w_y * y.v[i]);
   return g;
 }
 
-/// p_l of this thread's vector: from the tape, or w for the last layer.
+/// p_l of a cell: from the tape, or w for the last layer.
 template <class T, class Real = typename T::Real>
-__device__ __forceinline__ Pack<Real> p_of(const Network<Real>& net, int l, const Real* parameters, const Real* tape,
-                                           int channel, int offset) {
-  if (l + 1 < net.layers) return Pack<Real>::load(tape + net.layer[l].tape_p + offset);
-  const Real w = parameters[net.last_kernel + channel];
+__device__ __forceinline__ Pack<Real> p_of(bool last_layer, const Real* tape_p, const Cell& cell,
+                                           const Constants<Real>& k) {
+  if (!last_layer) return Pack<Real>::load(tape_p + cell.at);
   Pack<Real> p;
 #pragma unroll
-  for (int i = 0; i < T::kVector; ++i) p.v[i] = w;
+  for (int i = 0; i < T::kVector; ++i) p.v[i] = k.output;
   return p;
 }
 
-template <class Real>
 __device__ __forceinline__ int padded_rows(int width) {
   return (width + kUnit - 1) / kUnit * kUnit;
 }
@@ -426,45 +451,63 @@ __device__ __forceinline__ int padded_rows(int width) {
 /// W of matrix l (from layer l − 1 to l), which makes layer l; no matrix l: null.
 template <class Real>
 __device__ __forceinline__ Weights<Real> value_weights(const Network<Real>& net, const Real* packed, int l) {
-  if (l < 1 || l >= net.layers) return {nullptr, 0, 0};
-  return {packed + net.layer[l].value_pack, padded_rows<Real>(net.layer[l - 1].width), net.layer[l].groups};
+  if (l < 1 || l >= net.layers) return {nullptr, 0};
+  return {packed + net.layer[l].value_pack, padded_rows(net.layer[l - 1].width)};
 }
 /// Wᵀ of matrix l, which makes layer l − 1.
 template <class Real>
 __device__ __forceinline__ Weights<Real> gradient_weights(const Network<Real>& net, const Real* packed, int l) {
-  if (l < 1 || l >= net.layers) return {nullptr, 0, 0};
-  return {packed + net.layer[l].gradient_pack, padded_rows<Real>(net.layer[l].width), net.layer[l - 1].groups};
+  if (l < 1 || l >= net.layers) return {nullptr, 0};
+  return {packed + net.layer[l].gradient_pack, padded_rows(net.layer[l].width)};
 }
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-/// Packs W and Wᵀ of every matrix in the order of the ring: [pass][row k][channel vector][group][kVector], zero where
-/// row or channel are padding. One thread per number; y is the lens.
-template <class Real>
-__global__ void pack_kernel(const __grid_constant__ Network<Real> net, const Real* parameters, std::size_t stride) {
-  constexpr int V = Registers<Real>::kVector, kChannels = Registers<Real>::kChannels;
+/// Packs W and Wᵀ of every matrix in the order of the ring: [pass][row k][group][channel], zero where row or channel are
+/// padding; and the Constants of every channel. One thread per number or per channel; y is the lens.
+template <class T>
+__global__ void pack_kernel(const __grid_constant__ Network<typename T::Real> net,
+                            const typename T::Real* all_parameters, std::size_t stride) {
+  using Real = typename T::Real;
+  const Real* parameters = all_parameters + blockIdx.y * stride;
+  const int x = blockIdx.x;
+  if (x >= net.pack_blocks) {
+    const int index = (x - net.pack_blocks) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+    if (index >= net.constants_size) return;
+    int l = 0;
+    while (l + 1 < net.layers && index >= net.layer[l + 1].constants) ++l;
+    const int channel = index - net.layer[l].constants, width = net.layer[l].width;
+    Constants<Real> k{};
+    if (channel < width) {
+      if (l == 0) {
+        k.w_x = parameters[net.layer[0].kernel + channel];
+        k.w_y = parameters[net.layer[0].kernel + width + channel];
+      }
+      k.bias = parameters[net.layer[l].bias + channel];
+      if (l + 1 == net.layers) k.output = parameters[net.last_kernel + channel];
+    }
+    net.constants[static_cast<std::size_t>(blockIdx.y) * net.constants_size + index] = k;
+    return;
+  }
   int l = 1;
-  while (l + 1 < net.layers && static_cast<int>(blockIdx.x) >= net.layer[l + 1].pack_block) ++l;
+  while (l + 1 < net.layers && x >= net.layer[l + 1].pack_block) ++l;
   const Layer& layer = net.layer[l];
   const Layer& below = net.layer[l - 1];
-  const int index = (static_cast<int>(blockIdx.x) - layer.pack_block) * static_cast<int>(blockDim.x) +
-                    static_cast<int>(threadIdx.x);
-  const int value_size = layer.passes * padded_rows<Real>(below.width) * layer.groups * kChannels;
-  const int gradient_size = below.passes * padded_rows<Real>(layer.width) * below.groups * kChannels;
+  const int index = (x - layer.pack_block) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+  const int value_size = layer.passes * padded_rows(below.width) * T::kWeightPitch;
+  const int gradient_size = below.passes * padded_rows(layer.width) * T::kWeightPitch;
   if (index >= value_size + gradient_size) return;
   const bool value = index < value_size;
   const Layer& to = value ? layer : below;
   const Layer& from = value ? below : layer;
   const int position = value ? index : index - value_size;
-  const int pitch = to.groups * kChannels, rows = padded_rows<Real>(from.width);
-  const int row = position / pitch % rows, pass = position / pitch / rows, in_row = position % pitch;
-  const int j = in_row / (V * to.groups) * V + in_row % V, group = in_row / V % to.groups;
-  const int channel = (pass * kChannels + j) * to.groups + group;
+  const int rows = padded_rows(from.width), in_row = position % T::kWeightPitch;
+  const int row = position / T::kWeightPitch % rows, pass = position / T::kWeightPitch / rows;
+  const int j = in_row % T::kChannels, group = in_row / T::kChannels;
+  const int channel = (pass * T::kChannels + j) * to.groups + group;
   Real w = 0;
-  if (row < from.width && channel < to.width) {
-    const Real* kernel = parameters + blockIdx.y * stride + layer.kernel;
-    w = value ? kernel[row * layer.width + channel] : kernel[channel * layer.width + row];
-  }
+  if (row < from.width && group < to.groups && channel < to.width)
+    w = parameters[layer.kernel + (value ? row * layer.width + channel : channel * layer.width + row)];
   net.packed[static_cast<std::size_t>(blockIdx.y) * net.pack_size + (value ? layer.value_pack : layer.gradient_pack) +
              position] = w;
 }
@@ -476,21 +519,26 @@ __global__ void __launch_bounds__(kThreads, 1)
                    std::size_t stride, const typename T::Real* positions, typename T::Real* psi,
                    typename T::Real* alpha) {
   using Real = typename T::Real;
+  using Vector = Pack<Real>;
+  using K = Constants<Real>;
+  constexpr int V = T::kVector;
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
   const Place<T> place(threadIdx.x);
-  const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1, top = net.layer[last].width;
+  const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1, stage_rows = net.stage_rows;
   const Real* parameters = all_parameters + lens * stride;
   const Real* packed = net.packed + static_cast<std::size_t>(lens) * net.pack_size;
-  Real* point_data = shared.point;
-  Ring<Real> ring(shared.slots, net.slot_size);
+  const K* constants = net.constants + static_cast<std::size_t>(lens) * net.constants_size;
+  Real* const point_data = shared.point;
+  Real* const sums = point_data + 5 * T::kPoints;
+  Ring<T> ring(shared.slots, stage_rows);
   shared.clear(net);
-  fetch_first(ring, value_weights(net, packed, 1), net.stage_rows);
+  if (last > 0) ring.fetch(packed + net.layer[1].value_pack, padded_rows(net.layer[0].width));
 
 #pragma unroll 1
   for (int tile = blockIdx.x; tile < net.tiles; tile += gridDim.x) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
-    Real* tape = net.tape + (static_cast<std::size_t>(lens) * net.tiles + tile) * net.tape_size;
+    Real* const tape = net.tape + (static_cast<std::size_t>(lens) * net.tiles + tile) * net.tape_size;
     const bool more = tile + static_cast<int>(gridDim.x) < net.tiles;
     __syncthreads();  // the tile before has left shared memory
     for (int i = thread; i < 2 * T::kPoints; i += kThreads) {
@@ -501,29 +549,30 @@ __global__ void __launch_bounds__(kThreads, 1)
 
     // Values, upwards: h_l in `current`.
     Real *current = shared.first, *spare = shared.second;
+    const Layer bottom = net.layer[0];
 #pragma unroll 1
-    for (int pass = 0; pass < net.layer[0].passes; ++pass)
-      for_own<T>(net.layer[0], pass, place, [&](int, int, int channel, int offset, int point, int at) {
-        Pack<Real> h = pre_activation<T>(net, 0, parameters, point_data, tape, channel, point, at);
+    for (int pass = 0; pass < bottom.passes; ++pass)
+      for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
+        Vector h = pre_activation<T>(true, tape, point_data, cell, k);
 #pragma unroll
-        for (int i = 0; i < T::kVector; ++i) h.v[i] = sigmoid(h.v[i]).value(h.v[i]);
-        h.store(current + offset);
+        for (int i = 0; i < V; ++i) h.v[i] = activate(h.v[i]).value;
+        h.store_shared(current + cell.offset);
       });
 #pragma unroll 1
     for (int l = 1; l <= last; ++l) {
-      const Layer& layer = net.layer[l];
-      const Weights<Real> next = l < last ? value_weights(net, packed, l + 1) : gradient_weights(net, packed, last);
-      product<T>(current, spare, layer, value_weights(net, packed, l), next, ring, net.stage_rows, place,
-                 [&](Pack<Real> a, int channel, int offset, int, int at) {
-                   const Real bias = parameters[layer.bias + channel];
-                   Pack<Real> h;
+      const Layer layer = net.layer[l];
+      Real* const tape_a = tape + layer.tape_a;
+      product<T>(current, spare, layer, value_weights(net, packed, l),
+                 l < last ? value_weights(net, packed, l + 1) : gradient_weights(net, packed, last), ring, stage_rows,
+                 place, constants, [&](Vector a, const Cell& cell, const K& k) {
+                   Vector h;
 #pragma unroll
-                   for (int i = 0; i < T::kVector; ++i) {
-                     a.v[i] += bias;
-                     h.v[i] = sigmoid(a.v[i]).value(a.v[i]);
+                   for (int i = 0; i < V; ++i) {
+                     a.v[i] += k.bias;
+                     h.v[i] = activate(a.v[i]).value;
                    }
-                   a.store(tape + layer.tape_a + at);
-                   h.store(spare + offset);
+                   a.store(tape_a + cell.at);
+                   h.store_shared(spare + cell.offset);
                  });
       Real* swap = current;
       current = spare;
@@ -533,12 +582,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     // ψ = w · h_L + b. A point's channels are shared out to kThreads / kPoints threads.
     constexpr int kShares = kThreads / T::kPoints;
     const int px = thread % T::kPoints, share = thread / T::kPoints;
-    Real* sums = point_data + 5 * T::kPoints;
+    const Layer top = net.layer[last];
     __syncthreads();
     if (share < kShares) {
       Real sum = 0;
-      for (int ch = share; ch < top; ch += kShares)
-        sum = fma(parameters[net.last_kernel + ch], current[ch * T::kPitch + px], sum);
+      const Real* w = parameters + net.last_kernel;
+#pragma unroll 4
+      for (int ch = share; ch < top.width; ch += kShares) sum = fma(w[ch], current[ch * T::kPitch + px], sum);
       sums[thread] = sum;
     }
     __syncthreads();
@@ -550,29 +600,27 @@ __global__ void __launch_bounds__(kThreads, 1)
 
     // Gradient, downwards: g_l in `current`.
 #pragma unroll 1
-    for (int pass = 0; pass < net.layer[last].passes; ++pass)
-      for_own<T>(net.layer[last], pass, place, [&](int, int, int channel, int offset, int point, int at) {
-        Pack<Real> a = pre_activation<T>(net, last, parameters, point_data, tape, channel, point, at);
-        const Real w = parameters[net.last_kernel + channel];
+    for (int pass = 0; pass < top.passes; ++pass)
+      for_own<T>(top, pass, place, constants, [&](const Cell& cell, const K& k) {
+        Vector g = pre_activation<T>(last == 0, tape + top.tape_a, point_data, cell, k);
 #pragma unroll
-        for (int i = 0; i < T::kVector; ++i) a.v[i] = w * sigmoid(a.v[i]).first(a.v[i]);
-        a.store(current + offset);
+        for (int i = 0; i < V; ++i) g.v[i] = k.output * activate(g.v[i]).first();
+        g.store_shared(current + cell.offset);
       });
 #pragma unroll 1
     for (int l = last - 1; l >= 0; --l) {
-      const Layer& layer = net.layer[l];
-      Weights<Real> next{nullptr, 0, 0};
-      if (l > 0)
-        next = gradient_weights(net, packed, l);
-      else if (more)
-        next = value_weights(net, packed, 1);
-      product<T>(current, spare, layer, gradient_weights(net, packed, l + 1), next, ring, net.stage_rows, place,
-                 [&](const Pack<Real>& p, int channel, int offset, int point, int at) {
-                   p.store(tape + layer.tape_p + at);
-                   Pack<Real> a = pre_activation<T>(net, l, parameters, point_data, tape, channel, point, at);
+      const Layer layer = net.layer[l];
+      Real* const tape_p = tape + layer.tape_p;
+      const Real* const tape_a = tape + layer.tape_a;
+      Weights<Real> next = gradient_weights(net, packed, l);
+      if (l == 0 && more) next = value_weights(net, packed, 1);
+      product<T>(current, spare, layer, gradient_weights(net, packed, l + 1), next, ring, stage_rows, place, constants,
+                 [&](const Vector& p, const Cell& cell, const K& k) {
+                   Vector g = pre_activation<T>(l == 0, tape_a, point_data, cell, k);
+                   p.store(tape_p + cell.at);
 #pragma unroll
-                   for (int i = 0; i < T::kVector; ++i) a.v[i] = p.v[i] * sigmoid(a.v[i]).first(a.v[i]);
-                   a.store(spare + offset);
+                   for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * activate(g.v[i]).first();
+                   g.store_shared(spare + cell.offset);
                  });
       Real* swap = current;
       current = spare;
@@ -581,14 +629,14 @@ __global__ void __launch_bounds__(kThreads, 1)
 
     // α = ℓ W₁ᵀg₁.
     __syncthreads();
-    const Real* kernel = parameters + net.layer[0].kernel;
-    const int width = net.layer[0].width;
     if (share < kShares) {
       Real x = 0, y = 0;
-      for (int ch = share; ch < width; ch += kShares) {
+      const Real* kernel = parameters + bottom.kernel;
+#pragma unroll 4
+      for (int ch = share; ch < bottom.width; ch += kShares) {
         const Real g = current[ch * T::kPitch + px];
         x = fma(kernel[ch], g, x);
-        y = fma(kernel[width + ch], g, y);
+        y = fma(kernel[bottom.width + ch], g, y);
       }
       sums[thread] = x;
       sums[kThreads + thread] = y;
@@ -609,34 +657,41 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
     network_adjoint_kernel(const __grid_constant__ Network<typename T::Real> net,
-                           const typename T::Real* all_parameters, std::size_t stride,
                            const typename T::Real* positions, const typename T::Real* alpha_bar,
                            const typename T::Real* psi_bar) {
   using Real = typename T::Real;
+  using Vector = Pack<Real>;
+  using K = Constants<Real>;
   constexpr int V = T::kVector;
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
   const Place<T> place(threadIdx.x);
-  const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1, top = net.layer[last].width;
-  const Real* parameters = all_parameters + lens * stride;
+  const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1, stage_rows = net.stage_rows;
   const Real* packed = net.packed + static_cast<std::size_t>(lens) * net.pack_size;
+  const K* constants = net.constants + static_cast<std::size_t>(lens) * net.constants_size;
   const std::size_t block = static_cast<std::size_t>(lens) * gridDim.x + blockIdx.x;
-  Real* scratch = net.scratch + block * net.scratch_size;
-  Real* partial = net.partial + block * net.partial_size;
-  Real* point_data = shared.point;
-  Ring<Real> ring(shared.slots, net.slot_size);
+  Real* const scratch = net.scratch + block * net.scratch_size;
+  Real* const partial = net.partial + block * net.partial_size;
+  Real* const point_data = shared.point;
+  const Real* const psi_cotangent = point_data + 4 * T::kPoints;
+  Ring<T> ring(shared.slots, stage_rows);
   shared.clear(net);
   bool touched = false;  // the block's partial sums hold something
   const auto add_partial = [&](int index, Real value) {
     partial[index] = touched ? partial[index] + value : value;
   };
+  /// ā_L = w∘(s″(a)∘ḡ + ψ̄ s′(a))
+  const auto top_a_bar = [](const Activation<Real>& s, Real w, Real g_bar, Real psi_bar_value) {
+    return w * fma(s.second(), g_bar, s.first() * psi_bar_value);
+  };
 
 #pragma unroll 1
   for (int tile = blockIdx.x; tile < net.tiles; tile += gridDim.x) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
-    const Real* tape = net.tape + (static_cast<std::size_t>(lens) * net.tiles + tile) * net.tape_size;
+    const Real* const tape = net.tape + (static_cast<std::size_t>(lens) * net.tiles + tile) * net.tape_size;
     bool any = false;
     __syncthreads();  // the tile before has left shared memory
+#pragma unroll 1
     for (int i = thread; i < 5 * T::kPoints; i += kThreads) {
       const int what = i / T::kPoints, px = i % T::kPoints;
       Real value = 0;
@@ -644,7 +699,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         if (what < 2)
           value = net.scale * positions[what * net.points + first_point + px];
         else if (what < 4)
-          value = alpha_bar[(static_cast<std::size_t>(lens) * 2 + what - 2) * net.points + first_point + px];
+          value = net.scale * alpha_bar[(static_cast<std::size_t>(lens) * 2 + what - 2) * net.points + first_point + px];
         else if (psi_bar != nullptr)
           value = psi_bar[static_cast<std::size_t>(lens) * net.points + first_point + px];
         any |= what >= 2 && value != 0;
@@ -652,126 +707,121 @@ __global__ void __launch_bounds__(kThreads, 1)
       point_data[i] = value;
     }
     if (!__syncthreads_or(any)) continue;
-    fetch_first(ring, value_weights(net, packed, 1), net.stage_rows);
+    if (last > 0) ring.fetch(packed + net.layer[1].value_pack, padded_rows(net.layer[0].width));
 
-    // Upwards: p̄_l in `current`, ḡ_l in scratch; at the top ā_L instead, since p_L = w is known.
+    // Upwards: p̄_l in `current` (at the top p̄_L + ψ̄ h_L, whose sum is w̄), ḡ_l in scratch (at the top ā_L).
     Real *current = shared.first, *spare = shared.second;
-    const auto top_a_bar = [&](Real a, const Sigmoid<Real>& s, Real w, Real g_bar, Real psi_cotangent) {
-      return w * (s.second(a) * g_bar + s.first(a) * psi_cotangent);
-    };
+    const Layer bottom = net.layer[0];
 #pragma unroll 1
-    for (int pass = 0; pass < net.layer[0].passes; ++pass)
-      for_own<T>(net.layer[0], pass, place, [&](int, int, int channel, int offset, int point, int at) {
-        const Pack<Real> a = pre_activation<T>(net, 0, parameters, point_data, tape, channel, point, at);
-        Pack<Real> p = first_g_bar<T>(net, parameters, point_data, channel, point);
+    for (int pass = 0; pass < bottom.passes; ++pass)
+      for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
+        const Vector a = pre_activation<T>(true, tape, point_data, cell, k);
+        Vector p = g_bar_of<T>(true, scratch, point_data, cell, k);
 #pragma unroll
-        for (int i = 0; i < V; ++i) p.v[i] *= sigmoid(a.v[i]).first(a.v[i]);
-        p.store(current + offset);
+        for (int i = 0; i < V; ++i) p.v[i] *= activate(a.v[i]).first();
+        if (last == 0) {
+          const Vector c = Vector::load(psi_cotangent + cell.point);
+#pragma unroll
+          for (int i = 0; i < V; ++i) p.v[i] += c.v[i] * activate(a.v[i]).value;
+        }
+        p.store_shared(current + cell.offset);
       });
 #pragma unroll 1
     for (int l = 1; l <= last; ++l) {
-      const Layer& layer = net.layer[l];
-      const Weights<Real> next = l < last ? value_weights(net, packed, l + 1) : gradient_weights(net, packed, last);
-      product<T>(current, spare, layer, value_weights(net, packed, l), next, ring, net.stage_rows, place,
-                 [&](Pack<Real> g, int channel, int offset, int point, int at) {
-                   const Pack<Real> a = Pack<Real>::load(tape + layer.tape_a + at);
-                   Pack<Real> p;
+      const Layer layer = net.layer[l];
+      const Real* const tape_a = tape + layer.tape_a;
+      Real* const scratch_g = scratch + layer.scratch;
+      product<T>(current, spare, layer, value_weights(net, packed, l),
+                 l < last ? value_weights(net, packed, l + 1) : gradient_weights(net, packed, last), ring, stage_rows,
+                 place, constants, [&](Vector g, const Cell& cell, const K& k) {
+                   const Vector a = Vector::load(tape_a + cell.at);
+                   Vector p;
                    if (l < last) {
 #pragma unroll
-                     for (int i = 0; i < V; ++i) p.v[i] = g.v[i] * sigmoid(a.v[i]).first(a.v[i]);
+                     for (int i = 0; i < V; ++i) p.v[i] = g.v[i] * activate(a.v[i]).first();
                    } else {
-                     const Real w = parameters[net.last_kernel + channel];
-                     const Pack<Real> c = Pack<Real>::load(point_data + 4 * T::kPoints + point);
+                     const Vector c = Vector::load(psi_cotangent + cell.point);
 #pragma unroll
                      for (int i = 0; i < V; ++i) {
-                       const Sigmoid<Real> s = sigmoid(a.v[i]);
-                       p.v[i] = g.v[i] * s.first(a.v[i]) + c.v[i] * s.value(a.v[i]);  // its row sum is w̄
-                       g.v[i] = top_a_bar(a.v[i], s, w, g.v[i], c.v[i]);
+                       const Activation<Real> s = activate(a.v[i]);
+                       p.v[i] = fma(g.v[i], s.first(), c.v[i] * s.value);
+                       g.v[i] = top_a_bar(s, k.output, g.v[i], c.v[i]);
                      }
                    }
-                   g.store(scratch + layer.scratch + at);
-                   p.store(spare + offset);
+                   g.store(scratch_g + cell.at);
+                   p.store_shared(spare + cell.offset);
                  });
       Real* swap = current;
       current = spare;
       spare = swap;
     }
-    if (last == 0 && psi_bar != nullptr) {
-      for (int pass = 0; pass < net.layer[0].passes; ++pass)
-        for_own<T>(net.layer[0], pass, place, [&](int, int, int channel, int offset, int point, int at) {
-          const Pack<Real> a = pre_activation<T>(net, 0, parameters, point_data, tape, channel, point, at);
-          const Pack<Real> c = Pack<Real>::load(point_data + 4 * T::kPoints + point);
-          Pack<Real> p = Pack<Real>::load(current + offset);
-#pragma unroll
-          for (int i = 0; i < V; ++i) p.v[i] += c.v[i] * sigmoid(a.v[i]).value(a.v[i]);
-          p.store(current + offset);
-        });
-    }
     // w̄ = Σ p̄_L + ψ̄ h_L,  b̄ = Σ ψ̄.
     __syncthreads();
-    for (int ch = thread; ch < top; ch += kThreads)
+    const int top_width = net.layer[last].width;
+    for (int ch = thread; ch < top_width; ch += kThreads)
       add_partial(net.last_partial + ch, row_sum<T>(current + ch * T::kPitch));
-    if (thread == 0) add_partial(net.last_partial + top, row_sum<T>(point_data + 4 * T::kPoints));
+    if (thread == 0) add_partial(net.last_partial + top_width, row_sum<T>(psi_cotangent));
 
-    // Downwards: matrix l from layer l − 1 to l, its gradient and then h̄ and ā of the layer below.
-    Real *in = shared.first, *out = shared.second;
+    // Downwards: the gradient of matrix l (from layer l − 1 to l), then h̄ and ā of the layer below.
+    Real *const in = shared.first, *const out = shared.second;
 #pragma unroll 1
     for (int l = last; l >= 1; --l) {
-      const Layer& layer = net.layer[l];
-      const Layer& below = net.layer[l - 1];
+      const Layer layer = net.layer[l], below = net.layer[l - 1];
+      const bool first = l == 1;
+      const Real *const tape_a = tape + layer.tape_a, *const tape_p = tape + layer.tape_p;
+      const Real *const below_a = tape + below.tape_a, *const below_p = tape + below.tape_p;
+      Real *const scratch_g = scratch + layer.scratch, *const below_g = scratch + below.scratch;
       const int item = thread % layer.grad_items, way = thread / layer.grad_items;
 #pragma unroll 1
       for (int grad_pass = 0; grad_pass < layer.grad_passes; ++grad_pass) {
         Real acc[T::kGradIn][T::kGradOut];
-        Real* sums = partial + layer.partial + (grad_pass * (T::kGradIn * T::kGradOut) * kThreads + thread * V);
+        Real* const sums = partial + layer.partial + (grad_pass * (T::kGradIn * T::kGradOut) * kThreads + thread * V);
 #pragma unroll
         for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
-          Pack<Real> v{};
-          if (touched) v = Pack<Real>::load(sums + s * kThreads);
+          Vector v{};
+          if (touched) v = Vector::load(sums + s * kThreads);
 #pragma unroll
           for (int i = 0; i < V; ++i) acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut] = v.v[i];
         }
 #pragma unroll 1
         for (int term = 0; term < 2; ++term) {
           __syncthreads();  // both buffers are free
-          // in: p̄ and then h of the layer below
+          // in: p̄ and then h of the layer below; out: g and then ā of this layer
 #pragma unroll 1
           for (int pass = 0; pass < below.passes; ++pass)
-            for_own<T>(below, pass, place, [&](int, int, int channel, int offset, int point, int at) {
-              const Pack<Real> a = pre_activation<T>(net, l - 1, parameters, point_data, tape, channel, point, at);
-              Pack<Real> v;
+            for_own<T>(below, pass, place, constants, [&](const Cell& cell, const K& k) {
+              const Vector a = pre_activation<T>(first, below_a, point_data, cell, k);
+              Vector v;
               if (term == 0) {
-                v = l > 1 ? Pack<Real>::load(scratch + below.scratch + at)
-                          : first_g_bar<T>(net, parameters, point_data, channel, point);
+                v = g_bar_of<T>(first, below_g, point_data, cell, k);
 #pragma unroll
-                for (int i = 0; i < V; ++i) v.v[i] *= sigmoid(a.v[i]).first(a.v[i]);
+                for (int i = 0; i < V; ++i) v.v[i] *= activate(a.v[i]).first();
               } else {
 #pragma unroll
-                for (int i = 0; i < V; ++i) v.v[i] = sigmoid(a.v[i]).value(a.v[i]);
+                for (int i = 0; i < V; ++i) v.v[i] = activate(a.v[i]).value;
               }
-              v.store(in + offset);
+              v.store_shared(in + cell.offset);
             });
-          // out: g and then ā of this layer
 #pragma unroll 1
           for (int pass = 0; pass < layer.passes; ++pass)
-            for_own<T>(layer, pass, place, [&](int, int, int channel, int offset, int, int at) {
-              Pack<Real> v;
+            for_own<T>(layer, pass, place, constants, [&](const Cell& cell, const K& k) {
+              Vector v;
               if (term == 0) {
-                const Pack<Real> a = Pack<Real>::load(tape + layer.tape_a + at);
-                v = p_of<T>(net, l, parameters, tape, channel, at);
+                const Vector a = Vector::load(tape_a + cell.at);
+                v = p_of<T>(l == last, tape_p, cell, k);
 #pragma unroll
-                for (int i = 0; i < V; ++i) v.v[i] *= sigmoid(a.v[i]).first(a.v[i]);
+                for (int i = 0; i < V; ++i) v.v[i] *= activate(a.v[i]).first();
               } else {
-                v = Pack<Real>::load(scratch + layer.scratch + at);
+                v = Vector::load(scratch_g + cell.at);
               }
-              v.store(out + offset);
+              v.store_shared(out + cell.offset);
             });
           __syncthreads();
           multiply_gradient<T>(acc, in, out, layer, grad_pass * kThreads + item, way);
         }
 #pragma unroll
         for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
-          Pack<Real> v;
+          Vector v;
 #pragma unroll
           for (int i = 0; i < V; ++i) v.v[i] = acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut];
           v.store(sums + s * kThreads);
@@ -783,65 +833,60 @@ __global__ void __launch_bounds__(kThreads, 1)
       // ā = s″(a)∘p∘ḡ + s′(a)∘(Wᵀā of this layer)
       __syncthreads();  // `in` is free
       product<T>(out, in, below, gradient_weights(net, packed, l), gradient_weights(net, packed, l - 1), ring,
-                 net.stage_rows, place, [&](const Pack<Real>& h_bar, int channel, int offset, int point, int at) {
-                   const Pack<Real> a = pre_activation<T>(net, l - 1, parameters, point_data, tape, channel, point, at);
-                   const Pack<Real> p = Pack<Real>::load(tape + below.tape_p + at);
-                   const Pack<Real> g_bar = l > 1 ? Pack<Real>::load(scratch + below.scratch + at)
-                                                  : first_g_bar<T>(net, parameters, point_data, channel, point);
-                   Pack<Real> a_bar;
+                 stage_rows, place, constants, [&](const Vector& h_bar, const Cell& cell, const K& k) {
+                   const Vector a = pre_activation<T>(first, below_a, point_data, cell, k);
+                   const Vector g_bar = g_bar_of<T>(first, below_g, point_data, cell, k);
+                   const Vector p = Vector::load(below_p + cell.at);
+                   Vector a_bar;
 #pragma unroll
                    for (int i = 0; i < V; ++i) {
-                     const Sigmoid<Real> s = sigmoid(a.v[i]);
-                     a_bar.v[i] = s.second(a.v[i]) * p.v[i] * g_bar.v[i] + s.first(a.v[i]) * h_bar.v[i];
+                     const Activation<Real> s = activate(a.v[i]);
+                     a_bar.v[i] = fma(s.second() * p.v[i], g_bar.v[i], s.first() * h_bar.v[i]);
                    }
-                   if (l > 1)
-                     a_bar.store(scratch + below.scratch + at);
+                   if (first)
+                     a_bar.store_shared(in + cell.offset);
                    else
-                     a_bar.store(in + offset);
+                     a_bar.store(below_g + cell.at);
                  });
     }
 
     // First layer: W̄₁ = ℓ g₁ᾱᵀ + ā₁uᵀ, b̄₁ = Σ ā₁; ā₁ in `in`, g₁ to `out`.
     __syncthreads();
 #pragma unroll 1
-    for (int pass = 0; pass < net.layer[0].passes; ++pass)
-      for_own<T>(net.layer[0], pass, place, [&](int, int, int channel, int offset, int point, int at) {
-        const Pack<Real> a = pre_activation<T>(net, 0, parameters, point_data, tape, channel, point, at);
-        Pack<Real> g = p_of<T>(net, 0, parameters, tape, channel, at);
+    for (int pass = 0; pass < bottom.passes; ++pass)
+      for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
+        const Vector a = pre_activation<T>(true, tape, point_data, cell, k);
+        Vector g = p_of<T>(last == 0, tape + bottom.tape_p, cell, k);
         if (last == 0) {
-          const Real w = parameters[net.last_kernel + channel];
-          const Pack<Real> g_bar = first_g_bar<T>(net, parameters, point_data, channel, point);
-          const Pack<Real> c = Pack<Real>::load(point_data + 4 * T::kPoints + point);
-          Pack<Real> a_bar;
+          const Vector g_bar = g_bar_of<T>(true, scratch, point_data, cell, k);
+          const Vector c = Vector::load(psi_cotangent + cell.point);
+          Vector a_bar;
 #pragma unroll
-          for (int i = 0; i < V; ++i) a_bar.v[i] = top_a_bar(a.v[i], sigmoid(a.v[i]), w, g_bar.v[i], c.v[i]);
-          a_bar.store(in + offset);
+          for (int i = 0; i < V; ++i) a_bar.v[i] = top_a_bar(activate(a.v[i]), k.output, g_bar.v[i], c.v[i]);
+          a_bar.store_shared(in + cell.offset);
         }
 #pragma unroll
-        for (int i = 0; i < V; ++i) g.v[i] *= sigmoid(a.v[i]).first(a.v[i]);
-        g.store(out + offset);
+        for (int i = 0; i < V; ++i) g.v[i] *= activate(a.v[i]).first();
+        g.store_shared(out + cell.offset);
       });
     __syncthreads();
-    const int width = net.layer[0].width;
-    for (int ch = thread; ch < width; ch += kThreads) {
+    for (int ch = thread; ch < bottom.width; ch += kThreads) {
       Real x = 0, y = 0, b = 0;
-#pragma unroll 1
+#pragma unroll 2
       for (int px = 0; px < T::kPoints; px += V) {
-        const Pack<Real> a_bar = Pack<Real>::load(in + ch * T::kPitch + px), g = Pack<Real>::load(out + ch * T::kPitch + px);
-        const Pack<Real> ux = Pack<Real>::load(point_data + px), uy = Pack<Real>::load(point_data + T::kPoints + px);
-        const Pack<Real> cx = Pack<Real>::load(point_data + 2 * T::kPoints + px),
-                         cy = Pack<Real>::load(point_data + 3 * T::kPoints + px);
+        const Vector a_bar = Vector::load(in + ch * T::kPitch + px), g = Vector::load(out + ch * T::kPitch + px);
+        const Vector ux = Vector::load(point_data + px), uy = Vector::load(point_data + T::kPoints + px);
+        const Vector cx = Vector::load(point_data + 2 * T::kPoints + px), cy = Vector::load(point_data + 3 * T::kPoints + px);
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-          const Real scaled = net.scale * g.v[i];
-          x = fma(scaled, cx.v[i], fma(a_bar.v[i], ux.v[i], x));
-          y = fma(scaled, cy.v[i], fma(a_bar.v[i], uy.v[i], y));
+          x = fma(g.v[i], cx.v[i], fma(a_bar.v[i], ux.v[i], x));
+          y = fma(g.v[i], cy.v[i], fma(a_bar.v[i], uy.v[i], y));
           b += a_bar.v[i];
         }
       }
       add_partial(net.first_partial + ch, x);
-      add_partial(net.first_partial + width + ch, y);
-      add_partial(net.layer[0].bias_partial + ch, b);
+      add_partial(net.first_partial + bottom.width + ch, y);
+      add_partial(bottom.bias_partial + ch, b);
     }
     touched = true;
   }
@@ -856,7 +901,7 @@ __global__ void __launch_bounds__(32 * kStrands)
     reduce_kernel(const __grid_constant__ Network<Real> net, Real* all_gradients, std::size_t stride, int blocks) {
   using R = Registers<Real>;
   constexpr int V = R::kVector, kSums = R::kGradIn * R::kGradOut;
-  __shared__ Pack<Real> strands[kStrands][32];
+  __shared__ Real strands[kStrands][V][32];
   const int lane = threadIdx.x, strand = threadIdx.y, x = blockIdx.x, lens = blockIdx.y;
   Real* gradient = all_gradients + lens * stride;
   const Real* partial = net.partial + static_cast<std::size_t>(lens) * blocks * net.partial_size;
@@ -882,12 +927,13 @@ __global__ void __launch_bounds__(32 * kStrands)
         for (int i = 0; i < V; ++i) sum.v[i] += v.v[i];
       }
     }
-    strands[strand][lane] = sum;
+#pragma unroll
+    for (int i = 0; i < V; ++i) strands[strand][i][lane] = sum.v[i];
     __syncthreads();
     if (strand != 0 || !on) return;
     for (int s = 1; s < kStrands; ++s)
 #pragma unroll
-      for (int i = 0; i < V; ++i) sum.v[i] += strands[s][lane].v[i];
+      for (int i = 0; i < V; ++i) sum.v[i] += strands[s][i][lane];
     const int tile = pass * kThreads + item, column = tile % layer.grad_out, row = tile / layer.grad_out;
 #pragma unroll
     for (int i = 0; i < V; ++i) {
@@ -904,10 +950,10 @@ __global__ void __launch_bounds__(32 * kStrands)
   if (on)
     for (int block = strand; block < blocks; block += kStrands)
       sum += partial[static_cast<std::size_t>(block) * net.partial_size + index];
-  strands[strand][lane].v[0] = sum;
+  strands[strand][0][lane] = sum;
   __syncthreads();
   if (strand != 0 || !on) return;
-  for (int s = 1; s < kStrands; ++s) sum += strands[s][lane].v[0];
+  for (int s = 1; s < kStrands; ++s) sum += strands[s][0][lane];
   int target = 0;
   if (index >= net.last_partial) {
     target = net.last_kernel + index - net.last_partial;  // the last bias follows its kernel in both
