@@ -27,7 +27,7 @@ constexpr int kMaxStageRows = 4 * tiled::kUnit;
 /// A tile size that was compiled, with its launchers.
 template <class Real>
 struct TileChoice {
-  int points, max_groups, own;
+  int points, pitch, max_groups, own;
   std::size_t (*shared_bytes)(int rows, int stage_rows);
   void (*allow_shared)(std::size_t bytes);
   void (*pack)(dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride);
@@ -40,7 +40,7 @@ struct TileChoice {
 template <class T>
 TileChoice<typename T::Real> tile_choice() {
   using Real = typename T::Real;
-  return {T::kPoints, T::kMaxGroups, T::kOwn, &tiled::Shared<T>::bytes,
+  return {T::kPoints, T::kPitch, T::kMaxGroups, T::kOwn, &tiled::Shared<T>::bytes,
           [](std::size_t bytes) {
             for (const void* kernel : {reinterpret_cast<const void*>(&tiled::network_kernel<T>),
                                        reinterpret_cast<const void*>(&tiled::network_adjoint_kernel<T>)})
@@ -110,6 +110,7 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
     net.rows = std::max({net.rows, round_up(layer.width, tiled::kUnit), layer.passes * layer.groups * R::kChannels,
                          round_up(layer.width, R::kGradIn), round_up(layer.width, R::kGradOut)});
   }
+  net.rows = std::max(net.rows, ceil_div(2 * tiled::kThreads * R::kVector, tile.pitch));  // ψ and α are summed there
   for (int l = 1; l < net.layers; ++l) {
     Layer& layer = net.layer[l];
     const Layer& below = net.layer[l - 1];

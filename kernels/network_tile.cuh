@@ -16,8 +16,6 @@
 // 3/4 of them, 8 × 20 (gradient) 7/10.
 #pragma once
 
-#include <cuda_pipeline.h>
-
 #include <cstddef>
 
 #include "einfield/network.hpp"
@@ -182,8 +180,8 @@ struct Cell {
 
 /// Calls f(cell, constants of its channel) for each vector that this thread finishes in one pass over a layer. Channels of
 /// padding are computed like the others (buffers and tape have room, weights and constants are zero): a branch each
-/// would cost more.
-template <class T, class F>
+/// would cost more. f may index registers by cell.j only where all channels are unrolled.
+template <class T, int kUnrollChannels = T::kChannels, class F>
 __device__ __forceinline__ void for_own(const Layer& layer, int pass, const Place<T>& place,
                                         const Constants<typename T::Real>* all_constants, F f) {
   const int groups = layer.groups;
@@ -193,7 +191,7 @@ __device__ __forceinline__ void for_own(const Layer& layer, int pass, const Plac
   const Constants<typename T::Real>* constants = all_constants + layer.constants + channel;
   const std::ptrdiff_t at = pass * T::kChannels * T::kOwn * kStep + static_cast<int>(threadIdx.x) * T::kVector;
   int offset = channel * T::kPitch + place.own;
-#pragma unroll
+#pragma unroll kUnrollChannels
   for (int j = 0; j < T::kChannels; ++j, offset += groups * T::kPitch, constants += groups) {
     const Constants<typename T::Real> k = *constants;
 #pragma unroll
@@ -210,16 +208,20 @@ class Ring {
   __device__ Ring(Real* slots, int stage_rows) : slots_(slots), stage_rows_(stage_rows) {}
   /// Starts the copy of up to stage_rows of `rows` rows into the slot that is not in use, after the wait() that freed it.
   __device__ void fetch(const Real* weights, int rows) {
-    const int count = min(rows, stage_rows_) * T::kWeightPitch;
-    Real* slot = slots_ + next_ * stage_rows_ * T::kWeightPitch;
+    const int first = static_cast<int>(threadIdx.x) * T::kVector;
+    const Real* source = weights + first;
+    unsigned target = shared_address(slots_ + next_ * stage_rows_ * T::kWeightPitch + first);
 #pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x) * T::kVector; i < count; i += kThreads * T::kVector)
-      __pipeline_memcpy_async(slot + i, weights + i, 16);
-    __pipeline_commit();
+    for (int left = min(rows, stage_rows_) * T::kWeightPitch - first; left > 0; left -= kThreads * T::kVector) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target), "l"(__cvta_generic_to_global(source)) : "memory");
+      source += kThreads * T::kVector;
+      target += kThreads * 16;
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
   }
   /// The stage fetched last; every thread has left the one before, and sees all earlier writes to shared memory.
   __device__ const Real* wait() {
-    __pipeline_wait_prior(0);
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
     __syncthreads();
     const Real* slot = slots_ + next_ * stage_rows_ * T::kWeightPitch;
     next_ ^= 1;
@@ -359,7 +361,10 @@ __device__ __forceinline__ void multiply_gradient(Real (&acc)[T::kGradIn][T::kGr
   for (int point = way * V; point < T::kPoints; point += step, x += step) {
     Pack<Real> q[T::kGradOut];
 #pragma unroll
-    for (int b = 0; b < T::kGradOut; ++b, y[b - 1] += step) q[b] = Pack<Real>::load(y[b]);
+    for (int b = 0; b < T::kGradOut; ++b) {
+      q[b] = Pack<Real>::load(y[b]);
+      y[b] += step;
+    }
 #pragma unroll
     for (int a = 0; a < T::kGradIn; ++a) {
       const Pack<Real> p = Pack<Real>::load(x + a * T::kPitch);
@@ -388,7 +393,7 @@ __device__ __forceinline__ Real row_sum(const Real* row) {
 template <class T>
 struct Shared {
   using Real = typename T::Real;
-  Real *first, *second, *slots, *point;  // point: kPoints each of u_x, u_y, ᾱ_x, ᾱ_y, ψ̄; then 2 · kThreads of scratch
+  Real *first, *second, *slots, *point;  // point: kPoints each of u_x, u_y, ℓᾱ_x, ℓᾱ_y, ψ̄
   __device__ Shared(void* memory, const Network<Real>& net) {
     first = static_cast<Real*>(memory);
     second = first + net.rows * T::kPitch;
@@ -402,8 +407,8 @@ struct Shared {
       zero.store_shared(first + i);
   }
   static std::size_t bytes(int rows, int stage_rows) {
-    return static_cast<std::size_t>(2 * rows * T::kPitch + kSlots * stage_rows * T::kWeightPitch + 5 * T::kPoints +
-                                    2 * kThreads) * sizeof(Real);
+    return static_cast<std::size_t>(2 * rows * T::kPitch + kSlots * stage_rows * T::kWeightPitch + 5 * T::kPoints) *
+           sizeof(Real);
   }
 };
 
@@ -526,11 +531,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Shared<T> shared(memory, net);
   const Place<T> place(threadIdx.x);
   const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1, stage_rows = net.stage_rows;
-  const Real* parameters = all_parameters + lens * stride;
   const Real* packed = net.packed + static_cast<std::size_t>(lens) * net.pack_size;
   const K* constants = net.constants + static_cast<std::size_t>(lens) * net.constants_size;
   Real* const point_data = shared.point;
-  Real* const sums = point_data + 5 * T::kPoints;
   Ring<T> ring(shared.slots, stage_rows);
   shared.clear(net);
   if (last > 0) ring.fetch(packed + net.layer[1].value_pack, padded_rows(net.layer[0].width));
@@ -579,22 +582,27 @@ __global__ void __launch_bounds__(kThreads, 1)
       spare = swap;
     }
 
-    // ψ = w · h_L + b. A point's channels are shared out to kThreads / kPoints threads.
-    constexpr int kShares = kThreads / T::kPoints;
-    const int px = thread % T::kPoints, share = thread / T::kPoints;
+    // ψ = w · h_L + b. The channels of a vector of points are shared out to kShares threads, their sums meet in `spare`.
+    constexpr int kVectors = T::kPoints / V, kShares = kThreads / kVectors;
+    const int share = thread / kVectors, vector = thread % kVectors * V;
     const Layer top = net.layer[last];
     __syncthreads();
     if (share < kShares) {
-      Real sum = 0;
-      const Real* w = parameters + net.last_kernel;
-#pragma unroll 4
-      for (int ch = share; ch < top.width; ch += kShares) sum = fma(w[ch], current[ch * T::kPitch + px], sum);
-      sums[thread] = sum;
+      Vector sum{};
+      const K* k = constants + top.constants + share;
+      const Real* h = current + share * T::kPitch + vector;
+      for (int ch = share; ch < top.width; ch += kShares, k += kShares, h += kShares * T::kPitch) {
+        const Vector v = Vector::load(h);
+        const Real w = k->output;
+#pragma unroll
+        for (int i = 0; i < V; ++i) sum.v[i] = fma(w, v.v[i], sum.v[i]);
+      }
+      sum.store_shared(spare + share * T::kPoints + vector);
     }
     __syncthreads();
     if (thread < valid) {
-      Real sum = parameters[net.last_bias];
-      for (int s = 0; s < kShares; ++s) sum += sums[s * T::kPoints + thread];
+      Real sum = all_parameters[lens * stride + net.last_bias];
+      for (int s = 0; s < kShares; ++s) sum += spare[s * T::kPoints + thread];
       psi[static_cast<std::size_t>(lens) * net.points + first_point + thread] = sum;
     }
 
@@ -630,23 +638,27 @@ __global__ void __launch_bounds__(kThreads, 1)
     // α = ℓ W₁ᵀg₁.
     __syncthreads();
     if (share < kShares) {
-      Real x = 0, y = 0;
-      const Real* kernel = parameters + bottom.kernel;
-#pragma unroll 4
-      for (int ch = share; ch < bottom.width; ch += kShares) {
-        const Real g = current[ch * T::kPitch + px];
-        x = fma(kernel[ch], g, x);
-        y = fma(kernel[bottom.width + ch], g, y);
+      Vector x{}, y{};
+      const K* k = constants + bottom.constants + share;
+      const Real* g = current + share * T::kPitch + vector;
+      for (int ch = share; ch < bottom.width; ch += kShares, k += kShares, g += kShares * T::kPitch) {
+        const Vector v = Vector::load(g);
+        const Real w_x = k->w_x, w_y = k->w_y;
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+          x.v[i] = fma(w_x, v.v[i], x.v[i]);
+          y.v[i] = fma(w_y, v.v[i], y.v[i]);
+        }
       }
-      sums[thread] = x;
-      sums[kThreads + thread] = y;
+      x.store_shared(spare + share * T::kPoints + vector);
+      y.store_shared(spare + (kShares + share) * T::kPoints + vector);
     }
     __syncthreads();
     for (int i = thread; i < 2 * T::kPoints; i += kThreads) {
       const int axis = i / T::kPoints, at = i % T::kPoints;
       if (at >= valid) continue;
       Real sum = 0;
-      for (int s = 0; s < kShares; ++s) sum += sums[axis * kThreads + s * T::kPoints + at];
+      for (int s = 0; s < kShares; ++s) sum += spare[(axis * kShares + s) * T::kPoints + at];
       alpha[(static_cast<std::size_t>(lens) * 2 + axis) * net.points + first_point + at] = net.scale * sum;
     }
   }
@@ -789,7 +801,7 @@ __global__ void __launch_bounds__(kThreads, 1)
           // in: p̄ and then h of the layer below; out: g and then ā of this layer
 #pragma unroll 1
           for (int pass = 0; pass < below.passes; ++pass)
-            for_own<T>(below, pass, place, constants, [&](const Cell& cell, const K& k) {
+            for_own<T, 2>(below, pass, place, constants, [&](const Cell& cell, const K& k) {
               const Vector a = pre_activation<T>(first, below_a, point_data, cell, k);
               Vector v;
               if (term == 0) {
@@ -804,7 +816,7 @@ __global__ void __launch_bounds__(kThreads, 1)
             });
 #pragma unroll 1
           for (int pass = 0; pass < layer.passes; ++pass)
-            for_own<T>(layer, pass, place, constants, [&](const Cell& cell, const K& k) {
+            for_own<T, 2>(layer, pass, place, constants, [&](const Cell& cell, const K& k) {
               Vector v;
               if (term == 0) {
                 const Vector a = Vector::load(tape_a + cell.at);
@@ -945,7 +957,7 @@ __global__ void __launch_bounds__(32 * kStrands)
   }
 
   const int index = net.first_partial + (x - net.reduce_blocks) * 32 + lane;
-  const bool on = index < net.partial_size;
+  const bool on = index <= net.last_partial + net.layer[net.layers - 1].width;
   Real sum = 0;
   if (on)
     for (int block = strand; block < blocks; block += kStrands)
@@ -957,7 +969,6 @@ __global__ void __launch_bounds__(32 * kStrands)
   int target = 0;
   if (index >= net.last_partial) {
     target = net.last_kernel + index - net.last_partial;  // the last bias follows its kernel in both
-    if (index > net.last_partial + net.layer[net.layers - 1].width) return;
   } else if (index < net.layer[0].bias_partial) {
     target = net.layer[0].kernel + index - net.first_partial;
   } else {
