@@ -1,0 +1,16 @@
+// Files that appear complete or not at all: written under a temporary name beside the target, synced, renamed.
+#pragma once
+
+#include <functional>
+#include <string>
+
+namespace einfield {
+
+/// Calls `write(temporary_path)`, then syncs and renames to `path`; removes the temporary file on any failure.
+/// @throws IoError with path and reason
+void write_atomically(const std::string& path, const std::function<void(const std::string& temporary)>& write);
+
+/// The same for a string of bytes.
+void write_atomically(const std::string& path, const std::string& contents);
+
+}  // namespace einfield

@@ -1,0 +1,117 @@
+// The configuration of a run: TOML → typed values → the problem to be fitted. Keys and defaults: keys() in config.cpp.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "einfield/backend.hpp"
+#include "einfield/fitter.hpp"
+
+namespace einfield {
+
+/// A FITS image named in the configuration: "file.fits[HDU]".
+struct FitsReference {
+  std::string path;  ///< absolute, or relative to the working directory; resolved against the configuration file
+  std::string hdu;   ///< EXTNAME or number; empty = the rule of "no [HDU]"
+  int line = 0;      ///< of the key in the configuration, for messages
+  bool empty() const { return path.empty(); }
+};
+
+struct NoiseConfig {
+  FitsReference map;                     ///< 1 σ map
+  std::optional<double> value;           ///< one number
+  std::optional<double> background_rms;  ///< with exposure_time: σ² = background_rms² + max(d, 0)/exposure_time
+  std::optional<double> exposure_time;
+};
+
+struct PsfConfig {
+  FitsReference kernel;
+  std::string type;  ///< "" (none), "file", "gaussian", "moffat"
+  double fwhm = 0;   ///< arcsec
+  double beta = 0;   ///< moffat
+  int size = 0;      ///< 0 = the smallest odd one that holds 99.9 %
+};
+
+struct ObservationConfig {
+  FitsReference image, mask;
+  NoiseConfig noise;
+  PsfConfig psf;
+  double max_noise = 1e3;
+  std::optional<double> pixel_scale;
+  double center_x = 0, center_y = 0;
+  int supersampling = 1;
+};
+
+struct NetworkConfig {
+  std::vector<int> hidden;
+  double input_scale = 1.0;
+  bool last_layer_zero = false;
+  std::uint64_t seed = 1;
+  std::string initial;  ///< safetensors file; resolved path
+};
+
+struct OptimizerConfig {
+  LossKind loss = LossKind::mse;
+  double learning_rate = 1e-3;
+  int steps = 200;
+  StopRule stop = StopRule::none;
+  int best_of_last = 0;
+};
+
+struct SimulateConfig {
+  int nx = 100, ny = 100;
+  NoiseConfig noise;
+  std::uint64_t seed = 1;
+};
+
+struct Config {
+  std::string file;   ///< as given on the command line
+  std::string title;
+  std::string recipe = "default";
+  ObservationConfig observation;
+  Model model;                      ///< lens, source, lens_light; `network` follows from NetworkConfig
+  std::optional<NetworkConfig> network;
+  OptimizerConfig optimizer;
+  Regularization regularization;
+  FitsReference truth;
+  std::optional<SimulateConfig> simulate;
+  std::vector<LensComponent> perturbation;
+  std::vector<std::string> warnings;
+};
+
+/// A `--set KEY=VALUE` of the command line; VALUE is TOML.
+struct Override {
+  std::string key, value;
+};
+
+/// Parses and checks a configuration. `for_simulation` asks for [simulate] and does not ask for [observation] image.
+/// @throws InvalidInput "FILE:LINE: KEY: what is wrong, value, expectation"
+Config read_config(const std::string& file, const std::vector<Override>& overrides, bool for_simulation);
+
+/// The complete configuration, defaults included, as TOML.
+std::string to_toml(const Config& config);
+
+/// Every key with type, unit, range and default: `einfield info --keys`.
+std::string list_keys();
+
+/// Maps of [truth], when given; (ny, nx), deflection x then y.
+struct Truth {
+  std::vector<double> image, potential, deflection, convergence;
+};
+
+/// Configuration plus its data, ready for a backend.
+struct LoadedProblem {
+  Problem problem;
+  std::optional<Truth> truth;
+  double pixel_scale = 0;
+  std::string unit;  ///< BUNIT of the image, or ""
+  std::vector<std::string> warnings;
+};
+
+/// Reads the data that a configuration names, checks it (product rules: masks, noise, PSF), and puts the problem together.
+/// @throws InvalidInput "FILE[HDU]: what was found, what is expected"
+LoadedProblem load_problem(const Config& config);
+
+}  // namespace einfield

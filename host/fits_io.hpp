@@ -1,0 +1,48 @@
+// FITS through CFITSIO: two-dimensional images by file and HDU in, named images with unit and WCS out.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace einfield {
+
+/// A celestial WCS reduced to what a lens fit needs.
+struct CelestialWcs {
+  double pixel_scale = 0;  ///< arcsec, √|det CD|
+};
+
+/// A two-dimensional image, (ny, nx), row 0 at the bottom, in double.
+struct FitsImage {
+  int nx = 0;
+  int ny = 0;
+  std::vector<double> values;
+  std::string hdu;   ///< EXTNAME, or "PRIMARY", or the number
+  std::string unit;  ///< BUNIT or ""
+  std::optional<CelestialWcs> wcs;
+};
+
+/// The largest image that is read or made, per side.
+inline constexpr int kMaxImageSide = 16384;
+
+/// Reads one image. `hdu` empty: the primary image if it has data, else the only image HDU, else an error listing names.
+/// `planes` > 1 reads a (planes, ny, nx) cube into values, plane after plane.
+/// @throws InvalidInput "FILE[HDU]: …" for a missing, damaged or unsuitable file
+FitsImage read_fits(const std::string& path, const std::string& hdu, int planes = 1);
+
+/// One image HDU to be written.
+struct FitsOutput {
+  std::string name;  ///< EXTNAME
+  int nx = 0, ny = 0, planes = 1;
+  std::vector<double> values;
+  int bitpix = -64;  ///< −64 double, −32 float, 8 byte
+  std::string unit;  ///< BUNIT; "" = dimensionless
+  double pixel_scale = 0, center_x = 0, center_y = 0;  ///< linear WCS in arcsec: pixel centres
+  std::vector<std::pair<std::string, std::string>> cards;  ///< further keywords (strings)
+};
+
+/// Writes all HDUs to `path` (under a temporary name, synced, renamed). @throws IoError
+void write_fits(const std::string& path, const std::vector<FitsOutput>& hdus);
+
+}  // namespace einfield

@@ -1,0 +1,190 @@
+// Model checks and the layout of parameters: which scalar is free, where it lives, how it is transformed.
+#include "einfield/model.hpp"
+
+#include <cstdio>
+
+#include "einfield/error.hpp"
+
+namespace einfield {
+namespace {
+
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  return text;
+}
+
+std::string unit_suffix(const char* unit) { return *unit ? std::string(" ") + unit : std::string(); }
+
+void validate_component(const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
+                        const std::vector<bool>& free) {
+  EINFIELD_REQUIRE(values.size() == info.parameters.size() && free.size() == info.parameters.size(),
+                   name + ": " + info.name + " has " + std::to_string(info.parameters.size()) + " parameters, found " +
+                       std::to_string(values.size()));
+  int e1 = -1, e2 = -1;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const ParameterInfo& p = info.parameters[i];
+    const std::string where = name + "." + p.name + " = " + number(values[i]) + unit_suffix(p.unit);
+    EINFIELD_REQUIRE(std::isfinite(values[i]), where + ", expected a finite number");
+    if (p.range == Range::positive)
+      EINFIELD_REQUIRE(values[i] > p.lower, where + ", expected > " + number(p.lower));
+    if (p.range == Range::interval)
+      EINFIELD_REQUIRE(values[i] > p.lower && values[i] < p.upper,
+                       where + ", expected a value between " + number(p.lower) + " and " + number(p.upper));
+    if (p.range == Range::ellipticity) (e1 < 0 ? e1 : e2) = static_cast<int>(i);
+  }
+  if (e1 >= 0 && e2 >= 0) {
+    const double a = values[static_cast<std::size_t>(e1)], b = values[static_cast<std::size_t>(e2)];
+    EINFIELD_REQUIRE(a * a + b * b < 1, name + ": e1 = " + number(a) + ", e2 = " + number(b) + ", expected e1² + e2² < 1");
+  }
+}
+
+double unconstrained(const FreeParameter<double>& f, double value, double partner_value) {
+  switch (f.kind) {
+    case TransformKind::exponential:
+      return std::log(value - f.lower);
+    case TransformKind::logistic:
+      return std::log((value - f.lower) / (f.upper - value));
+    case TransformKind::disk: {
+      // e = B u / √(1 + |u|²)  ⇒  u = (e/B) / √(1 − |e/B|²), the partner's share included when it is free.
+      const double e = value / f.upper;
+      const double other = f.partner < 0 ? 0 : partner_value / f.upper;
+      return e / std::sqrt(1 - e * e - other * other);
+    }
+    case TransformKind::identity:
+      break;
+  }
+  return value;
+}
+
+}  // namespace
+
+void Model::validate() const {
+  for (std::size_t i = 0; i < lens.size(); ++i)
+    validate_component("lens." + std::to_string(i), lens_info(lens[i].kind), lens[i].values, lens[i].free);
+  const auto validate_lights = [](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      const LightComponent& c = lights[i];
+      const std::string name = block + "." + std::to_string(i);
+      validate_component(name, light_info(c.kind), c.values, c.free);
+      if (c.kind != LightKind::pixelated) continue;
+      EINFIELD_REQUIRE(c.grid.nx >= 1 && c.grid.ny >= 1 && c.grid.pixel_scale > 0,
+                       name + ": a pixel grid of " + std::to_string(c.grid.nx) + " x " + std::to_string(c.grid.ny) +
+                           " pixels of " + number(c.grid.pixel_scale) + " arcsec, expected at least 1 x 1 of a size > 0");
+      EINFIELD_REQUIRE(c.pixels.size() == static_cast<std::size_t>(c.grid.nx) * static_cast<std::size_t>(c.grid.ny),
+                       name + ": " + std::to_string(c.pixels.size()) + " pixel values for a grid of " +
+                           std::to_string(c.grid.nx) + " x " + std::to_string(c.grid.ny));
+      for (const double v : c.pixels) EINFIELD_REQUIRE(std::isfinite(v), name + ": a pixel value is not finite");
+    }
+  };
+  validate_lights("source", source);
+  validate_lights("lens_light", lens_light);
+  if (network) network->validate();
+}
+
+ParameterLayout::ParameterLayout(const Model& model) {
+  model.validate();
+  n_network = model.network ? model.network->size() : 0;
+
+  const auto add = [this](const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
+                          const std::vector<bool>& is_free) {
+    const int first_slot = static_cast<int>(table.size());
+    table.resize(table.size() + kMaxProfileParameters, 0.0);
+    int ellipticity[2] = {-1, -1};  // free-list index of e1, e2 of this component
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      table[static_cast<std::size_t>(first_slot) + i] = values[i];
+      if (!is_free[i]) continue;
+      const ParameterInfo& p = info.parameters[i];
+      FreeParameter<double> f{first_slot + static_cast<int>(i), -1, TransformKind::identity, p.lower, p.upper};
+      if (p.range == Range::unbounded) f.lower = f.upper = 0;
+      if (p.range == Range::positive) f.kind = TransformKind::exponential, f.upper = 0;
+      if (p.range == Range::interval) f.kind = TransformKind::logistic;
+      if (p.range == Range::ellipticity) {
+        f.kind = TransformKind::disk;
+        double partner_value = 0;
+        for (std::size_t j = 0; j < values.size(); ++j)
+          if (j != i && info.parameters[j].range == Range::ellipticity) partner_value = values[j];
+        f.lower = 0;
+        f.upper = std::sqrt(1 - partner_value * partner_value);  // becomes 1 below when the partner is free too
+        (ellipticity[0] < 0 ? ellipticity[0] : ellipticity[1]) = static_cast<int>(free.size());
+      }
+      free.push_back(f);
+      names.push_back(name + "." + p.name);
+    }
+    if (ellipticity[1] >= 0)
+      for (int k = 0; k < 2; ++k) {
+        free[static_cast<std::size_t>(ellipticity[k])].partner = ellipticity[1 - k];
+        free[static_cast<std::size_t>(ellipticity[k])].upper = 1;
+      }
+  };
+
+  for (std::size_t i = 0; i < model.lens.size(); ++i)
+    add("lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values, model.lens[i].free);
+  const auto add_lights = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      add(block + "." + std::to_string(i), light_info(lights[i].kind), lights[i].values, lights[i].free);
+      if (lights[i].kind != LightKind::pixelated) continue;
+      for (std::size_t k = 0; k < lights[i].pixels.size(); ++k) {
+        if (lights[i].pixels_free) free_pixels.push_back(static_cast<int>(pixels.size()));
+        pixels.push_back(lights[i].pixels[k]);
+      }
+    }
+  };
+  add_lights("source", model.source);
+  add_lights("lens_light", model.lens_light);
+}
+
+std::vector<double> ParameterLayout::initial_scalars() const {
+  std::vector<double> u(free.size());
+  for (std::size_t i = 0; i < free.size(); ++i) {
+    const FreeParameter<double>& f = free[i];
+    const double partner =
+        f.partner < 0 ? 0.0 : table[static_cast<std::size_t>(free[static_cast<std::size_t>(f.partner)].slot)];
+    u[i] = unconstrained(f, table[static_cast<std::size_t>(f.slot)], partner);
+  }
+  return u;
+}
+
+std::string slot_name(const Model& model, int slot) {
+  const int component = slot / kMaxProfileParameters;
+  const auto parameter = static_cast<std::size_t>(slot % kMaxProfileParameters);
+  const int n_lens = static_cast<int>(model.lens.size()), n_source = static_cast<int>(model.source.size());
+  if (component < n_lens)
+    return "lens." + std::to_string(component) + "." +
+           lens_info(model.lens[static_cast<std::size_t>(component)].kind).parameters[parameter].name;
+  const bool is_source = component < n_lens + n_source;
+  const int index = component - n_lens - (is_source ? 0 : n_source);
+  const LightComponent& light =
+      is_source ? model.source[static_cast<std::size_t>(index)] : model.lens_light[static_cast<std::size_t>(index)];
+  return std::string(is_source ? "source." : "lens_light.") + std::to_string(index) + "." +
+         light_info(light.kind).parameters[parameter].name;
+}
+
+Model with_parameters(const Model& model, const ParameterLayout& layout, const std::vector<double>& parameters) {
+  EINFIELD_REQUIRE(parameters.size() == layout.size(), "a parameter vector of " + std::to_string(parameters.size()) +
+                                                           " values, expected " + std::to_string(layout.size()));
+  std::vector<double> table = layout.table, pixels = layout.pixels;
+  const double* u = parameters.data() + layout.n_network;
+  for (std::size_t i = 0; i < layout.free.size(); ++i)
+    table[static_cast<std::size_t>(layout.free[i].slot)] = transform(layout.free.data(), static_cast<int>(i), u);
+  for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
+    pixels[static_cast<std::size_t>(layout.free_pixels[k])] = u[layout.free.size() + k];
+
+  Model result = model;
+  auto slot = table.begin();
+  const auto take = [&slot](std::vector<double>& values) {
+    std::copy_n(slot, values.size(), values.begin());
+    slot += kMaxProfileParameters;
+  };
+  auto pixel = pixels.begin();
+  for (LensComponent& c : result.lens) take(c.values);
+  for (std::vector<LightComponent>* lights : {&result.source, &result.lens_light})
+    for (LightComponent& c : *lights) {
+      take(c.values);
+      std::copy_n(pixel, c.pixels.size(), c.pixels.begin());
+      pixel += static_cast<std::ptrdiff_t>(c.pixels.size());
+    }
+  return result;
+}
+
+}  // namespace einfield

@@ -1,0 +1,39 @@
+// Checks of an observation at the library's door; the binary's readers give their own messages with file and HDU.
+#include "einfield/observation.hpp"
+
+#include <cmath>
+#include <string>
+
+#include "einfield/error.hpp"
+
+namespace einfield {
+
+void Observation::validate() const {
+  EINFIELD_REQUIRE(grid.nx >= 1 && grid.ny >= 1, "an image of " + std::to_string(grid.nx) + " x " +
+                                                     std::to_string(grid.ny) + " pixels, expected at least 1 x 1");
+  EINFIELD_REQUIRE(std::isfinite(grid.pixel_scale) && grid.pixel_scale > 0,
+                   "pixel_scale = " + std::to_string(grid.pixel_scale) + " arcsec, expected > 0");
+  EINFIELD_REQUIRE(grid.supersampling >= 1, "supersampling = " + std::to_string(grid.supersampling) + ", expected >= 1");
+  const auto n = static_cast<std::size_t>(grid.nx) * static_cast<std::size_t>(grid.ny);
+  EINFIELD_REQUIRE(n * static_cast<std::size_t>(grid.rays_per_pixel()) < (std::size_t(1) << 30),
+                   "an image of " + std::to_string(n) + " pixels and supersampling " +
+                       std::to_string(grid.supersampling) + ", expected fewer than 2^30 rays");
+  EINFIELD_REQUIRE(image.size() == n && noise.size() == n && mask.size() == n,
+                   "image, noise and mask of " + std::to_string(image.size()) + ", " + std::to_string(noise.size()) +
+                       " and " + std::to_string(mask.size()) + " pixels, expected " + std::to_string(n) + " each");
+  for (std::size_t i = 0; i < n; ++i) {
+    EINFIELD_REQUIRE(std::isfinite(image[i]), "the image is not finite at pixel " + std::to_string(i));
+    EINFIELD_REQUIRE(!mask[i] || (std::isfinite(noise[i]) && noise[i] > 0),
+                     "noise = " + std::to_string(noise[i]) + " at used pixel " + std::to_string(i) + ", expected > 0");
+  }
+  EINFIELD_REQUIRE(n_used() > 0, "every pixel is masked");
+  if (psf.empty()) return;
+  EINFIELD_REQUIRE(psf.nx % 2 == 1 && psf.ny % 2 == 1 && psf.nx <= grid.nx && psf.ny <= grid.ny,
+                   "a PSF of " + std::to_string(psf.nx) + " x " + std::to_string(psf.ny) +
+                       " pixels, expected odd sizes no larger than the image");
+  EINFIELD_REQUIRE(psf.values.size() == static_cast<std::size_t>(psf.nx) * static_cast<std::size_t>(psf.ny),
+                   "a PSF of " + std::to_string(psf.values.size()) + " values, expected nx x ny");
+  for (const double v : psf.values) EINFIELD_REQUIRE(std::isfinite(v), "the PSF is not finite");
+}
+
+}  // namespace einfield

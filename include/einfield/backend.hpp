@@ -1,0 +1,128 @@
+// The seam between the fit and the hardware: named fields, the stages of a training step, and the step itself.
+// One Backend holds one or more lenses of one shape (same grid, network and free parameters); each is a problem of its own.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "einfield/model.hpp"
+#include "einfield/observation.hpp"
+
+namespace einfield {
+
+enum class LossKind {
+  mse,   ///< mean over used pixels of (model − data)²: the paper's
+  chi2,  ///< mean over used pixels of ((model − data)/noise)²
+};
+
+/// Weights of the terms added to the loss; 0 = off. The convergence of the network is that of differences of α on the
+/// grid of rays, so a term costs no second derivatives of the network.
+struct Regularization {
+  double smoothness = 0;                  ///< mean κ_NN²
+  double negative_convergence = 0;        ///< mean max(0, −κ_NN)²
+  double negative_total_convergence = 0;  ///< mean max(0, −κ_macro − κ_NN)²
+  double weight_decay = 0;                ///< ½ Σ w² over the network's kernels
+  bool any() const {
+    return smoothness > 0 || negative_convergence > 0 || negative_total_convergence > 0 || weight_decay > 0;
+  }
+};
+
+/// Everything a backend needs to know about one lens.
+struct Problem {
+  Model model;
+  Observation observation;
+  LossKind loss = LossKind::mse;
+  Regularization regularization;
+  std::vector<double> initial_parameters;  ///< flat, ParameterLayout of `model`
+  std::vector<double> learning_rates;      ///< one per step; a later step uses the last
+};
+
+/// What belongs to a lens and can be copied in and out. Sizes are per lens; n = rays, N = pixels.
+enum class Field {
+  parameters,     ///< flat vector of ParameterLayout                                    [size()]
+  gradient,       ///< ∂(loss + regularisation)/∂parameters                              [size()]
+  first_moment,   ///< Adam                                                              [size()]
+  second_moment,  ///< Adam                                                              [size()]
+  potential,      ///< ψ_nn of every ray, arcsec²                                        [n]
+  deflection,     ///< α_nn of every ray, arcsec: all x, then all y                      [2 n]
+  image,          ///< rendered brightness, before the PSF                               [N]
+  model,          ///< after the PSF                                                     [N]
+  model_bar,      ///< ∂loss/∂model                                                      [N]
+  image_bar,      ///< ∂loss/∂image                                                      [N]
+  deflection_bar  ///< ∂(loss + regularisation)/∂α_nn of every ray: all x, then all y    [2 n]
+};
+
+/// Scalars of the last evaluation of one lens. Taken at the parameters *before* the update of the step.
+struct StepState {
+  double loss = 0;            ///< as LossKind says, without regularisation
+  double chi2_reduced = 0;    ///< mean over used pixels of ((model − data)/noise)²
+  double regularization = 0;  ///< sum of the weighted terms
+  double gradient_norm = 0;   ///< Euclidean norm of the gradient; 0 when none was computed
+  std::int64_t updates = 0;   ///< Adam updates done so far
+  /// The first update that was refused because of a non-finite number (1-based), or 0. From then on every step leaves the
+  /// parameters as they are: they are the last good state.
+  std::int64_t bad_step = 0;
+  bool bad_loss = false;  ///< what was not finite in it: the loss, or else the gradient
+};
+
+template <class Real>
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string name() const = 0;    ///< "cpu" or "cuda"
+  virtual std::string device() const = 0;  ///< model name, threads
+
+  /// Takes one or more problems of one shape; allocates everything that a step needs. @throws InvalidInput
+  virtual void load(const std::vector<Problem>& problems) = 0;
+  virtual int lenses() const = 0;
+  virtual const ParameterLayout& layout() const = 0;
+
+  /// Copies a whole field of one lens. @throws InvalidInput when the size differs.
+  virtual void upload(Field field, int lens, const std::vector<Real>& values) = 0;
+  virtual std::vector<Real> download(Field field, int lens) = 0;
+  virtual void set_updates(std::int64_t updates) = 0;  ///< when a run is resumed
+
+  // The stages, in the order of a step; each reads and writes fields. For tests and for callers with their own loop.
+  virtual void network() = 0;           ///< parameters → potential, deflection (zero without a network)
+  virtual void render() = 0;            ///< parameters, deflection → image
+  virtual void convolve() = 0;          ///< image → model
+  virtual void loss() = 0;              ///< model → state().loss, model_bar
+  virtual void convolve_adjoint() = 0;  ///< model_bar → image_bar
+  virtual void zero_gradient() = 0;
+  virtual void render_adjoint() = 0;   ///< image_bar → deflection_bar, adds to gradient (scalars, pixels)
+  virtual void regularize() = 0;       ///< adds to deflection_bar, gradient and state().regularization
+  virtual void network_adjoint() = 0;  ///< deflection_bar → adds to gradient (network)
+  virtual void adam() = 0;             ///< gradient, moments → parameters
+
+  /// All stages with gradient, without the update; `with_gradient` false: value only.
+  virtual void evaluate(bool with_gradient) = 0;
+  /// All stages and the update. Asynchronous where the device allows: state() waits.
+  virtual void step() = 0;
+  virtual StepState state(int lens) = 0;
+};
+
+/// Choice of backend and what it may use.
+struct BackendOptions {
+  int threads = 0;  ///< CPU: 0 = as many as the process may use
+  int device = 0;   ///< CUDA device index
+};
+
+/// @param name "cpu", "cuda" or "auto" (CUDA when a device is usable, else the CPU)
+/// @throws NotBuilt, BackendUnavailable
+template <class Real>
+std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const BackendOptions& options);
+
+/// Bytes that a backend will allocate for these problems, for the message before the run.
+template <class Real>
+std::size_t planned_bytes(const std::string& backend_name, const std::vector<Problem>& problems,
+                          const BackendOptions& options);
+
+/// CUDA devices that could be used, one line each (name, compute capability, memory); empty without CUDA.
+std::vector<std::string> cuda_devices();
+
+}  // namespace einfield

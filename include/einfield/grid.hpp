@@ -1,0 +1,43 @@
+// The pixel grid of an image and the rays shot through it.
+#pragma once
+
+#include <cstddef>
+
+#include "einfield/core.hpp"
+
+namespace einfield {
+
+/// Pixels of an image and their sub-pixels. Arrays are (ny, nx), row 0 at the bottom; x grows with the column.
+///
+/// Centre of pixel (ix, iy):  θ = center + (i − (n − 1)/2) · pixel_scale                                  [arcsec]
+/// With supersampling s every pixel is the mean of s × s rays at the centres of its sub-pixels. Rays are stored pixel by
+/// pixel: ray = (iy · nx + ix) · s² + (sy · s + sx).
+struct Grid {
+  int nx = 0;
+  int ny = 0;
+  double pixel_scale = 1.0;  ///< arcsec
+  double center_x = 0.0;     ///< arcsec; coordinate of the middle of the image
+  double center_y = 0.0;     ///< arcsec
+  int supersampling = 1;
+
+  EINFIELD_HD int n_pixels() const { return nx * ny; }
+  EINFIELD_HD int rays_per_pixel() const { return supersampling * supersampling; }
+  EINFIELD_HD int n_rays() const { return n_pixels() * rays_per_pixel(); }
+
+  /// Image-plane position of a ray, computed in double: the only rounding is the caller's conversion.
+  EINFIELD_HD Vec2<double> ray(int index) const {
+    const int s = supersampling;
+    const int pixel = index / (s * s);
+    const int sub = index % (s * s);
+    const double sub_x = (sub % s - 0.5 * (s - 1)) / s;
+    const double sub_y = (sub / s - 0.5 * (s - 1)) / s;
+    return {center_x + (pixel % nx - 0.5 * (nx - 1) + sub_x) * pixel_scale,
+            center_y + (pixel / nx - 0.5 * (ny - 1) + sub_y) * pixel_scale};
+  }
+  EINFIELD_HD Vec2<double> pixel(int index) const {
+    return {center_x + (index % nx - 0.5 * (nx - 1)) * pixel_scale,
+            center_y + (index / nx - 0.5 * (ny - 1)) * pixel_scale};
+  }
+};
+
+}  // namespace einfield

@@ -1,0 +1,141 @@
+// What is fitted: lens, source and lens-light components, the network, which parameters are free, and the smooth
+// transforms that keep free parameters inside their physical range.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "einfield/core.hpp"
+#include "einfield/lens.hpp"
+#include "einfield/network.hpp"
+#include "einfield/profile.hpp"
+#include "einfield/source.hpp"
+
+namespace einfield {
+
+/// A lens profile with its parameters in the order of lens_info(kind).
+struct LensComponent {
+  LensKind kind{};
+  std::vector<double> values;
+  std::vector<bool> free;
+};
+
+/// A brightness profile, lensed (source) or not (lens_light); a PIXELATED one has its pixels instead of parameters.
+struct LightComponent {
+  LightKind kind{};
+  RadiusKind radius = RadiusKind::product_average;
+  std::vector<double> values;
+  std::vector<bool> free;
+  PixelGrid grid{};            ///< PIXELATED only
+  std::vector<double> pixels;  ///< PIXELATED only: (ny, nx)
+  bool pixels_free = false;    ///< PIXELATED only
+};
+
+/// The model of one lens.
+struct Model {
+  std::vector<LensComponent> lens;
+  std::vector<LightComponent> source;
+  std::vector<LightComponent> lens_light;
+  std::optional<NetworkShape> network;
+
+  /// @throws InvalidInput naming component, parameter, value, range and unit.
+  void validate() const;
+};
+
+/// How a free parameter p follows from the unconstrained number u that the optimiser moves:
+///
+///     identity     p = u
+///     exponential  p = lower + e^u                                          p in (lower, ∞)
+///     logistic     p = lower + (upper − lower) σ(u)                         p in (lower, upper)
+///     disk         e_i = B u_i / √(1 + u_i² + u_j²)                         e1² + e2² < 1
+/// where for `disk` j is the other component of the ellipticity when that is free (then B = 1); when it is fixed, u_j = 0
+/// and B = √(1 − e_j²).
+enum class TransformKind : int { identity, exponential, logistic, disk };
+
+/// One free parameter: where it lives in the table of physical values and how it is transformed.
+template <class Real>
+struct FreeParameter {
+  int slot;     ///< index into the table
+  int partner;  ///< index of the other ellipticity component in the list of free parameters, or −1
+  TransformKind kind;
+  Real lower;
+  Real upper;  ///< logistic: upper end; disk: B
+};
+
+/// Physical value of free parameter i from the unconstrained numbers u.
+template <class Real>
+EINFIELD_HD Real transform(const FreeParameter<Real>* free, int i, const Real* u) {
+  const FreeParameter<Real> f = free[i];
+  switch (f.kind) {
+    case TransformKind::exponential:
+      return f.lower + exp(u[i]);
+    case TransformKind::logistic:
+      return f.lower + (f.upper - f.lower) / (1 + exp(-u[i]));
+    case TransformKind::disk: {
+      const Real other = f.partner < 0 ? Real(0) : u[f.partner];
+      return f.upper * u[i] / sqrt(1 + u[i] * u[i] + other * other);
+    }
+    case TransformKind::identity:
+      break;
+  }
+  return u[i];
+}
+
+/// Adjoint of transform over the whole list, gathered for free parameter i: ū_i = Σ_k p̄_k ∂p_k/∂u_i.
+///
+///     exponential  ∂p/∂u = e^u      logistic  ∂p/∂u = (upper − lower) σ(1 − σ)
+///     disk         with w = 1/√(1 + u_i² + u_j²):  ∂e_i/∂u_i = B w³ (1 + u_j²),  ∂e_j/∂u_i = −B w³ u_i u_j
+/// @param table_bar cotangent of the physical table (slots)
+template <class Real>
+EINFIELD_HD Real transform_adjoint(const FreeParameter<Real>* free, int i, const Real* u, const Real* table_bar) {
+  const FreeParameter<Real> f = free[i];
+  const Real bar = table_bar[f.slot];
+  switch (f.kind) {
+    case TransformKind::exponential:
+      return bar * exp(u[i]);
+    case TransformKind::logistic: {
+      const Real sigma = 1 / (1 + exp(-u[i]));
+      const Real tau = 1 / (1 + exp(u[i]));
+      return bar * (f.upper - f.lower) * sigma * tau;
+    }
+    case TransformKind::disk: {
+      const Real other = f.partner < 0 ? Real(0) : u[f.partner];
+      const Real w = 1 / sqrt(1 + u[i] * u[i] + other * other);
+      const Real partner_bar = f.partner < 0 ? Real(0) : table_bar[free[f.partner].slot];
+      return f.upper * w * w * w * (bar * (1 + other * other) - partner_bar * u[i] * other);
+    }
+    case TransformKind::identity:
+      break;
+  }
+  return bar;
+}
+
+/// Where everything sits: one flat vector of parameters = [network | free scalars (unconstrained) | free source pixels],
+/// and the table of physical values (kMaxProfileParameters slots a component; lens, then source, then lens light).
+struct ParameterLayout {
+  std::size_t n_network = 0;
+  std::vector<FreeParameter<double>> free;
+  std::vector<std::string> names;         ///< of the free scalars: "lens.0.theta_E"
+  std::vector<double> table;              ///< physical values, fixed and initial
+  std::vector<double> pixels;             ///< all PIXELATED values, component after component
+  std::vector<int> free_pixels;           ///< indices into `pixels` of the free ones
+
+  std::size_t n_free() const { return free.size(); }
+  std::size_t size() const { return n_network + free.size() + free_pixels.size(); }
+
+  /// @throws InvalidInput like Model::validate()
+  explicit ParameterLayout(const Model& model);
+  ParameterLayout() = default;
+
+  /// Unconstrained starting values of the free scalars.
+  std::vector<double> initial_scalars() const;
+};
+
+/// "lens.0", "source.1" …: name of component `index` of the table, and of parameter `slot % kMaxProfileParameters` in it.
+std::string slot_name(const Model& model, int slot);
+
+/// A copy of the model with the values of a flat parameter vector put in (network excepted).
+Model with_parameters(const Model& model, const ParameterLayout& layout, const std::vector<double>& parameters);
+
+}  // namespace einfield

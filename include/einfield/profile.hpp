@@ -1,0 +1,47 @@
+// What a lens or brightness profile tells the rest of the program about itself: names, units and ranges.
+// Every list of keys, every range check and every default is read from these tables.
+#pragma once
+
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace einfield {
+
+/// Parameters of any profile: at most this many, stored consecutively in the order of ProfileInfo::parameters.
+inline constexpr int kMaxProfileParameters = 8;
+
+/// How a free parameter is kept inside its range (see model.hpp, "transforms").
+enum class Range {
+  unbounded,     ///< (-inf, inf)
+  positive,      ///< (lower, inf), lower usually 0
+  interval,      ///< (lower, upper)
+  ellipticity,   ///< e1 or e2: the pair obeys e1² + e2² < 1
+};
+
+/// One parameter of a profile, under lenstronomy's name.
+struct ParameterInfo {
+  const char* name;
+  const char* unit;  ///< "arcsec", "rad", "" ...
+  Range range;
+  double lower;          ///< exclusive; -inf when unbounded
+  double upper;          ///< exclusive; +inf when unbounded
+  double default_value;  ///< NaN: the key is required
+};
+
+/// A profile's name in the configuration and its parameters, in storage order.
+struct ProfileInfo {
+  const char* name;
+  std::vector<ParameterInfo> parameters;
+
+  int index_of(const std::string& parameter) const {
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      if (parameter == parameters[i].name) return static_cast<int>(i);
+    return -1;
+  }
+};
+
+inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
+inline constexpr double kRequired = std::numeric_limits<double>::quiet_NaN();
+
+}  // namespace einfield

@@ -1,0 +1,127 @@
+// One ray: from the image plane through the lens to the source, and the brightness it brings back. Both backends call
+// these functions for every ray, so the physics is written once. β = θ − α_lens(θ) − α_nn(θ), I = Σ S(β) + Σ L(θ).
+#pragma once
+
+#include "einfield/core.hpp"
+#include "einfield/lens.hpp"
+#include "einfield/profile.hpp"
+#include "einfield/source.hpp"
+
+namespace einfield {
+
+/// A component as the kernels see it; its role (lens, source, lens light) follows from its position in the list.
+struct Component {
+  int kind;          ///< LensKind or LightKind
+  RadiusKind radius;
+  int pixel_offset;  ///< PIXELATED: start of its pixels in Scene::pixels
+  PixelGrid grid;    ///< PIXELATED
+};
+
+/// A lens system as plain pointers: components (lens, then source, then lens light), the table of their physical values
+/// (kMaxProfileParameters slots each) and all pixels of PIXELATED components.
+template <class Real>
+struct Scene {
+  const Component* components;
+  int n_lens;
+  int n_source;
+  int n_lens_light;
+  const Real* table;
+  const Real* pixels;
+};
+
+/// Deflection of the smooth model, Σ α_i(θ) [arcsec].
+template <class Real>
+EINFIELD_HD Vec2<Real> macro_deflection(const Scene<Real>& scene, Vec2<Real> theta) {
+  Vec2<Real> alpha{};
+  for (int c = 0; c < scene.n_lens; ++c)
+    alpha += lens_deflection(static_cast<LensKind>(scene.components[c].kind), scene.table + c * kMaxProfileParameters, theta);
+  return alpha;
+}
+
+/// ψ, α, κ, γ of the smooth model.
+template <class Real>
+EINFIELD_HD LensValues<Real> macro_values(const Scene<Real>& scene, Vec2<Real> theta) {
+  LensValues<Real> sum{};
+  for (int c = 0; c < scene.n_lens; ++c) {
+    const LensValues<Real> v =
+        lens_values(static_cast<LensKind>(scene.components[c].kind), scene.table + c * kMaxProfileParameters, theta);
+    sum.psi += v.psi;
+    sum.alpha += v.alpha;
+    sum.kappa += v.kappa;
+    sum.gamma1 += v.gamma1;
+    sum.gamma2 += v.gamma2;
+  }
+  return sum;
+}
+
+/// Brightness of one light component at a position of its plane.
+template <class Real>
+EINFIELD_HD Real light_brightness(const Component& component, const Real* p, const Real* pixels, Vec2<Real> position) {
+  switch (static_cast<LightKind>(component.kind)) {
+    case LightKind::sersic_ellipse:
+      return sersic_brightness(p, component.radius, position);
+    case LightKind::gaussian:
+      return gaussian_brightness(p, position);
+    case LightKind::pixelated:
+      break;
+  }
+  return pixelated_brightness(component.grid, pixels + component.pixel_offset, position);
+}
+
+/// Adjoint of light_brightness: adds to `position_bar` and, unless null, `p_bar`; every pixel weight goes to
+/// `scatter(index into Scene::pixels, value)`, which the backend sums in a fixed order.
+template <class Real, class Scatter>
+EINFIELD_HD void light_brightness_adjoint(const Component& component, const Real* p, const Real* pixels,
+                                          Vec2<Real> position, Real brightness_bar, Vec2<Real>& position_bar, Real* p_bar,
+                                          Scatter&& scatter) {
+  switch (static_cast<LightKind>(component.kind)) {
+    case LightKind::sersic_ellipse:
+      sersic_brightness_adjoint(p, component.radius, position, brightness_bar, position_bar, p_bar);
+      return;
+    case LightKind::gaussian:
+      gaussian_brightness_adjoint(p, position, brightness_bar, position_bar, p_bar);
+      return;
+    case LightKind::pixelated:
+      break;
+  }
+  pixelated_brightness_adjoint(component.grid, pixels + component.pixel_offset, position, brightness_bar, position_bar);
+  const BilinearTaps<Real> taps = bilinear_taps(component.grid, position);
+  for (int k = 0; k < 4; ++k)
+    if (taps.index[k] >= 0) scatter(component.pixel_offset + taps.index[k], brightness_bar * taps.weight[k]);
+}
+
+/// Brightness of one ray.
+/// @param theta     image-plane position                      [arcsec]
+/// @param alpha_nn  deflection of the network, 0 without one  [arcsec]
+template <class Real>
+EINFIELD_HD Real render_ray(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn) {
+  const Vec2<Real> beta = theta - macro_deflection(scene, theta) - alpha_nn;
+  Real brightness = 0;
+  const int first_light = scene.n_lens + scene.n_source;
+  for (int c = scene.n_lens; c < first_light + scene.n_lens_light; ++c)
+    brightness += light_brightness(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
+                                   c < first_light ? beta : theta);
+  return brightness;
+}
+
+/// Adjoint of render_ray: sets `alpha_bar`, adds to `table_bar`, passes pixel cotangents to `scatter`.
+///
+/// β̄ = Ī ∇S(β), and from β = θ − α_lens − α_nn: ᾱ_nn = ᾱ_lens = −β̄. θ is data: no cotangent.
+template <class Real, class Scatter>
+EINFIELD_HD void render_ray_adjoint(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn, Real brightness_bar,
+                                    Vec2<Real>& alpha_bar, Real* table_bar, Scatter&& scatter) {
+  const Vec2<Real> beta = theta - macro_deflection(scene, theta) - alpha_nn;
+  Vec2<Real> beta_bar{};
+  Vec2<Real> theta_bar{};
+  const int first_light = scene.n_lens + scene.n_source;
+  for (int c = scene.n_lens; c < first_light + scene.n_lens_light; ++c)
+    light_brightness_adjoint(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
+                             c < first_light ? beta : theta, brightness_bar, c < first_light ? beta_bar : theta_bar,
+                             table_bar + c * kMaxProfileParameters, scatter);
+  alpha_bar = {-beta_bar.x, -beta_bar.y};
+  for (int c = 0; c < scene.n_lens; ++c)
+    lens_deflection_adjoint(static_cast<LensKind>(scene.components[c].kind), scene.table + c * kMaxProfileParameters, theta,
+                            alpha_bar, theta_bar, table_bar + c * kMaxProfileParameters);
+}
+
+}  // namespace einfield
