@@ -58,6 +58,7 @@ struct OptimizerConfig {
   int steps = 200;
   StopRule stop = StopRule::none;
   int best_of_last = 0;
+  int checkpoint_every = 100;  ///< steps between checkpoints; 0 = only at the end
 };
 
 struct SimulateConfig {
