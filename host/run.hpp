@@ -1,6 +1,7 @@
 // One fit from configuration to result directory: what `einfield fit` and `einfield reproduce` share.
 #pragma once
 
+#include <functional>
 #include <iosfwd>
 #include <string>
 
@@ -22,6 +23,7 @@ struct RunOptions {
   std::ostream* log = nullptr;  ///< messages and progress; null = quiet
   bool terminal = false;        ///< a progress bar instead of lines
   bool figures = true;
+  std::function<bool()> interrupted;  ///< asked once a step; true ends the run with a checkpoint
 };
 
 /// How a run ended; the metrics are in DIR/result.json.

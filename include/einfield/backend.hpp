@@ -41,6 +41,10 @@ struct Problem {
   std::vector<double> learning_rates;      ///< one per step; a later step uses the last
 };
 
+/// Checks problems that one backend is to hold together: each by itself, and that they are of one shape (grid, kinds of
+/// components, free parameters, network, loss). @throws InvalidInput
+void validate_problems(const std::vector<Problem>& problems);
+
 /// What belongs to a lens and can be copied in and out. Sizes are per lens; n = rays, N = pixels.
 enum class Field {
   parameters,     ///< flat vector of ParameterLayout                                    [size()]

@@ -107,6 +107,7 @@ EINFIELD_HD Real render_ray(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Rea
 /// Adjoint of render_ray: sets `alpha_bar`, adds to `table_bar`, passes pixel cotangents to `scatter`.
 ///
 /// β̄ = Ī ∇S(β), and from β = θ − α_lens − α_nn: ᾱ_nn = ᾱ_lens = −β̄. θ is data: no cotangent.
+/// @param table_bar  laid out like Scene::table; null when no parameter of a profile is free, which saves the work
 template <class Real, class Scatter>
 EINFIELD_HD void render_ray_adjoint(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn, Real brightness_bar,
                                     Vec2<Real>& alpha_bar, Real* table_bar, Scatter&& scatter) {
@@ -117,8 +118,9 @@ EINFIELD_HD void render_ray_adjoint(const Scene<Real>& scene, Vec2<Real> theta, 
   for (int c = scene.n_lens; c < first_light + scene.n_lens_light; ++c)
     light_brightness_adjoint(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
                              c < first_light ? beta : theta, brightness_bar, c < first_light ? beta_bar : theta_bar,
-                             table_bar + c * kMaxProfileParameters, scatter);
+                             table_bar ? table_bar + c * kMaxProfileParameters : nullptr, scatter);
   alpha_bar = {-beta_bar.x, -beta_bar.y};
+  if (!table_bar) return;
   for (int c = 0; c < scene.n_lens; ++c)
     lens_deflection_adjoint(static_cast<LensKind>(scene.components[c].kind), scene.table + c * kMaxProfileParameters, theta,
                             alpha_bar, theta_bar, table_bar + c * kMaxProfileParameters);

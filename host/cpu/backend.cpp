@@ -1,0 +1,473 @@
+// Stages of a training step on the CPU. Every sum over rays or pixels is made of kChunks partial sums over fixed ranges,
+// added in order: the same bits for any number of threads. Formulas are in the headers; here are loops and storage.
+#include "host/cpu/backend.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <fstream>
+#include <string>
+#include <utility>
+
+#include "einfield/adam.hpp"
+#include "einfield/error.hpp"
+#include "einfield/likelihood.hpp"
+#include "einfield/regularization.hpp"
+#include "einfield/render.hpp"
+#include "host/cpu/convolve.hpp"
+#include "host/cpu/network.hpp"
+#include "host/cpu/thread_pool.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr int kChunks = 16;
+
+struct Span {
+  int begin, end;
+};
+
+Span chunk_of(int n, int chunk) {
+  return {static_cast<int>(static_cast<std::int64_t>(n) * chunk / kChunks),
+          static_cast<int>(static_cast<std::int64_t>(n) * (chunk + 1) / kChunks)};
+}
+
+std::string processor_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.rfind("model name", 0) == 0) {
+      const std::size_t colon = line.find(": ");
+      if (colon != std::string::npos) return line.substr(colon + 2);
+    }
+  return "CPU";
+}
+
+template <class Real>
+std::vector<Real> converted(const std::vector<double>& values) {
+  return std::vector<Real>(values.begin(), values.end());
+}
+
+/// One lens: its data, its fields and its optimiser.
+template <class Real>
+struct Lens {
+  Lens(const Problem& problem, ThreadPool& pool)
+      : layout(problem.model),
+        grid(problem.observation.grid),
+        n_pixels(grid.n_pixels()),
+        n_rays(grid.n_rays()),
+        regularization(problem.regularization),
+        shape(problem.model.network),
+        learning_rates(problem.learning_rates),
+        data(converted<Real>(problem.observation.image)),
+        loss_weight(pixel_weights<Real>(problem.observation, problem.loss)),
+        chi2_weight(pixel_weights<Real>(problem.observation, LossKind::chi2)),
+        convolution(grid.nx, grid.ny, problem.observation.psf),
+        table(converted<Real>(layout.table)),
+        pixels(converted<Real>(layout.pixels)),
+        parameters(converted<Real>(problem.initial_parameters)) {
+    for (const FreeParameter<double>& f : layout.free)
+      free.push_back({f.slot, f.partner, f.kind, static_cast<Real>(f.lower), static_cast<Real>(f.upper)});
+
+    const Model& model = problem.model;
+    n_lens = static_cast<int>(model.lens.size());
+    n_source = static_cast<int>(model.source.size());
+    n_lens_light = static_cast<int>(model.lens_light.size());
+    for (const LensComponent& c : model.lens)
+      components.push_back({static_cast<int>(c.kind), RadiusKind::product_average, 0, {}});
+    int pixel_offset = 0;
+    for (const std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
+      for (const LightComponent& c : *lights) {
+        components.push_back({static_cast<int>(c.kind), c.radius, pixel_offset, c.grid});
+        pixel_offset += static_cast<int>(c.pixels.size());
+      }
+
+    const auto rays = static_cast<std::size_t>(n_rays), image_size = static_cast<std::size_t>(n_pixels);
+    theta.resize(2 * rays);
+    for (int i = 0; i < n_rays; ++i) {
+      const Vec2<double> position = grid.ray(i);
+      theta[static_cast<std::size_t>(i)] = static_cast<Real>(position.x);
+      theta[rays + static_cast<std::size_t>(i)] = static_cast<Real>(position.y);
+    }
+    potential.resize(rays);
+    deflection.resize(2 * rays);
+    deflection_bar.resize(2 * rays);
+    for (std::vector<Real>* field : {&image, &model_image, &model_bar, &image_bar}) field->resize(image_size);
+    for (std::vector<Real>* field : {&gradient, &first_moment, &second_moment}) field->resize(layout.size());
+    if (regularization.any()) kappa_bar.resize(rays);
+    if (shape) network = std::make_unique<CpuNetwork<Real>>(*shape, n_rays, pool);
+  }
+
+  Scene<Real> scene() const { return {components.data(), n_lens, n_source, n_lens_light, table.data(), pixels.data()}; }
+  Vec2<Real> theta_at(int ray) const {
+    return {theta[static_cast<std::size_t>(ray)], theta[static_cast<std::size_t>(n_rays + ray)]};
+  }
+  Vec2<Real> deflection_at(int ray) const {
+    return {deflection[static_cast<std::size_t>(ray)], deflection[static_cast<std::size_t>(n_rays + ray)]};
+  }
+
+  /// Physical values of the free scalars and pixels from the flat vector.
+  void place_parameters() {
+    const Real* u = parameters.data() + layout.n_network;
+    for (std::size_t i = 0; i < free.size(); ++i)
+      table[static_cast<std::size_t>(free[i].slot)] = transform(free.data(), static_cast<int>(i), u);
+    for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
+      pixels[static_cast<std::size_t>(layout.free_pixels[k])] = u[free.size() + k];
+  }
+
+  ParameterLayout layout;
+  Grid grid;
+  int n_pixels, n_rays;
+  Regularization regularization;
+  std::optional<NetworkShape> shape;
+  std::vector<double> learning_rates;
+  std::vector<Real> data, loss_weight, chi2_weight;
+  Convolution<Real> convolution;
+  std::unique_ptr<CpuNetwork<Real>> network;
+
+  std::vector<Component> components;
+  int n_lens = 0, n_source = 0, n_lens_light = 0;
+  std::vector<FreeParameter<Real>> free;
+  std::vector<Real> table, pixels;
+
+  std::vector<Real> theta, potential, deflection, deflection_bar, image, model_image, model_bar, image_bar;
+  std::vector<Real> parameters, gradient, first_moment, second_moment;
+  std::vector<Real> kappa_bar;  ///< per node of the ray grid, (rows, columns)
+  StepState state;
+};
+
+template <class Real>
+class CpuBackend final : public Backend<Real> {
+ public:
+  explicit CpuBackend(int threads) : pool_(threads) {}
+
+  std::string name() const override { return "cpu"; }
+  std::string device() const override {
+    return processor_name() + ", " + std::to_string(pool_.threads()) + (pool_.threads() == 1 ? " thread" : " threads");
+  }
+
+  void load(const std::vector<Problem>& problems) override {
+    validate_problems(problems);
+    lenses_.clear();
+    for (const Problem& problem : problems) lenses_.push_back(std::make_unique<Lens<Real>>(problem, pool_));
+  }
+  int lenses() const override { return static_cast<int>(lenses_.size()); }
+  const ParameterLayout& layout() const override { return lens(0).layout; }
+
+  void upload(Field field, int index, const std::vector<Real>& values) override {
+    std::vector<Real>& target = field_of(lens(index), field);
+    EINFIELD_REQUIRE(values.size() == target.size(), "a field of " + std::to_string(target.size()) +
+                                                         " values cannot take " + std::to_string(values.size()));
+    target = values;
+  }
+  std::vector<Real> download(Field field, int index) override { return field_of(lens(index), field); }
+  void set_updates(std::int64_t updates) override {
+    for (auto& l : lenses_) {
+      l->state = {};
+      l->state.updates = updates;
+    }
+  }
+
+  void network() override {
+    for (auto& l : lenses_)
+      if (l->network)
+        l->network->forward(l->parameters.data(), l->theta.data(), l->n_rays, l->potential.data(), l->deflection.data());
+  }
+
+  void render() override {
+    for (auto& l : lenses_) {
+      l->place_parameters();
+      pool_.parallel_for(kChunks, [&](int chunk, int) {
+        const Scene<Real> scene = l->scene();
+        const int rays = l->grid.rays_per_pixel();
+        const Span span = chunk_of(l->n_pixels, chunk);
+        for (int pixel = span.begin; pixel < span.end; ++pixel) {
+          Real sum = 0;
+          for (int ray = pixel * rays; ray < (pixel + 1) * rays; ++ray)
+            sum += render_ray(scene, l->theta_at(ray), l->deflection_at(ray));
+          l->image[static_cast<std::size_t>(pixel)] = sum / static_cast<Real>(rays);
+        }
+      });
+    }
+  }
+
+  void convolve() override {
+    for (auto& l : lenses_) l->convolution.apply(l->image.data(), l->model_image.data());
+  }
+
+  void loss() override {
+    for (auto& l : lenses_) {
+      std::array<double, kChunks> loss{}, chi2{};
+      pool_.parallel_for(kChunks, [&](int chunk, int) {
+        const Span span = chunk_of(l->n_pixels, chunk);
+        double loss_sum = 0, chi2_sum = 0;
+        for (auto i = static_cast<std::size_t>(span.begin); i < static_cast<std::size_t>(span.end); ++i) {
+          loss_sum += static_cast<double>(residual_loss(l->model_image[i], l->data[i], l->loss_weight[i]));
+          chi2_sum += static_cast<double>(residual_loss(l->model_image[i], l->data[i], l->chi2_weight[i]));
+          l->model_bar[i] = residual_loss_adjoint(l->model_image[i], l->data[i], l->loss_weight[i]);
+        }
+        loss[static_cast<std::size_t>(chunk)] = loss_sum;
+        chi2[static_cast<std::size_t>(chunk)] = chi2_sum;
+      });
+      l->state.loss = l->state.chi2_reduced = 0;
+      for (const double part : loss) l->state.loss += part;
+      for (const double part : chi2) l->state.chi2_reduced += part;
+    }
+  }
+
+  void convolve_adjoint() override {
+    for (auto& l : lenses_) l->convolution.apply_transpose(l->model_bar.data(), l->image_bar.data());
+  }
+
+  void zero_gradient() override {
+    for (auto& l : lenses_) {
+      std::fill(l->gradient.begin(), l->gradient.end(), Real(0));
+      l->state.regularization = 0;
+      l->state.gradient_norm = 0;
+    }
+  }
+
+  void render_adjoint() override {
+    for (auto& l : lenses_) render_adjoint(*l);
+  }
+
+  void regularize() override {
+    for (auto& l : lenses_)
+      if (l->network && l->regularization.any()) regularize(*l);
+  }
+
+  void network_adjoint() override {
+    for (auto& l : lenses_)
+      if (l->network)
+        l->network->adjoint(l->parameters.data(), l->theta.data(), l->n_rays, nullptr, l->deflection_bar.data(),
+                            l->gradient.data());
+  }
+
+  void adam() override {
+    for (auto& l : lenses_) {
+      StepState& state = l->state;
+      state.gradient_norm = norm(l->gradient);
+      const bool finite_loss = std::isfinite(state.loss) && std::isfinite(state.regularization);
+      if (state.bad_step == 0 && !(finite_loss && std::isfinite(state.gradient_norm))) {
+        state.bad_step = state.updates + 1;
+        state.bad_loss = !finite_loss;
+      }
+      if (state.bad_step != 0) continue;
+      const std::size_t last = l->learning_rates.size() - 1;
+      const double rate = l->learning_rates[std::min(static_cast<std::size_t>(state.updates), last)];
+      const AdamStep<Real> update = make_adam_step<Real>(rate, ++state.updates);
+      pool_.parallel_for(kChunks, [&](int chunk, int) {
+        const Span span = chunk_of(static_cast<int>(l->parameters.size()), chunk);
+        for (auto i = static_cast<std::size_t>(span.begin); i < static_cast<std::size_t>(span.end); ++i)
+          adam_update(update, l->gradient[i], l->parameters[i], l->first_moment[i], l->second_moment[i]);
+      });
+    }
+  }
+
+  void evaluate(bool with_gradient) override {
+    network();
+    render();
+    convolve();
+    loss();
+    zero_gradient();
+    if (!with_gradient) {
+      regularize();
+      return;
+    }
+    convolve_adjoint();
+    render_adjoint();
+    regularize();
+    network_adjoint();
+    for (auto& l : lenses_) l->state.gradient_norm = norm(l->gradient);
+  }
+
+  void step() override {
+    evaluate(true);
+    adam();
+  }
+
+  StepState state(int index) override { return lens(index).state; }
+
+ private:
+  Lens<Real>& lens(int index) const {
+    EINFIELD_REQUIRE(index >= 0 && index < lenses(), "lens " + std::to_string(index) + " of " +
+                                                         std::to_string(lenses()) + ", expected one that is loaded");
+    return *lenses_[static_cast<std::size_t>(index)];
+  }
+
+  static std::vector<Real>& field_of(Lens<Real>& l, Field field) {
+    switch (field) {
+      case Field::parameters:
+        return l.parameters;
+      case Field::gradient:
+        return l.gradient;
+      case Field::first_moment:
+        return l.first_moment;
+      case Field::second_moment:
+        return l.second_moment;
+      case Field::potential:
+        return l.potential;
+      case Field::deflection:
+        return l.deflection;
+      case Field::image:
+        return l.image;
+      case Field::model:
+        return l.model_image;
+      case Field::model_bar:
+        return l.model_bar;
+      case Field::image_bar:
+        return l.image_bar;
+      case Field::deflection_bar:
+        return l.deflection_bar;
+    }
+    throw InvalidInput("an unknown field");
+  }
+
+  double norm(const std::vector<Real>& values) {
+    std::array<double, kChunks> parts{};
+    pool_.parallel_for(kChunks, [&](int chunk, int) {
+      const Span span = chunk_of(static_cast<int>(values.size()), chunk);
+      double sum = 0;
+      for (auto i = static_cast<std::size_t>(span.begin); i < static_cast<std::size_t>(span.end); ++i)
+        sum += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+      parts[static_cast<std::size_t>(chunk)] = sum;
+    });
+    double sum = 0;
+    for (const double part : parts) sum += part;
+    return std::sqrt(sum);
+  }
+
+  void render_adjoint(Lens<Real>& l) {
+    l.place_parameters();
+    const bool scalars = !l.free.empty(), source_pixels = !l.layout.free_pixels.empty();
+    std::vector<std::vector<double>> table_parts(kChunks), pixel_parts(kChunks);
+    pool_.parallel_for(kChunks, [&](int chunk, int) {
+      const Scene<Real> scene = l.scene();
+      std::vector<double>& table_sum = table_parts[static_cast<std::size_t>(chunk)];
+      std::vector<double>& pixel_sum = pixel_parts[static_cast<std::size_t>(chunk)];
+      std::vector<Real> table_bar(scalars ? l.table.size() : 0);
+      table_sum.assign(table_bar.size(), 0.0);
+      if (source_pixels) pixel_sum.assign(l.pixels.size(), 0.0);
+      const int rays = l.grid.rays_per_pixel();
+      const Span span = chunk_of(l.n_pixels, chunk);
+      for (int pixel = span.begin; pixel < span.end; ++pixel) {
+        const Real brightness_bar = l.image_bar[static_cast<std::size_t>(pixel)] / static_cast<Real>(rays);
+        for (int ray = pixel * rays; ray < (pixel + 1) * rays; ++ray) {
+          Vec2<Real> alpha_bar{};
+          if (brightness_bar != 0)
+            render_ray_adjoint(scene, l.theta_at(ray), l.deflection_at(ray), brightness_bar, alpha_bar,
+                               scalars ? table_bar.data() : nullptr, [&](int target, Real value) {
+                                 if (source_pixels) pixel_sum[static_cast<std::size_t>(target)] += static_cast<double>(value);
+                               });
+          l.deflection_bar[static_cast<std::size_t>(ray)] = alpha_bar.x;
+          l.deflection_bar[static_cast<std::size_t>(l.n_rays + ray)] = alpha_bar.y;
+        }
+        // Terms of a pixel are added in Real, pixels in double: the gradient of a scalar is a sum that cancels.
+        for (std::size_t k = 0; k < table_bar.size(); ++k) {
+          table_sum[k] += static_cast<double>(table_bar[k]);
+          table_bar[k] = 0;
+        }
+      }
+    });
+
+    Real* gradient = l.gradient.data() + l.layout.n_network;
+    if (scalars) {
+      std::vector<Real> table_bar(l.table.size());
+      for (std::size_t k = 0; k < table_bar.size(); ++k) {
+        double sum = 0;
+        for (const auto& part : table_parts) sum += part[k];
+        table_bar[k] = static_cast<Real>(sum);
+      }
+      const Real* u = l.parameters.data() + l.layout.n_network;
+      for (std::size_t i = 0; i < l.free.size(); ++i)
+        gradient[i] += transform_adjoint(l.free.data(), static_cast<int>(i), u, table_bar.data());
+    }
+    for (std::size_t k = 0; k < l.layout.free_pixels.size(); ++k) {
+      double sum = 0;
+      for (const auto& part : pixel_parts) sum += part[static_cast<std::size_t>(l.layout.free_pixels[k])];
+      gradient[l.free.size() + k] += static_cast<Real>(sum);
+    }
+  }
+
+  void regularize(Lens<Real>& l) {
+    l.place_parameters();
+    const Regularization& weights = l.regularization;
+    double total = 0;
+
+    const RayGrid nodes(l.grid);
+    if (const int interior = nodes.interior(); interior > 0) {
+      const Real spacing = static_cast<Real>(l.grid.pixel_scale / l.grid.supersampling);
+      std::array<double, kChunks> parts{};
+      pool_.parallel_for(kChunks, [&](int chunk, int) {
+        const Scene<Real> scene = l.scene();
+        const Span span = chunk_of(nodes.rows, chunk);
+        double sum = 0;
+        for (int row = span.begin; row < span.end; ++row)
+          for (int column = 0; column < nodes.columns; ++column) {
+            Real& bar = l.kappa_bar[static_cast<std::size_t>(row * nodes.columns + column)];
+            bar = 0;
+            if (row == 0 || column == 0 || row + 1 == nodes.rows || column + 1 == nodes.columns) continue;
+            const Real kappa = difference_convergence(nodes, l.deflection.data(), l.n_rays, spacing, column, row);
+            const Real kappa_macro = weights.negative_total_convergence > 0
+                                         ? macro_values(scene, l.theta_at(nodes.ray(column, row))).kappa
+                                         : Real(0);
+            sum += static_cast<double>(convergence_penalty(weights, kappa, kappa_macro));
+            bar = convergence_penalty_adjoint(weights, kappa, kappa_macro) / static_cast<Real>(interior);
+          }
+        parts[static_cast<std::size_t>(chunk)] = sum;
+      });
+      for (const double part : parts) total += part / interior;
+      pool_.parallel_for(kChunks, [&](int chunk, int) {
+        const Span span = chunk_of(nodes.rows, chunk);
+        for (int row = span.begin; row < span.end; ++row)
+          for (int column = 0; column < nodes.columns; ++column) {
+            const Vec2<Real> bar = difference_convergence_adjoint(nodes, l.kappa_bar.data(), spacing, column, row);
+            const int ray = nodes.ray(column, row);
+            l.deflection_bar[static_cast<std::size_t>(ray)] += bar.x;
+            l.deflection_bar[static_cast<std::size_t>(l.n_rays + ray)] += bar.y;
+          }
+      });
+    }
+
+    if (weights.weight_decay > 0)
+      for (int layer = 0; layer < l.shape->layers(); ++layer)
+        for (std::size_t i = l.shape->kernel_offset(layer); i < l.shape->bias_offset(layer); ++i) {
+          const double w = static_cast<double>(l.parameters[i]);
+          total += 0.5 * weights.weight_decay * w * w;
+          l.gradient[i] += static_cast<Real>(weights.weight_decay * w);
+        }
+    l.state.regularization += total;
+  }
+
+  ThreadPool pool_;
+  std::vector<std::unique_ptr<Lens<Real>>> lenses_;
+};
+
+}  // namespace
+
+template <class Real>
+std::unique_ptr<Backend<Real>> make_cpu_backend(int threads) {
+  return std::make_unique<CpuBackend<Real>>(threads);
+}
+
+template <class Real>
+std::size_t cpu_planned_bytes(const std::vector<Problem>& problems, int threads) {
+  std::size_t bytes = 0;
+  for (const Problem& problem : problems) {
+    const Grid& grid = problem.observation.grid;
+    const auto rays = static_cast<std::size_t>(grid.n_rays()), pixels = static_cast<std::size_t>(grid.n_pixels());
+    const ParameterLayout layout(problem.model);
+    bytes += sizeof(Real) * (7 * rays + 7 * pixels + 4 * layout.size() + layout.pixels.size());
+    if (problem.regularization.any()) bytes += sizeof(Real) * rays;
+    if (!layout.free_pixels.empty()) bytes += sizeof(double) * kChunks * layout.pixels.size();
+    if (problem.model.network)
+      bytes += CpuNetwork<Real>::planned_bytes(*problem.model.network, grid.n_rays(), threads);
+  }
+  return bytes;
+}
+
+template std::unique_ptr<Backend<float>> make_cpu_backend(int);
+template std::unique_ptr<Backend<double>> make_cpu_backend(int);
+template std::size_t cpu_planned_bytes<float>(const std::vector<Problem>&, int);
+template std::size_t cpu_planned_bytes<double>(const std::vector<Problem>&, int);
+
+}  // namespace einfield

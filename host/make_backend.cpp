@@ -1,0 +1,107 @@
+// Backends by name, and what every backend demands of the problems that it is given.
+#include "einfield/backend.hpp"
+#include "einfield/error.hpp"
+#include "host/cpu/backend.hpp"
+#ifdef EINFIELD_HAVE_CUDA
+#include "kernels/cuda_backend.hpp"
+#endif
+
+namespace einfield {
+namespace {
+
+/// "cuda" or "cpu" for a name that the user may give.
+std::string resolved(const std::string& name) {
+  if (name == "auto") return cuda_devices().empty() ? "cpu" : "cuda";
+  EINFIELD_REQUIRE(name == "cpu" || name == "cuda", "backend " + name + ", expected auto, cuda or cpu");
+#ifndef EINFIELD_HAVE_CUDA
+  if (name == "cuda") throw NotBuilt("the CUDA backend is not in this build, expected one configured with EINFIELD_ENABLE_CUDA=ON");
+#endif
+  return name;
+}
+
+template <class Components>
+bool same_kinds(const Components& a, const Components& b) {
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (a[i].kind != b[i].kind || a[i].free != b[i].free) return false;
+  return true;
+}
+
+bool same_pixels(const std::vector<LightComponent>& a, const std::vector<LightComponent>& b) {
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (a[i].grid.nx != b[i].grid.nx || a[i].grid.ny != b[i].grid.ny || a[i].pixels_free != b[i].pixels_free) return false;
+  return true;
+}
+
+}  // namespace
+
+void validate_problems(const std::vector<Problem>& problems) {
+  EINFIELD_REQUIRE(!problems.empty(), "no problem to load, expected at least one");
+  for (const Problem& p : problems) {
+    p.observation.validate();
+    const ParameterLayout layout(p.model);
+    EINFIELD_REQUIRE(layout.size() > 0, "nothing to fit: no network and no free parameter");
+    EINFIELD_REQUIRE(p.initial_parameters.size() == layout.size(),
+                     std::to_string(p.initial_parameters.size()) + " initial parameters, expected " +
+                         std::to_string(layout.size()));
+    for (const double v : p.initial_parameters) EINFIELD_REQUIRE(std::isfinite(v), "an initial parameter is not finite");
+    EINFIELD_REQUIRE(!p.learning_rates.empty(), "no learning rate, expected at least one");
+    for (const double v : p.learning_rates)
+      EINFIELD_REQUIRE(std::isfinite(v) && v >= 0, "learning_rate = " + std::to_string(v) + ", expected >= 0");
+    const Regularization& r = p.regularization;
+    for (const double v : {r.smoothness, r.negative_convergence, r.negative_total_convergence, r.weight_decay})
+      EINFIELD_REQUIRE(std::isfinite(v) && v >= 0, "a regularization weight of " + std::to_string(v) + ", expected >= 0");
+
+    const Problem& first = problems.front();
+    const Grid &a = first.observation.grid, &b = p.observation.grid;
+    EINFIELD_REQUIRE(a.nx == b.nx && a.ny == b.ny && a.supersampling == b.supersampling,
+                     "lenses of different image sizes, expected one shape");
+    EINFIELD_REQUIRE(first.observation.psf.nx == p.observation.psf.nx && first.observation.psf.ny == p.observation.psf.ny,
+                     "lenses with PSFs of different sizes, expected one shape");
+    EINFIELD_REQUIRE(first.model.network.has_value() == p.model.network.has_value() &&
+                         (!p.model.network || first.model.network->hidden == p.model.network->hidden),
+                     "lenses with different networks, expected one shape");
+    EINFIELD_REQUIRE(same_kinds(first.model.lens, p.model.lens) && same_kinds(first.model.source, p.model.source) &&
+                         same_kinds(first.model.lens_light, p.model.lens_light) &&
+                         same_pixels(first.model.source, p.model.source) &&
+                         same_pixels(first.model.lens_light, p.model.lens_light),
+                     "lenses with different components or free parameters, expected one shape");
+    EINFIELD_REQUIRE(first.loss == p.loss, "lenses with different losses, expected one");
+  }
+}
+
+template <class Real>
+std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const BackendOptions& options) {
+#ifdef EINFIELD_HAVE_CUDA
+  if (resolved(name) == "cuda") return make_cuda_backend<Real>(options.device);
+#else
+  resolved(name);
+#endif
+  return make_cpu_backend<Real>(options.threads);
+}
+
+template <class Real>
+std::size_t planned_bytes(const std::string& backend_name, const std::vector<Problem>& problems,
+                          const BackendOptions& options) {
+#ifdef EINFIELD_HAVE_CUDA
+  if (resolved(backend_name) == "cuda") return cuda_planned_bytes<Real>(problems, options.device);
+#else
+  resolved(backend_name);
+#endif
+  return cpu_planned_bytes<Real>(problems, options.threads);
+}
+
+std::vector<std::string> cuda_devices() {
+#ifdef EINFIELD_HAVE_CUDA
+  return list_cuda_devices();
+#else
+  return {};
+#endif
+}
+
+template std::unique_ptr<Backend<float>> make_backend(const std::string&, const BackendOptions&);
+template std::unique_ptr<Backend<double>> make_backend(const std::string&, const BackendOptions&);
+template std::size_t planned_bytes<float>(const std::string&, const std::vector<Problem>&, const BackendOptions&);
+template std::size_t planned_bytes<double>(const std::string&, const std::vector<Problem>&, const BackendOptions&);
+
+}  // namespace einfield
