@@ -102,15 +102,13 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
     layer.constants = std::exchange(net.constants_size,
                                     net.constants_size + layer.passes * layer.groups * R::kChannels);
     const int array = layer.passes * pass_size;
-    if (l > 0) {
-      layer.tape_a = std::exchange(net.tape_size, net.tape_size + array);
-      layer.scratch = std::exchange(net.scratch_size, net.scratch_size + array);
-    }
+    if (l > 0) layer.tape_a = std::exchange(net.tape_size, net.tape_size + array);
     if (l + 1 < net.layers) layer.tape_p = std::exchange(net.tape_size, net.tape_size + array);
     net.rows = std::max({net.rows, round_up(layer.width, tiled::kUnit), layer.passes * layer.groups * R::kChannels,
                          round_up(layer.width, R::kGradIn), round_up(layer.width, R::kGradOut)});
   }
   net.rows = std::max(net.rows, ceil_div(2 * tiled::kThreads * R::kVector, tile.pitch));  // ψ and α are summed there
+  net.pack_size = net.constants_size * static_cast<int>(sizeof(tiled::Constants<Real>) / sizeof(Real));
   for (int l = 1; l < net.layers; ++l) {
     Layer& layer = net.layer[l];
     const Layer& below = net.layer[l - 1];
@@ -140,6 +138,9 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
     net.layer[l].bias_partial = std::exchange(net.partial_size, net.partial_size + net.layer[l].width);
   net.last_partial = net.partial_size;
   net.partial_size = round_up(net.partial_size + net.layer[net.layers - 1].width + 1, R::kVector);
+  net.sums_size = net.partial_size;
+  for (int l = 1; l < net.layers; ++l)
+    net.layer[l].g_bar = std::exchange(net.sums_size, net.sums_size + net.layer[l].passes * pass_size);
   return net;
 }
 
@@ -167,7 +168,7 @@ double tile_cost(const Network<Real>& net, const TileChoice<Real>& tile) {
     cost += 2 * sums / tiled::kSplit *
             (1.0 * layer.passes * round_up(below.width, tiled::kUnit) + below.passes * round_up(layer.width, tiled::kUnit));
     cost += 2.0 * layer.grad_passes * R::kGradIn * R::kGradOut *
-            round_up(ceil_div(tile.points, layer.grad_ways), R::kVector);
+            ceil_div(tile.points / R::kVector, layer.grad_ways) * R::kVector;
   }
   return cost;
 }
@@ -216,10 +217,9 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
       best_time = time;
       const std::size_t n = static_cast<std::size_t>(lenses);
       best.plan = {NetworkPath::kTiles, tile.points, net.tiles, blocks, tiled::kThreads, net.stage_rows, shared,
-                   n * (static_cast<std::size_t>(net.pack_size) + 4 * static_cast<std::size_t>(net.constants_size) +
+                   n * (static_cast<std::size_t>(net.pack_size) +
                         static_cast<std::size_t>(net.tape_size) * static_cast<std::size_t>(net.tiles) +
-                        static_cast<std::size_t>(net.scratch_size + net.partial_size) *
-                            static_cast<std::size_t>(blocks)) * sizeof(Real)};
+                        static_cast<std::size_t>(net.sums_size) * static_cast<std::size_t>(blocks)) * sizeof(Real)};
       best.tile = tile;
       best.net = net;
     }
@@ -239,14 +239,11 @@ class Tiles {
  public:
   Tiles(const Chosen<Real>& chosen, int lenses)
       : plan_(chosen.plan), tile_(chosen.tile), net_(chosen.net), lenses_(static_cast<unsigned>(lenses)),
-        packed_(count(net_.pack_size)), constants_(count(net_.constants_size)), tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
-        scratch_(count(net_.scratch_size) * static_cast<std::size_t>(plan_.blocks)),
-        partial_(count(net_.partial_size) * static_cast<std::size_t>(plan_.blocks)) {
+        packed_(count(net_.pack_size)), tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
+        sums_(count(net_.sums_size) * static_cast<std::size_t>(plan_.blocks)) {
     net_.packed = packed_.get();
-    net_.constants = constants_.get();
     net_.tape = tape_.get();
-    net_.scratch = scratch_.get();
-    net_.partial = partial_.get();
+    net_.sums = sums_.get();
     tile_.allow_shared(plan_.shared_bytes);
   }
 
@@ -275,9 +272,7 @@ class Tiles {
   TileChoice<Real> tile_;
   Network<Real> net_;
   unsigned lenses_;
-  DeviceBuffer<Real> packed_;
-  DeviceBuffer<tiled::Constants<Real>> constants_;
-  DeviceBuffer<Real> tape_, scratch_, partial_;
+  DeviceBuffer<Real> packed_, tape_, sums_;
 };
 
 }  // namespace

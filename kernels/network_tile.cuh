@@ -28,6 +28,11 @@ constexpr int kItems = kThreads / kSplit;  // register tiles per product and pas
 constexpr int kUnroll = 4;                // consecutive rows of one part
 constexpr int kUnit = kSplit * kUnroll;   // rows are padded to a multiple of this with zero weights
 constexpr int kSlots = 2;                 // stages of the ring
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kRowsInFlight = 2;          // unrolled further, ptxas loads so far ahead for these that it spills
+#else
+constexpr int kRowsInFlight = kUnroll;
+#endif
 constexpr int kStrands = 8;               // of reduce_kernel: partial sums of one element
 
 /// Register tiles. kVector numbers make the 16 bytes of one access.
@@ -65,11 +70,11 @@ struct Layer {
   int groups;  // groups of kChannels channels per pass; channel = (pass · kChannels + j) · groups + group
   int passes;
   int kernel, bias;                // offsets in the parameters
-  int tape_a, tape_p, scratch;     // offsets in a tile's tape (a of layers ≥ 1, p of layers below the last), a block's
-                                   // scratch (ḡ, then ā, of layers ≥ 1)
+  int tape_a, tape_p;              // offsets in a tile's tape: a of layers ≥ 1, p of layers below the last
+  int g_bar;                       // offset in a block's sums: ḡ, then ā, of the tile at hand, of layers ≥ 1
+  int constants;                   // offset of the layer's Constants, with which the packed weights begin
   int value_pack, gradient_pack;   // offsets in the packed weights
-  int constants;                   // offset of the layer's Constants
-  int partial;                     // offset of the matrix's gradient in a block's partial sums
+  int partial;                     // offset of the matrix's gradient in a block's sums
   int bias_partial;
   int grad_in, grad_out;           // register tiles along the rows and columns of the matrix
   int grad_items, grad_passes, grad_ways;  // per pass; ways = parts of the block that share the points
@@ -88,15 +93,13 @@ template <class Real>
 struct Network {
   int layers, points, tiles, stage_rows, rows;  // rows: of an activation buffer
   int last_kernel, last_bias;                              // offsets in the parameters
-  int first_partial, last_partial, partial_size;           // offsets in a block's partial sums
-  int tape_size, scratch_size;                             // per tile, per block
+  int first_partial, last_partial, partial_size;           // offsets in a block's sums; what follows is ḡ
+  int tape_size, sums_size;                                // per tile, per block
   int pack_size, pack_blocks, constants_size, reduce_blocks;
   Real scale;
   Real* packed;
-  Constants<Real>* constants;
   Real* tape;
-  Real* scratch;
-  Real* partial;
+  Real* sums;
   Layer layer[kMaxHiddenLayers];
 };
 
@@ -175,7 +178,7 @@ struct Place {
 struct Cell {
   int j, c;           // acc[j][c · kVector …]
   int offset, point;  // in a buffer; first point
-  std::ptrdiff_t at;  // in a tape or scratch array
+  std::ptrdiff_t at;  // in an array of the tape or of ḡ
 };
 
 /// Calls f(cell, constants of its channel) for each vector that this thread finishes in one pass over a layer. Channels of
@@ -271,7 +274,7 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
     const Real* w = stage + place.split * kUnroll * kWeightPitch + T::kChannels * place.group;
 #pragma unroll 1
     for (int unit = 0; unit < count; unit += kUnit) {
-#pragma unroll
+#pragma unroll kRowsInFlight
       for (int k = 0; k < kUnroll; ++k) {
         Pack<Real> x[T::kChunks], y[T::kChannels / V];
 #pragma unroll
@@ -348,22 +351,25 @@ __device__ __forceinline__ void product(const Real* in, Real* out, const Layer& 
 /// grad_out apart (consecutive lanes take consecutive rows: no bank conflict).
 template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void multiply_gradient(Real (&acc)[T::kGradIn][T::kGradOut], const Real* in, const Real* out,
-                                                  const Layer& layer, int item, int way) {
+                                                  const Layer& layer, int pass) {
   constexpr int V = T::kVector;
+  const int thread = threadIdx.x, way = thread / layer.grad_items;
+  const int item = pass * kThreads + thread % layer.grad_items;
   const int column = item % layer.grad_out, row = item / layer.grad_out;
   if (row >= layer.grad_in || way >= layer.grad_ways) return;
-  const int step = layer.grad_ways * V;
-  const Real* x = in + row * T::kGradIn * T::kPitch + way * V;
+  constexpr int kVectors = T::kPoints / V;
+  const int share = (kVectors + layer.grad_ways - 1) / layer.grad_ways, first = way * share;
+  const Real* x = in + row * T::kGradIn * T::kPitch + first * V;
   const Real* y[T::kGradOut];
 #pragma unroll
-  for (int b = 0; b < T::kGradOut; ++b) y[b] = out + (column + b * layer.grad_out) * T::kPitch + way * V;
+  for (int b = 0; b < T::kGradOut; ++b) y[b] = out + (column + b * layer.grad_out) * T::kPitch + first * V;
 #pragma unroll 1
-  for (int point = way * V; point < T::kPoints; point += step, x += step) {
+  for (int left = min(share, kVectors - first); left > 0; --left, x += V) {
     Pack<Real> q[T::kGradOut];
 #pragma unroll
     for (int b = 0; b < T::kGradOut; ++b) {
       q[b] = Pack<Real>::load(y[b]);
-      y[b] += step;
+      y[b] += V;
     }
 #pragma unroll
     for (int a = 0; a < T::kGradIn; ++a) {
@@ -425,11 +431,11 @@ __device__ __forceinline__ Pack<Real> pre_activation(bool first_layer, const Rea
   return a;
 }
 
-/// ḡ_l of a cell: from the scratch, or ℓ W₁ᾱ for the first layer (ℓᾱ is what point_data holds).
+/// ḡ_l of a cell: from the block's sums, or ℓ W₁ᾱ for the first layer (ℓᾱ is what point_data holds).
 template <class T, class Real = typename T::Real>
-__device__ __forceinline__ Pack<Real> g_bar_of(bool first_layer, const Real* scratch_g, const Real* point_data,
+__device__ __forceinline__ Pack<Real> g_bar_of(bool first_layer, const Real* layer_g, const Real* point_data,
                                                const Cell& cell, const Constants<Real>& k) {
-  if (!first_layer) return Pack<Real>::load(scratch_g + cell.at);
+  if (!first_layer) return Pack<Real>::load(layer_g + cell.at);
   const Pack<Real> x = Pack<Real>::load(point_data + 2 * T::kPoints + cell.point),
                    y = Pack<Real>::load(point_data + 3 * T::kPoints + cell.point);
   Pack<Real> g;
@@ -491,7 +497,7 @@ __global__ void pack_kernel(const __grid_constant__ Network<typename T::Real> ne
       k.bias = parameters[net.layer[l].bias + channel];
       if (l + 1 == net.layers) k.output = parameters[net.last_kernel + channel];
     }
-    net.constants[static_cast<std::size_t>(blockIdx.y) * net.constants_size + index] = k;
+    reinterpret_cast<Constants<Real>*>(net.packed + static_cast<std::size_t>(blockIdx.y) * net.pack_size)[index] = k;
     return;
   }
   int l = 1;
@@ -532,7 +538,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Place<T> place(threadIdx.x);
   const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1, stage_rows = net.stage_rows;
   const Real* packed = net.packed + static_cast<std::size_t>(lens) * net.pack_size;
-  const K* constants = net.constants + static_cast<std::size_t>(lens) * net.constants_size;
+  const K* const constants = reinterpret_cast<const K*>(packed);
   Real* const point_data = shared.point;
   Ring<T> ring(shared.slots, stage_rows);
   shared.clear(net);
@@ -680,17 +686,16 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Place<T> place(threadIdx.x);
   const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1, stage_rows = net.stage_rows;
   const Real* packed = net.packed + static_cast<std::size_t>(lens) * net.pack_size;
-  const K* constants = net.constants + static_cast<std::size_t>(lens) * net.constants_size;
+  const K* const constants = reinterpret_cast<const K*>(packed);
   const std::size_t block = static_cast<std::size_t>(lens) * gridDim.x + blockIdx.x;
-  Real* const scratch = net.scratch + block * net.scratch_size;
-  Real* const partial = net.partial + block * net.partial_size;
+  Real* const sums = net.sums + block * net.sums_size;
   Real* const point_data = shared.point;
   const Real* const psi_cotangent = point_data + 4 * T::kPoints;
   Ring<T> ring(shared.slots, stage_rows);
   shared.clear(net);
-  bool touched = false;  // the block's partial sums hold something
+  bool touched = false;  // the sums hold something
   const auto add_partial = [&](int index, Real value) {
-    partial[index] = touched ? partial[index] + value : value;
+    sums[index] = touched ? sums[index] + value : value;
   };
   /// ā_L = w∘(s″(a)∘ḡ + ψ̄ s′(a))
   const auto top_a_bar = [](const Activation<Real>& s, Real w, Real g_bar, Real psi_bar_value) {
@@ -721,14 +726,14 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (!__syncthreads_or(any)) continue;
     if (last > 0) ring.fetch(packed + net.layer[1].value_pack, padded_rows(net.layer[0].width));
 
-    // Upwards: p̄_l in `current` (at the top p̄_L + ψ̄ h_L, whose sum is w̄), ḡ_l in scratch (at the top ā_L).
+    // Upwards: p̄_l in `current` (at the top p̄_L + ψ̄ h_L, whose sum is w̄), ḡ_l in the block's sums (at the top ā_L).
     Real *current = shared.first, *spare = shared.second;
     const Layer bottom = net.layer[0];
 #pragma unroll 1
     for (int pass = 0; pass < bottom.passes; ++pass)
       for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
         const Vector a = pre_activation<T>(true, tape, point_data, cell, k);
-        Vector p = g_bar_of<T>(true, scratch, point_data, cell, k);
+        Vector p = g_bar_of<T>(true, sums, point_data, cell, k);
 #pragma unroll
         for (int i = 0; i < V; ++i) p.v[i] *= activate(a.v[i]).first();
         if (last == 0) {
@@ -742,7 +747,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int l = 1; l <= last; ++l) {
       const Layer layer = net.layer[l];
       const Real* const tape_a = tape + layer.tape_a;
-      Real* const scratch_g = scratch + layer.scratch;
+      Real* const g_bar_layer = sums + layer.g_bar;
       product<T>(current, spare, layer, value_weights(net, packed, l),
                  l < last ? value_weights(net, packed, l + 1) : gradient_weights(net, packed, last), ring, stage_rows,
                  place, constants, [&](Vector g, const Cell& cell, const K& k) {
@@ -760,7 +765,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                        g.v[i] = top_a_bar(s, k.output, g.v[i], c.v[i]);
                      }
                    }
-                   g.store(scratch_g + cell.at);
+                   g.store(g_bar_layer + cell.at);
                    p.store_shared(spare + cell.offset);
                  });
       Real* swap = current;
@@ -782,16 +787,15 @@ __global__ void __launch_bounds__(kThreads, 1)
       const bool first = l == 1;
       const Real *const tape_a = tape + layer.tape_a, *const tape_p = tape + layer.tape_p;
       const Real *const below_a = tape + below.tape_a, *const below_p = tape + below.tape_p;
-      Real *const scratch_g = scratch + layer.scratch, *const below_g = scratch + below.scratch;
-      const int item = thread % layer.grad_items, way = thread / layer.grad_items;
+      Real *const layer_g = sums + layer.g_bar, *const below_g = sums + below.g_bar;
 #pragma unroll 1
       for (int grad_pass = 0; grad_pass < layer.grad_passes; ++grad_pass) {
         Real acc[T::kGradIn][T::kGradOut];
-        Real* const sums = partial + layer.partial + (grad_pass * (T::kGradIn * T::kGradOut) * kThreads + thread * V);
+        Real* const mine = sums + layer.partial + (grad_pass * (T::kGradIn * T::kGradOut) * kThreads + thread * V);
 #pragma unroll
         for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
           Vector v{};
-          if (touched) v = Vector::load(sums + s * kThreads);
+          if (touched) v = Vector::load(mine + s * kThreads);
 #pragma unroll
           for (int i = 0; i < V; ++i) acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut] = v.v[i];
         }
@@ -824,19 +828,19 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
                 for (int i = 0; i < V; ++i) v.v[i] *= activate(a.v[i]).first();
               } else {
-                v = Vector::load(scratch_g + cell.at);
+                v = Vector::load(layer_g + cell.at);
               }
               v.store_shared(out + cell.offset);
             });
           __syncthreads();
-          multiply_gradient<T>(acc, in, out, layer, grad_pass * kThreads + item, way);
+          multiply_gradient<T>(acc, in, out, net.layer[l], grad_pass);
         }
 #pragma unroll
         for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
           Vector v;
 #pragma unroll
           for (int i = 0; i < V; ++i) v.v[i] = acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut];
-          v.store(sums + s * kThreads);
+          v.store(mine + s * kThreads);
         }
       }
       for (int ch = thread; ch < layer.width; ch += kThreads)
@@ -870,7 +874,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         const Vector a = pre_activation<T>(true, tape, point_data, cell, k);
         Vector g = p_of<T>(last == 0, tape + bottom.tape_p, cell, k);
         if (last == 0) {
-          const Vector g_bar = g_bar_of<T>(true, scratch, point_data, cell, k);
+          const Vector g_bar = g_bar_of<T>(true, sums, point_data, cell, k);
           const Vector c = Vector::load(psi_cotangent + cell.point);
           Vector a_bar;
 #pragma unroll
@@ -903,7 +907,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     touched = true;
   }
   if (!touched)
-    for (int i = thread; i < net.partial_size; i += kThreads) partial[i] = 0;
+    for (int i = thread; i < net.partial_size; i += kThreads) sums[i] = 0;
 }
 
 /// Adds the blocks' partial sums to the gradient. A block of 32 × kStrands threads: each strand sums every kStrands-th
@@ -916,7 +920,7 @@ __global__ void __launch_bounds__(32 * kStrands)
   __shared__ Real strands[kStrands][V][32];
   const int lane = threadIdx.x, strand = threadIdx.y, x = blockIdx.x, lens = blockIdx.y;
   Real* gradient = all_gradients + lens * stride;
-  const Real* partial = net.partial + static_cast<std::size_t>(lens) * blocks * net.partial_size;
+  const Real* partial = net.sums + static_cast<std::size_t>(lens) * blocks * net.sums_size;
 
   if (x < net.reduce_blocks) {
     int l = 1;
@@ -934,7 +938,7 @@ __global__ void __launch_bounds__(32 * kStrands)
       for (int term = strand; term < terms; term += kStrands) {
         const int block = term / layer.grad_ways, way = term % layer.grad_ways;
         const Pack<Real> v =
-            Pack<Real>::load(source + static_cast<std::size_t>(block) * net.partial_size + way * layer.grad_items * V);
+            Pack<Real>::load(source + static_cast<std::size_t>(block) * net.sums_size + way * layer.grad_items * V);
 #pragma unroll
         for (int i = 0; i < V; ++i) sum.v[i] += v.v[i];
       }
@@ -961,7 +965,7 @@ __global__ void __launch_bounds__(32 * kStrands)
   Real sum = 0;
   if (on)
     for (int block = strand; block < blocks; block += kStrands)
-      sum += partial[static_cast<std::size_t>(block) * net.partial_size + index];
+      sum += partial[static_cast<std::size_t>(block) * net.sums_size + index];
   strands[strand][0][lane] = sum;
   __syncthreads();
   if (strand != 0 || !on) return;
