@@ -208,6 +208,8 @@ class CpuBackend final : public Backend<Real> {
         loss[static_cast<std::size_t>(chunk)] = loss_sum;
         chi2[static_cast<std::size_t>(chunk)] = chi2_sum;
       });
+      const std::size_t last = l->learning_rates.size() - 1;
+      l->state.learning_rate = l->learning_rates[std::min(static_cast<std::size_t>(l->state.updates), last)];
       l->state.loss = l->state.chi2_reduced = 0;
       for (const double part : loss) l->state.loss += part;
       for (const double part : chi2) l->state.chi2_reduced += part;
@@ -252,9 +254,7 @@ class CpuBackend final : public Backend<Real> {
         state.bad_loss = !finite_loss;
       }
       if (state.bad_step != 0) continue;
-      const std::size_t last = l->learning_rates.size() - 1;
-      const double rate = l->learning_rates[std::min(static_cast<std::size_t>(state.updates), last)];
-      const AdamStep<Real> update = make_adam_step<Real>(rate, ++state.updates);
+      const AdamStep<Real> update = make_adam_step<Real>(state.learning_rate, ++state.updates);
       pool_.parallel_for(kChunks, [&](int chunk, int) {
         const Span span = chunk_of(static_cast<int>(l->parameters.size()), chunk);
         for (auto i = static_cast<std::size_t>(span.begin); i < static_cast<std::size_t>(span.end); ++i)

@@ -66,6 +66,7 @@ struct StepState {
   double chi2_reduced = 0;    ///< mean over used pixels of ((model − data)/noise)²
   double regularization = 0;  ///< sum of the weighted terms
   double gradient_norm = 0;   ///< Euclidean norm of the gradient; 0 when none was computed
+  double learning_rate = 0;   ///< of the update that follows the evaluation
   std::int64_t updates = 0;   ///< Adam updates done so far
   /// The first update that was refused because of a non-finite number (1-based), or 0. From then on every step leaves the
   /// parameters as they are: they are the last good state.
