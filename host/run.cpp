@@ -1,0 +1,185 @@
+// From configuration to result directory: read, load, fit, write; progress as lines or as a bar.
+#include "host/run.hpp"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <ostream>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "host/checkpoint.hpp"
+#include "host/figures.hpp"
+#include "host/results.hpp"
+
+namespace einfield {
+namespace {
+
+template <class... Arguments>
+std::string text(const char* format, Arguments... arguments) {
+  char buffer[256];
+  std::snprintf(buffer, sizeof buffer, format, arguments...);
+  return buffer;
+}
+
+/// Bytes as a person reads them.
+std::string readable(std::size_t bytes) {
+  return bytes < 10'000'000 ? text("%.1f kB", 1e-3 * static_cast<double>(bytes))
+                            : text("%.1f MB", 1e-6 * static_cast<double>(bytes));
+}
+
+/// The log of a run; silent without a stream.
+class Log {
+ public:
+  Log(const RunOptions& options, int steps) : stream_(options.log), terminal_(options.terminal), steps_(steps) {}
+
+  void line(const std::string& message) {
+    if (!stream_) return;
+    if (bar_shown_) *stream_ << '\n';
+    bar_shown_ = false;
+    *stream_ << message << std::endl;
+  }
+  void warning(const std::string& message) { line("einfield: warning: " + message); }
+
+  /// A line, or the bar redrawn: step, reduced χ², steps/s, time left.
+  void progress(const HistoryRow& row) {
+    if (!stream_) return;
+    if (first_step_ < 0) {
+      first_step_ = row.step;
+      first_time_ = row.time_s;
+    }
+    const double seconds = row.time_s - first_time_;
+    const double rate = seconds > 0 ? static_cast<double>(row.step - first_step_) / seconds : 0;
+    std::string status = text("step %lld/%d  chi2 %.5g", static_cast<long long>(row.step), steps_, row.chi2_reduced);
+    if (rate > 0)
+      status += text("  %.1f steps/s  %.0f s left", rate, static_cast<double>(steps_ - row.step) / rate);
+    if (!terminal_) {
+      line(status);
+      return;
+    }
+    winsize size{};
+    const int columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    const int width = columns - static_cast<int>(status.size()) - 5;
+    std::string bar;
+    if (width >= 10) {
+      const int done = steps_ > 0 ? static_cast<int>(row.step * width / steps_) : width;
+      bar = "[" + std::string(static_cast<std::size_t>(done), '=') + std::string(static_cast<std::size_t>(width - done), ' ') + "] ";
+    }
+    *stream_ << '\r' << bar << status << "\033[K" << std::flush;
+    bar_shown_ = true;
+    if (row.step >= steps_) line("");
+  }
+
+ private:
+  std::ostream* stream_;
+  bool terminal_;
+  int steps_;
+  bool bar_shown_ = false;
+  std::int64_t first_step_ = -1;
+  double first_time_ = 0;
+};
+
+/// What a dry run and the head of every run say about the model.
+void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layout) {
+  const Problem& problem = loaded.problem;
+  const Observation& observation = problem.observation;
+  log.line(text("image: %d x %d pixels of %g arcsec, %d used; PSF %d x %d; supersampling %d", observation.grid.nx,
+                observation.grid.ny, observation.grid.pixel_scale, observation.n_used(), observation.psf.nx,
+                observation.psf.ny, observation.grid.supersampling));
+  std::string model = "model:";
+  const auto add = [&model](const std::string& name, const char* profile) { model += " " + name + " " + profile + ","; };
+  for (std::size_t i = 0; i < problem.model.lens.size(); ++i)
+    add("lens." + std::to_string(i), lens_info(problem.model.lens[i].kind).name);
+  for (std::size_t i = 0; i < problem.model.source.size(); ++i)
+    add("source." + std::to_string(i), light_info(problem.model.source[i].kind).name);
+  for (std::size_t i = 0; i < problem.model.lens_light.size(); ++i)
+    add("lens_light." + std::to_string(i), light_info(problem.model.lens_light[i].kind).name);
+  if (problem.model.network) {
+    model += " network 2";
+    for (const int width : problem.model.network->hidden) model += "-" + std::to_string(width);
+    model += "-1,";
+  }
+  model.pop_back();
+  log.line(model);
+  log.line(text("free: %zu network weights, %zu parameters, %zu source pixels", layout.n_network, layout.n_free(),
+                layout.free_pixels.size()));
+}
+
+void make_directory(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw IoError(path + ": cannot make the directory (" + error.message() + ")");
+  if (access(path.c_str(), W_OK | X_OK) != 0)
+    throw IoError(path + ": cannot write into the directory (" + std::strerror(errno) + ")");
+}
+
+template <class Real>
+RunOutcome run(const Config& config, const RunOptions& options) {
+  Log log(options, config.optimizer.steps);
+  if (!options.resume && !options.overwrite && holds_results(options.out))
+    throw InvalidInput("--out: " + options.out + " holds results, expected a new directory, --resume or --overwrite");
+  std::unique_ptr<Snapshot<Real>> resume;
+  if (options.resume) resume = std::make_unique<Snapshot<Real>>(read_checkpoint<Real>(options.out, config));
+
+  for (const std::string& warning : config.warnings) log.warning(warning);
+  LoadedProblem loaded = load_problem(config);
+  for (const std::string& warning : loaded.warnings) log.warning(warning);
+
+  const BackendOptions backend_options{options.threads, options.device};
+  const std::unique_ptr<Backend<Real>> backend = make_backend<Real>(options.backend, backend_options);
+  if (!config.title.empty()) log.line(config.title);
+  const ParameterLayout layout(loaded.problem.model);
+  describe(log, loaded, layout);
+  const std::size_t bytes = planned_bytes<Real>(backend->name(), {loaded.problem}, backend_options);
+  log.line("backend: " + backend->name() + " (" + backend->device() + "), " +
+           (sizeof(Real) == 4 ? "single" : "double") + " precision, " + readable(bytes) + " planned");
+  if (options.dry_run) {
+    validate_problems({loaded.problem});
+    log.line("dry run: nothing was fitted, nothing was written");
+    return {"dry-run", ""};
+  }
+
+  backend->load({loaded.problem});
+  make_directory(options.out);
+
+  FitSettings settings;
+  settings.steps = config.optimizer.steps;
+  settings.log_every = options.log_every;
+  settings.stop = config.optimizer.stop;
+  settings.stop_chi2 = config.optimizer.stop_chi2;
+  settings.best_of_last = config.optimizer.best_of_last;
+  settings.checkpoint_every = config.optimizer.checkpoint_every;
+
+  FitCallbacks<Real> callbacks;
+  callbacks.progress = [&log](const HistoryRow& row) { log.progress(row); };
+  callbacks.checkpoint = [&](const Snapshot<Real>& snapshot) { write_checkpoint(options.out, config, snapshot); };
+  callbacks.interrupted = options.interrupted;
+  const FitResult<Real> result = fit(*backend, settings, callbacks, resume.get());
+
+  write_checkpoint(options.out, config, result.snapshot);
+  if (result.stop_reason == "interrupted") {
+    log.line("interrupted after step " + std::to_string(result.steps) + "; --resume continues from " + options.out);
+    return {result.stop_reason, result.message};
+  }
+  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double"};
+  const std::string summary = write_results(options.out, config, loaded, result, info, options.threads);
+  if (options.figures)
+    for (const std::string& warning : draw_figures(options.out)) log.warning(warning);
+  log.line(summary);
+  log.line("results: " + options.out);
+  return {result.stop_reason, result.message};
+}
+
+}  // namespace
+
+RunOutcome run_fit(const Config& config, const RunOptions& options) {
+  return options.double_precision ? run<double>(config, options) : run<float>(config, options);
+}
+
+}  // namespace einfield
