@@ -1,0 +1,141 @@
+// The transforms that keep free parameters in their range, the layout of the flat vector, the checks of a model.
+#include "einfield/model.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+namespace einfield {
+namespace {
+
+LensComponent sie(std::vector<double> values, std::vector<bool> free) { return {LensKind::sie, std::move(values), std::move(free)}; }
+
+Model example() {
+  Model model;
+  model.lens.push_back(sie({1.6, 0.15, -0.04, 0.01, -0.02}, {true, true, true, true, false}));
+  model.lens.push_back({LensKind::shear, {0.03, -0.02, 0, 0}, {true, true, false, false}});
+  LightComponent sersic;
+  sersic.kind = LightKind::sersic_ellipse;
+  sersic.values = {10, 1.2, 1.5, -0.09, 0.03, 0.4, 0.15};
+  sersic.free = {true, true, true, false, true, false, false};
+  model.source.push_back(sersic);
+  LightComponent pixels;
+  pixels.kind = LightKind::pixelated;
+  pixels.grid = {3, 2, 0.5, 0, 0};
+  pixels.pixels = {1, 2, 3, 4, 5, 6};
+  pixels.pixels_free = true;
+  model.source.push_back(pixels);
+  model.network = NetworkShape{{4, 3}, 1.0};
+  return model;
+}
+
+TEST(Model, LayoutCountsAndNamesWhatIsFree) {
+  const ParameterLayout layout(example());
+  EXPECT_EQ(layout.n_network, 2u * 4 + 4 + 4 * 3 + 3 + 3 + 1);
+  const std::vector<std::string> names = {"lens.0.theta_E",     "lens.0.e1",           "lens.0.e2",
+                                          "lens.0.center_x",    "lens.1.gamma1",       "lens.1.gamma2",
+                                          "source.0.amp",       "source.0.R_sersic",   "source.0.n_sersic",
+                                          "source.0.e2"};
+  EXPECT_EQ(layout.names, names);
+  EXPECT_EQ(layout.free_pixels, (std::vector<int>{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(layout.size(), layout.n_network + names.size() + 6);
+}
+
+TEST(Model, StartingValuesComeBack) {
+  const Model model = example();
+  const ParameterLayout layout(model);
+  std::vector<double> parameters(layout.n_network, 0.0);
+  for (const double u : layout.initial_scalars()) parameters.push_back(u);
+  for (const double v : {6.0, 5.0, 4.0, 3.0, 2.0, 1.0}) parameters.push_back(v);
+  const Model back = with_parameters(model, layout, parameters);
+  for (std::size_t i = 0; i < model.lens.size(); ++i)
+    for (std::size_t k = 0; k < model.lens[i].values.size(); ++k)
+      EXPECT_NEAR(back.lens[i].values[k], model.lens[i].values[k], 1e-14);
+  for (std::size_t k = 0; k < model.source[0].values.size(); ++k)
+    EXPECT_NEAR(back.source[0].values[k], model.source[0].values[k], 1e-13);
+  EXPECT_EQ(back.source[1].pixels, (std::vector<double>{6, 5, 4, 3, 2, 1}));
+}
+
+TEST(Model, FreeParametersCannotLeaveTheirRange) {
+  const Model model = example();
+  const ParameterLayout layout(model);
+  for (const double extreme : {-30.0, -3.0, 0.0, 3.0, 30.0}) {
+    const std::vector<double> parameters(layout.size(), extreme);
+    EXPECT_NO_THROW(with_parameters(model, layout, parameters).validate()) << extreme;
+  }
+}
+
+TEST(Model, TransformAdjointAgainstDifferences) {
+  const ParameterLayout layout(example());
+  std::vector<double> u = layout.initial_scalars();
+  for (std::size_t i = 0; i < u.size(); ++i) u[i] += 0.1 * std::sin(1.0 + static_cast<double>(i));
+  std::vector<double> table_bar(layout.table.size());
+  for (std::size_t i = 0; i < table_bar.size(); ++i) table_bar[i] = std::cos(3.0 * static_cast<double>(i));
+  const auto value = [&](const std::vector<double>& at) {
+    double sum = 0;
+    for (std::size_t i = 0; i < at.size(); ++i)
+      sum += table_bar[static_cast<std::size_t>(layout.free[i].slot)] *
+             transform(layout.free.data(), static_cast<int>(i), at.data());
+    return sum;
+  };
+  const double h = std::cbrt(std::numeric_limits<double>::epsilon());
+  for (std::size_t i = 0; i < u.size(); ++i) {
+    std::vector<double> up = u, down = u;
+    up[i] += h;
+    down[i] -= h;
+    const double difference = (value(up) - value(down)) / (2 * h);
+    // Central differences err by h² times the third derivative: 1e-10 of the values here.
+    EXPECT_NEAR(transform_adjoint(layout.free.data(), static_cast<int>(i), u.data(), table_bar.data()), difference,
+                1e-8 * (1 + std::abs(difference)))
+        << layout.names[i];
+  }
+}
+
+TEST(Model, OneFreeEllipticityStaysInTheDiskOfTheOther) {
+  Model model;
+  model.lens.push_back(sie({1.0, 0.1, 0.8, 0, 0}, {false, true, false, false, false}));
+  const ParameterLayout layout(model);
+  ASSERT_EQ(layout.free.size(), 1u);
+  EXPECT_NEAR(layout.free[0].upper, 0.6, 1e-15);
+  const double far = 1e3;
+  EXPECT_LT(transform(layout.free.data(), 0, &far), 0.6);
+}
+
+void expect_invalid(const Model& model, const std::string& part) {
+  try {
+    model.validate();
+    ADD_FAILURE() << "accepted; expected a complaint about " << part;
+  } catch (const InvalidInput& error) {
+    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+  }
+}
+
+TEST(Model, ValidateNamesParameterValueAndRange) {
+  Model model = example();
+  model.lens[0].values[0] = -1.2;
+  expect_invalid(model, "lens.0.theta_E = -1.2 arcsec, expected > 0");
+  model = example();
+  model.lens[0].values[1] = 0.9;
+  model.lens[0].values[2] = 0.5;
+  expect_invalid(model, "lens.0: e1 = 0.9, e2 = 0.5, expected e1² + e2² < 1");
+  model = example();
+  model.source[0].values[1] = std::numeric_limits<double>::quiet_NaN();
+  expect_invalid(model, "source.0.R_sersic = nan arcsec, expected a finite number");
+  model = example();
+  model.source[1].pixels.pop_back();
+  expect_invalid(model, "source.1: 5 pixel values for a grid of 3 x 2");
+  model = example();
+  model.network->hidden = {0};
+  EXPECT_THROW(model.validate(), InvalidInput);
+}
+
+TEST(Model, SlotsHaveNames) {
+  const Model model = example();
+  EXPECT_EQ(slot_name(model, 0), "lens.0.theta_E");
+  EXPECT_EQ(slot_name(model, kMaxProfileParameters + 1), "lens.1.gamma2");
+  EXPECT_EQ(slot_name(model, 2 * kMaxProfileParameters + 2), "source.0.n_sersic");
+}
+
+}  // namespace
+}  // namespace einfield
