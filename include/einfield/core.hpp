@@ -8,8 +8,11 @@
 
 #if defined(__CUDACC__)
 #define EINFIELD_HD __host__ __device__
+// Before a template that calls what it is given: a device lambda makes it a device function, and that is meant.
+#define EINFIELD_NO_EXEC_CHECK _Pragma("nv_exec_check_disable")
 #else
 #define EINFIELD_HD
+#define EINFIELD_NO_EXEC_CHECK
 #endif
 
 /// The version, written once: CMake and the binary read it from here.

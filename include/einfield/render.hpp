@@ -70,6 +70,7 @@ EINFIELD_HD Real light_brightness(const Component& component, const Real* p, con
 
 /// Adjoint of light_brightness: adds to `position_bar` and, unless null, `p_bar`; every pixel weight goes to
 /// `scatter(index into Scene::pixels, value)`, which the backend sums in a fixed order.
+EINFIELD_NO_EXEC_CHECK
 template <class Real, class Scatter>
 EINFIELD_HD void light_brightness_adjoint(const Component& component, const Real* p, const Real* pixels,
                                           Vec2<Real> position, Real brightness_bar, Vec2<Real>& position_bar, Real* p_bar,
@@ -104,26 +105,49 @@ EINFIELD_HD Real render_ray(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Rea
   return brightness;
 }
 
-/// Adjoint of render_ray: sets `alpha_bar`, adds to `table_bar`, passes pixel cotangents to `scatter`.
+/// Adjoint of render_ray, component by component: sets `alpha_bar`, calls `collect(c, p_bar)` with the cotangent of the
+/// parameters of each component c in turn (for the callers that sum over rays before they store), passes pixel cotangents
+/// to `scatter`.
 ///
 /// β̄ = Ī ∇S(β), and from β = θ − α_lens − α_nn: ᾱ_nn = ᾱ_lens = −β̄. θ is data: no cotangent.
-/// @param table_bar  laid out like Scene::table; null when no parameter of a profile is free, which saves the work
-template <class Real, class Scatter>
-EINFIELD_HD void render_ray_adjoint(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn, Real brightness_bar,
-                                    Vec2<Real>& alpha_bar, Real* table_bar, Scatter&& scatter) {
+/// @param scalars  false when no parameter of a profile is free: `collect` is not called, which saves the work
+EINFIELD_NO_EXEC_CHECK
+template <class Real, class Collect, class Scatter>
+EINFIELD_HD void render_ray_adjoint_by_component(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn,
+                                                 Real brightness_bar, bool scalars, Vec2<Real>& alpha_bar,
+                                                 Collect&& collect, Scatter&& scatter) {
   const Vec2<Real> beta = theta - macro_deflection(scene, theta) - alpha_nn;
   Vec2<Real> beta_bar{};
   Vec2<Real> theta_bar{};
   const int first_light = scene.n_lens + scene.n_source;
-  for (int c = scene.n_lens; c < first_light + scene.n_lens_light; ++c)
+  for (int c = scene.n_lens; c < first_light + scene.n_lens_light; ++c) {
+    Real p_bar[kMaxProfileParameters] = {};
     light_brightness_adjoint(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
                              c < first_light ? beta : theta, brightness_bar, c < first_light ? beta_bar : theta_bar,
-                             table_bar ? table_bar + c * kMaxProfileParameters : nullptr, scatter);
+                             scalars ? p_bar : nullptr, scatter);
+    if (scalars) collect(c, p_bar);
+  }
   alpha_bar = {-beta_bar.x, -beta_bar.y};
-  if (!table_bar) return;
-  for (int c = 0; c < scene.n_lens; ++c)
+  if (!scalars) return;
+  for (int c = 0; c < scene.n_lens; ++c) {
+    Real p_bar[kMaxProfileParameters] = {};
     lens_deflection_adjoint(static_cast<LensKind>(scene.components[c].kind), scene.table + c * kMaxProfileParameters, theta,
-                            alpha_bar, theta_bar, table_bar + c * kMaxProfileParameters);
+                            alpha_bar, theta_bar, p_bar);
+    collect(c, p_bar);
+  }
+}
+
+/// Adjoint of render_ray: sets `alpha_bar`, adds to `table_bar`, passes pixel cotangents to `scatter`.
+/// @param table_bar  laid out like Scene::table; null when no parameter of a profile is free, which saves the work
+template <class Real, class Scatter>
+EINFIELD_HD void render_ray_adjoint(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn, Real brightness_bar,
+                                    Vec2<Real>& alpha_bar, Real* table_bar, Scatter&& scatter) {
+  render_ray_adjoint_by_component(
+      scene, theta, alpha_nn, brightness_bar, table_bar != nullptr, alpha_bar,
+      [table_bar](int c, const Real* p_bar) {
+        for (int k = 0; k < kMaxProfileParameters; ++k) table_bar[c * kMaxProfileParameters + k] += p_bar[k];
+      },
+      scatter);
 }
 
 }  // namespace einfield
