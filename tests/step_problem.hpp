@@ -1,0 +1,259 @@
+// Small problems of every kind for the tests of a whole step, and the step written naively in double around the same
+// per-ray headers: the judge of every backend.
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "einfield/backend.hpp"
+#include "einfield/likelihood.hpp"
+#include "einfield/psf.hpp"
+#include "einfield/regularization.hpp"
+#include "einfield/render.hpp"
+#include "tests/reference_network.hpp"
+
+namespace einfield {
+
+/// What a small problem contains.
+struct StepCase {
+  std::string name;
+  int nx = 9, ny = 7, supersampling = 1;
+  std::vector<int> hidden = {7, 5};  ///< empty = no network
+  int psf_size = 5;                  ///< 0 = none
+  bool free_lens = false, free_light = false, pixel_source = false, lens_light = false, masked = false;
+  LossKind loss = LossKind::mse;
+  Regularization regularization;
+  std::uint64_t seed = 3;
+};
+
+inline Problem make_problem(const StepCase& c) {
+  Problem problem;
+  const Philox philox{c.seed};
+  std::uint64_t counter = 0;
+  Grid& grid = problem.observation.grid;
+  grid = {c.nx, c.ny, 0.45, 0.05, -0.1, c.supersampling};
+  const auto n = static_cast<std::size_t>(grid.n_pixels());
+
+  Model& model = problem.model;
+  const bool l = c.free_lens, s = c.free_light;
+  model.lens.push_back({LensKind::sie, {1.1, 0.15, -0.04, 0.02, -0.03}, {l, l, l, l, false}});
+  model.lens.push_back({LensKind::shear, {0.03, -0.02, 0, 0}, {l, l, false, false}});
+  LightComponent source;
+  if (c.pixel_source) {
+    source.kind = LightKind::pixelated;
+    source.grid = {6, 5, 0.31, 0.11, 0.07};
+    for (int i = 0; i < 30; ++i) source.pixels.push_back(3 + philox.normal(counter++));
+    source.pixels_free = true;
+  } else {
+    source.kind = LightKind::sersic_ellipse;
+    source.radius = RadiusKind::major_axis;
+    source.values = {10, 1.2, 1.5, -0.09, 0.03, 0.4, 0.15};
+    source.free = {s, s, s, s, s, s, s};
+  }
+  model.source.push_back(source);
+  if (c.lens_light) {
+    LightComponent light;
+    light.kind = LightKind::gaussian;
+    light.values = {20, 0.6, 0.01, 0.02};
+    light.free = {s, s, false, s};
+    model.lens_light.push_back(light);
+  }
+  if (!c.hidden.empty()) model.network = NetworkShape{c.hidden, 0.8};
+
+  Observation& observation = problem.observation;
+  observation.mask.assign(n, 1);
+  for (std::size_t i = 0; i < n; ++i) {
+    observation.image.push_back(6 + 3 * philox.normal(counter++));
+    observation.noise.push_back(1.5 + philox.uniform(counter++));
+    if (c.masked && (i % 5 == 1 || i < static_cast<std::size_t>(c.nx))) observation.mask[i] = 0;
+  }
+  if (c.psf_size > 0) observation.psf = gaussian_psf(0.8, grid.pixel_scale, c.psf_size);
+
+  problem.loss = c.loss;
+  problem.regularization = c.regularization;
+  problem.learning_rates = {1e-2, 5e-3, 2e-3};
+  if (model.network) problem.initial_parameters = initial_weights(*model.network, c.seed, false);
+  const ParameterLayout layout(model);
+  for (const double u : layout.initial_scalars()) problem.initial_parameters.push_back(u);
+  for (const int k : layout.free_pixels) problem.initial_parameters.push_back(layout.pixels[static_cast<std::size_t>(k)]);
+  return problem;
+}
+
+/// Every kind of content at least once, odd sizes on purpose.
+inline std::vector<StepCase> step_cases() {
+  std::vector<StepCase> cases(9);
+  cases[0].name = "paper";
+  cases[1].name = "masked_chi2";
+  cases[1].masked = true;
+  cases[1].loss = LossKind::chi2;
+  cases[2].name = "all_free";
+  cases[2].free_lens = cases[2].free_light = cases[2].lens_light = true;
+  cases[2].loss = LossKind::chi2;
+  cases[3].name = "supersampled";
+  cases[3].supersampling = 2;
+  cases[3].free_light = true;
+  cases[3].hidden = {6};
+  cases[4].name = "pixel_source";
+  cases[4].pixel_source = cases[4].free_lens = true;
+  cases[4].supersampling = 2;
+  cases[5].name = "no_network";
+  cases[5].hidden = {};
+  cases[5].free_lens = cases[5].free_light = true;
+  cases[6].name = "no_psf_one_pixel";
+  cases[6].nx = cases[6].ny = 1;
+  cases[6].psf_size = 0;
+  cases[7].name = "regularized";
+  cases[7].regularization = {0.3, 0.7, 1.1, 1e-3};
+  cases[7].supersampling = 2;
+  cases[7].masked = true;
+  cases[8].name = "four_layers_wide_psf";
+  cases[8].hidden = {3, 9, 4, 6};
+  cases[8].nx = 19;
+  cases[8].ny = 17;
+  cases[8].psf_size = 15;
+  return cases;
+}
+
+/// All fields of a step, and its scalars.
+struct NaiveStep {
+  std::vector<double> potential, deflection, image, model, model_bar, image_bar, deflection_bar, gradient;
+  double loss = 0, chi2 = 0, regularization = 0;
+};
+
+inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& parameters) {
+  NaiveStep out;
+  const ParameterLayout layout(problem.model);
+  const Observation& observation = problem.observation;
+  const Grid& grid = observation.grid;
+  const auto rays = static_cast<std::size_t>(grid.n_rays()), n = static_cast<std::size_t>(grid.n_pixels());
+  const auto& network = problem.model.network;
+
+  std::vector<double> theta(2 * rays);
+  for (std::size_t i = 0; i < rays; ++i) {
+    const Vec2<double> position = grid.ray(static_cast<int>(i));
+    theta[i] = position.x;
+    theta[rays + i] = position.y;
+  }
+  const std::vector<double> weights(parameters.begin(), parameters.begin() + static_cast<std::ptrdiff_t>(layout.n_network));
+  out.potential.assign(rays, 0.0);
+  out.deflection.assign(2 * rays, 0.0);
+  if (network) {
+    const ReferenceResult r =
+        reference_network(*network, weights, theta, std::vector<double>(rays, 0.0), std::vector<double>(2 * rays, 0.0));
+    out.potential = r.psi;
+    out.deflection = r.alpha;
+  }
+
+  std::vector<double> table = layout.table, pixels = layout.pixels;
+  const double* u = parameters.data() + layout.n_network;
+  for (std::size_t i = 0; i < layout.free.size(); ++i)
+    table[static_cast<std::size_t>(layout.free[i].slot)] = transform(layout.free.data(), static_cast<int>(i), u);
+  for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
+    pixels[static_cast<std::size_t>(layout.free_pixels[k])] = u[layout.free.size() + k];
+  std::vector<Component> components;
+  for (const LensComponent& c : problem.model.lens)
+    components.push_back({static_cast<int>(c.kind), RadiusKind::product_average, 0, {}});
+  int offset = 0;
+  for (const auto* lights : {&problem.model.source, &problem.model.lens_light})
+    for (const LightComponent& c : *lights) {
+      components.push_back({static_cast<int>(c.kind), c.radius, offset, c.grid});
+      offset += static_cast<int>(c.pixels.size());
+    }
+  const Scene<double> scene{components.data(),
+                            static_cast<int>(problem.model.lens.size()),
+                            static_cast<int>(problem.model.source.size()),
+                            static_cast<int>(problem.model.lens_light.size()),
+                            table.data(),
+                            pixels.data()};
+
+  const auto per_pixel = static_cast<std::size_t>(grid.rays_per_pixel());
+  out.image.assign(n, 0.0);
+  for (std::size_t i = 0; i < rays; ++i)
+    out.image[i / per_pixel] += render_ray(scene, Vec2<double>{theta[i], theta[rays + i]},
+                                           Vec2<double>{out.deflection[i], out.deflection[rays + i]}) /
+                                static_cast<double>(per_pixel);
+
+  // out[y, x] = Σ kernel[v, w] in[y − (v − cv), x − (w − cw)], zero outside; transposed: target and source swapped.
+  const auto convolved = [&](const std::vector<double>& in, bool transposed) {
+    const Psf& psf = observation.psf;
+    if (psf.empty()) return in;
+    std::vector<double> result(n, 0.0);
+    for (int y = 0; y < grid.ny; ++y)
+      for (int x = 0; x < grid.nx; ++x)
+        for (int v = 0; v < psf.ny; ++v)
+          for (int w = 0; w < psf.nx; ++w) {
+            const int sy = y - (v - psf.ny / 2), sx = x - (w - psf.nx / 2);
+            if (sy < 0 || sx < 0 || sy >= grid.ny || sx >= grid.nx) continue;
+            const auto target = static_cast<std::size_t>(y * grid.nx + x), source = static_cast<std::size_t>(sy * grid.nx + sx);
+            const double k = psf.values[static_cast<std::size_t>(v * psf.nx + w)];
+            if (transposed)
+              result[source] += k * in[target];
+            else
+              result[target] += k * in[source];
+          }
+    return result;
+  };
+  out.model = convolved(out.image, false);
+  out.model_bar.assign(n, 0.0);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (!observation.mask[i]) continue;
+    const double residual = out.model[i] - observation.image[i];
+    const double inv_var = 1 / (observation.noise[i] * observation.noise[i]);
+    const double weight = (problem.loss == LossKind::chi2 ? inv_var : 1.0) / observation.n_used();
+    out.loss += weight * residual * residual;
+    out.chi2 += inv_var / observation.n_used() * residual * residual;
+    out.model_bar[i] = 2 * weight * residual;
+  }
+  out.image_bar = convolved(out.model_bar, true);
+
+  out.gradient.assign(layout.size(), 0.0);
+  out.deflection_bar.assign(2 * rays, 0.0);
+  std::vector<double> table_bar(table.size(), 0.0), pixel_bar(pixels.size(), 0.0);
+  for (std::size_t i = 0; i < rays; ++i) {
+    Vec2<double> alpha_bar{};
+    render_ray_adjoint(scene, Vec2<double>{theta[i], theta[rays + i]},
+                       Vec2<double>{out.deflection[i], out.deflection[rays + i]},
+                       out.image_bar[i / per_pixel] / static_cast<double>(per_pixel), alpha_bar, table_bar.data(),
+                       [&](int k, double value) { pixel_bar[static_cast<std::size_t>(k)] += value; });
+    out.deflection_bar[i] = alpha_bar.x;
+    out.deflection_bar[rays + i] = alpha_bar.y;
+  }
+  for (std::size_t i = 0; i < layout.free.size(); ++i)
+    out.gradient[layout.n_network + i] = transform_adjoint(layout.free.data(), static_cast<int>(i), u, table_bar.data());
+  for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
+    out.gradient[layout.n_network + layout.free.size() + k] = pixel_bar[static_cast<std::size_t>(layout.free_pixels[k])];
+
+  const Regularization& r = problem.regularization;
+  const RayGrid nodes(grid);
+  if (network && r.any() && nodes.interior() > 0) {
+    const double spacing = grid.pixel_scale / grid.supersampling;
+    for (int row = 1; row + 1 < nodes.rows; ++row)
+      for (int column = 1; column + 1 < nodes.columns; ++column) {
+        const auto at = static_cast<std::size_t>(nodes.ray(column, row));
+        const double macro = macro_values(scene, Vec2<double>{theta[at], theta[rays + at]}).kappa;
+        const double kappa =
+            difference_convergence(nodes, out.deflection.data(), static_cast<int>(rays), spacing, column, row);
+        out.regularization += convergence_penalty(r, kappa, macro) / nodes.interior();
+        const double bar = convergence_penalty_adjoint(r, kappa, macro) / nodes.interior() / (4 * spacing);
+        out.deflection_bar[static_cast<std::size_t>(nodes.ray(column + 1, row))] += bar;
+        out.deflection_bar[static_cast<std::size_t>(nodes.ray(column - 1, row))] -= bar;
+        out.deflection_bar[rays + static_cast<std::size_t>(nodes.ray(column, row + 1))] += bar;
+        out.deflection_bar[rays + static_cast<std::size_t>(nodes.ray(column, row - 1))] -= bar;
+      }
+  }
+  if (network) {
+    const ReferenceResult reference =
+        reference_network(*network, weights, theta, std::vector<double>(rays, 0.0), out.deflection_bar);
+    for (std::size_t i = 0; i < layout.n_network; ++i) out.gradient[i] += reference.gradient[i];
+    for (int layer = 0; layer < network->layers(); ++layer)
+      for (std::size_t i = network->kernel_offset(layer); i < network->bias_offset(layer); ++i) {
+        out.regularization += 0.5 * r.weight_decay * weights[i] * weights[i];
+        out.gradient[i] += r.weight_decay * weights[i];
+      }
+  }
+  return out;
+}
+
+}  // namespace einfield

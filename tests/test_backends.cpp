@@ -1,0 +1,331 @@
+// The conformance suite: one body for every stage, backend and precision. The judge is the naive step in double.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "einfield/backend.hpp"
+#include "tests/step_problem.hpp"
+
+namespace einfield {
+namespace {
+
+/// Rounding of a whole stage relative to its largest value. Single precision: sums of some hundred terms and the
+/// hypotenuses of the SIE lose about ten units of 6e-8, and cotangents pass through cancelling residuals.
+template <class Real>
+constexpr double tolerance() {
+  return sizeof(Real) == 4 ? 2e-5 : 1e-11;
+}
+
+template <class Real>
+void expect_close(const std::vector<Real>& found, const std::vector<double>& expected, const char* what) {
+  ASSERT_EQ(found.size(), expected.size()) << what;
+  double largest = 0, error = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    largest = std::max(largest, std::abs(expected[i]));
+    error = std::max(error, std::abs(static_cast<double>(found[i]) - expected[i]));
+    ASSERT_TRUE(std::isfinite(found[i])) << what << " " << i;
+  }
+  EXPECT_LE(error, tolerance<Real>() * largest) << what << ", largest " << largest;
+}
+
+template <class Real>
+std::vector<double> as_double(const std::vector<Real>& values) {
+  return std::vector<double>(values.begin(), values.end());
+}
+
+struct Parameter {
+  std::string backend;
+  bool single;
+};
+
+class Conformance : public testing::TestWithParam<Parameter> {
+ protected:
+  /// A backend that is the one asked for, or a visible skip.
+  template <class Real>
+  std::unique_ptr<Backend<Real>> open(int threads = 2) {
+    try {
+      std::unique_ptr<Backend<Real>> backend = make_backend<Real>(GetParam().backend, BackendOptions{threads, 0});
+      EXPECT_EQ(backend->name(), GetParam().backend);
+      EXPECT_FALSE(backend->device().empty());
+      return backend;
+    } catch (const BackendUnavailable&) {
+      return nullptr;
+    }
+  }
+
+  template <template <class> class Body>
+  void run() {
+    if (GetParam().single)
+      run_as<float, Body>();
+    else
+      run_as<double, Body>();
+  }
+  template <class Real, template <class> class Body>
+  void run_as() {
+    const auto backend = open<Real>();
+    if (!backend) GTEST_SKIP() << GetParam().backend << " is not available here";
+    Body<Real>::check(*backend, [this](int threads) { return open<Real>(threads); });
+  }
+};
+
+template <class Real>
+using Open = std::function<std::unique_ptr<Backend<Real>>(int)>;
+
+template <class Real>
+struct EveryStage {
+  static void check(Backend<Real>& backend, const Open<Real>&) {
+    for (const StepCase& c : step_cases()) {
+      SCOPED_TRACE(c.name);
+      const Problem problem = make_problem(c);
+      backend.load({problem});
+      // Single precision sees rounded parameters; so must the judge.
+      const std::vector<double> parameters = as_double(backend.download(Field::parameters, 0));
+      const NaiveStep naive = naive_step(problem, parameters);
+
+      backend.network();
+      expect_close(backend.download(Field::potential, 0), naive.potential, "potential");
+      expect_close(backend.download(Field::deflection, 0), naive.deflection, "deflection");
+      backend.render();
+      expect_close(backend.download(Field::image, 0), naive.image, "image");
+      backend.convolve();
+      expect_close(backend.download(Field::model, 0), naive.model, "model");
+      backend.loss();
+      expect_close(backend.download(Field::model_bar, 0), naive.model_bar, "model_bar");
+      EXPECT_NEAR(backend.state(0).loss, naive.loss, tolerance<Real>() * naive.loss);
+      EXPECT_NEAR(backend.state(0).chi2_reduced, naive.chi2, tolerance<Real>() * naive.chi2);
+      backend.convolve_adjoint();
+      expect_close(backend.download(Field::image_bar, 0), naive.image_bar, "image_bar");
+      backend.zero_gradient();
+      backend.render_adjoint();
+      backend.regularize();
+      expect_close(backend.download(Field::deflection_bar, 0), naive.deflection_bar, "deflection_bar");
+      backend.network_adjoint();
+      expect_close(backend.download(Field::gradient, 0), naive.gradient, "gradient");
+      EXPECT_NEAR(backend.state(0).regularization, naive.regularization, tolerance<Real>() * naive.regularization);
+    }
+  }
+};
+
+template <class Real>
+struct AdjointsAdd {
+  static void check(Backend<Real>& backend, const Open<Real>&) {
+    for (const StepCase& c : step_cases()) {
+      SCOPED_TRACE(c.name);
+      backend.load({make_problem(c)});
+      backend.evaluate(true);
+      std::vector<double> doubled;
+      for (const Real g : backend.download(Field::gradient, 0)) doubled.push_back(2 * static_cast<double>(g));
+      backend.render_adjoint();
+      backend.regularize();
+      backend.network_adjoint();
+      expect_close(backend.download(Field::gradient, 0), doubled, "gradient of two adjoints");
+    }
+  }
+};
+
+/// Value and gradient of the whole step against central differences along random directions.
+template <class Real>
+struct WholeStepDifferences {
+  static void check(Backend<Real>& backend, const Open<Real>&) {
+    if (sizeof(Real) == 4) return;  // differences need double
+    for (const StepCase& c : step_cases()) {
+      if (c.pixel_source) continue;  // bilinear slopes jump: rays may cross a cell border within the difference
+      SCOPED_TRACE(c.name);
+      const Problem problem = make_problem(c);
+      backend.load({problem});
+      const std::vector<Real> start = backend.download(Field::parameters, 0);
+      backend.evaluate(true);
+      const std::vector<Real> gradient = backend.download(Field::gradient, 0);
+      const Philox philox{77};
+      std::vector<double> direction(start.size());
+      double expected = 0;
+      for (std::size_t i = 0; i < start.size(); ++i) {
+        direction[i] = philox.normal(i);
+        expected += direction[i] * static_cast<double>(gradient[i]);
+      }
+      const double h = 1e-5;
+      double value[2];
+      for (int side = 0; side < 2; ++side) {
+        std::vector<Real> moved = start;
+        for (std::size_t i = 0; i < start.size(); ++i) moved[i] += static_cast<Real>((side ? -h : h) * direction[i]);
+        backend.upload(Field::parameters, 0, moved);
+        backend.evaluate(false);
+        value[side] = backend.state(0).loss + backend.state(0).regularization;
+      }
+      // h² of curvature against ε/h of rounding: 1e-6 of the gradient's size.
+      EXPECT_NEAR((value[0] - value[1]) / (2 * h), expected, 2e-6 * (1 + std::abs(expected)));
+    }
+  }
+};
+
+template <class Real>
+struct StepsEqualStages {
+  static void check(Backend<Real>& backend, const Open<Real>&) {
+    for (const StepCase& c : step_cases()) {
+      SCOPED_TRACE(c.name);
+      const Problem problem = make_problem(c);
+      backend.load({problem});
+      const std::vector<Real> first = backend.download(Field::parameters, 0);
+      for (int k = 0; k < 4; ++k) backend.step();
+      EXPECT_EQ(backend.state(0).updates, 4);
+      const std::vector<Real> by_steps = backend.download(Field::parameters, 0);
+      EXPECT_NE(by_steps, first);
+
+      backend.load({problem});
+      for (int k = 0; k < 4; ++k) {
+        backend.evaluate(true);
+        EXPECT_EQ(backend.state(0).learning_rate, problem.learning_rates[static_cast<std::size_t>(std::min(k, 2))]);
+        backend.adam();
+      }
+      EXPECT_EQ(backend.download(Field::parameters, 0), by_steps) << "stage by stage";
+
+      // The first update of Adam moves every parameter with a gradient by the learning rate (bias correction).
+      backend.load({problem});
+      backend.step();
+      const std::vector<Real> gradient = backend.download(Field::gradient, 0), moved = backend.download(Field::parameters, 0);
+      for (std::size_t i = 0; i < moved.size(); ++i)
+        if (std::abs(static_cast<double>(gradient[i])) > 1e-3)
+          EXPECT_NEAR(static_cast<double>(moved[i]) - static_cast<double>(first[i]), gradient[i] > 0 ? -1e-2 : 1e-2, 1e-6);
+    }
+  }
+};
+
+template <class Real>
+struct SameBits {
+  static void check(Backend<Real>& backend, const Open<Real>& open) {
+    for (const StepCase& c : step_cases()) {
+      SCOPED_TRACE(c.name);
+      std::vector<Real> reference;
+      const auto train = [&](Backend<Real>& b) {
+        b.load({make_problem(c)});
+        for (int k = 0; k < 3; ++k) b.step();
+        return b.download(Field::parameters, 0);
+      };
+      reference = train(backend);
+      EXPECT_EQ(train(backend), reference) << "a second run";
+      for (const int threads : {1, 3}) EXPECT_EQ(train(*open(threads)), reference) << threads << " threads";
+    }
+  }
+};
+
+template <class Real>
+struct ResumedSteps {
+  static void check(Backend<Real>& backend, const Open<Real>&) {
+    const Problem problem = make_problem(step_cases()[2]);
+    backend.load({problem});
+    for (int k = 0; k < 2; ++k) backend.step();
+    const std::vector<Real> p = backend.download(Field::parameters, 0), m = backend.download(Field::first_moment, 0),
+                            v = backend.download(Field::second_moment, 0);
+    for (int k = 0; k < 3; ++k) backend.step();
+    const std::vector<Real> expected = backend.download(Field::parameters, 0);
+
+    backend.load({problem});
+    backend.upload(Field::parameters, 0, p);
+    backend.upload(Field::first_moment, 0, m);
+    backend.upload(Field::second_moment, 0, v);
+    backend.set_updates(2);
+    for (int k = 0; k < 3; ++k) backend.step();
+    EXPECT_EQ(backend.download(Field::parameters, 0), expected);
+    EXPECT_EQ(backend.state(0).updates, 5);
+  }
+};
+
+template <class Real>
+struct SeveralLenses {
+  static void check(Backend<Real>& backend, const Open<Real>&) {
+    for (const int index : {0, 2, 4}) {
+      StepCase c = step_cases()[static_cast<std::size_t>(index)];
+      SCOPED_TRACE(c.name);
+      std::vector<Problem> problems;
+      for (std::uint64_t seed = 3; seed < 6; ++seed) {
+        c.seed = seed;
+        problems.push_back(make_problem(c));
+      }
+      std::vector<std::vector<Real>> alone;
+      for (const Problem& problem : problems) {
+        backend.load({problem});
+        for (int k = 0; k < 3; ++k) backend.step();
+        alone.push_back(backend.download(Field::parameters, 0));
+      }
+      backend.load(problems);
+      ASSERT_EQ(backend.lenses(), 3);
+      for (int k = 0; k < 3; ++k) backend.step();
+      for (int lens = 0; lens < 3; ++lens)
+        expect_close(backend.download(Field::parameters, lens), as_double(alone[static_cast<std::size_t>(lens)]),
+                     "parameters of a lens among others");
+    }
+  }
+};
+
+template <class Real>
+struct StopsAtNonFinite {
+  static void check(Backend<Real>& backend, const Open<Real>&) {
+    backend.load({make_problem(step_cases()[0])});
+    backend.step();
+    std::vector<Real> parameters = backend.download(Field::parameters, 0);
+    parameters[3] = std::numeric_limits<Real>::infinity();
+    backend.upload(Field::parameters, 0, parameters);
+    backend.step();
+    const StepState state = backend.state(0);
+    EXPECT_EQ(state.bad_step, 2);
+    EXPECT_TRUE(state.bad_loss);
+    EXPECT_EQ(state.updates, 1);
+    backend.step();
+    EXPECT_EQ(backend.state(0).bad_step, 2);
+    EXPECT_EQ(backend.download(Field::parameters, 0), parameters) << "a refused update moved the parameters";
+    backend.set_updates(1);
+    EXPECT_EQ(backend.state(0).bad_step, 0);
+  }
+};
+
+template <class Real>
+struct RefusesNonsense {
+  static void check(Backend<Real>& backend, const Open<Real>&) {
+    const Problem good = make_problem(step_cases()[0]);
+    Problem bad = good;
+    bad.initial_parameters.pop_back();
+    EXPECT_THROW(backend.load({bad}), InvalidInput);
+    bad = good;
+    bad.observation.noise[4] = 0;
+    EXPECT_THROW(backend.load({bad}), InvalidInput);
+    bad = good;
+    bad.learning_rates = {-1};
+    EXPECT_THROW(backend.load({bad}), InvalidInput);
+    EXPECT_THROW(backend.load({}), InvalidInput);
+    EXPECT_THROW(backend.load({good, make_problem(step_cases()[3])}), InvalidInput);
+    backend.load({good});
+    EXPECT_THROW(backend.upload(Field::image, 0, std::vector<Real>(3)), InvalidInput);
+    EXPECT_THROW(backend.download(Field::image, 1), InvalidInput);
+  }
+};
+
+TEST_P(Conformance, EveryStage) { run<EveryStage>(); }
+TEST_P(Conformance, AdjointsAdd) { run<AdjointsAdd>(); }
+TEST_P(Conformance, WholeStepDifferences) { run<WholeStepDifferences>(); }
+TEST_P(Conformance, StepsEqualStages) { run<StepsEqualStages>(); }
+TEST_P(Conformance, SameBits) { run<SameBits>(); }
+TEST_P(Conformance, ResumedSteps) { run<ResumedSteps>(); }
+TEST_P(Conformance, SeveralLenses) { run<SeveralLenses>(); }
+TEST_P(Conformance, StopsAtNonFinite) { run<StopsAtNonFinite>(); }
+TEST_P(Conformance, RefusesNonsense) { run<RefusesNonsense>(); }
+
+INSTANTIATE_TEST_SUITE_P(Backends, Conformance,
+                         testing::Values(Parameter{"cpu", true}, Parameter{"cpu", false}, Parameter{"cuda", true},
+                                         Parameter{"cuda", false}),
+                         [](const auto& info) { return info.param.backend + (info.param.single ? "_float" : "_double"); });
+
+TEST(Backends, UnknownNamesAreRefused) {
+  EXPECT_THROW(make_backend<float>("gpu", {}), InvalidInput);
+  EXPECT_THROW(planned_bytes<float>("gpu", {}, {}), InvalidInput);
+}
+
+TEST(Backends, PlannedBytesCoverTheFields) {
+  const Problem problem = make_problem(step_cases()[0]);
+  EXPECT_GT(planned_bytes<double>("cpu", {problem}, {}), planned_bytes<float>("cpu", {problem}, {}));
+}
+
+}  // namespace
+}  // namespace einfield
