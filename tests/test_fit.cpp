@@ -1,0 +1,200 @@
+// The loop of a fit through the library: recovery of known values, history, best state, stopping, resuming to the bit.
+#include "einfield/fitter.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/step_problem.hpp"
+
+namespace einfield {
+namespace {
+
+/// A mock lens: data from known values with noise of one, a start away from them, no network unless asked.
+Problem mock(bool with_network) {
+  StepCase c;
+  c.nx = c.ny = 24;
+  c.hidden = with_network ? std::vector<int>{12, 12} : std::vector<int>{};
+  c.free_lens = c.free_light = !with_network;
+  c.loss = LossKind::chi2;
+  Problem problem = make_problem(c);
+  problem.observation.grid.pixel_scale = 0.2;
+  const auto backend = make_backend<double>("cpu", {2, 0});
+  backend->load({problem});
+  if (with_network)  // the truth lacks the network: α = 0
+    backend->upload(Field::parameters, 0, std::vector<double>(problem.initial_parameters.size(), 0.0));
+  backend->evaluate(false);
+  problem.observation.image = backend->download(Field::model, 0);
+  const Philox philox{8};
+  for (std::size_t i = 0; i < problem.observation.image.size(); ++i) {
+    problem.observation.noise[i] = 0.3;
+    problem.observation.image[i] += 0.3 * philox.normal(i);
+  }
+  problem.learning_rates = {1e-2};
+  return problem;
+}
+
+TEST(Fit, RecoversTheLensThatMadeTheData) {
+  Problem problem = mock(false);
+  const double truth = problem.model.lens[0].values[0];
+  problem.model.lens[0].values[0] = 1.25 * truth;
+  problem.model.lens[0].values[3] += 0.1;
+  const ParameterLayout layout(problem.model);
+  problem.initial_parameters = layout.initial_scalars();
+  const auto backend = make_backend<double>("cpu", {2, 0});
+  backend->load({problem});
+  FitSettings settings;
+  settings.steps = 1500;
+  settings.log_every = 500;
+  const FitResult<double> result = fit<double>(*backend, settings, {});
+  EXPECT_EQ(result.stop_reason, "steps");
+  // 576 pixels minus 14 parameters: 0.976 with a standard deviation of 0.059 for this noise.
+  EXPECT_NEAR(result.final_state.chi2_reduced, 0.976, 3 * 0.059);
+  const Model fitted = with_parameters(problem.model, layout, result.parameters);
+  EXPECT_NEAR(fitted.lens[0].values[0], truth, 0.03);
+}
+
+FitSettings short_run() {
+  FitSettings settings;
+  settings.steps = 30;
+  settings.log_every = 7;
+  return settings;
+}
+
+template <class Real>
+FitResult<Real> run(const Problem& problem, const FitSettings& settings, const FitCallbacks<Real>& callbacks = {},
+                    const Snapshot<Real>* resume = nullptr, int threads = 1) {
+  const auto backend = make_backend<Real>("cpu", {threads, 0});
+  backend->load({problem});
+  return fit<Real>(*backend, settings, callbacks, resume);
+}
+
+TEST(Fit, HistoryHasEveryRowOnce) {
+  std::vector<std::int64_t> seen;
+  FitCallbacks<float> callbacks;
+  callbacks.progress = [&](const HistoryRow& row) { seen.push_back(row.step); };
+  const FitResult<float> result = run<float>(mock(true), short_run(), callbacks);
+  EXPECT_EQ(seen, (std::vector<std::int64_t>{0, 7, 14, 21, 28, 30}));
+  ASSERT_EQ(result.snapshot.history.size(), seen.size());
+  for (std::size_t i = 0; i < seen.size(); ++i) {
+    EXPECT_EQ(result.snapshot.history[i].step, seen[i]);
+    EXPECT_GT(result.snapshot.history[i].gradient_norm, 0);
+  }
+  EXPECT_LT(result.snapshot.history.back().loss, result.snapshot.history.front().loss);
+  EXPECT_EQ(result.snapshot.history.back().loss, result.final_state.loss);
+  EXPECT_EQ(result.steps, 30);
+  EXPECT_EQ(result.state_step, 30);
+}
+
+TEST(Fit, HistoryRowsBelongToTheirParameters) {
+  // The free values of row k are those before update k: row 0 has the starting values.
+  const Problem problem = mock(false);
+  const FitResult<double> result = run<double>(problem, short_run());
+  EXPECT_NEAR(result.snapshot.history.front().free.at(0), problem.model.lens[0].values[0], 1e-14);
+  EXPECT_NE(result.snapshot.history.back().free.at(0), result.snapshot.history.front().free.at(0));
+}
+
+TEST(Fit, ResumedRunHasTheSameBits) {
+  const Problem problem = mock(true);
+  FitSettings settings = short_run();
+  settings.checkpoint_every = 13;
+  settings.best_of_last = 20;
+  std::vector<Snapshot<float>> snapshots;
+  FitCallbacks<float> callbacks;
+  callbacks.checkpoint = [&](const Snapshot<float>& s) { snapshots.push_back(s); };
+  const FitResult<float> whole = run(problem, settings, callbacks);
+  ASSERT_EQ(snapshots.size(), 2u);
+  for (const Snapshot<float>& snapshot : snapshots) {
+    const FitResult<float> resumed = run<float>(problem, settings, {}, &snapshot, 2);
+    EXPECT_EQ(resumed.parameters, whole.parameters);
+    EXPECT_EQ(resumed.snapshot.parameters, whole.snapshot.parameters);
+    EXPECT_EQ(resumed.snapshot.second_moment, whole.snapshot.second_moment);
+    EXPECT_EQ(resumed.state_step, whole.state_step);
+    ASSERT_EQ(resumed.snapshot.history.size(), whole.snapshot.history.size());
+    for (std::size_t i = 0; i < whole.snapshot.history.size(); ++i) {
+      EXPECT_EQ(resumed.snapshot.history[i].step, whole.snapshot.history[i].step);
+      EXPECT_EQ(resumed.snapshot.history[i].loss, whole.snapshot.history[i].loss);
+    }
+  }
+}
+
+TEST(Fit, FinishedRunCanBeContinued) {
+  const Problem problem = mock(true);
+  FitSettings settings = short_run();
+  const FitResult<double> first = run<double>(problem, settings);
+  settings.steps = 50;
+  const FitResult<double> more = run<double>(problem, settings, {}, &first.snapshot);
+  const FitResult<double> whole = run<double>(problem, settings);
+  EXPECT_EQ(more.parameters, whole.parameters);
+}
+
+TEST(Fit, InterruptedAfterTheStep) {
+  int asked = 0;
+  FitCallbacks<float> callbacks;
+  callbacks.interrupted = [&] { return ++asked == 11; };
+  const FitResult<float> part = run(mock(true), short_run(), callbacks);
+  EXPECT_EQ(part.stop_reason, "interrupted");
+  EXPECT_EQ(part.steps, 11);
+  EXPECT_EQ(run<float>(mock(true), short_run(), {}, &part.snapshot).parameters, run<float>(mock(true), short_run()).parameters);
+}
+
+TEST(Fit, BestOfLastReturnsTheLowestLoss) {
+  Problem problem = mock(true);
+  problem.learning_rates = {0.15};  // large enough to swing
+  FitSettings settings = short_run();
+  settings.log_every = 1;
+  settings.best_of_last = 12;
+  const FitResult<double> result = run<double>(problem, settings);
+  double lowest = kInfinity;
+  std::int64_t at = -1;
+  for (const HistoryRow& row : result.snapshot.history)
+    if (row.step > settings.steps - settings.best_of_last && row.loss < lowest) {
+      lowest = row.loss;
+      at = row.step;
+    }
+  EXPECT_EQ(result.state_step, at);
+  EXPECT_EQ(result.final_state.loss, lowest);
+}
+
+TEST(Fit, StopsWhenChi2IsReached) {
+  FitSettings settings = short_run();
+  settings.steps = 2000;
+  settings.stop = StopRule::chi2;
+  const Problem problem = mock(true);
+  settings.stop_chi2 = 1.1;
+  const FitResult<double> result = run<double>(problem, settings);
+  EXPECT_EQ(result.stop_reason, "chi2");
+  EXPECT_LT(result.steps, 2000);
+  EXPECT_LE(result.final_state.chi2_reduced, 1.1);
+}
+
+TEST(Fit, NonFiniteLossEndsAtTheLastGoodState) {
+  Problem problem = mock(true);
+  // Seven good updates, then one that throws the weights beyond all bounds.
+  problem.learning_rates.assign(8, 1e-3);
+  problem.learning_rates[7] = 1e38;
+  FitSettings settings = short_run();
+  settings.log_every = 5;
+  const FitResult<float> result = run<float>(problem, settings);
+  EXPECT_EQ(result.stop_reason, "non-finite");
+  EXPECT_NE(result.message.find("is not finite in step 9"), std::string::npos) << result.message;
+  EXPECT_EQ(result.steps, 7);
+  EXPECT_TRUE(std::isfinite(result.final_state.loss));
+
+  settings.steps = 7;
+  problem.learning_rates.resize(7);
+  EXPECT_EQ(run<float>(problem, settings).parameters, result.parameters);
+}
+
+TEST(Fit, RefusesSettingsOutOfRange) {
+  const Problem problem = mock(true);
+  FitSettings settings = short_run();
+  settings.log_every = 0;
+  EXPECT_THROW(run<float>(problem, settings), InvalidInput);
+  settings = short_run();
+  settings.steps = -1;
+  EXPECT_THROW(run<float>(problem, settings), InvalidInput);
+}
+
+}  // namespace
+}  // namespace einfield
