@@ -71,6 +71,7 @@ struct RunFlags {
   RunOptions options() {
     run.double_precision = precision == "double";
     run.log = quiet ? nullptr : &std::cout;
+    run.warnings = quiet ? nullptr : &std::cerr;
     run.terminal = isatty(STDOUT_FILENO) != 0;
     run.interrupted = [] { return interrupted != 0; };
     return run;

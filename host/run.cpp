@@ -37,7 +37,8 @@ std::string readable(std::size_t bytes) {
 /// The log of a run; silent without a stream.
 class Log {
  public:
-  Log(const RunOptions& options, int steps) : stream_(options.log), terminal_(options.terminal), steps_(steps) {}
+  Log(const RunOptions& options, int steps)
+      : stream_(options.log), warnings_(options.warnings), terminal_(options.terminal), steps_(steps) {}
 
   void line(const std::string& message) {
     if (!stream_) return;
@@ -45,7 +46,9 @@ class Log {
     bar_shown_ = false;
     *stream_ << message << std::endl;
   }
-  void warning(const std::string& message) { line("einfield: warning: " + message); }
+  void warning(const std::string& message) {
+    if (warnings_) *warnings_ << "einfield: warning: " << message << std::endl;
+  }
 
   /// A line, or the bar redrawn: step, reduced χ², steps/s, time left.
   void progress(const HistoryRow& row) {
@@ -78,6 +81,7 @@ class Log {
 
  private:
   std::ostream* stream_;
+  std::ostream* warnings_;
   bool terminal_;
   int steps_;
   bool bar_shown_ = false;

@@ -21,8 +21,7 @@ constexpr int kPackThreads = 256;
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
-
-constexpr int kMaxStageRows = 4 * tiled::kUnit;
+constexpr int kMaxStageRows = 8 * tiled::kUnit;
 
 /// A tile size that was compiled, with its launchers.
 template <class Real>

@@ -25,14 +25,9 @@ namespace einfield::cuda::tiled {
 constexpr int kThreads = 256;
 constexpr int kSplit = 2;                 // parts of the block that share the rows k of a product
 constexpr int kItems = kThreads / kSplit;  // register tiles per product and pass
-constexpr int kUnroll = 4;                // consecutive rows of one part
+constexpr int kUnroll = 2;                // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
 constexpr int kUnit = kSplit * kUnroll;   // rows are padded to a multiple of this with zero weights
 constexpr int kSlots = 2;                 // stages of the ring
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kRowsInFlight = 2;          // unrolled further, ptxas loads so far ahead for these that it spills
-#else
-constexpr int kRowsInFlight = kUnroll;
-#endif
 constexpr int kStrands = 8;               // of reduce_kernel: partial sums of one element
 
 /// Register tiles. kVector numbers make the 16 bytes of one access.
@@ -213,18 +208,22 @@ class Ring {
   __device__ void fetch(const Real* weights, int rows) {
     const int first = static_cast<int>(threadIdx.x) * T::kVector;
     const Real* source = weights + first;
-    unsigned target = shared_address(slots_ + next_ * stage_rows_ * T::kWeightPitch + first);
+    Real* target = slots_ + next_ * stage_rows_ * T::kWeightPitch + first;
 #pragma unroll 4
     for (int left = min(rows, stage_rows_) * T::kWeightPitch - first; left > 0; left -= kThreads * T::kVector) {
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target), "l"(__cvta_generic_to_global(source)) : "memory");
+      copy_async(target, source);
       source += kThreads * T::kVector;
-      target += kThreads * 16;
+      target += kThreads * T::kVector;
     }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
   }
   /// The stage fetched last; every thread has left the one before, and sees all earlier writes to shared memory.
   __device__ const Real* wait() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group 0;" ::: "memory");
+#endif
     __syncthreads();
     const Real* slot = slots_ + next_ * stage_rows_ * T::kWeightPitch;
     next_ ^= 1;
@@ -232,6 +231,17 @@ class Ring {
   }
 
  private:
+  /// 16 bytes to shared memory: without a stop in a register where the device can (compute capability 8.0).
+  __device__ static void copy_async(Real* target, const Real* source) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(target)),
+                 "l"(__cvta_generic_to_global(source))
+                 : "memory");
+#else
+    Pack<Real>::load(source).store_shared(target);
+#endif
+  }
+
   Real* slots_;
   int stage_rows_, next_ = 0;
 };
@@ -274,7 +284,7 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
     const Real* w = stage + place.split * kUnroll * kWeightPitch + T::kChannels * place.group;
 #pragma unroll 1
     for (int unit = 0; unit < count; unit += kUnit) {
-#pragma unroll kRowsInFlight
+#pragma unroll
       for (int k = 0; k < kUnroll; ++k) {
         Pack<Real> x[T::kChunks], y[T::kChannels / V];
 #pragma unroll
@@ -400,11 +410,13 @@ template <class T>
 struct Shared {
   using Real = typename T::Real;
   Real *first, *second, *slots, *point;  // point: kPoints each of u_x, u_y, ℓᾱ_x, ℓᾱ_y, ψ̄
+  volatile int* kept;                    // two numbers that would cost a register each: volatile, to be read again
   __device__ Shared(void* memory, const Network<Real>& net) {
     first = static_cast<Real*>(memory);
     second = first + net.rows * T::kPitch;
     slots = second + net.rows * T::kPitch;
     point = slots + kSlots * net.stage_rows * T::kWeightPitch;
+    kept = reinterpret_cast<volatile int*>(point + 5 * T::kPoints);
   }
   /// Rows and columns of padding meet zero weights or zero cotangents: they must hold finite numbers.
   __device__ void clear(const Network<Real>& net) const {
@@ -414,7 +426,8 @@ struct Shared {
   }
   static std::size_t bytes(int rows, int stage_rows) {
     return static_cast<std::size_t>(2 * rows * T::kPitch + kSlots * stage_rows * T::kWeightPitch + 5 * T::kPoints) *
-           sizeof(Real);
+               sizeof(Real) +
+           2 * sizeof(int);
   }
 };
 
@@ -693,7 +706,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Real* const psi_cotangent = point_data + 4 * T::kPoints;
   Ring<T> ring(shared.slots, stage_rows);
   shared.clear(net);
-  bool touched = false;  // the sums hold something
+  volatile int& current_tile = shared.kept[0];
+  volatile int& touched = shared.kept[1];  // the sums hold something
+  if (thread == 0) touched = 0;
   const auto add_partial = [&](int index, Real value) {
     sums[index] = touched ? sums[index] + value : value;
   };
@@ -703,11 +718,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   };
 
 #pragma unroll 1
-  for (int tile = blockIdx.x; tile < net.tiles; tile += gridDim.x) {
+  for (int tile = blockIdx.x; tile < net.tiles; tile = current_tile + static_cast<int>(gridDim.x)) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
-    const Real* const tape = net.tape + (static_cast<std::size_t>(lens) * net.tiles + tile) * net.tape_size;
     bool any = false;
     __syncthreads();  // the tile before has left shared memory
+    if (thread == 0) current_tile = tile;
+    const auto tape = [&]() -> const Real* {  // anew wherever it is needed
+      return net.tape + (static_cast<std::size_t>(lens) * net.tiles + current_tile) * net.tape_size;
+    };
 #pragma unroll 1
     for (int i = thread; i < 5 * T::kPoints; i += kThreads) {
       const int what = i / T::kPoints, px = i % T::kPoints;
@@ -732,7 +750,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
     for (int pass = 0; pass < bottom.passes; ++pass)
       for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
-        const Vector a = pre_activation<T>(true, tape, point_data, cell, k);
+        const Vector a = pre_activation<T>(true, nullptr, point_data, cell, k);
         Vector p = g_bar_of<T>(true, sums, point_data, cell, k);
 #pragma unroll
         for (int i = 0; i < V; ++i) p.v[i] *= activate(a.v[i]).first();
@@ -746,7 +764,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
     for (int l = 1; l <= last; ++l) {
       const Layer layer = net.layer[l];
-      const Real* const tape_a = tape + layer.tape_a;
+      const Real* const tape_a = tape() + layer.tape_a;
       Real* const g_bar_layer = sums + layer.g_bar;
       product<T>(current, spare, layer, value_weights(net, packed, l),
                  l < last ? value_weights(net, packed, l + 1) : gradient_weights(net, packed, last), ring, stage_rows,
@@ -785,8 +803,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int l = last; l >= 1; --l) {
       const Layer layer = net.layer[l], below = net.layer[l - 1];
       const bool first = l == 1;
-      const Real *const tape_a = tape + layer.tape_a, *const tape_p = tape + layer.tape_p;
-      const Real *const below_a = tape + below.tape_a, *const below_p = tape + below.tape_p;
+      const Real *const tape_a = tape() + layer.tape_a, *const tape_p = tape() + layer.tape_p;
+      const Real *const below_a = tape() + below.tape_a, *const below_p = tape() + below.tape_p;
       Real *const layer_g = sums + layer.g_bar, *const below_g = sums + below.g_bar;
 #pragma unroll 1
       for (int grad_pass = 0; grad_pass < layer.grad_passes; ++grad_pass) {
@@ -867,12 +885,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
 
     // First layer: W̄₁ = ℓ g₁ᾱᵀ + ā₁uᵀ, b̄₁ = Σ ā₁; ā₁ in `in`, g₁ to `out`.
+    const Real* const bottom_p = tape() + bottom.tape_p;
     __syncthreads();
 #pragma unroll 1
     for (int pass = 0; pass < bottom.passes; ++pass)
       for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
-        const Vector a = pre_activation<T>(true, tape, point_data, cell, k);
-        Vector g = p_of<T>(last == 0, tape + bottom.tape_p, cell, k);
+        const Vector a = pre_activation<T>(true, nullptr, point_data, cell, k);
+        Vector g = p_of<T>(last == 0, bottom_p, cell, k);
         if (last == 0) {
           const Vector g_bar = g_bar_of<T>(true, sums, point_data, cell, k);
           const Vector c = Vector::load(psi_cotangent + cell.point);
@@ -904,8 +923,10 @@ __global__ void __launch_bounds__(kThreads, 1)
       add_partial(net.first_partial + bottom.width + ch, y);
       add_partial(bottom.bias_partial + ch, b);
     }
-    touched = true;
+    __syncthreads();
+    if (thread == 0) touched = 1;
   }
+  __syncthreads();
   if (!touched)
     for (int i = thread; i < net.partial_size; i += kThreads) sums[i] = 0;
 }
