@@ -55,10 +55,14 @@ constexpr int kMaxThreads = 1024;
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+int ThreadPool::resolve(int threads) {
   EINFIELD_REQUIRE(threads >= 0 && threads <= kMaxThreads,
                    "threads = " + std::to_string(threads) + ", expected 0 (all) to " + std::to_string(kMaxThreads));
-  if (threads == 0) threads = std::min(usable_processors(), kMaxThreads);
+  return threads == 0 ? std::min(usable_processors(), kMaxThreads) : threads;
+}
+
+ThreadPool::ThreadPool(int threads) {
+  threads = resolve(threads);
   workers_.reserve(static_cast<std::size_t>(threads) - 1);
   try {
     for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { wait_for_work(worker); });

@@ -23,6 +23,9 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  /// The number of threads that a request stands for. @throws InvalidInput as the constructor does.
+  static int resolve(int threads);
+
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Calls f(index, worker) for every index in [0, n), handed out in rising order; worker in [0, threads()) names the
