@@ -9,15 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "einfield/likelihood.hpp"
 #include "einfield/model.hpp"
 #include "einfield/observation.hpp"
 
 namespace einfield {
-
-enum class LossKind {
-  mse,   ///< mean over used pixels of (model − data)²: the paper's
-  chi2,  ///< mean over used pixels of ((model − data)/noise)²
-};
 
 /// Weights of the terms added to the loss; 0 = off. The convergence of the network is that of differences of α on the
 /// grid of rays, so a term costs no second derivatives of the network.
