@@ -1,6 +1,7 @@
 // Model checks and the layout of parameters: which scalar is free, where it lives, how it is transformed.
 #include "einfield/model.hpp"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "einfield/error.hpp"

@@ -1,0 +1,180 @@
+// For CUDA programs: the stages of a training step on the caller's stream and device pointers, several lenses at once.
+// The network (Biggio et al. 2021, section 3), ray-shooting and source, PSF, their adjoints, and Adam.
+//
+// A stage is built once (it copies models and kernels to the current device and allocates its workspace) and then only
+// enqueues: forward() and adjoint() are asynchronous on the stream given, allocate nothing, may be captured in a graph,
+// and give the same bits for the same input. A stage serves one stream at a time. Adjoints overwrite per-ray and
+// per-pixel fields and add to the gradient vector, which the caller zeroes.
+//
+// Arrays are dense, lens after lens; within a lens (n rays, N = ny · nx pixels, row 0 at the bottom):
+//   parameters, gradient, moments  flat vectors of ParameterLayout: [network | free scalars | free source pixels],
+//                                  lens k at k · parameter_stride
+//   positions, alpha_nn, alpha_bar [2][n]: all x, then all y [arcsec]; positions are common to all lenses
+//   potential                      [n] [arcsec²]
+//   images                         [ny][nx], or with the strides of an ImageView
+// Constructors throw InvalidInput, CudaError, CublasError, CufftError; enqueuing throws the last three.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "einfield/backend.hpp"
+#include "einfield/grid.hpp"
+#include "einfield/model.hpp"
+#include "einfield/network.hpp"
+#include "einfield/observation.hpp"
+
+namespace einfield::cuda {
+
+/// Images of all lenses in device memory: pixel (iy, ix) of lens k is data[k · lens_stride + iy · row_stride + ix].
+template <class Real>
+struct ImageView {
+  Real* data = nullptr;
+  std::size_t row_stride = 0;
+  std::size_t lens_stride = 0;
+};
+
+/// View of dense images.
+template <class Real>
+ImageView<Real> dense_images(Real* data, int ny, int nx) {
+  const auto row = static_cast<std::size_t>(nx);
+  return {data, row, static_cast<std::size_t>(ny) * row};
+}
+
+/// ψ_nn and α_nn = ∇ψ_nn of networks of one shape, and the adjoint; network.hpp has the equations.
+template <class Real>
+class NetworkStage {
+ public:
+  NetworkStage(const NetworkShape& shape, int n_points, int n_lenses);
+  ~NetworkStage();
+  NetworkStage(NetworkStage&&) noexcept;
+  NetworkStage& operator=(NetworkStage&&) noexcept;
+
+  /// Device memory that the stage holds.
+  std::size_t workspace_bytes() const;
+  /// Writes `potential` and `alpha_nn`; keeps what adjoint() needs.
+  void forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
+               Real* potential, Real* alpha_nn);
+  /// Adds the gradient of every weight and bias, at the parameters of the last forward().
+  /// @param potential_bar  cotangent of the potential, or null for zero
+  void adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
+               const Real* alpha_bar, Real* gradient, const Real* potential_bar = nullptr);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Ray-shooting and brightness: β = θ − α_lens(θ) − α_nn(θ), I = Σ S(β) + Σ L(θ), averaged over the rays of a pixel.
+template <class Real>
+class RenderStage {
+ public:
+  /// @param models  one per lens: the same components and free parameters, values of their own; at most 128 components
+  /// @param stream  used for the copies of the constructor, which waits for it
+  RenderStage(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream);
+  ~RenderStage();
+  RenderStage(RenderStage&&) noexcept;
+  RenderStage& operator=(RenderStage&&) noexcept;
+
+  static std::size_t planned_bytes(const Grid& grid, const std::vector<Model>& models);
+  /// θ of every ray, [2][n], device memory.
+  const Real* positions() const;
+  /// @param alpha_nn  deflection of the network, [lenses][2][n], or null for none
+  /// @param image     written
+  void forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, ImageView<Real> image);
+  /// @param alpha_bar  ∂/∂α_nn, [lenses][2][n], overwritten
+  /// @param gradient   of the free scalars and source pixels, added to
+  void adjoint(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, ImageView<Real> image_bar,
+               Real* alpha_bar, Real* gradient);
+
+ private:
+  friend class SceneAccess;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+enum class ConvolutionMethod {
+  automatic,  ///< direct for small kernels, else FFT
+  direct,
+  fft
+};
+
+/// m = P ∗ I, zero outside the image, and its transpose (correlation with P).
+template <class Real>
+class ConvolutionStage {
+ public:
+  /// @param psfs    one per lens, all of one odd size (ny, nx); or all empty: m = I
+  /// @param stream  used for the copies of the constructor, which waits for it
+  ConvolutionStage(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream,
+                   ConvolutionMethod method = ConvolutionMethod::automatic);
+  ~ConvolutionStage();
+  ConvolutionStage(ConvolutionStage&&) noexcept;
+  ConvolutionStage& operator=(ConvolutionStage&&) noexcept;
+
+  static std::size_t planned_bytes(int ny, int nx, const std::vector<Psf>& psfs,
+                                   ConvolutionMethod method = ConvolutionMethod::automatic);
+  /// Dense images of the caller; copied to and from the stage's own.
+  void forward(cudaStream_t stream, const Real* image, Real* model);
+  void adjoint(cudaStream_t stream, const Real* model_bar, Real* image_bar);
+
+  /// The stage's own images, zero-padded where an FFT wants it: writing image() and reading model() saves the copies.
+  ImageView<Real> image() const;
+  ImageView<Real> model() const;
+  ImageView<Real> model_bar() const;
+  ImageView<Real> image_bar() const;
+  void forward(cudaStream_t stream);  ///< image() → model()
+  void adjoint(cudaStream_t stream);  ///< model_bar() → image_bar()
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Learning rates of every update in device memory: lens k, update t (1-based) takes values[k · count + min(t, count) − 1].
+struct LearningRates {
+  const double* values = nullptr;
+  int count = 0;
+};
+
+/// Adam on flat vectors; step counters and learning rates live on the device. A non-finite gradient (or loss, where
+/// states() was given one) freezes a lens: its parameters stay, StepState::bad_step says since when.
+template <class Real>
+class AdamStage {
+ public:
+  /// @param learning_rates  [lenses][updates], every row of one length ≥ 1; later updates use the last
+  /// @param stream          used for the copies of the constructor, which waits for it
+  AdamStage(std::size_t n_parameters, std::size_t parameter_stride, const std::vector<std::vector<double>>& learning_rates,
+            cudaStream_t stream);
+  ~AdamStage();
+  AdamStage(AdamStage&&) noexcept;
+  AdamStage& operator=(AdamStage&&) noexcept;
+
+  static std::size_t planned_bytes(std::size_t n_parameters, std::size_t n_lenses, std::size_t n_learning_rates);
+  StepState* states() const;  ///< device memory, [lenses]
+  LearningRates learning_rates() const;
+  /// Writes StepState::gradient_norm and nothing else.
+  void gradient_norm(cudaStream_t stream, const Real* gradient);
+  /// One update of every lens that is not frozen. Moments start at zero.
+  void apply(cudaStream_t stream, const Real* gradient, Real* parameters, Real* first_moment, Real* second_moment);
+  /// Forgets the state of every lens and counts on from `updates`; waits for the stream.
+  void set_updates(cudaStream_t stream, std::int64_t updates);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+extern template class NetworkStage<float>;
+extern template class NetworkStage<double>;
+extern template class RenderStage<float>;
+extern template class RenderStage<double>;
+extern template class ConvolutionStage<float>;
+extern template class ConvolutionStage<double>;
+extern template class AdamStage<float>;
+extern template class AdamStage<double>;
+
+}  // namespace einfield::cuda

@@ -1,0 +1,175 @@
+// Adam (Kingma & Ba 2015) on flat vectors, one thread per parameter around adam.hpp. The gradient's norm comes first: it
+// decides on the device whether a lens takes the step or, a number not being finite, keeps its last good state.
+#include "einfield/adam.hpp"
+
+#include <algorithm>
+
+#include "einfield/cuda.hpp"
+#include "kernels/raii.cuh"
+#include "kernels/reduce.cuh"
+#include "kernels/storage.cuh"
+
+namespace einfield::cuda {
+namespace {
+
+/// Euclidean norm of each lens's gradient. With `decide`, also whether the update is done, and counts it.
+/// @param partial  [lenses][blocks]
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    gradient_norm_kernel(const Real* gradient, std::size_t parameter_stride, std::size_t n, bool decide, LearningRates rates,
+                         StepState* states, double* partial, unsigned* tickets) {
+  const std::size_t lens = blockIdx.y;
+  gradient += lens * parameter_stride;
+  double sum[1] = {0};
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kSumThreads;
+  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < n; i += stride) {
+    const auto g = static_cast<double>(gradient[i]);
+    sum[0] += g * g;
+  }
+  block_sum(sum);
+  partial += lens * gridDim.x;
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum[0];
+  if (!is_last_block(tickets + lens, gridDim.x)) return;
+
+  sum[0] = 0;
+  for (unsigned b = threadIdx.x; b < gridDim.x; b += kSumThreads) sum[0] += __ldcg(partial + b);
+  block_sum(sum);
+  if (threadIdx.x != 0) return;
+  StepState& state = states[lens];
+  state.gradient_norm = sqrt(sum[0]);
+  if (!decide) return;
+  const bool finite_loss = isfinite(state.loss) && isfinite(state.regularization);
+  if (state.bad_step == 0 && !(finite_loss && isfinite(state.gradient_norm))) {
+    state.bad_step = state.updates + 1;
+    state.bad_loss = !finite_loss;
+  }
+  if (state.bad_step != 0) return;
+  const std::int64_t update = state.updates < rates.count ? state.updates : rates.count - 1;
+  state.learning_rate = rates.values[static_cast<std::int64_t>(lens) * rates.count + update];
+  ++state.updates;
+}
+
+/// The update that gradient_norm_kernel has decided on and counted.
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    adam_kernel(const Real* gradient, std::size_t parameter_stride, std::size_t n, const StepState* states, Real* parameters,
+                Real* first_moment, Real* second_moment) {
+  __shared__ AdamStep<Real> step;
+  const std::size_t lens = blockIdx.y;
+  if (states[lens].bad_step != 0) return;
+  if (threadIdx.x == 0) step = make_adam_step<Real>(states[lens].learning_rate, states[lens].updates);
+  __syncthreads();
+  const std::size_t first = lens * parameter_stride;
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kSumThreads;
+  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < n; i += stride)
+    adam_update(step, gradient[first + i], parameters[first + i], first_moment[first + i], second_moment[first + i]);
+}
+
+struct AdamSizes {
+  std::size_t parameters, lenses, rates;
+  unsigned blocks() const { return sum_blocks(static_cast<int>(std::min<std::size_t>(parameters, 1 << 30))); }
+};
+
+struct AdamStorage {
+  DeviceBuffer<StepState> states;
+  DeviceBuffer<double> rates, partial;
+  DeviceBuffer<unsigned> tickets;
+  template <class Take>
+  void each(Take&& take, const AdamSizes& s) {
+    take(states, s.lenses);
+    take(rates, s.lenses * s.rates);
+    take(partial, s.lenses * s.blocks());
+    take(tickets, s.lenses);
+  }
+};
+
+}  // namespace
+
+template <class Real>
+struct AdamStage<Real>::Impl {
+  AdamSizes sizes;
+  std::size_t stride;
+  AdamStorage storage;
+
+  Impl(std::size_t n_parameters, std::size_t parameter_stride, const std::vector<std::vector<double>>& learning_rates,
+       cudaStream_t stream)
+      : sizes{n_parameters, learning_rates.size(), learning_rates.empty() ? 0 : learning_rates.front().size()},
+        stride(parameter_stride) {
+    EINFIELD_REQUIRE(n_parameters > 0 && parameter_stride >= n_parameters,
+                     "Adam: " + std::to_string(n_parameters) + " parameters at a stride of " +
+                         std::to_string(parameter_stride) + ", expected > 0 and no overlap");
+    EINFIELD_REQUIRE(sizes.lenses > 0 && sizes.lenses <= 65535 && sizes.rates > 0,
+                     "Adam: " + std::to_string(sizes.lenses) + " lenses with " + std::to_string(sizes.rates) +
+                         " learning rates, expected 1 ... 65535 lenses with at least one");
+    std::vector<double> rates;
+    for (const std::vector<double>& row : learning_rates) {
+      EINFIELD_REQUIRE(row.size() == sizes.rates, "Adam: learning rates of different lengths, expected one length");
+      rates.insert(rates.end(), row.begin(), row.end());
+    }
+    allocate_all(storage, stream, sizes);
+    storage.rates.upload(rates, stream);
+    set_updates(stream, 0);
+  }
+
+  void set_updates(cudaStream_t stream, std::int64_t updates) {
+    StepState state;
+    state.updates = updates;
+    const std::vector<StepState> states(sizes.lenses, state);
+    storage.states.upload(states, stream);
+    EINFIELD_CUDA(cudaStreamSynchronize(stream));  // `states` ends here
+  }
+
+  dim3 grid() const { return dim3(sizes.blocks(), static_cast<unsigned>(sizes.lenses)); }
+  LearningRates rates() const { return {storage.rates.get(), static_cast<int>(sizes.rates)}; }
+  void norm(cudaStream_t stream, const Real* gradient, bool decide) {
+    gradient_norm_kernel<<<grid(), kSumThreads, 0, stream>>>(gradient, stride, sizes.parameters, decide, rates(),
+                                                             storage.states.get(), storage.partial.get(),
+                                                             storage.tickets.get());
+    EINFIELD_LAUNCH_CHECK();
+  }
+};
+
+template <class Real>
+AdamStage<Real>::AdamStage(std::size_t n_parameters, std::size_t parameter_stride,
+                           const std::vector<std::vector<double>>& learning_rates, cudaStream_t stream)
+    : impl_(std::make_unique<Impl>(n_parameters, parameter_stride, learning_rates, stream)) {}
+template <class Real>
+AdamStage<Real>::~AdamStage() = default;
+template <class Real>
+AdamStage<Real>::AdamStage(AdamStage&&) noexcept = default;
+template <class Real>
+AdamStage<Real>& AdamStage<Real>::operator=(AdamStage&&) noexcept = default;
+
+template <class Real>
+std::size_t AdamStage<Real>::planned_bytes(std::size_t n_parameters, std::size_t n_lenses, std::size_t n_learning_rates) {
+  return planned_bytes_of<AdamStorage>(AdamSizes{n_parameters, n_lenses, n_learning_rates});
+}
+template <class Real>
+StepState* AdamStage<Real>::states() const {
+  return impl_->storage.states.get();
+}
+template <class Real>
+LearningRates AdamStage<Real>::learning_rates() const {
+  return impl_->rates();
+}
+template <class Real>
+void AdamStage<Real>::gradient_norm(cudaStream_t stream, const Real* gradient) {
+  impl_->norm(stream, gradient, false);
+}
+template <class Real>
+void AdamStage<Real>::apply(cudaStream_t stream, const Real* gradient, Real* parameters, Real* first_moment,
+                            Real* second_moment) {
+  impl_->norm(stream, gradient, true);
+  adam_kernel<<<impl_->grid(), kSumThreads, 0, stream>>>(gradient, impl_->stride, impl_->sizes.parameters,
+                                                         impl_->storage.states.get(), parameters, first_moment, second_moment);
+  EINFIELD_LAUNCH_CHECK();
+}
+template <class Real>
+void AdamStage<Real>::set_updates(cudaStream_t stream, std::int64_t updates) {
+  impl_->set_updates(stream, updates);
+}
+
+template class AdamStage<float>;
+template class AdamStage<double>;
+
+}  // namespace einfield::cuda

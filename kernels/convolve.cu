@@ -1,0 +1,327 @@
+// The PSF: m = P ∗ I with zeros outside the image, and its transpose. Small kernels directly from shared memory,
+// larger ones by cuFFT on images padded to a size with small prime factors.
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "einfield/cuda.hpp"
+#include "kernels/raii.cuh"
+#include "kernels/storage.cuh"
+
+namespace einfield::cuda {
+namespace {
+
+constexpr int kTileX = 32, kTileY = 8;        ///< pixels of a block in the direct convolution
+constexpr int kMaxDirectKernel = 31;          ///< largest side: image tile and kernel fit 48 KB in double
+constexpr int kMaxDirectArea = 441;           ///< above, three launches and two transforms are cheaper
+constexpr double kMaxDirectWork = 1 << 29;    ///< pixels × kernel pixels; likewise
+constexpr int kMultiplyThreads = 256;
+
+template <class Real>
+struct ComplexOf;
+template <>
+struct ComplexOf<float> {
+  using type = cufftComplex;
+  static constexpr cufftType kForward = CUFFT_R2C, kInverse = CUFFT_C2R;
+};
+template <>
+struct ComplexOf<double> {
+  using type = cufftDoubleComplex;
+  static constexpr cufftType kForward = CUFFT_D2Z, kInverse = CUFFT_Z2D;
+};
+
+void transform_forward(const FftPlan& plan, float* in, cufftComplex* out) {
+  EINFIELD_CUFFT(cufftExecR2C(plan.get(), in, out));
+}
+void transform_forward(const FftPlan& plan, double* in, cufftDoubleComplex* out) {
+  EINFIELD_CUFFT(cufftExecD2Z(plan.get(), in, out));
+}
+void transform_inverse(const FftPlan& plan, cufftComplex* in, float* out) {
+  EINFIELD_CUFFT(cufftExecC2R(plan.get(), in, out));
+}
+void transform_inverse(const FftPlan& plan, cufftDoubleComplex* in, double* out) {
+  EINFIELD_CUFFT(cufftExecZ2D(plan.get(), in, out));
+}
+
+/// out(x) = Σ_k P(k) in(x − k), or with `transpose` Σ_k P(k) in(x + k), k from −(size − 1)/2 to (size − 1)/2.
+/// Shared: the tile of `in` with its border, then the kernel in the order in which it meets the tile.
+template <class Real>
+__global__ void __launch_bounds__(kTileX* kTileY)
+    convolve_kernel(const Real* __restrict__ in, const Real* __restrict__ psf, int psf_nx, int psf_ny, int nx, int ny,
+                    bool transpose, Real* __restrict__ out) {
+  extern __shared__ double shared[];
+  const int width = kTileX + psf_nx - 1, height = kTileY + psf_ny - 1, area = psf_nx * psf_ny;
+  Real* tile = reinterpret_cast<Real*>(shared);
+  Real* weights = tile + width * height;
+  const std::size_t lens = blockIdx.z, n = static_cast<std::size_t>(nx) * static_cast<std::size_t>(ny);
+  in += lens * n;
+  out += lens * n;
+  psf += lens * static_cast<std::size_t>(area);
+
+  const int x0 = static_cast<int>(blockIdx.x) * kTileX, y0 = static_cast<int>(blockIdx.y) * kTileY;
+  const int thread_x = static_cast<int>(threadIdx.x), thread_y = static_cast<int>(threadIdx.y);
+  for (int i = thread_y * kTileX + thread_x; i < area; i += kTileX * kTileY)
+    weights[i] = psf[transpose ? i : area - 1 - i];
+  for (int row = thread_y; row < height; row += kTileY)
+    for (int column = thread_x; column < width; column += kTileX) {
+      const int x = x0 + column - psf_nx / 2, y = y0 + row - psf_ny / 2;
+      const bool inside = x >= 0 && x < nx && y >= 0 && y < ny;
+      tile[row * width + column] = inside ? in[static_cast<std::size_t>(y) * nx + x] : Real(0);
+    }
+  __syncthreads();
+  const int x = x0 + thread_x, y = y0 + thread_y;
+  if (x >= nx || y >= ny) return;
+  Real sum = 0;
+  for (int row = 0; row < psf_ny; ++row)
+    for (int column = 0; column < psf_nx; ++column)
+      sum += weights[row * psf_nx + column] * tile[(thread_y + row) * width + thread_x + column];
+  out[static_cast<std::size_t>(y) * nx + x] = sum;
+}
+
+/// data ∘= spectrum, or its complex conjugate.
+template <class Complex>
+__global__ void __launch_bounds__(kMultiplyThreads)
+    multiply_kernel(Complex* data, const Complex* spectrum, std::size_t n, bool conjugate) {
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
+  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride) {
+    const Complex a = data[i], b = spectrum[i];
+    const auto b_imaginary = conjugate ? -b.y : b.y;
+    Complex product;
+    product.x = a.x * b.x - a.y * b_imaginary;
+    product.y = a.x * b_imaginary + a.y * b.x;
+    data[i] = product;
+  }
+}
+
+/// Smallest even number ≥ n of the form 2^a 3^b 5^c 7^d: sizes that cuFFT has fast kernels for.
+int good_size(int n) {
+  for (int size = n + n % 2;; size += 2) {
+    int rest = size;
+    for (const int prime : {2, 3, 5, 7})
+      while (rest % prime == 0) rest /= prime;
+    if (rest == 1) return size;
+  }
+}
+
+enum class Path { identity, direct, fft };
+
+/// Numbers that fix every size.
+struct ConvolutionSizes {
+  Path path;
+  int nx, ny, psf_nx, psf_ny;
+  int padded_nx, padded_ny;  ///< of the images: those of the FFT, or nx and ny
+  std::size_t lenses;
+
+  ConvolutionSizes(int ny_in, int nx_in, const std::vector<Psf>& psfs, ConvolutionMethod method)
+      : nx(nx_in), ny(ny_in), padded_nx(nx_in), padded_ny(ny_in), lenses(psfs.size()) {
+    EINFIELD_REQUIRE(nx > 0 && ny > 0 && lenses > 0 && lenses <= 65535,
+                     "convolution of " + std::to_string(lenses) + " images of " + std::to_string(nx) + " x " +
+                         std::to_string(ny) + " pixels, expected 1 ... 65535 images of at least 1 x 1");
+    psf_nx = psfs.front().nx;
+    psf_ny = psfs.front().ny;
+    const auto area = static_cast<std::size_t>(psf_nx) * static_cast<std::size_t>(psf_ny);
+    for (const Psf& psf : psfs) {
+      EINFIELD_REQUIRE(psf.nx == psf_nx && psf.ny == psf_ny && psf.values.size() == area,
+                       "PSFs of different sizes, expected one shape");
+      EINFIELD_REQUIRE(psf.empty() || (psf.nx % 2 == 1 && psf.ny % 2 == 1),
+                       "a PSF of " + std::to_string(psf.nx) + " x " + std::to_string(psf.ny) + " pixels, expected odd sizes");
+    }
+    const bool fits = psf_nx <= kMaxDirectKernel && psf_ny <= kMaxDirectKernel;
+    if (area == 0) {
+      path = Path::identity;
+    } else if (method == ConvolutionMethod::automatic) {
+      const double work = static_cast<double>(lenses) * nx * ny * static_cast<double>(area);
+      path = fits && area <= kMaxDirectArea && work <= kMaxDirectWork ? Path::direct : Path::fft;
+    } else {
+      path = method == ConvolutionMethod::direct ? Path::direct : Path::fft;
+      EINFIELD_REQUIRE(path == Path::fft || fits, "a PSF of " + std::to_string(psf_nx) + " x " + std::to_string(psf_ny) +
+                                                      " pixels, expected at most " + std::to_string(kMaxDirectKernel) +
+                                                      " a side for the direct convolution");
+    }
+    if (path != Path::fft) return;
+    // What wraps around falls into half a kernel beyond the image, on both sides the same place.
+    padded_nx = good_size(std::max(nx + psf_nx / 2, psf_nx));
+    padded_ny = good_size(std::max(ny + psf_ny / 2, psf_ny));
+  }
+
+  std::size_t area() const { return static_cast<std::size_t>(psf_nx) * static_cast<std::size_t>(psf_ny); }
+  std::size_t image() const { return static_cast<std::size_t>(padded_nx) * static_cast<std::size_t>(padded_ny); }
+  std::size_t spectrum() const { return static_cast<std::size_t>(padded_nx / 2 + 1) * static_cast<std::size_t>(padded_ny); }
+  std::size_t direct_shared_bytes(std::size_t real) const {
+    const auto tile = static_cast<std::size_t>(kTileX + psf_nx - 1) * static_cast<std::size_t>(kTileY + psf_ny - 1);
+    return (tile + area()) * real;
+  }
+};
+
+template <class Real>
+struct ConvolutionStorage {
+  using Complex = typename ComplexOf<Real>::type;
+  DeviceBuffer<Real> psf, image, model, model_bar, image_bar;
+  DeviceBuffer<Complex> spectrum, work;
+
+  template <class Take>
+  void each(Take&& take, const ConvolutionSizes& s) {
+    take(psf, s.path == Path::direct ? s.lenses * s.area() : 0);
+    for (DeviceBuffer<Real>* images : {&image, &model, &model_bar, &image_bar}) take(*images, s.lenses * s.image());
+    for (DeviceBuffer<Complex>* spectra : {&spectrum, &work})
+      take(*spectra, s.path == Path::fft ? s.lenses * s.spectrum() : 0);
+  }
+};
+
+}  // namespace
+
+template <class Real>
+struct ConvolutionStage<Real>::Impl {
+  using Complex = typename ComplexOf<Real>::type;
+
+  ConvolutionSizes sizes;
+  ConvolutionStorage<Real> storage;
+  FftPlan to_spectrum, to_image;
+
+  Impl(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream, ConvolutionMethod method)
+      : sizes(ny, nx, psfs, method) {
+    allocate_all(storage, stream, sizes);
+    std::vector<Real> values;
+    if (sizes.path == Path::direct) {
+      for (const Psf& psf : psfs)
+        for (const double v : psf.values) values.push_back(static_cast<Real>(v));
+      storage.psf.upload(values, stream);
+    }
+    if (sizes.path == Path::fft) {
+      const int batch = static_cast<int>(sizes.lenses);
+      to_spectrum = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kForward, batch, stream);
+      to_image = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kInverse, batch, stream);
+      // The kernel with its centre at pixel (0, 0), and the 1/size that the transforms leave out.
+      values.assign(sizes.lenses * sizes.image(), Real(0));
+      const double scale = 1.0 / static_cast<double>(sizes.image());
+      for (std::size_t lens = 0; lens < sizes.lenses; ++lens)
+        for (int row = 0; row < sizes.psf_ny; ++row)
+          for (int column = 0; column < sizes.psf_nx; ++column) {
+            const int y = (row - sizes.psf_ny / 2 + sizes.padded_ny) % sizes.padded_ny;
+            const int x = (column - sizes.psf_nx / 2 + sizes.padded_nx) % sizes.padded_nx;
+            values[lens * sizes.image() + static_cast<std::size_t>(y * sizes.padded_nx + x)] =
+                static_cast<Real>(scale * psfs[lens].values[static_cast<std::size_t>(row * sizes.psf_nx + column)]);
+          }
+      storage.model.upload(values, stream);  // borrowed: forward() overwrites it
+      transform_forward(to_spectrum, storage.model.get(), storage.spectrum.get());
+    }
+    EINFIELD_CUDA(cudaStreamSynchronize(stream));  // `values` ends here
+  }
+
+  void run(cudaStream_t stream, Real* in, Real* out, bool transpose) {
+    switch (sizes.path) {
+      case Path::identity:
+        EINFIELD_CUDA(cudaMemcpyAsync(out, in, sizes.lenses * sizes.image() * sizeof(Real), cudaMemcpyDeviceToDevice, stream));
+        return;
+      case Path::direct: {
+        const dim3 grid(static_cast<unsigned>((sizes.nx + kTileX - 1) / kTileX),
+                        static_cast<unsigned>((sizes.ny + kTileY - 1) / kTileY), static_cast<unsigned>(sizes.lenses));
+        convolve_kernel<<<grid, dim3(kTileX, kTileY), sizes.direct_shared_bytes(sizeof(Real)), stream>>>(
+            in, storage.psf.get(), sizes.psf_nx, sizes.psf_ny, sizes.nx, sizes.ny, transpose, out);
+        EINFIELD_LAUNCH_CHECK();
+        return;
+      }
+      case Path::fft: {
+        EINFIELD_CUFFT(cufftSetStream(to_spectrum.get(), stream));
+        EINFIELD_CUFFT(cufftSetStream(to_image.get(), stream));
+        const std::size_t n = sizes.lenses * sizes.spectrum();
+        const std::size_t blocks = std::min<std::size_t>((n + kMultiplyThreads - 1) / kMultiplyThreads, 65535);
+        transform_forward(to_spectrum, in, storage.work.get());
+        multiply_kernel<<<static_cast<unsigned>(blocks), kMultiplyThreads, 0, stream>>>(
+            storage.work.get(), storage.spectrum.get(), n, transpose);
+        EINFIELD_LAUNCH_CHECK();
+        transform_inverse(to_image, storage.work.get(), out);
+        return;
+      }
+    }
+  }
+
+  ImageView<Real> view(const DeviceBuffer<Real>& images) const {
+    return {images.get(), static_cast<std::size_t>(sizes.padded_nx), sizes.image()};
+  }
+
+  /// Rows of all lenses between dense images and the stage's own.
+  void copy(cudaStream_t stream, const Real* from, int from_nx, int from_ny, Real* to, int to_nx, int to_ny) {
+    const auto width = static_cast<std::size_t>(sizes.nx);
+    for (std::size_t lens = 0; lens < sizes.lenses; ++lens)
+      EINFIELD_CUDA(cudaMemcpy2DAsync(to + lens * static_cast<std::size_t>(to_nx) * static_cast<std::size_t>(to_ny),
+                                      static_cast<std::size_t>(to_nx) * sizeof(Real),
+                                      from + lens * static_cast<std::size_t>(from_nx) * static_cast<std::size_t>(from_ny),
+                                      static_cast<std::size_t>(from_nx) * sizeof(Real), width * sizeof(Real),
+                                      static_cast<std::size_t>(sizes.ny), cudaMemcpyDeviceToDevice, stream));
+  }
+  void copy_in(cudaStream_t stream, const Real* dense, DeviceBuffer<Real>& own) {
+    copy(stream, dense, sizes.nx, sizes.ny, own.get(), sizes.padded_nx, sizes.padded_ny);
+  }
+  void copy_out(cudaStream_t stream, const DeviceBuffer<Real>& own, Real* dense) {
+    copy(stream, own.get(), sizes.padded_nx, sizes.padded_ny, dense, sizes.nx, sizes.ny);
+  }
+};
+
+template <class Real>
+ConvolutionStage<Real>::ConvolutionStage(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream,
+                                         ConvolutionMethod method)
+    : impl_(std::make_unique<Impl>(ny, nx, psfs, stream, method)) {}
+template <class Real>
+ConvolutionStage<Real>::~ConvolutionStage() = default;
+template <class Real>
+ConvolutionStage<Real>::ConvolutionStage(ConvolutionStage&&) noexcept = default;
+template <class Real>
+ConvolutionStage<Real>& ConvolutionStage<Real>::operator=(ConvolutionStage&&) noexcept = default;
+
+template <class Real>
+std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vector<Psf>& psfs, ConvolutionMethod method) {
+  const ConvolutionSizes sizes(ny, nx, psfs, method);
+  std::size_t bytes = planned_bytes_of<ConvolutionStorage<Real>>(sizes);
+  if (sizes.path == Path::fft)
+    for (const cufftType type : {ComplexOf<Real>::kForward, ComplexOf<Real>::kInverse}) {
+      int n[2] = {sizes.padded_ny, sizes.padded_nx};
+      std::size_t work = 0;
+      EINFIELD_CUFFT(cufftEstimateMany(2, n, nullptr, 1, 0, nullptr, 1, 0, type, static_cast<int>(sizes.lenses), &work));
+      bytes += work;
+    }
+  return bytes;
+}
+
+template <class Real>
+void ConvolutionStage<Real>::forward(cudaStream_t stream, const Real* image, Real* model) {
+  impl_->copy_in(stream, image, impl_->storage.image);
+  forward(stream);
+  impl_->copy_out(stream, impl_->storage.model, model);
+}
+template <class Real>
+void ConvolutionStage<Real>::adjoint(cudaStream_t stream, const Real* model_bar, Real* image_bar) {
+  impl_->copy_in(stream, model_bar, impl_->storage.model_bar);
+  adjoint(stream);
+  impl_->copy_out(stream, impl_->storage.image_bar, image_bar);
+}
+template <class Real>
+void ConvolutionStage<Real>::forward(cudaStream_t stream) {
+  impl_->run(stream, impl_->storage.image.get(), impl_->storage.model.get(), false);
+}
+template <class Real>
+void ConvolutionStage<Real>::adjoint(cudaStream_t stream) {
+  impl_->run(stream, impl_->storage.model_bar.get(), impl_->storage.image_bar.get(), true);
+}
+
+template <class Real>
+ImageView<Real> ConvolutionStage<Real>::image() const {
+  return impl_->view(impl_->storage.image);
+}
+template <class Real>
+ImageView<Real> ConvolutionStage<Real>::model() const {
+  return impl_->view(impl_->storage.model);
+}
+template <class Real>
+ImageView<Real> ConvolutionStage<Real>::model_bar() const {
+  return impl_->view(impl_->storage.model_bar);
+}
+template <class Real>
+ImageView<Real> ConvolutionStage<Real>::image_bar() const {
+  return impl_->view(impl_->storage.image_bar);
+}
+
+template class ConvolutionStage<float>;
+template class ConvolutionStage<double>;
+
+}  // namespace einfield::cuda

@@ -1,0 +1,485 @@
+// The backend on a CUDA device: owns stream, buffers and stages, and a step captured once as a graph.
+// Nothing crosses to the host inside a step; state() and download() wait.
+#include "kernels/cuda_backend.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <optional>
+
+#include "einfield/cuda.hpp"
+#include "kernels/likelihood.cuh"
+#include "kernels/network.cuh"
+#include "kernels/raii.cuh"
+#include "kernels/regularization.cuh"
+#include "kernels/render.cuh"
+#include "kernels/storage.cuh"
+
+namespace einfield {
+namespace cuda {
+namespace {
+
+/// Compiled for every architecture of the build: a device that can load it can run the others.
+__global__ void probe_kernel() {}
+
+/// Makes a device current for a scope: the caller's choice comes back.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int device) {
+    EINFIELD_CUDA(cudaGetDevice(&previous_));
+    if (previous_ != device) EINFIELD_CUDA(cudaSetDevice(device));
+  }
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+  ~CurrentDevice() { EINFIELD_CUDA_NOEXCEPT(cudaSetDevice(previous_)); }
+
+ private:
+  int previous_ = 0;
+};
+
+std::string megabytes(std::size_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) / 1e6);
+  return text;
+}
+
+std::string device_name(int device) {
+  cudaDeviceProp properties{};
+  EINFIELD_CUDA(cudaGetDeviceProperties(&properties, device));
+  return std::string(properties.name) + ", compute capability " + std::to_string(properties.major) + "." +
+         std::to_string(properties.minor);
+}
+
+/// Number of devices; 0 and the reason where there is none.
+int device_count(std::string* reason) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess && count > 0) return count;
+  (void)cudaGetLastError();
+  *reason = status == cudaSuccess ? "no device found" : cudaGetErrorString(status);
+  return 0;
+}
+
+/// Whether the device is there and can run the kernels of this build.
+cudaError_t try_device(int device) {
+  const CurrentDevice current(device);
+  cudaFuncAttributes attributes{};
+  const cudaError_t status = cudaFuncGetAttributes(&attributes, probe_kernel);
+  if (status != cudaSuccess) (void)cudaGetLastError();
+  return status;
+}
+
+/// @throws BackendUnavailable
+void require_device(int device) {
+  std::string reason;
+  const int count = device_count(&reason);
+  if (count == 0) throw BackendUnavailable("no usable CUDA device: " + reason);
+  if (device < 0 || device >= count)
+    throw BackendUnavailable("CUDA device " + std::to_string(device) + " asked for, found " + std::to_string(count) +
+                             (count == 1 ? " device" : " devices") + " (numbered from 0)");
+  const cudaError_t status = try_device(device);
+  if (status != cudaSuccess)
+    throw BackendUnavailable("CUDA device " + std::to_string(device) +
+                             " cannot run this build: " + cudaGetErrorString(status));
+}
+
+/// A stream of a device that need not be current.
+Stream stream_on(int device) {
+  const CurrentDevice current(device);
+  return {};
+}
+
+/// Numbers that fix the size of the backend's own fields.
+struct FieldSizes {
+  std::size_t lenses, parameters, rays;
+};
+
+template <class Real>
+struct FieldStorage {
+  DeviceBuffer<Real> parameters, gradient, first_moment, second_moment, potential, deflection, deflection_bar;
+
+  template <class Take>
+  void each(Take&& take, const FieldSizes& s) {
+    for (DeviceBuffer<Real>* vectors : {&parameters, &gradient, &first_moment, &second_moment})
+      take(*vectors, s.lenses * s.parameters);
+    take(potential, s.lenses * s.rays);
+    for (DeviceBuffer<Real>* vectors : {&deflection, &deflection_bar}) take(*vectors, s.lenses * 2 * s.rays);
+  }
+};
+
+std::vector<Model> models_of(const std::vector<Problem>& problems) {
+  std::vector<Model> models;
+  for (const Problem& p : problems) models.push_back(p.model);
+  return models;
+}
+
+std::vector<Psf> psfs_of(const std::vector<Problem>& problems) {
+  std::vector<Psf> psfs;
+  for (const Problem& p : problems) psfs.push_back(p.observation.psf);
+  return psfs;
+}
+
+/// One row per lens, all as long as the longest: a shorter one goes on with its last rate.
+std::vector<std::vector<double>> learning_rates_of(const std::vector<Problem>& problems) {
+  std::vector<std::vector<double>> rates;
+  std::size_t longest = 0;
+  for (const Problem& p : problems) {
+    rates.push_back(p.learning_rates);
+    longest = std::max(longest, p.learning_rates.size());
+  }
+  for (auto& row : rates) row.resize(longest, row.back());
+  return rates;
+}
+
+FieldSizes field_sizes(const std::vector<Problem>& problems) {
+  return {problems.size(), ParameterLayout(problems.front().model).size(),
+          static_cast<std::size_t>(problems.front().observation.grid.n_rays())};
+}
+
+/// validate_problems() and what the device asks beyond it: rays are shared by the lenses.
+void validate(const std::vector<Problem>& problems) {
+  validate_problems(problems);
+  const Problem& first = problems.front();
+  for (const Problem& p : problems) {
+    const Grid &a = first.observation.grid, &b = p.observation.grid;
+    EINFIELD_REQUIRE(a.pixel_scale == b.pixel_scale && a.center_x == b.center_x && a.center_y == b.center_y,
+                     "lenses with different pixel scales or centres, expected one grid on a CUDA device");
+    EINFIELD_REQUIRE(!p.model.network || p.model.network->input_scale == first.model.network->input_scale,
+                     "networks with different input scales, expected one on a CUDA device");
+  }
+}
+
+template <class Real>
+std::size_t planned_bytes(const std::vector<Problem>& problems) {
+  const Problem& first = problems.front();
+  const Grid& grid = first.observation.grid;
+  const FieldSizes sizes = field_sizes(problems);
+  std::size_t bytes = planned_bytes_of<FieldStorage<Real>>(sizes) +
+                      RenderStage<Real>::planned_bytes(grid, models_of(problems)) +
+                      ConvolutionStage<Real>::planned_bytes(grid.ny, grid.nx, psfs_of(problems)) +
+                      LikelihoodStage<Real>::planned_bytes(problems) +
+                      RegularizationStage<Real>::planned_bytes(problems) +
+                      AdamStage<Real>::planned_bytes(sizes.parameters, sizes.lenses, learning_rates_of(problems)[0].size());
+  if (first.model.network)
+    bytes += CudaNetwork<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
+                                          DeviceLimits::current())
+                 .workspace_bytes;
+  return bytes;
+}
+
+/// Everything that belongs to the problems of one load().
+template <class Real>
+class Training {
+ public:
+  Training(const std::vector<Problem>& problems, cudaStream_t stream)
+      : layout_(problems.front().model),
+        sizes_(field_sizes(problems)),
+        nx_(problems.front().observation.grid.nx),
+        ny_(problems.front().observation.grid.ny),
+        stream_(stream),
+        render_(problems.front().observation.grid, models_of(problems), sizes_.parameters, stream),
+        convolution_(ny_, nx_, psfs_of(problems), stream),
+        likelihood_(problems, stream),
+        regularization_(problems, stream),
+        adam_(sizes_.parameters, sizes_.parameters, learning_rates_of(problems), stream) {
+    allocate_all(fields_, stream, sizes_);
+    if (problems.front().model.network)
+      network_.emplace(*problems.front().model.network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
+                       DeviceLimits::current());
+    std::vector<Real> parameters;
+    for (const Problem& p : problems)
+      for (const double v : p.initial_parameters) parameters.push_back(static_cast<Real>(v));
+    fields_.parameters.upload(parameters, stream);
+    synchronize();  // `parameters` ends here
+  }
+  Training(const Training&) = delete;
+  Training& operator=(const Training&) = delete;
+  /// Work that still runs must not meet freed memory.
+  ~Training() { EINFIELD_CUDA_NOEXCEPT(cudaStreamSynchronize(stream_)); }
+
+  int lenses() const { return static_cast<int>(sizes_.lenses); }
+  const ParameterLayout& layout() const { return layout_; }
+  void synchronize() const { EINFIELD_CUDA(cudaStreamSynchronize(stream_)); }
+
+  void upload(Field field, std::size_t lens, const std::vector<Real>& values) {
+    const Place place = place_of(field, lens);
+    EINFIELD_REQUIRE(values.size() == place.size(), "a field of " + std::to_string(place.size()) +
+                                                        " values cannot take " + std::to_string(values.size()));
+    copy(place.data, place.row_stride, values.data(), place.width, place, cudaMemcpyHostToDevice);
+  }
+  std::vector<Real> download(Field field, std::size_t lens) {
+    const Place place = place_of(field, lens);
+    std::vector<Real> values(place.size());
+    copy(values.data(), place.width, place.data, place.row_stride, place, cudaMemcpyDeviceToHost);
+    return values;
+  }
+  void set_updates(std::int64_t updates) { adam_.set_updates(stream_, updates); }
+  StepState state(std::size_t lens) {
+    StepState state;
+    EINFIELD_CUDA(cudaMemcpyAsync(&state, adam_.states() + lens, sizeof state, cudaMemcpyDeviceToHost, stream_));
+    synchronize();
+    return state;
+  }
+
+  void network() {
+    if (network_)
+      network_->forward(stream_, fields_.parameters.get(), sizes_.parameters, render_.positions(), fields_.potential.get(),
+                        fields_.deflection.get());
+  }
+  void render() { render_.forward(stream_, fields_.parameters.get(), alpha_nn(), convolution_.image()); }
+  void convolve() { convolution_.forward(stream_); }
+  void loss() {
+    likelihood_.evaluate(stream_, convolution_.model(), convolution_.model_bar(), adam_.learning_rates(), adam_.states());
+  }
+  void convolve_adjoint() { convolution_.adjoint(stream_); }
+  void zero_gradient() { fields_.gradient.zero(stream_); }
+  /// Of an evaluation put together from stages; loss() does the same within a step.
+  void zero_sums() {
+    static_assert(offsetof(StepState, gradient_norm) == offsetof(StepState, regularization) + sizeof(double));
+    auto* first = reinterpret_cast<unsigned char*>(adam_.states()) + offsetof(StepState, regularization);
+    EINFIELD_CUDA(cudaMemset2DAsync(first, sizeof(StepState), 0, 2 * sizeof(double), sizes_.lenses, stream_));
+  }
+  void render_adjoint() {
+    render_.adjoint(stream_, fields_.parameters.get(), alpha_nn(), convolution_.image_bar(), fields_.deflection_bar.get(),
+                    fields_.gradient.get());
+  }
+  void regularize() {
+    if (network_)
+      regularization_.apply(stream_, SceneAccess::arrays(render_), render_.positions(), fields_.parameters.get(),
+                            fields_.deflection.get(), fields_.deflection_bar.get(), fields_.gradient.get(), adam_.states());
+  }
+  void network_adjoint() {
+    if (network_)
+      network_->adjoint(stream_, fields_.parameters.get(), sizes_.parameters, render_.positions(),
+                        fields_.deflection_bar.get(), fields_.gradient.get());
+  }
+  void adam() {
+    adam_.apply(stream_, fields_.gradient.get(), fields_.parameters.get(), fields_.first_moment.get(),
+                fields_.second_moment.get());
+  }
+  void gradient_norm() { adam_.gradient_norm(stream_, fields_.gradient.get()); }
+
+  void forward() {
+    network();
+    render();
+    convolve();
+    loss();
+  }
+  void backward() {
+    zero_gradient();
+    convolve_adjoint();
+    render_adjoint();
+    regularize();
+    network_adjoint();
+  }
+  void run_step() {
+    forward();
+    backward();
+    adam();
+  }
+  void step() {
+#ifdef EINFIELD_SYNC_CHECKS
+    run_step();  // every launch waits: nothing that a capture could hold
+#else
+    if (graph_.empty()) graph_ = Graph::capture(stream_, [this] { run_step(); });
+    graph_.launch(stream_);
+#endif
+  }
+
+ private:
+  /// A field of one lens: rows of `width` elements.
+  struct Place {
+    Real* data;
+    std::size_t width, rows, row_stride;
+    std::size_t size() const { return width * rows; }
+  };
+  Place place_of(Field field, std::size_t lens) const {
+    const auto vector = [lens](const DeviceBuffer<Real>& buffer, std::size_t size) {
+      return Place{buffer.get() + lens * size, size, 1, size};
+    };
+    const auto image = [this, lens](const ImageView<Real>& view) {
+      return Place{view.data + lens * view.lens_stride, static_cast<std::size_t>(nx_), static_cast<std::size_t>(ny_),
+                   view.row_stride};
+    };
+    switch (field) {
+      case Field::parameters:
+        return vector(fields_.parameters, sizes_.parameters);
+      case Field::gradient:
+        return vector(fields_.gradient, sizes_.parameters);
+      case Field::first_moment:
+        return vector(fields_.first_moment, sizes_.parameters);
+      case Field::second_moment:
+        return vector(fields_.second_moment, sizes_.parameters);
+      case Field::potential:
+        return vector(fields_.potential, sizes_.rays);
+      case Field::deflection:
+        return vector(fields_.deflection, 2 * sizes_.rays);
+      case Field::image:
+        return image(convolution_.image());
+      case Field::model:
+        return image(convolution_.model());
+      case Field::model_bar:
+        return image(convolution_.model_bar());
+      case Field::image_bar:
+        return image(convolution_.image_bar());
+      case Field::deflection_bar:
+        return vector(fields_.deflection_bar, 2 * sizes_.rays);
+    }
+    throw InvalidInput("an unknown field");
+  }
+  void copy(Real* to, std::size_t to_stride, const Real* from, std::size_t from_stride, const Place& place,
+            cudaMemcpyKind kind) {
+    EINFIELD_CUDA(cudaMemcpy2DAsync(to, to_stride * sizeof(Real), from, from_stride * sizeof(Real),
+                                    place.width * sizeof(Real), place.rows, kind, stream_));
+    synchronize();
+  }
+  /// Zero without a network, unless the caller has uploaded a deflection of their own.
+  const Real* alpha_nn() const { return fields_.deflection.get(); }
+
+  ParameterLayout layout_;
+  FieldSizes sizes_;
+  int nx_, ny_;
+  cudaStream_t stream_;
+  FieldStorage<Real> fields_;
+  RenderStage<Real> render_;
+  ConvolutionStage<Real> convolution_;
+  LikelihoodStage<Real> likelihood_;
+  RegularizationStage<Real> regularization_;
+  AdamStage<Real> adam_;
+  std::optional<CudaNetwork<Real>> network_;
+  Graph graph_;
+};
+
+template <class Real>
+class CudaBackend final : public Backend<Real> {
+ public:
+  explicit CudaBackend(int device) : device_(device), name_(device_name(device)), stream_(stream_on(device)) {}
+
+  std::string name() const override { return "cuda"; }
+  std::string device() const override { return name_; }
+
+  void load(const std::vector<Problem>& problems) override {
+    validate(problems);
+    const CurrentDevice current(device_);
+    training_.reset();  // its memory counts as free
+    const std::size_t planned = planned_bytes<Real>(problems);
+    std::size_t free = 0, total = 0;
+    EINFIELD_CUDA(cudaMemGetInfo(&free, &total));
+    const std::string need = "CUDA device " + std::to_string(device_) + " (" + name_ + "): the run needs " +
+                             megabytes(planned) + " of device memory (" + std::to_string(planned) + " bytes), free are " +
+                             megabytes(free);
+    if (planned > free) throw CudaError(need);
+    try {
+      training_ = std::make_unique<Training<Real>>(problems, stream_.get());
+    } catch (const CudaError& error) {
+      throw CudaError(need + "; " + error.what());
+    } catch (const CufftError& error) {
+      throw CufftError(need + "; " + error.what());
+    } catch (const CublasError& error) {
+      throw CublasError(need + "; " + error.what());
+    }
+  }
+  int lenses() const override { return training_ ? training_->lenses() : 0; }
+  const ParameterLayout& layout() const override { return training().layout(); }
+
+  void upload(Field field, int lens, const std::vector<Real>& values) override {
+    on_device([&](Training<Real>& t) { t.upload(field, checked(lens), values); });
+  }
+  std::vector<Real> download(Field field, int lens) override {
+    return on_device([&](Training<Real>& t) { return t.download(field, checked(lens)); });
+  }
+  void set_updates(std::int64_t updates) override {
+    on_device([&](Training<Real>& t) { t.set_updates(updates); });
+  }
+
+  void network() override { on_device([](Training<Real>& t) { t.network(); }); }
+  void render() override { on_device([](Training<Real>& t) { t.render(); }); }
+  void convolve() override { on_device([](Training<Real>& t) { t.convolve(); }); }
+  void loss() override { on_device([](Training<Real>& t) { t.loss(); }); }
+  void convolve_adjoint() override { on_device([](Training<Real>& t) { t.convolve_adjoint(); }); }
+  void zero_gradient() override {
+    on_device([](Training<Real>& t) {
+      t.zero_gradient();
+      t.zero_sums();
+    });
+  }
+  void render_adjoint() override { on_device([](Training<Real>& t) { t.render_adjoint(); }); }
+  void regularize() override { on_device([](Training<Real>& t) { t.regularize(); }); }
+  void network_adjoint() override { on_device([](Training<Real>& t) { t.network_adjoint(); }); }
+  void adam() override { on_device([](Training<Real>& t) { t.adam(); }); }
+
+  void evaluate(bool with_gradient) override {
+    on_device([with_gradient](Training<Real>& t) {
+      t.forward();
+      if (with_gradient) {
+        t.backward();
+        t.gradient_norm();
+      } else {
+        t.zero_gradient();
+        t.regularize();  // for its value
+      }
+    });
+  }
+  void step() override { on_device([](Training<Real>& t) { t.step(); }); }
+  StepState state(int lens) override {
+    return on_device([&](Training<Real>& t) { return t.state(checked(lens)); });
+  }
+
+ private:
+  Training<Real>& training() const {
+    EINFIELD_REQUIRE(training_ != nullptr, "no problem is loaded");
+    return *training_;
+  }
+  std::size_t checked(int lens) const {
+    EINFIELD_REQUIRE(lens >= 0 && lens < lenses(), "lens " + std::to_string(lens) + " of " + std::to_string(lenses()) +
+                                                       ", expected one that is loaded");
+    return static_cast<std::size_t>(lens);
+  }
+  template <class Work>
+  auto on_device(Work&& work) const {
+    Training<Real>& loaded = training();
+    const CurrentDevice current(device_);
+    return work(loaded);
+  }
+
+  int device_;
+  std::string name_;
+  Stream stream_;
+  std::unique_ptr<Training<Real>> training_;
+};
+
+}  // namespace
+}  // namespace cuda
+
+template <class Real>
+std::unique_ptr<Backend<Real>> make_cuda_backend(int device) {
+  cuda::require_device(device);
+  return std::make_unique<cuda::CudaBackend<Real>>(device);
+}
+
+std::vector<std::string> list_cuda_devices() {
+  std::string reason;
+  const int count = cuda::device_count(&reason);
+  std::vector<std::string> lines;
+  for (int device = 0; device < count; ++device) {
+    if (cuda::try_device(device) != cudaSuccess) continue;
+    cudaDeviceProp properties{};
+    EINFIELD_CUDA(cudaGetDeviceProperties(&properties, device));
+    lines.push_back(cuda::device_name(device) + ", " + cuda::megabytes(properties.totalGlobalMem));
+  }
+  return lines;
+}
+
+template <class Real>
+std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device) {
+  cuda::validate(problems);
+  cuda::require_device(device);
+  const cuda::CurrentDevice current(device);
+  return cuda::planned_bytes<Real>(problems);
+}
+
+template std::unique_ptr<Backend<float>> make_cuda_backend(int);
+template std::unique_ptr<Backend<double>> make_cuda_backend(int);
+template std::size_t cuda_planned_bytes<float>(const std::vector<Problem>&, int);
+template std::size_t cuda_planned_bytes<double>(const std::vector<Problem>&, int);
+
+}  // namespace einfield

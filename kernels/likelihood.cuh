@@ -1,0 +1,50 @@
+// The loss stage on the device: mean squared error or χ², reduced χ², and the cotangent of the model.
+#pragma once
+
+#include <vector>
+
+#include "einfield/cuda.hpp"
+#include "kernels/raii.cuh"
+
+namespace einfield::cuda {
+
+/// Loss, reduced χ² and model cotangent of all lenses; weights are likelihood.hpp's pixel_weights.
+template <class Real>
+class LikelihoodStage {
+ public:
+  /// @param stream  used for the copies of the constructor, which waits for it
+  LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream);
+  static std::size_t planned_bytes(const std::vector<Problem>& problems);
+
+  /// Writes `model_bar` and, in `states`, the scalars of a new evaluation: loss, chi2_reduced and learning_rate;
+  /// regularization and gradient_norm begin at 0.
+  void evaluate(cudaStream_t stream, ImageView<Real> model, ImageView<Real> model_bar, LearningRates rates,
+                StepState* states);
+
+ private:
+  struct Sizes {
+    explicit Sizes(const std::vector<Problem>& problems);
+    std::size_t lenses, pixels;
+    unsigned blocks;
+  };
+  struct Storage {
+    DeviceBuffer<Real> data, loss_weight, chi2_weight;
+    DeviceBuffer<double> partial;
+    DeviceBuffer<unsigned> tickets;
+    template <class Take>
+    void each(Take&& take, const Sizes& s) {
+      for (DeviceBuffer<Real>* images : {&data, &loss_weight, &chi2_weight}) take(*images, s.lenses * s.pixels);
+      take(partial, s.lenses * s.blocks * 2);
+      take(tickets, s.lenses);
+    }
+  };
+
+  Sizes sizes_;
+  int nx_;
+  Storage storage_;
+};
+
+extern template class LikelihoodStage<float>;
+extern template class LikelihoodStage<double>;
+
+}  // namespace einfield::cuda

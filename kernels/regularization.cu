@@ -1,0 +1,166 @@
+// Penalties on the network's convergence and weight decay; the formulas are regularization.hpp's.
+// Sums are made in double, block by block in index order.
+#include "kernels/regularization.cuh"
+
+#include <algorithm>
+
+#include "einfield/regularization.hpp"
+#include "kernels/reduce.cuh"
+#include "kernels/storage.cuh"
+
+namespace einfield::cuda {
+namespace {
+
+/// Adds the blocks' values to the lens's StepState::regularization.
+__device__ void add_to_state(double value, double* partial, unsigned* ticket, StepState& state) {
+  double sum[1] = {value};
+  block_sum(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum[0];
+  if (!is_last_block(ticket, gridDim.x)) return;
+  sum[0] = 0;
+  for (unsigned b = threadIdx.x; b < gridDim.x; b += kSumThreads) sum[0] += __ldcg(partial + b);
+  block_sum(sum);
+  if (threadIdx.x == 0) state.regularization += sum[0];
+}
+
+/// Penalty and its cotangent κ̄ at every node of the ray grid; 0 at the border.
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    convergence_penalty_kernel(SceneArrays<Real> scenes, RayGrid nodes, Real spacing, const Real* positions,
+                               const Real* parameters, const Real* alpha_nn, const Regularization* weights, Real* kappa_bar,
+                               double* partial, unsigned* tickets, StepState* states) {
+  extern __shared__ double shared[];
+  const int lens = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
+  const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
+  const Regularization w = weights[lens];
+  const Real* alpha = alpha_nn + static_cast<std::size_t>(lens) * 2 * n;
+  kappa_bar += static_cast<std::size_t>(lens) * n;
+  double sum = 0;
+  for (int i = static_cast<int>(blockIdx.x) * kSumThreads + static_cast<int>(threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x) * kSumThreads) {
+    const int row = i / nodes.columns, column = i % nodes.columns;
+    Real bar = 0;
+    if (row > 0 && column > 0 && row + 1 < nodes.rows && column + 1 < nodes.columns) {
+      const int ray = nodes.ray(column, row);
+      const Real kappa = difference_convergence(nodes, alpha, n, spacing, column, row);
+      const Real kappa_macro = w.negative_total_convergence > 0
+                                   ? macro_values(scene, Vec2<Real>{positions[ray], positions[n + ray]}).kappa
+                                   : Real(0);
+      sum += static_cast<double>(convergence_penalty(w, kappa, kappa_macro)) / nodes.interior();
+      bar = convergence_penalty_adjoint(w, kappa, kappa_macro) / static_cast<Real>(nodes.interior());
+    }
+    kappa_bar[i] = bar;
+  }
+  add_to_state(sum, partial + static_cast<std::size_t>(lens) * gridDim.x, tickets + lens, states[lens]);
+}
+
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    convergence_penalty_adjoint_kernel(RayGrid nodes, Real spacing, const Real* kappa_bar, Real* alpha_bar) {
+  const int n = nodes.rows * nodes.columns;
+  kappa_bar += static_cast<std::size_t>(blockIdx.y) * n;
+  alpha_bar += static_cast<std::size_t>(blockIdx.y) * 2 * n;
+  for (int i = static_cast<int>(blockIdx.x) * kSumThreads + static_cast<int>(threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x) * kSumThreads) {
+    const int row = i / nodes.columns, column = i % nodes.columns, ray = nodes.ray(column, row);
+    const Vec2<Real> bar = difference_convergence_adjoint(nodes, kappa_bar, spacing, column, row);
+    alpha_bar[ray] += bar.x;
+    alpha_bar[n + ray] += bar.y;
+  }
+}
+
+/// ½ λ Σ w² over the kernels of the network, and its gradient λ w.
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    weight_decay_kernel(NetworkKernels kernels, std::size_t parameter_stride, const Real* parameters,
+                        const Regularization* weights, Real* gradient, double* partial, unsigned* tickets, StepState* states) {
+  const std::size_t lens = blockIdx.y;
+  const double decay = weights[lens].weight_decay;
+  parameters += lens * parameter_stride;
+  gradient += lens * parameter_stride;
+  double sum = 0;
+  for (int layer = 0; layer < kernels.layers; ++layer)
+    for (unsigned i = kernels.begin[layer] + blockIdx.x * kSumThreads + threadIdx.x; i < kernels.end[layer];
+         i += gridDim.x * kSumThreads) {
+      const auto w = static_cast<double>(parameters[i]);
+      sum += 0.5 * decay * w * w;
+      gradient[i] += static_cast<Real>(decay * w);
+    }
+  add_to_state(sum, partial + lens * gridDim.x, tickets + lens, states[lens]);
+}
+
+}  // namespace
+
+template <class Real>
+RegularizationStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
+    : lenses(problems.size()), rays(static_cast<std::size_t>(problems.front().observation.grid.n_rays())) {
+  const Problem& first = problems.front();
+  if (!first.model.network) return;
+  weights = first.model.network->size();
+  for (const Problem& p : problems) {
+    const Regularization& r = p.regularization;
+    convergence |= r.smoothness > 0 || r.negative_convergence > 0 || r.negative_total_convergence > 0;
+    decay |= r.weight_decay > 0;
+  }
+  convergence &= RayGrid(first.observation.grid).interior() > 0;
+}
+template <class Real>
+unsigned RegularizationStage<Real>::Sizes::ray_blocks() const {
+  return convergence ? sum_blocks(static_cast<int>(rays)) : 0;
+}
+template <class Real>
+unsigned RegularizationStage<Real>::Sizes::weight_blocks() const {
+  return decay ? sum_blocks(static_cast<int>(weights)) : 0;
+}
+
+template <class Real>
+RegularizationStage<Real>::RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream)
+    : sizes_(problems), grid_(problems.front().observation.grid) {
+  allocate_all(storage_, stream, sizes_);
+  std::vector<Regularization> weights;
+  for (const Problem& problem : problems) weights.push_back(problem.regularization);
+  storage_.weights.upload(weights, stream);
+  EINFIELD_CUDA(cudaStreamSynchronize(stream));  // `weights` ends here
+  if (!problems.front().model.network) return;
+  const NetworkShape& shape = *problems.front().model.network;
+  kernels_.layers = shape.layers();
+  for (int l = 0; l < shape.layers(); ++l) {
+    kernels_.begin[l] = static_cast<unsigned>(shape.kernel_offset(l));
+    kernels_.end[l] = static_cast<unsigned>(shape.bias_offset(l));
+  }
+}
+
+template <class Real>
+std::size_t RegularizationStage<Real>::planned_bytes(const std::vector<Problem>& problems) {
+  return planned_bytes_of<Storage>(Sizes(problems));
+}
+
+template <class Real>
+void RegularizationStage<Real>::apply(cudaStream_t stream, const SceneArrays<Real>& scenes, const Real* positions,
+                                      const Real* parameters, const Real* alpha_nn, Real* alpha_bar, Real* gradient,
+                                      StepState* states) {
+  const auto lenses = static_cast<unsigned>(sizes_.lenses);
+  if (sizes_.convergence) {
+    const RayGrid nodes(grid_);
+    const Real spacing = static_cast<Real>(grid_.pixel_scale / grid_.supersampling);
+    const dim3 blocks(sizes_.ray_blocks(), lenses);
+    convergence_penalty_kernel<<<blocks, kSumThreads, scenes.shared_bytes(), stream>>>(
+        scenes, nodes, spacing, positions, parameters, alpha_nn, storage_.weights.get(), storage_.kappa_bar.get(),
+        storage_.partial.get(), storage_.tickets.get(), states);
+    EINFIELD_LAUNCH_CHECK();
+    convergence_penalty_adjoint_kernel<<<blocks, kSumThreads, 0, stream>>>(nodes, spacing, storage_.kappa_bar.get(),
+                                                                          alpha_bar);
+    EINFIELD_LAUNCH_CHECK();
+  }
+  if (sizes_.decay) {
+    weight_decay_kernel<<<dim3(sizes_.weight_blocks(), lenses), kSumThreads, 0, stream>>>(
+        kernels_, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
+        storage_.tickets.get(), states);
+    EINFIELD_LAUNCH_CHECK();
+  }
+}
+
+template class RegularizationStage<float>;
+template class RegularizationStage<double>;
+
+}  // namespace einfield::cuda

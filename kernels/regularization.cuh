@@ -1,0 +1,62 @@
+// The regularisation stage on the device: penalties on the network's convergence, and weight decay.
+#pragma once
+
+#include <vector>
+
+#include "einfield/backend.hpp"
+#include "kernels/raii.cuh"
+#include "kernels/scene.cuh"
+
+namespace einfield::cuda {
+
+/// Where the kernels (not the biases) of a network lie in the flat vector.
+struct NetworkKernels {
+  int layers = 0;
+  unsigned begin[kMaxHiddenLayers + 1] = {};
+  unsigned end[kMaxHiddenLayers + 1] = {};
+};
+
+/// Terms of regularization.hpp for all lenses; without a network, or with all weights 0, it does nothing.
+template <class Real>
+class RegularizationStage {
+ public:
+  /// @param stream  used for the copies of the constructor, which waits for it
+  RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream);
+  static std::size_t planned_bytes(const std::vector<Problem>& problems);
+
+  /// Adds to StepState::regularization, to `alpha_bar` and to the network's part of `gradient`.
+  void apply(cudaStream_t stream, const SceneArrays<Real>& scenes, const Real* positions, const Real* parameters,
+             const Real* alpha_nn, Real* alpha_bar, Real* gradient, StepState* states);
+
+ private:
+  struct Sizes {
+    explicit Sizes(const std::vector<Problem>& problems);
+    std::size_t lenses, rays, weights = 0;  ///< weights: network parameters
+    bool convergence = false, decay = false;
+    unsigned ray_blocks() const;
+    unsigned weight_blocks() const;
+  };
+  struct Storage {
+    DeviceBuffer<Regularization> weights;
+    DeviceBuffer<Real> kappa_bar;
+    DeviceBuffer<double> partial;
+    DeviceBuffer<unsigned> tickets;
+    template <class Take>
+    void each(Take&& take, const Sizes& s) {
+      take(weights, s.lenses);
+      take(kappa_bar, s.convergence ? s.lenses * s.rays : 0);
+      take(partial, s.lenses * (s.ray_blocks() > s.weight_blocks() ? s.ray_blocks() : s.weight_blocks()));
+      take(tickets, s.lenses);
+    }
+  };
+
+  Sizes sizes_;
+  Grid grid_;
+  NetworkKernels kernels_;
+  Storage storage_;
+};
+
+extern template class RegularizationStage<float>;
+extern template class RegularizationStage<double>;
+
+}  // namespace einfield::cuda

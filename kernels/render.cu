@@ -1,0 +1,437 @@
+// Ray-shooting and source brightness, and the adjoint; the physics per ray is render.hpp's.
+// Sums over rays have a fixed order: scalars block by block, source pixels sorted by target and summed by segments.
+#include <cub/device/device_radix_sort.cuh>
+
+#include <string>
+
+#include "einfield/cuda.hpp"
+#include "kernels/raii.cuh"
+#include "kernels/reduce.cuh"
+#include "kernels/render.cuh"
+#include "kernels/scene.cuh"
+#include "kernels/storage.cuh"
+
+namespace einfield::cuda {
+namespace {
+
+constexpr int kMaxComponents = 128;  ///< of a lens system: unpacked, they stay below the 48 KB every kernel may use
+
+/// A set of components.
+struct ComponentSet {
+  unsigned long long bits[kMaxComponents / 64] = {};
+  EINFIELD_HD bool contains(int c) const { return bits[c / 64] >> (c % 64) & 1; }
+  void insert(int c) { bits[c / 64] |= 1ull << (c % 64); }
+};
+
+/// Where the taps of bilinear sources go before they are sorted: [lenses][taps][n_rays] keys and values.
+template <class Real>
+struct TapArrays {
+  unsigned* keys = nullptr;  ///< lens · n_free_pixels + index among the free pixels; n_targets = no tap
+  Real* values = nullptr;
+  const int* pixel_to_free = nullptr;  ///< index among the free pixels, or −1
+  int taps = 0;                        ///< 4 per PIXELATED component; 0 = no pixel is free
+  int n_free_pixels = 0;
+  unsigned n_targets = 0;
+};
+
+template <class Real>
+struct RayArrays {
+  const Real* positions;  ///< [2][n_rays]
+  int n_rays, n_pixels, nx, rays_per_pixel;
+  __device__ Vec2<Real> theta(int ray) const { return {positions[ray], positions[n_rays + ray]}; }
+  /// Deflection of the network at a ray of one lens.
+  __device__ Vec2<Real> deflection(const Real* alpha_nn, int ray) const {
+    if (alpha_nn == nullptr) return {};
+    return {alpha_nn[ray], alpha_nn[n_rays + ray]};
+  }
+  __device__ std::size_t pixel_offset(const ImageView<Real>& image, int lens, int pixel) const {
+    return lens * image.lens_stride + (pixel / nx) * image.row_stride + pixel % nx;
+  }
+};
+
+/// Free source pixels from the flat vectors into the table of pixels.
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    place_pixels_kernel(SceneArrays<Real> scenes, const Real* parameters, const int* free_pixels, int n, Real* pixels) {
+  const int lens = static_cast<int>(blockIdx.y);
+  const Real* u = parameters + lens * scenes.parameter_stride + scenes.n_network + scenes.n_free;
+  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n; i += static_cast<int>(gridDim.x * blockDim.x))
+    pixels[static_cast<std::size_t>(lens) * scenes.n_pixels + free_pixels[i]] = u[i];
+}
+
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    render_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, const Real* parameters, const Real* alpha_nn,
+                  ImageView<Real> image) {
+  extern __shared__ double shared[];
+  const int lens = static_cast<int>(blockIdx.y);
+  const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
+  if (alpha_nn != nullptr) alpha_nn += static_cast<std::size_t>(lens) * 2 * rays.n_rays;
+  const int stride = static_cast<int>(gridDim.x * blockDim.x);
+  for (int pixel = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); pixel < rays.n_pixels; pixel += stride) {
+    Real sum = 0;
+    for (int ray = pixel * rays.rays_per_pixel; ray < (pixel + 1) * rays.rays_per_pixel; ++ray)
+      sum += render_ray(scene, rays.theta(ray), rays.deflection(alpha_nn, ray));
+    image.data[rays.pixel_offset(image, lens, pixel)] = sum / static_cast<Real>(rays.rays_per_pixel);
+  }
+}
+
+/// One thread per ray. The last block of a lens adds up the table's cotangents and transposes the transforms.
+/// Shared: the scene, then n_slots sums (double), then n_slots cotangents.
+/// @param partial  [lenses][blocks][n_slots]
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    render_adjoint_kernel(SceneArrays<Real> scenes, ComponentSet wanted, RayArrays<Real> rays, TapArrays<Real> taps,
+                          const Real* parameters, const Real* alpha_nn, ImageView<Real> image_bar, Real* alpha_bar,
+                          Real* gradient, double* partial, unsigned* tickets) {
+  extern __shared__ double shared[];
+  const int lens = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
+  const int blocks = static_cast<int>(gridDim.x), n_slots = scenes.n_slots();
+  const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
+  double* sums = shared + scenes.shared_bytes() / sizeof(double);
+  for (int i = thread; i < n_slots; i += kSumThreads) sums[i] = 0;
+  __syncthreads();
+  const std::size_t first_ray = static_cast<std::size_t>(lens) * 2 * rays.n_rays;
+  if (alpha_nn != nullptr) alpha_nn += first_ray;
+  alpha_bar += first_ray;
+  const bool scalars = scenes.n_free > 0;
+
+  for (int first = static_cast<int>(blockIdx.x) * kSumThreads; first < rays.n_rays; first += blocks * kSumThreads) {
+    const bool inside = first + thread < rays.n_rays;  // the others keep the block together: they add zeros
+    const int ray = inside ? first + thread : rays.n_rays - 1;
+    const Real pixel_bar = image_bar.data[rays.pixel_offset(image_bar, lens, ray / rays.rays_per_pixel)];
+    const Real bar = inside ? pixel_bar / static_cast<Real>(rays.rays_per_pixel) : Real(0);
+    const bool lit = bar != 0;
+
+    const auto collect = [&](int c, const Real* p_bar) {
+      if (!wanted.contains(c)) return;
+      Real sum[kMaxProfileParameters];
+#pragma unroll
+      for (int k = 0; k < kMaxProfileParameters; ++k) sum[k] = lit ? p_bar[k] : Real(0);
+      block_sum(sum);
+#pragma unroll
+      for (int k = 0; k < kMaxProfileParameters; ++k)
+        if (thread == k) sums[c * kMaxProfileParameters + k] += static_cast<double>(sum[k]);
+    };
+    int tap = 0;
+    const auto put = [&](unsigned key, Real value) {
+      const std::size_t place = (static_cast<std::size_t>(lens) * taps.taps + tap++) * rays.n_rays + ray;
+      taps.keys[place] = key;
+      taps.values[place] = value;
+    };
+    const auto scatter = [&](int pixel, Real value) {
+      if (taps.taps == 0 || !lit) return;
+      const int target = taps.pixel_to_free[pixel];
+      if (target >= 0) put(static_cast<unsigned>(lens * taps.n_free_pixels + target), value);
+    };
+    Vec2<Real> ray_bar{};
+    render_ray_adjoint_by_component(scene, rays.theta(ray), rays.deflection(alpha_nn, ray), bar, scalars, ray_bar, collect,
+                                    scatter);
+    if (!inside) continue;
+    while (tap < taps.taps) put(taps.n_targets, Real(0));
+    alpha_bar[ray] = lit ? ray_bar.x : Real(0);
+    alpha_bar[rays.n_rays + ray] = lit ? ray_bar.y : Real(0);
+  }
+  if (!scalars) return;
+
+  __syncthreads();
+  partial += static_cast<std::size_t>(lens) * blocks * n_slots;
+  for (int i = thread; i < n_slots; i += kSumThreads) partial[static_cast<std::size_t>(blockIdx.x) * n_slots + i] = sums[i];
+  if (!is_last_block(tickets + lens, gridDim.x)) return;
+
+  // A strand of threads per slot takes every strands-th block; then the strands of a slot are added in order.
+  __shared__ double strand_sums[kSumThreads];
+  auto* table_bar = reinterpret_cast<Real*>(sums + n_slots);
+  const int width = n_slots < kSumThreads ? n_slots : kSumThreads, strands = kSumThreads / width;
+  for (int first = 0; first < n_slots; first += width) {
+    const int slot = first + thread % width, strand = thread / width;
+    double sum = 0;
+    if (strand < strands && slot < n_slots)
+      for (int b = strand; b < blocks; b += strands) sum += __ldcg(partial + static_cast<std::size_t>(b) * n_slots + slot);
+    strand_sums[thread] = sum;
+    __syncthreads();
+    if (strand == 0 && slot < n_slots) {
+      for (int s = 1; s < strands; ++s) sum += strand_sums[s * width + thread];
+      table_bar[slot] = static_cast<Real>(sum);
+    }
+    __syncthreads();
+  }
+  const std::size_t first_scalar = lens * scenes.parameter_stride + scenes.n_network;
+  const FreeParameter<Real>* free = scenes.free + static_cast<std::size_t>(lens) * scenes.n_free;
+  for (int i = thread; i < scenes.n_free; i += kSumThreads)
+    gradient[first_scalar + i] += transform_adjoint(free, i, parameters + first_scalar, table_bar);
+}
+
+/// First of n sorted keys that is not less than `key`.
+__device__ std::size_t lower_bound(const unsigned* keys, std::size_t n, unsigned key) {
+  std::size_t first = 0;
+  while (n > 0) {
+    const std::size_t half = n / 2;
+    if (keys[first + half] < key) {
+      first += half + 1;
+      n -= half + 1;
+    } else {
+      n = half;
+    }
+  }
+  return first;
+}
+
+/// One warp per free source pixel adds the segment of its taps.
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    tap_segments_kernel(TapArrays<Real> sorted, std::size_t n, std::size_t first_pixel, std::size_t parameter_stride,
+                        Real* gradient) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const std::size_t warps = static_cast<std::size_t>(gridDim.x) * kSumThreads / 32;
+  for (std::size_t target = (static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x) / 32;
+       target < sorted.n_targets; target += warps) {
+    const auto key = static_cast<unsigned>(target);
+    const std::size_t begin = lower_bound(sorted.keys, n, key), end = lower_bound(sorted.keys, n, key + 1);
+    double sum = 0;
+    for (std::size_t i = begin + lane; i < end; i += 32) sum += static_cast<double>(sorted.values[i]);
+    sum = warp_sum(sum);
+    const std::size_t lens = target / sorted.n_free_pixels, pixel = target % sorted.n_free_pixels;
+    if (lane == 0) gradient[lens * parameter_stride + first_pixel + pixel] += static_cast<Real>(sum);
+  }
+}
+
+template <class Real>
+void sort_taps(void* temporary, std::size_t& bytes, const unsigned* keys, unsigned* sorted_keys, const Real* values,
+               Real* sorted_values, std::size_t n, unsigned n_targets, cudaStream_t stream) {
+  int bits = 1;
+  while (n_targets >> bits != 0) ++bits;
+  EINFIELD_CUDA(cub::DeviceRadixSort::SortPairs(temporary, bytes, keys, sorted_keys, values, sorted_values,
+                                                static_cast<int>(n), 0, bits, stream));
+}
+
+/// Numbers that fix every size.
+template <class Real>
+struct RenderSizes {
+  std::size_t lenses, rays, pixels, components, slots, free, source_pixels, free_pixels, taps, targets, all_taps,
+      sort_bytes = 0;
+  unsigned ray_blocks;
+
+  RenderSizes(const Grid& grid, const std::vector<Model>& models) {
+    EINFIELD_REQUIRE(!models.empty(), "render: no model, expected at least one");
+    const Model& model = models.front();
+    const ParameterLayout layout(model);
+    lenses = models.size();
+    EINFIELD_REQUIRE(lenses <= 65535, std::to_string(lenses) + " lenses, expected at most 65535");
+    rays = static_cast<std::size_t>(grid.n_rays());
+    pixels = static_cast<std::size_t>(grid.n_pixels());
+    components = model.lens.size() + model.source.size() + model.lens_light.size();
+    EINFIELD_REQUIRE(components <= kMaxComponents,
+                     std::to_string(components) + " components, expected at most " + std::to_string(kMaxComponents));
+    slots = layout.table.size();
+    free = layout.free.size();
+    source_pixels = layout.pixels.size();
+    free_pixels = layout.free_pixels.size();
+    std::size_t pixelated = 0;
+    for (const std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
+      for (const LightComponent& c : *lights) pixelated += c.kind == LightKind::pixelated && c.pixels_free ? 1 : 0;
+    taps = 4 * pixelated;
+    targets = lenses * free_pixels;
+    all_taps = lenses * taps * rays;
+    EINFIELD_REQUIRE(all_taps < (std::size_t(1) << 31) && targets < (std::size_t(1) << 31),
+                     std::to_string(all_taps) + " bilinear taps and " + std::to_string(targets) +
+                         " free source pixels of all lenses, expected fewer than 2^31");
+    ray_blocks = sum_blocks(static_cast<int>(rays));
+    if (all_taps > 0)
+      sort_taps<Real>(nullptr, sort_bytes, nullptr, nullptr, nullptr, nullptr, all_taps, static_cast<unsigned>(targets),
+                      nullptr);
+  }
+};
+
+template <class Real>
+struct RenderStorage {
+  DeviceBuffer<Real> positions, table, pixels, tap_values, sorted_values;
+  DeviceBuffer<Component> components;
+  DeviceBuffer<FreeParameter<Real>> free;
+  DeviceBuffer<int> free_pixels, pixel_to_free;
+  DeviceBuffer<double> partial;
+  DeviceBuffer<unsigned> tickets, tap_keys, sorted_keys;
+  DeviceBuffer<unsigned char> sort_workspace;
+
+  template <class Take>
+  void each(Take&& take, const RenderSizes<Real>& s) {
+    take(positions, 2 * s.rays);
+    take(components, s.lenses * s.components);
+    take(table, s.lenses * s.slots);
+    take(free, s.lenses * s.free);
+    take(pixels, s.lenses * s.source_pixels);
+    take(free_pixels, s.free_pixels);
+    take(pixel_to_free, s.source_pixels);
+    take(partial, s.free > 0 ? s.lenses * s.ray_blocks * s.slots : 0);
+    take(tickets, s.lenses);
+    take(tap_keys, s.all_taps);
+    take(tap_values, s.all_taps);
+    take(sorted_keys, s.all_taps);
+    take(sorted_values, s.all_taps);
+    take(sort_workspace, s.sort_bytes);
+  }
+};
+
+template <class Real, class From>
+void append(std::vector<Real>& to, const std::vector<From>& from) {
+  for (const From& value : from) to.push_back(static_cast<Real>(value));
+}
+
+}  // namespace
+
+template <class Real>
+struct RenderStage<Real>::Impl {
+  RenderSizes<Real> sizes;
+  RenderStorage<Real> storage;
+  SceneArrays<Real> scenes{};
+  RayArrays<Real> rays{};
+  ComponentSet wanted;
+  TapArrays<Real> taps;
+
+  Impl(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream)
+      : sizes(grid, models) {
+    allocate_all(storage, stream, sizes);
+    std::vector<Real> positions(2 * sizes.rays), table, pixels;
+    std::vector<Component> components;
+    std::vector<FreeParameter<Real>> free;
+    for (std::size_t i = 0; i < sizes.rays; ++i) {
+      const Vec2<double> theta = grid.ray(static_cast<int>(i));
+      positions[i] = static_cast<Real>(theta.x);
+      positions[sizes.rays + i] = static_cast<Real>(theta.y);
+    }
+    const ParameterLayout first(models.front());
+    for (const Model& model : models) {
+      const ParameterLayout layout(model);
+      EINFIELD_REQUIRE(layout.size() == first.size() && layout.names == first.names &&
+                           layout.table.size() == first.table.size() && layout.free_pixels == first.free_pixels &&
+                           model.lens.size() == models.front().lens.size() &&
+                           model.source.size() == models.front().source.size(),
+                       "render: models of different shapes, expected the same components and free parameters");
+      append(table, layout.table);
+      append(pixels, layout.pixels);
+      for (const FreeParameter<double>& f : layout.free)
+        free.push_back({f.slot, f.partner, f.kind, static_cast<Real>(f.lower), static_cast<Real>(f.upper)});
+      for (const LensComponent& c : model.lens)
+        components.push_back({static_cast<int>(c.kind), RadiusKind::product_average, 0, {}});
+      int pixel_offset = 0;
+      for (const std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
+        for (const LightComponent& c : *lights) {
+          components.push_back({static_cast<int>(c.kind), c.radius, pixel_offset, c.grid});
+          pixel_offset += static_cast<int>(c.pixels.size());
+        }
+    }
+    for (const FreeParameter<double>& f : first.free) wanted.insert(f.slot / kMaxProfileParameters);
+    std::vector<int> pixel_to_free(sizes.source_pixels, -1);
+    for (std::size_t k = 0; k < first.free_pixels.size(); ++k)
+      pixel_to_free[static_cast<std::size_t>(first.free_pixels[k])] = static_cast<int>(k);
+
+    storage.positions.upload(positions, stream);
+    storage.components.upload(components, stream);
+    storage.table.upload(table, stream);
+    storage.free.upload(free, stream);
+    storage.pixels.upload(pixels, stream);
+    storage.free_pixels.upload(first.free_pixels, stream);
+    storage.pixel_to_free.upload(pixel_to_free, stream);
+    EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors above end here
+
+    const Model& model = models.front();
+    scenes = {storage.components.get(),
+              storage.table.get(),
+              storage.free.get(),
+              storage.pixels.get(),
+              static_cast<int>(model.lens.size()),
+              static_cast<int>(model.source.size()),
+              static_cast<int>(model.lens_light.size()),
+              static_cast<int>(sizes.free),
+              static_cast<int>(sizes.source_pixels),
+              first.n_network,
+              parameter_stride};
+    rays = {storage.positions.get(), static_cast<int>(sizes.rays), static_cast<int>(sizes.pixels), grid.nx,
+            grid.rays_per_pixel()};
+    taps = {storage.tap_keys.get(),
+            storage.tap_values.get(),
+            storage.pixel_to_free.get(),
+            static_cast<int>(sizes.taps),
+            static_cast<int>(sizes.free_pixels),
+            static_cast<unsigned>(sizes.targets)};
+  }
+
+  std::size_t adjoint_shared_bytes() const {
+    return scenes.shared_bytes() + sizes.slots * (sizeof(double) + sizeof(Real));
+  }
+  dim3 grid(unsigned blocks) const { return dim3(blocks, static_cast<unsigned>(sizes.lenses)); }
+
+  void place_pixels(cudaStream_t stream, const Real* parameters) {
+    if (sizes.free_pixels == 0) return;
+    const int n = static_cast<int>(sizes.free_pixels);
+    place_pixels_kernel<<<grid(sum_blocks(n)), kSumThreads, 0, stream>>>(scenes, parameters, storage.free_pixels.get(), n,
+                                                                        storage.pixels.get());
+    EINFIELD_LAUNCH_CHECK();
+  }
+
+  void add_taps(cudaStream_t stream, Real* gradient) {
+    if (sizes.all_taps == 0) return;
+    std::size_t bytes = sizes.sort_bytes;
+    sort_taps(storage.sort_workspace.get(), bytes, taps.keys, storage.sorted_keys.get(), taps.values,
+              storage.sorted_values.get(), sizes.all_taps, taps.n_targets, stream);
+    TapArrays<Real> sorted = taps;
+    sorted.keys = storage.sorted_keys.get();
+    sorted.values = storage.sorted_values.get();
+    const std::size_t blocks = std::min<std::size_t>((sizes.targets * 32 + kSumThreads - 1) / kSumThreads, 65535);
+    tap_segments_kernel<<<static_cast<unsigned>(blocks), kSumThreads, 0, stream>>>(
+        sorted, sizes.all_taps, scenes.n_network + sizes.free, scenes.parameter_stride, gradient);
+    EINFIELD_LAUNCH_CHECK();
+  }
+};
+
+template <class Real>
+RenderStage<Real>::RenderStage(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride,
+                               cudaStream_t stream)
+    : impl_(std::make_unique<Impl>(grid, models, parameter_stride, stream)) {}
+template <class Real>
+RenderStage<Real>::~RenderStage() = default;
+template <class Real>
+RenderStage<Real>::RenderStage(RenderStage&&) noexcept = default;
+template <class Real>
+RenderStage<Real>& RenderStage<Real>::operator=(RenderStage&&) noexcept = default;
+
+template <class Real>
+std::size_t RenderStage<Real>::planned_bytes(const Grid& grid, const std::vector<Model>& models) {
+  return planned_bytes_of<RenderStorage<Real>>(RenderSizes<Real>(grid, models));
+}
+
+template <class Real>
+const Real* RenderStage<Real>::positions() const {
+  return impl_->storage.positions.get();
+}
+
+template <class Real>
+void RenderStage<Real>::forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, ImageView<Real> image) {
+  impl_->place_pixels(stream, parameters);
+  render_kernel<<<impl_->grid(sum_blocks(impl_->rays.n_pixels)), kSumThreads, impl_->scenes.shared_bytes(), stream>>>(
+      impl_->scenes, impl_->rays, parameters, alpha_nn, image);
+  EINFIELD_LAUNCH_CHECK();
+}
+
+template <class Real>
+void RenderStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
+                                ImageView<Real> image_bar, Real* alpha_bar, Real* gradient) {
+  impl_->place_pixels(stream, parameters);
+  render_adjoint_kernel<<<impl_->grid(impl_->sizes.ray_blocks), kSumThreads, impl_->adjoint_shared_bytes(), stream>>>(
+      impl_->scenes, impl_->wanted, impl_->rays, impl_->taps, parameters, alpha_nn, image_bar, alpha_bar, gradient,
+      impl_->storage.partial.get(), impl_->storage.tickets.get());
+  EINFIELD_LAUNCH_CHECK();
+  impl_->add_taps(stream, gradient);
+}
+
+template <class Real>
+SceneArrays<Real> SceneAccess::arrays(const RenderStage<Real>& stage) {
+  return stage.impl_->scenes;
+}
+
+template class RenderStage<float>;
+template class RenderStage<double>;
+template SceneArrays<float> SceneAccess::arrays(const RenderStage<float>&);
+template SceneArrays<double> SceneAccess::arrays(const RenderStage<double>&);
+
+}  // namespace einfield::cuda
