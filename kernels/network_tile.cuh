@@ -100,6 +100,13 @@ struct Network {
 
 // ---- small pieces ---------------------------------------------------------------------------------------------------
 
+/// The same number, of which the compiler knows nothing: what was loaded or computed from it before is not kept in
+/// registers until here but made again. For the kernels that need every register.
+__device__ __forceinline__ int forget(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 __device__ inline unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
 
 template <class Real>
@@ -370,17 +377,14 @@ __device__ __forceinline__ void multiply_gradient(Real (&acc)[T::kGradIn][T::kGr
   constexpr int kVectors = T::kPoints / V;
   const int share = (kVectors + layer.grad_ways - 1) / layer.grad_ways, first = way * share;
   const Real* x = in + row * T::kGradIn * T::kPitch + first * V;
-  const Real* y[T::kGradOut];
-#pragma unroll
-  for (int b = 0; b < T::kGradOut; ++b) y[b] = out + (column + b * layer.grad_out) * T::kPitch + first * V;
+  const Real* y = out + column * T::kPitch + first * V;
+  const int stride = layer.grad_out * T::kPitch;
 #pragma unroll 1
-  for (int left = min(share, kVectors - first); left > 0; --left, x += V) {
+  for (int left = min(share, kVectors - first); left > 0; --left, x += V, y += V) {
     Pack<Real> q[T::kGradOut];
+    const Real* row_b = y;  // not an address each: they would cost registers
 #pragma unroll
-    for (int b = 0; b < T::kGradOut; ++b) {
-      q[b] = Pack<Real>::load(y[b]);
-      y[b] += V;
-    }
+    for (int b = 0; b < T::kGradOut; ++b, row_b += stride) q[b] = Pack<Real>::load(row_b);
 #pragma unroll
     for (int a = 0; a < T::kGradIn; ++a) {
       const Pack<Real> p = Pack<Real>::load(x + a * T::kPitch);
@@ -410,13 +414,11 @@ template <class T>
 struct Shared {
   using Real = typename T::Real;
   Real *first, *second, *slots, *point;  // point: kPoints each of u_x, u_y, ℓᾱ_x, ℓᾱ_y, ψ̄
-  volatile int* kept;                    // two numbers that would cost a register each: volatile, to be read again
   __device__ Shared(void* memory, const Network<Real>& net) {
     first = static_cast<Real*>(memory);
     second = first + net.rows * T::kPitch;
     slots = second + net.rows * T::kPitch;
     point = slots + kSlots * net.stage_rows * T::kWeightPitch;
-    kept = reinterpret_cast<volatile int*>(point + 5 * T::kPoints);
   }
   /// Rows and columns of padding meet zero weights or zero cotangents: they must hold finite numbers.
   __device__ void clear(const Network<Real>& net) const {
@@ -426,8 +428,7 @@ struct Shared {
   }
   static std::size_t bytes(int rows, int stage_rows) {
     return static_cast<std::size_t>(2 * rows * T::kPitch + kSlots * stage_rows * T::kWeightPitch + 5 * T::kPoints) *
-               sizeof(Real) +
-           2 * sizeof(int);
+           sizeof(Real);
   }
 };
 
@@ -706,9 +707,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Real* const psi_cotangent = point_data + 4 * T::kPoints;
   Ring<T> ring(shared.slots, stage_rows);
   shared.clear(net);
-  volatile int& current_tile = shared.kept[0];
-  volatile int& touched = shared.kept[1];  // the sums hold something
-  if (thread == 0) touched = 0;
+  bool touched = false;  // the sums hold something
   const auto add_partial = [&](int index, Real value) {
     sums[index] = touched ? sums[index] + value : value;
   };
@@ -718,13 +717,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   };
 
 #pragma unroll 1
-  for (int tile = blockIdx.x; tile < net.tiles; tile = current_tile + static_cast<int>(gridDim.x)) {
+  for (int tile = blockIdx.x; tile < net.tiles; tile += gridDim.x) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
     bool any = false;
     __syncthreads();  // the tile before has left shared memory
-    if (thread == 0) current_tile = tile;
+    constexpr const Real* no_tape = nullptr;
     const auto tape = [&]() -> const Real* {  // anew wherever it is needed
-      return net.tape + (static_cast<std::size_t>(lens) * net.tiles + current_tile) * net.tape_size;
+      return net.tape + (static_cast<std::size_t>(lens) * net.tiles + forget(tile)) * net.tape_size;
     };
 #pragma unroll 1
     for (int i = thread; i < 5 * T::kPoints; i += kThreads) {
@@ -750,7 +749,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
     for (int pass = 0; pass < bottom.passes; ++pass)
       for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
-        const Vector a = pre_activation<T>(true, nullptr, point_data, cell, k);
+        const Vector a = pre_activation<T>(true, no_tape, point_data, cell, k);
         Vector p = g_bar_of<T>(true, sums, point_data, cell, k);
 #pragma unroll
         for (int i = 0; i < V; ++i) p.v[i] *= activate(a.v[i]).first();
@@ -801,19 +800,18 @@ __global__ void __launch_bounds__(kThreads, 1)
     Real *const in = shared.first, *const out = shared.second;
 #pragma unroll 1
     for (int l = last; l >= 1; --l) {
-      const Layer layer = net.layer[l], below = net.layer[l - 1];
       const bool first = l == 1;
-      const Real *const tape_a = tape() + layer.tape_a, *const tape_p = tape() + layer.tape_p;
-      const Real *const below_a = tape() + below.tape_a, *const below_p = tape() + below.tape_p;
-      Real *const layer_g = sums + layer.g_bar, *const below_g = sums + below.g_bar;
 #pragma unroll 1
-      for (int grad_pass = 0; grad_pass < layer.grad_passes; ++grad_pass) {
+      for (int grad_pass = 0; grad_pass < net.layer[l].grad_passes; ++grad_pass) {
         Real acc[T::kGradIn][T::kGradOut];
-        Real* const mine = sums + layer.partial + (grad_pass * (T::kGradIn * T::kGradOut) * kThreads + thread * V);
+        const auto mine = [&] {
+          return sums + net.layer[forget(l)].partial + (grad_pass * (T::kGradIn * T::kGradOut) * kThreads + thread * V);
+        };
+        Real* const read = mine();
 #pragma unroll
         for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
           Vector v{};
-          if (touched) v = Vector::load(mine + s * kThreads);
+          if (touched) v = Vector::load(read + s * kThreads);
 #pragma unroll
           for (int i = 0; i < V; ++i) acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut] = v.v[i];
         }
@@ -821,6 +819,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         for (int term = 0; term < 2; ++term) {
           __syncthreads();  // both buffers are free
           // in: p̄ and then h of the layer below; out: g and then ā of this layer
+          const Layer& below = net.layer[forget(l) - 1];
+          const Real *const below_a = tape() + below.tape_a, *const below_g = sums + below.g_bar;
 #pragma unroll 1
           for (int pass = 0; pass < below.passes; ++pass)
             for_own<T, 2>(below, pass, place, constants, [&](const Cell& cell, const K& k) {
@@ -836,6 +836,9 @@ __global__ void __launch_bounds__(kThreads, 1)
               }
               v.store_shared(in + cell.offset);
             });
+          const Layer& layer = net.layer[forget(l)];
+          const Real *const tape_a = tape() + layer.tape_a, *const tape_p = tape() + layer.tape_p,
+                           *const layer_g = sums + layer.g_bar;
 #pragma unroll 1
           for (int pass = 0; pass < layer.passes; ++pass)
             for_own<T, 2>(layer, pass, place, constants, [&](const Cell& cell, const K& k) {
@@ -851,21 +854,26 @@ __global__ void __launch_bounds__(kThreads, 1)
               v.store_shared(out + cell.offset);
             });
           __syncthreads();
-          multiply_gradient<T>(acc, in, out, net.layer[l], grad_pass);
+          multiply_gradient<T>(acc, in, out, net.layer[forget(l)], grad_pass);
         }
+        Real* const write = mine();
 #pragma unroll
         for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
           Vector v;
 #pragma unroll
           for (int i = 0; i < V; ++i) v.v[i] = acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut];
-          v.store(mine + s * kThreads);
+          v.store(write + s * kThreads);
         }
       }
+      const Layer& layer = net.layer[forget(l)];
       for (int ch = thread; ch < layer.width; ch += kThreads)
         add_partial(layer.bias_partial + ch, row_sum<T>(out + ch * T::kPitch));
 
       // ā = s″(a)∘p∘ḡ + s′(a)∘(Wᵀā of this layer)
       __syncthreads();  // `in` is free
+      const Layer& below = net.layer[forget(l) - 1];
+      const Real *const below_a = tape() + below.tape_a, *const below_p = tape() + below.tape_p;
+      Real* const below_g = sums + below.g_bar;
       product<T>(out, in, below, gradient_weights(net, packed, l), gradient_weights(net, packed, l - 1), ring,
                  stage_rows, place, constants, [&](const Vector& h_bar, const Cell& cell, const K& k) {
                    const Vector a = pre_activation<T>(first, below_a, point_data, cell, k);
@@ -890,7 +898,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
     for (int pass = 0; pass < bottom.passes; ++pass)
       for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
-        const Vector a = pre_activation<T>(true, nullptr, point_data, cell, k);
+        const Vector a = pre_activation<T>(true, no_tape, point_data, cell, k);
         Vector g = p_of<T>(last == 0, bottom_p, cell, k);
         if (last == 0) {
           const Vector g_bar = g_bar_of<T>(true, sums, point_data, cell, k);
@@ -923,10 +931,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       add_partial(net.first_partial + bottom.width + ch, y);
       add_partial(bottom.bias_partial + ch, b);
     }
-    __syncthreads();
-    if (thread == 0) touched = 1;
+    touched = true;
   }
-  __syncthreads();
   if (!touched)
     for (int i = thread; i < net.partial_size; i += kThreads) sums[i] = 0;
 }
