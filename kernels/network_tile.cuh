@@ -377,14 +377,17 @@ __device__ __forceinline__ void multiply_gradient(Real (&acc)[T::kGradIn][T::kGr
   constexpr int kVectors = T::kPoints / V;
   const int share = (kVectors + layer.grad_ways - 1) / layer.grad_ways, first = way * share;
   const Real* x = in + row * T::kGradIn * T::kPitch + first * V;
-  const Real* y = out + column * T::kPitch + first * V;
-  const int stride = layer.grad_out * T::kPitch;
-#pragma unroll 1
-  for (int left = min(share, kVectors - first); left > 0; --left, x += V, y += V) {
-    Pack<Real> q[T::kGradOut];
-    const Real* row_b = y;  // not an address each: they would cost registers
+  const Real* y[T::kGradOut];
 #pragma unroll
-    for (int b = 0; b < T::kGradOut; ++b, row_b += stride) q[b] = Pack<Real>::load(row_b);
+  for (int b = 0; b < T::kGradOut; ++b) y[b] = out + (column + b * layer.grad_out) * T::kPitch + first * V;
+#pragma unroll 1
+  for (int left = min(share, kVectors - first); left > 0; --left, x += V) {
+    Pack<Real> q[T::kGradOut];
+#pragma unroll
+    for (int b = 0; b < T::kGradOut; ++b) {
+      q[b] = Pack<Real>::load(y[b]);
+      y[b] += V;
+    }
 #pragma unroll
     for (int a = 0; a < T::kGradIn; ++a) {
       const Pack<Real> p = Pack<Real>::load(x + a * T::kPitch);
