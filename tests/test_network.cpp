@@ -365,6 +365,21 @@ TEST(Network, SkipsPointsWithoutCotangentExactly) {
   EXPECT_EQ(evaluate<double>(all).gradient, std::vector<double>(all.shape.size(), 0.0));
 }
 
+/// A point counts when any one of its three cotangents does.
+TEST(Network, OneCotangentIsEnough) {
+  for (int kind = 0; kind < 3; ++kind) {
+    Problem p({12, 9}, 40);
+    for (std::size_t i = 0; i < p.n; ++i) {
+      p.psi_bar[i] = kind == 0 && i % 3 == 0 ? -1.5 : 0.0;
+      p.alpha_bar[i] = kind == 1 && i % 3 == 0 ? -1.5 : 0.0;
+      p.alpha_bar[p.n + i] = kind == 2 && i % 3 == 0 ? -1.5 : 0.0;
+    }
+    const ReferenceResult expected = p.reference();
+    const Answer<double> found = evaluate<double>(p);
+    expect_gradient(p.shape, found.gradient, expected.gradient, kAgreement<double>);
+  }
+}
+
 TEST(Network, MemoryIsWhatWasPlannedAndLessThanFourKilobytesPerPoint) {
   NetworkShape paper;
   paper.hidden = {200, 200, 200};
