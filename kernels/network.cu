@@ -289,8 +289,16 @@ DeviceLimits DeviceLimits::current() {
 template <class Real>
 struct CudaNetwork<Real>::Impl {
   NetworkPlan plan;
+  std::size_t parameters;  // of one lens
+  int lenses;
   std::unique_ptr<Tiles<Real>> tiles;
   std::unique_ptr<batch::Batch<Real>> batch;
+
+  void check_stride(std::size_t stride) const {
+    EINFIELD_REQUIRE(lenses == 1 || stride >= parameters,
+                     "network: parameter_stride = " + std::to_string(stride) + ", expected at least the " +
+                         std::to_string(parameters) + " parameters of a lens");
+  }
 };
 
 template <class Real>
@@ -305,6 +313,8 @@ CudaNetwork<Real>::CudaNetwork(const NetworkShape& shape, int n_points, int n_le
     : impl_(std::make_unique<Impl>()) {
   const Chosen<Real> chosen = choose<Real>(shape, n_points, n_lenses, limits, path);
   impl_->plan = chosen.plan;
+  impl_->parameters = shape.size();
+  impl_->lenses = n_lenses;
   if (chosen.plan.path == NetworkPath::kTiles)
     impl_->tiles = std::make_unique<Tiles<Real>>(chosen, n_lenses);
   else
@@ -326,6 +336,7 @@ const NetworkPlan& CudaNetwork<Real>::plan() const {
 template <class Real>
 void CudaNetwork<Real>::forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
                                 const Real* positions, Real* psi, Real* alpha) {
+  impl_->check_stride(parameter_stride);
   if (impl_->tiles)
     impl_->tiles->forward(stream, parameters, parameter_stride, positions, psi, alpha);
   else
@@ -335,6 +346,7 @@ void CudaNetwork<Real>::forward(cudaStream_t stream, const Real* parameters, std
 template <class Real>
 void CudaNetwork<Real>::adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
                                 const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar) {
+  impl_->check_stride(parameter_stride);
   if (impl_->tiles)
     impl_->tiles->adjoint(stream, parameter_stride, positions, alpha_bar, gradient, psi_bar);
   else

@@ -62,6 +62,7 @@ class CudaNetwork {
   /// @param positions   θ [arcsec]: all x, then all y; shared by the lenses
   /// @param psi         n_lenses × n_points [arcsec²], overwritten
   /// @param alpha       n_lenses × 2 × n_points [arcsec], x then y, overwritten
+  /// @throws InvalidInput when lenses would overlap; CudaError, CublasError
   void forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
                Real* psi, Real* alpha);
 
@@ -70,6 +71,7 @@ class CudaNetwork {
   /// @param alpha_bar  n_lenses × 2 × n_points
   /// @param gradient   lens k's flat vector begins at k · parameter_stride; added to
   /// @param psi_bar    n_lenses × n_points, or null for zero
+  /// @throws as forward()
   void adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
                const Real* alpha_bar, Real* gradient, const Real* psi_bar = nullptr);
 

@@ -163,9 +163,10 @@ void check(const Case& c, NetworkPath path) {
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all = {
-      {{1}, 1, 1},          {{7}, 31, 2},           {{33}, 33, 1},        {{1, 1}, 33, 1},      {{16, 16}, 31, 1},
-      {{32, 32, 32}, 400, 3}, {{33, 7, 16}, 33, 2},   {{7, 33, 1, 32}, 31, 1}, {{200}, 31, 1},  {{200, 200, 200}, 400, 1},
-      {{32, 200, 33}, 33, 1}, {{250, 301}, 31, 1},    {{16, 16, 16, 16}, 400, 1}};
+      {{1}, 1, 1},          {{7}, 31, 2},         {{33}, 33, 1},           {{200}, 31, 1},
+      {{1, 1}, 33, 1},      {{16, 16}, 31, 1},    {{250, 301}, 31, 1},     {{16, 33}, 1000, 3},
+      {{33, 7, 16}, 33, 2}, {{32, 200, 33}, 1, 1}, {{200, 200, 200}, 200, 1}, {{16, 16, 16, 16}, 400, 1},
+      {{7, 33, 1, 32}, 31, 1}, {{9, 8, 7, 6, 5}, 33, 2}};
   return all;
 }
 
@@ -240,6 +241,72 @@ TEST_F(CudaNetworkTest, MaskedPointsContributeNothing) {
   }
 }
 
+TEST_F(CudaNetworkTest, NoCotangentAddsNothing) {
+  Problem problem(Case{{20, 30}, 100, 2}, false);
+  std::fill(problem.alpha_bar.begin(), problem.alpha_bar.end(), 0.0);
+  for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas})
+    for (const bool null_psi : {false, true}) {
+      const Answer<float> answer = run<float>(problem, path, 2, DeviceLimits::current(), null_psi);
+      for (const float value : answer.gradient) ASSERT_EQ(value, 0.0f);
+    }
+}
+
+/// A device that grants too little shared memory for any tile gets the cuBLAS path without being told.
+TEST_F(CudaNetworkTest, TakesCublasWhereNoTileFits) {
+  DeviceLimits limits = DeviceLimits::current();
+  limits.shared_bytes_per_block = 8 * 1024;
+  const Problem problem(Case{{40, 24}, 33, 2});
+  ASSERT_EQ(CudaNetwork<float>::make_plan(problem.shape, problem.points, problem.lenses, limits).path,
+            NetworkPath::kCublas);
+  const Answer<float> answer = run<float>(problem, NetworkPath::kAutomatic, 1, limits);
+  expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
+  expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
+  expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
+}
+
+/// A non-finite weight must reach ψ and α, where the step is refused; a clamp or a skip must not hide it.
+TEST_F(CudaNetworkTest, NonFiniteWeightsShow) {
+  for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    Problem problem(Case{{16, 16}, 33, 1});
+    problem.parameters[problem.shape.kernel_offset(1) + 5] = bad;
+    for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
+      const Answer<float> answer = run<float>(problem, path, 1, DeviceLimits::current());
+      for (const float value : answer.psi) ASSERT_FALSE(std::isfinite(value));
+      for (const float value : answer.alpha) ASSERT_FALSE(std::isfinite(value));
+    }
+  }
+}
+
+/// What the plan announces is what the constructor takes, but for the granularity of the allocator.
+TEST_F(CudaNetworkTest, PlannedBytesAreTaken) {
+  NetworkShape shape;
+  shape.hidden = {200, 200, 200};
+  const DeviceLimits limits = DeviceLimits::current();
+  constexpr int kPoints = 10000, kLenses = 2;
+  const NetworkPlan plan = CudaNetwork<float>::make_plan(shape, kPoints, kLenses, limits, NetworkPath::kTiles);
+  const auto free_bytes = [] {
+    std::size_t free = 0, total = 0;
+    EINFIELD_CUDA(cudaMemGetInfo(&free, &total));
+    return free;
+  };
+  const std::size_t before = free_bytes();
+  const CudaNetwork<float> network(shape, kPoints, kLenses, limits, NetworkPath::kTiles);
+  const double taken = static_cast<double>(before - free_bytes()), planned = static_cast<double>(plan.workspace_bytes);
+  EXPECT_NEAR(taken, planned, 8 << 20);
+  EXPECT_GT(planned, 64 << 20);
+}
+
+TEST_F(CudaNetworkTest, RefusesOverlappingParameters) {
+  const Stream stream;
+  NetworkShape shape;
+  shape.hidden = {4};
+  CudaNetwork<float> network(shape, 8, 2, DeviceLimits::current());
+  DeviceBuffer<float> data(256);
+  EXPECT_THROW(
+      network.forward(stream.get(), data.get(), shape.size() - 1, data.get(), data.get() + 64, data.get() + 128),
+      InvalidInput);
+}
+
 TEST_F(CudaNetworkTest, LargeActivationsStayFinite) {
   Problem problem(Case{{16, 16}, 33, 1});
   for (double& value : problem.parameters) value *= 60;  // pre-activations beyond the overflow of exp
@@ -275,6 +342,17 @@ TEST_F(CudaNetworkTest, StepRunsFromAGraph) {
     EXPECT_EQ(gradient.to_vector(stream.get()), first);
     EXPECT_EQ(first, direct.gradient);
     EXPECT_EQ(psi.to_vector(stream.get()), direct.psi);
+
+    // The next step of a fit: other parameters at the same place.
+    Problem next = problem;
+    for (double& value : next.parameters) value *= 1.25;
+    const std::vector<float> moved_parameters = as<float>(next.parameters);
+    parameters.upload(moved_parameters, stream.get());
+    stream.synchronize();
+    graph.launch(stream.get());
+    const Answer<float> moved = run<float>(next, path, 1, DeviceLimits::current(), true);
+    EXPECT_EQ(gradient.to_vector(stream.get()), moved.gradient);
+    EXPECT_NE(moved.gradient, first);
   }
 }
 
