@@ -16,7 +16,7 @@
 
 #include "einfield/core.hpp"
 #include "einfield/error.hpp"
-#include "host/config.hpp"
+#include "einfield/config.hpp"
 #include "host/evaluate.hpp"
 #include "host/reproduce.hpp"
 #include "host/run.hpp"

@@ -5,7 +5,7 @@
 #include <iosfwd>
 #include <string>
 
-#include "host/config.hpp"
+#include "einfield/config.hpp"
 
 namespace einfield {
 

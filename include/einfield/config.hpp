@@ -57,6 +57,7 @@ struct OptimizerConfig {
   double learning_rate = 1e-3;
   int steps = 200;
   StopRule stop = StopRule::none;
+  double stop_chi2 = 1.0;      ///< reduced χ² that stop = "chi2" waits for
   int best_of_last = 0;
   int checkpoint_every = 100;  ///< steps between checkpoints; 0 = only at the end
 };
