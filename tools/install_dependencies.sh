@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs the Debian/Ubuntu packages that einfield is built, tested and run with; does nothing when all are there.
+#   tools/install_dependencies.sh [--check] [PACKAGE...]     --check: only say what is missing (exit 1)
+set -euo pipefail
+
+packages=(
+  g++ cmake ninja-build pkg-config  # build
+  libcfitsio-dev                    # FITS
+  libtomlplusplus-dev               # configuration
+  nlohmann-json3-dev                # results as JSON, safetensors headers
+  libcli11-dev                      # command line
+  libkissfft-dev                    # convolution on the CPU
+  libhwy-dev                        # vector instructions chosen at run time
+  gnuplot-nox fonts-dejavu-core     # figures
+  libgtest-dev libbenchmark-dev     # tests, benchmarks
+)
+check=no
+for argument in "$@"; do
+  case $argument in
+    --check) check=yes ;;
+    -*) echo "usage: $0 [--check] [PACKAGE...]" >&2; exit 2 ;;
+    *) packages+=("$argument") ;;
+  esac
+done
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+echo "missing packages: ${missing[*]}"
+[ $check = no ] || exit 1
+if ! command -v apt-get >/dev/null; then
+  echo "$0: no apt-get here; install these packages, or their equivalents, by hand" >&2
+  exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || { echo "$0: run as root: apt-get install ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
