@@ -172,7 +172,8 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     return {result.stop_reason, result.message};
   }
   const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double"};
-  const std::string summary = write_results(options.out, config, loaded, result, info, options.threads);
+  const std::string summary =
+      write_results(options.out, config, loaded, result, backend->download(Field::model, 0), info, options.threads);
   if (options.figures)
     for (const std::string& warning : draw_figures(options.out)) log.warning(warning);
   log.line(summary);

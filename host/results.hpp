@@ -1,0 +1,45 @@
+// What a fit leaves behind: result.fits, result.json, history.csv, network.safetensors. `result.json` is written last and
+// removed first: where it is, the four belong together.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "einfield/config.hpp"
+
+namespace einfield {
+
+/// True when `dir` holds anything that a run has written: results, or a checkpoint of one that was cut short.
+bool holds_results(const std::string& dir);
+
+/// Who computed.
+struct RunInfo {
+  std::string backend;    ///< "cpu" or "cuda"
+  std::string device;     ///< Backend::device()
+  std::string precision;  ///< "single" or "double"
+};
+
+/// Writes all results of a fit. They are made in a hidden folder of `dir` first; only when every one is complete do they
+/// take the place of earlier ones, so a full disk leaves the earlier results as they were.
+///
+/// HDUs of result.fits, by EXTNAME, at pixel centres, in the precision of the run (MASK: bytes):
+///
+///     DATA NOISE MASK PSF MODEL          the observation, and the model after the PSF; without a PSF one pixel of 1
+///     RESIDUAL                           (data − model)/noise; NaN where masked
+///     SOURCE                             source plane on its own grid: around what the arcs are traced to, or the grid of
+///                                        the source when that is one PIXELATED component; without pixel-area factor
+///     PSI_NN ALPHA_NN KAPPA_NN           of the network, 0 without one; ALPHA_* have two planes: x, then y
+///     PSI_MACRO ALPHA_MACRO KAPPA_MACRO  of the smooth model
+///     PSI_TRUE ALPHA_TRUE KAPPA_TRUE IMAGE_TRUE   when [truth] is given
+///     SOURCE_<i> LENS_LIGHT_<i>          the pixels of every other PIXELATED component
+///
+/// @param model_image  Field::model of the backend at `result.parameters`, (ny, nx)
+/// @param threads      for the maps of the network; 0 = as many as the process may use
+/// @return one paragraph for people: how well it fits, and, with truth, how far it is off
+/// @throws IoError
+template <class Real>
+std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
+                          const FitResult<Real>& result, const std::vector<Real>& model_image, const RunInfo& info,
+                          int threads);
+
+}  // namespace einfield
