@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <complex>
 #include <kissfft.hh>
 #include <string>
+#include <utility>
 
 #include "einfield/error.hpp"
 
@@ -51,14 +53,13 @@ struct Convolution<Real>::Fourier {
       : half((ny + 1) / 2),
         width(fast_size(nx + psf.nx - 1)),
         height(fast_size(half + psf.ny - 1)),
-        row_forward(width, false),
-        row_inverse(width, true),
-        column_forward(height, false),
-        column_inverse(height, true),
+        row_forward(static_cast<std::size_t>(width), false),
+        row_inverse(static_cast<std::size_t>(width), true),
+        column_forward(static_cast<std::size_t>(height), false),
+        column_inverse(static_cast<std::size_t>(height), true),
         work(size()),
         line(static_cast<std::size_t>(std::max(width, height))),
-        spectrum(size()) {
-    line_out.resize(line.size());
+        line_out(line.size()) {
     for (Spectrum* s : {&kernel, &turned}) s->assign(size(), Complex(0));
     const double scale = 1 / (static_cast<double>(width) * height);  // of the inverse transform
     for (int v = 0; v < psf.ny; ++v)
@@ -124,7 +125,7 @@ struct Convolution<Real>::Fourier {
 
   int half, width, height;
   kissfft<Real> row_forward, row_inverse, column_forward, column_inverse;
-  Spectrum work, line, spectrum, line_out, kernel, turned;
+  Spectrum work, line, line_out, kernel, turned;
 };
 
 template <class Real>
@@ -137,7 +138,8 @@ Convolution<Real>::Convolution(int nx, int ny, const Psf& psf)
 
 template <class Real>
 Convolution<Real>::Convolution(int nx, int ny, const Psf& psf, Method method) : nx_(nx), ny_(ny), method_(method) {
-  EINFIELD_REQUIRE(psf.empty() == (method == Method::identity), "a convolution without a kernel is the identity");
+  EINFIELD_REQUIRE(psf.empty() == (method == Method::identity),
+                   "the identity has no PSF and everything else has one, expected a method that goes with the PSF");
   if (psf.empty()) return;
   EINFIELD_REQUIRE(psf.nx % 2 == 1 && psf.ny % 2 == 1 &&
                        psf.values.size() == static_cast<std::size_t>(psf.nx) * static_cast<std::size_t>(psf.ny),
