@@ -32,6 +32,11 @@ void validate_component(const std::string& name, const ProfileInfo& info, const 
     if (p.range == Range::interval)
       EINFIELD_REQUIRE(values[i] > p.lower && values[i] < p.upper,
                        where + ", expected a value between " + number(p.lower) + " and " + number(p.upper));
+    if (p.range == Range::integer) {
+      EINFIELD_REQUIRE(values[i] == std::floor(values[i]) && values[i] >= p.lower && values[i] <= p.upper,
+                       where + ", expected a whole number from " + number(p.lower) + " to " + number(p.upper));
+      EINFIELD_REQUIRE(!free[i], name + "." + p.name + ": a whole number cannot be fitted, expected it to be fixed");
+    }
     if (p.range == Range::ellipticity) (e1 < 0 ? e1 : e2) = static_cast<int>(i);
   }
   if (e1 >= 0 && e2 >= 0) {

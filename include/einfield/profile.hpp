@@ -17,6 +17,7 @@ enum class Range {
   positive,      ///< (lower, inf), lower usually 0
   interval,      ///< (lower, upper)
   ellipticity,   ///< e1 or e2: the pair obeys e1² + e2² < 1
+  integer,       ///< a whole number in [lower, upper]; chosen, never free
 };
 
 /// One parameter of a profile, under lenstronomy's name.
@@ -24,8 +25,8 @@ struct ParameterInfo {
   const char* name;
   const char* unit;  ///< "arcsec", "rad", "" ...
   Range range;
-  double lower;          ///< exclusive; -inf when unbounded
-  double upper;          ///< exclusive; +inf when unbounded
+  double lower;          ///< exclusive (integer: inclusive); -inf when unbounded
+  double upper;          ///< exclusive (integer: inclusive); +inf when unbounded
   double default_value;  ///< NaN: the key is required
 };
 
