@@ -1,4 +1,5 @@
-// Temporary file beside the target, fsync, rename, fsync of the directory: POSIX's way to a file that is whole or absent.
+// Temporary file beside the target, fsync, rename, fsync of the directory: POSIX's way to a file that is whole or
+// absent.
 #include "host/atomic_file.hpp"
 
 #include <fcntl.h>
@@ -65,7 +66,7 @@ class TemporaryFile {
 
 /// Where a path leads: a link is followed, so that it stays a link. Anything but a regular file must not be replaced.
 std::filesystem::path resolved(const std::string& path) {
-  struct stat status{};
+  struct stat status {};
   if (::lstat(path.c_str(), &status) != 0) return path;
   std::filesystem::path target = path;
   if (S_ISLNK(status.st_mode)) {
@@ -83,7 +84,8 @@ void sync_directory(const std::string& directory, const std::string& target) {
   const Descriptor handle(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (handle.get() < 0) fail(target, "cannot open its directory", errno);
   // Some network file systems cannot sync a directory and say so with EINVAL: the rename itself has been done.
-  if (::fsync(handle.get()) != 0 && errno != EINVAL && errno != ENOTSUP) fail(target, "cannot sync its directory", errno);
+  if (::fsync(handle.get()) != 0 && errno != EINVAL && errno != ENOTSUP)
+    fail(target, "cannot sync its directory", errno);
 }
 
 }  // namespace
@@ -102,7 +104,7 @@ void write_atomically(const std::string& path, const std::function<void(const st
   sync_directory(directory.string(), path);
 }
 
-void write_atomically(const std::string& path, const std::string& contents) {
+void write_atomically(const std::string& path, std::string_view contents) {
   write_atomically(path, [&](const std::string& temporary) {
     Descriptor file(::open(temporary.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC));
     if (file.get() < 0) fail(path, "cannot write", errno);

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 
 namespace einfield {
 
@@ -11,6 +12,6 @@ namespace einfield {
 void write_atomically(const std::string& path, const std::function<void(const std::string& temporary)>& write);
 
 /// The same for a string of bytes.
-void write_atomically(const std::string& path, const std::string& contents);
+void write_atomically(const std::string& path, std::string_view contents);
 
 }  // namespace einfield

@@ -10,9 +10,9 @@
 
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 
 #include "einfield/error.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace einfield {
 namespace {
@@ -21,21 +21,9 @@ namespace fs = std::filesystem;
 
 class AtomicFile : public testing::Test {
  protected:
-  void SetUp() override {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    directory_ = fs::temp_directory_path() / ("einfield_atomic_" + std::to_string(getpid()) + "_" + info->name());
-    fs::create_directories(directory_);
-  }
-  void TearDown() override { fs::remove_all(directory_); }
-
-  std::string path(const std::string& name) const { return (directory_ / name).string(); }
-  static std::string contents(const std::string& file) {
-    std::ifstream stream(file, std::ios::binary);
-    return {std::istreambuf_iterator<char>(stream), {}};
-  }
-  std::size_t n_files() const {
-    return static_cast<std::size_t>(std::distance(fs::directory_iterator(directory_), fs::directory_iterator()));
-  }
+  std::string path(const std::string& name) const { return directory_ / name; }
+  std::string contents(const std::string& name) const { return directory_.read(name); }
+  std::size_t n_files() const { return directory_.n_files(); }
   /// The message of the IoError that a write ends with.
   static std::string failure(const std::string& file) {
     try {
@@ -46,16 +34,16 @@ class AtomicFile : public testing::Test {
     return "no IoError";
   }
 
-  fs::path directory_;
+  TemporaryDirectory directory_;
 };
 
 TEST_F(AtomicFile, WritesAllBytesAndNothingElse) {
   const std::string bytes("a\0b\xff\n", 5);
   write_atomically(path("x"), bytes);
-  EXPECT_EQ(contents(path("x")), bytes);
+  EXPECT_EQ(contents("x"), bytes);
   EXPECT_EQ(n_files(), 1u);
   write_atomically(path("x"), std::string());
-  EXPECT_EQ(contents(path("x")), "");
+  EXPECT_EQ(contents("x"), "");
   EXPECT_EQ(n_files(), 1u);
 }
 
@@ -63,7 +51,7 @@ TEST_F(AtomicFile, HasThePermissionsOfANewFile) {
   const mode_t mask = umask(022);
   write_atomically(path("x"), std::string("y"));
   umask(mask);
-  struct stat status{};
+  struct stat status {};
   ASSERT_EQ(stat(path("x").c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777u, 0644u);
 }
@@ -76,18 +64,18 @@ TEST_F(AtomicFile, KeepsTheOldFileWhenTheWriterFails) {
   };
   EXPECT_THROW(write_atomically(path("x"), writer), InvalidInput);
   EXPECT_THROW(write_atomically(path("absent"), writer), InvalidInput);
-  EXPECT_EQ(contents(path("x")), "old");
+  EXPECT_EQ(contents("x"), "old");
   EXPECT_EQ(n_files(), 1u);
 }
 
 TEST_F(AtomicFile, IsInvisibleUntilItIsWhole) {
   write_atomically(path("x"), [&](const std::string& temporary) {
-    EXPECT_EQ(fs::path(temporary).parent_path(), directory_);
+    EXPECT_EQ(fs::path(temporary).parent_path(), directory_.path());
     EXPECT_FALSE(fs::exists(path("x")));
     std::ofstream(temporary) << "whole";
     EXPECT_FALSE(fs::exists(path("x")));
   });
-  EXPECT_EQ(contents(path("x")), "whole");
+  EXPECT_EQ(contents("x"), "whole");
 }
 
 TEST_F(AtomicFile, ATemporaryFileThatVanishedIsAnError) {
@@ -115,17 +103,17 @@ TEST_F(AtomicFile, FollowsALink) {
   fs::create_symlink("elsewhere/real", path("link"));
   write_atomically(path("link"), std::string("new"));
   EXPECT_TRUE(fs::is_symlink(path("link")));
-  EXPECT_EQ(contents(path("elsewhere/real")), "new");
+  EXPECT_EQ(contents("elsewhere/real"), "new");
   fs::create_symlink("nowhere", path("dangling"));
   EXPECT_EQ(failure(path("dangling")), path("dangling") + ": cannot follow the link (No such file or directory)");
 }
 
 TEST_F(AtomicFile, WithoutADirectoryIsTheWorkingDirectory) {
   const fs::path before = fs::current_path();
-  fs::current_path(directory_);
+  fs::current_path(directory_.path());
   write_atomically("plain", std::string("here"));
   fs::current_path(before);
-  EXPECT_EQ(contents(path("plain")), "here");
+  EXPECT_EQ(contents("plain"), "here");
 }
 
 TEST_F(AtomicFile, SaysWhenThereIsNoMoreSpace) {
@@ -147,15 +135,15 @@ TEST_F(AtomicFile, SaysWhenThereIsNoMoreSpace) {
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-  EXPECT_EQ(contents(path("x")), "old");
+  EXPECT_EQ(contents("x"), "old");
   EXPECT_EQ(n_files(), 1u);
 }
 
 TEST_F(AtomicFile, AnUnwritableDirectoryIsAnError) {
   if (geteuid() == 0) GTEST_SKIP() << "root may write everywhere";
-  fs::permissions(directory_, fs::perms::owner_read | fs::perms::owner_exec);
+  fs::permissions(directory_.path(), fs::perms::owner_read | fs::perms::owner_exec);
   EXPECT_EQ(failure(path("x")), path("x") + ": cannot write (Permission denied)");
-  fs::permissions(directory_, fs::perms::owner_all);
+  fs::permissions(directory_.path(), fs::perms::owner_all);
 }
 
 }  // namespace

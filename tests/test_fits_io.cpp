@@ -1,0 +1,511 @@
+// FITS in and out: what is written comes back, every way to name an HDU, every kind of WCS, every kind of damage.
+#include "host/fits_io.hpp"
+
+#include <fitsio.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "einfield/error.hpp"
+#include "einfield/network.hpp"
+#include "tests/temporary_directory.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+/// The message of the InvalidInput that reading ends with.
+std::string failure(const std::string& path, const std::string& hdu = "", int planes = 1) {
+  try {
+    read_fits(path, hdu, planes);
+  } catch (const InvalidInput& error) {
+    return error.what();
+  }
+  return "no InvalidInput";
+}
+
+FitsOutput ramp(const std::string& name, int nx, int ny, int planes = 1) {
+  FitsOutput hdu;
+  hdu.name = name;
+  hdu.nx = nx;
+  hdu.ny = ny;
+  hdu.planes = planes;
+  for (int i = 0; i < nx * ny * planes; ++i) hdu.values.push_back(i + 0.125);
+  return hdu;
+}
+
+/// A file made by CFITSIO itself, for contents that write_fits does not make.
+void make_file(const std::string& path, const std::function<void(fitsfile*, int*)>& fill) {
+  fitsfile* file = nullptr;
+  int status = 0;
+  fits_create_diskfile(&file, path.c_str(), &status);
+  fill(file, &status);
+  fits_close_file(file, &status);
+  ASSERT_EQ(status, 0) << path;
+}
+
+void add_image(fitsfile* file, const std::string& name, std::vector<long> axes, int* status) {
+  fits_create_img(file, -64, static_cast<int>(axes.size()), axes.data(), status);
+  if (!name.empty()) fits_update_key_str(file, "EXTNAME", name.c_str(), nullptr, status);
+  long n = axes.empty() ? 0 : 1;
+  for (const long axis : axes) n *= axis;
+  std::vector<double> values(static_cast<std::size_t>(n), 2.5);
+  if (n > 0) fits_write_img(file, TDOUBLE, 1, n, values.data(), status);
+}
+
+/// A header of 80-character cards, padded, with `data_bytes` zeros behind.
+std::string raw(const std::vector<std::string>& cards, std::size_t data_bytes = 0) {
+  std::string file;
+  for (std::string card : cards) {
+    card.resize(80, ' ');
+    file += card;
+  }
+  file += "END";
+  file.resize((file.size() + 2879) / 2880 * 2880, ' ');
+  return file + std::string((data_bytes + 2879) / 2880 * 2880, '\0');
+}
+
+TEST(FitsIo, GivesBackWhatWasWritten) {
+  const TemporaryDirectory directory;
+  FitsOutput image = ramp("IMAGE", 5, 3);
+  image.values[4] = kNan;
+  image.values[7] = std::numeric_limits<double>::infinity();
+  image.values[8] = 1e-310;
+  image.values[9] = -1.0 / 3;
+  image.unit = "electron/s";
+  FitsOutput mask = ramp("MASK", 3, 1);
+  mask.values = {0, 1, 1};
+  mask.bitpix = 8;
+  FitsOutput single = ramp("ALPHA", 2, 3, 2);
+  single.bitpix = -32;
+  single.values[5] = 1.0 / 3;
+  write_fits(directory / "x.fits", {image, mask, single});
+
+  const FitsImage read = read_fits(directory / "x.fits", "IMAGE");
+  EXPECT_EQ(read.nx, 5);
+  EXPECT_EQ(read.ny, 3);
+  EXPECT_EQ(read.hdu, "IMAGE");
+  EXPECT_EQ(read.unit, "electron/s");
+  for (std::size_t i = 0; i < image.values.size(); ++i)
+    EXPECT_TRUE(read.values[i] == image.values[i] || (i == 4 && std::isnan(read.values[i]))) << i;
+  EXPECT_EQ(read_fits(directory / "x.fits", "MASK").values, mask.values);
+  EXPECT_EQ(read_fits(directory / "x.fits", "MASK").unit, "");
+  const FitsImage cube = read_fits(directory / "x.fits", "ALPHA", 2);
+  ASSERT_EQ(cube.values.size(), 12u);
+  for (std::size_t i = 0; i < 12; ++i)
+    EXPECT_EQ(cube.values[i], static_cast<double>(static_cast<float>(single.values[i]))) << i;
+}
+
+TEST(FitsIo, WritesTheSameBytesEveryTime) {
+  const TemporaryDirectory directory;
+  FitsOutput image = ramp("IMAGE", 50, 30);
+  image.pixel_scale = 0.05;
+  image.cards = {{"ORIGIN", "einfield"}, {"LONGTEXT", std::string(200, 'x')}};
+  write_fits(directory / "a.fits", {image, ramp("MASK", 3, 3)});
+  write_fits(directory / "b.fits", {image, ramp("MASK", 3, 3)});
+  EXPECT_EQ(directory.read("a.fits"), directory.read("b.fits"));
+  EXPECT_EQ(directory.read("a.fits").size() % 2880, 0u);
+  EXPECT_EQ(directory.read("a.fits").find("DATE"), std::string::npos);
+  EXPECT_EQ(directory.n_files(), 2u);
+}
+
+TEST(FitsIo, WritesALinearWcsOfPixelCentres) {
+  const TemporaryDirectory directory;
+  FitsOutput image = ramp("IMAGE", 5, 4);
+  image.pixel_scale = 0.05;
+  image.center_x = 0.3;
+  image.center_y = -0.2;
+  image.cards = {{"NOTE", "naïve"}};
+  write_fits(directory / "x.fits", {image});
+  fitsfile* file = nullptr;
+  int status = 0;
+  fits_open_diskfile(&file, (directory / "x.fits").c_str(), READONLY, &status);
+  const auto number = [&](const char* key) {
+    double value = 0;
+    fits_read_key(file, TDOUBLE, key, &value, nullptr, &status);
+    return value;
+  };
+  const auto text = [&](const char* key) {
+    char value[FLEN_VALUE];
+    fits_read_key(file, TSTRING, key, value, nullptr, &status);
+    return std::string(value);
+  };
+  // Position of pixel 1: CRVAL + (1 − CRPIX) CDELT = center − (n − 1)/2 · scale.
+  EXPECT_EQ(number("CRPIX1"), 3.0);
+  EXPECT_EQ(number("CRPIX2"), 2.5);
+  EXPECT_EQ(number("CRVAL1"), 0.3);
+  EXPECT_EQ(number("CRVAL2"), -0.2);
+  EXPECT_EQ(number("CDELT1"), 0.05);
+  EXPECT_EQ(number("CDELT2"), 0.05);
+  EXPECT_EQ(text("CUNIT1"), "arcsec");
+  EXPECT_EQ(text("CTYPE1"), "X");
+  EXPECT_EQ(text("CTYPE2"), "Y");
+  EXPECT_EQ(text("NOTE"), "na??ve");
+  EXPECT_EQ(status, 0);
+  fits_close_file(file, &status);
+  EXPECT_FALSE(read_fits(directory / "x.fits", "IMAGE").wcs.has_value());
+}
+
+TEST(FitsIo, RefusesToWriteWhatDoesNotFit) {
+  const TemporaryDirectory directory;
+  FitsOutput image = ramp("IMAGE", 5, 4);
+  image.values.pop_back();
+  EXPECT_THROW(write_fits(directory / "x.fits", {image}), InvalidInput);
+  EXPECT_THROW(write_fits(directory / "absent/x.fits", {ramp("IMAGE", 5, 4)}), IoError);
+  FitsOutput mask = ramp("MASK", 1, 1);
+  mask.values = {300};
+  mask.bitpix = 8;
+  EXPECT_THROW(write_fits(directory / "x.fits", {mask}), IoError);
+  EXPECT_EQ(directory.n_files(), 0u);
+  EXPECT_EQ(fits_read_errmsg(std::string(FLEN_ERRMSG, ' ').data()), 0) << "messages are left for the next caller";
+}
+
+TEST(FitsIo, FindsAnHduByNameOrNumber) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "x.fits";
+  make_file(path, [](fitsfile* file, int* status) {
+    add_image(file, "", {}, status);
+    add_image(file, "Sci", {2, 2}, status);
+    add_image(file, "ERR", {3, 2}, status);
+    fits_update_key_lng(file, "EXTVER", 1, nullptr, status);
+    add_image(file, "ERR", {4, 2}, status);
+    fits_update_key_lng(file, "EXTVER", 2, nullptr, status);
+    add_image(file, "", {5, 2}, status);
+    char name[] = "column", format[] = "1D";
+    char* names[] = {name};
+    char* formats[] = {format};
+    fits_create_tbl(file, BINARY_TBL, 0, 1, names, formats, nullptr, "CATALOGUE", status);
+  });
+  EXPECT_EQ(read_fits(path, "SCI").nx, 2);
+  EXPECT_EQ(read_fits(path, "sci").hdu, "Sci");
+  EXPECT_EQ(read_fits(path, "1").nx, 2);
+  EXPECT_EQ(read_fits(path, "4").nx, 5);
+  EXPECT_EQ(read_fits(path, "4").hdu, "4");
+  EXPECT_EQ(read_fits(path, "ERR,2").nx, 4);
+  const std::string names = "PRIMARY (no data), Sci, ERR, ERR, 4, CATALOGUE (a table)";
+  EXPECT_EQ(failure(path, "ERR"), path + "[ERR]: 2 HDUs of this name, expected ERR,EXTVER or a number");
+  EXPECT_EQ(failure(path, "ERR,3"), path + "[ERR,3]: no such HDU, expected one of " + names);
+  EXPECT_EQ(failure(path, "NOISE"), path + "[NOISE]: no such HDU, expected one of " + names);
+  EXPECT_EQ(failure(path, "6"), path + "[6]: no such HDU, expected 0 to 5: " + names);
+  EXPECT_EQ(failure(path, "99999999999999999999"),
+            path + "[99999999999999999999]: no such HDU, expected 0 to 5: " + names);
+  EXPECT_EQ(failure(path, "PRIMARY"), path + "[PRIMARY]: no data, expected two dimensions, nx x ny");
+  EXPECT_EQ(failure(path, "0"), path + "[PRIMARY]: no data, expected two dimensions, nx x ny");
+  EXPECT_EQ(failure(path, "CATALOGUE"), path + "[CATALOGUE]: a table, expected an image");
+  EXPECT_EQ(failure(path), path + ": 4 image HDUs, expected FILE[HDU] with one of " + names);
+}
+
+TEST(FitsIo, WithoutAnHduTakesThePrimaryOrTheOnlyImage) {
+  const TemporaryDirectory directory;
+  make_file(directory / "primary.fits", [](fitsfile* file, int* status) {
+    add_image(file, "", {2, 2}, status);
+    add_image(file, "SCI", {3, 3}, status);
+    add_image(file, "ERR", {3, 3}, status);
+  });
+  EXPECT_EQ(read_fits(directory / "primary.fits", "").nx, 2);
+  EXPECT_EQ(read_fits(directory / "primary.fits", "").hdu, "PRIMARY");
+  make_file(directory / "only.fits", [](fitsfile* file, int* status) {
+    add_image(file, "", {}, status);
+    add_image(file, "EMPTY", {}, status);
+    add_image(file, "SCI", {3, 3}, status);
+  });
+  EXPECT_EQ(read_fits(directory / "only.fits", "").hdu, "SCI");
+  make_file(directory / "none.fits", [](fitsfile* file, int* status) { add_image(file, "", {}, status); });
+  EXPECT_EQ(failure(directory / "none.fits"), directory / "none.fits" + ": no image HDU, found PRIMARY (no data)");
+}
+
+TEST(FitsIo, TakesFileNamesAsTheyStand) {
+  const TemporaryDirectory directory;
+  for (const char* name : {"a[1].fits", "!b.fits", "c.fits[IMAGE]", "d+1", "~e.fits", "f g;h.fits", "(i).fits"}) {
+    write_fits(directory / name, {ramp("IMAGE", 2, 2)});
+    EXPECT_EQ(read_fits(directory / name, "IMAGE").values[3], 3.125) << name;
+  }
+  EXPECT_EQ(directory.n_files(), 7u);
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(directory.path());
+  EXPECT_EQ(read_fits("~e.fits", "").nx, 2);
+  EXPECT_EQ(failure("http://localhost/x.fits"), "http://localhost/x.fits: no such file");
+  EXPECT_EQ(failure("-"), "-: no such file");
+  EXPECT_EQ(failure(""), ": no such file");
+  std::filesystem::current_path(before);
+}
+
+TEST(FitsIo, SaysWhatIsWrongWithAFile) {
+  const TemporaryDirectory directory;
+  const auto expect = [&](const std::string& contents, const std::string& message, int planes = 1) {
+    const std::string path = directory.write("x.fits", contents);
+    EXPECT_EQ(failure(path, "", planes), path + message);
+    char left[FLEN_ERRMSG];
+    EXPECT_EQ(fits_read_errmsg(left), 0) << left;
+  };
+  expect("", ": empty file, expected FITS");
+  expect("not an image at all", ": not a FITS file, expected one that begins with SIMPLE");
+  expect("\x1f\x8b not gzip at all, but as long as a header" + std::string(5000, 'x'),
+         ": cannot be read as FITS (error uncompressing image)");
+  const std::string simple = "SIMPLE  =                    T", bitpix = "BITPIX  =                  -64";
+  const auto axes = [&](const std::vector<std::string>& numbers) {
+    std::vector<std::string> cards{simple, bitpix,
+                                   "NAXIS   = " + std::string(19, ' ') + std::to_string(numbers.size())};
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      cards.push_back("NAXIS" + std::to_string(i + 1) + "  = " + std::string(20 - numbers[i].size(), ' ') + numbers[i]);
+    return cards;
+  };
+  expect(raw(axes({"0", "5"})), "[PRIMARY]: an image without pixels, found 0 x 5, expected at least 1 x 1");
+  expect(raw(axes({"7"}), 56), "[PRIMARY]: wrong dimensions, found 7, expected two dimensions, nx x ny");
+  expect(raw(axes({"3", "4", "5"}), 480),
+         "[PRIMARY]: wrong dimensions, found 3 x 4 x 5, expected two dimensions, nx x ny");
+  expect(raw(axes({"3", "4", "5"}), 480), "[PRIMARY]: wrong dimensions, found 3 x 4 x 5, expected nx x ny x 2", 2);
+  expect(raw(axes({"3", "4"}), 96), "[PRIMARY]: wrong dimensions, found 3 x 4, expected nx x ny x 2", 2);
+  expect(raw(axes({"20000", "2"})), "[PRIMARY]: too large, found 20000 x 2, expected at most 16384 pixels a side");
+  expect(raw(axes({"9223372036854775807", "9223372036854775807"})),
+         "[PRIMARY]: too large, found 9223372036854775807 x 9223372036854775807, expected at most 16384 pixels a side");
+  // Two gigabytes are promised and not there: nothing may be allocated for them.
+  expect(raw(axes({"16000", "16000"})), "[PRIMARY]: truncated, found 2880 bytes in the file, expected 2048002880");
+  expect(simple + std::string(50, ' ') + "rubbish", ": cannot be read as FITS (error reading from FITS file)");
+
+  std::filesystem::remove(directory / "x.fits");
+  EXPECT_EQ(failure(directory / "x.fits"), directory / "x.fits" + ": no such file");
+  EXPECT_EQ(failure(directory.path().string()), directory.path().string() + ": not a regular file, expected FITS");
+  write_fits(directory / "y.fits", {ramp("IMAGE", 2, 2)});
+  EXPECT_NE(failure(directory.path().string() + std::string(1000, '/') + "y.fits").find("at most 1000"),
+            std::string::npos);
+}
+
+TEST(FitsIo, TrailingAxesOfOneAreNoAxes) {
+  const TemporaryDirectory directory;
+  make_file(directory / "x.fits", [](fitsfile* file, int* status) { add_image(file, "", {3, 2, 1, 1}, status); });
+  EXPECT_EQ(read_fits(directory / "x.fits", "").ny, 2);
+  make_file(directory / "line.fits", [](fitsfile* file, int* status) { add_image(file, "", {3, 1, 1}, status); });
+  EXPECT_EQ(read_fits(directory / "line.fits", "").ny, 1);
+}
+
+TEST(FitsIo, EveryCutIsNoticed) {
+  const TemporaryDirectory directory;
+  write_fits(directory / "whole.fits", {ramp("IMAGE", 40, 30), ramp("NOISE", 40, 30), ramp("PSF", 5, 5)});
+  const std::string whole = directory.read("whole.fits");
+  // Header and data take four blocks for each large image and two for the small one.
+  ASSERT_EQ(whole.size(), 2880u * (5 + 5 + 2));
+  for (std::size_t size = 1; size < whole.size(); size += 977) {
+    const std::string path = directory.write("cut.fits", whole.substr(0, size));
+    for (const char* name : {"IMAGE", "NOISE", "PSF"}) {
+      // The padding behind the data may be missing, except where CFITSIO reads a whole block, as for the small image.
+      const std::size_t end = name[0] == 'I' ? 2880 + 9600 : name[0] == 'N' ? 6 * 2880 + 9600 : whole.size();
+      const bool complete = size >= end;
+      EXPECT_EQ(failure(path, name) == "no InvalidInput", complete) << name << " of " << size << " bytes";
+    }
+  }
+  const std::string path = directory.write("cut.fits", whole.substr(0, 20000));
+  EXPECT_EQ(failure(path, "NOISE"), path + "[NOISE]: truncated, found 20000 bytes in the file, expected 26880");
+  EXPECT_EQ(failure(path, "PSF"), path + "[NOISE]: truncated, found 20000 bytes in the file, expected 28800");
+}
+
+TEST(FitsIo, ReadsIntegersWithScaleAndBlank) {
+  const TemporaryDirectory directory;
+  make_file(directory / "x.fits", [](fitsfile* file, int* status) {
+    long axes[] = {2, 2};
+    short values[] = {1, 2, -32768, 4};
+    fits_create_img(file, SHORT_IMG, 2, axes, status);
+    fits_write_key_dbl(file, "BSCALE", 0.5, 10, nullptr, status);
+    fits_write_key_dbl(file, "BZERO", 100, 10, nullptr, status);
+    fits_write_key_lng(file, "BLANK", -32768, nullptr, status);
+    fits_set_bscale(file, 1, 0, status);
+    fits_write_img(file, TSHORT, 1, 4, values, status);
+  });
+  const std::vector<double> values = read_fits(directory / "x.fits", "").values;
+  EXPECT_EQ(values[0], 100.5);
+  EXPECT_EQ(values[3], 102);
+  EXPECT_TRUE(std::isnan(values[2]));
+}
+
+TEST(FitsIo, ReadsCompressedFiles) {
+  const TemporaryDirectory directory;
+  for (const int type : {GZIP_1, RICE_1, HCOMPRESS_1}) {
+    const std::string path = directory / ("tiles" + std::to_string(type) + ".fits");
+    make_file(path, [type](fitsfile* file, int* status) {
+      long axes[] = {20, 30};
+      std::vector<int> values(600);
+      for (int i = 0; i < 600; ++i) values[static_cast<std::size_t>(i)] = i % 50;
+      fits_set_compression_type(file, type, status);
+      fits_create_img(file, LONG_IMG, 2, axes, status);
+      fits_update_key_str(file, "EXTNAME", "SCI", nullptr, status);
+      fits_write_img(file, TINT, 1, 600, values.data(), status);
+    });
+    const FitsImage image = read_fits(path, "");
+    EXPECT_EQ(image.hdu, "SCI");
+    ASSERT_EQ(image.values.size(), 600u);
+    for (std::size_t i = 0; i < 600; ++i) ASSERT_EQ(image.values[i], static_cast<double>(i % 50)) << type;
+    const std::string bytes = directory.read("tiles" + std::to_string(type) + ".fits");
+    const std::string cut = directory.write("cut.fits", bytes.substr(0, bytes.size() - 2000));
+    EXPECT_NE(failure(cut, "SCI").find("cut.fits[SCI]: truncated"), std::string::npos) << failure(cut, "SCI");
+  }
+  // A name that ends in .gz makes CFITSIO compress the file as a whole.
+  const auto noise = [](fitsfile* file, int* status) {
+    long axes[] = {40, 40};
+    std::vector<double> values(1600);
+    for (std::size_t i = 0; i < 1600; ++i) values[i] = Philox{1}.normal(i);
+    fits_create_img(file, -64, 2, axes, status);
+    fits_write_img(file, TDOUBLE, 1, 1600, values.data(), status);
+  };
+  fitsfile* file = nullptr;
+  int status = 0;
+  fits_create_file(&file, (directory / "whole.fits.gz").c_str(), &status);
+  noise(file, &status);
+  fits_close_file(file, &status);
+  ASSERT_EQ(status, 0);
+  EXPECT_EQ(directory.read("whole.fits.gz").substr(0, 2), "\x1f\x8b");
+  EXPECT_EQ(read_fits(directory / "whole.fits.gz", "").values[1599], Philox{1}.normal(1599));
+  const std::string bytes = directory.read("whole.fits.gz");
+  const std::string cut = directory.write("cut.fits.gz", bytes.substr(0, bytes.size() / 2));
+  EXPECT_NE(failure(cut).find("cut.fits.gz"), std::string::npos) << failure(cut);
+  // A compressed file beside the name that was asked for is another file.
+  EXPECT_EQ(failure(directory / "whole.fits"), directory / "whole.fits" + ": no such file");
+}
+
+TEST(FitsIo, ReadsAnyBytesOrSaysNo) {
+  const TemporaryDirectory directory;
+  write_fits(directory / "good.fits", {ramp("IMAGE", 6, 5), ramp("NOISE", 6, 5)});
+  const std::string good = directory.read("good.fits");
+  const Philox philox{99};
+  for (std::uint64_t trial = 0; trial < 400; ++trial) {
+    std::string bad = good;
+    for (std::uint64_t k = 0; k <= trial % 4; ++k) {
+      const auto random = philox(trial, k);
+      const std::size_t in_header = random.word[0] % 1200 + (random.word[2] % 2) * 5760;
+      bad[in_header] =
+          static_cast<char>(random.word[1] % 3 == 0 ? random.word[1] >> 24 : '0' + (random.word[1] >> 16) % 10);
+    }
+    const std::string path = directory.write("bad.fits", bad);
+    for (const char* hdu : {"", "IMAGE", "NOISE", "1"}) {
+      const std::string message = failure(path, hdu);
+      EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+      EXPECT_TRUE(message == "no InvalidInput" || message.rfind(path, 0) == 0) << message;
+    }
+  }
+}
+
+// ---- WCS
+// ---------------------------------------------------------------------------------------------------------------
+
+struct WcsCase {
+  std::string name;
+  std::vector<std::pair<std::string, std::string>> texts;
+  std::vector<std::pair<std::string, double>> numbers;
+  double scale;         ///< arcsec; 0 = no celestial WCS
+  std::string message;  ///< part of the error, or ""
+};
+
+void PrintTo(const WcsCase& c, std::ostream* stream) {
+  *stream << c.name;
+}
+
+class Wcs : public testing::TestWithParam<WcsCase> {};
+
+TEST_P(Wcs, IsReadOrRefused) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "x.fits";
+  make_file(path, [](fitsfile* file, int* status) {
+    add_image(file, "", {2, 2}, status);
+    for (const auto& [key, text] : GetParam().texts)
+      fits_update_key_str(file, key.c_str(), text.c_str(), nullptr, status);
+    for (const auto& [key, number] : GetParam().numbers)
+      fits_update_key_dbl(file, key.c_str(), number, -15, nullptr, status);
+  });
+  if (!GetParam().message.empty()) {
+    EXPECT_NE(failure(path).find(GetParam().message), std::string::npos) << failure(path);
+    EXPECT_EQ(failure(path).rfind(path + "[PRIMARY]: ", 0), 0u);
+    return;
+  }
+  const FitsImage image = read_fits(path, "");
+  EXPECT_EQ(image.wcs.has_value(), GetParam().scale > 0);
+  if (image.wcs) {
+    EXPECT_NEAR(image.wcs->pixel_scale, GetParam().scale, 1e-12);
+  }
+}
+
+constexpr double kPixel = 0.05 / 3600;  // degrees
+const std::vector<std::pair<std::string, std::string>> kTan = {{"CTYPE1", "RA---TAN"}, {"CTYPE2", "DEC--TAN"}};
+
+std::vector<std::pair<std::string, double>> matrix(const std::string& prefix, double a, double b, double c, double d) {
+  return {{prefix + "1_1", a}, {prefix + "1_2", b}, {prefix + "2_1", c}, {prefix + "2_2", d}};
+}
+std::vector<std::pair<std::string, double>> with(std::vector<std::pair<std::string, double>> numbers,
+                                                 const std::vector<std::pair<std::string, double>>& more) {
+  numbers.insert(numbers.end(), more.begin(), more.end());
+  return numbers;
+}
+std::vector<std::pair<std::string, std::string>> unit(const std::string& name) {
+  return {{"CTYPE1", "RA---TAN"}, {"CTYPE2", "DEC--TAN"}, {"CUNIT1", name}, {"CUNIT2", name}};
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cases, Wcs,
+    testing::Values(
+        WcsCase{"none", {}, {}, 0, ""},
+        WcsCase{"linear", {{"CTYPE1", "X"}, {"CTYPE2", "Y"}}, {{"CDELT1", 0.05}, {"CDELT2", 0.05}}, 0, ""},
+        WcsCase{"no_ctype", {}, {{"CDELT1", 0.05}, {"CDELT2", 0.1}, {"CROTA2", 30}}, 0, ""},
+        WcsCase{"linear_ra", {{"CTYPE1", "RA"}, {"CTYPE2", "DEC"}}, {{"CDELT1", 0.05}, {"CDELT2", 0.05}}, 0, ""},
+        WcsCase{"one_axis", {{"CTYPE1", "RA---TAN"}, {"CTYPE2", "WAVE"}}, matrix("CD", -kPixel, 0, 0, kPixel), 0, ""},
+        WcsCase{"no_scale", kTan, {{"CRVAL1", 120.0}}, 0, ""},
+        WcsCase{"cd", kTan, matrix("CD", -kPixel, 0, 0, kPixel), 0.05, ""},
+        WcsCase{"cd_diagonal_only", kTan, {{"CD1_1", -kPixel}, {"CD2_2", kPixel}}, 0.05, ""},
+        WcsCase{"cd_before_cdelt", kTan, with(matrix("CD", -kPixel, 0, 0, kPixel), {{"CDELT1", 1.0}, {"CDELT2", 1.0}}),
+                0.05, ""},
+        WcsCase{"mirrored", kTan, matrix("CD", kPixel, 0, 0, kPixel), 0.05, ""},
+        WcsCase{"cdelt", kTan, {{"CDELT1", -kPixel}, {"CDELT2", kPixel}}, 0.05, ""},
+        WcsCase{"pc", kTan, with(matrix("PC", -1, 0, 0, 1), {{"CDELT1", kPixel}, {"CDELT2", kPixel}}), 0.05, ""},
+        WcsCase{"pc_one_entry", kTan, {{"PC1_1", -1}, {"CDELT1", kPixel}, {"CDELT2", kPixel}}, 0.05, ""},
+        WcsCase{"galactic",
+                {{"CTYPE1", "GLON-CAR"}, {"CTYPE2", "GLAT-CAR"}},
+                matrix("CD", -kPixel, 0, 0, kPixel),
+                0.05,
+                ""},
+        WcsCase{"sip",
+                {{"CTYPE1", "RA---TAN-SIP"}, {"CTYPE2", "DEC--TAN-SIP"}},
+                matrix("CD", -kPixel, 0, 0, kPixel),
+                0.05,
+                ""},
+        WcsCase{"arcsec", unit("arcsec"), matrix("CD", -0.05, 0, 0, 0.05), 0.05, ""},
+        WcsCase{"arcmin", unit("ARCMIN"), matrix("CD", -0.05, 0, 0, 0.05), 3, ""},
+        WcsCase{"rad", unit("rad"), matrix("CD", -1e-6, 0, 0, 1e-6), 0.2062648062470964, ""},
+        WcsCase{"furlong", unit("furlong"), matrix("CD", -1, 0, 0, 1), 0, "the unit 'furlong', expected deg"},
+        WcsCase{"slightly_turned", kTan, matrix("CD", -kPixel, 1e-4 * kPixel, 1e-4 * kPixel, kPixel),
+                0.05 * std::sqrt(1 + 1e-8), ""},
+        WcsCase{"not_square", kTan, matrix("CD", -kPixel, 0, 0, 1.01 * kPixel), 0,
+                "pixels that are not square, found 0.05 x 0.0505 arcsec"},
+        WcsCase{"rotated", kTan, matrix("CD", -0.8 * kPixel, -0.6 * kPixel, -0.6 * kPixel, 0.8 * kPixel), 0,
+                "rotated celestial WCS, found 36.8699 degrees"},
+        WcsCase{"crota",
+                kTan,
+                {{"CDELT1", -kPixel}, {"CDELT2", kPixel}, {"CROTA2", 30}},
+                0,
+                "rotated celestial WCS, found 30 degrees"},
+        WcsCase{"upside_down", kTan, matrix("CD", kPixel, 0, 0, -kPixel), 0,
+                "rotated celestial WCS, found -180 degrees"},
+        WcsCase{"quarter_turn", kTan, matrix("CD", 0, kPixel, kPixel, 0), 0,
+                "rotated celestial WCS, found -90 degrees"},
+        WcsCase{"skewed", kTan, matrix("CD", -kPixel, 0.6 * kPixel, 0, 0.8 * kPixel), 0, "skewed celestial WCS"},
+        WcsCase{"swapped",
+                {{"CTYPE1", "DEC--TAN"}, {"CTYPE2", "RA---TAN"}},
+                matrix("CD", kPixel, 0, 0, kPixel),
+                0,
+                "latitude along x"},
+        WcsCase{"singular", kTan, matrix("CD", 0, 0, 0, 0), 0, "singular matrix"}),
+    [](const auto& test) { return test.param.name; });
+
+TEST(FitsIo, AKeywordThatIsNoNumberIsAnError) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "x.fits";
+  make_file(path, [](fitsfile* file, int* status) {
+    add_image(file, "", {2, 2}, status);
+    for (const auto& [key, text] : kTan) fits_update_key_str(file, key.c_str(), text.c_str(), nullptr, status);
+    fits_update_key_str(file, "CD1_1", "wide", nullptr, status);
+  });
+  EXPECT_EQ(failure(path), path + ": keyword CD1_1: not a number, found 'wide'");
+}
+
+}  // namespace
+}  // namespace einfield
