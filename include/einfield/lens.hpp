@@ -3,6 +3,9 @@
 #pragma once
 
 #include "einfield/core.hpp"
+#include "einfield/lens/epl.hpp"
+#include "einfield/lens/multipole.hpp"
+#include "einfield/lens/nfw.hpp"
 #include "einfield/lens/nie.hpp"
 #include "einfield/lens/plane.hpp"
 #include "einfield/lens/shear.hpp"
@@ -96,10 +99,13 @@ EINFIELD_HD void visit_lens(LensKind kind, const Real* p, Visitor& visit) {
     case LensKind::point_mass:
       return visit(PointMass<Real>{p[0]});
     case LensKind::epl:
+      return visit(Epl<Real>{p[0], p[1], {p[2], p[3]}});
     case LensKind::nfw:
+      return visit(Nfw<Real>{p[0], p[1], {}});
     case LensKind::nfw_ellipse_potential:
+      return visit(Nfw<Real>{p[0], p[1], {p[2], p[3]}});
     case LensKind::multipole:
-      break;
+      return visit(Multipole<Real>{static_cast<int>(p[0]), p[1], p[2]});
   }
 }
 
@@ -127,6 +133,26 @@ EINFIELD_HD void add_parameters(LensKind, const Shear<Real>& bar, Real* p_bar) {
 template <class Real>
 EINFIELD_HD void add_parameters(LensKind, const Convergence<Real>& bar, Real* p_bar) {
   p_bar[0] += bar.kappa;
+}
+template <class Real>
+EINFIELD_HD void add_parameters(LensKind, const Epl<Real>& bar, Real* p_bar) {
+  p_bar[0] += bar.theta_E;
+  p_bar[1] += bar.gamma;
+  p_bar[2] += bar.e.x;
+  p_bar[3] += bar.e.y;
+}
+template <class Real>
+EINFIELD_HD void add_parameters(LensKind kind, const Nfw<Real>& bar, Real* p_bar) {
+  p_bar[0] += bar.Rs;
+  p_bar[1] += bar.alpha_Rs;
+  if (kind == LensKind::nfw) return;
+  p_bar[2] += bar.e.x;
+  p_bar[3] += bar.e.y;
+}
+template <class Real>
+EINFIELD_HD void add_parameters(LensKind, const Multipole<Real>& bar, Real* p_bar) {
+  p_bar[1] += bar.a_m;
+  p_bar[2] += bar.phi_m;
 }
 
 /// The functors that visit_lens() calls.

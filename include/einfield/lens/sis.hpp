@@ -11,6 +11,13 @@ struct Sis {
   Real theta_E{};  ///< Einstein radius, > 0 [arcsec]
 };
 
+/// Deflection of the isothermal sphere; its equation stands at lens_values.
+template <class Real>
+EINFIELD_HD Vec2<Real> lens_deflection(const Sis<Real>& lens, Vec2<Real> z) {
+  const Real core = Real(kLensCore);
+  return (lens.theta_E / sqrt(dot(z, z) + core * core)) * z;
+}
+
 /// ψ, α, κ, γ of the isothermal sphere.
 ///
 ///     ψ = θ_E R,   R² = |z|² + s²,   α = θ_E z/R,   κ = θ_E (1 + s²/R²)/(2R),   γ = −θ_E (z/R)²/(2R)           (1)
@@ -29,13 +36,7 @@ EINFIELD_HD LensValues<Real> lens_values(const Sis<Real>& lens, Vec2<Real> z) {
   const Real tau = core * inverse;
   const Real half = lens.theta_E * inverse / 2;
   const Vec2<Real> square = mul(u, u);
-  return {lens.theta_E / inverse, lens.theta_E * u, half * (1 + tau * tau), -half * square.x, -half * square.y};
-}
-
-template <class Real>
-EINFIELD_HD Vec2<Real> lens_deflection(const Sis<Real>& lens, Vec2<Real> z) {
-  const Real core = Real(kLensCore);
-  return (lens.theta_E / sqrt(dot(z, z) + core * core)) * z;
+  return {lens.theta_E / inverse, lens_deflection(lens, z), half * (1 + tau * tau), -half * square.x, -half * square.y};
 }
 
 /// Adjoint of the deflection. With u = z/R and w = u·ᾱ_cot:  θ̄_E += w,   z̄ += (θ_E/R)(ᾱ_cot − w u)                 (2)
@@ -74,6 +75,13 @@ struct PointMass {
   Real theta_E{};  ///< Einstein radius, > 0 [arcsec]
 };
 
+/// Deflection of the point mass; its equation stands at lens_values.
+template <class Real>
+EINFIELD_HD Vec2<Real> lens_deflection(const PointMass<Real>& lens, Vec2<Real> z) {
+  const Real core = Real(kLensCore);
+  return (lens.theta_E * lens.theta_E / (dot(z, z) + core * core)) * z;
+}
+
 /// ψ, α, κ, γ of a point mass, softened (Plummer) with s = kLensCore.
 ///
 ///     ψ = (θ_E²/2) ln R²,   R² = |z|² + s²,   α = θ_E² z/R²,   κ = θ_E² s²/R⁴,   γ = −θ_E² z²/R⁴               (4)
@@ -91,14 +99,8 @@ EINFIELD_HD LensValues<Real> lens_values(const PointMass<Real>& lens, Vec2<Real>
   const Real tau = core / radius;
   const Vec2<Real> square = mul(u, u);
   const Real ratio2 = ratio * ratio;
-  return {lens.theta_E * lens.theta_E * log(radius), (lens.theta_E * ratio) * u, ratio2 * tau * tau, -ratio2 * square.x,
+  return {lens.theta_E * lens.theta_E * log(radius), lens_deflection(lens, z), ratio2 * tau * tau, -ratio2 * square.x,
           -ratio2 * square.y};
-}
-
-template <class Real>
-EINFIELD_HD Vec2<Real> lens_deflection(const PointMass<Real>& lens, Vec2<Real> z) {
-  const Real core = Real(kLensCore);
-  return (lens.theta_E * lens.theta_E / (dot(z, z) + core * core)) * z;
 }
 
 /// Adjoint of the deflection. With u = z/R and w = u·ᾱ_cot:  θ̄_E += 2 (θ_E/R) w,   z̄ += (θ_E/R)²(ᾱ_cot − 2 w u)     (5)
