@@ -101,6 +101,10 @@ class Reader {
 
   fitsfile* get() const { return file_.get(); }
 
+  bool has(const std::string& name) const {
+    return std::any_of(hdus_.begin(), hdus_.end(), [&](const Hdu& hdu) { return same_name(hdu.name, name); });
+  }
+
   /// The HDU that `wanted` names, made the current one. @throws InvalidInput
   const Hdu& choose(const std::string& wanted) {
     const Hdu& hdu = wanted.empty() ? default_hdu() : named_hdu(wanted);
@@ -317,7 +321,22 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
   return CelestialWcs{scale};
 }
 
+/// The linear WCS of the current HDU, as Writer::axis makes it.
+std::optional<LinearWcs> read_linear(const Reader& file, int nx, int ny) {
+  for (const char* axis : {"1", "2"})
+    if (file.text(std::string("CTYPE") + axis) != (*axis == '1' ? "X" : "Y") || file.text(std::string("CUNIT") + axis) != "arcsec")
+      return std::nullopt;
+  const auto middle = [&](const std::string& axis, int n, double scale) {
+    return file.value("CRVAL" + axis).value_or(0) + (0.5 * (n + 1) - file.value("CRPIX" + axis).value_or(0)) * scale;
+  };
+  const double scale = file.value("CDELT1").value_or(0);
+  if (!(scale > 0) || file.value("CDELT2") != scale) return std::nullopt;
+  return LinearWcs{scale, middle("1", nx, scale), middle("2", ny, scale)};
+}
+
 }  // namespace
+
+bool has_hdu(const std::string& path, const std::string& name) { return Reader(path).has(name); }
 
 FitsImage read_fits(const std::string& path, const std::string& hdu_name, int planes) {
   Reader file(path);
@@ -349,6 +368,7 @@ FitsImage read_fits(const std::string& path, const std::string& hdu_name, int pl
   image.hdu = hdu.label();
   image.unit = file.text("BUNIT");
   image.wcs = read_wcs(file, where);
+  image.linear = read_linear(file, image.nx, image.ny);
   image.values.resize(static_cast<std::size_t>(n));
   // Blanks of integers become NaN. Floating-point pixels are taken bit by bit: asked for blanks, CFITSIO would give NaN
   // for infinities and 0 for denormals.

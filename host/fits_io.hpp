@@ -13,6 +13,12 @@ struct CelestialWcs {
   double pixel_scale = 0;  ///< arcsec, √|det CD|
 };
 
+/// The linear WCS in arcsec that write_fits gives an image.
+struct LinearWcs {
+  double pixel_scale = 0;           ///< arcsec
+  double center_x = 0, center_y = 0;  ///< arcsec; coordinate of the middle of the image
+};
+
 /// A two-dimensional image, (ny, nx), row 0 at the bottom, in double.
 struct FitsImage {
   int nx = 0;
@@ -21,6 +27,7 @@ struct FitsImage {
   std::string hdu;   ///< EXTNAME, or "PRIMARY", or the number
   std::string unit;  ///< BUNIT or ""
   std::optional<CelestialWcs> wcs;
+  std::optional<LinearWcs> linear;
 };
 
 /// The largest image that is read or made, per side.
@@ -30,6 +37,9 @@ inline constexpr int kMaxImageSide = 16384;
 /// `planes` > 1 reads a (planes, ny, nx) cube into values, plane after plane.
 /// @throws InvalidInput "FILE[HDU]: …" for a missing, damaged or unsuitable file
 FitsImage read_fits(const std::string& path, const std::string& hdu, int planes = 1);
+
+/// True when the file has an HDU of this EXTNAME. @throws InvalidInput for a file that is missing or damaged
+bool has_hdu(const std::string& path, const std::string& name);
 
 /// One image HDU to be written.
 struct FitsOutput {

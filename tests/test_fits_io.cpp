@@ -496,6 +496,30 @@ INSTANTIATE_TEST_SUITE_P(
         WcsCase{"singular", kTan, matrix("CD", 0, 0, 0, 0), 0, "singular matrix"}),
     [](const auto& test) { return test.param.name; });
 
+TEST(FitsIo, ThePlaceOfAnImageComesBack) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "x.fits";
+  FitsOutput placed;
+  placed.name = "SOURCE";
+  placed.nx = 3;
+  placed.ny = 2;
+  placed.values.assign(6, 1.0);
+  FitsOutput nowhere = placed;
+  nowhere.name = "NOWHERE";
+  placed.pixel_scale = 0.02;
+  placed.center_x = 0.4;
+  placed.center_y = -0.15;
+  write_fits(path, {placed, nowhere});
+  const FitsImage image = read_fits(path, "SOURCE");
+  ASSERT_TRUE(image.linear.has_value());
+  EXPECT_EQ(image.linear->pixel_scale, 0.02);
+  EXPECT_EQ(image.linear->center_x, 0.4);
+  EXPECT_EQ(image.linear->center_y, -0.15);
+  EXPECT_FALSE(read_fits(path, "NOWHERE").linear.has_value());
+  EXPECT_TRUE(has_hdu(path, "source"));
+  EXPECT_FALSE(has_hdu(path, "PSI_TRUE"));
+}
+
 TEST(FitsIo, AKeywordThatIsNoNumberIsAnError) {
   const TemporaryDirectory directory;
   const std::string path = directory / "x.fits";
