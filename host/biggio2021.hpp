@@ -1,0 +1,12 @@
+// Texts that the binary carries, so that it needs no source tree: CMake makes them from examples/ and tests/golden/.
+#pragma once
+
+namespace einfield::biggio2021 {
+
+extern const char* const kSieNoisy;      ///< examples/sie_noisy.toml
+extern const char* const kShearNoisy;    ///< examples/shear_noisy.toml
+extern const char* const kSieNoiseless;  ///< examples/sie_noiseless.toml
+extern const char* const kSieOverfit;    ///< examples/sie_overfit.toml
+extern const char* const kReference;     ///< tests/golden/biggio2021_jax.csv
+
+}  // namespace einfield::biggio2021

@@ -1,0 +1,320 @@
+// Which figures a fit gets, and from what: the maps of result.fits, the curves of history.csv, the numbers of result.json.
+#include "host/figures.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "einfield/error.hpp"
+#include "host/fits_io.hpp"
+#include "host/metrics.hpp"
+
+namespace einfield {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The image at `plane` of an HDU of result.fits that has `planes` of them.
+PlacedMap read_map(const std::string& file, const std::string& hdu, int planes = 1, int plane = 0) {
+  const FitsImage image = read_fits(file, hdu, planes);
+  if (!image.linear) throw InvalidInput(file + "[" + hdu + "]: no linear WCS in arcsec, expected the results of a fit");
+  PlacedMap map{image.nx, image.ny, image.linear->pixel_scale, image.linear->center_x, image.linear->center_y, {}, ""};
+  const auto size = static_cast<std::ptrdiff_t>(image.nx) * image.ny;
+  map.values.assign(image.values.begin() + plane * size, image.values.begin() + (plane + 1) * size);
+  return map;
+}
+
+LensMaps read_lens_maps(const std::string& file, const std::string& suffix) {
+  return {read_map(file, "PSI_" + suffix), read_map(file, "ALPHA_" + suffix, 2, 0), read_map(file, "ALPHA_" + suffix, 2, 1),
+          read_map(file, "KAPPA_" + suffix)};
+}
+
+/// Columns of a CSV file with one line of names, by name.
+std::vector<std::vector<double>> read_columns(const std::string& path, const std::vector<std::string>& names) {
+  std::ifstream file(path);
+  std::string line, cell;
+  if (!std::getline(file, line)) throw InvalidInput(path + ": cannot be read, expected the history of a fit");
+  std::vector<std::string> header;
+  for (std::istringstream cells(line); std::getline(cells, cell, ',');) header.push_back(cell);
+  std::vector<std::vector<double>> columns(names.size());
+  while (std::getline(file, line)) {
+    std::istringstream cells(line);
+    for (std::size_t column = 0; std::getline(cells, cell, ','); ++column)
+      for (std::size_t k = 0; k < names.size(); ++k)
+        if (column < header.size() && header[column] == names[k]) columns[k].push_back(std::strtod(cell.c_str(), nullptr));
+  }
+  for (std::size_t k = 0; k < names.size(); ++k)
+    if (columns[k].empty() || columns[k].size() != columns[0].size())
+      throw InvalidInput(path + ": column " + names[k] + " is missing or incomplete");
+  return columns;
+}
+
+std::string percent(double fraction) {
+  char buffer[32];
+  std::snprintf(buffer, sizeof buffer, fraction < 0.0995 ? "%.1f %%" : "%.0f %%", 100 * fraction);
+  return buffer;
+}
+
+std::string significant(double value) {
+  char buffer[32];
+  std::snprintf(buffer, sizeof buffer, "%.3g", value);
+  return buffer;
+}
+
+/// "prefix: X in the arcs, Y everywhere"; "" when both are unknown.
+std::string of_regions(const std::string& prefix, double arc, double all, const std::function<std::string(double)>& format) {
+  std::string words;
+  if (std::isfinite(arc)) words += format(arc) + " in the arcs";
+  if (std::isfinite(all)) words += (words.empty() ? "" : ", ") + format(all) + " everywhere";
+  return words.empty() ? "" : prefix + words;
+}
+
+Panel panel(const PlacedMap& map, const std::string& title, Palette palette, ColorRange range) {
+  Panel result;
+  result.title = title;
+  result.unit = map.unit;
+  result.nx = map.nx;
+  result.ny = map.ny;
+  result.values = map.values;
+  result.pixel_scale = map.pixel_scale;
+  result.center_x = map.center_x;
+  result.center_y = map.center_y;
+  result.palette = palette;
+  result.range = range;
+  return result;
+}
+
+PlacedMap difference(const PlacedMap& a, const PlacedMap& b) {
+  PlacedMap result = a;
+  for (std::size_t i = 0; i < result.values.size(); ++i) result.values[i] -= b.values[i];
+  return result;
+}
+
+/// A constant of the potential is unobservable: the map less its mean over the used pixels.
+PlacedMap without_mean(PlacedMap map, const std::vector<std::uint8_t>& used) {
+  double sum = 0;
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < map.values.size(); ++i)
+    if (used[i] && std::isfinite(map.values[i])) {
+      sum += map.values[i];
+      ++n;
+    }
+  if (n > 0)
+    for (double& value : map.values) value -= sum / static_cast<double>(n);
+  return map;
+}
+
+ColorRange together(ColorRange a, ColorRange b) { return {std::min(a.low, b.low), std::max(a.high, b.high)}; }
+
+ColorRange brightness_range(const PlacedMap& map) { return quantile_range(map.values, 0.005, 0.999); }
+
+/// Normalised residuals on ±5 σ; less for data without noise, more where the model fails.
+ColorRange residual_range(const PlacedMap& residual) {
+  const ColorRange range = symmetric_range(residual.values, 0.999);
+  return range.high > 1 && range.high < 5 ? ColorRange{-5, 5} : range;
+}
+
+/// Truth, prediction and prediction − truth of one quantity; the first two on one scale.
+void add_comparison(Picture& picture, const FittedMaps& fit, const PlacedMap& truth, const PlacedMap& prediction,
+                    const std::string& symbol, Palette palette, const std::string& inset) {
+  // The prediction widens the scale only by what it is over most of the field: its corners are not constrained.
+  const ColorRange range = palette == Palette::diverging
+                               ? together(symmetric_range(truth.values, 0.995), symmetric_range(prediction.values, 0.95))
+                               : together(quantile_range(truth.values, 0, 1), quantile_range(prediction.values, 0.05, 0.95));
+  const PlacedMap error = difference(prediction, truth);
+  picture.cells.push_back(panel(truth, symbol + ", truth", palette, range));
+  picture.cells.push_back(panel(prediction, symbol + ", prediction", palette, range));
+  picture.cells.push_back(
+      panel(error, symbol + ", prediction − truth", Palette::diverging, symmetric_range(error.values, 0.995)));
+  for (std::size_t i = picture.cells.size() - 3; i < picture.cells.size(); ++i)
+    std::get<Panel>(picture.cells[i]).outline = fit.arc;
+  std::get<Panel>(picture.cells.back()).inset = inset;
+}
+
+Picture comparison(const FittedMaps& fit) {
+  Picture picture;
+  picture.title = fit.title;
+  picture.columns = 3;
+  if (!fit.arc.empty()) picture.note = "outline: the arcs, noise-free brightness above 5 σ";
+  return picture;
+}
+
+}  // namespace
+
+bool FittedMaps::has_network() const {
+  const auto zero = [](double v) { return v == 0; };
+  return !(std::all_of(network.alpha_x.values.begin(), network.alpha_x.values.end(), zero) &&
+           std::all_of(network.alpha_y.values.begin(), network.alpha_y.values.end(), zero));
+}
+
+double FittedMaps::metric(const std::string& name) const {
+  for (const auto& [key, value] : metrics)
+    if (key == name) return value;
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
+FittedMaps read_fitted_maps(const std::string& directory) {
+  const std::string json_path = (fs::path(directory) / "result.json").string();
+  std::ifstream json_file(json_path);
+  if (!json_file) throw InvalidInput(json_path + ": cannot be read, expected the results of a fit");
+  const nlohmann::json json = nlohmann::json::parse(json_file, nullptr, false);
+  if (!json.is_object() || !json.contains("metrics")) throw InvalidInput(json_path + ": damaged, expected the results of a fit");
+
+  FittedMaps fit;
+  for (const auto& [name, value] : json["metrics"].items())
+    if (value.is_number()) fit.metrics.emplace_back(name, value.get<double>());
+  if (json.contains("config") && json["config"].is_object()) fit.title = json["config"].value("title", "");
+
+  const std::string file = (fs::path(directory) / "result.fits").string();
+  fit.data = read_map(file, "DATA");
+  fit.model = read_map(file, "MODEL");
+  fit.residual = read_map(file, "RESIDUAL");
+  fit.source = read_map(file, "SOURCE");
+  fit.network = read_lens_maps(file, "NN");
+  fit.kappa_macro = read_map(file, "KAPPA_MACRO");
+  fit.noise = read_map(file, "NOISE");
+  const PlacedMap mask = read_map(file, "MASK");
+  for (const double m : mask.values) fit.used.push_back(m != 0);
+  for (std::size_t i = 0; i < fit.used.size(); ++i)
+    if (!fit.used[i]) fit.data.values[i] = fit.residual.values[i] = NAN;
+  if (has_hdu(file, "IMAGE_TRUE")) {
+    fit.image_truth = read_map(file, "IMAGE_TRUE");
+    for (std::size_t i = 0; i < fit.used.size(); ++i)
+      fit.arc.push_back(fit.used[i] && fit.image_truth->values[i] > kArcSignalToNoise * fit.noise.values[i]);
+  }
+  if (has_hdu(file, "PSI_TRUE") && has_hdu(file, "ALPHA_TRUE") && has_hdu(file, "KAPPA_TRUE"))
+    fit.truth = read_lens_maps(file, "TRUE");
+
+  std::vector<std::vector<double>> history =
+      read_columns((fs::path(directory) / "history.csv").string(), {"step", "loss", "chi2_reduced"});
+  fit.steps = std::move(history[0]);
+  fit.loss = std::move(history[1]);
+  fit.chi2 = std::move(history[2]);
+  return fit;
+}
+
+Picture picture_of_image(const FittedMaps& fit) {
+  Picture picture = comparison(fit);
+  const ColorRange range = brightness_range(fit.data);
+  picture.cells = {panel(fit.data, "data", Palette::intensity, range), panel(fit.model, "model", Palette::intensity, range),
+                   panel(fit.residual, "(data − model) / noise", Palette::diverging, residual_range(fit.residual))};
+  Panel& residual = std::get<Panel>(picture.cells.back());
+  residual.unit = "σ";
+  residual.outline = fit.arc;
+  residual.inset = "reduced χ² = " + significant(fit.metric("chi2_reduced"));
+  return picture;
+}
+
+Picture picture_of_history(const FittedMaps& fit) {
+  Chart chart;
+  chart.title = "convergence";
+  chart.x_label = "step";
+  // With the loss "chi2" both are one number.
+  bool same = true;
+  for (std::size_t i = 0; i < fit.loss.size(); ++i) same = same && std::abs(fit.loss[i] - fit.chi2[i]) <= 1e-6 * fit.chi2[i];
+  if (!same) chart.curves.push_back({"loss", fit.steps, fit.loss});
+  chart.curves.push_back({"reduced χ²", fit.steps, fit.chi2});
+  chart.y_label = same ? "loss = reduced χ²" : "loss, reduced χ²";
+  if (!fit.chi2.empty() && *std::min_element(fit.chi2.begin(), fit.chi2.end()) > 0.3)
+    chart.curves.push_back({"", {fit.steps.front(), fit.steps.back()}, {1, 1}, true});
+  Picture picture;
+  picture.title = fit.title;
+  picture.cells = {chart};
+  return picture;
+}
+
+Picture picture_of_potential(const FittedMaps& fit) {
+  Picture picture = comparison(fit);
+  add_comparison(picture, fit, without_mean(fit.truth->psi, fit.used), without_mean(fit.network.psi, fit.used), "ψ − ⟨ψ⟩",
+                 Palette::sequential,
+                 of_regions("relative rms ", fit.metric("psi_relative_rms_arc"), fit.metric("psi_relative_rms_all"), percent));
+  return picture;
+}
+
+Picture picture_of_deflection(const FittedMaps& fit) {
+  Picture picture = comparison(fit);
+  add_comparison(picture, fit, fit.truth->alpha_x, fit.network.alpha_x, "∂ψ/∂x", Palette::diverging, "");
+  add_comparison(picture, fit, fit.truth->alpha_y, fit.network.alpha_y, "∂ψ/∂y", Palette::diverging,
+                 of_regions("relative rms of α ", fit.metric("alpha_relative_rms_arc"), fit.metric("alpha_relative_rms_all"),
+                            percent));
+  return picture;
+}
+
+Picture picture_of_convergence(const FittedMaps& fit) {
+  Picture picture = comparison(fit);
+  add_comparison(picture, fit, fit.truth->kappa, fit.network.kappa, "κ", Palette::diverging,
+                 of_regions("rms ", fit.metric("kappa_rms_arc"), fit.metric("kappa_rms_all"), significant));
+  return picture;
+}
+
+std::vector<std::string> draw_figures(const std::string& directory) {
+  const FittedMaps fit = read_fitted_maps(directory);
+  std::vector<Picture> pictures;
+  const auto add = [&](const std::string& name, Picture picture) {
+    picture.path = (fs::path(directory) / "figures" / (name + ".png")).string();
+    pictures.push_back(std::move(picture));
+  };
+  const auto maps = [&](std::vector<std::variant<Panel, Chart>> cells) {
+    Picture picture;
+    picture.title = fit.title;
+    picture.columns = static_cast<int>(cells.size());
+    picture.cells = std::move(cells);
+    return picture;
+  };
+
+  const Picture image = picture_of_image(fit);
+  add("image", image);
+  static const char* const parts[] = {"data", "model", "residual"};
+  for (std::size_t i = 0; i < image.cells.size(); ++i) add(parts[i], maps({image.cells[i]}));
+  if (!fit.arc.empty()) pictures.back().note = image.note;
+
+  add("source", maps({panel(fit.source, "source", Palette::intensity, brightness_range(fit.source))}));
+  PlacedMap kappa = fit.kappa_macro;
+  for (std::size_t i = 0; i < kappa.values.size(); ++i) kappa.values[i] += fit.network.kappa.values[i];
+  const ColorRange kappa_range = quantile_range(fit.kappa_macro.values, 0, 0.99);
+  const Panel macro = panel(fit.kappa_macro, "κ, smooth model", Palette::sequential, kappa_range);
+  if (fit.has_network()) {
+    const PlacedMap psi = without_mean(fit.network.psi, fit.used);
+    add("potential", maps({panel(psi, "ψ − ⟨ψ⟩, network", Palette::sequential, quantile_range(psi.values, 0.005, 0.995))}));
+    const ColorRange range = together(symmetric_range(fit.network.alpha_x.values, 0.99),
+                                      symmetric_range(fit.network.alpha_y.values, 0.99));
+    add("deflection", maps({panel(fit.network.alpha_x, "∂ψ/∂x, network", Palette::diverging, range),
+                            panel(fit.network.alpha_y, "∂ψ/∂y, network", Palette::diverging, range)}));
+    add("convergence", maps({panel(fit.network.kappa, "κ, network", Palette::diverging,
+                                   symmetric_range(fit.network.kappa.values, 0.98)),
+                             macro, panel(kappa, "κ, together", Palette::sequential, kappa_range)}));
+  } else {
+    add("convergence", maps({macro}));
+  }
+  if (fit.image_truth) {
+    Picture picture = comparison(fit);
+    PlacedMap error = difference(fit.model, *fit.image_truth);
+    const ColorRange range = brightness_range(*fit.image_truth);
+    picture.cells = {panel(*fit.image_truth, "noise-free truth", Palette::intensity, range),
+                     panel(fit.model, "model", Palette::intensity, range),
+                     panel(error, "model − truth", Palette::diverging, symmetric_range(error.values, 0.999))};
+    Panel& last = std::get<Panel>(picture.cells.back());
+    last.outline = fit.arc;
+    if (const double rms = fit.metric("image_rms_over_sigma"); std::isfinite(rms)) last.inset = "rms " + significant(rms) + " σ";
+    add("image_truth", picture);
+  }
+  if (fit.truth) {
+    add("potential_truth", picture_of_potential(fit));
+    add("deflection_truth", picture_of_deflection(fit));
+    add("convergence_truth", picture_of_convergence(fit));
+  }
+  add("history", picture_of_history(fit));
+
+  std::error_code error;
+  fs::create_directories(fs::path(directory) / "figures", error);
+  if (error) throw IoError((fs::path(directory) / "figures").string() + ": cannot make the directory (" + error.message() + ")");
+  return draw(pictures);
+}
+
+}  // namespace einfield
