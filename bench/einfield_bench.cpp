@@ -1,0 +1,206 @@
+// einfield_bench: every stage and the whole training step, timed through the backend (Google Benchmark); README.md here.
+// Cases are step/<cpu|cuda>/<float|double>/n:<pixels a side>/h:<width>/t:<threads>, and stages in place of "step".
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <hwy/highway.h>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench/fma_peak.hpp"
+#include "bench/problem.hpp"
+#include "einfield/core.hpp"
+#include "einfield/error.hpp"
+
+namespace einfield::bench {
+namespace {
+
+constexpr int kSizes[] = {50, 100, 200, 400, 1000};
+constexpr int kWidths[] = {64, 128, 200, 256};
+
+/// A stage: how it is called, and its part of step_flop(); 0 = too little arithmetic for a rate to mean anything.
+template <class Real>
+struct Stage {
+  const char* name;
+  std::function<void(Backend<Real>&)> run;
+  double flop_share;
+};
+
+template <class Real>
+std::vector<Stage<Real>> stages() {
+  using B = Backend<Real>;
+  return {{"step", [](B& b) { b.step(); }, 1.0},
+          {"network", [](B& b) { b.network(); }, 1.0 / 3},
+          {"network_adjoint", [](B& b) { b.network_adjoint(); }, 2.0 / 3},
+          {"render", [](B& b) { b.render(); }, 0},
+          {"render_adjoint", [](B& b) { b.render_adjoint(); }, 0},
+          {"convolve", [](B& b) { b.convolve(); }, 0},
+          {"convolve_adjoint", [](B& b) { b.convolve_adjoint(); }, 0},
+          {"adam", [](B& b) { b.adam(); }, 0}};
+}
+
+struct Case {
+  std::string backend;
+  int n, width, threads;
+  std::string name(const char* stage, const char* real) const {
+    return std::string(stage) + "/" + backend + "/" + real + "/n:" + std::to_string(n) + "/h:" + std::to_string(width) +
+           "/t:" + std::to_string(threads);
+  }
+};
+
+template <class Real>
+constexpr const char* kRealName = sizeof(Real) == 4 ? "float" : "double";
+
+/// The peak for so many threads, the best of all bursts of this run.
+template <class Real>
+FmaPeak<Real>& peak(int threads) {
+  static std::map<int, FmaPeak<Real>> peaks;
+  return peaks.try_emplace(threads, threads).first->second;
+}
+
+/// One case. An iteration is one call on the CPU, and kBatch calls with one wait on a device. Google Benchmark's own clocks
+/// would put "/manual_time" or "/real_time" into the names, so its default is kept and the counters come from ours.
+template <class Real>
+void run_case(benchmark::State& state, const Case& c, const Stage<Real>& stage) {
+  constexpr int kBatch = 20;
+  using Clock = std::chrono::steady_clock;
+  const bool cpu = c.backend == "cpu";
+  const int calls = cpu ? 1 : kBatch;
+  const std::vector<int> hidden(3, c.width);
+  const Problem problem = paper_problem(c.n, hidden);
+  BackendOptions options;
+  options.threads = c.threads;
+  const auto backend = make_backend<Real>(c.backend, options);
+  backend->load({problem});
+  backend->step();  // fills every field, touches every page
+  backend->state(0);
+
+  std::vector<double> seconds;
+  for (auto _ : state) {
+    state.PauseTiming();
+    if (cpu) peak<Real>(c.threads).burst();
+    state.ResumeTiming();
+    const auto start = Clock::now();
+    for (int call = 0; call < calls; ++call) stage.run(*backend);
+    if (!cpu) backend->state(0);
+    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count() / calls);
+  }
+
+  std::sort(seconds.begin(), seconds.end());
+  const double median = seconds[seconds.size() / 2], pixels = static_cast<double>(c.n) * c.n;
+  state.counters["median_ms"] = median * 1e3;
+  state.counters["best_ms"] = seconds.front() * 1e3;
+  state.counters["ns_per_pixel"] = median * 1e9 / pixels;
+  state.counters["bytes_per_pixel"] =
+      static_cast<double>(planned_bytes<Real>(c.backend, {problem}, options)) / pixels;
+  if (stage.flop_share > 0) {
+    const double rate = stage.flop_share * step_flop(c.n, hidden) / median * 1e-9;
+    state.counters["GFLOP_per_s"] = rate;
+    if (cpu) {
+      const double best = peak<Real>(c.threads).gflop_per_s();
+      state.counters["fma_peak_GFLOP_per_s"] = best;
+      state.counters["share_of_fma_peak"] = rate / best;
+    }
+  }
+  state.SetLabel(backend->device());
+}
+
+template <class Real>
+void register_cases(const std::string& backend) {
+  std::vector<int> threads{1};
+  if (const int all = ThreadPool::resolve(0); backend == "cpu" && all > 1) threads.push_back(all);
+  for (const Stage<Real>& stage : stages<Real>())
+    for (const int n : kSizes)
+      for (const int width : kWidths)
+        for (const int t : threads) {
+          const Case c{backend, n, width, t};
+          benchmark::RegisterBenchmark(c.name(stage.name, kRealName<Real>).c_str(),
+                                       [c, stage](benchmark::State& state) { run_case(state, c, stage); })
+              ->Unit(benchmark::kMillisecond);
+        }
+}
+
+/// Takes `--name VALUE` or `--name=VALUE` out of the arguments; Google Benchmark reads the rest.
+std::string take_option(int& argc, char** argv, const std::string& name, std::string value) {
+  int kept = 1;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument.rfind(name + "=", 0) == 0) {
+      value = argument.substr(name.size() + 1);
+    } else if (argument == name) {
+      if (++i == argc) throw InvalidInput(name + ": no value");
+      value = argv[i];
+    } else {
+      argv[kept++] = argv[i];
+    }
+  }
+  argc = kept;
+  return value;
+}
+
+/// Leaves out all vector instructions better than those named.
+void limit_instructions(const std::string& name) {
+  std::int64_t better = 0;
+  std::string known;
+  for (std::int64_t rest = hwy::SupportedTargets(); rest != 0; rest &= rest - 1) {  // from the best
+    const std::int64_t target = rest & -rest;
+    if (name == hwy::TargetName(target)) {
+      if (better != 0) hwy::DisableTargets(better);
+      return;
+    }
+    better |= target;
+    known += std::string(known.empty() ? "" : ", ") + hwy::TargetName(target);
+  }
+  throw InvalidInput("--instructions: " + name + ", expected one of " + known);
+}
+
+int run(int argc, char** argv) {
+  const std::string backend = take_option(argc, argv, "--backend", cuda_devices().empty() ? "cpu" : "all");
+  const std::string instructions = take_option(argc, argv, "--instructions", "");
+  if (backend != "cpu" && backend != "cuda" && backend != "all")
+    throw InvalidInput("--backend: " + backend + ", expected cpu, cuda or all");
+  if (!instructions.empty()) limit_instructions(instructions);
+  if (backend != "cuda") {
+    register_cases<float>("cpu");
+    register_cases<double>("cpu");
+  }
+  if (backend != "cpu") {
+    make_backend<float>("cuda", {});  // throws where there is none
+    register_cases<float>("cuda");
+    register_cases<double>("cuda");
+  }
+
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::AddCustomContext("einfield", std::to_string(EINFIELD_VERSION_MAJOR) + "." +
+                                              std::to_string(EINFIELD_VERSION_MINOR) + "." +
+                                              std::to_string(EINFIELD_VERSION_PATCH));
+  benchmark::AddCustomContext("compiler", __VERSION__);
+  benchmark::AddCustomContext("vector_instructions", FmaPeak<float>::instructions());
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}
+
+}  // namespace
+}  // namespace einfield::bench
+
+int main(int argc, char** argv) {
+  try {
+    return einfield::bench::run(argc, argv);
+  } catch (const einfield::BackendUnavailable& error) {
+    std::fprintf(stderr, "einfield_bench: error: %s\n", error.what());
+    return 3;
+  } catch (const einfield::InvalidInput& error) {
+    std::fprintf(stderr, "einfield_bench: error: %s\n", error.what());
+    return 2;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "einfield_bench: error: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,65 @@
+// Simulates the timed problem with the backend itself: a model without a network, evaluated once.
+#include "bench/problem.hpp"
+
+#include <cmath>
+#include <cstdint>
+
+#include "einfield/network.hpp"
+#include "einfield/psf.hpp"
+
+namespace einfield::bench {
+namespace {
+
+constexpr std::uint64_t kSeed = 1;
+
+LensComponent sie(std::vector<double> values) { return {LensKind::sie, std::move(values), std::vector<bool>(5, false)}; }
+
+LightComponent source() {
+  LightComponent light;
+  light.kind = LightKind::sersic_ellipse;
+  light.radius = RadiusKind::major_axis;
+  light.values = {10, 1.2, 1.5, -0.09, 0.03, 0.4, 0.15};
+  light.free.assign(light.values.size(), false);
+  return light;
+}
+
+}  // namespace
+
+Problem paper_problem(int n, const std::vector<int>& hidden) {
+  Problem problem;
+  Observation& observation = problem.observation;
+  observation.grid = {n, n, kFieldOfView / n};
+  const auto pixels = static_cast<std::size_t>(observation.grid.n_pixels());
+  observation.image.assign(pixels, 0.0);
+  observation.noise.assign(pixels, kNoise);
+  observation.mask.assign(pixels, 1);
+  observation.psf = gaussian_psf(kFwhmPixels * observation.grid.pixel_scale, observation.grid.pixel_scale, kPsfSize);
+  problem.learning_rates = {1e-3};
+  problem.model.lens = {sie({1.6, 0.15, -0.04, 0, 0}), sie({0.15, 0, 0.3, 1.9, -1.4})};
+  problem.model.source = {source()};
+  problem.model.source[0].free[0] = true;
+  problem.initial_parameters = ParameterLayout(problem.model).initial_scalars();
+
+  const auto backend = make_backend<double>("cpu", {});
+  backend->load({problem});
+  backend->evaluate(false);
+  observation.image = backend->download(Field::model, 0);
+  const Philox philox{kSeed};
+  for (std::size_t i = 0; i < pixels; ++i) observation.image[i] += kNoise * philox.normal(i);
+
+  problem.model.lens.pop_back();
+  if (!hidden.empty()) {
+    problem.model.source[0].free[0] = false;
+    problem.model.network = NetworkShape{hidden};
+    problem.initial_parameters = initial_weights(*problem.model.network, kSeed, false);
+  }
+  return problem;
+}
+
+double step_flop(int n, const std::vector<int>& hidden) {
+  double products = 0;  // multiply-adds of one product per pixel
+  for (std::size_t l = 1; l < hidden.size(); ++l) products += static_cast<double>(hidden[l - 1]) * hidden[l];
+  return 12 * static_cast<double>(n) * n * products;
+}
+
+}  // namespace einfield::bench

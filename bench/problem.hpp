@@ -1,0 +1,25 @@
+// The problem that is timed: the paper's noisy SIE lens (Biggio et al. 2021, Tables 1 and 2) at any image size.
+#pragma once
+
+#include <vector>
+
+#include "einfield/backend.hpp"
+
+namespace einfield::bench {
+
+/// What the data are made of beside the model: seed of the noise, field of view, PSF in units of the pixel.
+inline constexpr double kFieldOfView = 8.0;  ///< arcsec a side, at every size
+inline constexpr double kFwhmPixels = 2.5;   ///< 0.2 arcsec at 100 pixels
+inline constexpr int kPsfSize = 13;
+inline constexpr double kNoise = 2.0;
+
+/// SIE and Sérsic source, fixed at their true values, and a network for the rest; data with the perturber and noise.
+/// @param n       pixels a side
+/// @param hidden  widths of the network; empty = no network, and the source's brightness is free instead
+Problem paper_problem(int n, const std::vector<int>& hidden);
+
+/// FLOP of the products between hidden layers, which are nearly all of a step: 24 N H² for three layers of H.
+/// The network's value and gradient take a third of them, its adjoint the rest.
+double step_flop(int n, const std::vector<int>& hidden);
+
+}  // namespace einfield::bench
