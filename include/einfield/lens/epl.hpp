@@ -28,13 +28,14 @@ struct EplSeries {
 ///
 ///     F = Σ a_n xⁿ,   a_0 = 1,   a_n = r_n a_{n−1},   r_n = (n − g)/(n + g),   dr_n/dg = −2n/(n + g)²             (1)
 ///
-/// As |a_n| ≤ 1, the sum ends when cⁿ has fallen below the precision of Real: the same number of terms for every ray.
+/// As |a_n| ≤ 1, the sum ends when c^{n−1} has fallen below the precision of Real (so that derivatives have their digits
+/// too): the same number of terms for every ray.
 template <class Real>
 EINFIELD_HD EplSeries<Real> epl_series(Vec2<Real> x, Real g, Real c, bool derivatives) {
   constexpr Real kEpsilon = sizeof(Real) == 4 ? Real(6e-8) : Real(1.1e-16);
   EplSeries<Real> sum{{1, 0}, {}, {}};
   Vec2<Real> term{1, 0}, term_g{};  // a_n xⁿ and its derivative by g
-  Real bound = c;
+  Real bound = 1;  // c^{n−1}
   for (int n = 1; n <= kEplMaxTerms && bound > kEpsilon; ++n, bound *= c) {
     const Real inverse = 1 / (Real(n) + g);
     const Real ratio = (Real(n) - g) * inverse;
