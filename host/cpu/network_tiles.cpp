@@ -84,14 +84,14 @@ HWY_INLINE void micro_kernel(int depth, const Real* HWY_RESTRICT a, std::ptrdiff
                              const Real* HWY_RESTRICT b, std::ptrdiff_t b_row, Real* c, std::ptrdiff_t c_row,
                              const Real* start, std::ptrdiff_t start_row) {
   constexpr int kL = kLanes<Real>;
-  Vec<Real> sum[kM][kN];
+  Vec<Real> sum[std::size_t{kM}][std::size_t{kN}];
   EINFIELD_UNROLL
   for (int r = 0; r < kM; ++r) {
     EINFIELD_UNROLL
     for (int j = 0; j < kN; ++j) sum[r][j] = start ? load(start + r * start_row + j * kL) : hn::Zero(Tag<Real>());
   }
   for (int k = 0; k < depth; ++k, a += a_depth, b += b_row) {
-    Vec<Real> row[kN];
+    Vec<Real> row[std::size_t{kN}];
     EINFIELD_UNROLL
     for (int j = 0; j < kN; ++j) row[j] = load(b + j * kL);
     EINFIELD_UNROLL
