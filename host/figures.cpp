@@ -14,25 +14,27 @@
 #include "einfield/error.hpp"
 #include "host/fits_io.hpp"
 #include "host/metrics.hpp"
+#include "host/number.hpp"
 
 namespace einfield {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// The image at `plane` of an HDU of result.fits that has `planes` of them.
-PlacedMap read_map(const std::string& file, const std::string& hdu, int planes = 1, int plane = 0) {
+/// The image at `plane` of an HDU of result.fits that has `planes` of them; `unit` as people write it, "" = as the file has it.
+PlacedMap read_map(const std::string& file, const std::string& hdu, const std::string& unit, int planes = 1, int plane = 0) {
   const FitsImage image = read_fits(file, hdu, planes);
   if (!image.linear) throw InvalidInput(file + "[" + hdu + "]: no linear WCS in arcsec, expected the results of a fit");
-  PlacedMap map{image.nx, image.ny, image.linear->pixel_scale, image.linear->center_x, image.linear->center_y, {}, ""};
+  PlacedMap map{image.nx, image.ny, image.linear->pixel_scale, image.linear->center_x, image.linear->center_y, {},
+                unit.empty() ? image.unit : unit};
   const auto size = static_cast<std::ptrdiff_t>(image.nx) * image.ny;
   map.values.assign(image.values.begin() + plane * size, image.values.begin() + (plane + 1) * size);
   return map;
 }
 
 LensMaps read_lens_maps(const std::string& file, const std::string& suffix) {
-  return {read_map(file, "PSI_" + suffix), read_map(file, "ALPHA_" + suffix, 2, 0), read_map(file, "ALPHA_" + suffix, 2, 1),
-          read_map(file, "KAPPA_" + suffix)};
+  return {read_map(file, "PSI_" + suffix, "arcsec²"), read_map(file, "ALPHA_" + suffix, "arcsec", 2, 0),
+          read_map(file, "ALPHA_" + suffix, "arcsec", 2, 1), read_map(file, "KAPPA_" + suffix, "")};
 }
 
 /// Columns of a CSV file with one line of names, by name.
@@ -47,7 +49,8 @@ std::vector<std::vector<double>> read_columns(const std::string& path, const std
     std::istringstream cells(line);
     for (std::size_t column = 0; std::getline(cells, cell, ','); ++column)
       for (std::size_t k = 0; k < names.size(); ++k)
-        if (column < header.size() && header[column] == names[k]) columns[k].push_back(std::strtod(cell.c_str(), nullptr));
+        if (column < header.size() && header[column] == names[k])
+          columns[k].push_back(parse_number<double>(cell).value_or(std::numeric_limits<double>::quiet_NaN()));
   }
   for (std::size_t k = 0; k < names.size(); ++k)
     if (columns[k].empty() || columns[k].size() != columns[0].size())
@@ -63,15 +66,15 @@ std::string percent(double fraction) {
 
 std::string significant(double value) {
   char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.3g", value);
+  std::snprintf(buffer, sizeof buffer, "%.4g", value);
   return buffer;
 }
 
-/// "prefix: X in the arcs, Y everywhere"; "" when both are unknown.
+/// "prefix X (arcs), Y (all)"; "" when both are unknown.
 std::string of_regions(const std::string& prefix, double arc, double all, const std::function<std::string(double)>& format) {
   std::string words;
-  if (std::isfinite(arc)) words += format(arc) + " in the arcs";
-  if (std::isfinite(all)) words += (words.empty() ? "" : ", ") + format(all) + " everywhere";
+  if (std::isfinite(arc)) words += format(arc) + " (arcs)";
+  if (std::isfinite(all)) words += (words.empty() ? "" : ", ") + format(all) + " (all)";
   return words.empty() ? "" : prefix + words;
 }
 
@@ -141,7 +144,11 @@ Picture comparison(const FittedMaps& fit) {
   Picture picture;
   picture.title = fit.title;
   picture.columns = 3;
-  if (!fit.arc.empty()) picture.note = "outline: the arcs, noise-free brightness above 5 σ";
+  const auto note = [&](bool holds, const char* words) {
+    if (holds) picture.note += (picture.note.empty() ? "" : "; ") + std::string(words);
+  };
+  note(!fit.arc.empty(), "outline: the arcs, noise-free brightness above 5 σ");
+  note(std::count(fit.used.begin(), fit.used.end(), 0) > 0, "grey: masked");
   return picture;
 }
 
@@ -172,19 +179,21 @@ FittedMaps read_fitted_maps(const std::string& directory) {
   if (json.contains("config") && json["config"].is_object()) fit.title = json["config"].value("title", "");
 
   const std::string file = (fs::path(directory) / "result.fits").string();
-  fit.data = read_map(file, "DATA");
-  fit.model = read_map(file, "MODEL");
-  fit.residual = read_map(file, "RESIDUAL");
-  fit.source = read_map(file, "SOURCE");
+  fit.data = read_map(file, "DATA", "");
+  if (fit.data.unit.empty()) fit.data.unit = "brightness per pixel";
+  const std::string& unit = fit.data.unit;
+  fit.model = read_map(file, "MODEL", unit);
+  fit.residual = read_map(file, "RESIDUAL", "σ");
+  fit.source = read_map(file, "SOURCE", unit);
   fit.network = read_lens_maps(file, "NN");
-  fit.kappa_macro = read_map(file, "KAPPA_MACRO");
-  fit.noise = read_map(file, "NOISE");
-  const PlacedMap mask = read_map(file, "MASK");
+  fit.kappa_macro = read_map(file, "KAPPA_MACRO", "");
+  fit.noise = read_map(file, "NOISE", unit);
+  const PlacedMap mask = read_map(file, "MASK", "");
   for (const double m : mask.values) fit.used.push_back(m != 0);
   for (std::size_t i = 0; i < fit.used.size(); ++i)
     if (!fit.used[i]) fit.data.values[i] = fit.residual.values[i] = NAN;
   if (has_hdu(file, "IMAGE_TRUE")) {
-    fit.image_truth = read_map(file, "IMAGE_TRUE");
+    fit.image_truth = read_map(file, "IMAGE_TRUE", unit);
     for (std::size_t i = 0; i < fit.used.size(); ++i)
       fit.arc.push_back(fit.used[i] && fit.image_truth->values[i] > kArcSignalToNoise * fit.noise.values[i]);
   }
@@ -205,7 +214,6 @@ Picture picture_of_image(const FittedMaps& fit) {
   picture.cells = {panel(fit.data, "data", Palette::intensity, range), panel(fit.model, "model", Palette::intensity, range),
                    panel(fit.residual, "(data − model) / noise", Palette::diverging, residual_range(fit.residual))};
   Panel& residual = std::get<Panel>(picture.cells.back());
-  residual.unit = "σ";
   residual.outline = fit.arc;
   residual.inset = "reduced χ² = " + significant(fit.metric("chi2_reduced"));
   return picture;
@@ -233,7 +241,7 @@ Picture picture_of_potential(const FittedMaps& fit) {
   Picture picture = comparison(fit);
   add_comparison(picture, fit, without_mean(fit.truth->psi, fit.used), without_mean(fit.network.psi, fit.used), "ψ − ⟨ψ⟩",
                  Palette::sequential,
-                 of_regions("relative rms ", fit.metric("psi_relative_rms_arc"), fit.metric("psi_relative_rms_all"), percent));
+                 of_regions("error ", fit.metric("psi_relative_rms_arc"), fit.metric("psi_relative_rms_all"), percent));
   return picture;
 }
 
@@ -241,7 +249,7 @@ Picture picture_of_deflection(const FittedMaps& fit) {
   Picture picture = comparison(fit);
   add_comparison(picture, fit, fit.truth->alpha_x, fit.network.alpha_x, "∂ψ/∂x", Palette::diverging, "");
   add_comparison(picture, fit, fit.truth->alpha_y, fit.network.alpha_y, "∂ψ/∂y", Palette::diverging,
-                 of_regions("relative rms of α ", fit.metric("alpha_relative_rms_arc"), fit.metric("alpha_relative_rms_all"),
+                 of_regions("error of α ", fit.metric("alpha_relative_rms_arc"), fit.metric("alpha_relative_rms_all"),
                             percent));
   return picture;
 }
@@ -249,7 +257,7 @@ Picture picture_of_deflection(const FittedMaps& fit) {
 Picture picture_of_convergence(const FittedMaps& fit) {
   Picture picture = comparison(fit);
   add_comparison(picture, fit, fit.truth->kappa, fit.network.kappa, "κ", Palette::diverging,
-                 of_regions("rms ", fit.metric("kappa_rms_arc"), fit.metric("kappa_rms_all"), significant));
+                 of_regions("rms error ", fit.metric("kappa_rms_arc"), fit.metric("kappa_rms_all"), significant));
   return picture;
 }
 
@@ -272,9 +280,9 @@ std::vector<std::string> draw_figures(const std::string& directory) {
   add("image", image);
   static const char* const parts[] = {"data", "model", "residual"};
   for (std::size_t i = 0; i < image.cells.size(); ++i) add(parts[i], maps({image.cells[i]}));
-  if (!fit.arc.empty()) pictures.back().note = image.note;
+  pictures.back().note = image.note;
 
-  add("source", maps({panel(fit.source, "source", Palette::intensity, brightness_range(fit.source))}));
+  add("source", maps({panel(fit.source, "source", Palette::intensity, quantile_range(fit.source.values, 0, 0.999))}));
   PlacedMap kappa = fit.kappa_macro;
   for (std::size_t i = 0; i < kappa.values.size(); ++i) kappa.values[i] += fit.network.kappa.values[i];
   const ColorRange kappa_range = quantile_range(fit.kappa_macro.values, 0, 0.99);
@@ -287,7 +295,7 @@ std::vector<std::string> draw_figures(const std::string& directory) {
     add("deflection", maps({panel(fit.network.alpha_x, "∂ψ/∂x, network", Palette::diverging, range),
                             panel(fit.network.alpha_y, "∂ψ/∂y, network", Palette::diverging, range)}));
     add("convergence", maps({panel(fit.network.kappa, "κ, network", Palette::diverging,
-                                   symmetric_range(fit.network.kappa.values, 0.98)),
+                                   symmetric_range(fit.network.kappa.values, 0.995)),
                              macro, panel(kappa, "κ, together", Palette::sequential, kappa_range)}));
   } else {
     add("convergence", maps({macro}));

@@ -46,8 +46,9 @@ std::size_t utf8_length(const std::string& s, std::size_t i) {
   return n;
 }
 
-/// `words` as one gnuplot string. Within single quotes gnuplot expands nothing, and '' stands for a quote; line breaks and
-/// other control characters, which could end the string, become spaces.
+/// `words` as one gnuplot string. Within single quotes gnuplot expands nothing, so only what could end the string must go:
+/// a single quote becomes an apostrophe (doubled, as the manual has it, it ends a string that it begins), line breaks and
+/// other control characters become spaces.
 std::string quoted(const std::string& words) {
   constexpr std::size_t kLongest = 160;  // characters; what is longer does not fit any picture
   std::string result = "'";
@@ -62,10 +63,19 @@ std::string quoted(const std::string& words) {
     if (n == 0 || (n == 1 && (byte < 0x20 || byte == 0x7f)))
       result += n == 0 ? '?' : ' ';
     else
-      result += words[i] == '\'' ? "''" : words.substr(i, n);
+      result += words[i] == '\'' ? "’" : words.substr(i, n);
     i += std::max<std::size_t>(n, 1);
   }
   return result + "'";
+}
+
+/// Size in points at which `words` are at most `pixels` wide; `most` where there is room.
+double fitting_size(const std::string& words, double pixels, double most, bool bold) {
+  const auto continues = [](char c) { return (c & 0xc0) == 0x80; };
+  const auto characters = static_cast<double>(words.size()) -
+                          static_cast<double>(std::count_if(words.begin(), words.end(), continues));
+  const double pixels_per_point = (bold ? 0.74 : 0.64) * characters;  // of DejaVu Sans, on average
+  return std::clamp(pixels / std::max(pixels_per_point, 1.0), 6.0, most);
 }
 
 /// 10 to the power of `exponent`, as text: 10⁻³.
@@ -95,7 +105,7 @@ std::vector<Tick> linear_ticks(double low, double high, int wanted) {
   const double decade = std::pow(10.0, std::floor(std::log10(raw)));
   double step = 10 * decade;
   for (const double factor : {1.0, 2.0, 2.5, 5.0})
-    if (factor * decade >= 0.999 * raw) {
+    if (factor * decade >= 0.8 * raw) {
       step = factor * decade;
       break;
     }
@@ -271,9 +281,9 @@ namespace layout {
 constexpr int kBox = 460;         ///< longer side of a map
 constexpr int kChartWidth = 640;
 constexpr int kLeft = 86;         ///< room for tick labels and the name of the vertical axis
-constexpr int kLeftBare = 26;     ///< the same where the neighbour to the left has them
+constexpr int kLeftBare = 20;     ///< the same where the neighbour to the left has them
 constexpr int kChartLeft = 104;   ///< numbers of a chart are longer
-constexpr int kRight = 122;       ///< room for the colour bar, its labels and its unit
+constexpr int kRight = 142;       ///< room for the colour bar, its labels and its unit
 constexpr int kChartRight = 36;
 constexpr int kTop = 44;          ///< room for the title of a cell
 constexpr int kBottom = 72;       ///< room for tick labels and the name of the horizontal axis
@@ -384,10 +394,12 @@ void Script::add(const Picture& picture, const std::string& output) {
   script_ += "set output '" + output + "'\nunset label\n";
   if (!picture.title.empty())
     script_ += "set label 1 " + quoted(picture.title) +
-               text(" at screen 0.5,%.6f center front font 'DejaVu Sans:Bold,16'\n", 1 - upward(26));
+               text(" at screen 0.5,%.6f center front font 'DejaVu Sans:Bold,%.2f'\n", 1 - upward(26),
+                    fitting_size(picture.title, size_.width - 16, 16, true));
   if (!picture.note.empty())
     script_ += "set label 2 " + quoted(picture.note) +
-               text(" at screen 0.5,%.6f center front font 'DejaVu Sans,13' tc rgb '#555555'\n", upward(18));
+               text(" at screen 0.5,%.6f center front font 'DejaVu Sans,%.2f' tc rgb '#555555'\n", upward(18),
+                    fitting_size(picture.note, size_.width - 16, 13, false));
   script_ += "set multiplot\n";
   int bottom = size_.height - (picture.title.empty() ? 8 : layout::kTitle);
   for (int row = 0; row < rows; ++row) {
@@ -465,7 +477,8 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   }
   if (!panel.inset.empty())
     script_ += "set style textbox opaque margins 0.8,0.8 fillcolor rgb '#ffffff' noborder\nset label 3 " + quoted(panel.inset) +
-               " at graph 0.035,0.06 left front boxed font 'DejaVu Sans,13'\n";
+               text(" at graph 0.035,0.06 left front boxed font 'DejaVu Sans,%.2f'\n",
+                    fitting_size(panel.inset, 0.93 * box.width, 13, false));
 
   const Raster map = raster(panel, factor);
   script_ += "plot " + data(map.values) +
@@ -513,7 +526,7 @@ void Script::add_chart(const Chart& chart, const Box& box) {
   script_ += text("set xrange [%.12g:%.12g]; set yrange [%.12g:%.12g]\n", x_low, x_high, y_low, y_high);
   script_ += tick_list("xtics out scale 0.6 nomirror", linear_ticks(x_low, x_high, 6));
   script_ += tick_list("ytics out scale 0.6 nomirror", logarithmic_ticks(y_low, y_high));
-  script_ += "set xlabel " + quoted(chart.x_label) + " offset 0,0.3; set ylabel " + quoted(chart.y_label) + " offset 0.6,0\n";
+  script_ += "set xlabel " + quoted(chart.x_label) + " offset 0,0.3; set ylabel " + quoted(chart.y_label) + " offset -0.4,0\n";
   script_ += "set title " + quoted(chart.title) + " offset 0,-0.4\n";
   script_ += "set grid ytics lc rgb '#dddddd' lw 0.8\nset key top right samplen 1.6 noautotitle\n";
   script_ += plot + "\nunset grid\nunset logscale y\n";
@@ -621,7 +634,7 @@ ColorRange symmetric_range(const std::vector<double>& values, double q) {
   if (finite.empty()) return {-1, 1};
   for (double& value : finite) value = std::abs(value);
   const double half = quantile(finite, q);
-  return half > 0 ? ColorRange{-half, half} : ColorRange{-1, 1};
+  return {-half, half};
 }
 
 std::vector<std::string> draw(const std::vector<Picture>& pictures, std::chrono::milliseconds time_limit) {
