@@ -12,12 +12,13 @@ namespace einfield {
 using ScalarFunction = std::function<double(const std::vector<double>&)>;
 
 /// Central differences of `f` at `x`, step ε^{1/3} · scale[i] in coordinate i (the difference of the rounded abscissae).
-/// @param scale  length over which f changes in each coordinate
+/// @param scale  length over which f changes in each coordinate; 0 = no derivative, 0 in the answer
 inline std::vector<double> central_differences(const ScalarFunction& f, const std::vector<double>& x,
                                                const std::vector<double>& scale) {
   const double h = std::cbrt(std::numeric_limits<double>::epsilon());
   std::vector<double> gradient(x.size());
   for (std::size_t i = 0; i < x.size(); ++i) {
+    if (scale[i] == 0) continue;
     std::vector<double> up = x, down = x;
     up[i] += h * scale[i];
     down[i] -= h * scale[i];
