@@ -1,4 +1,5 @@
-// The configuration of a run: TOML → typed values → the problem to be fitted. Keys and defaults: keys() in config.cpp.
+// The configuration of a run: TOML → typed values → the problem to be fitted. `einfield info --keys` lists every key; the
+// tables behind it are in host/config.cpp.
 #pragma once
 
 #include <cstdint>
@@ -62,9 +63,16 @@ struct OptimizerConfig {
   int checkpoint_every = 100;  ///< steps between checkpoints; 0 = only at the end
 };
 
+/// Start values of a PIXELATED component; of another one unused.
+struct PixelStart {
+  FitsReference image;  ///< (ny, nx) of the grid
+  double value = 0;     ///< of every pixel, without an image [image unit per pixel]
+};
+
 struct SimulateConfig {
   int nx = 100, ny = 100;
   NoiseConfig noise;
+  PsfConfig psf;  ///< type "" = that of [observation]
   std::uint64_t seed = 1;
 };
 
@@ -73,7 +81,8 @@ struct Config {
   std::string title;
   std::string recipe = "default";
   ObservationConfig observation;
-  Model model;                      ///< lens, source, lens_light; `network` follows from NetworkConfig
+  Model model;                      ///< lens, source, lens_light, network; pixel values of PIXELATED are filled by load_problem()
+  std::vector<PixelStart> source_pixels, lens_light_pixels;  ///< one per component
   std::optional<NetworkConfig> network;
   OptimizerConfig optimizer;
   Regularization regularization;

@@ -1,0 +1,541 @@
+// The keys of einfield's configuration: one table per block, from which reading, checking, `info --keys` and the
+// configuration written back follow (host/keys.cpp); the recipes; and what holds between keys.
+#include "einfield/config.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "einfield/psf.hpp"
+#include "host/fits_io.hpp"
+#include "host/keys.hpp"
+#include "host/number.hpp"
+#include "host/safetensors.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr int kMaxSteps = 1'000'000'000;
+constexpr int kMaxSupersampling = 32;
+constexpr int kMaxSourceSide = 4096;
+constexpr double kMaxRays = 1 << 30;
+
+// ---- recipes
+// -------------------------------------------------------------------------------------------------------------
+
+/// Defaults of [network], [optimizer] and [regularization].
+struct Recipe {
+  std::string name;
+  NetworkConfig network;
+  OptimizerConfig optimizer;
+  Regularization regularization;
+};
+
+const std::vector<Recipe>& recipes() {
+  static const std::vector<Recipe> all = [] {
+    // Biggio et al. (2021), section 3: three hidden layers of 200, swish, Adam at 1e-3, mean squared error, no
+    // regularisation.
+    Recipe paper;
+    paper.name = "biggio2021";
+    paper.network.hidden = {200, 200, 200};
+    paper.network.input_scale = 1;
+    paper.network.last_layer_zero = false;
+    paper.optimizer.loss = LossKind::mse;
+    paper.optimizer.learning_rate = 1e-3;
+    paper.optimizer.steps = 200;
+    paper.optimizer.stop = StopRule::none;
+    paper.optimizer.best_of_last = 0;
+    Recipe best = paper;
+    best.name = "default";
+    return std::vector<Recipe>{best, paper};
+  }();
+  return all;
+}
+
+const Recipe& recipe(const std::string& name) {
+  return *std::find_if(recipes().begin(), recipes().end(), [&](const Recipe& r) { return r.name == name; });
+}
+
+// ---- tables of keys
+// ------------------------------------------------------------------------------------------------------
+
+/// A choice among enumerators, in the order of the names.
+template <class Enum>
+Choice choice(Enum& value, std::vector<std::pair<std::string, Enum>> options) {
+  Choice result;
+  for (const auto& option : options) result.names.push_back(option.first);
+  result.get = [&value, options] {
+    const auto found = std::find_if(options.begin(), options.end(), [&](const auto& o) { return o.second == value; });
+    return static_cast<std::size_t>(found - options.begin());
+  };
+  result.set = [&value, options](std::size_t i) { value = options[i].second; };
+  return result;
+}
+
+/// The only value that exists.
+Choice only(const std::string& name) {
+  return {{name}, [] { return std::size_t(0); }, {}};
+}
+
+Keys top_keys(Config& c) {
+  Choice recipe_names;
+  for (const Recipe& r : recipes()) recipe_names.names.push_back(r.name);
+  recipe_names.get = [&c] { return static_cast<std::size_t>(&recipe(c.recipe) - recipes().data()); };
+  recipe_names.set = [&c](std::size_t i) { c.recipe = recipes()[i].name; };
+  return {{"title", &c.title, "one line, for the log and the report"},
+          {"recipe", recipe_names, "defaults of [network], [optimizer] and [regularization]"},
+          {"observation", SubTable{}, "the data"},
+          {"lens", SubTable{true}, "smooth mass, a component each"},
+          {"source", SubTable{true}, "lensed light, a component each"},
+          {"lens_light", SubTable{true}, "light that is not lensed, a component each"},
+          {"network", SubTable{}, "neural correction of the potential; without it there is none"},
+          {"optimizer", SubTable{}, "how the model is fitted"},
+          {"regularization", SubTable{}, "terms added to the loss"},
+          {"truth", SubTable{}, "what simulated data were made from"},
+          {"simulate", SubTable{}, "for `einfield simulate`"},
+          {"perturbation", SubTable{true}, "mass that is simulated and not in the fitted model, a component each"}};
+}
+
+Keys psf_keys(PsfConfig& psf) {
+  Choice types{{"gaussian", "moffat"},
+               [&psf] { return std::size_t(psf.type == "moffat"); },
+               [&psf](std::size_t i) { psf.type = i == 1 ? "moffat" : "gaussian"; }};
+  return {{"type", types, "profile of a PSF without a kernel"},
+          {"fwhm", &psf.fwhm, "full width at half maximum", above(0), "arcsec", true},
+          {"beta", &psf.beta, "exponent of the wings", above(1), "", true,
+           Condition{[&psf] { return psf.type == "moffat"; }, "with type = \"moffat\""}},
+          {"size", &psf.size, "side of the kernel, odd; 0 = the smallest that holds 99.9 % of the light",
+           between(0, kMaxPsfSide), "pixels"}};
+}
+
+/// background_rms and exposure_time, which replace a given noise.
+void add_background(Keys& keys, NoiseConfig& noise, const std::string& where) {
+  const Condition alone{[&noise] { return noise.map.empty() && !noise.value; }, "without " + where + ".noise"};
+  keys.push_back({"background_rms", &noise.background_rms,
+                  "noise of the sky, with exposure_time: sigma^2 = background_rms^2 + max(image, 0)/exposure_time",
+                  above(0), "image unit", false, alone});
+  keys.push_back({"exposure_time", &noise.exposure_time, "so that image · exposure_time counts photons", above(0), "s",
+                  false, alone});
+}
+
+Keys observation_keys(ObservationConfig& o, bool need_image) {
+  Keys keys{
+      {"image", &o.image, "the image", {}, "", need_image},
+      {"noise", MapOrNumber{&o.noise.map, &o.noise.value}, "1 sigma, a map or one number", above(0), "image unit"}};
+  add_background(keys, o.noise, "observation");
+  keys.insert(keys.end(),
+              {{"psf", MapOrTable{&o.psf.kernel}, "kernel of odd size, its centre in the middle; or a profile"},
+               {"mask", &o.mask, "1 = pixel used, 0 = not"},
+               {"max_noise", &o.max_noise, "pixels of larger noise are masked", above(0), "image unit"},
+               {"pixel_scale", &o.pixel_scale, "from a celestial WCS when absent", above(0), "arcsec"},
+               {"center_x", &o.center_x, "coordinate of the middle of the image", {}, "arcsec"},
+               {"center_y", &o.center_y, "coordinate of the middle of the image", {}, "arcsec"},
+               {"supersampling", &o.supersampling, "rays per pixel and side", between(1, kMaxSupersampling)}});
+  return keys;
+}
+
+Bounds bounds_of(const ParameterInfo& p) {
+  switch (p.range) {
+    case Range::positive:
+      return above(p.lower);
+    case Range::interval:
+    case Range::ellipticity:
+      return {p.lower, p.upper, true, true};
+    case Range::integer:
+      return between(p.lower, p.upper);
+    case Range::unbounded:
+      break;
+  }
+  return {};
+}
+
+/// The parameters of a profile, and `fit` for the names of the free ones.
+void add_parameters(Keys& keys, const ProfileInfo& info, std::vector<double>& values, std::vector<bool>& free) {
+  NameSet names;
+  std::vector<std::size_t> indices;
+  for (std::size_t i = 0; i < info.parameters.size(); ++i) {
+    const ParameterInfo& p = info.parameters[i];
+    const Target target = p.range == Range::integer ? Target(WholeNumber{&values[i]}) : Target(&values[i]);
+    const std::string help = p.range == Range::ellipticity ? "e1^2 + e2^2 < 1" : "";
+    keys.push_back({p.name, target, help, bounds_of(p), p.unit, std::isnan(p.default_value)});
+    if (p.range == Range::integer) continue;
+    names.names.push_back(p.name);
+    indices.push_back(i);
+  }
+  names.get = [&free, indices](std::size_t i) { return static_cast<bool>(free[indices[i]]); };
+  names.add = [&free, indices](std::size_t i) { free[indices[i]] = true; };
+  keys.push_back({"fit", names, "names of the free parameters"});
+}
+
+/// Gives a component its profile, with defaults: required parameters are NaN until they are read.
+template <class Component>
+void start(Component& c, const ProfileInfo& info) {
+  c.values.clear();
+  for (const ParameterInfo& p : info.parameters) c.values.push_back(p.default_value);
+  c.free.assign(info.parameters.size(), false);
+}
+
+/// @param set  called with the chosen kind; may be empty
+template <class Kind>
+Key profile_key(Kind& kind, int n_kinds, const ProfileInfo& (*info)(Kind), std::function<void()> set) {
+  Choice profiles;
+  for (int i = 0; i < n_kinds; ++i) profiles.names.emplace_back(info(static_cast<Kind>(i)).name);
+  profiles.get = [&kind] { return static_cast<std::size_t>(kind); };
+  if (set)
+    profiles.set = [&kind, set = std::move(set)](std::size_t i) {
+      kind = static_cast<Kind>(i);
+      set();
+    };
+  return {"profile", profiles, "which profile; parameters and conventions as in lenstronomy", {}, "", true};
+}
+
+Keys lens_keys(LensComponent& c) {
+  Keys keys{profile_key(c.kind, kLensKinds, lens_info, {})};
+  add_parameters(keys, lens_info(c.kind), c.values, c.free);
+  return keys;
+}
+
+Keys light_keys(LightComponent& c, PixelStart& start_value) {
+  Keys keys{profile_key(c.kind, kLightKinds, light_info, {})};
+  if (c.kind == LightKind::pixelated) {
+    PixelGrid& g = c.grid;
+    const NameSet pixels{
+        {"pixels"}, [&c](std::size_t) { return c.pixels_free; }, [&c](std::size_t) { c.pixels_free = true; }};
+    keys.insert(keys.end(),
+                {{"nx", &g.nx, "columns", between(1, kMaxSourceSide), "pixels", true},
+                 {"ny", &g.ny, "rows", between(1, kMaxSourceSide), "pixels", true},
+                 {"pixel_scale", &g.pixel_scale, "bilinear between pixel centres", above(0), "arcsec", true},
+                 {"center_x", &g.center_x, "coordinate of the middle of the grid", {}, "arcsec"},
+                 {"center_y", &g.center_y, "coordinate of the middle of the grid", {}, "arcsec"},
+                 {"image", &start_value.image, "start values, an image of nx x ny"},
+                 {"value",
+                  &start_value.value,
+                  "start value of every pixel",
+                  {},
+                  "image unit",
+                  false,
+                  Condition{[&start_value] { return start_value.image.empty(); }, "without image"}},
+                 {"fit", pixels, "[\"pixels\"] = the pixels are free"}});
+    return keys;
+  }
+  add_parameters(keys, light_info(c.kind), c.values, c.free);
+  if (c.kind == LightKind::sersic_ellipse)
+    keys.insert(keys.end() - 1, {"radius",
+                                 choice<RadiusKind>(c.radius, {{"product_average", RadiusKind::product_average},
+                                                               {"major_axis", RadiusKind::major_axis}}),
+                                 "what R_sersic measures"});
+  return keys;
+}
+
+Keys network_keys(NetworkConfig& n) {
+  const Condition drawn{[&n] { return n.initial.empty(); }, "without network.initial"};
+  return {{"initial", FilePath{&n.initial}, "start from the weights of a network.safetensors; \"\" = random ones"},
+          {"hidden", &n.hidden,
+           "widths of the hidden layers, 1 to " + std::to_string(kMaxHiddenLayers) +
+               " of them; those of network.initial when that is given",
+           between(1, kMaxWidth)},
+          {"activation", only("swish"), "of the hidden layers"},
+          {"input_scale", &n.input_scale,
+           "the network sees position · input_scale; that of network.initial when that is given", above(0), "1/arcsec"},
+          {"last_layer",
+           choice<bool>(n.last_layer_zero, {{"random", false}, {"zero", true}}),
+           "\"zero\": the correction starts at nothing",
+           {},
+           "",
+           false,
+           drawn},
+          {"seed", &n.seed, "of the random weights", at_least(0), "", false, drawn}};
+}
+
+Keys optimizer_keys(OptimizerConfig& o) {
+  return {{"name", only("adam"), "the optimiser"},
+          {"loss", choice<LossKind>(o.loss, {{"mse", LossKind::mse}, {"chi2", LossKind::chi2}}),
+           "mean over used pixels of (model - data)^2, or of ((model - data)/noise)^2"},
+          {"learning_rate", &o.learning_rate, "of Adam", above(0)},
+          {"steps", &o.steps, "updates; 0 = the model is only evaluated", between(0, kMaxSteps)},
+          {"stop", choice<StopRule>(o.stop, {{"none", StopRule::none}, {"chi2", StopRule::chi2}}),
+           "stop before the last step; \"chi2\": when reduced chi^2 has come down to stop_chi2"},
+          {"stop_chi2", &o.stop_chi2, "reduced chi^2 to stop at", above(0), "", false,
+           Condition{[&o] { return o.stop == StopRule::chi2; }, "with stop = \"chi2\""}},
+          {"best_of_last", &o.best_of_last, "take the state of lowest loss among so many last steps; 0 = the last",
+           between(0, kMaxSteps), "steps"},
+          {"checkpoint_every", &o.checkpoint_every, "0 = only at the end", between(0, kMaxSteps), "steps"}};
+}
+
+Keys regularization_keys(Regularization& r) {
+  return {{"smoothness", &r.smoothness, "weight of mean kappa_NN^2", at_least(0)},
+          {"negative_convergence", &r.negative_convergence, "weight of mean max(0, -kappa_NN)^2", at_least(0)},
+          {"negative_total_convergence", &r.negative_total_convergence,
+           "weight of mean max(0, -kappa_macro - kappa_NN)^2", at_least(0)},
+          {"weight_decay", &r.weight_decay, "weight of half the sum of squared kernel weights", at_least(0)}};
+}
+
+Keys truth_keys(FitsReference& truth) {
+  return {{"file",
+           &truth,
+           "FITS with PSI_TRUE, ALPHA_TRUE, KAPPA_TRUE (the missing mass alone), IMAGE_TRUE",
+           {},
+           "",
+           true}};
+}
+
+Keys simulate_keys(SimulateConfig& s) {
+  Keys keys{{"nx", &s.nx, "columns of the image", between(1, kMaxImageSide), "pixels"},
+            {"ny", &s.ny, "rows of the image", between(1, kMaxImageSide), "pixels"},
+            {"noise", &s.noise.value, "1 sigma, the same in every pixel; 0 = none", at_least(0), "image unit"}};
+  add_background(keys, s.noise, "simulate");
+  keys.push_back({"psf", MapOrTable{&s.psf.kernel}, "as observation.psf, which is taken when this is absent"});
+  keys.push_back({"seed", &s.seed, "of the noise", at_least(0)});
+  return keys;
+}
+
+// ---- reading
+// -------------------------------------------------------------------------------------------------------------
+
+void check_ellipticity(const Document& document, const std::string& path, const ProfileInfo& info,
+                       const std::vector<double>& values) {
+  const int i = info.index_of("e1"), j = info.index_of("e2");
+  if (i < 0 || j < 0) return;
+  const double e1 = values[static_cast<std::size_t>(i)], e2 = values[static_cast<std::size_t>(j)];
+  if (e1 * e1 + e2 * e2 < 1) return;
+  document.fail(path + (document.has(path + ".e1") ? ".e1" : ".e2"),
+                "out of range, found e1 = " + to_text(e1) + " and e2 = " + to_text(e2) + ", expected e1^2 + e2^2 < 1");
+}
+
+std::vector<LensComponent> read_lenses(const Document& document, const std::string& block) {
+  std::vector<LensComponent> components(document.size(block));
+  for (std::size_t i = 0; i < components.size(); ++i) {
+    LensComponent& c = components[i];
+    const std::string path = block + "." + std::to_string(i);
+    document.read_one(path, profile_key(c.kind, kLensKinds, lens_info, [&c] { start(c, lens_info(c.kind)); }));
+    document.read(path, lens_keys(c));
+    check_ellipticity(document, path, lens_info(c.kind), c.values);
+  }
+  return components;
+}
+
+std::vector<LightComponent> read_lights(const Document& document, const std::string& block,
+                                        std::vector<PixelStart>& pixels) {
+  std::vector<LightComponent> components(document.size(block));
+  pixels.resize(components.size());
+  for (std::size_t i = 0; i < components.size(); ++i) {
+    LightComponent& c = components[i];
+    const std::string path = block + "." + std::to_string(i);
+    document.read_one(path, profile_key(c.kind, kLightKinds, light_info, [&c] { start(c, light_info(c.kind)); }));
+    document.read(path, light_keys(c, pixels[i]));
+    check_ellipticity(document, path, light_info(c.kind), c.values);
+  }
+  return components;
+}
+
+/// The table of a PSF, when there is one; its type in any case.
+void read_psf(const Document& document, const std::string& path, PsfConfig& psf) {
+  if (!psf.kernel.empty()) {
+    psf.type = "file";
+  } else if (document.has(path)) {
+    psf.type = "gaussian";
+    document.read(path, psf_keys(psf));
+    if (psf.size > 0 && psf.size % 2 == 0)
+      document.fail(path + ".size", "even, found " + std::to_string(psf.size) + " pixels, expected an odd number");
+  }
+}
+
+void check_noise(const Document& document, const std::string& block, const NoiseConfig& noise, bool needed,
+                 const std::string& choices) {
+  if (noise.background_rms && !noise.exposure_time)
+    document.fail(block + ".exposure_time", "missing, expected a number > 0 s beside background_rms");
+  if (noise.exposure_time && !noise.background_rms)
+    document.fail(block + ".background_rms", "missing, expected a number > 0 image unit beside exposure_time");
+  if (needed && noise.map.empty() && !noise.value && !noise.background_rms)
+    document.fail(block + ".noise", "missing, expected " + choices + ", or background_rms with exposure_time");
+}
+
+void read_observation(const Document& document, Config& config, bool for_simulation) {
+  ObservationConfig& o = config.observation;
+  document.read("observation", observation_keys(o, !for_simulation));
+  read_psf(document, "observation.psf", o.psf);
+  check_noise(document, "observation", o.noise, !for_simulation, "\"FILE[HDU]\" or a number > 0 image unit");
+  if (o.noise.value && *o.noise.value > o.max_noise)
+    document.fail("observation.noise", "every pixel would be masked, found " + to_text(*o.noise.value) +
+                                           ", expected at most max_noise = " + to_text(o.max_noise));
+  if (for_simulation && !o.pixel_scale)
+    document.fail("observation.pixel_scale", "missing, expected a number > 0 arcsec for a simulation");
+}
+
+/// The shape of the network, and what it starts from when that is a file.
+NetworkShape read_shape(const Document& document, NetworkConfig& network, bool for_simulation) {
+  if (!network.initial.empty() && !for_simulation) {
+    const NetworkShape stored = read_network(network.initial).shape;
+    const auto widths = [](const std::vector<int>& hidden) {
+      std::string list;
+      for (const int width : hidden) list += (list.empty() ? "" : ", ") + std::to_string(width);
+      return "[" + list + "]";
+    };
+    if (document.has("network.hidden") && network.hidden != stored.hidden)
+      document.fail("network.hidden", "another shape, found " + widths(network.hidden) + ", expected " +
+                                          widths(stored.hidden) + " as in " + network.initial);
+    if (document.has("network.input_scale") && network.input_scale != stored.input_scale)
+      document.fail("network.input_scale", "another scale, found " + to_text(network.input_scale) +
+                                               " 1/arcsec, expected " + to_text(stored.input_scale) + " as in " +
+                                               network.initial);
+    network.hidden = stored.hidden;
+    network.input_scale = stored.input_scale;
+  }
+  const std::size_t layers = network.hidden.size();
+  if (layers < 1 || layers > kMaxHiddenLayers)
+    document.fail("network.hidden", "wrong number of layers, found " + std::to_string(layers) + ", expected 1 to " +
+                                        std::to_string(kMaxHiddenLayers));
+  return {network.hidden, network.input_scale};
+}
+
+bool anything_free(const Model& model) {
+  const auto some = [](const auto& components) {
+    return std::any_of(components.begin(), components.end(),
+                       [](const auto& c) { return std::find(c.free.begin(), c.free.end(), true) != c.free.end(); });
+  };
+  const auto pixels = [](const LightComponent& c) { return c.pixels_free; };
+  return model.network || some(model.lens) || some(model.source) || some(model.lens_light) ||
+         std::any_of(model.source.begin(), model.source.end(), pixels) ||
+         std::any_of(model.lens_light.begin(), model.lens_light.end(), pixels);
+}
+
+/// What holds between the blocks.
+void check_model(const Document& document, Config& config, bool for_simulation) {
+  const Model& model = config.model;
+  if (model.source.empty() && model.lens_light.empty())
+    document.fail("source", "missing, expected at least one [[source]] or [[lens_light]]");
+  if (model.network && model.source.empty())
+    document.fail("network", "has no effect, found no [[source]], expected one whose light is deflected");
+  if (!model.network) {
+    Regularization r = config.regularization;
+    for (const Key& key : regularization_keys(r)) {
+      const double weight = **std::get_if<double*>(&key.target);
+      if (weight > 0)
+        document.fail("regularization." + key.name,
+                      "has no effect, found " + to_text(weight) + " without [network], expected 0 or a [network]");
+    }
+  }
+  if (!for_simulation && config.optimizer.steps > 0 && !anything_free(model))
+    config.warnings.push_back(config.file +
+                              ": nothing is free, so the steps change nothing: neither a [network] nor a "
+                              "name in any fit = [...]");
+}
+
+}  // namespace
+
+Config read_config(const std::string& file, const std::vector<Override>& overrides, bool for_simulation) {
+  const Document document(file, overrides);
+  Config config;
+  config.file = file;
+  document.read("", top_keys(config));
+  const Recipe& defaults = recipe(config.recipe);
+  config.optimizer = defaults.optimizer;
+  config.regularization = defaults.regularization;
+
+  read_observation(document, config, for_simulation);
+  config.model.lens = read_lenses(document, "lens");
+  config.model.source = read_lights(document, "source", config.source_pixels);
+  config.model.lens_light = read_lights(document, "lens_light", config.lens_light_pixels);
+  if (document.has("network")) {
+    config.network = defaults.network;
+    document.read("network", network_keys(*config.network));
+    config.model.network = read_shape(document, *config.network, for_simulation);
+  }
+  document.read("optimizer", optimizer_keys(config.optimizer));
+  document.read("regularization", regularization_keys(config.regularization));
+  if (document.has("truth")) {
+    document.read("truth", truth_keys(config.truth));
+    if (!config.truth.hdu.empty())
+      document.fail("truth.file", "an HDU, found [" + config.truth.hdu + "], expected the file alone");
+  }
+  if (document.has("simulate")) {
+    SimulateConfig& s = config.simulate.emplace();
+    document.read("simulate", simulate_keys(s));
+    read_psf(document, "simulate.psf", s.psf);
+    check_noise(document, "simulate", s.noise, true, "a number >= 0 image unit");
+    const double rays = double(s.nx) * s.ny * config.observation.supersampling * config.observation.supersampling;
+    if (rays >= kMaxRays)
+      document.fail("simulate.nx", "too many rays, found " + std::to_string(s.nx) + " x " + std::to_string(s.ny) +
+                                       " pixels with supersampling " +
+                                       std::to_string(config.observation.supersampling) +
+                                       ", expected fewer than 2^30 rays");
+  } else if (for_simulation) {
+    document.fail("simulate", "missing, expected a table [simulate]");
+  }
+  config.perturbation = read_lenses(document, "perturbation");
+  check_model(document, config, for_simulation);
+  return config;
+}
+
+// ---- writing
+// -------------------------------------------------------------------------------------------------------------
+
+namespace {
+
+std::string psf_text(const std::string& title, PsfConfig& psf) {
+  const bool table = psf.type == "gaussian" || psf.type == "moffat";
+  return table ? "\n[" + title + "]\n" + write_keys(psf_keys(psf)) : "";
+}
+
+}  // namespace
+
+std::string to_toml(const Config& config) {
+  Config c = config;  // the tables bind to what they could also set
+  std::string text = write_keys(top_keys(c));
+  text += "\n[observation]\n" + write_keys(observation_keys(c.observation, true)) +
+          psf_text("observation.psf", c.observation.psf);
+  for (LensComponent& lens : c.model.lens) text += "\n[[lens]]\n" + write_keys(lens_keys(lens));
+  for (std::size_t i = 0; i < c.model.source.size(); ++i)
+    text += "\n[[source]]\n" + write_keys(light_keys(c.model.source[i], c.source_pixels.at(i)));
+  for (std::size_t i = 0; i < c.model.lens_light.size(); ++i)
+    text += "\n[[lens_light]]\n" + write_keys(light_keys(c.model.lens_light[i], c.lens_light_pixels.at(i)));
+  if (c.network) text += "\n[network]\n" + write_keys(network_keys(*c.network));
+  text += "\n[optimizer]\n" + write_keys(optimizer_keys(c.optimizer));
+  text += "\n[regularization]\n" + write_keys(regularization_keys(c.regularization));
+  if (!c.truth.empty()) text += "\n[truth]\n" + write_keys(truth_keys(c.truth));
+  if (c.simulate)
+    text += "\n[simulate]\n" + write_keys(simulate_keys(*c.simulate)) + psf_text("simulate.psf", c.simulate->psf);
+  for (LensComponent& lens : c.perturbation) text += "\n[[perturbation]]\n" + write_keys(lens_keys(lens));
+  return text;
+}
+
+std::string list_keys() {
+  Config c;
+  NetworkConfig network = recipe(c.recipe).network;
+  OptimizerConfig optimizer = recipe(c.recipe).optimizer;
+  Regularization regularization = recipe(c.recipe).regularization;
+  SimulateConfig simulate;
+  PsfConfig psf;
+  psf.type = "gaussian";
+  psf.fwhm = psf.beta = std::nan("");
+  std::string text =
+      "Keys of the configuration: key, type, unit, range, default, meaning. N counts the components of a block "
+      "from 0;\n`--set KEY=VALUE` names keys in the same way. Paths are relative to the configuration file.\n\n";
+  text += list_table("title, recipe, blocks", "", top_keys(c));
+  text += "\n" + list_table("[observation]", "observation.", observation_keys(c.observation, true));
+  text += "\n" + list_table("psf = { ... } in [observation] and [simulate]", "observation.psf.", psf_keys(psf));
+  for (int i = 0; i < kLensKinds; ++i) {
+    LensComponent lens{static_cast<LensKind>(i), {}, {}};
+    start(lens, lens_info(lens.kind));
+    text += "\n" + list_table(std::string("[[lens]], [[perturbation]] profile = \"") + lens_info(lens.kind).name + "\"",
+                              "lens.N.", lens_keys(lens));
+  }
+  for (int i = 0; i < kLightKinds; ++i) {
+    LightComponent light;
+    light.kind = static_cast<LightKind>(i);
+    start(light, light_info(light.kind));
+    PixelStart pixels;
+    text +=
+        "\n" + list_table(std::string("[[source]], [[lens_light]] profile = \"") + light_info(light.kind).name + "\"",
+                          "source.N.", light_keys(light, pixels));
+  }
+  text += "\n" + list_table("[network]", "network.", network_keys(network));
+  text += "\n" + list_table("[optimizer]", "optimizer.", optimizer_keys(optimizer));
+  text += "\n" + list_table("[regularization]", "regularization.", regularization_keys(regularization));
+  text += "\n" + list_table("[truth]", "truth.", truth_keys(c.truth));
+  text += "\n" + list_table("[simulate]", "simulate.", simulate_keys(simulate));
+  return text;
+}
+
+}  // namespace einfield

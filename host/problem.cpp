@@ -1,0 +1,276 @@
+// The data that a configuration names: read, checked, masked, and put together with the model into a problem.
+#include "host/problem.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "einfield/psf.hpp"
+#include "host/fits_io.hpp"
+#include "host/number.hpp"
+#include "host/safetensors.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr double kScaleTolerance = 1e-3;  ///< between a given pixel scale and a WCS
+constexpr double kSumTolerance = 1e-5;    ///< of a normalised PSF: rounding in single precision, with room
+constexpr double kMaxRays = 1 << 30;
+
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.6g", value);
+  return text;
+}
+
+std::string size_text(int nx, int ny) {
+  return std::to_string(nx) + " x " + std::to_string(ny);
+}
+
+/// "column 13, row 7", counted from 1 as DS9 does.
+std::string pixel_text(std::size_t index, int nx) {
+  const auto width = static_cast<std::size_t>(nx);
+  return "column " + std::to_string(index % width + 1) + ", row " + std::to_string(index / width + 1) + " (from 1)";
+}
+
+std::string count_text(std::size_t n, const std::string& noun) {
+  return std::to_string(n) + " " + noun + (n == 1 ? "" : "s");
+}
+
+std::string name_of(const FitsReference& reference, const FitsImage& image) {
+  return reference.path + "[" + image.hdu + "]";
+}
+
+void check_scale(const std::string& name, const FitsImage& image, double pixel_scale) {
+  if (!image.wcs || std::abs(image.wcs->pixel_scale / pixel_scale - 1) <= kScaleTolerance) return;
+  throw InvalidInput(name + ": another pixel scale, found " + number(image.wcs->pixel_scale) +
+                     " arcsec in its WCS, expected " + number(pixel_scale) + " arcsec to 0.1 %");
+}
+
+void check_size(const std::string& name, const FitsImage& image, int nx, int ny, const std::string& as) {
+  EINFIELD_REQUIRE(image.nx == nx && image.ny == ny, name + ": another shape, found " + size_text(image.nx, image.ny) +
+                                                         " pixels, expected " + size_text(nx, ny) + " as " + as);
+}
+
+std::size_t first_not_finite(const std::vector<double>& values) {
+  const auto bad = std::find_if(values.begin(), values.end(), [](double v) { return !std::isfinite(v); });
+  return static_cast<std::size_t>(bad - values.begin());
+}
+
+/// Reads the maps of one image; each must have its shape and scale.
+class MapReader {
+ public:
+  MapReader(const Grid& grid, std::string image_name) : grid_(grid), image_name_(std::move(image_name)) {}
+
+  FitsImage read(const FitsReference& reference, int planes = 1) const {
+    FitsImage map = read_fits(reference.path, reference.hdu, planes);
+    const std::string name = name_of(reference, map);
+    check_size(name, map, grid_.nx, grid_.ny, image_name_);
+    check_scale(name, map, grid_.pixel_scale);
+    return map;
+  }
+  /// A map of [truth].
+  std::vector<double> truth(const FitsReference& file, const std::string& hdu, int planes = 1) const {
+    FitsReference reference = file;
+    reference.hdu = hdu;
+    FitsImage map = read(reference, planes);
+    const std::size_t bad = first_not_finite(map.values);
+    const auto n = static_cast<std::size_t>(grid_.n_pixels());
+    EINFIELD_REQUIRE(bad == map.values.size(), name_of(reference, map) + ": not finite at " +
+                                                   pixel_text(bad % n, grid_.nx) + ", expected numbers everywhere");
+    return std::move(map.values);
+  }
+
+ private:
+  const Grid& grid_;
+  std::string image_name_;
+};
+
+Grid image_grid(const Config& config, const FitsImage& image, const std::string& name) {
+  const ObservationConfig& o = config.observation;
+  Grid grid{image.nx, image.ny, 0, o.center_x, o.center_y, o.supersampling};
+  EINFIELD_REQUIRE(o.pixel_scale || image.wcs,
+                   name + ": no celestial WCS, expected one or observation.pixel_scale in " + config.file);
+  grid.pixel_scale = o.pixel_scale ? *o.pixel_scale : image.wcs->pixel_scale;
+  check_scale(name, image, grid.pixel_scale);
+  const double rays = double(grid.nx) * grid.ny * grid.supersampling * grid.supersampling;
+  EINFIELD_REQUIRE(rays < kMaxRays, name + ": too many rays, found " + size_text(grid.nx, grid.ny) +
+                                        " pixels with observation.supersampling = " +
+                                        std::to_string(grid.supersampling) + ", expected fewer than 2^30 rays");
+  return grid;
+}
+
+std::vector<std::uint8_t> read_mask(const FitsReference& reference, const MapReader& maps, const Grid& grid) {
+  std::vector<std::uint8_t> mask(static_cast<std::size_t>(grid.n_pixels()), 1);
+  if (reference.empty()) return mask;
+  const FitsImage image = maps.read(reference);
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    EINFIELD_REQUIRE(image.values[i] == 0 || image.values[i] == 1,
+                     name_of(reference, image) + ": a mask with other values than 0 and 1, found " +
+                         number(image.values[i]) + " at " + pixel_text(i, grid.nx) + ", expected 1 = used, 0 = not");
+    mask[i] = image.values[i] == 1;
+  }
+  return mask;
+}
+
+/// The noise map, and its name for messages.
+std::pair<std::vector<double>, std::string> read_noise(const Config& config, const MapReader& maps,
+                                                       const std::vector<double>& image) {
+  const NoiseConfig& noise = config.observation.noise;
+  if (!noise.map.empty()) {
+    FitsImage map = maps.read(noise.map);
+    std::string name = name_of(noise.map, map);
+    return {std::move(map.values), std::move(name)};
+  }
+  if (noise.value) return {std::vector<double>(image.size(), *noise.value), config.file + ": observation.noise"};
+  std::vector<double> sigma;
+  for (const double v : image)
+    sigma.push_back(std::sqrt(*noise.background_rms * *noise.background_rms + std::max(v, 0.0) / *noise.exposure_time));
+  return {std::move(sigma), config.file + ": observation.background_rms"};
+}
+
+/// Masks what cannot be used, and says so; what must not be there is an error.
+void apply_data_rules(const Config& config, const std::string& image_name, const std::string& noise_name,
+                      Observation& o, std::vector<std::string>& warnings) {
+  const auto masked = o.mask.size() - static_cast<std::size_t>(o.n_used());
+  std::size_t not_finite = 0, noisy = 0;
+  for (std::size_t i = 0; i < o.mask.size(); ++i) {
+    if (!std::isfinite(o.image[i])) {
+      not_finite += o.mask[i];
+      o.mask[i] = 0;
+      o.image[i] = 0;  // a NaN would survive its weight of 0
+    } else if (o.mask[i] && o.noise[i] > config.observation.max_noise) {
+      ++noisy;
+      o.mask[i] = 0;
+    }
+    EINFIELD_REQUIRE(!o.mask[i] || o.noise[i] > 0, noise_name + ": not a noise, found " + number(o.noise[i]) + " at " +
+                                                       pixel_text(i, o.grid.nx) + ", expected > 0 where the mask is 1");
+  }
+  if (not_finite > 0) warnings.push_back(image_name + ": " + count_text(not_finite, "pixel") + " not finite, masked");
+  if (noisy > 0)
+    warnings.push_back(noise_name + ": " + count_text(noisy, "pixel") +
+                       " with noise above max_noise = " + number(config.observation.max_noise) + ", masked");
+  EINFIELD_REQUIRE(o.n_used() > 0, image_name + ": every pixel is masked, found " + std::to_string(masked) +
+                                       " masked by observation.mask, " + std::to_string(not_finite) + " not finite, " +
+                                       std::to_string(noisy) + " with noise above max_noise = " +
+                                       number(config.observation.max_noise) + ", expected at least one that is used");
+}
+
+}  // namespace
+
+namespace {
+
+Psf psf_from_profile(const PsfConfig& psf, double pixel_scale, const std::string& where) {
+  try {
+    return psf.type == "moffat" ? moffat_psf(psf.fwhm, psf.beta, pixel_scale, psf.size)
+                                : gaussian_psf(psf.fwhm, pixel_scale, psf.size);
+  } catch (const InvalidInput& error) {
+    throw InvalidInput(where + ": " + error.what());
+  }
+}
+
+void check_psf_size(const std::string& where, int nx, int ny, const Grid& grid) {
+  EINFIELD_REQUIRE(nx <= grid.nx && ny <= grid.ny, where + ": a PSF larger than the image, found " + size_text(nx, ny) +
+                                                       " pixels, expected at most " + size_text(grid.nx, grid.ny));
+}
+
+}  // namespace
+
+Psf load_psf(const PsfConfig& psf, const Grid& grid, const std::string& key, std::vector<std::string>& warnings) {
+  if (psf.type.empty()) return {};
+  if (psf.kernel.empty()) {
+    Psf made = psf_from_profile(psf, grid.pixel_scale, key);
+    check_psf_size(key, made.nx, made.ny, grid);
+    return made;
+  }
+  FitsImage image = read_fits(psf.kernel.path, psf.kernel.hdu);
+  const std::string name = name_of(psf.kernel, image);
+  check_scale(name, image, grid.pixel_scale);
+  EINFIELD_REQUIRE(image.nx % 2 == 1 && image.ny % 2 == 1,
+                   name + ": a PSF of even size, found " + size_text(image.nx, image.ny) +
+                       " pixels, expected odd numbers, the centre in the middle");
+  check_psf_size(name, image.nx, image.ny, grid);
+  const std::size_t bad = first_not_finite(image.values);
+  EINFIELD_REQUIRE(bad == image.values.size(), name + ": a PSF that is not finite, found " + number(image.values[bad]) +
+                                                   " at " + pixel_text(bad, image.nx) +
+                                                   ", expected numbers everywhere");
+  double sum = 0;
+  for (const double v : image.values) sum += v;
+  EINFIELD_REQUIRE(sum > 0 && std::isfinite(sum), name + ": a PSF with the sum " + number(sum) + ", expected > 0");
+  if (std::abs(sum - 1) > kSumTolerance)
+    warnings.push_back(name + ": a PSF with the sum " + number(sum) + ", normalised to 1");
+  for (double& v : image.values) v /= sum;
+  return {image.nx, image.ny, std::move(image.values)};
+}
+
+Model load_pixels(const Config& config) {
+  Model model = config.model;
+  const auto fill = [](std::vector<LightComponent>& lights, const std::vector<PixelStart>& starts) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      LightComponent& c = lights[i];
+      if (c.kind != LightKind::pixelated) continue;
+      const PixelStart& start = starts.at(i);
+      c.pixels.assign(static_cast<std::size_t>(c.grid.nx) * static_cast<std::size_t>(c.grid.ny), start.value);
+      if (start.image.empty()) continue;
+      FitsImage image = read_fits(start.image.path, start.image.hdu);
+      const std::string name = name_of(start.image, image);
+      check_size(name, image, c.grid.nx, c.grid.ny, "nx and ny of the PIXELATED component");
+      check_scale(name, image, c.grid.pixel_scale);
+      const std::size_t bad = first_not_finite(image.values);
+      EINFIELD_REQUIRE(bad == image.values.size(),
+                       name + ": not finite at " + pixel_text(bad, image.nx) + ", expected numbers everywhere");
+      c.pixels = std::move(image.values);
+    }
+  };
+  fill(model.source, config.source_pixels);
+  fill(model.lens_light, config.lens_light_pixels);
+  return model;
+}
+
+LoadedProblem load_problem(const Config& config) {
+  LoadedProblem loaded;
+  Problem& problem = loaded.problem;
+  Observation& o = problem.observation;
+
+  FitsImage image = read_fits(config.observation.image.path, config.observation.image.hdu);
+  const std::string image_name = name_of(config.observation.image, image);
+  o.grid = image_grid(config, image, image_name);
+  loaded.pixel_scale = o.grid.pixel_scale;
+  loaded.unit = image.unit;
+  const MapReader maps(o.grid, image_name);
+  o.mask = read_mask(config.observation.mask, maps, o.grid);
+  std::string noise_name;
+  std::tie(o.noise, noise_name) = read_noise(config, maps, image.values);
+  o.image = std::move(image.values);
+  apply_data_rules(config, image_name, noise_name, o, loaded.warnings);
+  o.psf = load_psf(config.observation.psf, o.grid, config.file + ": observation.psf", loaded.warnings);
+
+  problem.model = load_pixels(config);
+  problem.loss = config.optimizer.loss;
+  problem.regularization = config.regularization;
+  problem.learning_rates = {config.optimizer.learning_rate};
+  if (config.network && config.network->initial.empty()) {
+    problem.initial_parameters =
+        initial_weights(*problem.model.network, config.network->seed, config.network->last_layer_zero);
+  } else if (config.network) {
+    StoredNetwork stored = read_network(config.network->initial);
+    EINFIELD_REQUIRE(
+        stored.shape.size() == problem.model.network->size() && stored.shape.hidden == problem.model.network->hidden,
+        config.network->initial + ": another shape than when the configuration was read");
+    problem.initial_parameters = std::move(stored.parameters);
+  }
+  const ParameterLayout layout(problem.model);
+  const std::vector<double> scalars = layout.initial_scalars();
+  problem.initial_parameters.insert(problem.initial_parameters.end(), scalars.begin(), scalars.end());
+  for (const int k : layout.free_pixels)
+    problem.initial_parameters.push_back(layout.pixels[static_cast<std::size_t>(k)]);
+
+  if (!config.truth.empty())
+    loaded.truth = Truth{maps.truth(config.truth, "IMAGE_TRUE"), maps.truth(config.truth, "PSI_TRUE"),
+                         maps.truth(config.truth, "ALPHA_TRUE", 2), maps.truth(config.truth, "KAPPA_TRUE")};
+  return loaded;
+}
+
+}  // namespace einfield
