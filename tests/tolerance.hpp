@@ -13,6 +13,9 @@ inline constexpr double kEpsilon = static_cast<double>(std::numeric_limits<Real>
 /// project's bound for a gradient; a wrong or missing term is wrong by 1e-3 and more.
 inline constexpr double kDifference = 1e-7;
 
+/// Central differences across a kink, where the second derivatives on its sides differ: h f″ remains.
+inline constexpr double kKinkDifference = 1e-4;
+
 /// Two ways through the same formula in double, of the largest component: a few dozen roundings.
 inline constexpr double kSameFormula = 64 * kEpsilon<double>;
 
