@@ -404,7 +404,7 @@ class Writer {
     std::array<LONGLONG, 3> axes{hdu.nx, hdu.ny, hdu.planes};
     check(fits_create_imgll(file_.get(), hdu.bitpix, hdu.planes > 1 ? 3 : 2, axes.data(), &status));
     key("EXTNAME", hdu.name);
-    if (!hdu.unit.empty()) key("BUNIT", hdu.unit);
+    key("BUNIT", hdu.unit);
     if (hdu.pixel_scale > 0) {
       axis("1", "X", hdu.nx, hdu.center_x, hdu.pixel_scale);
       axis("2", "Y", hdu.ny, hdu.center_y, hdu.pixel_scale);

@@ -2,6 +2,7 @@
 #include "einfield/fitter.hpp"
 
 #include <chrono>
+#include <cmath>
 #include <utility>
 
 #include "einfield/error.hpp"
@@ -22,9 +23,16 @@ class Fit {
     if (!resume) return;
     snapshot_ = *resume;
     // Rows of the last step and later are written again by the steps that follow.
-    std::erase_if(snapshot_.history, [&](const HistoryRow& row) { return row.step >= resume->step; });
+    forget_rows_from(resume->step);
+    // With more steps than before, the last ones begin later.
+    if (snapshot_.best_step >= 0 && !may_be_best(snapshot_.best_step)) {
+      snapshot_.best_step = -1;
+      snapshot_.best_loss = 0;
+      snapshot_.best_parameters.clear();
+    }
     earlier_s_ = resume->time_s;
-    restore({resume->step, resume->parameters, resume->first_moment, resume->second_moment});
+    good_ = {resume->step, resume->parameters, resume->first_moment, resume->second_moment};
+    restore(good_);
   }
 
   FitResult<Real> run() {
@@ -33,10 +41,14 @@ class Fit {
     for (std::int64_t step = snapshot_.step; step < settings_.steps; ++step) {
       const bool log = step % settings_.log_every == 0;
       const bool keep = may_be_best(step);
-      // The state of a step belongs to the parameters before its update, so they are fetched first.
+      const bool save = settings_.checkpoint_every > 0 && callbacks_.checkpoint && step > snapshot_.step &&
+                        step % settings_.checkpoint_every == 0;
+      // The numbers of a step belong to the parameters before its update, so they are fetched first.
       Optimiser before;
-      if (log) before = optimiser(step);
-      if (keep && !log) before.parameters = backend_.download(Field::parameters, 0);
+      if (log || save)
+        before = optimiser(step);
+      else if (keep)
+        before.parameters = backend_.download(Field::parameters, 0);
 
       if (settings_.stop == StopRule::chi2) {
         backend_.evaluate(true);
@@ -49,18 +61,15 @@ class Fit {
         backend_.step();
       }
 
-      if (log || keep) {
+      if (log || keep || save) {
         const StepState state = backend_.state(0);
         if (state.bad_step != 0) break;
+        // Only a state that has been evaluated and found good is handed out.
+        if (save) callbacks_.checkpoint(taken(before));
         if (keep) offer(step, state, before.parameters);
-        if (log) {
-          record(step, state, before.parameters);
-          good_ = std::move(before);
-        }
+        if (log) record(step, state, before.parameters);
+        if (log || save) good_ = std::move(before);
       }
-      if (settings_.checkpoint_every > 0 && (step + 1) % settings_.checkpoint_every == 0 && step + 1 < settings_.steps &&
-          callbacks_.checkpoint && backend_.state(0).bad_step == 0)
-        callbacks_.checkpoint(taken(step + 1));
       if (callbacks_.interrupted && callbacks_.interrupted()) {
         result.stop_reason = "interrupted";
         break;
@@ -117,15 +126,17 @@ class Fit {
     snapshot_.history.push_back(row);
     if (callbacks_.progress) callbacks_.progress(row);
   }
+  void forget_rows_from(std::int64_t step) {
+    std::erase_if(snapshot_.history, [step](const HistoryRow& row) { return row.step >= step; });
+  }
 
-  Snapshot<Real> taken(std::int64_t step) {
+  Snapshot<Real> taken(const Optimiser& state) const {
     Snapshot<Real> snapshot = snapshot_;
-    snapshot.step = step;
+    snapshot.step = state.updates;
     snapshot.time_s = elapsed();
-    Optimiser state = optimiser(step);
-    snapshot.parameters = std::move(state.parameters);
-    snapshot.first_moment = std::move(state.first_moment);
-    snapshot.second_moment = std::move(state.second_moment);
+    snapshot.parameters = state.parameters;
+    snapshot.first_moment = state.first_moment;
+    snapshot.second_moment = state.second_moment;
     return snapshot;
   }
 
@@ -140,21 +151,32 @@ class Fit {
 
   void finish(FitResult<Real>& result) {
     StepState state = backend_.state(0);
+    if (state.bad_step == 0) {
+      // The last update is judged as every other one is, by the evaluation that follows it.
+      backend_.evaluate(true);
+      state = backend_.state(0);
+      const bool finite_loss = std::isfinite(state.loss) && std::isfinite(state.regularization);
+      if (!finite_loss || !std::isfinite(state.gradient_norm)) {
+        state.bad_step = state.updates + 1;
+        state.bad_loss = !finite_loss;
+      }
+    }
     if (state.bad_step != 0) {
       result.stop_reason = "non-finite";
       result.message = std::string(state.bad_loss ? "the loss" : "the gradient") + " is not finite in step " +
                        std::to_string(state.bad_step);
-      // The parameters that gave it are of no use. Those of the step before are: the steps since the last good record
-      // are repeated, which gives the same bits.
-      if (!good_.parameters.empty() && state.bad_step >= 2) {
+      // The parameters that gave it are of no use. Those of the step before are: the steps since the last state known to be
+      // good are repeated, which gives the same bits.
+      if (!good_.parameters.empty()) {
         restore(good_);
         for (std::int64_t updates = good_.updates; updates < state.bad_step - 2; ++updates) backend_.step();
       }
+      backend_.evaluate(true);
+      state = backend_.state(0);
     }
-    const std::int64_t updates = backend_.state(0).updates;
-    snapshot_ = taken(updates);
-    backend_.evaluate(true);
-    state = backend_.state(0);
+    const std::int64_t updates = state.updates;
+    snapshot_ = taken(optimiser(updates));
+    forget_rows_from(updates);
     record(updates, state, snapshot_.parameters);
     result.state_step = updates;
     result.parameters = snapshot_.parameters;

@@ -1,21 +1,14 @@
 // How well a fit describes the data, and how far it is from the truth when that is known.
 #pragma once
 
-#include <cstdint>
-#include <optional>
+#include <cstddef>
 #include <vector>
 
 #include "einfield/config.hpp"
 #include "einfield/observation.hpp"
+#include "host/lens_fields.hpp"
 
 namespace einfield {
-
-/// Maps of the network's lens correction at pixel centres.
-struct CorrectionMaps {
-  std::vector<double> potential;    ///< (ny, nx) [arcsec²]
-  std::vector<double> deflection;   ///< (2, ny, nx): x, then y [arcsec]
-  std::vector<double> convergence;  ///< (ny, nx)
-};
 
 /// Errors against the truth over one region. A number that does not exist (an empty region, a truth of zero, a map that the
 /// truth lacks) is NaN.
@@ -37,8 +30,9 @@ inline constexpr double kArcSignalToNoise = 5;
 /// Indices of used pixels, in order; `truth_image` not null: of those on the arc only.
 std::vector<std::size_t> region(const Observation& observation, const std::vector<double>* truth_image);
 
-/// @param model  image after the PSF, (ny, nx)
+/// @param model       image after the PSF, (ny, nx)
+/// @param correction  what the fit found of the missing mass, at pixel centres
 TruthErrors truth_errors(const Observation& observation, const Truth& truth, const std::vector<double>& model,
-                         const CorrectionMaps& correction);
+                         const LensFields& correction);
 
 }  // namespace einfield

@@ -10,11 +10,13 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <utility>
 
 #include "einfield/error.hpp"
 #include "host/checkpoint.hpp"
+#include "host/directory_lock.hpp"
 #include "host/figures.hpp"
 #include "host/results.hpp"
 
@@ -39,14 +41,16 @@ class Log {
  public:
   Log(const RunOptions& options, int steps)
       : stream_(options.log), warnings_(options.warnings), terminal_(options.terminal), steps_(steps) {}
+  ~Log() { end_bar(); }
+  Log(const Log&) = delete;
+  Log& operator=(const Log&) = delete;
 
   void line(const std::string& message) {
-    if (!stream_) return;
-    if (bar_shown_) *stream_ << '\n';
-    bar_shown_ = false;
-    *stream_ << message << std::endl;
+    end_bar();
+    if (stream_) *stream_ << message << std::endl;
   }
   void warning(const std::string& message) {
+    end_bar();
     if (warnings_) *warnings_ << "einfield: warning: " << message << std::endl;
   }
 
@@ -68,18 +72,27 @@ class Log {
     }
     winsize size{};
     const int columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    // A line that wraps could not be redrawn.
+    if (static_cast<int>(status.size()) >= columns) status.resize(static_cast<std::size_t>(columns) - 1);
     const int width = columns - static_cast<int>(status.size()) - 5;
-    std::string bar;
+    *stream_ << '\r';
     if (width >= 10) {
       const int done = steps_ > 0 ? static_cast<int>(row.step * width / steps_) : width;
-      bar = "[" + std::string(static_cast<std::size_t>(done), '=') + std::string(static_cast<std::size_t>(width - done), ' ') + "] ";
+      std::string bar(static_cast<std::size_t>(done), '=');
+      bar.resize(static_cast<std::size_t>(width), ' ');
+      *stream_ << '[' << bar << "] ";
     }
-    *stream_ << '\r' << bar << status << "\033[K" << std::flush;
+    *stream_ << status << "\033[K" << std::flush;
     bar_shown_ = true;
-    if (row.step >= steps_) line("");
   }
 
  private:
+  /// What follows, errors included, begins on a line of its own.
+  void end_bar() {
+    if (bar_shown_) *stream_ << std::endl;
+    bar_shown_ = false;
+  }
+
   std::ostream* stream_;
   std::ostream* warnings_;
   bool terminal_;
@@ -106,7 +119,7 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
     add("lens_light." + std::to_string(i), light_info(problem.model.lens_light[i].kind).name);
   if (problem.model.network) {
     model += " network 2";
-    for (const int width : problem.model.network->hidden) model += "-" + std::to_string(width);
+    for (const int width : problem.model.network->hidden) model.append(1, '-').append(std::to_string(width));
     model += "-1,";
   }
   model.pop_back();
@@ -126,13 +139,14 @@ void make_directory(const std::string& path) {
 template <class Real>
 RunOutcome run(const Config& config, const RunOptions& options) {
   Log log(options, config.optimizer.steps);
-  if (!options.resume && !options.overwrite && holds_results(options.out))
-    throw InvalidInput("--out: " + options.out + " holds results, expected a new directory, --resume or --overwrite");
-  std::unique_ptr<Snapshot<Real>> resume;
-  if (options.resume) resume = std::make_unique<Snapshot<Real>>(read_checkpoint<Real>(options.out, config));
+  const auto refuse_results = [&options] {
+    if (!options.resume && !options.overwrite && holds_results(options.out))
+      throw InvalidInput("--out: " + options.out + " holds results, expected a new directory, --resume or --overwrite");
+  };
+  refuse_results();
 
   for (const std::string& warning : config.warnings) log.warning(warning);
-  LoadedProblem loaded = load_problem(config);
+  const LoadedProblem loaded = load_problem(config);
   for (const std::string& warning : loaded.warnings) log.warning(warning);
 
   const BackendOptions backend_options{options.threads, options.device};
@@ -143,6 +157,8 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   const std::size_t bytes = planned_bytes<Real>(backend->name(), {loaded.problem}, backend_options);
   log.line("backend: " + backend->name() + " (" + backend->device() + "), " +
            (sizeof(Real) == 4 ? "single" : "double") + " precision, " + readable(bytes) + " planned");
+  // Before anything is written; what counts is read again under the lock.
+  if (options.resume) read_checkpoint<Real>(options.out, config, loaded.problem);
   if (options.dry_run) {
     validate_problems({loaded.problem});
     log.line("dry run: nothing was fitted, nothing was written");
@@ -151,6 +167,15 @@ RunOutcome run(const Config& config, const RunOptions& options) {
 
   backend->load({loaded.problem});
   make_directory(options.out);
+  const DirectoryLock lock(options.out);
+  if (!lock.locked())
+    log.warning(options.out + ": this file system has no locks; make sure that no other run writes there");
+  refuse_results();
+  std::optional<Checkpoint<Real>> resume;
+  if (options.resume) resume = read_checkpoint<Real>(options.out, config, loaded.problem);
+  if (resume && resume->backend != backend->name())
+    log.warning("the checkpoint was made by " + resume->backend + "; on " + backend->name() +
+                " the run goes on, but not to the same bits");
 
   FitSettings settings;
   settings.steps = config.optimizer.steps;
@@ -162,11 +187,13 @@ RunOutcome run(const Config& config, const RunOptions& options) {
 
   FitCallbacks<Real> callbacks;
   callbacks.progress = [&log](const HistoryRow& row) { log.progress(row); };
-  callbacks.checkpoint = [&](const Snapshot<Real>& snapshot) { write_checkpoint(options.out, config, snapshot); };
+  callbacks.checkpoint = [&](const Snapshot<Real>& snapshot) {
+    write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshot);
+  };
   callbacks.interrupted = options.interrupted;
-  const FitResult<Real> result = fit(*backend, settings, callbacks, resume.get());
+  const FitResult<Real> result = fit(*backend, settings, callbacks, resume ? &resume->snapshot : nullptr);
 
-  write_checkpoint(options.out, config, result.snapshot);
+  callbacks.checkpoint(result.snapshot);
   if (result.stop_reason == "interrupted") {
     log.line("interrupted after step " + std::to_string(result.steps) + "; --resume continues from " + options.out);
     return {result.stop_reason, result.message};

@@ -1,0 +1,299 @@
+// A safetensors file whose last eight bytes are the checksum of all before them.
+#include "host/checkpoint.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "einfield/core.hpp"
+#include "einfield/error.hpp"
+#include "host/atomic_file.hpp"
+#include "host/number.hpp"
+#include "host/safetensors.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr const char* kFormat = "1";
+constexpr std::size_t kHistoryColumns = 7;  // before the free parameters
+constexpr std::size_t kChecksumBytes = 8;
+
+std::string path_in(const std::string& dir) { return (std::filesystem::path(dir) / "checkpoint.safetensors").string(); }
+
+template <class Real>
+const char* precision_name() {
+  return sizeof(Real) == 4 ? "single" : "double";
+}
+
+/// FNV-1a, 64 bit (Fowler, Noll & Vo): any change of one byte changes it.
+class Checksum {
+ public:
+  void add(const void* data, std::size_t size) {
+    const auto* bytes = static_cast<const unsigned char*>(data);
+    for (std::size_t i = 0; i < size; ++i) value_ = (value_ ^ bytes[i]) * 0x100000001b3u;
+  }
+  std::uint64_t value() const { return value_; }
+
+ private:
+  std::uint64_t value_ = 0xcbf29ce484222325u;
+};
+
+template <class T>
+std::string described(const std::vector<T>& values) {
+  Checksum checksum;
+  checksum.add(values.data(), values.size() * sizeof(T));
+  char text[24];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(checksum.value()));
+  return std::to_string(values.size()) + " values of checksum " + text;
+}
+
+/// What a resumed run must share with the run that wrote the checkpoint: key of the configuration → value, in an order in
+/// which the first difference is the one to tell.
+using Fingerprint = std::vector<std::pair<std::string, std::string>>;
+
+void add_profile(Fingerprint& print, const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
+                 const std::vector<bool>& free) {
+  print.emplace_back(name + ".profile", info.name);
+  std::string names;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    print.emplace_back(name + "." + info.parameters[i].name, to_text(values[i]));
+    if (free[i]) names += (names.empty() ? "" : ", ") + std::string(info.parameters[i].name);
+  }
+  print.emplace_back(name + ".fit", "[" + names + "]");
+}
+
+void add_lights(Fingerprint& print, const std::string& block, const std::vector<LightComponent>& lights) {
+  print.emplace_back(block, std::to_string(lights.size()) + " components");
+  for (std::size_t i = 0; i < lights.size(); ++i) {
+    const LightComponent& c = lights[i];
+    const std::string name = block + "." + std::to_string(i);
+    add_profile(print, name, light_info(c.kind), c.values, c.free);
+    if (c.kind == LightKind::sersic_ellipse)
+      print.emplace_back(name + ".radius", c.radius == RadiusKind::major_axis ? "major_axis" : "product_average");
+    if (c.kind != LightKind::pixelated) continue;
+    print.emplace_back(name + ".grid", std::to_string(c.grid.nx) + " x " + std::to_string(c.grid.ny) + " of " +
+                                           to_text(c.grid.pixel_scale) + " arcsec around " + to_text(c.grid.center_x) +
+                                           ", " + to_text(c.grid.center_y));
+    print.emplace_back(name + ".pixels", described(c.pixels) + (c.pixels_free ? ", free" : ", fixed"));
+  }
+}
+
+/// @param step  updates done: only the learning rates of these matter
+Fingerprint fingerprint(const Config& config, const Problem& problem, std::int64_t step) {
+  Fingerprint print;
+  const Observation& o = problem.observation;
+  print.emplace_back("observation.image", std::to_string(o.grid.nx) + " x " + std::to_string(o.grid.ny) + ": " + described(o.image));
+  print.emplace_back("observation.mask", described(o.mask));
+  print.emplace_back("observation.noise", described(o.noise));
+  print.emplace_back("observation.psf", std::to_string(o.psf.nx) + " x " + std::to_string(o.psf.ny) + ": " + described(o.psf.values));
+  print.emplace_back("observation.pixel_scale", to_text(o.grid.pixel_scale));
+  print.emplace_back("observation.center_x", to_text(o.grid.center_x));
+  print.emplace_back("observation.center_y", to_text(o.grid.center_y));
+  print.emplace_back("observation.supersampling", to_text(o.grid.supersampling));
+
+  const Model& model = problem.model;
+  print.emplace_back("lens", std::to_string(model.lens.size()) + " components");
+  for (std::size_t i = 0; i < model.lens.size(); ++i)
+    add_profile(print, "lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values, model.lens[i].free);
+  add_lights(print, "source", model.source);
+  add_lights(print, "lens_light", model.lens_light);
+
+  print.emplace_back("network", model.network ? "given" : "absent");
+  if (model.network) {
+    std::string hidden;
+    for (const int width : model.network->hidden) hidden += (hidden.empty() ? "" : ", ") + std::to_string(width);
+    print.emplace_back("network.hidden", "[" + hidden + "]");
+    print.emplace_back("network.input_scale", to_text(model.network->input_scale));
+    if (config.network && config.network->initial.empty()) {
+      print.emplace_back("network.seed", to_text(config.network->seed));
+      print.emplace_back("network.last_layer", config.network->last_layer_zero ? "zero" : "random");
+    }
+    print.emplace_back("network.initial", described(std::vector<double>(problem.initial_parameters.begin(),
+                                                                        problem.initial_parameters.begin() +
+                                                                            static_cast<std::ptrdiff_t>(model.network->size()))));
+  }
+
+  print.emplace_back("optimizer.loss", problem.loss == LossKind::chi2 ? "chi2" : "mse");
+  print.emplace_back("optimizer.best_of_last", to_text(config.optimizer.best_of_last));
+  std::vector<double> rates;
+  for (std::int64_t i = 0; i < step; ++i)
+    rates.push_back(problem.learning_rates[std::min(static_cast<std::size_t>(i), problem.learning_rates.size() - 1)]);
+  const bool constant = std::adjacent_find(rates.begin(), rates.end(), std::not_equal_to<>()) == rates.end();
+  if (!rates.empty()) print.emplace_back("optimizer.learning_rate", constant ? to_text(rates[0]) : described(rates));
+  const Regularization& r = problem.regularization;
+  print.emplace_back("regularization.smoothness", to_text(r.smoothness));
+  print.emplace_back("regularization.negative_convergence", to_text(r.negative_convergence));
+  print.emplace_back("regularization.negative_total_convergence", to_text(r.negative_total_convergence));
+  print.emplace_back("regularization.weight_decay", to_text(r.weight_decay));
+  return print;
+}
+
+/// Throws for the first key on which the two disagree.
+void compare(const Fingerprint& stored, const Fingerprint& now, const std::string& dir, const Config& config) {
+  const auto value = [](const Fingerprint& print, const std::string& key) {
+    const auto found = std::find_if(print.begin(), print.end(), [&key](const auto& entry) { return entry.first == key; });
+    return found == print.end() ? std::string("nothing") : found->second;
+  };
+  for (const Fingerprint* print : {&now, &stored})
+    for (const auto& entry : *print) {
+      const std::string& key = entry.first;
+      const std::string before = value(stored, key), here = value(now, key);
+      EINFIELD_REQUIRE(before == here, config.file + ": " + key + ": " + here + " contradicts the checkpoint in " + dir +
+                                           ", expected " + before + " or, for a new run, --overwrite");
+    }
+}
+
+/// Checks the last eight bytes against all before them, a block at a time.
+void verify_checksum(const std::string& path) {
+  std::error_code error;
+  const std::uintmax_t size = std::filesystem::file_size(path, error);
+  std::ifstream file(path, std::ios::binary);
+  EINFIELD_REQUIRE(!error && file, path + ": cannot read the checkpoint");
+  EINFIELD_REQUIRE(size > kChecksumBytes, path + ": cut off after " + std::to_string(size) + " bytes");
+  Checksum checksum;
+  std::array<char, 1 << 16> block;
+  for (std::uintmax_t left = size - kChecksumBytes; left > 0;) {
+    const std::size_t n = std::min<std::uintmax_t>(left, block.size());
+    EINFIELD_REQUIRE(file.read(block.data(), static_cast<std::streamsize>(n)), path + ": cannot read the checkpoint");
+    checksum.add(block.data(), n);
+    left -= n;
+  }
+  std::uint64_t stored = 0;
+  EINFIELD_REQUIRE(file.read(reinterpret_cast<char*>(&stored), kChecksumBytes), path + ": cannot read the checkpoint");
+  EINFIELD_REQUIRE(stored == checksum.value(), path + ": damaged, its checksum is wrong");
+}
+
+template <class Number>
+Number stored_number(const SafetensorsFile& file, const std::string& key) {
+  const std::optional<Number> value = parse_number<Number>(file.metadata(key));
+  if (!value) file.fail(key + " is not a number");
+  return *value;
+}
+
+/// The values of a tensor that must have `expected` of them.
+template <class Real>
+std::vector<Real> stored_values(SafetensorsFile& file, const std::string& name, std::size_t expected) {
+  const TensorEntry& tensor = file.tensor(name);
+  if (tensor.shape != std::vector<std::size_t>{expected})
+    file.fail(name + " is " + tensor.shape_text() + ", expected " + std::to_string(expected));
+  const std::vector<double> values = file.read(tensor);
+  return std::vector<Real>(values.begin(), values.end());
+}
+
+/// A changed number of steps moves the states among which best_of_last chooses. Fine, unless one of them lies before the
+/// checkpoint and has not been kept.
+void check_steps(const SafetensorsFile& file, const std::string& dir, const Config& config, std::int64_t step,
+                 std::int64_t best_step) {
+  const std::int64_t steps = config.optimizer.steps, best = config.optimizer.best_of_last;
+  const std::string where = config.file + ": optimizer.steps: " + std::to_string(steps);
+  EINFIELD_REQUIRE(steps >= step, where + " contradicts the checkpoint in " + dir + ", expected at least the " +
+                                      std::to_string(step) + " steps that it has behind it");
+  const auto before = stored_number<std::int64_t>(file, "steps");
+  if (best == 0 || steps == before) return;
+  const std::int64_t first = steps - best + 1;  // the first state that counts
+  const bool kept = steps > before && best_step >= first;
+  EINFIELD_REQUIRE(first >= step || kept,
+                   where + " with best_of_last = " + std::to_string(best) + " counts states before step " +
+                       std::to_string(step) + " that the checkpoint in " + dir + " lacks, expected " +
+                       std::to_string(before) + " or at least " + std::to_string(step + best - 1));
+}
+
+}  // namespace
+
+bool has_checkpoint(const std::string& dir) {
+  std::error_code error;
+  return std::filesystem::exists(path_in(dir), error);
+}
+
+template <class Real>
+Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, const Problem& problem) {
+  EINFIELD_REQUIRE(has_checkpoint(dir), "--resume: " + dir + " holds no checkpoint, expected the directory of an earlier run");
+  const std::string path = path_in(dir);
+  verify_checksum(path);
+  SafetensorsFile file(path);
+  if (file.metadata("checkpoint") != kFormat)
+    file.fail("a checkpoint of format " + file.metadata("checkpoint") + ", expected " + kFormat);
+  const std::string& precision = file.metadata("precision");
+  EINFIELD_REQUIRE(precision == precision_name<Real>(), std::string("--precision: ") + precision_name<Real>() +
+                                                            " contradicts the checkpoint in " + dir + ", expected " + precision);
+
+  Checkpoint<Real> checkpoint;
+  checkpoint.backend = file.metadata("backend");
+  Snapshot<Real>& s = checkpoint.snapshot;
+  s.step = stored_number<std::int64_t>(file, "step");
+  s.time_s = stored_number<double>(file, "time_s");
+  s.best_step = stored_number<std::int64_t>(file, "best_step");
+  s.best_loss = stored_number<double>(file, "best_loss");
+
+  const nlohmann::json stored = nlohmann::json::parse(file.metadata("fingerprint"), nullptr, false);
+  if (!stored.is_array()) file.fail("no fingerprint");
+  compare(stored.get<Fingerprint>(), fingerprint(config, problem, s.step), dir, config);
+  check_steps(file, dir, config, s.step, s.best_step);
+
+  const ParameterLayout layout(problem.model);
+  s.parameters = stored_values<Real>(file, "parameters", layout.size());
+  s.first_moment = stored_values<Real>(file, "first_moment", layout.size());
+  s.second_moment = stored_values<Real>(file, "second_moment", layout.size());
+  if (s.best_step >= 0) s.best_parameters = stored_values<Real>(file, "best_parameters", layout.size());
+
+  const TensorEntry& history = file.tensor("history");
+  const std::size_t columns = kHistoryColumns + layout.n_free();
+  if (history.shape.size() != 2 || history.shape[1] != columns)
+    file.fail("history is " + history.shape_text() + ", expected rows x " + std::to_string(columns));
+  const std::vector<double> values = file.read(history);
+  for (auto row = values.begin(); row != values.end(); row += static_cast<std::ptrdiff_t>(columns))
+    s.history.push_back({static_cast<std::int64_t>(row[0]), row[1], row[2], row[3], row[4], row[5], row[6],
+                         std::vector<double>(row + kHistoryColumns, row + static_cast<std::ptrdiff_t>(columns))});
+  return checkpoint;
+}
+
+template <class Real>
+void write_checkpoint(const std::string& dir, const Config& config, const Problem& problem, const std::string& backend,
+                      const Snapshot<Real>& snapshot) {
+  const ParameterLayout layout(problem.model);
+  std::vector<double> history;
+  for (const HistoryRow& row : snapshot.history) {
+    EINFIELD_REQUIRE(row.free.size() == layout.n_free(), "a history row of " + std::to_string(row.free.size()) +
+                                                             " free parameters, expected " + std::to_string(layout.n_free()));
+    history.insert(history.end(), {static_cast<double>(row.step), row.time_s, row.loss, row.chi2_reduced,
+                                   row.regularization, row.learning_rate, row.gradient_norm});
+    history.insert(history.end(), row.free.begin(), row.free.end());
+  }
+  std::vector<TensorData> tensors = {TensorData::of(
+      "history", {snapshot.history.size(), kHistoryColumns + layout.n_free()}, history.data(), history.size())};
+  const auto add = [&tensors](const char* name, const std::vector<Real>& values) {
+    tensors.push_back(TensorData::of(name, {values.size()}, values.data(), values.size()));
+  };
+  add("parameters", snapshot.parameters);
+  add("first_moment", snapshot.first_moment);
+  add("second_moment", snapshot.second_moment);
+  if (snapshot.best_step >= 0) add("best_parameters", snapshot.best_parameters);
+  tensors.push_back({"checksum", "U8", {kChecksumBytes}, std::string(kChecksumBytes, '\0')});
+
+  std::string bytes = to_safetensors({{"checkpoint", kFormat},
+                                      {"precision", precision_name<Real>()},
+                                      {"backend", backend},
+                                      {"step", to_text(snapshot.step)},
+                                      {"steps", to_text(config.optimizer.steps)},
+                                      {"time_s", to_text(snapshot.time_s)},
+                                      {"best_step", to_text(snapshot.best_step)},
+                                      {"best_loss", to_text(snapshot.best_loss)},
+                                      {"fingerprint", nlohmann::json(fingerprint(config, problem, snapshot.step)).dump()}},
+                                     tensors);
+  Checksum checksum;
+  checksum.add(bytes.data(), bytes.size() - kChecksumBytes);
+  const std::uint64_t value = checksum.value();
+  std::memcpy(bytes.data() + bytes.size() - kChecksumBytes, &value, kChecksumBytes);
+  write_atomically(path_in(dir), bytes);
+}
+
+template Checkpoint<float> read_checkpoint(const std::string&, const Config&, const Problem&);
+template Checkpoint<double> read_checkpoint(const std::string&, const Config&, const Problem&);
+template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&, const Snapshot<float>&);
+template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&, const Snapshot<double>&);
+
+}  // namespace einfield

@@ -1,0 +1,33 @@
+// Everything that --resume needs, in one file: DIR/checkpoint.safetensors. Written atomically, with a checksum over every
+// byte, and with what the configuration must agree with for the run to go on with the same bits.
+#pragma once
+
+#include <string>
+
+#include "einfield/config.hpp"
+
+namespace einfield {
+
+template <class Real>
+struct Checkpoint {
+  Snapshot<Real> snapshot;
+  std::string backend;  ///< that made it: only the same one goes on with the same bits
+};
+
+bool has_checkpoint(const std::string& dir);
+
+/// The checkpoint in `dir`, when this configuration can go on from it: the data, the model, the network, the loss, the
+/// regularisation and the learning rates so far are the same. There may be more steps, another stopping rule, other steps
+/// between log rows.
+/// @param problem  of `config`, as load_problem() makes it
+/// @throws InvalidInput without a checkpoint, for a damaged one, for another precision, and for a configuration that
+///         contradicts it, with the key
+template <class Real>
+Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, const Problem& problem);
+
+/// @throws IoError; the checkpoint that was there before stays then
+template <class Real>
+void write_checkpoint(const std::string& dir, const Config& config, const Problem& problem, const std::string& backend,
+                      const Snapshot<Real>& snapshot);
+
+}  // namespace einfield

@@ -1,0 +1,72 @@
+// Batches of positions, so that memory stays small beside the result.
+#include "host/lens_fields.hpp"
+
+#include <algorithm>
+
+#include "host/cpu/network.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr std::size_t kBatch = 8192;
+
+}  // namespace
+
+LensFields zero_fields(std::size_t n) {
+  return {std::vector<double>(n, 0.0), std::vector<double>(2 * n, 0.0), std::vector<double>(n, 0.0)};
+}
+
+LensFields smooth_fields(const std::vector<LensComponent>& lens, const std::vector<double>& theta, ThreadPool& pool) {
+  const std::size_t n = theta.size() / 2;
+  LensFields fields = zero_fields(n);
+  pool.parallel_for(static_cast<int>((n + kBatch - 1) / kBatch), [&](int batch, int) {
+    const std::size_t begin = static_cast<std::size_t>(batch) * kBatch;
+    for (std::size_t i = begin; i < std::min(begin + kBatch, n); ++i)
+      for (const LensComponent& c : lens) {
+        const LensValues<double> v = lens_values(c.kind, c.values.data(), Vec2<double>{theta[i], theta[n + i]});
+        fields.potential[i] += v.psi;
+        fields.deflection[i] += v.alpha.x;
+        fields.deflection[n + i] += v.alpha.y;
+        fields.convergence[i] += v.kappa;
+      }
+  });
+  return fields;
+}
+
+template <class Real>
+LensFields network_fields(const NetworkShape& shape, const std::vector<double>& parameters,
+                          const std::vector<double>& theta, ThreadPool& pool) {
+  const std::size_t n = theta.size() / 2;
+  LensFields fields = zero_fields(n);
+  CpuNetwork<Real> network(shape, static_cast<int>(std::min(n, kBatch)), pool, 0);  // no adjoint, so no tape
+  const std::vector<Real> weights(parameters.begin(), parameters.end());
+  std::vector<Real> positions, psi, alpha, kappa;
+  for (std::size_t begin = 0; begin < n; begin += kBatch) {
+    const std::size_t size = std::min(kBatch, n - begin);
+    positions.resize(2 * size);
+    alpha.resize(2 * size);
+    psi.resize(size);
+    kappa.resize(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      positions[i] = static_cast<Real>(theta[begin + i]);
+      positions[size + i] = static_cast<Real>(theta[n + begin + i]);
+    }
+    const int count = static_cast<int>(size);
+    network.forward(weights.data(), positions.data(), count, psi.data(), alpha.data());
+    network.kappa(weights.data(), positions.data(), count, kappa.data());
+    for (std::size_t i = 0; i < size; ++i) {
+      fields.potential[begin + i] = psi[i];
+      fields.deflection[begin + i] = alpha[i];
+      fields.deflection[n + begin + i] = alpha[size + i];
+      fields.convergence[begin + i] = kappa[i];
+    }
+  }
+  return fields;
+}
+
+template LensFields network_fields<float>(const NetworkShape&, const std::vector<double>&, const std::vector<double>&,
+                                          ThreadPool&);
+template LensFields network_fields<double>(const NetworkShape&, const std::vector<double>&, const std::vector<double>&,
+                                           ThreadPool&);
+
+}  // namespace einfield

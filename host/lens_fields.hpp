@@ -1,0 +1,31 @@
+// ψ, α and κ of the smooth model and of the network at any positions: maps of results and answers of `evaluate`.
+#pragma once
+
+#include <vector>
+
+#include "einfield/model.hpp"
+#include "host/cpu/thread_pool.hpp"
+
+namespace einfield {
+
+/// Values at n positions.
+struct LensFields {
+  std::vector<double> potential;    ///< n [arcsec²]
+  std::vector<double> deflection;   ///< 2 × n, all x, then all y [arcsec]
+  std::vector<double> convergence;  ///< n
+};
+
+/// @param theta  2 × n, all x, then all y [arcsec]
+LensFields smooth_fields(const std::vector<LensComponent>& lens, const std::vector<double>& theta, ThreadPool& pool);
+
+/// Evaluated in the precision of Real; the same bits for any number of threads.
+/// @param parameters  flat layout of `shape`
+/// @param theta       2 × n, all x, then all y [arcsec]
+template <class Real>
+LensFields network_fields(const NetworkShape& shape, const std::vector<double>& parameters,
+                          const std::vector<double>& theta, ThreadPool& pool);
+
+/// Fields that are zero at n positions: the network of a model without one.
+LensFields zero_fields(std::size_t n);
+
+}  // namespace einfield

@@ -1,0 +1,404 @@
+// Maps, numbers and weights of a finished fit, and how they take their place in the directory of results.
+#include "host/results.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <sstream>
+#include <toml++/toml.h>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "einfield/render.hpp"
+#include "host/atomic_file.hpp"
+#include "host/fits_io.hpp"
+#include "host/lens_fields.hpp"
+#include "host/metrics.hpp"
+#include "host/number.hpp"
+#include "host/safetensors.hpp"
+
+namespace einfield {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+constexpr const char* kStaging = ".results";
+/// What write_results makes, the mark of completeness last.
+constexpr const char* kFiles[] = {"result.fits", "history.csv", "network.safetensors", "result.json"};
+/// What others make of the results afterwards: out of date with new ones.
+constexpr const char* kDerived[] = {"report.html", "coolest.json", "evaluate.fits"};
+
+/// Pixels a side of the rendered source plane.
+constexpr int kSourceSide = 200;
+/// Share of the lensed light that the source plane's grid is drawn around.
+constexpr double kSourceLight = 0.99;
+
+std::string in(const std::string& dir, const char* name) { return (fs::path(dir) / name).string(); }
+
+std::vector<double> pixel_centres(const Grid& grid) {
+  const auto n = static_cast<std::size_t>(grid.n_pixels());
+  std::vector<double> theta(2 * n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const Vec2<double> position = grid.pixel(static_cast<int>(i));
+    theta[i] = position.x;
+    theta[n + i] = position.y;
+  }
+  return theta;
+}
+
+double source_brightness(const Model& model, Vec2<double> beta) {
+  double sum = 0;
+  for (const LightComponent& c : model.source)
+    sum += light_brightness(Component{static_cast<int>(c.kind), c.radius, 0, c.grid}, c.values.data(), c.pixels.data(), beta);
+  return sum;
+}
+
+/// A square around the source-plane positions of those used pixels that hold kSourceLight of the lensed light, a tenth
+/// wider on each side.
+PixelGrid source_grid(const Model& model, const Observation& observation, const std::vector<double>& theta,
+                      const LensFields& smooth, const LensFields& network) {
+  const std::size_t n = theta.size() / 2;
+  std::vector<Vec2<double>> beta;
+  std::vector<double> light;
+  for (std::size_t i = 0; i < n; ++i) {
+    const Vec2<double> position{theta[i] - smooth.deflection[i] - network.deflection[i],
+                                theta[n + i] - smooth.deflection[n + i] - network.deflection[n + i]};
+    const double brightness = std::abs(source_brightness(model, position));
+    if (!observation.mask[i] || !std::isfinite(position.x + position.y + brightness)) continue;
+    beta.push_back(position);
+    light.push_back(brightness);
+  }
+  std::vector<std::size_t> order(beta.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&light](std::size_t a, std::size_t b) { return light[a] > light[b]; });
+  const double wanted = kSourceLight * std::accumulate(light.begin(), light.end(), 0.0);
+
+  const double scale = observation.grid.pixel_scale;
+  double low_x = kInfinity, high_x = -kInfinity, low_y = kInfinity, high_y = -kInfinity, sum = 0;
+  for (const std::size_t i : order) {
+    low_x = std::min(low_x, beta[i].x);
+    high_x = std::max(high_x, beta[i].x);
+    low_y = std::min(low_y, beta[i].y);
+    high_y = std::max(high_y, beta[i].y);
+    sum += light[i];
+    if (sum >= wanted) break;
+  }
+  PixelGrid grid{kSourceSide, kSourceSide, scale, 0, 0};
+  if (order.empty()) return grid;
+  // A source smaller than a pixel still gets a pixel's width around it.
+  const double side = 1.2 * std::max({high_x - low_x, high_y - low_y, scale});
+  return {kSourceSide, kSourceSide, side / kSourceSide, (low_x + high_x) / 2, (low_y + high_y) / 2};
+}
+
+/// Collects the HDUs of one file.
+class Maps {
+ public:
+  Maps(const Grid& grid, bool double_precision) : grid_(grid), bitpix_(double_precision ? -64 : -32) {}
+
+  void add(const char* name, const std::string& unit, std::vector<double> values, int planes = 1) {
+    FitsOutput hdu;
+    hdu.name = name;
+    hdu.nx = grid_.nx;
+    hdu.ny = grid_.ny;
+    hdu.planes = planes;
+    hdu.pixel_scale = grid_.pixel_scale;
+    hdu.center_x = grid_.center_x;
+    hdu.center_y = grid_.center_y;
+    hdu.values = std::move(values);
+    hdu.bitpix = bitpix_;
+    hdu.unit = unit;
+    hdus.push_back(std::move(hdu));
+  }
+  /// The last HDU's grid is this one.
+  void place(const PixelGrid& grid) {
+    FitsOutput& hdu = hdus.back();
+    hdu.nx = grid.nx;
+    hdu.ny = grid.ny;
+    hdu.pixel_scale = grid.pixel_scale;
+    hdu.center_x = grid.center_x;
+    hdu.center_y = grid.center_y;
+  }
+  void add(const std::string& suffix, const LensFields& fields) {
+    add(("PSI_" + suffix).c_str(), "arcsec2", fields.potential);
+    add(("ALPHA_" + suffix).c_str(), "arcsec", fields.deflection, 2);
+    add(("KAPPA_" + suffix).c_str(), "", fields.convergence);
+  }
+
+  std::vector<FitsOutput> hdus;
+
+ private:
+  Grid grid_;
+  int bitpix_;
+};
+
+void add_observation(Maps& maps, const Observation& observation, const std::string& unit, const std::vector<double>& model) {
+  const std::size_t n = observation.image.size();
+  maps.add("DATA", unit, observation.image);
+  maps.add("NOISE", unit, observation.noise);
+  maps.add("MASK", "", std::vector<double>(observation.mask.begin(), observation.mask.end()));
+  maps.hdus.back().bitpix = 8;
+  maps.add("PSF", "", observation.psf.empty() ? std::vector<double>{1} : observation.psf.values);
+  maps.place({observation.psf.empty() ? 1 : observation.psf.nx, observation.psf.empty() ? 1 : observation.psf.ny,
+              observation.grid.pixel_scale, 0, 0});
+  maps.add("MODEL", unit, model);
+  std::vector<double> residual(n, std::nan(""));
+  for (std::size_t i = 0; i < n; ++i)
+    if (observation.mask[i]) residual[i] = (observation.image[i] - model[i]) / observation.noise[i];
+  maps.add("RESIDUAL", "", std::move(residual));
+}
+
+void add_source(Maps& maps, const Model& model, const std::string& unit, const PixelGrid& rendered) {
+  const bool own_grid = model.source.size() == 1 && model.source[0].kind == LightKind::pixelated;
+  if (own_grid) {
+    maps.add("SOURCE", unit, model.source[0].pixels);
+    maps.place(model.source[0].grid);
+  } else {
+    const Grid grid{rendered.nx, rendered.ny, rendered.pixel_scale, rendered.center_x, rendered.center_y, 1};
+    std::vector<double> values(static_cast<std::size_t>(grid.n_pixels()));
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = source_brightness(model, grid.pixel(static_cast<int>(i)));
+    maps.add("SOURCE", unit, std::move(values));
+    maps.place(rendered);
+  }
+  const auto add_pixels = [&](const char* block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      if (lights[i].kind != LightKind::pixelated) continue;
+      maps.add((block + std::to_string(i)).c_str(), unit, lights[i].pixels);
+      maps.place(lights[i].grid);
+    }
+  };
+  if (!own_grid) add_pixels("SOURCE_", model.source);
+  add_pixels("LENS_LIGHT_", model.lens_light);
+}
+
+/// Calls visit(name, profile, values) for every component: "lens.0", …
+template <class Visit>
+void for_each_component(const Model& model, Visit&& visit) {
+  for (std::size_t i = 0; i < model.lens.size(); ++i)
+    visit("lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values);
+  for (std::size_t i = 0; i < model.source.size(); ++i)
+    visit("source." + std::to_string(i), light_info(model.source[i].kind), model.source[i].values);
+  for (std::size_t i = 0; i < model.lens_light.size(); ++i)
+    visit("lens_light." + std::to_string(i), light_info(model.lens_light[i].kind), model.lens_light[i].values);
+}
+
+ordered_json metrics_json(const StepState& state, const std::optional<TruthErrors>& errors) {
+  ordered_json metrics = {{"loss", state.loss}, {"chi2_reduced", state.chi2_reduced}};
+  if (!errors) return metrics;
+  metrics["image_rms_over_sigma"] = errors->image_rms_over_sigma;
+  metrics["psi_relative_rms_all"] = errors->all.psi_relative_rms;
+  metrics["psi_relative_rms_arc"] = errors->arc.psi_relative_rms;
+  metrics["alpha_relative_rms_all"] = errors->all.alpha_relative_rms;
+  metrics["alpha_relative_rms_arc"] = errors->arc.alpha_relative_rms;
+  metrics["kappa_rms_all"] = errors->all.kappa_rms;
+  metrics["kappa_rms_arc"] = errors->arc.kappa_rms;
+  return metrics;
+}
+
+/// The configuration as the same tree in JSON.
+ordered_json config_json(const std::string& toml_text) {
+  std::ostringstream json;
+  json << toml::json_formatter(toml::parse(toml_text));
+  return ordered_json::parse(json.str());
+}
+
+std::string history_csv(const std::vector<HistoryRow>& history, const std::vector<std::string>& names) {
+  std::string text = "step,time_s,loss,chi2_reduced,regularization,learning_rate,gradient_norm";
+  const auto add = [&text](const std::string& field) {
+    text += ',';
+    text += field;
+  };
+  for (const std::string& name : names) add(name);
+  text += '\n';
+  for (const HistoryRow& row : history) {
+    text += to_text(row.step);
+    for (const double v : {row.time_s, row.loss, row.chi2_reduced, row.regularization, row.learning_rate, row.gradient_norm})
+      add(to_text(v));
+    for (const double v : row.free) add(to_text(v));
+    text += '\n';
+  }
+  return text;
+}
+
+template <class... Arguments>
+std::string format(const char* pattern, Arguments... arguments) {
+  char buffer[256];
+  std::snprintf(buffer, sizeof buffer, pattern, arguments...);
+  return buffer;
+}
+
+std::string region_summary(const RegionErrors& errors) {
+  return format("psi %.2g %%, alpha %.2g %%, kappa %.2g (rms)", 100 * errors.psi_relative_rms,
+                100 * errors.alpha_relative_rms, errors.kappa_rms);
+}
+
+template <class Real>
+std::string summary(const FitResult<Real>& result, const std::optional<TruthErrors>& errors) {
+  std::string text = format("reduced chi2 %.5g after %lld steps in %.3g s", result.final_state.chi2_reduced,
+                            static_cast<long long>(result.steps), result.time_s);
+  if (result.steps > 0) text += format(" (%.3g ms a step)", 1e3 * result.time_s / static_cast<double>(result.steps));
+  if (result.state_step != result.steps)
+    text += format(", the best of the last ones: step %lld", static_cast<long long>(result.state_step));
+  if (errors)
+    text += format("; against the truth: image %.2g sigma; on the arcs ", errors->image_rms_over_sigma) +
+            region_summary(errors->arc) + "; on all used pixels " + region_summary(errors->all);
+  return text;
+}
+
+/// A hidden folder for results in the making; gone with the object.
+class Staging {
+ public:
+  explicit Staging(const std::string& dir) : path_(in(dir, kStaging)) {
+    std::error_code error;
+    fs::remove_all(path_, error);  // of a run that was killed
+    if (!fs::create_directory(path_, error) || error)
+      throw IoError(path_ + ": cannot make the directory (" + error.message() + ")");
+  }
+  ~Staging() {
+    std::error_code error;
+    fs::remove_all(path_, error);
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+void sync_directory(const std::string& dir) {
+  const int descriptor = open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;  // the file system's business: the names are right, only their durability is unknown
+  fsync(descriptor);
+  close(descriptor);
+}
+
+void remove_file(const fs::path& file) {
+  std::error_code error;
+  fs::remove(file, error);
+  if (error) throw IoError(file.string() + ": cannot remove the earlier file (" + error.message() + ")");
+}
+
+/// New results for old. Without result.json a directory has no results, so what is killed in between is not taken for any.
+void put_in_place(const std::string& staging, const std::string& dir) {
+  remove_file(in(dir, "result.json"));
+  sync_directory(dir);
+  for (const char* name : kDerived) remove_file(in(dir, name));
+  std::error_code error;
+  std::vector<fs::path> figures;
+  for (const auto& entry : fs::directory_iterator(in(dir, "figures"), error))
+    if (entry.path().extension() == ".png") figures.push_back(entry.path());
+  for (const fs::path& figure : figures) remove_file(figure);
+  for (const char* name : kFiles) {
+    if (!fs::exists(in(staging, name))) {
+      remove_file(in(dir, name));
+      continue;
+    }
+    fs::rename(in(staging, name), in(dir, name), error);
+    if (error) throw IoError(in(dir, name) + ": cannot be put in place (" + error.message() + ")");
+  }
+  sync_directory(dir);
+}
+
+}  // namespace
+
+bool holds_results(const std::string& dir) {
+  std::error_code error;
+  for (const char* name : kFiles)
+    if (fs::exists(in(dir, name), error)) return true;
+  return fs::exists(in(dir, "checkpoint.safetensors"), error);
+}
+
+template <class Real>
+std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
+                          const FitResult<Real>& result, const std::vector<Real>& model_image, const RunInfo& info,
+                          int threads) {
+  constexpr bool kDouble = sizeof(Real) == 8;
+  const Problem& problem = loaded.problem;
+  const Observation& observation = problem.observation;
+  const Grid& grid = observation.grid;
+  const std::vector<double> parameters(result.parameters.begin(), result.parameters.end());
+  const std::vector<double> image(model_image.begin(), model_image.end());
+  const ParameterLayout layout(problem.model);
+  const Model model = with_parameters(problem.model, layout, parameters);
+  const std::vector<double> weights(parameters.begin(), parameters.begin() + static_cast<std::ptrdiff_t>(layout.n_network));
+
+  ThreadPool pool(threads);
+  const std::vector<double> theta = pixel_centres(grid);
+  const LensFields smooth = smooth_fields(model.lens, theta, pool);
+  const LensFields network =
+      model.network ? network_fields<Real>(*model.network, weights, theta, pool) : zero_fields(theta.size() / 2);
+
+  Maps maps(grid, kDouble);
+  add_observation(maps, observation, loaded.unit, image);
+  add_source(maps, model, loaded.unit, source_grid(model, observation, theta, smooth, network));
+  maps.add("NN", network);
+  maps.add("MACRO", smooth);
+  std::optional<TruthErrors> errors;
+  if (loaded.truth) {
+    const Truth& truth = *loaded.truth;
+    errors = truth_errors(observation, truth, image, network);
+    if (!truth.potential.empty()) maps.add("PSI_TRUE", "arcsec2", truth.potential);
+    if (!truth.deflection.empty()) maps.add("ALPHA_TRUE", "arcsec", truth.deflection, 2);
+    if (!truth.convergence.empty()) maps.add("KAPPA_TRUE", "", truth.convergence);
+    if (!truth.image.empty()) maps.add("IMAGE_TRUE", loaded.unit, truth.image);
+  }
+
+  const std::string toml_text = to_toml(config);
+  ordered_json json = {{"version", std::to_string(EINFIELD_VERSION_MAJOR) + "." + std::to_string(EINFIELD_VERSION_MINOR) +
+                                       "." + std::to_string(EINFIELD_VERSION_PATCH)},
+                       {"backend", info.backend},
+                       {"device", info.device},
+                       {"precision", info.precision},
+                       {"seed", nullptr},
+                       {"stop_reason", result.stop_reason},
+                       {"steps", result.steps},
+                       {"state_step", result.state_step},
+                       {"time_total_s", result.time_s},
+                       {"time_per_step_ms", nullptr},
+                       {"metrics", metrics_json(result.final_state, errors)},
+                       {"profiles", ordered_json::object()},
+                       {"parameters", ordered_json::object()},
+                       {"free", layout.names},
+                       {"grid",
+                        {{"nx", grid.nx},
+                         {"ny", grid.ny},
+                         {"pixel_scale", grid.pixel_scale},
+                         {"center_x", grid.center_x},
+                         {"center_y", grid.center_y},
+                         {"supersampling", grid.supersampling}}},
+                       {"config", config_json(toml_text)},
+                       {"config_toml", toml_text}};
+  if (config.network) json["seed"] = config.network->seed;
+  if (!result.message.empty()) json["message"] = result.message;
+  if (result.steps > 0) json["time_per_step_ms"] = 1e3 * result.time_s / static_cast<double>(result.steps);
+  for_each_component(model, [&json](const std::string& name, const ProfileInfo& profile, const std::vector<double>& values) {
+    json["profiles"][name] = profile.name;
+    for (std::size_t i = 0; i < values.size(); ++i)
+      json["parameters"][name + "." + profile.parameters[i].name] = values[i];
+  });
+
+  const Staging staging(dir);
+  write_fits(in(staging.path(), "result.fits"), maps.hdus);
+  write_atomically(in(staging.path(), "history.csv"), history_csv(result.snapshot.history, layout.names));
+  if (model.network) write_network(in(staging.path(), "network.safetensors"), *model.network, weights, kDouble);
+  write_atomically(in(staging.path(), "result.json"),
+                   json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+  put_in_place(staging.path(), dir);
+  return summary(result, errors);
+}
+
+template std::string write_results(const std::string&, const Config&, const LoadedProblem&, const FitResult<float>&,
+                                   const std::vector<float>&, const RunInfo&, int);
+template std::string write_results(const std::string&, const Config&, const LoadedProblem&, const FitResult<double>&,
+                                   const std::vector<double>&, const RunInfo&, int);
+
+}  // namespace einfield
