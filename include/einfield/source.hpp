@@ -76,7 +76,7 @@ EINFIELD_HD Real sersic_brightness(const Real* p, RadiusKind radius, Vec2<Real> 
   const Real c = sqrt(c2);
   const Real g = radius == RadiusKind::major_axis ? 1 / ((1 - c) * (1 - c)) : 1 / (1 - c2);
   const Real r = sqrt(g * (u * u + v * v));
-  const Real floored = r > Real(kSersicCore) ? r : Real(kSersicCore);
+  const Real floored = r < Real(kSersicCore) ? Real(kSersicCore) : r;  // NaN stays NaN
   const Real b = Real(1.9992) * p[2] - Real(0.3271);
   return p[0] * exp(-b * (exp(log(floored / p[1]) / p[2]) - 1));
 }
@@ -101,7 +101,7 @@ EINFIELD_HD void sersic_brightness_adjoint(const Real* p, RadiusKind radius, Vec
   const Real g = major ? 1 / ((1 - c) * (1 - c)) : 1 / (1 - c2);
   const Real s = u * u + v * v;
   const Real r = sqrt(g * s);
-  const bool in_core = !(r > Real(kSersicCore));
+  const bool in_core = r <= Real(kSersicCore);
   const Real floored = in_core ? Real(kSersicCore) : r;
   const Real b = Real(1.9992) * p[2] - Real(0.3271);
   const Real log_ratio = log(floored / p[1]);
