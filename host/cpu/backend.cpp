@@ -16,6 +16,7 @@
 #include "einfield/render.hpp"
 #include "host/cpu/convolve.hpp"
 #include "host/cpu/network.hpp"
+#include "host/cpu/rays.hpp"
 #include "host/cpu/thread_pool.hpp"
 
 namespace einfield {
@@ -93,6 +94,7 @@ struct Lens {
     deflection_bar.resize(2 * rays);
     for (std::vector<Real>* field : {&image, &model_image, &model_bar, &image_bar}) field->resize(image_size);
     for (std::vector<Real>* field : {&gradient, &first_moment, &second_moment}) field->resize(layout.size());
+    if (grid.supersampling > 1) ray_brightness.resize(rays);
     if (regularization.any()) kappa_bar.resize(rays);
     if (shape) network = std::make_unique<CpuNetwork<Real>>(*shape, n_rays, pool);
   }
@@ -101,8 +103,11 @@ struct Lens {
   Vec2<Real> theta_at(int ray) const {
     return {theta[static_cast<std::size_t>(ray)], theta[static_cast<std::size_t>(n_rays + ray)]};
   }
-  Vec2<Real> deflection_at(int ray) const {
-    return {deflection[static_cast<std::size_t>(ray)], deflection[static_cast<std::size_t>(n_rays + ray)]};
+  /// Rays of the pixels of a span.
+  Rays<Real> rays_of(Span span) const {
+    const int rays = grid.rays_per_pixel(), first = span.begin * rays;
+    const Real *const t = theta.data() + first, *const d = deflection.data() + first;
+    return {(span.end - span.begin) * rays, t, t + n_rays, d, d + n_rays};
   }
 
   /// Physical values of the free scalars and pixels from the flat vector.
@@ -131,7 +136,8 @@ struct Lens {
 
   std::vector<Real> theta, potential, deflection, deflection_bar, image, model_image, model_bar, image_bar;
   std::vector<Real> parameters, gradient, first_moment, second_moment;
-  std::vector<Real> kappa_bar;  ///< per node of the ray grid, (rows, columns)
+  std::vector<Real> ray_brightness;  ///< of every ray, or its cotangent; empty with one ray a pixel
+  std::vector<Real> kappa_bar;       ///< per node of the ray grid, (rows, columns)
   StepState state;
 };
 
@@ -177,13 +183,14 @@ class CpuBackend final : public Backend<Real> {
     for (auto& l : lenses_) {
       l->place_parameters();
       pool_.parallel_for(kChunks, [&](int chunk, int) {
-        const Scene<Real> scene = l->scene();
         const int rays = l->grid.rays_per_pixel();
         const Span span = chunk_of(l->n_pixels, chunk);
+        Real* const brightness = (rays == 1 ? l->image : l->ray_brightness).data();
+        ray_kernels<Real>().render(l->scene(), l->rays_of(span), brightness + span.begin * rays);
+        if (rays == 1) return;
         for (int pixel = span.begin; pixel < span.end; ++pixel) {
           Real sum = 0;
-          for (int ray = pixel * rays; ray < (pixel + 1) * rays; ++ray)
-            sum += render_ray(scene, l->theta_at(ray), l->deflection_at(ray));
+          for (int ray = pixel * rays; ray < (pixel + 1) * rays; ++ray) sum += brightness[ray];
           l->image[static_cast<std::size_t>(pixel)] = sum / static_cast<Real>(rays);
         }
       });
@@ -341,32 +348,21 @@ class CpuBackend final : public Backend<Real> {
     const bool scalars = !l.free.empty(), source_pixels = !l.layout.free_pixels.empty();
     std::vector<std::vector<double>> table_parts(kChunks), pixel_parts(kChunks);
     pool_.parallel_for(kChunks, [&](int chunk, int) {
-      const Scene<Real> scene = l.scene();
       std::vector<double>& table_sum = table_parts[static_cast<std::size_t>(chunk)];
       std::vector<double>& pixel_sum = pixel_parts[static_cast<std::size_t>(chunk)];
-      std::vector<Real> table_bar(scalars ? l.table.size() : 0);
-      table_sum.assign(table_bar.size(), 0.0);
+      if (scalars) table_sum.assign(l.table.size(), 0.0);
       if (source_pixels) pixel_sum.assign(l.pixels.size(), 0.0);
       const int rays = l.grid.rays_per_pixel();
       const Span span = chunk_of(l.n_pixels, chunk);
-      for (int pixel = span.begin; pixel < span.end; ++pixel) {
-        const Real brightness_bar = l.image_bar[static_cast<std::size_t>(pixel)] / static_cast<Real>(rays);
-        for (int ray = pixel * rays; ray < (pixel + 1) * rays; ++ray) {
-          Vec2<Real> alpha_bar{};
-          if (brightness_bar != 0)
-            render_ray_adjoint(scene, l.theta_at(ray), l.deflection_at(ray), brightness_bar, alpha_bar,
-                               scalars ? table_bar.data() : nullptr, [&](int target, Real value) {
-                                 if (source_pixels) pixel_sum[static_cast<std::size_t>(target)] += static_cast<double>(value);
-                               });
-          l.deflection_bar[static_cast<std::size_t>(ray)] = alpha_bar.x;
-          l.deflection_bar[static_cast<std::size_t>(l.n_rays + ray)] = alpha_bar.y;
-        }
-        // Terms of a pixel are added in Real, pixels in double: the gradient of a scalar is a sum that cancels.
-        for (std::size_t k = 0; k < table_bar.size(); ++k) {
-          table_sum[k] += static_cast<double>(table_bar[k]);
-          table_bar[k] = 0;
-        }
-      }
+      const int first = span.begin * rays;
+      if (rays > 1)
+        for (int pixel = span.begin; pixel < span.end; ++pixel)
+          std::fill_n(l.ray_brightness.begin() + pixel * rays, rays,
+                      l.image_bar[static_cast<std::size_t>(pixel)] / static_cast<Real>(rays));
+      const Real* const brightness_bar = (rays == 1 ? l.image_bar : l.ray_brightness).data() + first;
+      Real* const alpha_bar = l.deflection_bar.data() + first;
+      ray_kernels<Real>().adjoint(l.scene(), l.rays_of(span), brightness_bar, alpha_bar, alpha_bar + l.n_rays,
+                                  scalars ? table_sum.data() : nullptr, source_pixels ? pixel_sum.data() : nullptr);
     });
 
     Real* gradient = l.gradient.data() + l.layout.n_network;
@@ -457,6 +453,7 @@ std::size_t cpu_planned_bytes(const std::vector<Problem>& problems, int threads)
     const auto rays = static_cast<std::size_t>(grid.n_rays()), pixels = static_cast<std::size_t>(grid.n_pixels());
     const ParameterLayout layout(problem.model);
     bytes += sizeof(Real) * (7 * rays + 7 * pixels + 4 * layout.size() + layout.pixels.size());
+    if (grid.supersampling > 1) bytes += sizeof(Real) * rays;
     if (problem.regularization.any()) bytes += sizeof(Real) * rays;
     if (!layout.free_pixels.empty()) bytes += sizeof(double) * kChunks * layout.pixels.size();
     if (problem.model.network)

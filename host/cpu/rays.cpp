@@ -1,0 +1,289 @@
+// Loops over blocks of rays with everything else fixed: profile and kind known, parameters in registers, arrays on the
+// stack and of one length. That is what the compiler needs to vectorise them; CMakeLists.txt has the flags that it needs.
+#include "host/cpu/rays.hpp"
+
+#include <algorithm>
+
+// The vector variants of the mathematical functions, errors at most 4 units in the last place. The C library has them and
+// declares them for fast math only, although they keep infinities and NaN.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
+#if __GLIBC_PREREQ(2, 35)
+#define EINFIELD_VECTOR_FUNCTION(name)                                    \
+  __attribute__((simd("notinbranch"))) double name(double) noexcept; \
+  __attribute__((simd("notinbranch"))) float name##f(float) noexcept
+extern "C" {
+EINFIELD_VECTOR_FUNCTION(atan);
+EINFIELD_VECTOR_FUNCTION(cos);
+EINFIELD_VECTOR_FUNCTION(exp);
+EINFIELD_VECTOR_FUNCTION(log);
+EINFIELD_VECTOR_FUNCTION(log1p);
+EINFIELD_VECTOR_FUNCTION(sin);
+}
+#endif
+#endif
+
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "host/cpu/rays.cpp"
+#include <hwy/foreach_target.h>  // must come before highway.h
+
+#include <hwy/highway.h>
+
+// Everything that a loop calls becomes part of it.
+#define EINFIELD_LOOP __attribute__((flatten, noinline))
+
+HWY_BEFORE_NAMESPACE();
+namespace einfield::ray_loops {
+namespace HWY_NAMESPACE {
+
+constexpr int kBlock = 128;  // rays; a dozen arrays of them stay in the first-level cache
+constexpr int kSums = 8;     // partial sums: fixed, or the bits would depend on the instruction set
+
+/// One array of a block. Rays beyond the last repeat it, so that every loop has the same length.
+template <class Real>
+using Lane = Real[kBlock];
+
+template <class Real>
+struct alignas(64) Plane {
+  Lane<Real> x, y;
+};
+
+/// What is known and found about the rays of a block.
+template <class Real>
+struct alignas(64) Block {
+  Plane<Real> theta, beta, beta_bar;
+  Lane<Real> brightness, brightness_bar;
+};
+
+template <class Real>
+void copy_lane(const Real* from, int count, Lane<Real>& lane) {
+  std::copy_n(from, count, lane);
+  std::fill(lane + count, lane + kBlock, from[count - 1]);
+}
+
+/// Adds a block to a sum, in an order of its own.
+template <class Real>
+EINFIELD_LOOP void add_sum(const Lane<Real>& values, double& sum) {
+  double part[kSums] = {};
+  for (int i = 0; i < kBlock; i += kSums)
+    for (int j = 0; j < kSums; ++j) part[j] += static_cast<double>(values[i + j]);
+  for (const double p : part) sum += p;
+}
+
+/// The parameters of a component where nothing else can change them. Copied one by one: parts of a block copy would come
+/// out of one vector, and no loop that uses them would be vectorised.
+template <class Real>
+struct Parameters {
+  Real p[kMaxProfileParameters];
+  explicit Parameters(const Real* from) {
+    for (int k = 0; k < kMaxProfileParameters; ++k) p[k] = from[k];
+  }
+};
+
+/// β −= α_lens
+template <LensKind kKind, class Real>
+EINFIELD_LOOP void deflect(const Real* p, Block<Real>& block) {
+  const Parameters<Real> lens(p);
+  for (int i = 0; i < kBlock; ++i) {
+    const Vec2<Real> alpha = lens_deflection(kKind, lens.p, Vec2<Real>{block.theta.x[i], block.theta.y[i]});
+    block.beta.x[i] -= alpha.x;
+    block.beta.y[i] -= alpha.y;
+  }
+}
+
+/// Adds the parameters' cotangents for ᾱ = −β̄.
+template <LensKind kKind, class Real>
+EINFIELD_LOOP void deflect_adjoint(const Real* p, const Block<Real>& block, double* sum) {
+  const Parameters<Real> lens(p);
+  Lane<Real> bar[kMaxProfileParameters];
+  for (int i = 0; i < kBlock; ++i) {
+    Real p_bar[kMaxProfileParameters] = {};
+    Vec2<Real> theta_bar{};
+    lens_deflection_adjoint(kKind, lens.p, Vec2<Real>{block.theta.x[i], block.theta.y[i]},
+                            Vec2<Real>{-block.beta_bar.x[i], -block.beta_bar.y[i]}, theta_bar, p_bar);
+    for (int k = 0; k < kMaxProfileParameters; ++k) bar[k][i] = p_bar[k];
+  }
+  for (int k = 0; k < kMaxProfileParameters; ++k) add_sum(bar[k], sum[k]);
+}
+
+template <LightKind kKind, RadiusKind kRadius, class Real>
+EINFIELD_LOOP void shine(const Component& component, const Real* p, const Real* pixels, const Plane<Real>& at,
+                         Lane<Real>& brightness) {
+  const Parameters<Real> light(p);
+  const Component known{static_cast<int>(kKind), kRadius, component.pixel_offset, component.grid};
+  for (int i = 0; i < kBlock; ++i)
+    brightness[i] += light_brightness(known, light.p, pixels, Vec2<Real>{at.x[i], at.y[i]});
+}
+
+/// Adds to the position's cotangents and to the sums.
+template <LightKind kKind, RadiusKind kRadius, bool kScalars, class Real>
+EINFIELD_LOOP void shine_adjoint(const Component& component, const Real* p, const Real* pixels, const Plane<Real>& at,
+                                 const Real* brightness_bar, Plane<Real>& at_bar, double* sum, double* pixel_sum) {
+  const Parameters<Real> light(p);
+  const Component known{static_cast<int>(kKind), kRadius, component.pixel_offset, component.grid};
+  Lane<Real> bar[kScalars ? kMaxProfileParameters : 1];
+  for (int i = 0; i < kBlock; ++i) {
+    Real p_bar[kMaxProfileParameters] = {};
+    Vec2<Real> position_bar{};
+    light_brightness_adjoint(known, light.p, pixels, Vec2<Real>{at.x[i], at.y[i]}, brightness_bar[i], position_bar,
+                             kScalars ? p_bar : nullptr, [pixel_sum](int target, Real value) HWY_ATTR {
+                               if (pixel_sum) pixel_sum[target] += static_cast<double>(value);
+                             });
+    at_bar.x[i] += position_bar.x;
+    at_bar.y[i] += position_bar.y;
+    if constexpr (kScalars)
+      for (int k = 0; k < kMaxProfileParameters; ++k) bar[k][i] = p_bar[k];
+  }
+  if constexpr (kScalars)
+    for (int k = 0; k < kMaxProfileParameters; ++k) add_sum(bar[k], sum[k]);
+}
+
+/// Calls `loop` with the kind of a lens as a constant.
+template <class Loop>
+void with_lens_kind(int kind, const Loop& loop) {
+  switch (static_cast<LensKind>(kind)) {
+    case LensKind::sie:
+      return loop.template operator()<LensKind::sie>();
+    case LensKind::sis:
+      return loop.template operator()<LensKind::sis>();
+    case LensKind::nie:
+      return loop.template operator()<LensKind::nie>();
+    case LensKind::epl:
+      return loop.template operator()<LensKind::epl>();
+    case LensKind::nfw:
+      return loop.template operator()<LensKind::nfw>();
+    case LensKind::nfw_ellipse_potential:
+      return loop.template operator()<LensKind::nfw_ellipse_potential>();
+    case LensKind::shear:
+      return loop.template operator()<LensKind::shear>();
+    case LensKind::convergence:
+      return loop.template operator()<LensKind::convergence>();
+    case LensKind::point_mass:
+      return loop.template operator()<LensKind::point_mass>();
+    case LensKind::multipole:
+      return loop.template operator()<LensKind::multipole>();
+  }
+}
+
+/// The same for a light.
+template <class Loop>
+void with_light_kind(const Component& component, const Loop& loop) {
+  const bool major = component.radius == RadiusKind::major_axis;
+  switch (static_cast<LightKind>(component.kind)) {
+    case LightKind::sersic_ellipse:
+      return major ? loop.template operator()<LightKind::sersic_ellipse, RadiusKind::major_axis>()
+                   : loop.template operator()<LightKind::sersic_ellipse, RadiusKind::product_average>();
+    case LightKind::gaussian:
+      return loop.template operator()<LightKind::gaussian, RadiusKind::product_average>();
+    case LightKind::pixelated:
+      return loop.template operator()<LightKind::pixelated, RadiusKind::product_average>();
+  }
+}
+
+/// θ and β = θ − α_lens − α_nn of the rays from `begin` on.
+template <class Real>
+void trace(const Scene<Real>& scene, const Rays<Real>& rays, int begin, int count, Block<Real>& block) {
+  copy_lane(rays.theta_x + begin, count, block.theta.x);
+  copy_lane(rays.theta_y + begin, count, block.theta.y);
+  copy_lane(rays.deflection_x + begin, count, block.beta.x);
+  copy_lane(rays.deflection_y + begin, count, block.beta.y);
+  for (int i = 0; i < kBlock; ++i) {
+    block.beta.x[i] = block.theta.x[i] - block.beta.x[i];
+    block.beta.y[i] = block.theta.y[i] - block.beta.y[i];
+  }
+  for (int c = 0; c < scene.n_lens; ++c)
+    with_lens_kind(scene.components[c].kind, [&]<LensKind kKind>() HWY_ATTR {
+      deflect<kKind>(scene.table + c * kMaxProfileParameters, block);
+    });
+}
+
+template <class Real>
+void render(const Scene<Real>& scene, const Rays<Real>& rays, Real* brightness) {
+  Block<Real> block;
+  const int first_light = scene.n_lens + scene.n_source, end = first_light + scene.n_lens_light;
+  for (int begin = 0; begin < rays.count; begin += kBlock) {
+    const int count = std::min(kBlock, rays.count - begin);
+    trace(scene, rays, begin, count, block);
+    std::fill_n(block.brightness, kBlock, Real(0));
+    for (int c = scene.n_lens; c < end; ++c)
+      with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
+        shine<kKind, kRadius>(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
+                              c < first_light ? block.beta : block.theta, block.brightness);
+      });
+    std::copy_n(block.brightness, count, brightness + begin);
+  }
+}
+
+template <class Real>
+void adjoint(const Scene<Real>& scene, const Rays<Real>& rays, const Real* brightness_bar, Real* alpha_bar_x,
+             Real* alpha_bar_y, double* table_sum, double* pixel_sum) {
+  Block<Real> block;
+  Plane<Real> theta_bar;  // θ is data: formed and not used
+  const int first_light = scene.n_lens + scene.n_source, end = first_light + scene.n_lens_light;
+  for (int begin = 0; begin < rays.count; begin += kBlock) {
+    const int count = std::min(kBlock, rays.count - begin);
+    std::copy_n(brightness_bar + begin, count, block.brightness_bar);
+    std::fill(block.brightness_bar + count, block.brightness_bar + kBlock, Real(0));
+    for (Lane<Real>* lane : {&block.beta_bar.x, &block.beta_bar.y, &theta_bar.x, &theta_bar.y})
+      std::fill_n(*lane, kBlock, Real(0));
+    if (std::any_of(block.brightness_bar, block.brightness_bar + count, [](Real bar) { return bar != 0; })) {
+      trace(scene, rays, begin, count, block);
+      for (int c = scene.n_lens; c < end; ++c)
+        with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
+          const Real* p = scene.table + c * kMaxProfileParameters;
+          const Plane<Real>& at = c < first_light ? block.beta : block.theta;
+          Plane<Real>& at_bar = c < first_light ? block.beta_bar : theta_bar;
+          if (table_sum)
+            shine_adjoint<kKind, kRadius, true>(scene.components[c], p, scene.pixels, at, block.brightness_bar, at_bar,
+                                                table_sum + c * kMaxProfileParameters, pixel_sum);
+          else
+            shine_adjoint<kKind, kRadius, false>(scene.components[c], p, scene.pixels, at, block.brightness_bar, at_bar,
+                                                 nullptr, pixel_sum);
+        });
+      if (table_sum)
+        for (int c = 0; c < scene.n_lens; ++c)
+          with_lens_kind(scene.components[c].kind, [&]<LensKind kKind>() HWY_ATTR {
+            deflect_adjoint<kKind>(scene.table + c * kMaxProfileParameters, block, table_sum + c * kMaxProfileParameters);
+          });
+    }
+    for (int i = 0; i < count; ++i) {
+      const bool used = block.brightness_bar[i] != 0;
+      alpha_bar_x[begin + i] = used ? -block.beta_bar.x[i] : Real(0);
+      alpha_bar_y[begin + i] = used ? -block.beta_bar.y[i] : Real(0);
+    }
+  }
+}
+
+template <class Real>
+const RayKernels<Real>& kernels() {
+  static const RayKernels<Real> table{render<Real>, adjoint<Real>};
+  return table;
+}
+const RayKernels<float>& kernels_single() { return kernels<float>(); }
+const RayKernels<double>& kernels_double() { return kernels<double>(); }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace einfield::ray_loops
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace einfield {
+namespace ray_loops {
+HWY_EXPORT(kernels_single);
+HWY_EXPORT(kernels_double);
+
+const RayKernels<float>& best_single() { return HWY_DYNAMIC_DISPATCH(kernels_single)(); }
+const RayKernels<double>& best_double() { return HWY_DYNAMIC_DISPATCH(kernels_double)(); }
+}  // namespace ray_loops
+
+template <>
+const RayKernels<float>& ray_kernels<float>() {
+  return ray_loops::best_single();
+}
+template <>
+const RayKernels<double>& ray_kernels<double>() {
+  return ray_loops::best_double();
+}
+
+}  // namespace einfield
+#endif  // HWY_ONCE

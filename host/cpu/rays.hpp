@@ -1,0 +1,33 @@
+// Rays through a scene, a block at a time and component by component: the loops that the compiler makes vectors of, around
+// the per-ray formulas of include/einfield/. Vector instructions are chosen at run time, as for the network's tiles.
+#pragma once
+
+#include "einfield/render.hpp"
+
+namespace einfield {
+
+/// Rays as parallel arrays.
+template <class Real>
+struct Rays {
+  int count;
+  const Real *theta_x, *theta_y;        ///< image-plane position                      [arcsec]
+  const Real *deflection_x, *deflection_y;  ///< of the network, 0 without one [arcsec]
+};
+
+/// The loops for one instruction set.
+template <class Real>
+struct RayKernels {
+  /// render_ray of every ray.
+  void (*render)(const Scene<Real>&, const Rays<Real>&, Real* brightness);
+  /// render_ray_adjoint of every ray: overwrites α̅ (exactly 0 where the cotangent is 0), adds to the sums.
+  /// @param table_sum  cotangents laid out like Scene::table, or null when no parameter of a profile is free
+  /// @param pixel_sum  cotangents of Scene::pixels, or null when none is free
+  void (*adjoint)(const Scene<Real>&, const Rays<Real>&, const Real* brightness_bar, Real* alpha_bar_x,
+                  Real* alpha_bar_y, double* table_sum, double* pixel_sum);
+};
+
+/// The loops for the best instruction set of this processor.
+template <class Real>
+const RayKernels<Real>& ray_kernels();
+
+}  // namespace einfield
