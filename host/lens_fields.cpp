@@ -12,6 +12,17 @@ constexpr std::size_t kBatch = 8192;
 
 }  // namespace
 
+std::vector<double> pixel_centres(const Grid& grid) {
+  const auto n = static_cast<std::size_t>(grid.n_pixels());
+  std::vector<double> theta(2 * n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const Vec2<double> position = grid.pixel(static_cast<int>(i));
+    theta[i] = position.x;
+    theta[n + i] = position.y;
+  }
+  return theta;
+}
+
 LensFields zero_fields(std::size_t n) {
   return {std::vector<double>(n, 0.0), std::vector<double>(2 * n, 0.0), std::vector<double>(n, 0.0)};
 }

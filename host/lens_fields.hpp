@@ -1,8 +1,10 @@
 // ψ, α and κ of the smooth model and of the network at any positions: maps of results and answers of `evaluate`.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
+#include "einfield/grid.hpp"
 #include "einfield/model.hpp"
 #include "host/cpu/thread_pool.hpp"
 
@@ -24,6 +26,9 @@ LensFields smooth_fields(const std::vector<LensComponent>& lens, const std::vect
 template <class Real>
 LensFields network_fields(const NetworkShape& shape, const std::vector<double>& parameters,
                           const std::vector<double>& theta, ThreadPool& pool);
+
+/// Positions of all pixel centres, 2 × n: all x, then all y [arcsec].
+std::vector<double> pixel_centres(const Grid& grid);
 
 /// Fields that are zero at n positions: the network of a model without one.
 LensFields zero_fields(std::size_t n);

@@ -224,7 +224,7 @@ int run(int argc, char** argv) {
     if (points_option->count() + grid_option->count() == 0)
       throw InvalidInput("--points: neither --points nor --grid is given, expected one of them");
     if (points_option->count() > 0) {
-      evaluate_points(directory, points, out);
+      evaluate_points(directory, points, out, std::cout);
       return kDone;
     }
     const auto whole = [](double v) { return v >= 1 && v == static_cast<double>(static_cast<int>(v)); };

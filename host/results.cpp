@@ -19,7 +19,7 @@
 #include "einfield/error.hpp"
 #include "einfield/render.hpp"
 #include "host/atomic_file.hpp"
-#include "host/fits_io.hpp"
+#include "host/fits_maps.hpp"
 #include "host/lens_fields.hpp"
 #include "host/metrics.hpp"
 #include "host/number.hpp"
@@ -43,17 +43,6 @@ constexpr int kSourceSide = 200;
 constexpr double kSourceLight = 0.99;
 
 std::string in(const std::string& dir, const char* name) { return (fs::path(dir) / name).string(); }
-
-std::vector<double> pixel_centres(const Grid& grid) {
-  const auto n = static_cast<std::size_t>(grid.n_pixels());
-  std::vector<double> theta(2 * n);
-  for (std::size_t i = 0; i < n; ++i) {
-    const Vec2<double> position = grid.pixel(static_cast<int>(i));
-    theta[i] = position.x;
-    theta[n + i] = position.y;
-  }
-  return theta;
-}
 
 double source_brightness(const Model& model, Vec2<double> beta) {
   double sum = 0;
@@ -99,81 +88,38 @@ PixelGrid source_grid(const Model& model, const Observation& observation, const 
   return {kSourceSide, kSourceSide, side / kSourceSide, (low_x + high_x) / 2, (low_y + high_y) / 2};
 }
 
-/// Collects the HDUs of one file.
-class Maps {
- public:
-  Maps(const Grid& grid, bool double_precision) : grid_(grid), bitpix_(double_precision ? -64 : -32) {}
-
-  void add(const char* name, const std::string& unit, std::vector<double> values, int planes = 1) {
-    FitsOutput hdu;
-    hdu.name = name;
-    hdu.nx = grid_.nx;
-    hdu.ny = grid_.ny;
-    hdu.planes = planes;
-    hdu.pixel_scale = grid_.pixel_scale;
-    hdu.center_x = grid_.center_x;
-    hdu.center_y = grid_.center_y;
-    hdu.values = std::move(values);
-    hdu.bitpix = bitpix_;
-    hdu.unit = unit;
-    hdus.push_back(std::move(hdu));
-  }
-  /// The last HDU's grid is this one.
-  void place(const PixelGrid& grid) {
-    FitsOutput& hdu = hdus.back();
-    hdu.nx = grid.nx;
-    hdu.ny = grid.ny;
-    hdu.pixel_scale = grid.pixel_scale;
-    hdu.center_x = grid.center_x;
-    hdu.center_y = grid.center_y;
-  }
-  void add(const std::string& suffix, const LensFields& fields) {
-    add(("PSI_" + suffix).c_str(), "arcsec2", fields.potential);
-    add(("ALPHA_" + suffix).c_str(), "arcsec", fields.deflection, 2);
-    add(("KAPPA_" + suffix).c_str(), "", fields.convergence);
-  }
-
-  std::vector<FitsOutput> hdus;
-
- private:
-  Grid grid_;
-  int bitpix_;
-};
-
-void add_observation(Maps& maps, const Observation& observation, const std::string& unit, const std::vector<double>& model) {
-  const std::size_t n = observation.image.size();
+void add_observation(FitsMaps& maps, const Observation& observation, const std::string& unit,
+                     const std::vector<double>& model) {
+  const Psf& psf = observation.psf;
   maps.add("DATA", unit, observation.image);
   maps.add("NOISE", unit, observation.noise);
-  maps.add("MASK", "", std::vector<double>(observation.mask.begin(), observation.mask.end()));
-  maps.hdus.back().bitpix = 8;
-  maps.add("PSF", "", observation.psf.empty() ? std::vector<double>{1} : observation.psf.values);
-  maps.place({observation.psf.empty() ? 1 : observation.psf.nx, observation.psf.empty() ? 1 : observation.psf.ny,
-              observation.grid.pixel_scale, 0, 0});
+  maps.add_bytes("MASK", std::vector<double>(observation.mask.begin(), observation.mask.end()));
+  const double scale = observation.grid.pixel_scale;
+  if (psf.empty())
+    maps.add_on({1, 1, scale, 0, 0}, "PSF", "", {1});
+  else
+    maps.add_on({psf.nx, psf.ny, scale, 0, 0}, "PSF", "", psf.values);
   maps.add("MODEL", unit, model);
-  std::vector<double> residual(n, std::nan(""));
-  for (std::size_t i = 0; i < n; ++i)
+  std::vector<double> residual(model.size(), std::nan(""));
+  for (std::size_t i = 0; i < residual.size(); ++i)
     if (observation.mask[i]) residual[i] = (observation.image[i] - model[i]) / observation.noise[i];
   maps.add("RESIDUAL", "", std::move(residual));
 }
 
-void add_source(Maps& maps, const Model& model, const std::string& unit, const PixelGrid& rendered) {
+void add_source(FitsMaps& maps, const Model& model, const std::string& unit, const PixelGrid& rendered) {
   const bool own_grid = model.source.size() == 1 && model.source[0].kind == LightKind::pixelated;
   if (own_grid) {
-    maps.add("SOURCE", unit, model.source[0].pixels);
-    maps.place(model.source[0].grid);
+    maps.add_on(model.source[0].grid, "SOURCE", unit, model.source[0].pixels);
   } else {
     const Grid grid{rendered.nx, rendered.ny, rendered.pixel_scale, rendered.center_x, rendered.center_y, 1};
     std::vector<double> values(static_cast<std::size_t>(grid.n_pixels()));
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = source_brightness(model, grid.pixel(static_cast<int>(i)));
-    maps.add("SOURCE", unit, std::move(values));
-    maps.place(rendered);
+    maps.add_on(rendered, "SOURCE", unit, std::move(values));
   }
-  const auto add_pixels = [&](const char* block, const std::vector<LightComponent>& lights) {
-    for (std::size_t i = 0; i < lights.size(); ++i) {
-      if (lights[i].kind != LightKind::pixelated) continue;
-      maps.add((block + std::to_string(i)).c_str(), unit, lights[i].pixels);
-      maps.place(lights[i].grid);
-    }
+  const auto add_pixels = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i)
+      if (lights[i].kind == LightKind::pixelated)
+        maps.add_on(lights[i].grid, block + std::to_string(i), unit, lights[i].pixels);
   };
   if (!own_grid) add_pixels("SOURCE_", model.source);
   add_pixels("LENS_LIGHT_", model.lens_light);
@@ -337,18 +283,16 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   const LensFields network =
       model.network ? network_fields<Real>(*model.network, weights, theta, pool) : zero_fields(theta.size() / 2);
 
-  Maps maps(grid, kDouble);
+  FitsMaps maps(grid, kDouble);
   add_observation(maps, observation, loaded.unit, image);
   add_source(maps, model, loaded.unit, source_grid(model, observation, theta, smooth, network));
-  maps.add("NN", network);
-  maps.add("MACRO", smooth);
+  maps.add_fields("NN", network);
+  maps.add_fields("MACRO", smooth);
   std::optional<TruthErrors> errors;
   if (loaded.truth) {
     const Truth& truth = *loaded.truth;
     errors = truth_errors(observation, truth, image, network);
-    if (!truth.potential.empty()) maps.add("PSI_TRUE", "arcsec2", truth.potential);
-    if (!truth.deflection.empty()) maps.add("ALPHA_TRUE", "arcsec", truth.deflection, 2);
-    if (!truth.convergence.empty()) maps.add("KAPPA_TRUE", "", truth.convergence);
+    maps.add_fields("TRUE", {truth.potential, truth.deflection, truth.convergence});
     if (!truth.image.empty()) maps.add("IMAGE_TRUE", loaded.unit, truth.image);
   }
 
@@ -375,9 +319,14 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
                          {"center_x", grid.center_x},
                          {"center_y", grid.center_y},
                          {"supersampling", grid.supersampling}}},
+                       {"network", nullptr},
                        {"config", config_json(toml_text)},
                        {"config_toml", toml_text}};
   if (config.network) json["seed"] = config.network->seed;
+  if (model.network)
+    json["network"] = {{"hidden", model.network->hidden},
+                       {"activation", "swish"},
+                       {"input_scale", model.network->input_scale}};
   if (!result.message.empty()) json["message"] = result.message;
   if (result.steps > 0) json["time_per_step_ms"] = 1e3 * result.time_s / static_cast<double>(result.steps);
   for_each_component(model, [&json](const std::string& name, const ProfileInfo& profile, const std::vector<double>& values) {
@@ -387,7 +336,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   });
 
   const Staging staging(dir);
-  write_fits(in(staging.path(), "result.fits"), maps.hdus);
+  write_fits(in(staging.path(), "result.fits"), maps.hdus());
   write_atomically(in(staging.path(), "history.csv"), history_csv(result.snapshot.history, layout.names));
   if (model.network) write_network(in(staging.path(), "network.safetensors"), *model.network, weights, kDouble);
   write_atomically(in(staging.path(), "result.json"),
