@@ -233,9 +233,9 @@ INSTANTIATE_TEST_SUITE_P(Steps, ReferenceStep,
                                          Parameter{"cpu", false, true}, Parameter{"cpu", true, true},
                                          Parameter{"cuda", false, false}, Parameter{"cuda", true, false},
                                          Parameter{"cuda", false, true}, Parameter{"cuda", true, true}),
-                         [](const auto& info) {
-                           return info.param.backend + (info.param.single ? "_float_" : "_double_") +
-                                  (info.param.paper ? "paper" : "small");
+                         [](const auto& test) {
+                           return test.param.backend + (test.param.single ? "_float_" : "_double_") +
+                                  (test.param.paper ? "paper" : "small");
                          });
 
 }  // namespace
