@@ -176,28 +176,32 @@ void start(Component& c, const ProfileInfo& info) {
   c.free.assign(info.parameters.size(), false);
 }
 
-/// @param set  called with the chosen kind; may be empty
-template <class Kind>
-Key profile_key(Kind& kind, int n_kinds, const ProfileInfo& (*info)(Kind), std::function<void()> set) {
-  Choice profiles;
-  for (int i = 0; i < n_kinds; ++i) profiles.names.emplace_back(info(static_cast<Kind>(i)).name);
-  profiles.get = [&kind] { return static_cast<std::size_t>(kind); };
-  if (set)
-    profiles.set = [&kind, set = std::move(set)](std::size_t i) {
-      kind = static_cast<Kind>(i);
-      set();
-    };
-  return {"profile", profiles, "which profile; parameters and conventions as in lenstronomy", {}, "", true};
+/// The choice of a profile, before its parameters can be read.
+template <class Component>
+Key profile_choice(Component& c, const std::vector<const ProfileInfo*>& profiles) {
+  Choice names;
+  for (const ProfileInfo* info : profiles) names.names.emplace_back(info->name);
+  names.get = [&c] { return static_cast<std::size_t>(c.kind); };
+  names.set = [&c, profiles](std::size_t i) {
+    c.kind = static_cast<decltype(c.kind)>(i);
+    start(c, *profiles[i]);
+  };
+  return {"profile", names, "", {}, "", true};
+}
+
+/// The profile of a component whose keys are listed behind it.
+Key profile_key(const ProfileInfo& info) {
+  return {"profile", only(info.name), "parameters and conventions as in lenstronomy", {}, "", true};
 }
 
 Keys lens_keys(LensComponent& c) {
-  Keys keys{profile_key(c.kind, kLensKinds, lens_info, {})};
+  Keys keys{profile_key(lens_info(c.kind))};
   add_parameters(keys, lens_info(c.kind), c.values, c.free);
   return keys;
 }
 
 Keys light_keys(LightComponent& c, PixelStart& start_value) {
-  Keys keys{profile_key(c.kind, kLightKinds, light_info, {})};
+  Keys keys{profile_key(light_info(c.kind))};
   if (c.kind == LightKind::pixelated) {
     PixelGrid& g = c.grid;
     const NameSet pixels{
@@ -273,7 +277,7 @@ Keys regularization_keys(Regularization& r) {
 
 Keys truth_keys(FitsReference& truth) {
   return {{"file",
-           &truth,
+           FilePath{&truth.path},
            "FITS with PSI_TRUE, ALPHA_TRUE, KAPPA_TRUE (the missing mass alone), IMAGE_TRUE",
            {},
            "",
@@ -304,11 +308,13 @@ void check_ellipticity(const Document& document, const std::string& path, const 
 }
 
 std::vector<LensComponent> read_lenses(const Document& document, const std::string& block) {
+  std::vector<const ProfileInfo*> profiles;
+  for (int i = 0; i < kLensKinds; ++i) profiles.push_back(&lens_info(static_cast<LensKind>(i)));
   std::vector<LensComponent> components(document.size(block));
   for (std::size_t i = 0; i < components.size(); ++i) {
     LensComponent& c = components[i];
     const std::string path = block + "." + std::to_string(i);
-    document.read_one(path, profile_key(c.kind, kLensKinds, lens_info, [&c] { start(c, lens_info(c.kind)); }));
+    document.read_one(path, profile_choice(c, profiles));
     document.read(path, lens_keys(c));
     check_ellipticity(document, path, lens_info(c.kind), c.values);
   }
@@ -317,12 +323,14 @@ std::vector<LensComponent> read_lenses(const Document& document, const std::stri
 
 std::vector<LightComponent> read_lights(const Document& document, const std::string& block,
                                         std::vector<PixelStart>& pixels) {
+  std::vector<const ProfileInfo*> profiles;
+  for (int i = 0; i < kLightKinds; ++i) profiles.push_back(&light_info(static_cast<LightKind>(i)));
   std::vector<LightComponent> components(document.size(block));
   pixels.resize(components.size());
   for (std::size_t i = 0; i < components.size(); ++i) {
     LightComponent& c = components[i];
     const std::string path = block + "." + std::to_string(i);
-    document.read_one(path, profile_key(c.kind, kLightKinds, light_info, [&c] { start(c, light_info(c.kind)); }));
+    document.read_one(path, profile_choice(c, profiles));
     document.read(path, light_keys(c, pixels[i]));
     check_ellipticity(document, path, light_info(c.kind), c.values);
   }
@@ -416,10 +424,8 @@ void check_model(const Document& document, Config& config, bool for_simulation) 
                       "has no effect, found " + to_text(weight) + " without [network], expected 0 or a [network]");
     }
   }
-  if (!for_simulation && config.optimizer.steps > 0 && !anything_free(model))
-    config.warnings.push_back(config.file +
-                              ": nothing is free, so the steps change nothing: neither a [network] nor a "
-                              "name in any fit = [...]");
+  if (!for_simulation && !anything_free(model))
+    document.fail("network", "nothing to fit, found no [network] and no name in any fit = [...], expected one of them");
 }
 
 }  // namespace
@@ -446,8 +452,9 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   document.read("regularization", regularization_keys(config.regularization));
   if (document.has("truth")) {
     document.read("truth", truth_keys(config.truth));
-    if (!config.truth.hdu.empty())
-      document.fail("truth.file", "an HDU, found [" + config.truth.hdu + "], expected the file alone");
+    if (config.truth.path.empty() || config.truth.path.back() == ']')
+      document.fail("truth.file",
+                    "not a file alone, found \"" + config.truth.path + "\", expected \"FILE\" without [HDU]");
   }
   if (document.has("simulate")) {
     SimulateConfig& s = config.simulate.emplace();

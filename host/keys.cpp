@@ -28,12 +28,13 @@ struct Overloaded : Functions... {
   using Functions::operator()...;
 };
 
-/// Text from a file on one line, not longer than a line.
-std::string excerpt(std::string text) {
+/// Text from a file on one line, not longer than a line; a character of several bytes is not cut.
+std::string excerpt(std::string text, std::size_t longest = 60) {
   for (char& c : text)
     if (static_cast<unsigned char>(c) < ' ' || c == 127) c = ' ';
-  if (text.size() > 60) text = text.substr(0, 60) + " …";
-  return text;
+  if (text.size() <= longest) return text;
+  while (longest > 0 && (static_cast<unsigned char>(text[longest]) & 0xC0) == 0x80) --longest;
+  return text.substr(0, longest) + " …";
 }
 
 std::string joined(const std::vector<std::string>& names) {
@@ -134,7 +135,7 @@ std::string type_text(const Target& target) {
                  [](FitsReference*) { return std::string("\"FILE[HDU]\""); },
                  [](const Choice& choice) { return quoted(choice.names); },
                  [](const WholeNumber&) { return std::string("integer"); },
-                 [](const NameSet& set) { return "list of " + quoted(set.names); },
+                 [](const NameSet&) { return std::string("list of names"); },
                  [](const FilePath&) { return std::string("\"FILE\""); },
                  [](const MapOrNumber&) { return std::string("\"FILE[HDU]\" or number"); },
                  [](const MapOrTable&) { return std::string("\"FILE[HDU]\" or table"); },
@@ -228,9 +229,10 @@ toml::table parse(const std::string& text, const std::string& file) {
     return toml::parse(text, file);
   } catch (const toml::parse_error& error) {
     const std::size_t line = error.source().begin.line;
-    const std::string key = key_at_line(text, line);
+    std::string key = key_at_line(text, line);
+    if (std::any_of(key.begin(), key.end(), [](unsigned char c) { return c > 127; })) key.clear();  // perhaps not UTF-8
     throw InvalidInput(file + ":" + std::to_string(line) + ": " + (key.empty() ? "" : key + ": ") + "not TOML, " +
-                       excerpt(std::string(error.description())));
+                       excerpt(std::string(error.description()), 200));
   }
 }
 
@@ -509,11 +511,17 @@ bool Bounds::contain(double value) const {
 }
 
 std::string Bounds::text() const {
-  const bool below = std::isfinite(upper), above_lower = std::isfinite(lower);
-  if (above_lower && below && !lower_open && !upper_open) return to_text(lower) + " to " + to_text(upper);
-  const std::string low = above_lower ? (lower_open ? "> " : ">= ") + to_text(lower) : "";
-  const std::string high = below ? (upper_open ? "< " : "<= ") + to_text(upper) : "";
-  return low + (above_lower && below ? " and " : "") + high;
+  const auto end = [](double value) {
+    const bool whole = value == std::floor(value) && std::abs(value) < 1e15;
+    return whole ? to_text(static_cast<long long>(value)) : to_text(value);
+  };
+  const bool from = std::isfinite(lower), to = std::isfinite(upper);
+  if (from && to && !lower_open && !upper_open) return end(lower) + " to " + end(upper);
+  std::string text;
+  if (from) text = (lower_open ? "> " : ">= ") + end(lower);
+  if (from && to) text += " and ";
+  if (to) text += (upper_open ? "< " : "<= ") + end(upper);
+  return text;
 }
 
 std::string write_keys(const Keys& keys) {
@@ -536,13 +544,15 @@ std::string list_table(const std::string& title, const std::string& prefix, cons
   std::vector<std::size_t> widths(5);
   for (auto& row : rows)
     for (std::size_t i = 0; i < widths.size(); ++i) {
-      if (row[i].empty()) row[i] = "-";
+      if (row[i].empty()) row[i] += '-';
       widths[i] = std::max(widths[i], row[i].size());
     }
   std::string text = title + "\n";
   for (const auto& row : rows) {
     for (std::size_t i = 0; i < widths.size(); ++i) text += "  " + row[i] + std::string(widths[i] - row[i].size(), ' ');
-    text += "  " + row.back() + "\n";
+    text += row.back().empty() ? "" : "  " + row.back();
+    text.erase(text.find_last_not_of(' ') + 1);
+    text += "\n";
   }
   return text;
 }

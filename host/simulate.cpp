@@ -1,4 +1,4 @@
-// The CPU backend in double makes the image; noise comes from Philox by pixel, so neither threads nor order matter.
+// The headers of the physics in double make the image; noise comes from Philox by pixel, so that threads do not matter.
 #include "host/simulate.hpp"
 
 #include <algorithm>
@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "einfield/error.hpp"
+#include "einfield/render.hpp"
+#include "host/cpu/convolve.hpp"
 #include "host/fits_io.hpp"
 #include "host/lens_fields.hpp"
 #include "host/problem.hpp"
@@ -32,24 +34,35 @@ LensFields at_pixels(const std::vector<LensComponent>& components, const Grid& g
 
 /// The noise-free image after the PSF.
 std::vector<double> true_image(const Config& config, const Grid& grid, const Psf& psf) {
-  Problem problem;
-  problem.model = load_pixels(config);
-  problem.model.network.reset();
-  problem.model.lens.insert(problem.model.lens.end(), config.perturbation.begin(), config.perturbation.end());
-  for (LensComponent& c : problem.model.lens) c.free.assign(c.free.size(), false);
-  for (auto* lights : {&problem.model.source, &problem.model.lens_light})
-    for (LightComponent& c : *lights) {
-      c.free.assign(c.free.size(), false);
-      c.pixels_free = false;
+  Model model = load_pixels(config);
+  model.network.reset();
+  model.lens.insert(model.lens.end(), config.perturbation.begin(), config.perturbation.end());
+  const ParameterLayout layout(model);
+  std::vector<Component> components;
+  for (const LensComponent& c : model.lens)
+    components.push_back({static_cast<int>(c.kind), RadiusKind::product_average, 0, {}});
+  int pixel_offset = 0;
+  for (const auto* lights : {&model.source, &model.lens_light})
+    for (const LightComponent& c : *lights) {
+      components.push_back({static_cast<int>(c.kind), c.radius, pixel_offset, c.grid});
+      pixel_offset += static_cast<int>(c.pixels.size());
     }
-  const auto n = static_cast<std::size_t>(grid.n_pixels());
-  problem.observation = {grid, std::vector<double>(n, 0.0), std::vector<double>(n, 1.0),
-                         std::vector<std::uint8_t>(n, 1), psf};
-  problem.learning_rates = {1.0};
-  const auto backend = make_backend<double>("cpu", {});
-  backend->load({problem});
-  backend->evaluate(false);
-  return backend->download(Field::model, 0);
+  const auto count = [](const auto& list) { return static_cast<int>(list.size()); };
+  const Scene<double> scene{components.data(),       count(model.lens),   count(model.source),
+                            count(model.lens_light), layout.table.data(), layout.pixels.data()};
+
+  const int rays = grid.rays_per_pixel();
+  std::vector<double> image(static_cast<std::size_t>(grid.n_pixels())), convolved(image.size());
+  ThreadPool pool(0);
+  pool.parallel_for(grid.ny, [&](int row, int) {
+    for (int pixel = row * grid.nx; pixel < (row + 1) * grid.nx; ++pixel) {
+      double sum = 0;
+      for (int s = 0; s < rays; ++s) sum += render_ray(scene, grid.ray(pixel * rays + s), Vec2<double>{});
+      image[static_cast<std::size_t>(pixel)] = sum / rays;
+    }
+  });
+  Convolution<double>(grid.nx, grid.ny, psf).apply(image.data(), convolved.data());
+  return convolved;
 }
 
 /// 1 σ of a pixel of noise-free brightness `value`.

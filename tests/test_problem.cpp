@@ -1,0 +1,360 @@
+// The data of a configuration: what is masked with a warning, what is an error, and in which words.
+#include "host/problem.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "einfield/error.hpp"
+#include "einfield/psf.hpp"
+#include "host/fits_io.hpp"
+#include "host/safetensors.hpp"
+#include "tests/temporary_directory.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+/// An observation of 4 x 3 pixels in data.fits, and the configuration that names it.
+class LoadProblem : public testing::Test {
+ protected:
+  LoadProblem() {
+    image_.name = "IMAGE";
+    image_.nx = 4;
+    image_.ny = 3;
+    for (int i = 0; i < 12; ++i) image_.values.push_back(i + 0.5);
+    image_.unit = "electron/s";
+    noise_ = mask_ = image_;
+    noise_.name = "NOISE";
+    noise_.values.assign(12, 0.5);
+    mask_.name = "MASK";
+    mask_.values.assign(12, 1.0);
+    psf_ = {"PSF", 3, 3, 1, {0, 0.125, 0, 0.125, 0.5, 0.125, 0, 0.125, 0}, -64, "", 0, 0, 0, {}};
+  }
+
+  Config config(const std::vector<Override>& more = {}) {
+    const std::string text = R"(
+[observation]
+image = "data.fits[IMAGE]"
+noise = "data.fits[NOISE]"
+mask = "data.fits[MASK]"
+psf = "data.fits[PSF]"
+pixel_scale = 0.1
+center_x = 0.3
+[[source]]
+profile = "GAUSSIAN"
+amp = 1.0
+sigma = 0.5
+fit = ["sigma"]
+)";
+    write_fits(directory_ / "data.fits", {image_, noise_, mask_, psf_});
+    return read_config(directory_.write("lens.toml", text), more, false);
+  }
+  LoadedProblem load(const std::vector<Override>& more = {}) { return load_problem(config(more)); }
+  std::string failure(const std::vector<Override>& more = {}) {
+    try {
+      load(more);
+    } catch (const InvalidInput& error) {
+      return error.what();
+    }
+    return "no InvalidInput";
+  }
+  std::string hdu(const std::string& name) const { return directory_ / ("data.fits[" + name + "]: "); }
+
+  TemporaryDirectory directory_;
+  FitsOutput image_, noise_, mask_, psf_;
+};
+
+TEST_F(LoadProblem, TakesGoodDataAsTheyAre) {
+  const LoadedProblem loaded = load();
+  const Observation& o = loaded.problem.observation;
+  EXPECT_EQ(o.grid.nx, 4);
+  EXPECT_EQ(o.grid.ny, 3);
+  EXPECT_EQ(o.grid.pixel_scale, 0.1);
+  EXPECT_EQ(o.grid.center_x, 0.3);
+  EXPECT_EQ(o.image, image_.values);
+  EXPECT_EQ(o.noise, noise_.values);
+  EXPECT_EQ(o.n_used(), 12);
+  EXPECT_EQ(o.psf.values, psf_.values);
+  EXPECT_EQ(loaded.unit, "electron/s");
+  EXPECT_EQ(loaded.pixel_scale, 0.1);
+  EXPECT_FALSE(loaded.truth.has_value());
+  EXPECT_TRUE(loaded.warnings.empty());
+  EXPECT_EQ(loaded.problem.learning_rates, std::vector<double>{1e-3});
+  ASSERT_EQ(loaded.problem.initial_parameters.size(), 1u);
+  EXPECT_DOUBLE_EQ(loaded.problem.initial_parameters[0], std::log(0.5));
+  o.validate();
+}
+
+TEST_F(LoadProblem, MasksWhatIsNotFinite) {
+  image_.values[2] = kNan;
+  image_.values[5] = kInf;
+  image_.values[7] = -kInf;
+  mask_.values[7] = 0;  // already masked: not counted
+  noise_.values[2] = kNan;
+  const LoadedProblem loaded = load();
+  EXPECT_EQ(loaded.problem.observation.mask, (std::vector<std::uint8_t>{1, 1, 0, 1, 1, 0, 1, 0, 1, 1, 1, 1}));
+  EXPECT_EQ(loaded.warnings, std::vector<std::string>{hdu("IMAGE") + "2 pixels not finite, masked"});
+  loaded.problem.observation.validate();
+}
+
+TEST_F(LoadProblem, MasksLargeNoise) {
+  noise_.values[0] = 1e8;
+  noise_.values[1] = kInf;
+  noise_.values[2] = 1000;  // the limit itself is good
+  LoadedProblem loaded = load();
+  EXPECT_EQ(loaded.problem.observation.n_used(), 10);
+  EXPECT_EQ(loaded.warnings,
+            std::vector<std::string>{hdu("NOISE") + "2 pixels with noise above max_noise = 1000, masked"});
+  loaded = load({{"observation.max_noise", "1e9"}});
+  EXPECT_EQ(loaded.warnings,
+            std::vector<std::string>{hdu("NOISE") + "1 pixel with noise above max_noise = 1e+09, masked"});
+}
+
+TEST_F(LoadProblem, BadNoiseIsAnErrorWhereItIsUsed) {
+  for (const double bad : {0.0, -1.0, -kInf, kNan}) {
+    noise_.values.assign(12, 0.5);
+    noise_.values[6] = noise_.values[9] = bad;
+    mask_.values.assign(12, 1.0);
+    EXPECT_NE(failure().find("NOISE]: not a noise, found "), std::string::npos) << failure();
+    EXPECT_NE(failure().find(" at column 3, row 2 (from 1), expected > 0 where the mask is 1"), std::string::npos);
+    mask_.values[6] = mask_.values[9] = 0;
+    EXPECT_EQ(load().problem.observation.n_used(), 10);
+  }
+}
+
+TEST_F(LoadProblem, EveryMapHasTheShapeOfTheImage) {
+  const std::string expected =
+      "another shape, found 3 x 4 pixels, expected 4 x 3 as " + (directory_ / "data.fits[IMAGE]");
+  for (FitsOutput* map : {&noise_, &mask_}) {
+    std::swap(map->nx, map->ny);
+    EXPECT_EQ(failure(), hdu(map->name) + expected);
+    std::swap(map->nx, map->ny);
+  }
+}
+
+TEST_F(LoadProblem, AllMaskedIsAnError) {
+  mask_.values.assign(12, 0);
+  mask_.values[0] = mask_.values[1] = 1;
+  image_.values[0] = kNan;
+  noise_.values[1] = 1e8;
+  EXPECT_EQ(failure(), hdu("IMAGE") +
+                           "every pixel is masked, found 10 masked by observation.mask, 1 not finite, 1 with "
+                           "noise above max_noise = 1000, expected at least one that is used");
+}
+
+TEST_F(LoadProblem, AMaskHoldsZerosAndOnes) {
+  for (const auto& [bad, text] : {std::pair{0.5, "0.5"}, {2.0, "2"}, {kNan, "nan"}}) {
+    mask_.values[5] = bad;
+    EXPECT_EQ(failure(), hdu("MASK") + "a mask with other values than 0 and 1, found " + text +
+                             " at column 2, row 2 (from 1), expected 1 = used, 0 = not");
+  }
+}
+
+TEST_F(LoadProblem, NoiseFromSkyAndPhotons) {
+  image_.values[0] = -3;  // below the sky: no negative photons
+  const std::string text =
+      "[observation]\nimage = 'data.fits'\nbackground_rms = 0.3\nexposure_time = 50.0\npixel_scale = 0.1\n"
+      "[[source]]\nprofile = 'GAUSSIAN'\namp = 1\nsigma = 1\nfit = ['amp']\n";
+  write_fits(directory_ / "data.fits", {image_});
+  const LoadedProblem loaded = load_problem(read_config(directory_.write("sky.toml", text), {}, false));
+  EXPECT_DOUBLE_EQ(loaded.problem.observation.noise[0], 0.3);
+  EXPECT_DOUBLE_EQ(loaded.problem.observation.noise[11], std::sqrt(0.09 + 11.5 / 50));
+  EXPECT_TRUE(loaded.problem.observation.psf.empty());
+}
+
+TEST_F(LoadProblem, OneNumberIsNoiseEverywhere) {
+  EXPECT_EQ(load({{"observation.noise", "2"}}).problem.observation.noise, std::vector<double>(12, 2.0));
+}
+
+// ---- PSF
+// ---------------------------------------------------------------------------------------------------------------
+
+TEST_F(LoadProblem, PsfIsNormalisedWithAWarning) {
+  for (double& v : psf_.values) v *= 2;
+  LoadedProblem loaded = load();
+  EXPECT_EQ(loaded.problem.observation.psf.values[4], 0.5);
+  EXPECT_EQ(loaded.warnings, std::vector<std::string>{hdu("PSF") + "a PSF with the sum 2, normalised to 1"});
+  for (double& v : psf_.values) v *= 0.5 * (1 + 1e-7);  // rounding in single precision
+  loaded = load();
+  EXPECT_DOUBLE_EQ(loaded.problem.observation.psf.values[4], 0.5);
+  EXPECT_TRUE(loaded.warnings.empty());
+}
+
+TEST_F(LoadProblem, BadPsfIsAnError) {
+  const FitsOutput good = psf_;
+  const auto expect = [&](const std::function<void()>& spoil, const std::string& message) {
+    psf_ = good;
+    spoil();
+    EXPECT_EQ(failure(), hdu("PSF") + message);
+  };
+  expect([&] { psf_.nx = 2, psf_.values.assign(6, 0.1); },
+         "a PSF of even size, found 2 x 3 pixels, expected odd numbers, the centre in the middle");
+  expect([&] { psf_.values[4] = -1; }, "a PSF with the sum -0.5, expected > 0");
+  expect([&] { psf_.values.assign(9, 0.0); }, "a PSF with the sum 0, expected > 0");
+  expect([&] { psf_.values[5] = kNan; },
+         "a PSF that is not finite, found nan at column 3, row 2 (from 1), expected numbers everywhere");
+  expect([&] { psf_.nx = 5, psf_.ny = 1, psf_.values.assign(5, 0.2); },
+         "a PSF larger than the image, found 5 x 1 pixels, expected at most 4 x 3");
+}
+
+TEST_F(LoadProblem, PsfFromAProfile) {
+  EXPECT_EQ(load({{"observation.psf", "{ fwhm = 0.1 }"}}).problem.observation.psf.values,
+            gaussian_psf(0.1, 0.1).values);
+  EXPECT_EQ(load({{"observation.psf", "{ type = \"moffat\", fwhm = 0.1, beta = 4, size = 3 }"}})
+                .problem.observation.psf.values,
+            moffat_psf(0.1, 4, 0.1, 3).values);
+  EXPECT_EQ(
+      failure({{"observation.psf", "{ fwhm = 0.4 }"}}),
+      directory_ /
+          "lens.toml: observation.psf: a PSF larger than the image, found 13 x 13 pixels, expected at most 4 x 3");
+  EXPECT_NE(failure({{"observation.psf", "{ type = \"moffat\", fwhm = 10.0, beta = 1.01 }"}})
+                .find("lens.toml: observation.psf: "),
+            std::string::npos);
+}
+
+// ---- pixel scale
+// -------------------------------------------------------------------------------------------------------
+
+/// The image with a celestial WCS of 0.05 arcsec.
+void with_wcs(FitsOutput& image) {
+  image.pixel_scale = 0.05;
+  image.cards = {{"CTYPE1", "RA---TAN"}, {"CTYPE2", "DEC--TAN"}};
+}
+
+TEST_F(LoadProblem, PixelScaleComesFromTheWcs) {
+  with_wcs(image_);
+  const std::string text =
+      "[observation]\nimage = 'data.fits'\nnoise = 1\n[[source]]\nprofile = 'GAUSSIAN'\namp = 1\n"
+      "sigma = 1\nfit = ['amp']\n";
+  const std::string file = directory_.write("wcs.toml", text);
+  write_fits(directory_ / "data.fits", {image_});
+  EXPECT_DOUBLE_EQ(load_problem(read_config(file, {}, false)).pixel_scale, 0.05);
+  EXPECT_EQ(load_problem(read_config(file, {{"observation.pixel_scale", "0.05004"}}, false)).pixel_scale, 0.05004);
+  EXPECT_EQ(failure(),
+            hdu("IMAGE") + "another pixel scale, found 0.05 arcsec in its WCS, expected 0.1 arcsec to 0.1 %");
+  image_.cards.clear();  // a linear WCS does not count
+  write_fits(directory_ / "data.fits", {image_});
+  try {
+    load_problem(read_config(file, {}, false));
+    FAIL() << "no InvalidInput";
+  } catch (const InvalidInput& error) {
+    EXPECT_EQ(std::string(error.what()),
+              hdu("IMAGE") + "no celestial WCS, expected one or observation.pixel_scale in " + file);
+  }
+}
+
+TEST_F(LoadProblem, EveryMapHasTheScaleOfTheImage) {
+  with_wcs(psf_);
+  EXPECT_EQ(failure(), hdu("PSF") + "another pixel scale, found 0.05 arcsec in its WCS, expected 0.1 arcsec to 0.1 %");
+  psf_.cards.clear();
+  with_wcs(noise_);
+  EXPECT_EQ(failure(),
+            hdu("NOISE") + "another pixel scale, found 0.05 arcsec in its WCS, expected 0.1 arcsec to 0.1 %");
+}
+
+TEST_F(LoadProblem, TooManyRaysAreRefused) {
+  FitsOutput& image = image_;
+  image.nx = 2048;
+  image.ny = 512;
+  image.values.assign(1048576, 1.0);
+  EXPECT_EQ(failure({{"observation.supersampling", "32"}}),
+            hdu("IMAGE") +
+                "too many rays, found 2048 x 512 pixels with observation.supersampling = 32, expected fewer than "
+                "2^30 rays");
+}
+
+// ---- model, network, truth
+// ------------------------------------------------------------------------------------------------
+
+TEST_F(LoadProblem, PixelatedSourceStartsFromAnImageOrAValue) {
+  FitsOutput start{"START", 3, 2, 1, {1, 2, 3, 4, 5, 6}, -64, "", 0, 0, 0, {}};
+  write_fits(directory_ / "start.fits", {start});
+  std::string source = "{ profile = \"PIXELATED\", nx = 3, ny = 2, pixel_scale = 0.2, fit = [\"pixels\"]";
+  LoadedProblem loaded = load({{"source", "[" + source + ", image = \"start.fits\" }]"}});
+  EXPECT_EQ(loaded.problem.model.source[0].pixels, start.values);
+  EXPECT_EQ(loaded.problem.initial_parameters, start.values);
+  loaded = load({{"source", "[" + source + ", value = 0.25 }]"}});
+  EXPECT_EQ(loaded.problem.initial_parameters, std::vector<double>(6, 0.25));
+  const std::string name = directory_ / "start.fits[START]: ";
+  EXPECT_EQ(failure({{"source",
+                      "[{ profile = \"PIXELATED\", nx = 2, ny = 3, pixel_scale = 0.2, image = \"start.fits\", fit = "
+                      "[\"pixels\"] }]"}}),
+            name + "another shape, found 3 x 2 pixels, expected 2 x 3 as nx and ny of the PIXELATED component");
+  start.values[4] = kNan;
+  write_fits(directory_ / "start.fits", {start});
+  EXPECT_EQ(failure({{"source", "[" + source + ", image = \"start.fits\" }]"}}),
+            name + "not finite at column 2, row 2 (from 1), expected numbers everywhere");
+}
+
+TEST_F(LoadProblem, NetworkStartsFromSeedOrFile) {
+  const std::vector<Override> network{{"network", "{ hidden = [3, 2], seed = 7 }"}};
+  const LoadedProblem loaded = load(network);
+  const NetworkShape shape{{3, 2}, 1.0};
+  std::vector<double> expected = initial_weights(shape, 7, false);
+  expected.push_back(std::log(0.5));
+  EXPECT_EQ(loaded.problem.initial_parameters, expected);
+
+  std::vector<double> stored = initial_weights({{4}, 0.5}, 3, false);
+  write_network(directory_ / "net.safetensors", {{4}, 0.5}, stored, true);
+  const LoadedProblem from_file = load({{"network.initial", "\"net.safetensors\""}});
+  stored.push_back(std::log(0.5));
+  EXPECT_EQ(from_file.problem.initial_parameters, stored);
+  EXPECT_EQ(from_file.problem.model.network->hidden, std::vector<int>{4});
+  EXPECT_EQ(from_file.problem.model.network->input_scale, 0.5);
+  EXPECT_EQ(load({{"network", "{ initial = \"net.safetensors\", hidden = [4], input_scale = 0.5 }"}})
+                .problem.initial_parameters,
+            stored);
+  EXPECT_EQ(
+      failure({{"network", "{ initial = \"net.safetensors\", hidden = [4, 4] }"}}),
+      "--set: network.hidden: another shape, found [4, 4], expected [4] as in " + (directory_ / "net.safetensors"));
+  EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", input_scale = 2 }"}}),
+            "--set: network.input_scale: another scale, found 2 1/arcsec, expected 0.5 as in " +
+                (directory_ / "net.safetensors"));
+  EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", seed = 2 }"}}),
+            "--set: network.seed: has no effect, found the integer 2, expected only without network.initial");
+  EXPECT_NE(failure({{"network.initial", "\"data.fits\""}}).find("data.fits"), std::string::npos);
+}
+
+TEST_F(LoadProblem, ReadsTheTruth) {
+  const auto map = [](const std::string& name, int planes, double value) {
+    return FitsOutput{name, 4, 3, planes, std::vector<double>(static_cast<std::size_t>(12 * planes), value), -64, "",
+                      0,    0, 0, {}};
+  };
+  FitsOutput image = map("IMAGE_TRUE", 1, 1), psi = map("PSI_TRUE", 1, 2), alpha = map("ALPHA_TRUE", 2, 3),
+             kappa = map("KAPPA_TRUE", 1, 4);
+  alpha.values[12] = 5;
+  const std::string path = directory_ / "truth.fits";
+  write_fits(path, {image, psi, alpha, kappa});
+  const std::vector<Override> truth{{"truth.file", "\"truth.fits\""}};
+  const LoadedProblem loaded = load(truth);
+  ASSERT_TRUE(loaded.truth.has_value());
+  EXPECT_EQ(loaded.truth->image, image.values);
+  EXPECT_EQ(loaded.truth->potential, psi.values);
+  EXPECT_EQ(loaded.truth->deflection, alpha.values);
+  EXPECT_EQ(loaded.truth->convergence, kappa.values);
+
+  write_fits(path, {image, psi, alpha});
+  EXPECT_EQ(failure(truth), path + "[KAPPA_TRUE]: no such HDU, expected one of IMAGE_TRUE, PSI_TRUE, ALPHA_TRUE");
+  write_fits(path, {image, psi, map("ALPHA_TRUE", 1, 3), kappa});
+  EXPECT_EQ(failure(truth), path + "[ALPHA_TRUE]: wrong dimensions, found 4 x 3, expected nx x ny x 2");
+  alpha.values[17] = kNan;
+  write_fits(path, {image, psi, alpha, kappa});
+  EXPECT_EQ(failure(truth), path + "[ALPHA_TRUE]: not finite at column 2, row 2 (from 1), expected numbers everywhere");
+  EXPECT_EQ(failure({{"truth.file", "\"truth.fits[1]\""}}),
+            "--set: truth.file: not a file alone, found \"" + path + "[1]\", expected \"FILE\" without [HDU]");
+}
+
+TEST_F(LoadProblem, NamesTheFileThatIsMissing) {
+  for (const char* key : {"image", "noise", "mask", "psf"})
+    EXPECT_EQ(failure({{std::string("observation.") + key, "\"absent.fits\""}}),
+              directory_ / "absent.fits: no such file");
+  EXPECT_EQ(failure({{"network.initial", "\"absent.safetensors\""}}).find(directory_ / "absent.safetensors"), 0u);
+}
+
+}  // namespace
+}  // namespace einfield
