@@ -66,7 +66,7 @@ std::string percent(double fraction) {
 
 std::string significant(double value) {
   char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.4g", value);
+  std::snprintf(buffer, sizeof buffer, value < 0.5 ? "%.3g" : "%.4g", value);
   return buffer;
 }
 
@@ -221,7 +221,7 @@ Picture picture_of_image(const FittedMaps& fit) {
 
 Picture picture_of_history(const FittedMaps& fit) {
   Chart chart;
-  chart.title = "convergence";
+  chart.title = "history of the fit";
   chart.x_label = "step";
   // With the loss "chi2" both are one number.
   bool same = true;
@@ -296,7 +296,7 @@ std::vector<std::string> draw_figures(const std::string& directory) {
                             panel(fit.network.alpha_y, "∂ψ/∂y, network", Palette::diverging, range)}));
     add("convergence", maps({panel(fit.network.kappa, "κ, network", Palette::diverging,
                                    symmetric_range(fit.network.kappa.values, 0.995)),
-                             macro, panel(kappa, "κ, together", Palette::sequential, kappa_range)}));
+                             macro, panel(kappa, "κ, total", Palette::sequential, kappa_range)}));
   } else {
     add("convergence", maps({macro}));
   }

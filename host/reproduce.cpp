@@ -27,39 +27,35 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// One fit. Fits of one table row differ by the seed of the network alone.
-struct Run {
-  std::string directory;
-  std::string row;         ///< of the table
-  std::uint64_t seed = 1;  ///< of the network
-  int steps = 0;           ///< at most so many; 0 = as the configuration says
+/// One line of results: the same fit from several initial networks.
+struct Row {
+  std::string name, title;
+  std::vector<std::uint64_t> seeds;  ///< of the network; the figures show the first
+  int steps = 0;                     ///< at most so many; 0 = as the configuration says
+
+  std::string directory(std::uint64_t seed) const {
+    return seed == seeds.front() ? name : name + "_seed_" + std::to_string(seed);
+  }
 };
 
 struct Experiment {
   std::string name;
-  std::string title;
   const char* config;
-  std::vector<Run> runs;
+  std::vector<Row> rows;
 };
 
-/// The overfit fit is shown beside the state that the paper's 200 steps reach.
+/// The overfit network is shown beside the state that the paper's 200 steps reach.
 constexpr int kEarlySteps = 200;
 
 const std::vector<Experiment>& experiments() {
   static const std::vector<Experiment> all = {
-      {"sie_noisy",
-       "SIE perturber, with noise",
-       biggio2021::kSieNoisy,
-       {{"sie_noisy", "sie_noisy", 1}, {"sie_noisy_seed_2", "sie_noisy", 2}, {"sie_noisy_seed_3", "sie_noisy", 3}}},
-      {"shear_noisy",
-       "Shear perturbation, with noise",
-       biggio2021::kShearNoisy,
-       {{"shear_noisy", "shear_noisy", 1}, {"shear_noisy_seed_2", "shear_noisy", 2}, {"shear_noisy_seed_3", "shear_noisy", 3}}},
-      {"sie_noiseless", "SIE perturber, without noise", biggio2021::kSieNoiseless, {{"sie_noiseless", "sie_noiseless"}}},
+      {"sie_noisy", biggio2021::kSieNoisy, {{"sie_noisy", "SIE perturber, noisy data", {1, 2, 3}}}},
+      {"shear_noisy", biggio2021::kShearNoisy, {{"shear_noisy", "Shear, noisy data", {1, 2, 3}}}},
+      {"sie_noiseless", biggio2021::kSieNoiseless, {{"sie_noiseless", "SIE perturber, data without noise", {1}}}},
       {"sie_overfit",
-       "SIE perturber, trained until it fits the noise",
        biggio2021::kSieOverfit,
-       {{"sie_overfit_early", "sie_overfit_early", 1, kEarlySteps}, {"sie_overfit", "sie_overfit"}}}};
+       {{"sie_overfit_early", "Overfitting: the state of 200 steps", {1}, kEarlySteps},
+        {"sie_overfit", "Overfitting: the end", {1}}}}};
   return all;
 }
 
@@ -68,21 +64,23 @@ struct Quantity {
   const char* words;
 };
 
+constexpr const char* kNoiseChi2 = "noise_chi2";  ///< not of a fit but of its data
+
 constexpr Quantity kQuantities[] = {
-    {"noise_chi2", "reduced χ² of the noise itself"},
+    {kNoiseChi2, "reduced χ² of the noise itself"},
     {"chi2_reduced", "reduced χ²"},
     {"image_rms_over_sigma", "image error [σ rms]"},
-    {"psi_relative_rms_all", "ψ error, everywhere"},
+    {"psi_relative_rms_all", "ψ error, all"},
     {"psi_relative_rms_arc", "ψ error, arcs"},
-    {"alpha_relative_rms_all", "α error, everywhere"},
+    {"alpha_relative_rms_all", "α error, all"},
     {"alpha_relative_rms_arc", "α error, arcs"},
-    {"kappa_rms_all", "κ error (absolute), everywhere"},
+    {"kappa_rms_all", "κ error (absolute), all"},
     {"kappa_rms_arc", "κ error (absolute), arcs"},
 };
 
-/// One number of one row of fits, and the same of the reference; either list may be empty.
+/// One number of one row, by seed, and the same of the reference, which may lack it.
 struct TableEntry {
-  std::string row;
+  const Row* row;
   Quantity quantity;
   std::vector<double> values, reference;
 };
@@ -98,18 +96,19 @@ RunOutcome run_experiment(const Experiment& experiment, const ReproduceOptions& 
   const Config simulation = read_config(file, options.settings, true);
   simulate(simulation, simulation.observation.image.path, options.run.overwrite);
   RunOutcome outcome;
-  for (const Run& run : experiment.runs) {
-    Config config = read_config(file, options.settings, false);
-    if (config.network) config.network->seed = run.seed;
-    if (run.steps > 0) config.optimizer.steps = std::min(config.optimizer.steps, run.steps);
-    RunOptions settings = options.run;
-    settings.out = inside(options.out, run.directory);
-    settings.resume = false;
-    settings.figures = options.run.figures && run.directory == experiment.name;
-    if (settings.log) *settings.log << "== " << run.directory << std::endl;
-    outcome = run_fit(config, settings);
-    if (outcome.stop_reason == "interrupted" || outcome.stop_reason == "non-finite") break;
-  }
+  for (const Row& row : experiment.rows)
+    for (const std::uint64_t seed : row.seeds) {
+      Config config = read_config(file, options.settings, false);
+      config.network.value().seed = seed;
+      if (row.steps > 0) config.optimizer.steps = std::min(config.optimizer.steps, row.steps);
+      RunOptions settings = options.run;
+      settings.out = inside(options.out, row.directory(seed));
+      settings.resume = false;
+      settings.figures = options.run.figures && seed == row.seeds.front();
+      if (settings.log) *settings.log << "== " << row.directory(seed) << std::endl;
+      outcome = run_fit(config, settings);
+      if (outcome.stop_reason == "interrupted" || outcome.stop_reason == "non-finite") return outcome;
+    }
   return outcome;
 }
 
@@ -150,18 +149,19 @@ double median(std::vector<double> values) {
   return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
 }
 
-std::string four_digits(double value) {
+/// Digits that a median of a few networks deserves; χ² near 1 needs one more.
+std::string digits(double value) {
   char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.4g", value);
+  std::snprintf(buffer, sizeof buffer, value < 0.5 ? "%.3g" : "%.4g", value);
   return buffer;
 }
 
 /// "median (lowest … highest)", or the one number, or a dash.
 std::string summary(const std::vector<double>& values) {
   if (values.empty()) return "–";
-  if (values.size() == 1) return four_digits(values[0]);
+  if (values.size() == 1) return digits(values[0]);
   const auto [low, high] = std::minmax_element(values.begin(), values.end());
-  return four_digits(median(values)) + " (" + four_digits(*low) + " … " + four_digits(*high) + ")";
+  return digits(median(values)) + " (" + digits(*low) + " … " + digits(*high) + ")";
 }
 
 std::string csv(const std::vector<TableEntry>& table) {
@@ -172,7 +172,7 @@ std::string csv(const std::vector<TableEntry>& table) {
     return to_text(median(values)) + "," + to_text(*low) + "," + to_text(*high) + "," + std::to_string(values.size());
   };
   for (const TableEntry& entry : table)
-    text += entry.row + "," + entry.quantity.metric + "," + cells(entry.values) + "," + cells(entry.reference) + "\n";
+    text += entry.row->name + "," + entry.quantity.metric + "," + cells(entry.values) + "," + cells(entry.reference) + "\n";
   return text;
 }
 
@@ -186,12 +186,12 @@ std::string padded(const std::string& text, std::size_t columns) {
 }
 
 void print(const std::vector<TableEntry>& table, std::ostream& log) {
-  std::string row;
+  const Row* row = nullptr;
   for (const TableEntry& entry : table) {
     if (entry.row != row)
-      log << "\n" << padded(entry.row, 34) << padded("einfield", 32) << "the paper's method in JAX\n";
+      log << "\n" << padded(entry.row->title, 36) << padded("einfield", 32) << "the paper's method in JAX\n";
     row = entry.row;
-    log << "  " << padded(entry.quantity.words, 32) << padded(summary(entry.values), 32) << summary(entry.reference) << "\n";
+    log << "  " << padded(entry.quantity.words, 34) << padded(summary(entry.values), 32) << summary(entry.reference) << "\n";
   }
   log << std::endl;
 }
@@ -281,11 +281,12 @@ std::string page(const std::vector<TableEntry>& table, const std::vector<Figure>
       made_by +
       "\nNumbers are the median (lowest … highest) over network seeds where there are several, else of network seed 1. The "
       "column JAX is the paper's method in JAX, Flax and optax on the same lenses with other noise. Errors of ψ and α are "
-      "relative rms (of ψ less its mean), those of κ absolute rms; *arcs* are the pixels whose noise-free brightness exceeds "
-      "5 σ.\n";
-  std::string row;
+      "relative rms (of ψ less its mean), those of κ absolute rms; *all* is over all used pixels, *arcs* over those whose "
+      "noise-free brightness exceeds 5 σ.\n";
+  const Row* row = nullptr;
   for (const TableEntry& entry : table) {
-    if (entry.row != row) text += "\n## " + entry.row + "\n\n| quantity | einfield | JAX |\n| --- | --- | --- |\n";
+    if (entry.row != row)
+      text += "\n## " + entry.row->title + " (`" + entry.row->name + "`)\n\n| quantity | einfield | JAX |\n| --- | --- | --- |\n";
     row = entry.row;
     text += std::string("| ") + entry.quantity.words + " | " + summary(entry.values) + " | " + summary(entry.reference) + " |\n";
   }
@@ -303,7 +304,7 @@ std::string provenance(const std::string& directory, const std::string& name) {
   return "- `" + name + "`: version " + json.at("version").get<std::string>() + ", backend " +
          json.at("backend").get<std::string>() + " (" + json.at("device").get<std::string>() + "), " +
          json.at("precision").get<std::string>() + " precision, " + std::to_string(json.at("steps").get<long long>()) +
-         " steps in " + four_digits(json.at("time_total_s").get<double>()) + " s\n";
+         " steps in " + digits(json.at("time_total_s").get<double>()) + " s\n";
 }
 
 /// Figures, table and page from everything complete in the directory.
@@ -312,31 +313,29 @@ void summarise(const ReproduceOptions& options) {
   std::vector<TableEntry> table;
   std::string made_by;
   const auto reference = reference_values();
-  for (const Experiment& experiment : experiments()) {
-    const auto directory = [&](const Run& run) { return inside(options.out, run.directory); };
-    const auto complete = [&](const Run& run) { return fs::exists(inside(directory(run), "result.json")); };
-    if (!std::all_of(experiment.runs.begin(), experiment.runs.end(), complete)) continue;
-    std::vector<std::string> rows;
-    for (const Run& run : experiment.runs) {
-      fits[run.directory] = read_fitted_maps(directory(run));
-      made_by += provenance(directory(run), run.directory);
-      if (std::find(rows.begin(), rows.end(), run.row) == rows.end()) rows.push_back(run.row);
-    }
-    for (const std::string& row : rows)
+  for (const Experiment& experiment : experiments())
+    for (const Row& row : experiment.rows) {
+      const auto directory = [&](std::uint64_t seed) { return inside(options.out, row.directory(seed)); };
+      if (!std::all_of(row.seeds.begin(), row.seeds.end(),
+                       [&](std::uint64_t seed) { return fs::exists(inside(directory(seed), "result.json")); }))
+        continue;
+      for (const std::uint64_t seed : row.seeds) {
+        fits[row.directory(seed)] = read_fitted_maps(directory(seed));
+        made_by += provenance(directory(seed), row.directory(seed));
+      }
       for (const Quantity& quantity : kQuantities) {
-        TableEntry entry{row, quantity, {}, {}};
-        const bool of_noise = std::string(quantity.metric) == "noise_chi2";
-        for (const Run& run : experiment.runs) {
-          if (run.row != row) continue;
-          const FittedMaps& fit = fits.at(run.directory);
+        TableEntry entry{&row, quantity, {}, {}};
+        for (const std::uint64_t seed : row.seeds) {
+          const FittedMaps& fit = fits.at(row.directory(seed));
+          const bool of_noise = std::string(quantity.metric) == kNoiseChi2;  // the same for every seed
           const double value = of_noise ? noise_chi2(fit) : fit.metric(quantity.metric);
-          if (std::isfinite(value) && (!of_noise || entry.values.empty())) entry.values.push_back(value);
+          if (std::isfinite(value) && !(of_noise && !entry.values.empty())) entry.values.push_back(value);
         }
-        const auto found = reference.find({row, quantity.metric});
+        const auto found = reference.find({row.name, quantity.metric});
         if (found != reference.end()) entry.reference = found->second;
         if (!entry.values.empty()) table.push_back(entry);
       }
-  }
+    }
   if (fits.empty()) return;
 
   std::vector<Figure> drawn = figures(fits);
@@ -369,10 +368,11 @@ RunOutcome reproduce(const ReproduceOptions& options) {
                      "--only: '" + name + "', expected sie_noisy, shear_noisy, sie_noiseless or sie_overfit");
   if (!options.run.overwrite)
     for (const Experiment* experiment : selected)
-      for (const Run& run : experiment->runs)
-        if (const std::string directory = inside(options.out, run.directory); holds_results(directory))
-          throw InvalidInput("--out: " + directory + " holds results, expected a new directory, --overwrite, or --only with " +
-                             "experiments that are not there yet");
+      for (const Row& row : experiment->rows)
+        for (const std::uint64_t seed : row.seeds)
+          if (const std::string directory = inside(options.out, row.directory(seed)); holds_results(directory))
+            throw InvalidInput("--out: " + directory + " holds results, expected a new directory, --overwrite, or --only with " +
+                               "experiments that are not there yet");
   std::error_code error;
   fs::create_directories(options.out, error);
   if (error) throw IoError(options.out + ": cannot make the directory (" + error.message() + ")");
