@@ -1,0 +1,128 @@
+// einfield's side of the comparison: writes the problem for the other codes, and serves steps one request at a time.
+// The protocol is that of peer.py: one line of JSON when ready, then "time N" is answered by N times in milliseconds.
+#include <sys/resource.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "bench/problem.hpp"
+#include "einfield/core.hpp"
+#include "einfield/error.hpp"
+
+namespace einfield::bench {
+namespace {
+
+using nlohmann::json;
+
+void write_values(const std::string& path, const std::vector<double>& values) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(double)));
+  file.close();
+  if (!file) throw IoError(path + ": cannot be written");
+}
+
+json named(const ProfileInfo& info, const std::vector<double>& values) {
+  json result;
+  for (std::size_t i = 0; i < values.size(); ++i) result[info.parameters[i].name] = values[i];
+  return result;
+}
+
+/// problem.json, and image, psf and network as float64 in the order of the host.
+void export_problem(const std::string& directory, int n, int width) {
+  const std::vector<int> hidden(3, width);
+  const Problem problem = paper_problem(n, hidden);
+  const Observation& observation = problem.observation;
+  const json description = {{"n", n},
+                            {"pixel_scale", observation.grid.pixel_scale},
+                            {"psf_size", observation.psf.nx},
+                            {"hidden", hidden},
+                            {"learning_rate", problem.learning_rates[0]},
+                            {"lens", named(lens_info(LensKind::sie), problem.model.lens[0].values)},
+                            {"source", named(light_info(LightKind::sersic_ellipse), problem.model.source[0].values)}};
+  std::ofstream(directory + "/problem.json") << description.dump(2) << "\n";
+  write_values(directory + "/image.f64", observation.image);
+  write_values(directory + "/psf.f64", observation.psf.values);
+  write_values(directory + "/parameters.f64", problem.initial_parameters);
+}
+
+double peak_megabytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;
+}
+
+/// @param network  true: training steps; false: the forward model of lens, source and PSF alone
+template <class Real>
+void serve(const std::string& directory, int threads, bool network) {
+  using Clock = std::chrono::steady_clock;
+  std::ifstream file(directory + "/problem.json");
+  const json description = json::parse(file);
+  const Problem problem = paper_problem(description.at("n").get<int>(),
+                                        network ? description.at("hidden").get<std::vector<int>>() : std::vector<int>{});
+  const auto start = Clock::now();
+  const auto backend = make_backend<Real>("cpu", {threads, 0});
+  backend->load({problem});
+  backend->evaluate(network);
+  const double ready_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  const std::vector<Real> result = backend->download(network ? Field::gradient : Field::model, 0);
+  write_values(directory + "/einfield.f64", std::vector<double>(result.begin(), result.end()));
+  const std::string version = std::to_string(EINFIELD_VERSION_MAJOR) + "." + std::to_string(EINFIELD_VERSION_MINOR);
+  std::cout << json{{"version", version}, {"loss", backend->state(0).loss}, {"ready_ms", ready_ms}} << std::endl;
+
+  for (std::string command; std::cin >> command && command == "time";) {
+    int count = 0;
+    std::cin >> count;
+    json times = json::array();
+    for (int i = 0; i < count; ++i) {
+      const auto begin = Clock::now();
+      if (network) {
+        backend->step();
+      } else {
+        backend->network();
+        backend->render();
+        backend->convolve();
+      }
+      times.push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
+    }
+    std::cout << json{{"ms", times}, {"peak_mb", peak_megabytes()}} << std::endl;
+  }
+}
+
+int run(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  const auto is = [&](const char* command, std::size_t count) {
+    return arguments.size() == count && arguments[0] == command;
+  };
+  if (is("export", 4)) {
+    export_problem(arguments[1], std::atoi(arguments[2].c_str()), std::atoi(arguments[3].c_str()));
+    return 0;
+  }
+  if ((is("step", 4) || is("forward", 4)) && (arguments[2] == "float32" || arguments[2] == "float64")) {
+    const int threads = std::atoi(arguments[3].c_str());
+    if (arguments[2] == "float32")
+      serve<float>(arguments[1], threads, arguments[0] == "step");
+    else
+      serve<double>(arguments[1], threads, arguments[0] == "step");
+    return 0;
+  }
+  std::fputs("usage: einfield_peer export DIR N WIDTH | step DIR float32|float64 THREADS | forward DIR float32|float64 THREADS\n",
+             stderr);
+  return 2;
+}
+
+}  // namespace
+}  // namespace einfield::bench
+
+int main(int argc, char** argv) {
+  try {
+    return einfield::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "einfield_peer: error: %s\n", error.what());
+    return 1;
+  }
+}
