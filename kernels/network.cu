@@ -21,13 +21,11 @@ constexpr int kPackThreads = 256;
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
-constexpr int kMaxStageRows = 8 * tiled::kUnit;
-
 /// A tile size that was compiled, with its launchers.
 template <class Real>
 struct TileChoice {
-  int points, pitch, max_groups, own;
-  std::size_t (*shared_bytes)(int rows, int stage_rows);
+  int points, max_groups, own, stage_rows;
+  std::size_t (*shared_bytes)(int rows, int kept_passes);
   void (*allow_shared)(std::size_t bytes);
   void (*pack)(dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride);
   void (*forward)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
@@ -39,7 +37,7 @@ struct TileChoice {
 template <class T>
 TileChoice<typename T::Real> tile_choice() {
   using Real = typename T::Real;
-  return {T::kPoints, T::kPitch, T::kMaxGroups, T::kOwn, &tiled::Shared<T>::bytes,
+  return {T::kPoints, T::kMaxGroups, T::kOwn, T::kStageRows, &tiled::Shared<T>::bytes,
           [](std::size_t bytes) {
             for (const void* kernel : {reinterpret_cast<const void*>(&tiled::network_kernel<T>),
                                        reinterpret_cast<const void*>(&tiled::network_adjoint_kernel<T>)})
@@ -76,7 +74,7 @@ std::vector<TileChoice<float>> tile_choices<float>() {
 }
 template <>
 std::vector<TileChoice<double>> tile_choices<double>() {
-  return {tile_choice<tiled::Tile<double, 8>>(), tile_choice<tiled::Tile<double, 2>>()};
+  return {tile_choice<tiled::Tile<double, 5>>(), tile_choice<tiled::Tile<double, 2>>()};
 }
 
 /// Everything of Network but the pointers, for one tile size.
@@ -106,18 +104,23 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
     net.rows = std::max({net.rows, round_up(layer.width, tiled::kUnit), layer.passes * layer.groups * R::kChannels,
                          round_up(layer.width, R::kGradIn), round_up(layer.width, R::kGradOut)});
   }
-  net.rows = std::max(net.rows, ceil_div(2 * tiled::kThreads * R::kVector, tile.pitch));  // ψ and α are summed there
-  net.pack_size = net.constants_size * static_cast<int>(sizeof(tiled::Constants<Real>) / sizeof(Real));
+  net.padding_row = net.rows;
+  for (int l = 0; l < net.layers; ++l)
+    net.padding_row = std::min(net.padding_row, net.layer[l].passes * net.layer[l].groups * R::kChannels);
+  net.stream = net.pack_size = net.constants_size * static_cast<int>(sizeof(tiled::Constants<Real>) / sizeof(Real));
+  const int pitch = tile.max_groups * R::kChannels;
+  const auto stages = [&](const Layer& to, const Layer& from) { return to.passes * ceil_div(from.width, tile.stage_rows); };
+  const auto append = [&](const Layer& to, const Layer& from) {
+    net.stages += stages(to, from);
+    return std::exchange(net.pack_size, net.pack_size + stages(to, from) * tile.stage_rows * pitch);
+  };
+  for (int l = 1; l < net.layers; ++l) net.layer[l].value_pack = append(net.layer[l], net.layer[l - 1]);
+  for (int l = net.layers - 1; l >= 1; --l) net.layer[l].gradient_pack = append(net.layer[l - 1], net.layer[l]);
   for (int l = 1; l < net.layers; ++l) {
     Layer& layer = net.layer[l];
     const Layer& below = net.layer[l - 1];
-    const int pitch = tile.max_groups * R::kChannels;
-    const int value = layer.passes * round_up(below.width, tiled::kUnit) * pitch;
-    const int gradient = below.passes * round_up(layer.width, tiled::kUnit) * pitch;
-    layer.value_pack = net.pack_size;
-    layer.gradient_pack = net.pack_size + value;
-    net.pack_size += value + gradient;
-    layer.pack_block = std::exchange(net.pack_blocks, net.pack_blocks + ceil_div(value + gradient, kPackThreads));
+    const int packed = (stages(layer, below) + stages(below, layer)) * tile.stage_rows * pitch;
+    layer.pack_block = std::exchange(net.pack_blocks, net.pack_blocks + ceil_div(packed, kPackThreads));
 
     layer.grad_in = ceil_div(below.width, R::kGradIn);
     layer.grad_out = ceil_div(layer.width, R::kGradOut);
@@ -143,14 +146,17 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
   return net;
 }
 
-/// Makes the stages of the ring as large as the shared memory allows. @return bytes, 0 if nothing fits
+/// Keeps a layer's array in shared memory where the limit allows: that of the layer below the last, which is needed first.
+/// @return bytes, 0 if nothing fits
 template <class Real>
 std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<Real>& net) {
-  for (net.stage_rows = kMaxStageRows; net.stage_rows > 0; net.stage_rows -= tiled::kUnit) {
-    const std::size_t bytes = tile.shared_bytes(net.rows, net.stage_rows);
-    if (bytes <= limit) return bytes;
+  net.kept = net.layers > 2 ? net.layers - 2 : -1;
+  std::size_t bytes = tile.shared_bytes(net.rows, net.kept < 0 ? 0 : net.layer[net.kept].passes);
+  if (bytes > limit) {
+    net.kept = -1;
+    bytes = tile.shared_bytes(net.rows, 0);
   }
-  return 0;
+  return bytes <= limit ? bytes : 0;
 }
 
 /// Multiply-adds of one thread for one tile of value, gradient and adjoint: what a tile costs, padding included.
@@ -165,7 +171,7 @@ double tile_cost(const Network<Real>& net, const TileChoice<Real>& tile) {
     const Layer& below = net.layer[l - 1];
     const double sums = R::kChannels * R::kPixels;
     cost += 2 * sums / tiled::kSplit *
-            (1.0 * layer.passes * round_up(below.width, tiled::kUnit) + below.passes * round_up(layer.width, tiled::kUnit));
+            (1.0 * layer.passes * tiled::padded_rows(below.width) + below.passes * tiled::padded_rows(layer.width));
     cost += 2.0 * layer.grad_passes * R::kGradIn * R::kGradOut *
             ceil_div(tile.points / R::kVector, layer.grad_ways) * R::kVector;
   }
@@ -215,7 +221,7 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
       if (best.plan.tile != 0 && time >= best_time) continue;
       best_time = time;
       const std::size_t n = static_cast<std::size_t>(lenses);
-      best.plan = {NetworkPath::kTiles, tile.points, net.tiles, blocks, tiled::kThreads, net.stage_rows, shared,
+      best.plan = {NetworkPath::kTiles, tile.points, net.tiles, blocks, tiled::kThreads, net.kept >= 0, shared,
                    n * (static_cast<std::size_t>(net.pack_size) +
                         static_cast<std::size_t>(net.tape_size) * static_cast<std::size_t>(net.tiles) +
                         static_cast<std::size_t>(net.sums_size) * static_cast<std::size_t>(blocks)) * sizeof(Real)};

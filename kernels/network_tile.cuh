@@ -3,10 +3,12 @@
 //
 // A product of a layer is an outer-product accumulation: out[ch][px] = Σ_k W[k][ch] · in[k][px].
 //
-//   shared memory   two buffers [channel][T + pad] that swap roles product by product, and a ring of two weight stages
+//   shared memory   two buffers [channel][T + pad] that swap roles product by product, a ring of two stages of weights,
+//                   and, where the device grants the room, the array of one layer that is needed twice ("kept")
 //   registers       a thread owns kChannels × kPixels sums; half of the block takes every other group of rows k
 //                   ("split"), then the halves exchange: each finishes one half of the points of every register tile
-//   weights         packed once per step in the order in which the ring reads them (pack_kernel), both W and Wᵀ
+//   weights         packed once per step as one stream in the order of use, which both kernels read from end to end:
+//                   W₂ … W_L, then W_Lᵀ … W₂ᵀ (pack_kernel)
 //   tape            a_l and p_l in register order: 16 bytes per lane, lanes adjacent, nothing but whole sectors
 //   weight gradient out[i][o] = Σ_px p̄[i][px] g[o][px] + h[i][px] ā[o][px]: a thread owns kGradIn × kGradOut sums over
 //                   both terms; each block writes its sums once, reduce_kernel adds the blocks in order
@@ -17,18 +19,19 @@
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 
 #include "einfield/network.hpp"
 
 namespace einfield::cuda::tiled {
 
 constexpr int kThreads = 256;
-constexpr int kSplit = 2;                 // parts of the block that share the rows k of a product
+constexpr int kSplit = 2;                  // parts of the block that share the rows k of a product
 constexpr int kItems = kThreads / kSplit;  // register tiles per product and pass
-constexpr int kUnroll = 2;                // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
-constexpr int kUnit = kSplit * kUnroll;   // rows are padded to a multiple of this with zero weights
-constexpr int kSlots = 2;                 // stages of the ring
-constexpr int kStrands = 8;               // of reduce_kernel: partial sums of one element
+constexpr int kUnroll = 2;                 // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
+constexpr int kUnit = kSplit * kUnroll;    // rows are padded to a multiple of this with zero weights
+constexpr int kSlots = 2;                  // stages of the ring
+constexpr int kStrands = 8;                // of reduce_kernel: partial sums of one element
 
 /// Register tiles. kVector numbers make the 16 bytes of one access.
 template <class Real>
@@ -39,7 +42,7 @@ struct Registers<float> {
 };
 template <>
 struct Registers<double> {
-  static constexpr int kVector = 2, kPixels = 4, kChannels = 8, kGradIn = 8, kGradOut = 4;
+  static constexpr int kVector = 2, kPixels = 8, kChannels = 8, kGradIn = 8, kGradOut = 8;
 };
 
 /// A tile of kPoints points: kGroups register tiles side by side. Everything that addresses shared memory in an inner
@@ -55,8 +58,15 @@ struct Tile : Registers<RealType> {
   static constexpr int kChunks = Base::kPixels / Base::kVector;  // vectors of points per register tile
   static constexpr int kOwn = kChunks / kSplit;                  // of these, finished by one thread
   static constexpr int kChunkStride = kGroups * Base::kVector;   // points between the chunks of a register tile
+  static constexpr int kHalf = kOwn * kChunkStride;              // points that one half of the block finishes
   static constexpr int kMaxGroups = kItems / kGroups;            // groups of channels per pass
   static constexpr int kWeightPitch = kMaxGroups * Base::kChannels;
+  /// Rows of weights per stage: a stage also holds what channel_sums() collects, kThreads · kChannels numbers.
+  static constexpr int kStageRows = kWeightPitch <= 256 ? 16 : 4096 / kWeightPitch;
+  static constexpr int kStage = kStageRows * kWeightPitch;
+  static_assert(kStageRows % kUnit == 0 && kStage >= kThreads * Base::kChannels);
+  /// Numbers of one array of the tape (or of the kept array) per pass: all own vectors of all threads.
+  static constexpr int kPassSize = Base::kChannels * kOwn * Base::kVector * kThreads;
 };
 
 /// One hidden layer, and the matrix that leads to it from the layer below (none for layer 0).
@@ -66,7 +76,7 @@ struct Layer {
   int passes;
   int kernel, bias;                // offsets in the parameters
   int tape_a, tape_p;              // offsets in a tile's tape: a of layers ≥ 1, p of layers below the last
-  int g_bar;                       // offset in a block's sums: ḡ, then ā, of the tile at hand, of layers ≥ 1
+  int g_bar;                       // offset in a block's sums: ḡ of the tile at hand, of layers that are not kept
   int constants;                   // offset of the layer's Constants, with which the packed weights begin
   int value_pack, gradient_pack;   // offsets in the packed weights
   int partial;                     // offset of the matrix's gradient in a block's sums
@@ -86,11 +96,14 @@ struct alignas(16) Constants {
 /// Everything the kernels need, by value.
 template <class Real>
 struct Network {
-  int layers, points, tiles, stage_rows, rows;  // rows: of an activation buffer
-  int last_kernel, last_bias;                              // offsets in the parameters
-  int first_partial, last_partial, partial_size;           // offsets in a block's sums; what follows is ḡ
-  int tape_size, sums_size;                                // per tile, per block
+  int layers, points, tiles, rows;                // rows: of an activation buffer
+  int kept;                                       // the layer with an array in shared memory, or −1
+  int last_kernel, last_bias;                     // offsets in the parameters
+  int first_partial, last_partial, partial_size;  // offsets in a block's sums; what follows is ḡ
+  int tape_size, sums_size;                       // per tile, per block
+  int stream, stages;                             // the packed weights behind the constants: offset, stages of the ring
   int pack_size, pack_blocks, constants_size, reduce_blocks;
+  int padding_row;                                // rows of a buffer from here on may be padding
   Real scale;
   Real* packed;
   Real* tape;
@@ -162,112 +175,149 @@ __device__ inline Activation<float> activate(float a) {
   return {sigma, e * sigma, a * sigma};
 }
 
+/// Rows of a matrix that a product takes.
+__host__ __device__ constexpr int padded_rows(int width) { return (width + kUnit - 1) / kUnit * kUnit; }
+
+/// The same rounded up to whole stages: how the weights lie in the stream.
+template <class T>
+__host__ __device__ constexpr int stage_rows(int width) {
+  return (width + T::kStageRows - 1) / T::kStageRows * T::kStageRows;
+}
+
 /// Where a thread stands: which register tile of a product, which part of the rows, which points are its own to finish.
 template <class T>
 struct Place {
-  int split, group, own, other;  // own, other: first point of the own chunks and of the partner's
+  int split, item, group, pixels;  // pixels: first of the register tile's points, in the first chunk
+  int own, other;                  // first point of the own chunks and of the partner's
   __device__ explicit Place(int thread) {
-    const int item = thread % kItems, pixel_group = item % T::kGroups;
+    item = thread % kItems;
     split = thread / kItems;
     group = item / T::kGroups;
-    const int half = T::kOwn * T::kChunkStride;
-    own = T::kVector * pixel_group + split * half;
-    other = T::kVector * pixel_group + (1 - split) * half;
+    pixels = T::kVector * (item % T::kGroups);
+    own = pixels + split * T::kHalf;
+    other = pixels + (1 - split) * T::kHalf;
   }
+  /// Where its first row of weights begins in a stage.
+  __device__ int weights() const { return split * kUnroll * T::kWeightPitch + T::kChannels * group; }
 };
 
-/// A vector of points of one channel that a thread finishes: which of its own, and where it lies.
+/// The vectors that a thread takes of every channel of its group: kOwn chunks, kChunkStride points apart.
+struct Share {
+  int group;
+  int column;  // of the first vector in a buffer
+  int point;   // its first point
+  int lane;    // the thread that finished it, which tells where it lies in an array of the tape
+};
+
+/// A vector of points of one channel: which of the thread's own, and where it lies.
 struct Cell {
   int j, c;           // acc[j][c · kVector …]
   int offset, point;  // in a buffer; first point
-  std::ptrdiff_t at;  // in an array of the tape or of ḡ
+  std::ptrdiff_t at;  // in an array of the tape, of ḡ, or in the kept one
 };
 
-/// Calls f(cell, constants of its channel) for each vector that this thread finishes in one pass over a layer. Channels of
-/// padding are computed like the others (buffers and tape have room, weights and constants are zero): a branch each
-/// would cost more. f may index registers by cell.j only where all channels are unrolled.
+/// Calls f(cell, constants of its channel) for each vector of a share in one pass over a layer. Channels of padding are
+/// computed like the others (buffers and tape have room, weights and constants are zero): a branch each would cost more.
+/// f may index registers by cell.j only where all channels are unrolled.
 template <class T, int kUnrollChannels = T::kChannels, class F>
-__device__ __forceinline__ void for_own(const Layer& layer, int pass, const Place<T>& place,
-                                        const Constants<typename T::Real>* all_constants, F f) {
+__device__ __forceinline__ void for_cells(const Layer& layer, int pass, const Share& share,
+                                          const Constants<typename T::Real>* all_constants, F f) {
   const int groups = layer.groups;
-  if (place.group >= groups) return;
+  if (share.group >= groups) return;
   constexpr int kStep = kThreads * T::kVector;  // one vector of every thread
-  const int channel = pass * T::kChannels * groups + place.group;
+  const int channel = pass * T::kChannels * groups + share.group;
   const Constants<typename T::Real>* constants = all_constants + layer.constants + channel;
-  const std::ptrdiff_t at = pass * T::kChannels * T::kOwn * kStep + static_cast<int>(threadIdx.x) * T::kVector;
-  int offset = channel * T::kPitch + place.own;
+  const std::ptrdiff_t at = pass * T::kPassSize + share.lane * T::kVector;
+  int offset = channel * T::kPitch + share.column;
 #pragma unroll kUnrollChannels
   for (int j = 0; j < T::kChannels; ++j, offset += groups * T::kPitch, constants += groups) {
     const Constants<typename T::Real> k = *constants;
 #pragma unroll
     for (int c = 0; c < T::kOwn; ++c)
-      f(Cell{j, c, offset + c * T::kChunkStride, place.own + c * T::kChunkStride, at + (j * T::kOwn + c) * kStep}, k);
+      f(Cell{j, c, offset + c * T::kChunkStride, share.point + c * T::kChunkStride, at + (j * T::kOwn + c) * kStep}, k);
   }
 }
 
-/// The weights on their way from L2: whole stages of consecutive rows, copied while the stage before is in use.
+/// The stream of weights on its way from L2, stage by stage: one is copied while the one before is in use.
 template <class T>
 class Ring {
  public:
   using Real = typename T::Real;
-  __device__ Ring(Real* slots, int stage_rows) : slots_(slots), stage_rows_(stage_rows) {}
-  /// Starts the copy of up to stage_rows of `rows` rows into the slot that is not in use, after the wait() that freed it.
-  __device__ void fetch(const Real* weights, int rows) {
-    const int first = static_cast<int>(threadIdx.x) * T::kVector;
-    const Real* source = weights + first;
-    Real* target = slots_ + next_ * stage_rows_ * T::kWeightPitch + first;
-#pragma unroll 4
-    for (int left = min(rows, stage_rows_) * T::kWeightPitch - first; left > 0; left -= kThreads * T::kVector) {
-      copy_async(target, source);
-      source += kThreads * T::kVector;
-      target += kThreads * T::kVector;
-    }
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
+  /// @param offset  where this thread begins to read in a stage
+  __device__ Ring(Real* slots, int offset)
+      : slots_(slots), read_(reinterpret_cast<const char*>(slots + offset)),
+        target_(shared_address(slots) + threadIdx.x * 16u) {}
+  /// Begins with the first stage of a stream. Every thread has left the ring.
+  __device__ void start(const Real* stream, int stages) {
+    source_ = __cvta_generic_to_global(stream) + threadIdx.x * 16u;
+    stages_ = stages;
+    if (stages > 0) fetch();
   }
-  /// The stage fetched last; every thread has left the one before, and sees all earlier writes to shared memory.
-  __device__ const Real* wait() {
+  /// The stage that has been fetched, from the thread's offset on; the fetch of the following one begins. Every thread has
+  /// left the stage before, and sees all earlier writes to shared memory.
+  __device__ const Real* next() {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group 0;" ::: "memory");
 #endif
     __syncthreads();
-    const Real* slot = slots_ + next_ * stage_rows_ * T::kWeightPitch;
-    next_ ^= 1;
-    return slot;
+    const Real* stage = reinterpret_cast<const Real*>(read_ + slot_);
+    slot_ ^= kBytes;
+    source_ += kBytes;
+    if (--stages_ > 0) fetch();
+    return stage;
   }
+  /// The stage that next() returned last: the caller's own as soon as all threads have left it, until the next next().
+  __device__ Real* idle() const { return slots_ + (slot_ == 0 ? T::kStage : 0); }
 
  private:
-  /// 16 bytes to shared memory: without a stop in a register where the device can (compute capability 8.0).
-  __device__ static void copy_async(Real* target, const Real* source) {
+  static constexpr unsigned kBytes = T::kStage * sizeof(Real), kStep = kThreads * 16;
+  __device__ void fetch() const {
+    copy_from<0>(target_ + slot_, source_);
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(target)),
-                 "l"(__cvta_generic_to_global(source))
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+  }
+  /// The vectors of a stage that this thread copies, kThreads vectors apart.
+  template <unsigned kOffset>
+  __device__ static void copy_from(unsigned target, std::size_t source) {
+    if constexpr (kOffset + kStep <= kBytes) {
+      copy_async<kOffset>(target, source);
+      copy_from<kOffset + kStep>(target, source);
+    } else if constexpr (kOffset < kBytes) {
+      if (threadIdx.x * 16u < kBytes - kOffset) copy_async<kOffset>(target, source);
+    }
+  }
+  /// 16 bytes to shared memory: without a stop in a register where the device can (compute capability 8.0).
+  template <unsigned kOffset>
+  __device__ static void copy_async(unsigned target, std::size_t source) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %2], 16;" ::"r"(target), "l"(source), "n"(kOffset)
                  : "memory");
 #else
-    Pack<Real>::load(source).store_shared(target);
+    float4 q;
+    asm volatile("ld.global.v4.f32 {%0, %1, %2, %3}, [%4 + %5];"
+                 : "=f"(q.x), "=f"(q.y), "=f"(q.z), "=f"(q.w)
+                 : "l"(source), "n"(kOffset)
+                 : "memory");
+    asm volatile("st.shared.v4.f32 [%0 + %5], {%1, %2, %3, %4};" ::"r"(target), "f"(q.x), "f"(q.y), "f"(q.z), "f"(q.w),
+                 "n"(kOffset)
+                 : "memory");
 #endif
   }
 
   Real* slots_;
-  int stage_rows_, next_ = 0;
+  const char* read_;
+  unsigned target_, slot_ = 0;  // slot_: byte offset of the stage that next() will return
+  std::size_t source_ = 0;      // address in global memory
+  int stages_ = 0;
 };
 
-/// One pass of a product: packed weights of `rows` rows of kWeightPitch numbers; data null when there is none.
-template <class Real>
-struct Weights {
-  const Real* data;
-  int rows;
-};
-
-/// acc[j][i] = Σ_k W[k][channel j] · in[k][point i] for this thread's register tile. The first stage has been fetched; the
-/// first stage of `next` is fetched behind the last of this pass. The points come as own chunks, then the partner's.
-/// On return every thread may write anything but `in`, the halves have exchanged their sums through `out` (rows of this
-/// pass), and the first kOwn chunks of acc are complete.
+/// acc[j][i] = Σ_k W[k][channel j] · in[k][point i] for this thread's register tile, over `rows` rows of stages. The points come as own chunks, then the partner's. On return the halves have exchanged their sums through `out` (rows
+/// of this pass), and the first kOwn chunks of acc are complete. Every thread may then write its own cells of `out` and
+/// the idle stage, and `in` where this was the last pass.
 template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], const Real* in, Real* out,
-                                         const Layer& layer, int pass, const Weights<Real>& weights,
-                                         const Weights<Real>& next, Ring<T>& ring, int stage_rows,
+                                         const Layer& layer, int pass, int rows, Ring<T>& ring,
                                          const Place<T>& place) {
   constexpr int V = T::kVector, kWeightPitch = T::kWeightPitch;
   const int groups = layer.groups;
@@ -280,17 +330,12 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
   const Real* x_own = in + place.split * kUnroll * T::kPitch + place.own;
   const Real* x_other = in + place.split * kUnroll * T::kPitch + place.other;
 #pragma unroll 1
-  for (int row = 0; row < weights.rows; row += stage_rows) {
-    const Real* stage = ring.wait();
-    const int count = min(stage_rows, weights.rows - row), left = weights.rows - row - count;
-    if (left > 0)
-      ring.fetch(weights.data + (row + count) * kWeightPitch, left);
-    else if (next.data != nullptr)
-      ring.fetch(next.data, next.rows);
+  for (; rows > 0; rows -= T::kStageRows) {
+    const Real* w = ring.next();
     if (!active) continue;
-    const Real* w = stage + place.split * kUnroll * kWeightPitch + T::kChannels * place.group;
+    const Real* const end = w + min(rows, T::kStageRows) * kWeightPitch;
 #pragma unroll 1
-    for (int unit = 0; unit < count; unit += kUnit) {
+    do {
 #pragma unroll
       for (int k = 0; k < kUnroll; ++k) {
         Pack<Real> x[T::kChunks], y[T::kChannels / V];
@@ -309,7 +354,7 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
       x_own += kUnit * T::kPitch;
       x_other += kUnit * T::kPitch;
       w += kUnit * kWeightPitch;
-    }
+    } while (w != end);
   }
 
   // Exchange: the partner's chunks go to their place in `out`, mine come from there.
@@ -341,47 +386,48 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
   }
 }
 
-/// A product over all passes of `layer` (its output): epilogue(vector, cell, constants) finishes each vector and stores
-/// it. `next` is the product that follows.
-template <class T, class Real = typename T::Real, class Epilogue>
-__device__ __forceinline__ void product(const Real* in, Real* out, const Layer& layer, Weights<Real> weights,
-                                        const Weights<Real>& next, Ring<T>& ring, int stage_rows,
-                                        const Place<T>& place, const Constants<Real>* constants, Epilogue epilogue) {
+/// Calls f(vector, cell, constants) for each own vector of complete sums.
+template <class T, class Real = typename T::Real, class F>
+__device__ __forceinline__ void for_sums(const Real (&acc)[T::kChannels][T::kPixels], const Layer& layer, int pass,
+                                         const Share& own, const Constants<Real>* constants, F f) {
+  for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
+    Pack<Real> v;
+#pragma unroll
+    for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[cell.j][cell.c * T::kVector + i];
+    f(v, cell, k);
+  });
+}
+
+/// A product over all passes of `layer` (its output), from `rows` rows of `in`: finish(acc, pass) takes the sums of each
+/// pass and writes the own cells of `out`; every thread calls it.
+template <class T, class Real = typename T::Real, class Finish>
+__device__ __forceinline__ void product(const Real* in, Real* out, const Layer& layer, int rows, Ring<T>& ring,
+                                        const Place<T>& place, Finish finish) {
 #pragma unroll 1
   for (int pass = 0; pass < layer.passes; ++pass) {
-    Weights<Real> following = weights;
-    following.data += weights.rows * T::kWeightPitch;
-    if (pass + 1 == layer.passes) following = next;
     Real acc[T::kChannels][T::kPixels];
-    multiply<T>(acc, in, out, layer, pass, weights, following, ring, stage_rows, place);
-    for_own<T>(layer, pass, place, constants, [&](const Cell& cell, const Constants<Real>& k) {
-      Pack<Real> v;
-#pragma unroll
-      for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[cell.j][cell.c * T::kVector + i];
-      epilogue(v, cell, k);
-    });
-    weights = following;
+    multiply<T>(acc, in, out, layer, pass, rows, ring, place);
+    finish(acc, pass);
   }
 }
 
-/// acc[a][b] += Σ_px in[i_a][px] · out[o_b][px] over this thread's share of the points: rows i_a consecutive, rows o_b
-/// grad_out apart (consecutive lanes take consecutive rows: no bank conflict).
+/// acc[a][b] += Σ_px in[i_a][px] · out[o_b][px] over this thread's share of `vectors` vectors of points: rows i_a
+/// consecutive, rows o_b grad_out apart (consecutive lanes take consecutive rows: no bank conflict).
 template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void multiply_gradient(Real (&acc)[T::kGradIn][T::kGradOut], const Real* in, const Real* out,
-                                                  const Layer& layer, int pass) {
+                                                  int vectors, const Layer& layer, int pass) {
   constexpr int V = T::kVector;
   const int thread = threadIdx.x, way = thread / layer.grad_items;
   const int item = pass * kThreads + thread % layer.grad_items;
   const int column = item % layer.grad_out, row = item / layer.grad_out;
   if (row >= layer.grad_in || way >= layer.grad_ways) return;
-  constexpr int kVectors = T::kPoints / V;
-  const int share = (kVectors + layer.grad_ways - 1) / layer.grad_ways, first = way * share;
+  const int share = (vectors + layer.grad_ways - 1) / layer.grad_ways, first = way * share;
   const Real* x = in + row * T::kGradIn * T::kPitch + first * V;
   const Real* y[T::kGradOut];
 #pragma unroll
   for (int b = 0; b < T::kGradOut; ++b) y[b] = out + (column + b * layer.grad_out) * T::kPitch + first * V;
 #pragma unroll 1
-  for (int left = min(share, kVectors - first); left > 0; --left, x += V) {
+  for (int left = min(share, vectors - first); left > 0; --left, x += V) {
     Pack<Real> q[T::kGradOut];
 #pragma unroll
     for (int b = 0; b < T::kGradOut; ++b) {
@@ -412,87 +458,118 @@ __device__ __forceinline__ Real row_sum(const Real* row) {
   return sum;
 }
 
-/// The block's shared memory: two activation buffers, the ring, and what is known per point.
+/// The block's shared memory: two activation buffers, the ring, what is known per point, and the kept array.
 template <class T>
 struct Shared {
   using Real = typename T::Real;
-  Real *first, *second, *slots, *point;  // point: kPoints each of u_x, u_y, ℓᾱ_x, ℓᾱ_y, ψ̄
+  Real *first, *second, *slots, *point, *kept;  // point: kPoints each of u_x, u_y, ℓᾱ_x, ℓᾱ_y, ψ̄ (or sums of ψ, α)
   __device__ Shared(void* memory, const Network<Real>& net) {
     first = static_cast<Real*>(memory);
     second = first + net.rows * T::kPitch;
     slots = second + net.rows * T::kPitch;
-    point = slots + kSlots * net.stage_rows * T::kWeightPitch;
+    point = slots + kSlots * T::kStage;
+    kept = point + 5 * T::kPoints;
   }
   /// Rows and columns of padding meet zero weights or zero cotangents: they must hold finite numbers.
   __device__ void clear(const Network<Real>& net) const {
     const Pack<Real> zero{};
-    for (int i = static_cast<int>(threadIdx.x) * T::kVector; i < 2 * net.rows * T::kPitch; i += kThreads * T::kVector)
+    for (int i = net.padding_row * T::kPitch + static_cast<int>(threadIdx.x) * T::kVector; i < net.rows * T::kPitch;
+         i += kThreads * T::kVector) {
       zero.store_shared(first + i);
+      zero.store_shared(second + i);
+    }
   }
-  static std::size_t bytes(int rows, int stage_rows) {
-    return static_cast<std::size_t>(2 * rows * T::kPitch + kSlots * stage_rows * T::kWeightPitch + 5 * T::kPoints) *
+  static std::size_t bytes(int rows, int kept_passes) {
+    return static_cast<std::size_t>(2 * rows * T::kPitch + kSlots * T::kStage + 5 * T::kPoints +
+                                    kept_passes * T::kPassSize) *
            sizeof(Real);
   }
 };
 
-/// a_l of a cell: from the tape, or for the first layer, where two multiply-adds are cheaper, anew.
+/// a of the first layer: two multiply-adds are cheaper than a tape.
 template <class T, class Real = typename T::Real>
-__device__ __forceinline__ Pack<Real> pre_activation(bool first_layer, const Real* tape_a, const Real* point_data,
-                                                     const Cell& cell, const Constants<Real>& k) {
-  if (!first_layer) return Pack<Real>::load(tape_a + cell.at);
-  const Pack<Real> x = Pack<Real>::load(point_data + cell.point),
-                   y = Pack<Real>::load(point_data + T::kPoints + cell.point);
+__device__ __forceinline__ Pack<Real> first_a(const Real* point_data, int point, const Constants<Real>& k) {
+  const Pack<Real> x = Pack<Real>::load(point_data + point), y = Pack<Real>::load(point_data + T::kPoints + point);
   Pack<Real> a;
 #pragma unroll
   for (int i = 0; i < T::kVector; ++i) a.v[i] = fma(k.w_x, x.v[i], fma(k.w_y, y.v[i], k.bias));
   return a;
 }
 
-/// ḡ_l of a cell: from the block's sums, or ℓ W₁ᾱ for the first layer (ℓᾱ is what point_data holds).
+/// ḡ of the first layer, ℓ W₁ᾱ (ℓᾱ is what point_data holds).
 template <class T, class Real = typename T::Real>
-__device__ __forceinline__ Pack<Real> g_bar_of(bool first_layer, const Real* layer_g, const Real* point_data,
-                                               const Cell& cell, const Constants<Real>& k) {
-  if (!first_layer) return Pack<Real>::load(layer_g + cell.at);
-  const Pack<Real> x = Pack<Real>::load(point_data + 2 * T::kPoints + cell.point),
-                   y = Pack<Real>::load(point_data + 3 * T::kPoints + cell.point);
+__device__ __forceinline__ Pack<Real> first_g_bar(const Real* point_data, int point, const Constants<Real>& k) {
+  const Pack<Real> x = Pack<Real>::load(point_data + 2 * T::kPoints + point),
+                   y = Pack<Real>::load(point_data + 3 * T::kPoints + point);
   Pack<Real> g;
 #pragma unroll
   for (int i = 0; i < T::kVector; ++i) g.v[i] = fma(k.w_x, x.v[i], k.w_y * y.v[i]);
   return g;
 }
 
-/// p_l of a cell: from the tape, or w for the last layer.
+// Sums over the threads of a block that share something. What a thread has goes where the others leave it alone, in vectors
+// of adjacent lanes; after a barrier one thread adds the terms in order.
+
+/// Up to four sums of a channel over the own points, into the own cells of its row.
 template <class T, class Real = typename T::Real>
-__device__ __forceinline__ Pack<Real> p_of(bool last_layer, const Real* tape_p, const Cell& cell,
-                                           const Constants<Real>& k) {
-  if (!last_layer) return Pack<Real>::load(tape_p + cell.at);
-  Pack<Real> p;
+__device__ __forceinline__ void put_channel_sums(const Real (&sums)[4], Real* own_cells) {
 #pragma unroll
-  for (int i = 0; i < T::kVector; ++i) p.v[i] = k.output;
-  return p;
+  for (int q = 0; q < 4 / T::kVector; ++q) {
+    Pack<Real> v;
+#pragma unroll
+    for (int i = 0; i < T::kVector; ++i) v.v[i] = sums[q * T::kVector + i];
+    v.store_shared(own_cells + q * T::kChunkStride);
+  }
+}
+/// Sum number s of put_channel_sums() over all points.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ Real channel_sum(const Real* row, int s) {
+  Real sum = 0;
+#pragma unroll
+  for (int split = 0; split < kSplit; ++split)
+#pragma unroll
+    for (int px = 0; px < T::kGroups; ++px)
+      sum += row[split * T::kHalf + (s / T::kVector) * T::kChunkStride + px * T::kVector + s % T::kVector];
+  return sum;
 }
 
-__device__ __forceinline__ int padded_rows(int width) {
-  return (width + kUnit - 1) / kUnit * kUnit;
+/// kCount numbers of a thread into an area of kThreads · kCount.
+template <class T, int kCount, class Real = typename T::Real>
+__device__ __forceinline__ void put_own(const Real (&numbers)[kCount], Real* area) {
+#pragma unroll
+  for (int q = 0; q < kCount / T::kVector; ++q) {
+    Pack<Real> v;
+#pragma unroll
+    for (int i = 0; i < T::kVector; ++i) v.v[i] = numbers[q * T::kVector + i];
+    v.store_shared(area + (q * kThreads + static_cast<int>(threadIdx.x)) * T::kVector);
+  }
 }
-
-/// W of matrix l (from layer l − 1 to l), which makes layer l; no matrix l: null.
-template <class Real>
-__device__ __forceinline__ Weights<Real> value_weights(const Network<Real>& net, const Real* packed, int l) {
-  if (l < 1 || l >= net.layers) return {nullptr, 0};
-  return {packed + net.layer[l].value_pack, padded_rows(net.layer[l - 1].width)};
+/// What the threads put for channel j of a group, one number per channel, added over all points.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ Real own_channel_sum(const Real* area, int j, int group) {
+  Real sum = 0;
+#pragma unroll
+  for (int split = 0; split < kSplit; ++split)
+#pragma unroll
+    for (int px = 0; px < T::kGroups; ++px)
+      sum += area[((j / T::kVector) * kThreads + split * kItems + group * T::kGroups + px) * T::kVector + j % T::kVector];
+  return sum;
 }
-/// Wᵀ of matrix l, which makes layer l − 1.
-template <class Real>
-__device__ __forceinline__ Weights<Real> gradient_weights(const Network<Real>& net, const Real* packed, int l) {
-  if (l < 1 || l >= net.layers) return {nullptr, 0};
-  return {packed + net.layer[l].gradient_pack, padded_rows(net.layer[l].width)};
+/// What the threads put for a point, one number per own point, added over the groups of channels.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ Real own_point_sum(const Real* area, int px, int groups) {
+  const int split = px / T::kHalf, c = px % T::kHalf / T::kChunkStride;
+  const Real* term = area + (c * kThreads + split * kItems) * T::kVector + px % T::kChunkStride;
+  Real sum = 0;
+  for (int group = 0; group < groups; ++group) sum += term[group * T::kChunkStride];
+  return sum;
 }
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-/// Packs W and Wᵀ of every matrix in the order of the ring: [pass][row k][group][channel], zero where row or channel are
-/// padding; and the Constants of every channel. One thread per number or per channel; y is the lens.
+/// Packs the Constants of every channel, then W and Wᵀ of every matrix as the ring reads them: [pass][row k][group]
+/// [channel], rows in whole stages, zero where row or channel are padding. One thread per number or per channel; y is
+/// the lens.
 template <class T>
 __global__ void pack_kernel(const __grid_constant__ Network<typename T::Real> net,
                             const typename T::Real* all_parameters, std::size_t stride) {
@@ -522,14 +599,14 @@ __global__ void pack_kernel(const __grid_constant__ Network<typename T::Real> ne
   const Layer& layer = net.layer[l];
   const Layer& below = net.layer[l - 1];
   const int index = (x - layer.pack_block) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
-  const int value_size = layer.passes * padded_rows(below.width) * T::kWeightPitch;
-  const int gradient_size = below.passes * padded_rows(layer.width) * T::kWeightPitch;
+  const int value_size = layer.passes * stage_rows<T>(below.width) * T::kWeightPitch;
+  const int gradient_size = below.passes * stage_rows<T>(layer.width) * T::kWeightPitch;
   if (index >= value_size + gradient_size) return;
   const bool value = index < value_size;
   const Layer& to = value ? layer : below;
   const Layer& from = value ? below : layer;
   const int position = value ? index : index - value_size;
-  const int rows = padded_rows(from.width), in_row = position % T::kWeightPitch;
+  const int rows = stage_rows<T>(from.width), in_row = position % T::kWeightPitch;
   const int row = position / T::kWeightPitch % rows, pass = position / T::kWeightPitch / rows;
   const int j = in_row % T::kChannels, group = in_row / T::kChannels;
   const int channel = (pass * T::kChannels + j) * to.groups + group;
@@ -549,140 +626,206 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Real = typename T::Real;
   using Vector = Pack<Real>;
   using K = Constants<Real>;
-  constexpr int V = T::kVector;
+  using Sums = Real[T::kChannels][T::kPixels];
+  constexpr int V = T::kVector, kOwnPoints = T::kOwn * V;
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
   const Place<T> place(threadIdx.x);
-  const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1, stage_rows = net.stage_rows;
+  const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1;
+  const Share own{place.group, place.own, place.own, thread};
   const Real* packed = net.packed + static_cast<std::size_t>(lens) * net.pack_size;
   const K* const constants = reinterpret_cast<const K*>(packed);
   Real* const point_data = shared.point;
-  Ring<T> ring(shared.slots, stage_rows);
+  Real* const psi_sums = point_data + 2 * T::kPoints;
+  Real* const alpha_sums = point_data + 3 * T::kPoints;  // all x, then all y
+  Ring<T> ring(shared.slots, place.weights());
   shared.clear(net);
-  if (last > 0) ring.fetch(packed + net.layer[1].value_pack, padded_rows(net.layer[0].width));
 
 #pragma unroll 1
   for (int tile = blockIdx.x; tile < net.tiles; tile += gridDim.x) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
     Real* const tape = net.tape + (static_cast<std::size_t>(lens) * net.tiles + tile) * net.tape_size;
-    const bool more = tile + static_cast<int>(gridDim.x) < net.tiles;
     __syncthreads();  // the tile before has left shared memory
-    for (int i = thread; i < 2 * T::kPoints; i += kThreads) {
-      const int px = i % T::kPoints;
-      point_data[i] = px < valid ? net.scale * positions[(i / T::kPoints) * net.points + first_point + px] : Real(0);
+    ring.start(packed + net.stream, net.stages);
+    for (int i = thread; i < 5 * T::kPoints; i += kThreads) {
+      const int what = i / T::kPoints, px = i % T::kPoints;
+      point_data[i] = what < 2 && px < valid ? net.scale * positions[what * net.points + first_point + px] : Real(0);
     }
     __syncthreads();
 
-    // Values, upwards: h_l in `current`.
+    /// ψ of a pass over the last layer: h and w of each vector in turn, then the sum over the pass.
+    Real psi_own[kOwnPoints] = {};
+    const auto add_psi = [&](const Vector& h, const Cell& cell, Real w) {
+#pragma unroll
+      for (int i = 0; i < V; ++i)
+        psi_own[cell.c * V + i] = fma(w, h.v[i], cell.j == 0 ? Real(0) : psi_own[cell.c * V + i]);
+    };
+    const auto sum_psi = [&](Real* area, int groups) {
+      put_own<T>(psi_own, area);
+      __syncthreads();
+      for (int px = thread; px < T::kPoints; px += kThreads) psi_sums[px] += own_point_sum<T>(area, px, groups);
+    };
+    /// α of a pass over the first layer, from g₁, by way of the own cells of two rows of `area`.
+    Real alpha_own[2][kOwnPoints] = {};
+    const auto add_alpha = [&](const Vector& g, const Cell& cell, const K& k) {
+#pragma unroll
+      for (int i = 0; i < V; ++i)
+#pragma unroll
+        for (int axis = 0; axis < 2; ++axis) {
+          Real& sum = alpha_own[axis][cell.c * V + i];
+          sum = fma(axis == 0 ? k.w_x : k.w_y, g.v[i], cell.j == 0 ? Real(0) : sum);
+        }
+    };
+    const auto sum_alpha = [&](Real* area, int groups, int pass) {
+      area += pass * T::kChannels * groups * T::kPitch;
+      if (place.group < groups) {
+#pragma unroll
+        for (int axis = 0; axis < 2; ++axis)
+#pragma unroll
+          for (int c = 0; c < T::kOwn; ++c) {
+            Vector v;
+#pragma unroll
+            for (int i = 0; i < V; ++i) v.v[i] = alpha_own[axis][c * V + i];
+            v.store_shared(area + (axis * groups + place.group) * T::kPitch + place.own + c * T::kChunkStride);
+          }
+      }
+      __syncthreads();
+      for (int i = thread; i < 2 * T::kPoints; i += kThreads) {
+        const Real* term = area + i / T::kPoints * groups * T::kPitch + i % T::kPoints;
+        Real sum = alpha_sums[i];
+        for (int group = 0; group < groups; ++group) sum += term[group * T::kPitch];
+        alpha_sums[i] = sum;
+      }
+    };
+
+    // Values, upwards: h_l in `current`, above the last layer g_L.
     Real *current = shared.first, *spare = shared.second;
     const Layer bottom = net.layer[0];
 #pragma unroll 1
-    for (int pass = 0; pass < bottom.passes; ++pass)
-      for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
-        Vector h = pre_activation<T>(true, tape, point_data, cell, k);
+    for (int pass = 0; pass < bottom.passes; ++pass) {
+      if (last > 0) {
+        for_cells<T>(bottom, pass, own, constants, [&](const Cell& cell, const K& k) {
+          Vector h = first_a<T>(point_data, cell.point, k);
 #pragma unroll
-        for (int i = 0; i < V; ++i) h.v[i] = activate(h.v[i]).value;
-        h.store_shared(current + cell.offset);
-      });
+          for (int i = 0; i < V; ++i) h.v[i] = activate(h.v[i]).value;
+          h.store_shared(current + cell.offset);
+        });
+      } else {
+        for_cells<T>(bottom, pass, own, constants, [&](const Cell& cell, const K& k) {
+          Vector h = first_a<T>(point_data, cell.point, k), g;
+#pragma unroll
+          for (int i = 0; i < V; ++i) {
+            const Activation<Real> s = activate(h.v[i]);
+            h.v[i] = s.value;
+            g.v[i] = k.output * s.first();
+          }
+          add_psi(h, cell, k.output);
+          add_alpha(g, cell, k);
+        });
+        sum_psi(ring.idle(), bottom.groups);
+        sum_alpha(spare, bottom.groups, pass);
+      }
+    }
 #pragma unroll 1
     for (int l = 1; l <= last; ++l) {
       const Layer layer = net.layer[l];
       Real* const tape_a = tape + layer.tape_a;
-      product<T>(current, spare, layer, value_weights(net, packed, l),
-                 l < last ? value_weights(net, packed, l + 1) : gradient_weights(net, packed, last), ring, stage_rows,
-                 place, constants, [&](Vector a, const Cell& cell, const K& k) {
-                   Vector h;
+      product<T>(current, spare, layer, padded_rows(net.layer[l - 1].width), ring, place,
+                 [&](const Sums& acc, int pass) {
+                   const auto hidden = [&](auto keep) {
+                     for_sums<T>(acc, layer, pass, own, constants, [&](Vector a, const Cell& cell, const K& k) {
+                       Vector h, first;
 #pragma unroll
-                   for (int i = 0; i < V; ++i) {
-                     a.v[i] += k.bias;
-                     h.v[i] = activate(a.v[i]).value;
+                       for (int i = 0; i < V; ++i) {
+                         a.v[i] += k.bias;
+                         const Activation<Real> s = activate(a.v[i]);
+                         h.v[i] = s.value;
+                         first.v[i] = s.first();
+                       }
+                       a.store(tape_a + cell.at);
+                       h.store_shared(spare + cell.offset);
+                       if constexpr (decltype(keep)::value) first.store_shared(shared.kept + cell.at);
+                     });
+                   };
+                   if (l == net.kept) {
+                     hidden(std::true_type{});
+                   } else if (l < last) {
+                     hidden(std::false_type{});
+                   } else {
+                     for_sums<T>(acc, layer, pass, own, constants, [&](Vector a, const Cell& cell, const K& k) {
+                       Vector h, g;
+#pragma unroll
+                       for (int i = 0; i < V; ++i) {
+                         a.v[i] += k.bias;
+                         const Activation<Real> s = activate(a.v[i]);
+                         h.v[i] = s.value;
+                         g.v[i] = k.output * s.first();
+                       }
+                       a.store(tape_a + cell.at);
+                       add_psi(h, cell, k.output);
+                       g.store_shared(spare + cell.offset);
+                     });
+                     sum_psi(ring.idle(), layer.groups);
                    }
-                   a.store(tape_a + cell.at);
-                   h.store_shared(spare + cell.offset);
                  });
       Real* swap = current;
       current = spare;
       spare = swap;
     }
 
-    // ψ = w · h_L + b. The channels of a vector of points are shared out to kShares threads, their sums meet in `spare`.
-    constexpr int kVectors = T::kPoints / V, kShares = kThreads / kVectors;
-    const int share = thread / kVectors, vector = thread % kVectors * V;
-    const Layer top = net.layer[last];
-    __syncthreads();
-    if (share < kShares) {
-      Vector sum{};
-      const K* k = constants + top.constants + share;
-      const Real* h = current + share * T::kPitch + vector;
-      for (int ch = share; ch < top.width; ch += kShares, k += kShares, h += kShares * T::kPitch) {
-        const Vector v = Vector::load(h);
-        const Real w = k->output;
-#pragma unroll
-        for (int i = 0; i < V; ++i) sum.v[i] = fma(w, v.v[i], sum.v[i]);
-      }
-      sum.store_shared(spare + share * T::kPoints + vector);
-    }
-    __syncthreads();
-    if (thread < valid) {
-      Real sum = all_parameters[lens * stride + net.last_bias];
-      for (int s = 0; s < kShares; ++s) sum += spare[s * T::kPoints + thread];
-      psi[static_cast<std::size_t>(lens) * net.points + first_point + thread] = sum;
-    }
-
     // Gradient, downwards: g_l in `current`.
-#pragma unroll 1
-    for (int pass = 0; pass < top.passes; ++pass)
-      for_own<T>(top, pass, place, constants, [&](const Cell& cell, const K& k) {
-        Vector g = pre_activation<T>(last == 0, tape + top.tape_a, point_data, cell, k);
-#pragma unroll
-        for (int i = 0; i < V; ++i) g.v[i] = k.output * activate(g.v[i]).first();
-        g.store_shared(current + cell.offset);
-      });
 #pragma unroll 1
     for (int l = last - 1; l >= 0; --l) {
       const Layer layer = net.layer[l];
       Real* const tape_p = tape + layer.tape_p;
       const Real* const tape_a = tape + layer.tape_a;
-      Weights<Real> next = gradient_weights(net, packed, l);
-      if (l == 0 && more) next = value_weights(net, packed, 1);
-      product<T>(current, spare, layer, gradient_weights(net, packed, l + 1), next, ring, stage_rows, place, constants,
-                 [&](const Vector& p, const Cell& cell, const K& k) {
-                   Vector g = pre_activation<T>(l == 0, tape_a, point_data, cell, k);
-                   p.store(tape_p + cell.at);
+      product<T>(current, spare, layer, padded_rows(net.layer[l + 1].width), ring, place,
+                 [&](const Sums& acc, int pass) {
+                   if (l == 0) {
+                     for_sums<T>(acc, layer, pass, own, constants, [&](const Vector& p, const Cell& cell, const K& k) {
+                       p.store(tape_p + cell.at);
+                       Vector g = first_a<T>(point_data, cell.point, k);
 #pragma unroll
-                   for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * activate(g.v[i]).first();
-                   g.store_shared(spare + cell.offset);
+                       for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * activate(g.v[i]).first();
+                       add_alpha(g, cell, k);
+                     });
+                     sum_alpha(spare, layer.groups, pass);
+                   } else {
+                     const auto hidden = [&](auto kept) {
+                       for_sums<T>(acc, layer, pass, own, constants, [&](const Vector& p, const Cell& cell, const K&) {
+                         p.store(tape_p + cell.at);
+                         Vector g;
+                         if constexpr (decltype(kept)::value) {
+                           g = Vector::load(shared.kept + cell.at);
+                         } else {
+                           g = Vector::load(tape_a + cell.at);
+#pragma unroll
+                           for (int i = 0; i < V; ++i) g.v[i] = activate(g.v[i]).first();
+                         }
+#pragma unroll
+                         for (int i = 0; i < V; ++i) g.v[i] *= p.v[i];
+                         g.store_shared(spare + cell.offset);
+                       });
+                     };
+                     if (l == net.kept)
+                       hidden(std::true_type{});
+                     else
+                       hidden(std::false_type{});
+                   }
                  });
       Real* swap = current;
       current = spare;
       spare = swap;
     }
 
-    // α = ℓ W₁ᵀg₁.
-    __syncthreads();
-    if (share < kShares) {
-      Vector x{}, y{};
-      const K* k = constants + bottom.constants + share;
-      const Real* g = current + share * T::kPitch + vector;
-      for (int ch = share; ch < bottom.width; ch += kShares, k += kShares, g += kShares * T::kPitch) {
-        const Vector v = Vector::load(g);
-        const Real w_x = k->w_x, w_y = k->w_y;
-#pragma unroll
-        for (int i = 0; i < V; ++i) {
-          x.v[i] = fma(w_x, v.v[i], x.v[i]);
-          y.v[i] = fma(w_y, v.v[i], y.v[i]);
-        }
-      }
-      x.store_shared(spare + share * T::kPoints + vector);
-      y.store_shared(spare + (kShares + share) * T::kPoints + vector);
-    }
-    __syncthreads();
+    // The threads that added the sums of a point read them again.
+    for (int px = thread; px < valid; px += kThreads)
+      psi[static_cast<std::size_t>(lens) * net.points + first_point + px] =
+          psi_sums[px] + all_parameters[lens * stride + net.last_bias];
     for (int i = thread; i < 2 * T::kPoints; i += kThreads) {
-      const int axis = i / T::kPoints, at = i % T::kPoints;
-      if (at >= valid) continue;
-      Real sum = 0;
-      for (int s = 0; s < kShares; ++s) sum += spare[(axis * kShares + s) * T::kPoints + at];
-      alpha[(static_cast<std::size_t>(lens) * 2 + axis) * net.points + first_point + at] = net.scale * sum;
+      const int axis = i / T::kPoints, px = i % T::kPoints;
+      if (px < valid)
+        alpha[(static_cast<std::size_t>(lens) * 2 + axis) * net.points + first_point + px] = net.scale * alpha_sums[i];
     }
   }
 }
@@ -697,18 +840,20 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Real = typename T::Real;
   using Vector = Pack<Real>;
   using K = Constants<Real>;
+  using Sums = Real[T::kChannels][T::kPixels];
   constexpr int V = T::kVector;
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
   const Place<T> place(threadIdx.x);
-  const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1, stage_rows = net.stage_rows;
+  const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1;
+  const Share own{place.group, place.own, place.own, thread};
   const Real* packed = net.packed + static_cast<std::size_t>(lens) * net.pack_size;
   const K* const constants = reinterpret_cast<const K*>(packed);
   const std::size_t block = static_cast<std::size_t>(lens) * gridDim.x + blockIdx.x;
   Real* const sums = net.sums + block * net.sums_size;
   Real* const point_data = shared.point;
   const Real* const psi_cotangent = point_data + 4 * T::kPoints;
-  Ring<T> ring(shared.slots, stage_rows);
+  Ring<T> ring(shared.slots, place.weights());
   shared.clear(net);
   bool touched = false;  // the sums hold something
   const auto add_partial = [&](int index, Real value) {
@@ -718,13 +863,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto top_a_bar = [](const Activation<Real>& s, Real w, Real g_bar, Real psi_bar_value) {
     return w * fma(s.second(), g_bar, s.first() * psi_bar_value);
   };
+  /// ḡ of a layer between the first and the last.
+  const auto g_bar_of = [&](int l) { return l == net.kept ? shared.kept : sums + net.layer[l].g_bar; };
 
 #pragma unroll 1
   for (int tile = blockIdx.x; tile < net.tiles; tile += gridDim.x) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
     bool any = false;
     __syncthreads();  // the tile before has left shared memory
-    constexpr const Real* no_tape = nullptr;
     const auto tape = [&]() -> const Real* {  // anew wherever it is needed
       return net.tape + (static_cast<std::size_t>(lens) * net.tiles + forget(tile)) * net.tape_size;
     };
@@ -744,63 +890,118 @@ __global__ void __launch_bounds__(kThreads, 1)
       point_data[i] = value;
     }
     if (!__syncthreads_or(any)) continue;
-    if (last > 0) ring.fetch(packed + net.layer[1].value_pack, padded_rows(net.layer[0].width));
+    ring.start(packed + net.stream, net.stages);
 
-    // Upwards: p̄_l in `current` (at the top p̄_L + ψ̄ h_L, whose sum is w̄), ḡ_l in the block's sums (at the top ā_L).
+    /// Gradient of the first layer, W̄₁ = ℓ g₁ᾱᵀ + ā₁uᵀ and b̄₁ = Σ ā₁: the terms of one vector …
+    Real channel_sums[4];  // x, y, b; with a single layer also w̄
+    const auto add_first = [&](const Vector& g, const Vector& a_bar, const Cell& cell) {
+      const Vector ux = Vector::load(point_data + cell.point), uy = Vector::load(point_data + T::kPoints + cell.point);
+      const Vector cx = Vector::load(point_data + 2 * T::kPoints + cell.point),
+                   cy = Vector::load(point_data + 3 * T::kPoints + cell.point);
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        const bool begin = cell.c == 0 && i == 0;
+        channel_sums[0] = fma(g.v[i], cx.v[i], fma(a_bar.v[i], ux.v[i], begin ? Real(0) : channel_sums[0]));
+        channel_sums[1] = fma(g.v[i], cy.v[i], fma(a_bar.v[i], uy.v[i], begin ? Real(0) : channel_sums[1]));
+        channel_sums[2] = begin ? a_bar.v[i] : channel_sums[2] + a_bar.v[i];
+      }
+    };
+    /// … which go through the own cells of `area` into the block's sums.
+    const auto put_first = [&](Real* area, const Cell& cell) {
+      if (cell.c + 1 == T::kOwn) put_channel_sums<T>(channel_sums, area + cell.offset - cell.c * T::kChunkStride);
+    };
+    const auto sum_first = [&](const Real* area, int pass) {
+      const Layer& bottom = net.layer[0];
+      __syncthreads();
+      const int channels = T::kChannels * bottom.groups;
+      for (int i = thread; i < channels; i += kThreads) {
+        const int ch = pass * channels + i;
+        if (ch >= bottom.width) continue;
+        const Real* row = area + ch * T::kPitch;
+        add_partial(net.first_partial + ch, channel_sum<T>(row, 0));
+        add_partial(net.first_partial + bottom.width + ch, channel_sum<T>(row, 1));
+        add_partial(bottom.bias_partial + ch, channel_sum<T>(row, 2));
+        if (last == 0) add_partial(net.last_partial + ch, channel_sum<T>(row, 3));
+      }
+    };
+
+    // Upwards: p̄_l in `current`, at the top ā_L; w̄ = Σ p̄_L + ψ̄ h_L.
     Real *current = shared.first, *spare = shared.second;
-    const Layer bottom = net.layer[0];
 #pragma unroll 1
-    for (int pass = 0; pass < bottom.passes; ++pass)
-      for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
-        const Vector a = pre_activation<T>(true, no_tape, point_data, cell, k);
-        Vector p = g_bar_of<T>(true, sums, point_data, cell, k);
+    for (int pass = 0; pass < net.layer[0].passes; ++pass) {
+      if (last > 0) {
+        for_cells<T>(net.layer[0], pass, own, constants, [&](const Cell& cell, const K& k) {
+          const Vector a = first_a<T>(point_data, cell.point, k);
+          Vector p_bar = first_g_bar<T>(point_data, cell.point, k);
 #pragma unroll
-        for (int i = 0; i < V; ++i) p.v[i] *= activate(a.v[i]).first();
-        if (last == 0) {
-          const Vector c = Vector::load(psi_cotangent + cell.point);
+          for (int i = 0; i < V; ++i) p_bar.v[i] *= activate(a.v[i]).first();
+          p_bar.store_shared(current + cell.offset);
+        });
+      } else {
+        for_cells<T>(net.layer[0], pass, own, constants, [&](const Cell& cell, const K& k) {
+          const Vector a = first_a<T>(point_data, cell.point, k), g_bar = first_g_bar<T>(point_data, cell.point, k),
+                       c = Vector::load(psi_cotangent + cell.point);
+          Vector g, a_bar;
+          Real w_bar = cell.c == 0 ? Real(0) : channel_sums[3];
 #pragma unroll
-          for (int i = 0; i < V; ++i) p.v[i] += c.v[i] * activate(a.v[i]).value;
-        }
-        p.store_shared(current + cell.offset);
-      });
+          for (int i = 0; i < V; ++i) {
+            const Activation<Real> s = activate(a.v[i]);
+            w_bar += fma(g_bar.v[i], s.first(), c.v[i] * s.value);
+            a_bar.v[i] = top_a_bar(s, k.output, g_bar.v[i], c.v[i]);
+            g.v[i] = k.output * s.first();
+          }
+          channel_sums[3] = w_bar;
+          add_first(g, a_bar, cell);
+          put_first(current, cell);
+        });
+        sum_first(current, pass);
+      }
+    }
 #pragma unroll 1
     for (int l = 1; l <= last; ++l) {
       const Layer layer = net.layer[l];
       const Real* const tape_a = tape() + layer.tape_a;
-      Real* const g_bar_layer = sums + layer.g_bar;
-      product<T>(current, spare, layer, value_weights(net, packed, l),
-                 l < last ? value_weights(net, packed, l + 1) : gradient_weights(net, packed, last), ring, stage_rows,
-                 place, constants, [&](Vector g, const Cell& cell, const K& k) {
-                   const Vector a = Vector::load(tape_a + cell.at);
-                   Vector p;
+      product<T>(current, spare, layer, padded_rows(net.layer[l - 1].width), ring, place,
+                 [&](const Sums& acc, int pass) {
                    if (l < last) {
+                     Real* const g_bar = g_bar_of(l);
+                     for_sums<T>(acc, layer, pass, own, constants, [&](Vector g, const Cell& cell, const K&) {
+                       const Vector a = Vector::load(tape_a + cell.at);
+                       g.store(g_bar + cell.at);
 #pragma unroll
-                     for (int i = 0; i < V; ++i) p.v[i] = g.v[i] * activate(a.v[i]).first();
+                       for (int i = 0; i < V; ++i) g.v[i] *= activate(a.v[i]).first();
+                       g.store_shared(spare + cell.offset);
+                     });
                    } else {
-                     const Vector c = Vector::load(psi_cotangent + cell.point);
+                     Real w_bar[T::kChannels] = {};
+                     for_sums<T>(acc, layer, pass, own, constants, [&](Vector g, const Cell& cell, const K& k) {
+                       const Vector a = Vector::load(tape_a + cell.at), c = Vector::load(psi_cotangent + cell.point);
 #pragma unroll
-                     for (int i = 0; i < V; ++i) {
-                       const Activation<Real> s = activate(a.v[i]);
-                       p.v[i] = fma(g.v[i], s.first(), c.v[i] * s.value);
-                       g.v[i] = top_a_bar(s, k.output, g.v[i], c.v[i]);
+                       for (int i = 0; i < V; ++i) {
+                         const Activation<Real> s = activate(a.v[i]);
+                         w_bar[cell.j] += fma(g.v[i], s.first(), c.v[i] * s.value);
+                         g.v[i] = top_a_bar(s, k.output, g.v[i], c.v[i]);
+                       }
+                       g.store_shared(spare + cell.offset);
+                     });
+                     put_own<T>(w_bar, ring.idle());
+                     __syncthreads();
+                     const int channels = T::kChannels * layer.groups;
+                     for (int i = thread; i < channels; i += kThreads) {
+                       const int ch = pass * channels + i;
+                       if (ch < layer.width)
+                         add_partial(net.last_partial + ch,
+                                     own_channel_sum<T>(ring.idle(), i / layer.groups, i % layer.groups));
                      }
                    }
-                   g.store(g_bar_layer + cell.at);
-                   p.store_shared(spare + cell.offset);
                  });
       Real* swap = current;
       current = spare;
       spare = swap;
     }
-    // w̄ = Σ p̄_L + ψ̄ h_L,  b̄ = Σ ψ̄.
-    __syncthreads();
-    const int top_width = net.layer[last].width;
-    for (int ch = thread; ch < top_width; ch += kThreads)
-      add_partial(net.last_partial + ch, row_sum<T>(current + ch * T::kPitch));
-    if (thread == 0) add_partial(net.last_partial + top_width, row_sum<T>(psi_cotangent));
+    if (thread == 0) add_partial(net.last_partial + net.layer[last].width, row_sum<T>(psi_cotangent));  // b̄ = Σ ψ̄
 
-    // Downwards: the gradient of matrix l (from layer l − 1 to l), then h̄ and ā of the layer below.
-    Real *const in = shared.first, *const out = shared.second;
+    // Downwards: ā_l in `current`; the gradient of matrix l (from layer l − 1 to l), then ā of the layer below.
 #pragma unroll 1
     for (int l = last; l >= 1; --l) {
       const bool first = l == 1;
@@ -811,128 +1012,114 @@ __global__ void __launch_bounds__(kThreads, 1)
           return sums + net.layer[forget(l)].partial + (grad_pass * (T::kGradIn * T::kGradOut) * kThreads + thread * V);
         };
         Real* const read = mine();
+        const bool add = touched && thread < net.layer[forget(l)].grad_items * net.layer[forget(l)].grad_ways;
 #pragma unroll
         for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
           Vector v{};
-          if (touched) v = Vector::load(read + s * kThreads);
+          if (add) v = Vector::load(read + s * kThreads);
 #pragma unroll
           for (int i = 0; i < V; ++i) acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut] = v.v[i];
         }
-#pragma unroll 1
-        for (int term = 0; term < 2; ++term) {
-          __syncthreads();  // both buffers are free
-          // in: p̄ and then h of the layer below; out: g and then ā of this layer
+        {  // h_{l−1} and ā_l
+          __syncthreads();  // `spare` is free
           const Layer& below = net.layer[forget(l) - 1];
-          const Real *const below_a = tape() + below.tape_a, *const below_g = sums + below.g_bar;
+          const Real* const tape_a = tape() + below.tape_a;
 #pragma unroll 1
           for (int pass = 0; pass < below.passes; ++pass)
-            for_own<T, 2>(below, pass, place, constants, [&](const Cell& cell, const K& k) {
-              const Vector a = pre_activation<T>(first, below_a, point_data, cell, k);
-              Vector v;
-              if (term == 0) {
-                v = g_bar_of<T>(first, below_g, point_data, cell, k);
+            for_cells<T, 2>(below, pass, own, constants, [&](const Cell& cell, const K& k) {
+              Vector v = first ? first_a<T>(point_data, cell.point, k) : Vector::load(tape_a + cell.at);
 #pragma unroll
-                for (int i = 0; i < V; ++i) v.v[i] *= activate(a.v[i]).first();
-              } else {
-#pragma unroll
-                for (int i = 0; i < V; ++i) v.v[i] = activate(a.v[i]).value;
-              }
-              v.store_shared(in + cell.offset);
-            });
-          const Layer& layer = net.layer[forget(l)];
-          const Real *const tape_a = tape() + layer.tape_a, *const tape_p = tape() + layer.tape_p,
-                           *const layer_g = sums + layer.g_bar;
-#pragma unroll 1
-          for (int pass = 0; pass < layer.passes; ++pass)
-            for_own<T, 2>(layer, pass, place, constants, [&](const Cell& cell, const K& k) {
-              Vector v;
-              if (term == 0) {
-                const Vector a = Vector::load(tape_a + cell.at);
-                v = p_of<T>(l == last, tape_p, cell, k);
-#pragma unroll
-                for (int i = 0; i < V; ++i) v.v[i] *= activate(a.v[i]).first();
-              } else {
-                v = Vector::load(layer_g + cell.at);
-              }
-              v.store_shared(out + cell.offset);
+              for (int i = 0; i < V; ++i) v.v[i] = activate(v.v[i]).value;
+              v.store_shared(spare + cell.offset);
             });
           __syncthreads();
-          multiply_gradient<T>(acc, in, out, net.layer[forget(l)], grad_pass);
+          multiply_gradient<T>(acc, spare, current, T::kPoints / V, net.layer[forget(l)], grad_pass);
         }
+        // p̄_{l−1} and g_l, each ∘ s′(a): for one half of the points after the other, p̄ in the first half of the columns of
+        // `spare` and g in the second. One half of the block makes each.
+#pragma unroll 1
+        for (int half = 0; half < kSplit; ++half) {
+          __syncthreads();  // `spare` is free
+          const bool in = place.split == 0, computed = in && first, constant = !in && l == last;
+          const Layer& layer = net.layer[forget(l) - (in ? 1 : 0)];
+          const Real* const tape_a = tape() + layer.tape_a;
+          const Real* const factors = in ? g_bar_of(forget(l) - 1) : tape() + layer.tape_p;
+          const Share share{place.group, place.pixels + (in ? 0 : T::kHalf), place.pixels + half * T::kHalf,
+                            place.item + half * kItems};
+#pragma unroll 1
+          for (int pass = 0; pass < layer.passes; ++pass)
+            for_cells<T, 2>(layer, pass, share, constants, [&](const Cell& cell, const K& k) {
+              Vector a, v;
+              if (computed) {
+                a = first_a<T>(point_data, cell.point, k);
+                v = first_g_bar<T>(point_data, cell.point, k);
+              } else {
+                a = Vector::load(tape_a + cell.at);
+                if (constant) {
+#pragma unroll
+                  for (int i = 0; i < V; ++i) v.v[i] = k.output;
+                } else {
+                  v = Vector::load(factors + cell.at);
+                }
+              }
+#pragma unroll
+              for (int i = 0; i < V; ++i) v.v[i] *= activate(a.v[i]).first();
+              v.store_shared(spare + cell.offset);
+            });
+          __syncthreads();
+          multiply_gradient<T>(acc, spare, spare + T::kHalf, T::kHalf / V, net.layer[forget(l)], grad_pass);
+        }
+        const Layer& layer = net.layer[forget(l)];
         Real* const write = mine();
+        if (thread < layer.grad_items * layer.grad_ways) {
 #pragma unroll
-        for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
-          Vector v;
+          for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
+            Vector v;
 #pragma unroll
-          for (int i = 0; i < V; ++i) v.v[i] = acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut];
-          v.store(write + s * kThreads);
+            for (int i = 0; i < V; ++i) v.v[i] = acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut];
+            v.store(write + s * kThreads);
+          }
         }
       }
       const Layer& layer = net.layer[forget(l)];
       for (int ch = thread; ch < layer.width; ch += kThreads)
-        add_partial(layer.bias_partial + ch, row_sum<T>(out + ch * T::kPitch));
+        add_partial(layer.bias_partial + ch, row_sum<T>(current + ch * T::kPitch));
 
       // ā = s″(a)∘p∘ḡ + s′(a)∘(Wᵀā of this layer)
-      __syncthreads();  // `in` is free
       const Layer& below = net.layer[forget(l) - 1];
-      const Real *const below_a = tape() + below.tape_a, *const below_p = tape() + below.tape_p;
-      Real* const below_g = sums + below.g_bar;
-      product<T>(out, in, below, gradient_weights(net, packed, l), gradient_weights(net, packed, l - 1), ring,
-                 stage_rows, place, constants, [&](const Vector& h_bar, const Cell& cell, const K& k) {
-                   const Vector a = pre_activation<T>(first, below_a, point_data, cell, k);
-                   const Vector g_bar = g_bar_of<T>(first, below_g, point_data, cell, k);
-                   const Vector p = Vector::load(below_p + cell.at);
-                   Vector a_bar;
+      const Real *const tape_a = tape() + below.tape_a, *const tape_p = tape() + below.tape_p;
+      product<T>(current, spare, below, padded_rows(layer.width), ring, place, [&](const Sums& acc, int pass) {
+        const auto a_bar_of = [](const Activation<Real>& s, Real p, Real g_bar, Real h_bar) {
+          return fma(s.second() * p, g_bar, s.first() * h_bar);
+        };
+        if (first) {
+          for_sums<T>(acc, below, pass, own, constants, [&](Vector v, const Cell& cell, const K& k) {
+            const Vector a = first_a<T>(point_data, cell.point, k), g_bar = first_g_bar<T>(point_data, cell.point, k);
+            Vector p = Vector::load(tape_p + cell.at);
 #pragma unroll
-                   for (int i = 0; i < V; ++i) {
-                     const Activation<Real> s = activate(a.v[i]);
-                     a_bar.v[i] = fma(s.second() * p.v[i], g_bar.v[i], s.first() * h_bar.v[i]);
-                   }
-                   if (first)
-                     a_bar.store_shared(in + cell.offset);
-                   else
-                     a_bar.store(below_g + cell.at);
-                 });
-    }
-
-    // First layer: W̄₁ = ℓ g₁ᾱᵀ + ā₁uᵀ, b̄₁ = Σ ā₁; ā₁ in `in`, g₁ to `out`.
-    const Real* const bottom_p = tape() + bottom.tape_p;
-    __syncthreads();
-#pragma unroll 1
-    for (int pass = 0; pass < bottom.passes; ++pass)
-      for_own<T>(bottom, pass, place, constants, [&](const Cell& cell, const K& k) {
-        const Vector a = pre_activation<T>(true, no_tape, point_data, cell, k);
-        Vector g = p_of<T>(last == 0, bottom_p, cell, k);
-        if (last == 0) {
-          const Vector g_bar = g_bar_of<T>(true, sums, point_data, cell, k);
-          const Vector c = Vector::load(psi_cotangent + cell.point);
-          Vector a_bar;
+            for (int i = 0; i < V; ++i) {
+              const Activation<Real> s = activate(a.v[i]);
+              v.v[i] = a_bar_of(s, p.v[i], g_bar.v[i], v.v[i]);
+              p.v[i] *= s.first();
+            }
+            add_first(p, v, cell);
+            put_first(spare, cell);
+          });
+          sum_first(spare, pass);
+        } else {
+          const Real* const layer_g_bar = g_bar_of(forget(l) - 1);
+          for_sums<T>(acc, below, pass, own, constants, [&](Vector v, const Cell& cell, const K&) {
+            const Vector a = Vector::load(tape_a + cell.at), p = Vector::load(tape_p + cell.at),
+                         g_bar = Vector::load(layer_g_bar + cell.at);
 #pragma unroll
-          for (int i = 0; i < V; ++i) a_bar.v[i] = top_a_bar(activate(a.v[i]), k.output, g_bar.v[i], c.v[i]);
-          a_bar.store_shared(in + cell.offset);
+            for (int i = 0; i < V; ++i) v.v[i] = a_bar_of(activate(a.v[i]), p.v[i], g_bar.v[i], v.v[i]);
+            v.store_shared(spare + cell.offset);
+          });
         }
-#pragma unroll
-        for (int i = 0; i < V; ++i) g.v[i] *= activate(a.v[i]).first();
-        g.store_shared(out + cell.offset);
       });
-    __syncthreads();
-    for (int ch = thread; ch < bottom.width; ch += kThreads) {
-      Real x = 0, y = 0, b = 0;
-#pragma unroll 2
-      for (int px = 0; px < T::kPoints; px += V) {
-        const Vector a_bar = Vector::load(in + ch * T::kPitch + px), g = Vector::load(out + ch * T::kPitch + px);
-        const Vector ux = Vector::load(point_data + px), uy = Vector::load(point_data + T::kPoints + px);
-        const Vector cx = Vector::load(point_data + 2 * T::kPoints + px), cy = Vector::load(point_data + 3 * T::kPoints + px);
-#pragma unroll
-        for (int i = 0; i < V; ++i) {
-          x = fma(g.v[i], cx.v[i], fma(a_bar.v[i], ux.v[i], x));
-          y = fma(g.v[i], cy.v[i], fma(a_bar.v[i], uy.v[i], y));
-          b += a_bar.v[i];
-        }
-      }
-      add_partial(net.first_partial + ch, x);
-      add_partial(net.first_partial + bottom.width + ch, y);
-      add_partial(bottom.bias_partial + ch, b);
+      Real* swap = current;
+      current = spare;
+      spare = swap;
     }
     touched = true;
   }
