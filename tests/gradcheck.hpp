@@ -11,7 +11,7 @@ namespace einfield {
 
 using ScalarFunction = std::function<double(const std::vector<double>&)>;
 
-/// Central differences of `f` at `x`, step ε^{1/3} · scale[i] in coordinate i (the difference of the rounded abscissae).
+/// Central differences of `f` at `x`, step ε^{1/3} · scale[i] in coordinate i.
 /// @param scale  length over which f changes in each coordinate; 0 = no derivative, 0 in the answer
 inline std::vector<double> central_differences(const ScalarFunction& f, const std::vector<double>& x,
                                                const std::vector<double>& scale) {
@@ -27,8 +27,9 @@ inline std::vector<double> central_differences(const ScalarFunction& f, const st
   return gradient;
 }
 
-/// Largest difference between `gradient` and central differences, over the largest component, each in units of its scale;
-/// so that a component in arcsec⁻¹ near a core does not hide the others. 0 when both vanish; NaN when anything is NaN.
+/// Largest difference between `gradient` and central differences, over the largest component, each in units of its
+/// scale, so that a component in arcsec⁻¹ near a core does not hide the others. 0 when both vanish; NaN when anything
+/// is NaN.
 /// @param floor  a component below this (in the unit of f) counts as this: the rounding of f itself
 inline double gradient_error(const ScalarFunction& f, const std::vector<double>& x, const std::vector<double>& scale,
                              const std::vector<double>& gradient, double floor = 0) {

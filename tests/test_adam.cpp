@@ -37,8 +37,8 @@ TYPED_TEST(Adam, FollowsAlgorithm1) {
 
 TYPED_TEST(Adam, CorrectionsKeepTheirDigitsFromTheFirstToTheMillionthUpdate) {
   using Real = TypeParam;
-  for (const std::int64_t t : {std::int64_t{1}, std::int64_t{2}, std::int64_t{1000}, std::int64_t{1000000},
-                               std::int64_t{1} << 60}) {
+  for (const std::int64_t t :
+       {std::int64_t{1}, std::int64_t{2}, std::int64_t{1000}, std::int64_t{1000000}, std::int64_t{1} << 60}) {
     const AdamStep<Real> step = make_adam_step<Real>(1e-3, t);
     const long double n = static_cast<long double>(t), beta1 = kAdamBeta1, beta2 = kAdamBeta2;
     EXPECT_NEAR(step.correction1, static_cast<double>(-1 / std::expm1(n * std::log(beta1))),
@@ -54,7 +54,8 @@ TYPED_TEST(Adam, FirstStepIsTheLearningRate) {
   for (const double gradient : {-1e15, -3.0, 1e-3, 1e5}) {
     Real parameter = 0, first = 0, second = 0;
     adam_update(make_adam_step<Real>(0.01, 1), static_cast<Real>(gradient), parameter, first, second);
-    EXPECT_NEAR(parameter, gradient > 0 ? -0.01 : 0.01, 0.01 * (1e-8 / std::abs(gradient) + 20 * tolerance::kEpsilon<Real>));
+    EXPECT_NEAR(parameter, gradient > 0 ? -0.01 : 0.01,
+                0.01 * (1e-8 / std::abs(gradient) + 20 * tolerance::kEpsilon<Real>));
   }
 }
 

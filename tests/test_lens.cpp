@@ -35,8 +35,14 @@ std::vector<LensCase> lens_cases() {
   const struct {
     const char* name;
     double e1, e2;
-  } shapes[] = {{"round", 0, 0},           {"nearly_round", 1e-9, -2e-9}, {"denormal", 0, 1e-310},    {"below_switch", 0.05, -0.0374},
-                {"above_switch", 0.05, -0.0376}, {"paper", 0.15, -0.04},  {"negative_e1", -0.3, 0.2}, {"flat", 0.5, 0.6}};
+  } shapes[] = {{"round", 0, 0},
+                {"nearly_round", 1e-9, -2e-9},
+                {"denormal", 0, 1e-310},
+                {"below_switch", 0.05, -0.0374},
+                {"above_switch", 0.05, -0.0376},
+                {"paper", 0.15, -0.04},
+                {"negative_e1", -0.3, 0.2},
+                {"flat", 0.5, 0.6}};
   for (const auto& s : shapes) {
     const std::string name = s.name;
     cases.push_back({"sie_" + name, LensKind::sie, {1.6, s.e1, s.e2, 0.1, -0.2}});
@@ -53,11 +59,12 @@ std::vector<LensCase> lens_cases() {
   cases.push_back({"convergence", LensKind::convergence, {0.07, 0.3, -0.2}});
   cases.push_back({"point_mass", LensKind::point_mass, {0.8, -0.4, 0.2}});
   for (const int m : {2, 3, 4, 9})
-    cases.push_back({"multipole_" + std::to_string(m), LensKind::multipole, {static_cast<double>(m), 0.04, 0.3, 0.1, 0.2}});
+    cases.push_back(
+        {"multipole_" + std::to_string(m), LensKind::multipole, {static_cast<double>(m), 0.04, 0.3, 0.1, 0.2}});
   return cases;
 }
 
-/// Distances from the center, for directions on the axes and between.
+/// Distances from the centre, for directions on the axes and between.
 constexpr double kRadii[] = {1e-8, 1e-3, 0.1, 0.7, 1.6, 3.3, 40, 1e5};
 constexpr double kAngles[] = {0, 0.4, kPi / 2, 2.1, kPi, -kPi / 2, -0.9};
 
@@ -99,8 +106,8 @@ std::vector<double> scales(const LensCase& c, double r) {
   return scale;
 }
 
-/// Parameters and position as one vector of variables around a center at the origin: near the center the difference θ − center
-/// would otherwise lose the digits of the step. Cases with another center have tests of their own below.
+/// Parameters and position as one vector of variables around a centre at the origin: near the centre the difference
+/// θ − center would otherwise lose the digits of the step. TranslationMovesTheCenter covers the rest.
 struct Variables {
   LensCase lens;
   std::vector<double> x;
@@ -147,9 +154,10 @@ TEST_P(Lenses, AdjointOfValuesAgainstDifferences) {
           scale[2] = 0;  // no step: a multipole's order has no derivative
         }
         // Where a component vanishes by symmetry (κ of a shear), or nearly does, the rounding of its size remains.
-        const LensValues<double> values = lens_values(v.lens.kind, v.lens.p.data(), Variables(GetParam(), r, angle).theta());
+        const LensValues<double> values =
+            lens_values(v.lens.kind, v.lens.p.data(), Variables(GetParam(), r, angle).theta());
         const double curvature = std::abs(values.kappa) + std::hypot(values.gamma1, values.gamma2);
-        const double size = i == 0 ? std::abs(values.psi) + r * std::hypot(values.alpha.x, values.alpha.y)
+        const double size = i == 0  ? std::abs(values.psi) + r * std::hypot(values.alpha.x, values.alpha.y)
                             : i < 3 ? std::hypot(values.alpha.x, values.alpha.y) + r * curvature
                                     : curvature;
         EXPECT_LE(gradient_error(f, v.x, scale, gradient, 1e-2 * size), tolerance::kDifference)
@@ -211,7 +219,7 @@ TEST_P(Lenses, ScalarAdjointsAdd) {
   for (std::size_t i = 0; i < once.size(); ++i) EXPECT_EQ(twice[i], 2 * once[i]);
   EXPECT_EQ(theta_twice.x, 2 * theta_once.x);
   EXPECT_EQ(theta_twice.y, 2 * theta_once.y);
-  // Position and center enter as their difference.
+  // Position and centre enter as their difference.
   const auto center = static_cast<std::size_t>(lens_center(c.kind));
   EXPECT_EQ(once[center], -theta_once.x);
   EXPECT_EQ(once[center + 1], -theta_once.y);
@@ -236,12 +244,13 @@ TEST_P(Lenses, TaylorRemainderFallsAsTheSquare) {
   if (v.lens.kind == LensKind::multipole) direction[2] = 0;
   const auto f = [&](const std::vector<double>& x) {
     const LensValues<double> w = lens_values(v.lens.kind, x.data() + 2, Vec2<double>{x[0], x[1]});
-    return bar.psi * w.psi + dot(bar.alpha, w.alpha) + bar.kappa * w.kappa + bar.gamma1 * w.gamma1 + bar.gamma2 * w.gamma2;
+    return bar.psi * w.psi + dot(bar.alpha, w.alpha) + bar.kappa * w.kappa + bar.gamma1 * w.gamma1 +
+           bar.gamma2 * w.gamma2;
   };
   EXPECT_NEAR(taylor_order(f, v.x, direction, gradient, 1e-3), 2, tolerance::kTaylorOrder);
 }
 
-/// Turns a lens about its center.
+/// Turns a lens about its centre.
 std::vector<double> rotated(const LensCase& c, double angle) {
   std::vector<double> p = c.p;
   const ProfileInfo& info = lens_info(c.kind);
@@ -378,16 +387,16 @@ TEST(EplSeries, AgreesWithClosedForms) {
         EXPECT_NEAR(f.value.x, value.real(), 1e-14 / std::pow(1 - c, 2)) << c << " " << g;
         EXPECT_NEAR(f.value.y, value.imag(), 1e-14 / std::pow(1 - c, 2)) << c << " " << g;
       };
-      expect(1, 1);                                       // a mass sheet
-      expect(0, 1.0 / (1.0 - x));                         // a point mass
+      expect(1, 1);                // a mass sheet
+      expect(0, 1.0 / (1.0 - x));  // a point mass
       const std::complex<double> root = std::sqrt(x);
       expect(0.5, c > 0 ? std::atanh(root) / root : 1.0);  // isothermal
     }
 }
 
 TEST(NfwRadial, AgreesWithClosedFormsInLongDouble) {
-  std::vector<double> at = {std::sqrt(0.75) - 1e-9, std::sqrt(0.75) + 1e-9, std::sqrt(1.25) - 1e-9, std::sqrt(1.25) + 1e-9,
-                            0.99, 1.01};
+  std::vector<double> at = {
+      std::sqrt(0.75) - 1e-9, std::sqrt(0.75) + 1e-9, std::sqrt(1.25) - 1e-9, std::sqrt(1.25) + 1e-9, 0.99, 1.01};
   for (double x = 1e-4; x < 1e5; x *= 1.37) at.push_back(x);
   for (const double x : at) {
     const long double y = x, t = y * y - 1;
@@ -440,7 +449,8 @@ TEST(Nie, AgreesWithKeetonInTheOwnFrame) {
           for (const double angle : {0.1, 1.3, 2.5, -0.8, -2.2}) {
             const double p[] = {1.4, c * std::cos(phi), c * std::sin(phi), core, 0, 0};
             const Vec2<double> z{r * std::cos(angle), r * std::sin(angle)};
-            const LensValues<double> ours = lens_values(LensKind::nie, p, z), theirs = keeton_nie(p[0], p[1], p[2], core, z);
+            const LensValues<double> ours = lens_values(LensKind::nie, p, z),
+                                     theirs = keeton_nie(p[0], p[1], p[2], core, z);
             const double alpha = std::hypot(theirs.alpha.x, theirs.alpha.y);
             const double digits = tolerance::kIndependentFormula / (1 - c);
             // ψ has the logarithm of E as well.
@@ -500,7 +510,7 @@ TEST(PointMass, EinsteinRadiusIsWhereTheDeflectionEqualsTheRadius) {
   EXPECT_NEAR(lens_deflection(LensKind::sis, p, Vec2<double>{0, 5}).y, 0.8, 1e-15);
 }
 
-// ---- The center, and everywhere else ----
+// ---- The centre, and everywhere else ----
 
 template <class Real>
 class LensPrecision : public testing::Test {};
@@ -523,8 +533,8 @@ TYPED_TEST(LensPrecision, CenterIsWhatTheHeadersSay) {
   const double core = kLensCore;
   for (const double scale : {core, 0.2}) {
     const double kappa = 1.5 / (2 * scale);
-    expect(at(LensKind::nie, {Real(1.5), e1, e2, Real(scale), 0, 0}), -1.5 * scale * std::log(2 * scale / std::sqrt(0.75)),
-           kappa, -0.3 * kappa, 0.4 * kappa);
+    expect(at(LensKind::nie, {Real(1.5), e1, e2, Real(scale), 0, 0}),
+           -1.5 * scale * std::log(2 * scale / std::sqrt(0.75)), kappa, -0.3 * kappa, 0.4 * kappa);
   }
   const double power = std::pow(0.5 / core, 1.25);
   const double g = 0.375;
@@ -594,15 +604,16 @@ TYPED_TEST(LensPrecision, EveryValueAndDerivativeIsFinite) {
       Vec2<Real> theta_bar{};
       Real p_bar[kMaxProfileParameters] = {};
       lens_deflection_adjoint(kind, p, theta, Vec2<Real>{Real(0.7), Real(-1.1)}, theta_bar, p_bar);
-      lens_values_adjoint(kind, p, theta, LensValues<Real>{1, {Real(0.5), -1}, Real(0.3), Real(-0.2), Real(0.6)}, theta_bar,
-                          p_bar);
+      lens_values_adjoint(kind, p, theta, LensValues<Real>{1, {Real(0.5), -1}, Real(0.3), Real(-0.2), Real(0.6)},
+                          theta_bar, p_bar);
       bool finite = std::isfinite(theta_bar.x) && std::isfinite(theta_bar.y);
-      for (const Real value : {v.psi, v.alpha.x, v.alpha.y, v.kappa, v.gamma1, v.gamma2}) finite = finite && std::isfinite(value);
+      for (const Real value : {v.psi, v.alpha.x, v.alpha.y, v.kappa, v.gamma1, v.gamma2})
+        finite = finite && std::isfinite(value);
       for (const Real value : p_bar) finite = finite && std::isfinite(value);
-      ASSERT_TRUE(finite) << info.name << testing::PrintToString(std::vector<Real>(p, p + kMaxProfileParameters)) << " at "
-                          << theta.x << ", " << theta.y << ": psi " << v.psi << " alpha " << v.alpha.x << " " << v.alpha.y
-                          << " kappa " << v.kappa << " gamma " << v.gamma1 << " " << v.gamma2 << " theta_bar " << theta_bar.x
-                          << " " << theta_bar.y << " p_bar "
+      ASSERT_TRUE(finite) << info.name << testing::PrintToString(std::vector<Real>(p, p + kMaxProfileParameters))
+                          << " at " << theta.x << ", " << theta.y << ": psi " << v.psi << " alpha " << v.alpha.x << " "
+                          << v.alpha.y << " kappa " << v.kappa << " gamma " << v.gamma1 << " " << v.gamma2
+                          << " theta_bar " << theta_bar.x << " " << theta_bar.y << " p_bar "
                           << testing::PrintToString(std::vector<Real>(p_bar, p_bar + kMaxProfileParameters));
     }
   }

@@ -64,7 +64,9 @@ TEST(LikelihoodAdjoint, AgainstDifferences) {
       }
 }
 
-TEST(LikelihoodAdjoint, MaskedPixelHasNone) { EXPECT_EQ(residual_loss_adjoint(3.0, 1.0, 0.0), 0); }
+TEST(LikelihoodAdjoint, MaskedPixelHasNone) {
+  EXPECT_EQ(residual_loss_adjoint(3.0, 1.0, 0.0), 0);
+}
 
 TEST(PixelWeights, OnePixel) {
   Observation o;

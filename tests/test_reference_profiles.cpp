@@ -1,5 +1,5 @@
-// Lens and brightness profiles, and the paper's three systems, against lenstronomy 1.14.2 and JAX in double. A small part is
-// in tests/golden; all of it is read where the full reference is at hand (EINFIELD_REFERENCE).
+// Lens and brightness profiles, and the paper's three systems, against lenstronomy 1.14.2 and JAX in double. A small
+// part is in tests/golden; all of it is read where the full reference is at hand (EINFIELD_REFERENCE).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -35,7 +35,8 @@ Json read_json(const std::string& path) {
 Json documents(bool full) {
   if (!full) return read_json(std::string(EINFIELD_GOLDEN_DIR) + "/profiles.json");
   Json all;
-  for (const char* name : {"profiles", "sersic", "profiles_more"}) all[name] = read_json(reference_folder() + "/" + name + ".json");
+  for (const char* name : {"profiles", "sersic", "profiles_more"})
+    all[name] = read_json(reference_folder() + "/" + name + ".json");
   return all;
 }
 
@@ -59,7 +60,8 @@ std::vector<Vec2<double>> positions(const Json& document) {
   if (document.contains("points"))
     for (const Json& point : document.at("points")) points.push_back({point.at(0), point.at(1)});
   else
-    for (std::size_t i = 0; i < document.at("x").size(); ++i) points.push_back({document.at("x")[i], document.at("y")[i]});
+    for (std::size_t i = 0; i < document.at("x").size(); ++i)
+      points.push_back({document.at("x")[i], document.at("y")[i]});
   return points;
 }
 
@@ -100,16 +102,17 @@ int compare_lenses(const Json& cases, const std::vector<Vec2<double>>& points, d
   for (const Json& c : cases) {
     const std::string name = c.contains("name") ? c.at("name") : c.at("profile");
     const LensKind kind = lens_kind(name);
-    const std::vector<Real> p = values_of<Real>(lens_info(kind), c.contains("params") ? c.at("params") : c.at("parameters"));
+    const std::vector<Real> p =
+        values_of<Real>(lens_info(kind), c.contains("params") ? c.at("params") : c.at("parameters"));
     for (const LensColumn& column : kLensColumns) {
       const char* key = c.contains(column.name) ? column.name : column.other_name;
       if (!c.contains(key) || c.at(key).at(0).is_null()) continue;
       std::vector<double> found;
       for (const Vec2<double>& theta : points) found.push_back(column.of(lens_at(kind, p, theta)));
       double allowed = tolerance;
-      // lenstronomy differentiates the deflection of this profile by a one-sided difference of step 1e-10: its rounding, a few
-      // 1e-16 of α and θ, is a few 1e-6 of the derivative and up to 1e-4 of its largest value.
-      if (kind == LensKind::nfw_ellipse_potential && &column >= kLensColumns + 3) allowed = tolerance::kNumericalHessian;
+      // lenstronomy differentiates the deflection of this profile by a one-sided difference.
+      if (kind == LensKind::nfw_ellipse_potential && &column >= kLensColumns + 3)
+        allowed = tolerance::kNumericalHessian;
       EXPECT_LE(array_error(found, c.at(key).get<std::vector<double>>()), allowed) << name << " " << key;
       ++compared;
     }
@@ -125,12 +128,14 @@ int compare_lights(const Json& cases, const std::vector<Vec2<double>>& points, d
     const LightKind kind = sersic ? LightKind::sersic_ellipse : LightKind::gaussian;
     const RadiusKind radius =
         c.value("radius", "major_axis") == "major_axis" ? RadiusKind::major_axis : RadiusKind::product_average;
-    const std::vector<Real> p = values_of<Real>(light_info(kind), c.contains("params") ? c.at("params") : c.at("parameters"));
+    const std::vector<Real> p =
+        values_of<Real>(light_info(kind), c.contains("params") ? c.at("params") : c.at("parameters"));
     std::vector<double> found;
     for (const Vec2<double>& theta : points)
       found.push_back(light_brightness<Real>({static_cast<int>(kind), radius, 0, {}}, p.data(), nullptr,
                                              {static_cast<Real>(theta.x), static_cast<Real>(theta.y)}));
-    EXPECT_LE(array_error(found, c.at(c.contains("value") ? "value" : "brightness").get<std::vector<double>>()), tolerance)
+    EXPECT_LE(array_error(found, c.at(c.contains("value") ? "value" : "brightness").get<std::vector<double>>()),
+              tolerance)
         << c.dump();
   }
   return static_cast<int>(cases.size());
@@ -146,8 +151,12 @@ void compare_documents(const Json& all, double tolerance) {
   EXPECT_EQ(compare_lights<Real>(more.at("light"), positions(more), tolerance), 2);
 }
 
-TEST(ReferenceProfiles, GoldenNumbersInDouble) { compare_documents<double>(documents(false), tolerance::kReference); }
-TEST(ReferenceProfiles, GoldenNumbersInSingle) { compare_documents<float>(documents(false), tolerance::kSingle); }
+TEST(ReferenceProfiles, GoldenNumbersInDouble) {
+  compare_documents<double>(documents(false), tolerance::kReference);
+}
+TEST(ReferenceProfiles, GoldenNumbersInSingle) {
+  compare_documents<float>(documents(false), tolerance::kSingle);
+}
 
 TEST(ReferenceProfiles, AllNumbers) {
   if (reference_folder().empty()) GTEST_SKIP() << "EINFIELD_REFERENCE is not set";
@@ -176,7 +185,9 @@ class ReferenceSystems : public testing::TestWithParam<std::string> {
     }
     return result;
   }
-  Grid grid() const { return {setup_.at("nx"), setup_.at("ny"), setup_.at("pixel"), setup_.at("center")[0], setup_.at("center")[1], 1}; }
+  Grid grid() const {
+    return {setup_.at("nx"), setup_.at("ny"), setup_.at("pixel"), setup_.at("center")[0], setup_.at("center")[1], 1};
+  }
 
   Json setup_;
 };
@@ -187,7 +198,8 @@ std::vector<double> map_of(const std::vector<LensComponent>& lenses, const Grid&
   std::vector<double> map(static_cast<std::size_t>(grid.n_pixels()));
   for (const LensComponent& lens : lenses) {
     const std::vector<Real> p(lens.values.begin(), lens.values.end());
-    for (int i = 0; i < grid.n_pixels(); ++i) map[static_cast<std::size_t>(i)] += column.of(lens_at(lens.kind, p, grid.pixel(i)));
+    for (int i = 0; i < grid.n_pixels(); ++i)
+      map[static_cast<std::size_t>(i)] += column.of(lens_at(lens.kind, p, grid.pixel(i)));
   }
   return map;
 }
@@ -209,7 +221,8 @@ TEST_P(ReferenceSystems, MapsOfTheSmoothModelAndThePerturber) {
 TEST_P(ReferenceSystems, SourcePlanePositions) {
   std::vector<LensComponent> all = lenses("macro");
   for (const LensComponent& lens : lenses("pert")) all.push_back(lens);
-  std::vector<double> x = map_of<double>(all, grid(), kLensColumns[1]), y = map_of<double>(all, grid(), kLensColumns[2]);
+  std::vector<double> x = map_of<double>(all, grid(), kLensColumns[1]),
+                      y = map_of<double>(all, grid(), kLensColumns[2]);
   for (int i = 0; i < grid().n_pixels(); ++i) {
     const auto at = static_cast<std::size_t>(i);
     x[at] = grid().pixel(i).x - x[at];

@@ -1,5 +1,5 @@
-// One ray through a whole scene: its adjoint against differences, what is deflected and what is not, symmetries, and that an
-// unlensed image is the source.
+// One ray through a whole scene: its adjoint against differences, what is deflected and what is not, symmetries, and
+// that an unlensed image is the source.
 #include "einfield/render.hpp"
 
 #include <gtest/gtest.h>
@@ -78,7 +78,7 @@ constexpr Vec2<double> kRays[] = {{1.3, 0.61}, {-0.7, 0.9}, {0.2, -1.6}, {2.1, 1
 TEST(Render, AdjointAgainstDifferences) {
   const Stage s = full_stage();
   for (const Vec2<double> theta : kRays) {
-    // Variables: α_nn, the table, the pixels. Steps shrink with the lever of the steepest component, the Sérsic of index 4.
+    // Variables: α_nn, the table, the pixels. The rays stay off the centres, where steps of one size do not do.
     std::vector<double> x = {0.05, -0.03};
     x.insert(x.end(), s.table.begin(), s.table.end());
     x.insert(x.end(), s.pixels.begin(), s.pixels.end());
@@ -102,7 +102,8 @@ TEST(Render, AdjointAgainstDifferences) {
 
 TEST(Render, ScalarsAddAndTheDeflectionIsOverwritten) {
   const Stage s = full_stage();
-  const RayGradient once = adjoint(s, kRays[0], {0.05, -0.03}, 0.7), twice = adjoint(s, kRays[0], {0.05, -0.03}, 0.7, 2);
+  const RayGradient once = adjoint(s, kRays[0], {0.05, -0.03}, 0.7),
+                    twice = adjoint(s, kRays[0], {0.05, -0.03}, 0.7, 2);
   EXPECT_EQ(twice.alpha_bar.x, once.alpha_bar.x);
   EXPECT_EQ(twice.alpha_bar.y, once.alpha_bar.y);
   for (std::size_t i = 0; i < once.table_bar.size(); ++i) EXPECT_EQ(twice.table_bar[i], 2 * once.table_bar[i]);
@@ -137,7 +138,8 @@ TEST(Render, UnlensedImageIsTheSource) {
   Stage s;
   s.light(s.n_source, LightKind::sersic_ellipse, {10, 1.2, 1.5, -0.09, 0.03, 0.4, 0.15}, RadiusKind::major_axis);
   for (const Vec2<double> theta : kRays) {
-    EXPECT_EQ(render_ray(s.scene(), theta, Vec2<double>{}), sersic_brightness(s.table.data(), RadiusKind::major_axis, theta));
+    EXPECT_EQ(render_ray(s.scene(), theta, Vec2<double>{}),
+              sersic_brightness(s.table.data(), RadiusKind::major_axis, theta));
     const Vec2<double> alpha = macro_deflection(s.scene(), theta);
     EXPECT_EQ(alpha.x, 0);
     EXPECT_EQ(alpha.y, 0);
@@ -212,11 +214,12 @@ TEST(Render, RotationAndTranslationOfEverythingChangeNothing) {
   const auto turn_twice = [&](Vec2<double> a) { return turn(turn(a)); };
   const Vec2<double> shift{2.3, -1.1};
   const Vec2<double> e{0.15, -0.04}, center{0.02, -0.03}, source_e{-0.09, 0.03}, source{0.4, 0.15};
-  const auto stage = [](Vec2<double> ellipticity, Vec2<double> at, Vec2<double> light_ellipticity, Vec2<double> light_at) {
+  const auto stage = [](Vec2<double> ellipticity, Vec2<double> at, Vec2<double> light_ellipticity,
+                        Vec2<double> light_at) {
     Stage s;
     s.lens(LensKind::sie, {1.1, ellipticity.x, ellipticity.y, at.x, at.y});
-    s.light(s.n_source, LightKind::sersic_ellipse, {10, 1.2, 1.5, light_ellipticity.x, light_ellipticity.y, light_at.x, light_at.y},
-            RadiusKind::major_axis);
+    s.light(s.n_source, LightKind::sersic_ellipse,
+            {10, 1.2, 1.5, light_ellipticity.x, light_ellipticity.y, light_at.x, light_at.y}, RadiusKind::major_axis);
     return s;
   };
   const Stage before = stage(e, center, source_e, source);

@@ -1,5 +1,5 @@
-// Brightness profiles: adjoints against differences, symmetries, flux, the core, single against double precision, pixels and
-// their transpose, finiteness wherever a ray may go.
+// Brightness profiles: adjoints against differences, symmetries, flux, the core, single against double precision,
+// pixels and their transpose, finiteness wherever a ray may go.
 #include "einfield/source.hpp"
 
 #include <gtest/gtest.h>
@@ -52,7 +52,8 @@ std::vector<LightCase> light_cases() {
   const struct {
     const char* name;
     double n;
-  } indices[] = {{"exponential", 1}, {"n1_5", 1.5}, {"de_vaucouleurs", 4}, {"gaussian_like", 0.5}, {"flat_top", 0.3}, {"cuspy", 9}};
+  } indices[] = {{"exponential", 1},     {"n1_5", 1.5},     {"de_vaucouleurs", 4},
+                 {"gaussian_like", 0.5}, {"flat_top", 0.3}, {"cuspy", 9}};
   for (const auto radius : {RadiusKind::product_average, RadiusKind::major_axis})
     for (const auto& s : shapes)
       for (const auto& i : indices)
@@ -70,7 +71,7 @@ constexpr double kAngles[] = {0, 0.4, kPi / 2, 2.1, kPi, -kPi / 2, -0.9};
 
 class Lights : public testing::TestWithParam<LightCase> {};
 
-/// Position and parameters as one vector, the center at the origin so that steps near it keep their digits.
+/// Position and parameters as one vector, the centre at the origin so that steps near it keep their digits.
 struct Variables {
   const LightCase& light;
   std::vector<double> x;
@@ -122,7 +123,7 @@ TEST_P(Lights, AdjointAgainstDifferences) {
     for (const double angle : kAngles) {
       const Variables v(GetParam(), r, angle);
       const auto f = [&](const std::vector<double>& x) { return v.value(x); };
-      // The brightness itself is the size of the component ∂I/∂ln amp; where it has underflowed, nothing is left to compare.
+      // The brightness is the size of the component ∂I/∂ln amp; where it has underflowed, nothing is left to compare.
       if (f(v.x) < 1e-200) continue;
       std::vector<double> scale = v.scale(), gradient = v.gradient();
       if (v.at_kink()) {
@@ -196,7 +197,8 @@ TEST_P(Lights, SinglePrecisionIsGood) {
                               single[c.center() + 1] + static_cast<float>(r * std::sin(angle))};
       const Vec2<double> theta2{theta.x, theta.y};
       const double value = c.brightness(rounded.data(), theta2);
-      EXPECT_NEAR(c.brightness(single.data(), theta), value, tolerance::kSingle * std::max(value, peak)) << r << " " << angle;
+      EXPECT_NEAR(c.brightness(single.data(), theta), value, tolerance::kSingle * std::max(value, peak))
+          << r << " " << angle;
       std::vector<float> p_bar(c.p.size());
       std::vector<double> p_bar2(c.p.size());
       Vec2<float> theta_bar{};
@@ -204,27 +206,33 @@ TEST_P(Lights, SinglePrecisionIsGood) {
       c.adjoint(single.data(), theta, 1.0f, theta_bar, p_bar.data());
       c.adjoint(rounded.data(), theta2, 1.0, theta_bar2, p_bar2.data());
       double largest = r * std::hypot(theta_bar2.x, theta_bar2.y);
-      for (std::size_t k = 0; k < c.center(); ++k) largest = std::max(largest, std::abs(p_bar2[k] * (k > 2 ? 1 : c.p[k])));
+      for (std::size_t k = 0; k < c.center(); ++k)
+        largest = std::max(largest, std::abs(p_bar2[k] * (k > 2 ? 1 : c.p[k])));
       largest = std::max(largest, peak);
       EXPECT_NEAR(r * theta_bar.x, r * theta_bar2.x, tolerance::kSingle * largest) << r << " " << angle;
       EXPECT_NEAR(r * theta_bar.y, r * theta_bar2.y, tolerance::kSingle * largest) << r << " " << angle;
       for (std::size_t k = 0; k < c.center(); ++k) {
         const double scale = k > 2 ? 1 : c.p[k];
-        EXPECT_NEAR(scale * p_bar[k], scale * p_bar2[k], tolerance::kSingle * largest) << k << " at " << r << " " << angle;
+        EXPECT_NEAR(scale * p_bar[k], scale * p_bar2[k], tolerance::kSingle * largest)
+            << k << " at " << r << " " << angle;
       }
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Profiles, Lights, testing::ValuesIn(light_cases()), [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(Profiles, Lights, testing::ValuesIn(light_cases()),
+                         [](const auto& test) { return test.param.name; });
 
 // ---- Sérsic ----
 
 TEST(Sersic, RadiusIsMeasuredWhereTheKeySays) {
   const double c = std::hypot(0.3, -0.4), q = (1 - c) / (1 + c), phi = std::atan2(-0.4, 0.3) / 2, R = 1.2;
   const double p[] = {10, R, 2.5, 0.3, -0.4, 0.1, 0.2};
-  const auto along = [&](double angle, double r) { return Vec2<double>{0.1 + r * std::cos(angle), 0.2 + r * std::sin(angle)}; };
-  for (const auto& [kind, major, minor] : {std::tuple{RadiusKind::major_axis, R, R * q},
-                                           std::tuple{RadiusKind::product_average, R / std::sqrt(q), R * std::sqrt(q)}}) {
+  const auto along = [&](double angle, double r) {
+    return Vec2<double>{0.1 + r * std::cos(angle), 0.2 + r * std::sin(angle)};
+  };
+  for (const auto& [kind, major, minor] :
+       {std::tuple{RadiusKind::major_axis, R, R * q},
+        std::tuple{RadiusKind::product_average, R / std::sqrt(q), R * std::sqrt(q)}}) {
     EXPECT_NEAR(sersic_brightness(p, kind, along(phi, major)), 10, 1e-13);
     EXPECT_NEAR(sersic_brightness(p, kind, along(phi + kPi / 2, minor)), 10, 1e-13);
   }
@@ -240,7 +248,8 @@ TEST(Sersic, IsFlatInsideItsCore) {
     Vec2<double> position_bar{};
     double p_bar[7] = {};
     sersic_brightness_adjoint(p, kind, Vec2<double>{3e-5, -2e-5}, 1.0, position_bar, p_bar);
-    for (const double zero : {position_bar.x, position_bar.y, p_bar[3], p_bar[4], p_bar[5], p_bar[6]}) EXPECT_EQ(zero, 0);
+    for (const double zero : {position_bar.x, position_bar.y, p_bar[3], p_bar[4], p_bar[5], p_bar[6]})
+      EXPECT_EQ(zero, 0);
     EXPECT_NEAR(p_bar[0], center / 10, 1e-12 * center);
     EXPECT_GT(p_bar[1], 0);
     EXPECT_LT(std::abs(p_bar[2]), std::numeric_limits<double>::max());
@@ -254,7 +263,8 @@ TEST(Sersic, HalfOfTheLightIsWithinItsRadius) {
     double inside = 0, total = 0;
     const double step = 1e-3;
     for (double u = std::log(1e-4); u < std::log(1e4); u += step) {
-      const double r = std::exp(u + step / 2), ring = r * r * sersic_brightness(p, RadiusKind::major_axis, Vec2<double>{r, 0});
+      const double r = std::exp(u + step / 2),
+                   ring = r * r * sersic_brightness(p, RadiusKind::major_axis, Vec2<double>{r, 0});
       total += ring;
       if (r < 1) inside += ring;
     }
@@ -297,7 +307,9 @@ TEST(Gaussian, FluxIsItsAmplitude) {
 
 // ---- Pixels ----
 
-PixelGrid grid() { return {6, 5, 0.31, 0.11, 0.07}; }
+PixelGrid grid() {
+  return {6, 5, 0.31, 0.11, 0.07};
+}
 
 Vec2<double> pixel_center(const PixelGrid& g, int ix, int iy) {
   return {g.center_x + (ix - 0.5 * (g.nx - 1)) * g.pixel_scale, g.center_y + (iy - 0.5 * (g.ny - 1)) * g.pixel_scale};
@@ -331,9 +343,9 @@ TEST(Pixelated, FallsToZeroOverOnePixelAndIsZeroBeyond) {
   EXPECT_NEAR(pixelated_brightness(g, pixels.data(), right + Vec2<double>{0.25 * d, 0}), 1.5, 1e-14);
   EXPECT_NEAR(pixelated_brightness(g, pixels.data(), top + Vec2<double>{0, 0.5 * d}), 1.0, 1e-14);
   constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-  for (const Vec2<double> outside : {left - Vec2<double>{1.1 * d, 0}, right + Vec2<double>{1.1 * d, 0}, top + Vec2<double>{0, 5 * d},
-                                     Vec2<double>{1e300, 0}, Vec2<double>{0, -1e300}, Vec2<double>{kInfinity, 0},
-                                     Vec2<double>{kNaN, 0}}) {
+  for (const Vec2<double> outside :
+       {left - Vec2<double>{1.1 * d, 0}, right + Vec2<double>{1.1 * d, 0}, top + Vec2<double>{0, 5 * d},
+        Vec2<double>{1e300, 0}, Vec2<double>{0, -1e300}, Vec2<double>{kInfinity, 0}, Vec2<double>{kNaN, 0}}) {
     EXPECT_EQ(pixelated_brightness(g, pixels.data(), outside), 0);
     Vec2<double> bar{};
     pixelated_brightness_adjoint(g, pixels.data(), outside, 1.0, bar);
@@ -346,14 +358,18 @@ TEST(Pixelated, FallsToZeroOverOnePixelAndIsZeroBeyond) {
 TEST(Pixelated, AdjointAgainstDifferencesOffTheBorders) {
   const std::vector<double> pixels = pixel_values();
   const PixelGrid g = grid();
-  const auto f = [&](const std::vector<double>& x) { return pixelated_brightness(g, pixels.data(), Vec2<double>{x[0], x[1]}); };
+  const auto f = [&](const std::vector<double>& x) {
+    return pixelated_brightness(g, pixels.data(), Vec2<double>{x[0], x[1]});
+  };
   for (int iy = -1; iy < g.ny; ++iy)
     for (int ix = -1; ix < g.nx; ++ix)
       for (const double u : {0.01, 0.4, 0.99}) {
-        const Vec2<double> at = pixel_center(g, ix, iy) + Vec2<double>{u * g.pixel_scale, (1 - 0.9 * u) * g.pixel_scale};
+        const Vec2<double> at =
+            pixel_center(g, ix, iy) + Vec2<double>{u * g.pixel_scale, (1 - 0.9 * u) * g.pixel_scale};
         Vec2<double> bar{};
         pixelated_brightness_adjoint(g, pixels.data(), at, 1.0, bar);
-        EXPECT_LE(gradient_error(f, {at.x, at.y}, {0.31, 0.31}, {bar.x, bar.y}, 1e-3), tolerance::kDifference) << ix << " " << iy;
+        EXPECT_LE(gradient_error(f, {at.x, at.y}, {0.31, 0.31}, {bar.x, bar.y}, 1e-3), tolerance::kDifference)
+            << ix << " " << iy;
       }
 }
 
@@ -394,7 +410,8 @@ TYPED_TEST(LightPrecision, EveryValueAndDerivativeIsFinite) {
   long cases = 0;
   for (const auto kind : {LightKind::sersic_ellipse, LightKind::gaussian})
     for (int draw = 0; draw < 60000; ++draw, ++cases) {
-      const Component component{static_cast<int>(kind), draw % 2 ? RadiusKind::major_axis : RadiusKind::product_average, 0, {}};
+      const Component component{
+          static_cast<int>(kind), draw % 2 ? RadiusKind::major_axis : RadiusKind::product_average, 0, {}};
       Real p[kMaxProfileParameters] = {};
       p[0] = static_cast<Real>(std::pow(10.0, uniform(-3, 5)));
       p[1] = static_cast<Real>(std::pow(10.0, uniform(-3, 2)));
@@ -412,15 +429,16 @@ TYPED_TEST(LightPrecision, EveryValueAndDerivativeIsFinite) {
       const double radii[] = {0, tiny, 1e-30, 1e-6, 1e-4, 0.01, 1, 30, 1e3, 1e8};
       const double r = draw % 2 ? radii[(draw / 2) % 10] : std::pow(10.0, uniform(-6, 4));
       const double angle = draw % 7 ? kAngles[(draw / 3) % 7] : uniform(0, 6.3);
-      const Vec2<Real> at{p[center] + static_cast<Real>(r * std::cos(angle)), p[center + 1] + static_cast<Real>(r * std::sin(angle))};
+      const Vec2<Real> at{p[center] + static_cast<Real>(r * std::cos(angle)),
+                          p[center + 1] + static_cast<Real>(r * std::sin(angle))};
       const Real value = light_brightness<Real>(component, p, nullptr, at);
       Vec2<Real> bar{};
       Real p_bar[kMaxProfileParameters] = {};
       light_brightness_adjoint<Real>(component, p, nullptr, at, Real(-0.7), bar, p_bar, [](int, Real) {});
       bool finite = std::isfinite(value) && std::isfinite(bar.x) && std::isfinite(bar.y);
       for (const Real v : p_bar) finite = finite && std::isfinite(v);
-      ASSERT_TRUE(finite) << testing::PrintToString(std::vector<Real>(p, p + kMaxProfileParameters)) << " at " << at.x << ", "
-                          << at.y << ": I " << value << " bar " << bar.x << " " << bar.y << " p_bar "
+      ASSERT_TRUE(finite) << testing::PrintToString(std::vector<Real>(p, p + kMaxProfileParameters)) << " at " << at.x
+                          << ", " << at.y << ": I " << value << " bar " << bar.x << " " << bar.y << " p_bar "
                           << testing::PrintToString(std::vector<Real>(p_bar, p_bar + kMaxProfileParameters));
       EXPECT_GE(value, 0);
     }

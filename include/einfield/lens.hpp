@@ -14,18 +14,7 @@
 
 namespace einfield {
 
-enum class LensKind : int {
-  sie,
-  sis,
-  nie,
-  epl,
-  nfw,
-  nfw_ellipse_potential,
-  shear,
-  convergence,
-  point_mass,
-  multipole
-};
+enum class LensKind : int { sie, sis, nie, epl, nfw, nfw_ellipse_potential, shear, convergence, point_mass, multipole };
 inline constexpr int kLensKinds = 10;
 
 /// Name, parameters (in the order of every `p` below), units, ranges and defaults of a profile.
@@ -39,7 +28,8 @@ inline const ProfileInfo& lens_info(LensKind kind) {
   static const ParameterInfo theta_E = required("theta_E", "arcsec"), Rs = required("Rs", "arcsec");
   static const ParameterInfo alpha_Rs = required("alpha_Rs", "arcsec");
   static const ParameterInfo e1{"e1", "", Range::ellipticity, -1, 1, 0}, e2{"e2", "", Range::ellipticity, -1, 1, 0};
-  static const ParameterInfo center_x = unbounded("center_x", "arcsec", 0), center_y = unbounded("center_y", "arcsec", 0);
+  static const ParameterInfo center_x = unbounded("center_x", "arcsec", 0),
+                             center_y = unbounded("center_y", "arcsec", 0);
   static const ParameterInfo ra_0 = unbounded("ra_0", "arcsec", 0), dec_0 = unbounded("dec_0", "arcsec", 0);
   static const ProfileInfo table[kLensKinds] = {
       {"SIE", {theta_E, e1, e2, center_x, center_y}},
@@ -198,7 +188,9 @@ EINFIELD_HD Vec2<Real> lens_offset(LensKind kind, const Real* p, Vec2<Real> thet
 /// Deflection α of a profile.
 /// @param p      parameters of `kind`, in the order and units of lens_info(kind)
 /// @param theta  image-plane position [arcsec]
-/// @return       [arcsec]
+/// @return       reduced deflection [arcsec]
+/// @pre  Model::validate() has passed: nothing is checked per ray. Every value and derivative is finite then, at positions
+///       up to 1e8 arcsec from the centre in single precision.
 template <class Real>
 EINFIELD_HD Vec2<Real> lens_deflection(LensKind kind, const Real* p, Vec2<Real> theta) {
   DeflectionOf<Real> visitor{lens_offset(kind, p, theta), {}};
@@ -206,7 +198,7 @@ EINFIELD_HD Vec2<Real> lens_deflection(LensKind kind, const Real* p, Vec2<Real> 
   return visitor.result;
 }
 
-/// ψ, α, κ, γ of a profile.
+/// ψ, α, κ, γ of a profile; arguments as in lens_deflection.
 template <class Real>
 EINFIELD_HD LensValues<Real> lens_values(LensKind kind, const Real* p, Vec2<Real> theta) {
   ValuesOf<Real> visitor{lens_offset(kind, p, theta), {}};
@@ -228,14 +220,17 @@ EINFIELD_HD void lens_kind_adjoint(LensKind kind, const Real* p, Vec2<Real> thet
   p_bar[center + 1] -= visitor.z_bar.y;
 }
 
-/// Adjoint of lens_deflection: adds to `theta_bar` and, unless null, to `p_bar` (same order as p).
+/// Adjoint of lens_deflection: adds to `theta_bar` and, unless null, to `p_bar`.
+/// @param alpha_bar  cotangent of the deflection
+/// @param theta_bar  cotangent of the position
+/// @param p_bar      cotangents of the parameters, in the order of p; null when none is wanted, which saves work
 template <class Real>
 EINFIELD_HD void lens_deflection_adjoint(LensKind kind, const Real* p, Vec2<Real> theta, Vec2<Real> alpha_bar,
                                          Vec2<Real>& theta_bar, Real* p_bar) {
   lens_kind_adjoint(kind, p, theta, alpha_bar, theta_bar, p_bar);
 }
 
-/// Adjoint of lens_values: adds to `theta_bar` and, unless null, to `p_bar`.
+/// Adjoint of lens_values: adds to `theta_bar` and, unless null, to `p_bar`; arguments as in lens_deflection_adjoint.
 /// @param bar  cotangents of ψ, α, κ, γ1, γ2
 template <class Real>
 EINFIELD_HD void lens_values_adjoint(LensKind kind, const Real* p, Vec2<Real> theta, const LensValues<Real>& bar,

@@ -74,11 +74,11 @@ EINFIELD_HD NfwRadial<Real> nfw_radial(Real x) {
 template <class Real>
 struct NfwFrame {
   Vec2<Real> eta;         ///< 2ε/(1 + c²)
-  Vec2<Real> v;           ///< z − η z̄
+  Vec2<Real> v;           ///< z − η z*
   Real radius;            ///< R
   Real unit;              ///< 1/((1 − ln 2) Rs): mean and convergence per alpha_Rs
   NfwRadial<Real> f;      ///< at R/Rs
-  Real mean, difference;  ///< κ̄(R) = mean convergence within R;  κ_0(R) − κ̄(R), κ_0 the convergence of the circular halo
+  Real mean, difference;  ///< μ(R) and κ_0(R) − μ(R): mean and own convergence of the circular halo at R
 };
 
 template <class Real>
@@ -98,16 +98,18 @@ EINFIELD_HD NfwFrame<Real> nfw_frame(const Nfw<Real>& lens, Vec2<Real> z) {
 
 /// ψ, α, κ, γ of an NFW halo with an elliptical potential.
 ///
-///     ψ = (N Rs/2) h(R/Rs),   N = alpha_Rs/(1 − ln 2),   R² = |d|²/(1 + c²) + s² = |z|² − Re(η̄ z²) + s²             (4)
-///     α = κ̄ v,   κ̄ = N g(x)/(Rs x²),   v = z − η z̄,   η = 2ε/(1 + c²)                                           (5)
-///     κ = κ̄ + (κ_0 − κ̄)|v|²/R²,   γ = −η κ̄ + (κ_0 − κ̄) v²/R²,   κ_0 = N D(x)/(2 Rs)                            (6)
+///     ψ = (N Rs/2) h(R/Rs),   N = alpha_Rs/(1 − ln 2),   R² = |d|²/(1 + c²) + s² = |z|² − Re(η* z²) + s²        (4)
+///     α = μ v,   μ = N g(x)/(Rs x²),   v = z − η z*,   η = 2ε/(1 + c²)                                          (5)
+///     κ = μ + (κ_0 − μ)|v|²/R²,   γ = −η μ + (κ_0 − μ) v²/R²,   κ_0 = N D(x)/(2 Rs)                             (6)
 ///
 /// R is lenstronomy's √((1 − e)X² + (1 + e)Y²), e = |η| = (1 − q²)/(1 + q²). (5), (6) are derivatives of (4) with
-/// dψ/d(R²) = κ̄/2, dκ̄/d(R²) = (κ_0 − κ̄)/R², ∂R²/∂z̄ = v. The core s = kLensCore is part of the model, and (5), (6) hold
-/// with it, so α is a gradient everywhere.
+/// dψ/d(R²) = μ/2, dμ/d(R²) = (κ_0 − μ)/R², ∂R²/∂z* = v. The core s = kLensCore is part of the model, and (5), (6) hold
+/// with it: α is a gradient everywhere.
 ///
-/// | at the centre | ψ                | α | ∂α/∂z         | κ                           | γ     | ∂α/∂p, ∂κ/∂z, ∂γ/∂z |
-/// | value         | ≈ 0 (s² ln s)    | 0 | κ and γ       | κ̄(s) ≈ (N/2Rs) ln(2 Rs/s)  | −η κ̄ | 0                   |
+/// | at the centre | ψ            | α | κ                              | γ    | ∂α/∂z             |
+/// | value         | ~ −N s² ln s | 0 | μ(s) ≈ (N/2Rs)(ln(2 Rs/s) − ½) | −η κ | dα = κ dz + γ dz* |
+///
+/// and ∂α/∂p = ∂κ/∂z = ∂γ/∂z = 0 there.
 ///
 /// @param z  θ − center [arcsec]
 template <class Real>
@@ -119,6 +121,7 @@ EINFIELD_HD LensValues<Real> lens_values(const Nfw<Real>& lens, Vec2<Real> z) {
           f.mean + f.difference * dot(nu, nu), gamma.x, gamma.y};
 }
 
+/// Deflection alone: (5).
 template <class Real>
 EINFIELD_HD Vec2<Real> lens_deflection(const Nfw<Real>& lens, Vec2<Real> z) {
   const NfwFrame<Real> f = nfw_frame(lens, z);
@@ -127,9 +130,11 @@ EINFIELD_HD Vec2<Real> lens_deflection(const Nfw<Real>& lens, Vec2<Real> z) {
 
 /// Adjoint of lens_values: adds to `z_bar` and, unless null, to `lens_bar`.
 ///
-/// With Δ = κ_0 − κ̄, S = dκ_0/d ln R = N x² (dD/dx²)/Rs and ν = v/R, (4) to (6) depend on R and Rs through
-///     dψ = κ̄ R² d ln R + (ψ − κ̄ R²) d ln Rs,   dκ̄ = 2Δ d ln R − (κ̄ + 2Δ) d ln Rs,   dΔ = (S − 2Δ) d ln R − (S − Δ) d ln Rs
-///     d ln R = (v·dz − Re(z̄² dη)/2)/R²,   dv = dz − η dz̄ − z̄ dη,   dη = 2 dε/(1 + c²) − 4 ε Re(ε̄ dε)/(1 + c²)²        (7)
+/// With Δ = κ_0 − μ and S = dκ_0/d ln R = N x² (dD/dx²)/Rs, (4) to (6) depend on R and Rs through
+///     dψ = μ R² d ln R + (ψ − μ R²) d ln Rs
+///     dμ = 2Δ d ln R − (μ + 2Δ) d ln Rs,   dΔ = (S − 2Δ) d ln R − (S − Δ) d ln Rs
+///     d ln R = (v·dz − Re(z*² dη)/2)/R²,   dv = dz − η dz* − z* dη
+///     dη = 2 dε/(1 + c²) − 4 ε Re(ε* dε)/(1 + c²)²                                                             (7)
 template <class Real>
 EINFIELD_HD void lens_adjoint(const Nfw<Real>& lens, Vec2<Real> z, const LensValues<Real>& bar, Vec2<Real>& z_bar,
                               Nfw<Real>* lens_bar) {
@@ -146,8 +151,8 @@ EINFIELD_HD void lens_adjoint(const Nfw<Real>& lens, Vec2<Real> z, const LensVal
   const Real difference_bar = bar.kappa * dot(nu, nu) + dot(gamma_bar, mul(nu, nu));
   const Vec2<Real> nu_bar = 2 * f.difference * (mul(gamma_bar, conj(nu)) + bar.kappa * nu);
   const Vec2<Real> v_bar = f.mean * bar.alpha + inverse * nu_bar;
-  const Real log_r_bar = bar.psi * psi_slope + 2 * f.difference * mean_bar + (slope - 2 * f.difference) * difference_bar -
-                         dot(nu_bar, nu);
+  const Real log_r_bar =
+      bar.psi * psi_slope + 2 * f.difference * mean_bar + (slope - 2 * f.difference) * difference_bar - dot(nu_bar, nu);
   z_bar += (log_r_bar * inverse) * nu + v_bar - mul(f.eta, conj(v_bar));
   if (!lens_bar) return;
   const Vec2<Real> eta_bar = Real(-1) * (f.mean * gamma_bar + mul(v_bar, z) + (log_r_bar / 2) * mul(zeta, zeta));
@@ -155,8 +160,8 @@ EINFIELD_HD void lens_adjoint(const Nfw<Real>& lens, Vec2<Real> z, const LensVal
   lens_bar->Rs += (bar.psi * (lens.alpha_Rs * psi_unit - psi_slope) - mean_bar * (f.mean + 2 * f.difference) -
                    difference_bar * (slope - f.difference)) /
                   lens.Rs;
-  lens_bar->alpha_Rs += bar.psi * psi_unit +
-                        f.unit * (mean_bar * f.f.mean + difference_bar * (f.f.convergence / 2 - f.f.mean));
+  lens_bar->alpha_Rs +=
+      bar.psi * psi_unit + f.unit * (mean_bar * f.f.mean + difference_bar * (f.f.convergence / 2 - f.f.mean));
   lens_bar->e += 2 * n2 * (eta_bar - (2 * n2 * dot(eta_bar, lens.e)) * lens.e);
 }
 

@@ -1,4 +1,5 @@
-// Isothermal ellipsoid with a core (NIE) and, with the core of lenstronomy, the SIE: Kassiola & Kovner (1993), Keeton (2001).
+// Isothermal ellipsoid with a core (NIE) and, with the core of lenstronomy, the SIE: Kassiola & Kovner (1993),
+// Keeton (2001).
 #pragma once
 
 #include "einfield/lens/plane.hpp"
@@ -8,12 +9,12 @@ namespace einfield {
 /// Parameters of an isothermal ellipsoid, or their cotangents.
 template <class Real>
 struct Nie {
-  Real theta_E{};    ///< Einstein radius on the product average of the axes, > 0 [arcsec]
-  Vec2<Real> e{};    ///< ellipticity e1, e2; |e| < 1
-  Real core{};       ///< core radius s on the same average, > 0 [arcsec]; lenstronomy's s_scale, kLensCore for the SIE
+  Real theta_E{};  ///< Einstein radius on the product average of the axes, > 0 [arcsec]
+  Vec2<Real> e{};  ///< ellipticity e1, e2; |e| < 1
+  Real core{};     ///< core radius s on the same average, > 0 [arcsec]; lenstronomy's s_scale, kLensCore for the SIE
 };
 
-/// atan(√ε σ)/√ε and its derivative with respect to ε at fixed σ, for |σ| ≤ 1 and |ε| < 1; both are even in √ε and analytic.
+/// atan(√ε σ)/√ε and its derivative by ε at fixed σ, for |σ| ≤ 1 and |ε| < 1. Both are even in √ε: analytic.
 template <class Real>
 struct ScaledArctan {
   Vec2<Real> value;
@@ -62,10 +63,21 @@ EINFIELD_HD ScaledArctan<Real> scaled_arctan(Vec2<Real> e, Vec2<Real> sigma, boo
 template <class Real>
 struct NieFrame {
   Real k2, k;        ///< k = √(1 − c²)
-  Vec2<Real> d;      ///< z − ε z̄
+  Vec2<Real> d;      ///< z − ε z*
   Real m;            ///< k R
   Real p;            ///< k (R + s)
-  Vec2<Real> sigma;  ///< d̄/p
+  Vec2<Real> sigma;  ///< d*/p
+};
+
+/// The shear in units of the convergence, γ = −κ Q, with its parts in units of R, so that no square of the core enters
+/// a denominator: ζ = z/R, τ = s/R, T = 2τ²/k², Q = (ζ² + 2Tε)/D, D = E/R² = |ζ|² + T(1 + c²) + 2τ.
+template <class Real>
+struct NieShear {
+  Real inverse_radius;  ///< 1/R
+  Vec2<Real> zeta;
+  Real tau, core2;  ///< τ, T
+  Real inverse_d;
+  Vec2<Real> q;
 };
 
 template <class Real>
@@ -81,17 +93,30 @@ EINFIELD_HD NieFrame<Real> nie_frame(const Nie<Real>& lens, Vec2<Real> z) {
   return f;
 }
 
+template <class Real>
+EINFIELD_HD NieShear<Real> nie_shear(const Nie<Real>& lens, const NieFrame<Real>& f, Vec2<Real> z) {
+  NieShear<Real> g;
+  g.inverse_radius = f.k / f.m;
+  g.zeta = g.inverse_radius * z;
+  g.tau = lens.core * g.inverse_radius;
+  g.core2 = 2 * g.tau * g.tau / f.k2;
+  g.inverse_d = 1 / (dot(g.zeta, g.zeta) + g.core2 * (2 - f.k2) + 2 * g.tau);
+  g.q = g.inverse_d * (mul(g.zeta, g.zeta) + 2 * g.core2 * lens.e);
+  return g;
+}
+
 /// Deflection of the isothermal ellipsoid, without an angle in it.
 ///
 ///     κ = θ_E/(2R),   R² = q X² + Y²/q + s² = |d|²/k² + s²,   k² = 1 − c²                                      (3)
-///     ᾱ = θ_E k atan(√ε σ)/√ε,   σ = d̄/(k (R + s)),   d = z − ε z̄                                             (4)
+///     α* = θ_E k atan(√ε σ)/√ε,   σ = d*/(k (R + s)),   d = z − ε z*                                           (4)
 ///
-/// (the bar is the complex conjugate). From Keeton's α_X = (b/f) atan(f X/(ρ + s′)), α_Y = (b/f) atanh(f Y/(ρ + q² s′)) with
-/// b = θ_E √q, f² = 1 − q² = 4c/(1 + c)², s′ = s/√q, ρ = √q R: b/f = θ_E k/(2√c), and by the addition theorem
-/// α_X − iα_Y = (b/f) · 2 atan(√c ((1 − c) X − i (1 + c) Y)/(k (R + s))), which is (4) in the own frame.
+/// From Keeton's α_X = (b/f) atan(f X/(ρ + s′)), α_Y = (b/f) atanh(f Y/(ρ + q² s′)) with b = θ_E √q, s′ = s/√q,
+/// ρ = √q R, f² = 1 − q² = 4c/(1 + c)²: b/f = θ_E k/(2√c), and by the addition theorem of the arctangent
 ///
-/// | at the centre | α | ∂α/∂z      | ∂α/∂ε, ∂α/∂θ_E, ∂α/∂s | κ         | γ     | ψ                   |
-/// | value         | 0 | κ and γ    | 0                     | θ_E/(2 s) | −ε κ  | −θ_E s ln(2 s/k)    |
+///     α_X − iα_Y = (b/f) 2 atan(√c ((1 − c) X − i (1 + c) Y)/(k (R + s))),   which is (4) in the own frame.
+///
+/// | at the centre | ψ                | α | κ         | γ    | ∂α/∂z               | ∂α/∂p, ∂κ/∂z, ∂γ/∂z |
+/// | value         | −θ_E s ln(2 s/k) | 0 | θ_E/(2 s) | −ε κ | dα = κ dz + γ dz*   | 0                   |
 ///
 /// @param z  θ − center [arcsec]
 template <class Real>
@@ -106,31 +131,26 @@ EINFIELD_HD Vec2<Real> lens_deflection(const Nie<Real>& lens, Vec2<Real> z) {
 ///     ψ = z·α − (θ_E s/2) ln E                                                                                 (6)
 ///
 /// (5) from Keeton's ψ_XX = b (Y² + q² s′² + ρ s′)/(ρE), ψ_YY = b (X² + s′² + ρ s′)/(ρE), ψ_XY = −b X Y/(ρE), whose
-/// half-sum is b/(2ρ) = κ. Ratios are taken in units of R, so that no square of the core enters a denominator.
+/// half-sum is b/(2ρ) = κ.
 template <class Real>
 EINFIELD_HD LensValues<Real> lens_values(const Nie<Real>& lens, Vec2<Real> z) {
   const NieFrame<Real> f = nie_frame(lens, z);
   const Vec2<Real> alpha = lens.theta_E * f.k * conj(scaled_arctan(lens.e, f.sigma, false).value);
-  const Real radius = f.m / f.k;
-  const Vec2<Real> zeta = (1 / radius) * z;
-  const Real tau = lens.core / radius;
-  const Real core2 = 2 * tau * tau / f.k2;
-  const Real e_unit = dot(zeta, zeta) + core2 * (2 - f.k2) + 2 * tau;  // E/R²
-  const Vec2<Real> q = (1 / e_unit) * (mul(zeta, zeta) + 2 * core2 * lens.e);
-  const Real kappa = lens.theta_E / (2 * radius);
-  const Real psi = dot(z, alpha) - lens.theta_E * lens.core * (log(e_unit) / 2 + log(radius));
-  return {psi, alpha, kappa, -kappa * q.x, -kappa * q.y};
+  const NieShear<Real> g = nie_shear(lens, f, z);
+  const Real kappa = lens.theta_E * g.inverse_radius / 2;
+  const Real psi = dot(z, alpha) + lens.theta_E * lens.core * (log(g.inverse_d) / 2 + log(g.inverse_radius));
+  return {psi, alpha, kappa, -kappa * g.q.x, -kappa * g.q.y};
 }
 
 /// Reverse of (4) for a cotangent of α, with cotangents of m = kR and k from elsewhere: adds.
 ///
-/// With w = θ_E k ᾱ_cot/((1 + t) p), ᾱ_cot the cotangent of α and V the value of scaled_arctan, (4) gives
-///     p̄ = −Re(w σ),   k̄ += θ_E Re(ᾱ_cot V) + s p̄,   ε̄ += conj(θ_E k ᾱ_cot slope)
-/// and m² = |d|² + k² s²,  p = m + k s,  d = z − ε z̄,  k dk = −Re(ε* dε) give, with Y = w + (m̄/m) d,
-///     z̄ += Y − ε conj(Y),   ε̄ −= Y z + (k̄/k) ε                                                               (7)
+/// With V the value of scaled_arctan, dV = dσ/(1 + t) + slope dε, dσ = (dd* − σ dp)/p and w = θ_E k ᾱ/((1 + t) p),
+///     p̄ = −Re(w σ),   k̄ += θ_E Re(ᾱ V) + s p̄,   ε̄ += (θ_E k ᾱ slope)*
+/// and m² = |d|² + k² s²,  p = m + k s,  d = z − ε z*,  k dk = −Re(ε* dε) give, with Y = w + (m̄/m) d,
+///     z̄ += Y − ε Y*,   ε̄ −= Y z + (k̄/k) ε                                                                     (7)
 template <class Real>
-EINFIELD_HD void nie_reverse(const Nie<Real>& lens, const NieFrame<Real>& f, Vec2<Real> z, Vec2<Real> alpha_bar, Real m_bar,
-                             Real k_bar, Vec2<Real>& z_bar, Nie<Real>& lens_bar) {
+EINFIELD_HD void nie_reverse(const Nie<Real>& lens, const NieFrame<Real>& f, Vec2<Real> z, Vec2<Real> alpha_bar,
+                             Real m_bar, Real k_bar, Vec2<Real>& z_bar, Nie<Real>& lens_bar) {
   const ScaledArctan<Real> arctan = scaled_arctan(lens.e, f.sigma, true);
   const Vec2<Real> t = mul(lens.e, mul(f.sigma, f.sigma));
   const Vec2<Real> value = mul(alpha_bar, arctan.value);
@@ -148,7 +168,7 @@ EINFIELD_HD void nie_reverse(const Nie<Real>& lens, const NieFrame<Real>& f, Vec
 
 /// Adjoint of lens_deflection: adds to `z_bar` and, unless null, to `lens_bar`.
 ///
-/// For the position alone no arctangent is needed: dα = κ dz + γ dz̄, hence z̄ += κ ᾱ_cot + γ conj(ᾱ_cot)              (8)
+/// For the position alone no arctangent is needed: dα = κ dz + γ dz* gives z̄ += κ ᾱ + γ ᾱ*                          (8)
 template <class Real>
 EINFIELD_HD void lens_adjoint(const Nie<Real>& lens, Vec2<Real> z, Vec2<Real> alpha_bar, Vec2<Real>& z_bar,
                               Nie<Real>* lens_bar) {
@@ -157,54 +177,43 @@ EINFIELD_HD void lens_adjoint(const Nie<Real>& lens, Vec2<Real> z, Vec2<Real> al
     nie_reverse(lens, f, z, alpha_bar, Real(0), Real(0), z_bar, *lens_bar);
     return;
   }
-  const Real inverse = f.k / f.m;
-  const Vec2<Real> zeta = inverse * z;
-  const Real tau = lens.core * inverse;
-  const Real core2 = 2 * tau * tau / f.k2;
-  const Vec2<Real> q =
-      (1 / (dot(zeta, zeta) + core2 * (2 - f.k2) + 2 * tau)) * (mul(zeta, zeta) + 2 * core2 * lens.e);
-  z_bar += (lens.theta_E * inverse / 2) * (alpha_bar - mul(q, conj(alpha_bar)));
+  const NieShear<Real> g = nie_shear(lens, f, z);
+  z_bar += (lens.theta_E * g.inverse_radius / 2) * (alpha_bar - mul(g.q, conj(alpha_bar)));
 }
 
 /// Adjoint of lens_values: adds to `z_bar` and, unless null, to `lens_bar`.
 ///
-/// (3), (5), (6) in reverse, in units of R: ζ = z/R, τ = s/R, T = 2τ²/k², Q = (ζ² + 2Tε)/D, D = |ζ|² + T(1 + c²) + 2τ,
-/// ln E = ln D + 2 ln(m/k), κ = θ_E k/(2m).
+/// (3), (5), (6) in reverse by the parts of NieShear, with 1/R = k/m: ln E = ln D − 2 ln(k/m), κ = θ_E k/(2m).
 template <class Real>
 EINFIELD_HD void lens_adjoint(const Nie<Real>& lens, Vec2<Real> z, const LensValues<Real>& bar, Vec2<Real>& z_bar,
                               Nie<Real>* lens_bar) {
   const NieFrame<Real> f = nie_frame(lens, z);
-  const Real inverse = f.k / f.m;
-  const Vec2<Real> zeta = inverse * z;
-  const Real tau = lens.core * inverse;
-  const Real core2 = 2 * tau * tau / f.k2;
-  const Real c2_plus_1 = 2 - f.k2;
-  const Real inverse_d = 1 / (dot(zeta, zeta) + core2 * c2_plus_1 + 2 * tau);
-  const Vec2<Real> q = inverse_d * (mul(zeta, zeta) + 2 * core2 * lens.e);
-  const Real kappa = lens.theta_E * inverse / 2;
+  const NieShear<Real> g = nie_shear(lens, f, z);
+  const Real kappa = lens.theta_E * g.inverse_radius / 2;
   const Vec2<Real> gamma_bar{bar.gamma1, bar.gamma2};
 
-  const Real kappa_bar = bar.kappa - dot(gamma_bar, q);
-  const Vec2<Real> numerator_bar = (-kappa * inverse_d) * gamma_bar;
+  // γ, ψ → the numerator and D of Q;  D → ζ, T, τ;  all of these and κ → 1/R, k.
+  const Real kappa_bar = bar.kappa - dot(gamma_bar, g.q);
+  const Vec2<Real> numerator_bar = (-kappa * g.inverse_d) * gamma_bar;
   const Real log_e_bar = -bar.psi * lens.theta_E * lens.core / 2;
-  const Real d_bar = inverse_d * (kappa * dot(gamma_bar, q) + log_e_bar);
-  const Vec2<Real> zeta_bar = Real(2) * mul(numerator_bar, conj(zeta)) + 2 * d_bar * zeta;
-  const Real core2_bar = 2 * dot(numerator_bar, lens.e) + d_bar * c2_plus_1;
-  const Real tau_bar = 2 * d_bar + core2_bar * 4 * tau / f.k2;
-  // ζ = z k/m, τ = s k/m, κ = θ_E k/(2m): all through inverse = k/m, as ln E = ln D − 2 ln(inverse).
-  const Real inverse_bar = dot(zeta_bar, z) + tau_bar * lens.core + kappa_bar * lens.theta_E / 2 - 2 * log_e_bar / inverse;
-  const Real m_bar = -inverse_bar * inverse / f.m;
-  const Real k_bar = inverse_bar / f.m - core2_bar * 2 * core2 / f.k;
+  const Real d_bar = g.inverse_d * (kappa * dot(gamma_bar, g.q) + log_e_bar);
+  const Vec2<Real> zeta_bar = Real(2) * mul(numerator_bar, conj(g.zeta)) + 2 * d_bar * g.zeta;
+  const Real core2_bar = 2 * dot(numerator_bar, lens.e) + d_bar * (2 - f.k2);
+  const Real tau_bar = 2 * d_bar + core2_bar * 4 * g.tau / f.k2;
+  const Real inverse_bar =
+      dot(zeta_bar, z) + tau_bar * lens.core + kappa_bar * lens.theta_E / 2 - 2 * log_e_bar / g.inverse_radius;
+  const Real m_bar = -inverse_bar * g.inverse_radius / f.m;
+  const Real k_bar = inverse_bar / f.m - core2_bar * 2 * g.core2 / f.k;
 
   const Vec2<Real> alpha = lens.theta_E * f.k * conj(scaled_arctan(lens.e, f.sigma, false).value);
-  z_bar += bar.psi * alpha + inverse * zeta_bar;
+  z_bar += bar.psi * alpha + g.inverse_radius * zeta_bar;
   Nie<Real> total{};
   nie_reverse(lens, f, z, bar.alpha + bar.psi * z, m_bar, k_bar, z_bar, total);
   if (!lens_bar) return;
-  const Real half_log_e = -log(inverse_d) / 2 - log(inverse);
-  lens_bar->theta_E += total.theta_E + kappa_bar * inverse / 2 - bar.psi * lens.core * half_log_e;
-  lens_bar->e += total.e + 2 * core2 * numerator_bar + 2 * d_bar * core2 * lens.e;
-  lens_bar->core += total.core + tau_bar * inverse - bar.psi * lens.theta_E * half_log_e;
+  const Real half_log_e = -log(g.inverse_d) / 2 - log(g.inverse_radius);
+  lens_bar->theta_E += total.theta_E + kappa_bar * g.inverse_radius / 2 - bar.psi * lens.core * half_log_e;
+  lens_bar->e += total.e + 2 * g.core2 * numerator_bar + 2 * d_bar * g.core2 * lens.e;
+  lens_bar->core += total.core + tau_bar * g.inverse_radius - bar.psi * lens.theta_E * half_log_e;
 }
 
 }  // namespace einfield

@@ -13,7 +13,7 @@ struct Shear {
 
 /// ψ, α, κ, γ of an external shear.
 ///
-///     ψ = (γ1/2)(x² − y²) + γ2 x y,   α = γ z̄   (complex),   κ = 0                                             (1)
+///     ψ = (γ1/2)(x² − y²) + γ2 x y,   α = γ z*,   κ = 0                                                         (1)
 ///
 /// Smooth everywhere; at the centre ψ = α = 0 and ∂/∂γ = 0.
 /// @param z  θ − (ra_0, dec_0) [arcsec]
@@ -23,12 +23,13 @@ EINFIELD_HD LensValues<Real> lens_values(const Shear<Real>& lens, Vec2<Real> z) 
   return {dot(z, alpha) / 2, alpha, 0, lens.gamma.x, lens.gamma.y};
 }
 
+/// Deflection alone: (1).
 template <class Real>
 EINFIELD_HD Vec2<Real> lens_deflection(const Shear<Real>& lens, Vec2<Real> z) {
   return mul(lens.gamma, conj(z));
 }
 
-/// Adjoint of the deflection: γ̄ += ᾱ_cot z,   z̄ += γ conj(ᾱ_cot)                                                 (2)
+/// Adjoint of the deflection: γ̄ += ᾱ z,   z̄ += γ ᾱ*                                                             (2)
 template <class Real>
 EINFIELD_HD void lens_adjoint(const Shear<Real>& lens, Vec2<Real> z, Vec2<Real> alpha_bar, Vec2<Real>& z_bar,
                               Shear<Real>* lens_bar) {
@@ -36,7 +37,7 @@ EINFIELD_HD void lens_adjoint(const Shear<Real>& lens, Vec2<Real> z, Vec2<Real> 
   if (lens_bar) lens_bar->gamma += mul(alpha_bar, z);
 }
 
-/// Adjoint of lens_values: (2) and ∂ψ/∂z = α, ∂ψ/∂γ = z²/2.
+/// Adjoint of lens_values: (2), and ψ = z·α/2.
 template <class Real>
 EINFIELD_HD void lens_adjoint(const Shear<Real>& lens, Vec2<Real> z, const LensValues<Real>& bar, Vec2<Real>& z_bar,
                               Shear<Real>* lens_bar) {
@@ -58,12 +59,13 @@ EINFIELD_HD LensValues<Real> lens_values(const Convergence<Real>& lens, Vec2<Rea
   return {lens.kappa * dot(z, z) / 2, lens.kappa * z, lens.kappa, 0, 0};
 }
 
+/// Deflection alone: (3).
 template <class Real>
 EINFIELD_HD Vec2<Real> lens_deflection(const Convergence<Real>& lens, Vec2<Real> z) {
   return lens.kappa * z;
 }
 
-/// Adjoint of the deflection: κ̄ += z·ᾱ_cot,   z̄ += κ ᾱ_cot                                                       (4)
+/// Adjoint of the deflection: κ̄ += z·ᾱ,   z̄ += κ ᾱ                                                              (4)
 template <class Real>
 EINFIELD_HD void lens_adjoint(const Convergence<Real>& lens, Vec2<Real> z, Vec2<Real> alpha_bar, Vec2<Real>& z_bar,
                               Convergence<Real>* lens_bar) {
@@ -71,10 +73,10 @@ EINFIELD_HD void lens_adjoint(const Convergence<Real>& lens, Vec2<Real> z, Vec2<
   if (lens_bar) lens_bar->kappa += dot(z, alpha_bar);
 }
 
-/// Adjoint of lens_values: (4) and ∂ψ/∂z = α, ∂ψ/∂κ = |z|²/2.
+/// Adjoint of lens_values: (4), and ψ = z·α/2.
 template <class Real>
-EINFIELD_HD void lens_adjoint(const Convergence<Real>& lens, Vec2<Real> z, const LensValues<Real>& bar, Vec2<Real>& z_bar,
-                              Convergence<Real>* lens_bar) {
+EINFIELD_HD void lens_adjoint(const Convergence<Real>& lens, Vec2<Real> z, const LensValues<Real>& bar,
+                              Vec2<Real>& z_bar, Convergence<Real>* lens_bar) {
   lens_adjoint(lens, z, bar.alpha + (bar.psi / 2) * z, z_bar, lens_bar);
   z_bar += (bar.psi / 2) * lens_deflection(lens, z);
   if (lens_bar) lens_bar->kappa += bar.kappa;

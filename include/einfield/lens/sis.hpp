@@ -39,7 +39,7 @@ EINFIELD_HD LensValues<Real> lens_values(const Sis<Real>& lens, Vec2<Real> z) {
   return {lens.theta_E / inverse, lens_deflection(lens, z), half * (1 + tau * tau), -half * square.x, -half * square.y};
 }
 
-/// Adjoint of the deflection. With u = z/R and w = u·ᾱ_cot:  θ̄_E += w,   z̄ += (θ_E/R)(ᾱ_cot − w u)                 (2)
+/// Adjoint of the deflection. With u = z/R and w = u·ᾱ:  θ̄_E += w,   z̄ += (θ_E/R)(ᾱ − w u)                       (2)
 template <class Real>
 EINFIELD_HD void lens_adjoint(const Sis<Real>& lens, Vec2<Real> z, Vec2<Real> alpha_bar, Vec2<Real>& z_bar,
                               Sis<Real>* lens_bar) {
@@ -52,7 +52,7 @@ EINFIELD_HD void lens_adjoint(const Sis<Real>& lens, Vec2<Real> z, Vec2<Real> al
 }
 
 /// Adjoint of lens_values: (2), ∂ψ/∂z = α, and with τ = s/R, h = θ_E/(2R), u = z/R
-///     κ̄:  z̄ −= κ̄ (h/R)(1 + 3τ²) u,     γ̄:  z̄ += (h/R)(3 Re(γ̄* u²) u − 2 γ̄ ū)                                (3)
+///     z̄ −= κ̄ (h/R)(1 + 3τ²) u,   z̄ += (h/R)(3 Re(γ̄* u²) u − 2 γ̄ u*)                                        (3)
 template <class Real>
 EINFIELD_HD void lens_adjoint(const Sis<Real>& lens, Vec2<Real> z, const LensValues<Real>& bar, Vec2<Real>& z_bar,
                               Sis<Real>* lens_bar) {
@@ -103,7 +103,7 @@ EINFIELD_HD LensValues<Real> lens_values(const PointMass<Real>& lens, Vec2<Real>
           -ratio2 * square.y};
 }
 
-/// Adjoint of the deflection. With u = z/R and w = u·ᾱ_cot:  θ̄_E += 2 (θ_E/R) w,   z̄ += (θ_E/R)²(ᾱ_cot − 2 w u)     (5)
+/// Adjoint of the deflection. With u = z/R and w = u·ᾱ:  θ̄_E += 2 (θ_E/R) w,   z̄ += (θ_E/R)²(ᾱ − 2 w u)          (5)
 template <class Real>
 EINFIELD_HD void lens_adjoint(const PointMass<Real>& lens, Vec2<Real> z, Vec2<Real> alpha_bar, Vec2<Real>& z_bar,
                               PointMass<Real>* lens_bar) {
@@ -117,7 +117,7 @@ EINFIELD_HD void lens_adjoint(const PointMass<Real>& lens, Vec2<Real> z, Vec2<Re
 }
 
 /// Adjoint of lens_values: (5), ∂ψ/∂z = α, and with τ = s/R, u = z/R, h = (θ_E/R)²
-///     κ̄:  z̄ −= 4 κ̄ (h/R) τ² u,     γ̄:  z̄ += (h/R)(4 Re(γ̄* u²) u − 2 γ̄ ū)                                      (6)
+///     z̄ −= 4 κ̄ (h/R) τ² u,   z̄ += (h/R)(4 Re(γ̄* u²) u − 2 γ̄ u*)                                            (6)
 template <class Real>
 EINFIELD_HD void lens_adjoint(const PointMass<Real>& lens, Vec2<Real> z, const LensValues<Real>& bar, Vec2<Real>& z_bar,
                               PointMass<Real>* lens_bar) {
@@ -134,7 +134,8 @@ EINFIELD_HD void lens_adjoint(const PointMass<Real>& lens, Vec2<Real> z, const L
   z_bar += (bar.psi * lens.theta_E * ratio - slope * (4 * bar.kappa * tau * tau - 4 * along)) * u -
            (2 * slope) * mul(gamma_bar, conj(u));
   if (lens_bar)
-    lens_bar->theta_E += 2 * bar.psi * lens.theta_E * log(radius) + 2 * ratio * inverse * (bar.kappa * tau * tau - along);
+    lens_bar->theta_E +=
+        2 * bar.psi * lens.theta_E * log(radius) + 2 * ratio * inverse * (bar.kappa * tau * tau - along);
 }
 
 }  // namespace einfield
