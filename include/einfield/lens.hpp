@@ -189,8 +189,8 @@ EINFIELD_HD Vec2<Real> lens_offset(LensKind kind, const Real* p, Vec2<Real> thet
 /// @param p      parameters of `kind`, in the order and units of lens_info(kind)
 /// @param theta  image-plane position [arcsec]
 /// @return       reduced deflection [arcsec]
-/// @pre  Model::validate() has passed: nothing is checked per ray. Every value and derivative is finite then, at positions
-///       up to 1e8 arcsec from the centre in single precision.
+/// @pre  Model::validate() has passed: nothing is checked per ray. Every value and every derivative is finite then, up
+///       to 1e8 arcsec from the centre in single precision.
 template <class Real>
 EINFIELD_HD Vec2<Real> lens_deflection(LensKind kind, const Real* p, Vec2<Real> theta) {
   DeflectionOf<Real> visitor{lens_offset(kind, p, theta), {}};
