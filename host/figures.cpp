@@ -120,7 +120,7 @@ ColorRange brightness_range(const PlacedMap& map) { return quantile_range(map.va
 /// Normalised residuals on ±5 σ; less for data without noise, more where the model fails.
 ColorRange residual_range(const PlacedMap& residual) {
   const ColorRange range = symmetric_range(residual.values, 0.999);
-  return range.high > 1 && range.high < 5 ? ColorRange{-5, 5} : range;
+  return range.high > 2.5 && range.high < 5 ? ColorRange{-5, 5} : range;
 }
 
 /// Truth, prediction and prediction − truth of one quantity; the first two on one scale.
