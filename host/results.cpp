@@ -40,7 +40,7 @@ constexpr const char* kDerived[] = {"report.html", "coolest.json", "evaluate.fit
 /// Pixels a side of the rendered source plane.
 constexpr int kSourceSide = 200;
 /// Share of the lensed light that the source plane's grid is drawn around.
-constexpr double kSourceLight = 0.99;
+constexpr double kSourceLight = 0.95;
 
 std::string in(const std::string& dir, const char* name) { return (fs::path(dir) / name).string(); }
 

@@ -1,0 +1,325 @@
+// Checkpoints: the same bits after any interruption, no damage unnoticed, no contradiction accepted.
+#include "host/checkpoint.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "einfield/error.hpp"
+#include "host/safetensors.hpp"
+#include "tests/small_lens.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr const char* kFile = "checkpoint.safetensors";
+
+/// The message with which a configuration is refused; "" when it is accepted.
+template <class Real>
+std::string refusal(const SmallLens& lens, const std::vector<Override>& settings) {
+  const Config config = lens.config(settings);
+  try {
+    read_checkpoint<Real>(lens.out(), config, load_problem(config).problem);
+  } catch (const InvalidInput& error) {
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
+    return error.what();
+  }
+  return "";
+}
+
+template <class Real>
+void expect_same_bits(const std::vector<Real>& a, const std::vector<Real>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(Real)), 0);
+}
+
+/// All numbers but the wall time.
+std::vector<double> numbers(const HistoryRow& row) {
+  std::vector<double> values = {static_cast<double>(row.step), row.loss, row.chi2_reduced, row.regularization,
+                                row.learning_rate, row.gradient_norm};
+  values.insert(values.end(), row.free.begin(), row.free.end());
+  return values;
+}
+
+template <class Real>
+void expect_same_result(const FitResult<Real>& a, const FitResult<Real>& b) {
+  EXPECT_EQ(a.stop_reason, b.stop_reason);
+  EXPECT_EQ(a.steps, b.steps);
+  EXPECT_EQ(a.state_step, b.state_step);
+  expect_same_bits(a.parameters, b.parameters);
+  expect_same_bits(a.snapshot.parameters, b.snapshot.parameters);
+  expect_same_bits(a.snapshot.first_moment, b.snapshot.first_moment);
+  expect_same_bits(a.snapshot.second_moment, b.snapshot.second_moment);
+  EXPECT_EQ(a.snapshot.best_step, b.snapshot.best_step);
+  EXPECT_EQ(a.snapshot.best_loss, b.snapshot.best_loss);
+  expect_same_bits(a.snapshot.best_parameters, b.snapshot.best_parameters);
+  ASSERT_EQ(a.snapshot.history.size(), b.snapshot.history.size());
+  for (std::size_t i = 0; i < a.snapshot.history.size(); ++i)
+    expect_same_bits(numbers(a.snapshot.history[i]), numbers(b.snapshot.history[i]));
+  EXPECT_EQ(a.final_state.loss, b.final_state.loss);
+}
+
+template <class Real>
+class CheckpointOf : public testing::Test {};
+using Precisions = testing::Types<float, double>;
+TYPED_TEST_SUITE(CheckpointOf, Precisions);
+
+TYPED_TEST(CheckpointOf, HoldsTheSnapshotToTheBit) {
+  const SmallLens lens{{"optimizer.best_of_last", "25"}};
+  const Config config = lens.config();
+  SmallFit<TypeParam> part(config, 11);
+  Snapshot<TypeParam>& snapshot = part.result.snapshot;
+  ASSERT_GE(snapshot.best_step, 0);
+  // Numbers that text and rounding would lose.
+  snapshot.time_s = 1 / 3.0;
+  snapshot.best_loss = 0.1 + 0.2;
+  snapshot.history[1].regularization = std::nan("");
+  snapshot.history[1].gradient_norm = 5e-324;
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cuda", snapshot);
+  const Checkpoint<TypeParam> read = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
+  EXPECT_EQ(read.backend, "cuda");
+  EXPECT_EQ(read.snapshot.step, 11);
+  EXPECT_EQ(read.snapshot.time_s, snapshot.time_s);
+  EXPECT_EQ(read.snapshot.best_step, snapshot.best_step);
+  EXPECT_EQ(read.snapshot.best_loss, snapshot.best_loss);
+  expect_same_bits(read.snapshot.parameters, snapshot.parameters);
+  expect_same_bits(read.snapshot.first_moment, snapshot.first_moment);
+  expect_same_bits(read.snapshot.second_moment, snapshot.second_moment);
+  expect_same_bits(read.snapshot.best_parameters, snapshot.best_parameters);
+  ASSERT_EQ(read.snapshot.history.size(), snapshot.history.size());
+  for (std::size_t i = 0; i < snapshot.history.size(); ++i) {
+    expect_same_bits(numbers(read.snapshot.history[i]), numbers(snapshot.history[i]));
+    EXPECT_EQ(read.snapshot.history[i].time_s, snapshot.history[i].time_s);
+  }
+}
+
+TYPED_TEST(CheckpointOf, ResumedRunsEndWithTheSameBits) {
+  for (const char* best : {"0", "7"}) {
+    const SmallLens lens{{"optimizer.best_of_last", best}};
+    const Config config = lens.config();
+    const SmallFit<TypeParam> whole(config);
+    // Interrupted early, at a logged step, inside the last seven, twice, at the very end.
+    for (const std::vector<int>& stops : {std::vector<int>{1}, {8}, {26}, {3, 9}, {28, 1}, {30}}) {
+      std::optional<Checkpoint<TypeParam>> resume;
+      for (const int stop : stops) {
+        const SmallFit<TypeParam> part(config, stop, resume ? &resume->snapshot : nullptr, 2);
+        ASSERT_EQ(part.result.stop_reason, "interrupted");
+        write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+        resume = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
+      }
+      const SmallFit<TypeParam> rest(config, 0, &resume->snapshot, 2);
+      expect_same_result(rest.result, whole.result);
+      EXPECT_GE(rest.result.time_s, resume->snapshot.time_s);
+    }
+  }
+}
+
+TYPED_TEST(CheckpointOf, FinishedRunsAreFinishedAgainOrGoOn) {
+  const SmallLens lens{{"optimizer.best_of_last", "5"}};
+  const SmallFit<TypeParam> whole(lens.config());
+  write_checkpoint(lens.out(), lens.config(), whole.loaded.problem, "cpu", whole.result.snapshot);
+  const auto resumed = [&](const Config& config) {
+    const Checkpoint<TypeParam> from = read_checkpoint<TypeParam>(lens.out(), config, whole.loaded.problem);
+    return SmallFit<TypeParam>(config, 0, &from.snapshot);
+  };
+  expect_same_result(resumed(lens.config()).result, whole.result);
+  const Config more = lens.config({{"optimizer.steps", "41"}});
+  expect_same_result(resumed(more).result, SmallFit<TypeParam>(more).result);
+}
+
+TYPED_TEST(CheckpointOf, StoppedByChi2StopsThereAgain) {
+  const SmallLens lens;
+  const SmallFit<TypeParam> whole(lens.config());
+  const double reached = whole.result.snapshot.history[4].chi2_reduced;
+  const Config config = lens.config({{"optimizer.stop", "\"chi2\""}, {"optimizer.stop_chi2", std::to_string(reached + 1e-4)}});
+  const SmallFit<TypeParam> stopped(config);
+  ASSERT_EQ(stopped.result.stop_reason, "chi2");
+  ASSERT_LT(stopped.result.steps, 30);
+  write_checkpoint(lens.out(), config, stopped.loaded.problem, "cpu", stopped.result.snapshot);
+  const Checkpoint<TypeParam> from = read_checkpoint<TypeParam>(lens.out(), config, stopped.loaded.problem);
+  expect_same_result(SmallFit<TypeParam>(config, 0, &from.snapshot).result, stopped.result);
+  // Without the rule it goes on as if it had never been there.
+  expect_same_result(SmallFit<TypeParam>(lens.config(), 0, &from.snapshot).result, whole.result);
+}
+
+TYPED_TEST(CheckpointOf, NoDamageGoesUnnoticed) {
+  const SmallLens lens{{"network.hidden", "[2]"}, {"optimizer.best_of_last", "25"}};
+  const Config config = lens.config();
+  const SmallFit<TypeParam> part(config, 9);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  const std::string path = lens.out() + "/" + kFile, name = std::string("out/") + kFile;
+  const std::string intact = lens.folder().read(name);
+  const auto refused_as_it_is = [&] {
+    try {
+      read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
+    } catch (const InvalidInput& error) {
+      return std::string(error.what()).rfind(path + ": ", 0) == 0;
+    }
+    return false;
+  };
+  const auto refused = [&](const std::string& bytes) {
+    lens.folder().write(name, bytes);
+    return refused_as_it_is();
+  };
+  const auto put = [&](std::size_t at, int value) {
+    std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(static_cast<std::streamoff>(at)).put(static_cast<char>(value));
+  };
+  const std::size_t stride = sizeof(TypeParam) == 4 ? 1 : 7;
+  for (std::size_t i = 0; i < intact.size(); i += stride) {
+    put(i, intact[i] ^ (1 << (i % 8)));
+    EXPECT_TRUE(refused_as_it_is()) << "byte " << i;
+    put(i, intact[i]);
+  }
+  EXPECT_FALSE(refused_as_it_is());
+  for (std::size_t size = 0; size < intact.size(); size += 37) EXPECT_TRUE(refused(intact.substr(0, size))) << size;
+  EXPECT_TRUE(refused(intact + '\0'));
+  EXPECT_TRUE(refused(intact + intact));
+  EXPECT_FALSE(refused(intact));
+}
+
+TYPED_TEST(CheckpointOf, ContradictionsNameTheirKey) {
+  const SmallLens lens{{"optimizer.best_of_last", "4"}};
+  const Config config = lens.config();
+  const SmallFit<TypeParam> part(config, 20);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  EXPECT_EQ(refusal<TypeParam>(lens, {}), "");
+  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
+           {"observation.noise", "0.7"},
+           {"observation.psf.fwhm", "0.6"},
+           {"observation.center_x", "0.0"},
+           {"observation.supersampling", "1"},
+           {"lens.0.theta_E", "1.3"},
+           {"lens.0.fit", "[\"theta_E\"]"},
+           {"lens.1.gamma1", "0.0"},
+           {"source.0.n_sersic", "2.0"},
+           {"source.0.radius", "\"major_axis\""},
+           {"network.hidden", "[7, 6]"},
+           {"network.input_scale", "0.5"},
+           {"network.seed", "5"},
+           {"network.last_layer", "\"zero\""},
+           {"optimizer.loss", "\"mse\""},
+           {"optimizer.learning_rate", "1e-3"},
+           {"optimizer.best_of_last", "5"},
+           {"regularization.smoothness", "1.0"},
+           {"regularization.negative_convergence", "1.0"},
+           {"regularization.negative_total_convergence", "1.0"},
+           {"regularization.weight_decay", "1.0"},
+           {"optimizer.steps", "19"}}) {
+    const std::string message = refusal<TypeParam>(lens, {{key, value}});
+    // The PSF is compared by its values, whatever they come from.
+    const std::string named = key == "observation.psf.fwhm" ? "observation.psf" : key;
+    EXPECT_EQ(message.rfind(lens.path() + ": " + named + ": ", 0), 0u) << key << ": " << message;
+    EXPECT_NE(message.find("contradicts the checkpoint in " + lens.out()), std::string::npos) << message;
+  }
+  // What may differ.
+  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{{"optimizer.steps", "100"},
+                                                                                   {"optimizer.stop", "\"chi2\""},
+                                                                                   {"optimizer.checkpoint_every", "3"},
+                                                                                   {"title", "\"other\""}})
+    EXPECT_EQ(refusal<TypeParam>(lens, {{key, value}}), "") << key;
+}
+
+TYPED_TEST(CheckpointOf, OtherDataAreAContradiction) {
+  const SmallLens lens;
+  const Config config = lens.config();
+  const SmallFit<TypeParam> part(config, 5);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  Problem other = part.loaded.problem;
+  other.observation.image[17] = std::nextafter(other.observation.image[17], 1e9);
+  try {
+    read_checkpoint<TypeParam>(lens.out(), config, other);
+    ADD_FAILURE() << "accepted";
+  } catch (const InvalidInput& error) {
+    EXPECT_NE(std::string(error.what()).find("observation.image"), std::string::npos) << error.what();
+  }
+  other = part.loaded.problem;
+  other.observation.mask[17] = 0;
+  EXPECT_THROW(read_checkpoint<TypeParam>(lens.out(), config, other), InvalidInput);
+  other = part.loaded.problem;
+  other.model.lens[1] = {LensKind::convergence, {0.1, 0, 0}, {false, false, false}};
+  EXPECT_THROW(read_checkpoint<TypeParam>(lens.out(), config, other), InvalidInput);
+  other = part.loaded.problem;
+  other.model.lens.pop_back();
+  EXPECT_THROW(read_checkpoint<TypeParam>(lens.out(), config, other), InvalidInput);
+  other = part.loaded.problem;
+  other.initial_parameters[3] += 1;
+  EXPECT_THROW(read_checkpoint<TypeParam>(lens.out(), config, other), InvalidInput);
+  // Rates of steps that are still to come are free.
+  other = part.loaded.problem;
+  other.learning_rates = std::vector<double>(5, other.learning_rates[0]);
+  other.learning_rates.push_back(1e-5);
+  EXPECT_NO_THROW(read_checkpoint<TypeParam>(lens.out(), config, other));
+  other.learning_rates[4] = 1e-5;
+  EXPECT_THROW(read_checkpoint<TypeParam>(lens.out(), config, other), InvalidInput);
+}
+
+TYPED_TEST(CheckpointOf, StepsThatMoveTheLastOnesPastTheCheckpoint) {
+  // Interrupted after 27 of 30 steps, of which the last seven count: from 24 on.
+  const SmallLens lens{{"optimizer.best_of_last", "7"}};
+  const Config config = lens.config();
+  const SmallFit<TypeParam> part(config, 27);
+  Snapshot<TypeParam> snapshot = part.result.snapshot;
+  ASSERT_EQ(snapshot.best_step, 26);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", snapshot);
+  EXPECT_NE(refusal<TypeParam>(lens, {{"optimizer.steps", "29"}}).find("optimizer.steps"), std::string::npos);
+  EXPECT_EQ(refusal<TypeParam>(lens, {{"optimizer.steps", "31"}}), "");  // 26 still counts and is still the best
+  EXPECT_EQ(refusal<TypeParam>(lens, {{"optimizer.steps", "33"}}), "");  // from 27 on: nothing is lost
+  const Config more = lens.config({{"optimizer.steps", "32"}});
+  const Checkpoint<TypeParam> from = read_checkpoint<TypeParam>(lens.out(), more, part.loaded.problem);
+  expect_same_result(SmallFit<TypeParam>(more, 0, &from.snapshot).result, SmallFit<TypeParam>(more).result);
+  snapshot.best_step = 24;
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", snapshot);
+  EXPECT_NE(refusal<TypeParam>(lens, {{"optimizer.steps", "32"}}).find("expected 30 or at least 33"), std::string::npos);
+}
+
+TYPED_TEST(CheckpointOf, AnotherPrecisionIsRefused) {
+  using Other = std::conditional_t<std::is_same_v<TypeParam, float>, double, float>;
+  const SmallLens lens;
+  const Config config = lens.config();
+  const SmallFit<TypeParam> part(config, 2);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  EXPECT_EQ(refusal<Other>(lens, {}).rfind("--precision: ", 0), 0u);
+}
+
+TEST(Checkpoint, MustBeThere) {
+  const SmallLens lens;
+  EXPECT_FALSE(has_checkpoint(lens.out()));
+  EXPECT_EQ(refusal<float>(lens, {}).rfind("--resume: ", 0), 0u);
+  EXPECT_FALSE(has_checkpoint(lens.folder() / "absent"));
+}
+
+TEST(Checkpoint, AnotherFormatIsRefused) {
+  const SmallLens lens;
+  const Config config = lens.config();
+  const SmallFit<float> part(config, 2);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  // The format number is replaced and the checksum made good: FNV-1a over all but the last eight bytes.
+  std::string bytes = lens.folder().read(std::string("out/") + kFile);
+  const std::size_t at = bytes.find("\"checkpoint\":\"1\"");
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 14] = '2';
+  std::uint64_t checksum = 0xcbf29ce484222325u;
+  for (std::size_t i = 0; i + 8 < bytes.size(); ++i) checksum = (checksum ^ static_cast<unsigned char>(bytes[i])) * 0x100000001b3u;
+  std::memcpy(bytes.data() + bytes.size() - 8, &checksum, 8);
+  lens.folder().write(std::string("out/") + kFile, bytes);
+  EXPECT_NE(refusal<float>(lens, {}).find("format 2, expected 1"), std::string::npos) << refusal<float>(lens, {});
+}
+
+TEST(Checkpoint, AnEarlierOneSurvivesAFailure) {
+  const SmallLens lens;
+  const Config config = lens.config();
+  const SmallFit<float> part(config, 2);
+  EXPECT_THROW(write_checkpoint(lens.folder() / "absent", config, part.loaded.problem, "cpu", part.result.snapshot), IoError);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  Snapshot<float> broken = part.result.snapshot;
+  broken.history[0].free.clear();
+  EXPECT_THROW(write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", broken), InvalidInput);
+  EXPECT_EQ(refusal<float>(lens, {}), "");
+}
+
+}  // namespace
+}  // namespace einfield
