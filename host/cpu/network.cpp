@@ -2,9 +2,12 @@
 // The formulas and the contract are those of include/einfield/network.hpp.
 #include "host/cpu/network.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <vector>
 
@@ -42,6 +45,12 @@ class AlignedArray {
   std::size_t size_ = 0;
 };
 
+std::size_t half_of_memory() {
+  const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+  if (pages <= 0 || size <= 0) return std::numeric_limits<std::size_t>::max();  // unknown: no limit of this kind
+  return static_cast<std::size_t>(pages) / 2 * static_cast<std::size_t>(size);
+}
+
 /// Sizes of everything, for the object and for planned_bytes().
 template <class Real>
 struct Plan {
@@ -72,7 +81,7 @@ struct Plan {
     }
     gradient += kCacheLine / sizeof(Real);  // the last bias
     scratch = tile_scratch_size<Real>(shape, kTileRows);
-    recompute = static_cast<std::size_t>(n_points) * tape_row * sizeof(Real) > tape_limit;
+    recompute = static_cast<std::size_t>(n_points) * tape_row * sizeof(Real) > std::min(tape_limit, half_of_memory());
     tape_rows = recompute ? kTileRows : n_points;
     tapes = recompute ? threads : 1;
     gradients = std::min(threads, kChunks);
