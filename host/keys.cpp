@@ -4,6 +4,7 @@
 
 #include <toml++/toml.h>
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cmath>
 #include <cstring>
@@ -199,9 +200,12 @@ std::string read_text(const std::string& file) {
   if (status.type() == std::filesystem::file_type::directory) fail("a directory");
   std::ifstream stream(file, std::ios::binary);
   if (!stream) fail(std::string("cannot be read (") + std::strerror(errno) + ")");
-  std::string text(kMaxFileBytes + 1, '\0');
-  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(stream.gcount()));
+  std::string text;
+  std::array<char, 4096> block;
+  do {
+    stream.read(block.data(), block.size());
+    text.append(block.data(), static_cast<std::size_t>(stream.gcount()));
+  } while (stream && text.size() <= kMaxFileBytes);
   if (text.size() > kMaxFileBytes) fail("more than " + std::to_string(kMaxFileBytes) + " bytes");
   return text;
 }

@@ -23,8 +23,9 @@ class TemporaryDirectory {
   const std::filesystem::path& path() const { return path_; }
   /// Path of a file in it.
   std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-  /// Writes a file and returns its path.
+  /// Writes a file and returns its path. A new file each time: ext4 waits for the disk when one is written over.
   std::string write(const std::string& name, const std::string& contents) const {
+    std::filesystem::remove(path_ / name);
     std::ofstream(path_ / name, std::ios::binary) << contents;
     return *this / name;
   }

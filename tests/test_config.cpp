@@ -1,0 +1,808 @@
+// The configuration: the documented sample, defaults, every kind of mistake with its exact message, --set, the way back
+// to TOML; seeded random configurations that must run a step and broken ones that must be refused.
+#include "einfield/config.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <sstream>
+
+#include "einfield/error.hpp"
+#include "host/fits_io.hpp"
+#include "tests/temporary_directory.hpp"
+
+namespace einfield {
+namespace {
+
+/// The shortest configuration that can be fitted.
+const std::string kShortest = R"([observation]
+image = "data.fits"
+noise = 1.5
+[[source]]
+profile = "GAUSSIAN"
+amp = 1
+sigma = 0.5
+[network]
+)";
+
+/// The sample of the user's contract.
+const std::string kSample = R"toml(title = "SIE perturbation, noisy (Biggio et al. 2021, Figs. 2 and 4)"
+recipe = "biggio2021"
+[observation]
+image = "sie_noisy.fits[IMAGE]"
+noise = "sie_noisy.fits[NOISE]"
+psf = "sie_noisy.fits[PSF]"
+mask = "mask.fits"
+max_noise = 1e3
+pixel_scale = 0.08
+center_x = 0.0
+center_y = 0.0
+supersampling = 1
+[[lens]]
+profile = "SIE"
+theta_E = 1.6
+e1 = 0.15
+e2 = -0.04
+center_x = 0.0
+center_y = 0.0
+fit = []
+[[source]]
+profile = "SERSIC_ELLIPSE"
+amp = 10.0
+R_sersic = 1.2
+radius = "major_axis"
+n_sersic = 1.5
+e1 = -0.09
+e2 = 0.03
+center_x = 0.4
+center_y = 0.15
+[[lens_light]]
+profile = "GAUSSIAN"
+amp = 3.0
+sigma = 0.2
+fit = ["amp", "center_y"]
+[network]
+hidden = [200, 200, 200]
+activation = "swish"
+input_scale = 1.0
+last_layer = "random"
+seed = 1
+initial = ""
+[optimizer]
+name = "adam"
+loss = "mse"
+learning_rate = 1e-3
+steps = 200
+stop = "none"
+[regularization]
+smoothness = 0.0
+negative_convergence = 0.0
+negative_total_convergence = 0.0
+weight_decay = 0.0
+[truth]
+file = "sie_noisy.fits"
+[simulate]
+nx = 100
+ny = 100
+noise = 2.0
+seed = 1
+[[perturbation]]
+profile = "SIE"
+theta_E = 0.15
+e1 = 0.0
+e2 = 0.3
+center_x = 1.9
+center_y = -1.4
+)toml";
+
+class ConfigFile : public testing::Test {
+ protected:
+  Config read(const std::string& text, const std::vector<Override>& overrides = {}, bool for_simulation = false) const {
+    return read_config(directory_.write("lens.toml", text), overrides, for_simulation);
+  }
+  /// The message of the InvalidInput, the path of the directory taken out.
+  std::string failure(const std::string& text, const std::vector<Override>& overrides = {}) const {
+    try {
+      read(text, overrides);
+    } catch (const InvalidInput& error) {
+      std::string message = error.what();
+      const std::string prefix = directory_ / "";
+      for (std::size_t at; (at = message.find(prefix)) != std::string::npos;) message.erase(at, prefix.size());
+      return message;
+    }
+    return "no InvalidInput";
+  }
+  TemporaryDirectory directory_;
+};
+
+TEST_F(ConfigFile, ReadsTheDocumentedSample) {
+  for (const bool for_simulation : {false, true}) {
+    const Config c = read(kSample, {}, for_simulation);
+    EXPECT_EQ(c.title, "SIE perturbation, noisy (Biggio et al. 2021, Figs. 2 and 4)");
+    EXPECT_EQ(c.recipe, "biggio2021");
+    EXPECT_EQ(c.observation.image.path, directory_ / "sie_noisy.fits");
+    EXPECT_EQ(c.observation.image.hdu, "IMAGE");
+    EXPECT_EQ(c.observation.image.line, 4);
+    EXPECT_EQ(c.observation.noise.map.hdu, "NOISE");
+    EXPECT_EQ(c.observation.psf.type, "file");
+    EXPECT_EQ(c.observation.psf.kernel.hdu, "PSF");
+    EXPECT_EQ(c.observation.mask.path, directory_ / "mask.fits");
+    EXPECT_EQ(c.observation.mask.hdu, "");
+    EXPECT_EQ(c.observation.pixel_scale, 0.08);
+    ASSERT_EQ(c.model.lens.size(), 1u);
+    EXPECT_EQ(c.model.lens[0].kind, LensKind::sie);
+    EXPECT_EQ(c.model.lens[0].values, (std::vector<double>{1.6, 0.15, -0.04, 0, 0}));
+    EXPECT_EQ(c.model.lens[0].free, std::vector<bool>(5, false));
+    ASSERT_EQ(c.model.source.size(), 1u);
+    EXPECT_EQ(c.model.source[0].kind, LightKind::sersic_ellipse);
+    EXPECT_EQ(c.model.source[0].radius, RadiusKind::major_axis);
+    EXPECT_EQ(c.model.source[0].values, (std::vector<double>{10, 1.2, 1.5, -0.09, 0.03, 0.4, 0.15}));
+    ASSERT_EQ(c.model.lens_light.size(), 1u);
+    EXPECT_EQ(c.model.lens_light[0].free, (std::vector<bool>{true, false, false, true}));
+    ASSERT_TRUE(c.model.network.has_value());
+    EXPECT_EQ(c.model.network->hidden, (std::vector<int>{200, 200, 200}));
+    EXPECT_EQ(c.optimizer.loss, LossKind::mse);
+    EXPECT_EQ(c.optimizer.steps, 200);
+    EXPECT_EQ(c.truth.path, directory_ / "sie_noisy.fits");
+    ASSERT_TRUE(c.simulate.has_value());
+    EXPECT_EQ(c.simulate->noise.value, 2.0);
+    ASSERT_EQ(c.perturbation.size(), 1u);
+    EXPECT_EQ(c.perturbation[0].values, (std::vector<double>{0.15, 0, 0.3, 1.9, -1.4}));
+    EXPECT_TRUE(c.warnings.empty());
+  }
+}
+
+TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
+  for (const std::string recipe : {"", "recipe = 'default'\n", "recipe = 'biggio2021'\n"}) {
+    const Config c = read(recipe + kShortest);
+    EXPECT_EQ(c.recipe, recipe == "recipe = 'biggio2021'\n" ? "biggio2021" : "default");
+    ASSERT_TRUE(c.network.has_value());
+    EXPECT_EQ(c.network->hidden, (std::vector<int>{200, 200, 200}));
+    EXPECT_EQ(c.network->input_scale, 1.0);
+    EXPECT_FALSE(c.network->last_layer_zero);
+    EXPECT_EQ(c.network->seed, 1u);
+    EXPECT_EQ(c.optimizer.loss, LossKind::mse);
+    EXPECT_EQ(c.optimizer.learning_rate, 1e-3);
+    EXPECT_EQ(c.optimizer.steps, 200);
+    EXPECT_EQ(c.optimizer.stop, StopRule::none);
+    EXPECT_FALSE(c.regularization.any());
+    EXPECT_EQ(c.observation.max_noise, 1e3);
+    EXPECT_EQ(c.observation.supersampling, 1);
+    EXPECT_FALSE(c.observation.pixel_scale.has_value());
+    EXPECT_EQ(c.observation.psf.type, "");
+    EXPECT_FALSE(c.simulate.has_value());
+  }
+  EXPECT_FALSE(read(kShortest.substr(0, kShortest.find("[network]")) + "fit = ['amp']\n").model.network.has_value());
+}
+
+TEST_F(ConfigFile, KeysOverrideTheRecipe) {
+  const Config c =
+      read("recipe = 'biggio2021'\n" + kShortest +
+           "hidden = [16, 8]\ninput_scale = 0.5\nlast_layer = 'zero'\nseed = 9223372036854775807\n"
+           "[optimizer]\nloss = 'chi2'\nlearning_rate = 2e-3\nsteps = 7\nstop = 'chi2'\nstop_chi2 = 1.1\n"
+           "best_of_last = 3\ncheckpoint_every = 0\n[regularization]\nsmoothness = 0.1\nweight_decay = 1\n");
+  EXPECT_EQ(c.network->hidden, (std::vector<int>{16, 8}));
+  EXPECT_EQ(c.model.network->input_scale, 0.5);
+  EXPECT_TRUE(c.network->last_layer_zero);
+  EXPECT_EQ(c.network->seed, 9223372036854775807u);
+  EXPECT_EQ(c.optimizer.loss, LossKind::chi2);
+  EXPECT_EQ(c.optimizer.learning_rate, 2e-3);
+  EXPECT_EQ(c.optimizer.steps, 7);
+  EXPECT_EQ(c.optimizer.stop, StopRule::chi2);
+  EXPECT_EQ(c.optimizer.stop_chi2, 1.1);
+  EXPECT_EQ(c.optimizer.best_of_last, 3);
+  EXPECT_EQ(c.optimizer.checkpoint_every, 0);
+  EXPECT_EQ(c.regularization.smoothness, 0.1);
+  EXPECT_EQ(c.regularization.weight_decay, 1.0);
+}
+
+TEST_F(ConfigFile, EveryProfileHasItsParameters) {
+  const std::string lenses = R"(
+[[lens]]
+profile = "SIS"
+theta_E = 1
+[[lens]]
+profile = "NIE"
+theta_E = 1
+s_scale = 0.1
+[[lens]]
+profile = "EPL"
+theta_E = 1
+gamma = 2.1
+fit = ["gamma", "e1"]
+[[lens]]
+profile = "NFW"
+Rs = 3
+alpha_Rs = 0.2
+[[lens]]
+profile = "NFW_ELLIPSE_POTENTIAL"
+Rs = 3
+alpha_Rs = 0.2
+e1 = 0.1
+[[lens]]
+profile = "SHEAR"
+gamma1 = 0.02
+gamma2 = -0.01
+ra_0 = 0.5
+[[lens]]
+profile = "CONVERGENCE"
+kappa = 0.02
+[[lens]]
+profile = "POINT_MASS"
+theta_E = 0.1
+[[lens]]
+profile = "MULTIPOLE"
+m = 4
+a_m = 0.01
+phi_m = 0.3
+[[lens_light]]
+profile = "PIXELATED"
+nx = 5
+ny = 4
+pixel_scale = 0.2
+center_y = 0.1
+value = 0.5
+fit = ["pixels"]
+)";
+  const Config c = read(kShortest + lenses);
+  ASSERT_EQ(c.model.lens.size(), 9u);
+  EXPECT_EQ(c.model.lens[2].kind, LensKind::epl);
+  EXPECT_EQ(c.model.lens[2].free, (std::vector<bool>{false, true, true, false, false, false}));
+  EXPECT_EQ(c.model.lens[5].values, (std::vector<double>{0.02, -0.01, 0.5, 0}));
+  EXPECT_EQ(c.model.lens[8].values[0], 4.0);
+  ASSERT_EQ(c.model.lens_light.size(), 1u);
+  EXPECT_EQ(c.model.lens_light[0].grid.nx, 5);
+  EXPECT_EQ(c.model.lens_light[0].grid.center_y, 0.1);
+  EXPECT_TRUE(c.model.lens_light[0].pixels_free);
+  EXPECT_EQ(c.lens_light_pixels.at(0).value, 0.5);
+}
+
+// ---- mistakes
+// -----------------------------------------------------------------------------------------------------------
+
+TEST_F(ConfigFile, SaysWhatIsWrong) {
+  struct Mistake {
+    std::string added, message;  ///< behind kShortest, whose last line is 8
+  };
+  const std::string sie = "[[lens]]\nprofile = 'SIE'\n";
+  const std::vector<Mistake> mistakes = {
+      // names
+      {"sede = 1", "lens.toml:9: network.sede: unknown key, found sede, expected seed"},
+      {"[optimiser]", "lens.toml:9: optimiser: unknown key, found optimiser, expected optimizer"},
+      {"[[lenss]]", "lens.toml:9: lenss: unknown key, found lenss, expected lens"},
+      {sie + "theta_e = 1.6", "lens.toml:11: lens.0.theta_e: unknown key, found theta_e, expected theta_E"},
+      {sie + "theta_E = 1.6\ns_scale = 1",
+       "lens.toml:12: lens.0.s_scale: unknown key, found s_scale, expected one of profile, theta_E, e1, e2, center_x, "
+       "center_y, fit"},
+      {"[[lens]]\nprofile = 'SEI'", "lens.toml:10: lens.0.profile: no such name, found \"SEI\", expected SIE"},
+      {"[[lens_light]]\nprofile = 'sersic_elipse'",
+       "lens.toml:10: lens_light.0.profile: no such name, found \"sersic_elipse\", expected SERSIC_ELLIPSE"},
+      {"activation = 'tanh'", "lens.toml:9: network.activation: no such name, found \"tanh\", expected swish"},
+      {"[optimizer]\nstop = 'heldout'",
+       "lens.toml:10: optimizer.stop: no such name, found \"heldout\", expected one of none, chi2"},
+      {"[optimizer]\nloss = 'chi'", "lens.toml:10: optimizer.loss: no such name, found \"chi\", expected chi2"},
+      {sie + "theta_E = 1\nfit = ['theta']",
+       "lens.toml:12: lens.0.fit: no such name, found \"theta\", expected theta_E"},
+      {sie + "theta_E = 1\nfit = ['e1', 'e1']",
+       "lens.toml:12: lens.0.fit: a name twice, found \"e1\", expected it once"},
+      // missing
+      {"[[lens]]\ntheta_E = 1",
+       "lens.toml:9: lens.0.profile: missing, expected \"SIE\" | \"SIS\" | \"NIE\" | \"EPL\" | \"NFW\" | "
+       "\"NFW_ELLIPSE_POTENTIAL\" | \"SHEAR\" | \"CONVERGENCE\" | \"POINT_MASS\" | \"MULTIPOLE\""},
+      {sie, "lens.toml:9: lens.0.theta_E: missing, expected number > 0 arcsec"},
+      {"[truth]", "lens.toml:9: truth.file: missing, expected \"FILE\""},
+      {"[simulate]",
+       "lens.toml:9: simulate.noise: missing, expected a number >= 0 image unit, or background_rms with "
+       "exposure_time"},
+      // types
+      {"hidden = 200", "lens.toml:9: network.hidden: wrong type, found the integer 200, expected a list of integers"},
+      {"hidden = [200, 1.5]",
+       "lens.toml:9: network.hidden: wrong type, found the number 1.5, expected an integer 1 to 4096"},
+      {"[optimizer]\nsteps = 'many'",
+       "lens.toml:10: optimizer.steps: wrong type, found the string \"many\", expected an integer 0 to 1000000000"},
+      {"[optimizer]\nsteps = true",
+       "lens.toml:10: optimizer.steps: wrong type, found true, expected an integer 0 to 1000000000"},
+      {"[optimizer]\nlearning_rate = 1979-05-27",
+       "lens.toml:10: optimizer.learning_rate: wrong type, found a date or time, expected a number > 0"},
+      {"initial = 3", "lens.toml:9: network.initial: wrong type, found the integer 3, expected a text \"FILE\""},
+      {"[lens]\nprofile = 'SIE'", "lens.toml:9: lens: wrong type, found a table, expected [[lens]]"},
+      {"[[optimizer]]", "lens.toml:9: optimizer: wrong type, found an array of 1, expected [optimizer]"},
+      {sie + "theta_E = 1\nfit = 'theta_E'",
+       "lens.toml:12: lens.0.fit: wrong type, found the string \"theta_E\", expected a list of names"},
+      {sie + "theta_E = 1\nfit = [1]",
+       "lens.toml:12: lens.0.fit: wrong type, found the integer 1, expected one of "
+       "\"theta_E\" | \"e1\" | \"e2\" | \"center_x\" | \"center_y\""},
+      {"[[lens]]\nprofile = 'MULTIPOLE'\nm = 2.5\na_m = 0\nphi_m = 0",
+       "lens.toml:11: lens.0.m: wrong type, found the number 2.5, expected an integer 2 to 100"},
+      // ranges
+      {sie + "theta_E = -1.2",
+       "lens.toml:11: lens.0.theta_E: out of range, found -1.2 arcsec, expected a number > 0 arcsec"},
+      {sie + "theta_E = 0",
+       "lens.toml:11: lens.0.theta_E: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
+      {sie + "theta_E = inf",
+       "lens.toml:11: lens.0.theta_E: out of range, found inf arcsec, expected a number > 0 arcsec"},
+      {sie + "theta_E = 1\ncenter_x = nan",
+       "lens.toml:12: lens.0.center_x: out of range, found nan arcsec, expected a number in arcsec"},
+      {sie + "theta_E = 1\ne1 = 0.6\ne2 = -0.8",
+       "lens.toml:12: lens.0.e1: out of range, found e1 = 0.6 and e2 = -0.8, expected e1^2 + e2^2 < 1"},
+      {sie + "theta_E = 1\ne2 = 1.0",
+       "lens.toml:12: lens.0.e2: out of range, found 1.0, expected a number > -1 and < 1"},
+      {"[[source]]\nprofile = 'SERSIC_ELLIPSE'\namp = 1\nR_sersic = 0\nn_sersic = 1",
+       "lens.toml:12: source.1.R_sersic: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
+      {"[[source]]\nprofile = 'SERSIC_ELLIPSE'\namp = 1\nR_sersic = 1\nn_sersic = 12",
+       "lens.toml:13: source.1.n_sersic: out of range, found 12.0, expected a number > 0.25 and < 10"},
+      {"[[lens]]\nprofile = 'MULTIPOLE'\nm = 1\na_m = 0\nphi_m = 0",
+       "lens.toml:11: lens.0.m: out of range, found 1, expected an integer 2 to 100"},
+      {"hidden = [0]", "lens.toml:9: network.hidden: out of range, found 0, expected an integer 1 to 4096"},
+      {"hidden = []", "lens.toml:9: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
+      {"seed = -1", "lens.toml:9: network.seed: out of range, found -1, expected an integer >= 0"},
+      {"[optimizer]\nsteps = 3000000000",
+       "lens.toml:10: optimizer.steps: out of range, found 3000000000, expected an integer 0 to 1000000000"},
+      {"[[source]]\nprofile = 'PIXELATED'\nnx = 0\nny = 3\npixel_scale = 1",
+       "lens.toml:11: source.1.nx: out of range, found 0 pixels, expected an integer 1 to 4096 pixels"},
+      // contradictions
+      {"[optimizer]\nstop_chi2 = 2",
+       "lens.toml:10: optimizer.stop_chi2: has no effect, found the integer 2, expected only with stop = \"chi2\""},
+      {"initial = 'w.safetensors'\nseed = 2",
+       "lens.toml:10: network.seed: has no effect, found the integer 2, expected only without network.initial"},
+      {"[[source]]\nprofile = 'PIXELATED'\nnx = 3\nny = 3\npixel_scale = 1\nimage = 'x.fits'\nvalue = 1",
+       "lens.toml:15: source.1.value: has no effect, found the integer 1, expected only without image"},
+      {"[simulate]\nnoise = 1\nbackground_rms = 1",
+       "lens.toml:11: simulate.background_rms: has no effect, found the integer 1, expected only without "
+       "simulate.noise"},
+      {"[simulate]\nbackground_rms = 1",
+       "lens.toml:9: simulate.exposure_time: missing, expected a number > 0 s beside background_rms"},
+      {"[simulate]\nnoise = 1\npsf = { fwhm = 0.1, size = 4 }",
+       "lens.toml:11: simulate.psf.size: even, found 4 pixels, expected an odd number"},
+      {"[truth]\nfile = ''", "lens.toml:10: truth.file: not a file alone, found \"\", expected \"FILE\" without [HDU]"},
+      // not TOML
+      {"seed = 1\nseed = 2",
+       "lens.toml:10: network.seed: not TOML, Error while parsing key-value pair: cannot redefine existing integer "
+       "'seed'"},
+      {"[network]",
+       "lens.toml:9: network: not TOML, Error while parsing table header: cannot redefine existing table 'network'"},
+      {"seed = ", "lens.toml:9: network.seed: not TOML, Error while parsing key-value pair: encountered end-of-file"},
+  };
+  for (const Mistake& mistake : mistakes)
+    EXPECT_EQ(failure(kShortest + mistake.added), mistake.message) << mistake.added;
+}
+
+TEST_F(ConfigFile, SaysWhatIsWrongWithTheObservation) {
+  const std::string rest = "[[source]]\nprofile = 'GAUSSIAN'\namp = 1\nsigma = 0.5\nfit = ['amp']\n";
+  const auto expect = [&](const std::string& observation, const std::string& message) {
+    EXPECT_EQ(failure("[observation]\n" + observation + "\n" + rest), "lens.toml:" + message) << observation;
+  };
+  expect("noise = 1", "1: observation.image: missing, expected \"FILE[HDU]\"");
+  expect("image = 'x'",
+         "1: observation.noise: missing, expected \"FILE[HDU]\" or a number > 0 image unit, or background_rms "
+         "with exposure_time");
+  expect("image = 3", "2: observation.image: wrong type, found the integer 3, expected a text \"FILE[HDU]\"");
+  expect("image = ''", "2: observation.image: no file name, found the string \"\", expected \"FILE[HDU]\"");
+  expect("image = 'x[]'",
+         "2: observation.image: no HDU between the brackets, found the string \"x[]\", expected \"FILE[HDU]\" or "
+         "\"FILE\"");
+  expect("image = 'x'\nnoise = 0",
+         "3: observation.noise: out of range, found 0.0 image unit, expected a text \"FILE[HDU]\" or a number > 0 "
+         "image unit");
+  expect("image = 'x'\nnoise = [1]",
+         "3: observation.noise: wrong type, found an array of 1, expected a text \"FILE[HDU]\" or a number > 0 image "
+         "unit");
+  expect("image = 'x'\nnoise = 2000",
+         "3: observation.noise: every pixel would be masked, found 2000, expected at most max_noise = 1000");
+  expect("image = 'x'\nnoise = 1\nexposure_time = 100",
+         "4: observation.exposure_time: has no effect, found the integer 100, expected only without observation.noise");
+  expect("image = 'x'\nexposure_time = 100",
+         "1: observation.background_rms: missing, expected a number > 0 image unit beside exposure_time");
+  expect("image = 'x'\nnoise = 1\npixel_scale = 0",
+         "4: observation.pixel_scale: out of range, found 0.0 arcsec, expected a number > 0 arcsec");
+  expect("image = 'x'\nnoise = 1\nsupersampling = 33",
+         "4: observation.supersampling: out of range, found 33, expected an integer 1 to 32");
+  expect("image = 'x'\nnoise = 1\npsf = 3",
+         "4: observation.psf: wrong type, found the integer 3, expected a text \"FILE[HDU]\" or a table");
+  expect("image = 'x'\nnoise = 1\npsf = { fwhm = -1 }",
+         "4: observation.psf.fwhm: out of range, found -1.0 arcsec, expected a number > 0 arcsec");
+  expect("image = 'x'\nnoise = 1\npsf = { }", "4: observation.psf.fwhm: missing, expected number > 0 arcsec");
+  expect("image = 'x'\nnoise = 1\npsf = { fwhm = 1, beta = 3 }",
+         "4: observation.psf.beta: has no effect, found the integer 3, expected only with type = \"moffat\"");
+  expect("image = 'x'\nnoise = 1\npsf = { type = 'moffat', fwhm = 1 }",
+         "4: observation.psf.beta: missing, expected number > 1");
+  expect("image = 'x'\nnoise = 1\npsf = { fwhm = 1, size = 1025 }",
+         "4: observation.psf.size: out of range, found 1025 pixels, expected an integer 0 to 1023 pixels");
+  EXPECT_EQ(failure(rest), "lens.toml:1: observation.image: missing, expected \"FILE[HDU]\"");
+  EXPECT_EQ(failure("observation = 'x'"),
+            "lens.toml:1: observation: wrong type, found the string \"x\", expected [observation]");
+}
+
+TEST_F(ConfigFile, SaysWhatContradictsBetweenBlocks) {
+  const std::string observation = "[observation]\nimage = 'x'\nnoise = 1\n";
+  const std::string light = "profile = 'GAUSSIAN'\namp = 1\nsigma = 0.5\n";
+  EXPECT_EQ(failure(observation + "[network]\n"),
+            "lens.toml:1: source: missing, expected at least one [[source]] or [[lens_light]]");
+  EXPECT_EQ(failure(observation + "[[lens_light]]\n" + light + "[network]\n"),
+            "lens.toml:8: network: has no effect, found no [[source]], expected one whose light is deflected");
+  EXPECT_EQ(
+      failure(observation + "[[source]]\n" + light),
+      "lens.toml:1: network: nothing to fit, found no [network] and no name in any fit = [...], expected one of them");
+  EXPECT_EQ(
+      failure(observation + "[[source]]\n" + light + "fit = ['amp']\n[regularization]\nsmoothness = 0.1\n"),
+      "lens.toml:10: regularization.smoothness: has no effect, found 0.1 without [network], expected 0 or a [network]");
+}
+
+TEST_F(ConfigFile, SaysWhatIsWrongWithTheFile) {
+  const auto message = [](const std::string& file) {
+    try {
+      read_config(file, {}, false);
+    } catch (const InvalidInput& error) {
+      return std::string(error.what());
+    }
+    return std::string("no InvalidInput");
+  };
+  EXPECT_EQ(message(directory_ / "absent.toml"),
+            directory_ / "absent.toml: no such file, expected a TOML configuration");
+  EXPECT_EQ(message(directory_.path().string()),
+            directory_.path().string() + ": a directory, expected a TOML configuration");
+  EXPECT_EQ(message(directory_.write("big.toml", "#" + std::string(5'000'000, 'x'))),
+            directory_ / "big.toml: more than 4194304 bytes, expected a TOML configuration");
+  EXPECT_EQ(failure(""), "lens.toml:1: observation.image: missing, expected \"FILE[HDU]\"");
+  EXPECT_EQ(failure("\xff\xfe"), "lens.toml:1: not TOML, Encountered invalid utf-8 sequence");
+  EXPECT_EQ(failure(std::string("a = 1\0", 6)).substr(0, 12), "lens.toml:1:");
+  EXPECT_EQ(failure(std::string(100'000, '[')).substr(0, 12), "lens.toml:1:");
+  std::string nested = "a = ";
+  for (int i = 0; i < 100'000; ++i) nested += "[";
+  EXPECT_EQ(failure(nested).substr(0, 12), "lens.toml:1:");
+}
+
+TEST_F(ConfigFile, PathsAreRelativeToTheFile) {
+  std::filesystem::create_directory(directory_.path() / "sub");
+  directory_.write("sub/lens.toml", kShortest);
+  EXPECT_EQ(read_config(directory_ / "sub/lens.toml", {}, false).observation.image.path, directory_ / "sub/data.fits");
+  const std::vector<Override> other{{"observation.image", "\"../other.fits[SCI,2]\""}};
+  const Config c = read_config(directory_ / "sub/lens.toml", other, false);
+  EXPECT_EQ(c.observation.image.path, directory_ / "other.fits");
+  EXPECT_EQ(c.observation.image.hdu, "SCI,2");
+  const std::vector<Override> absolute{{"observation.image", "\"/data/a[1].fits\""}};
+  EXPECT_EQ(read_config(directory_ / "sub/lens.toml", absolute, false).observation.image.path, "/data/a[1].fits");
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(directory_.path() / "sub");
+  EXPECT_EQ(read_config("lens.toml", {}, false).observation.image.path, "data.fits");
+  std::filesystem::current_path(before);
+}
+
+// ---- --set
+// --------------------------------------------------------------------------------------------------------------
+
+TEST_F(ConfigFile, SetPutsKeysInPlace) {
+  const Config c = read(kSample,
+                        {{"lens.0.theta_E", "1.7"},
+                         {"source.0.fit", "[\"amp\"]"},
+                         {"observation.psf", "{ fwhm = 0.2 }"},
+                         {"observation.noise", "3"},
+                         {"optimizer.steps", "50"},
+                         {"title", "\"other\""},
+                         {"recipe", "'default'"},
+                         {"simulate.psf.fwhm", "0.3"},
+                         {"perturbation.0.profile", "\"EPL\""},
+                         {"perturbation.0.gamma", "1.9"},
+                         {"lens_light", "[]"}},
+                        true);
+  EXPECT_EQ(c.model.lens[0].values[0], 1.7);
+  EXPECT_EQ(c.model.lens[0].values[1], 0.15);
+  EXPECT_TRUE(c.model.source[0].free[0]);
+  EXPECT_EQ(c.observation.psf.type, "gaussian");
+  EXPECT_EQ(c.observation.noise.value, 3.0);
+  EXPECT_TRUE(c.observation.noise.map.empty());
+  EXPECT_EQ(c.optimizer.steps, 50);
+  EXPECT_EQ(c.title, "other");
+  EXPECT_EQ(c.recipe, "default");
+  EXPECT_EQ(c.simulate->psf.fwhm, 0.3);
+  EXPECT_EQ(c.perturbation[0].kind, LensKind::epl);
+  EXPECT_TRUE(c.model.lens_light.empty());
+}
+
+TEST_F(ConfigFile, SetCanMakeABlock) {
+  const std::string without = kShortest.substr(0, kShortest.find("[network]")) + "fit = ['amp']\n";
+  EXPECT_FALSE(read(without).network.has_value());
+  EXPECT_EQ(read(without, {{"network.seed", "4"}}).network->seed, 4u);
+  EXPECT_TRUE(read(without, {{"network", "{}"}}).network.has_value());
+}
+
+TEST_F(ConfigFile, SetNamesItselfInErrors) {
+  const auto expect = [&](const std::string& key, const std::string& value, const std::string& message) {
+    EXPECT_EQ(failure(kSample, {{key, value}}), "--set: " + message) << key;
+  };
+  expect("optimizer.stepz", "3", "optimizer.stepz: unknown key, found stepz, expected steps");
+  expect("optimizers.steps", "3", "optimizers: unknown key, found optimizers, expected optimizer");
+  expect("optimizer.steps", "-3", "optimizer.steps: out of range, found -3, expected an integer 0 to 1000000000");
+  expect("lens.0.e1", "0.999999",
+         "lens.0.e1: out of range, found e1 = 0.999999 and e2 = -0.04, expected e1^2 + e2^2 < 1");
+  expect("lens.1.theta_E", "1",
+         "lens.1.theta_E: no such component, found 1 in the configuration, expected lens.N.KEY with N from 0");
+  expect("lens.x.theta_E", "1",
+         "lens.x.theta_E: no such component, found 1 in the configuration, expected lens.N.KEY with N from 0");
+  expect("lens.-1.theta_E", "1",
+         "lens.-1.theta_E: no such component, found 1 in the configuration, expected lens.N.KEY with N from 0");
+  expect("lens.0", "{}", "lens.0: no such component, found 1 in the configuration, expected lens.N.KEY with N from 0");
+  expect("title.x", "1",
+         "title.x: not a key, found the string \"SIE perturbation, noisy (Biggio et al. 2021, Figs. 2 and 4)\" before "
+         "the last dot");
+  expect(".", "1", ".: not a key, expected for example optimizer.steps or lens.0.theta_E");
+  expect("optimizer.", "1", "optimizer: wrong type, found the integer 1, expected [optimizer]");
+  const std::string not_toml = ", expected a number, true, false, [list] or a \"text\" with its quotes";
+  expect("optimizer.loss", "chi2", "optimizer.loss: not a TOML value, found chi2" + not_toml);
+  expect("optimizer.steps", "", "optimizer.steps: not a TOML value, found " + not_toml);
+  expect("optimizer.steps", "3\nloss = 'chi2'", "optimizer.steps: not a TOML value, found 3 loss = 'chi2'" + not_toml);
+  EXPECT_EQ(failure(kSample, {{"optimizer.steps", "3"}, {"optimizer.steps", "4"}}),
+            "--set: optimizer.steps: given twice, found 3 and 4, expected it once");
+}
+
+// ---- back to TOML
+// ---------------------------------------------------------------------------------------------------------
+
+TEST_F(ConfigFile, WrittenConfigurationReadsBackTheSame) {
+  const std::string title = "title = \"quotes \\\" and \\\\ and \\n and µ\"\n" + kSample.substr(kSample.find('\n') + 1);
+  for (const std::vector<Override>& settings :
+       {std::vector<Override>{},
+        {{"observation.psf", "{ type = \"moffat\", fwhm = 0.2, beta = 3.0, size = 7 }"},
+         {"optimizer.stop", "\"chi2\""}},
+        {{"simulate.psf", "\"k.fits[1]\""}, {"observation.noise", "0.1"}, {"lens.0.theta_E", "0.1234567890123456789"}},
+        {{"source", "[{ profile = \"PIXELATED\", nx = 3, ny = 4, pixel_scale = 0.1, image = \"s.fits\" }]"}},
+        {{"lens", "[{ profile = \"MULTIPOLE\", m = 3, a_m = 1e-300, phi_m = -0.0 }]"}}}) {
+    const Config c = read(title, settings);
+    const std::string text = to_toml(c);
+    const std::string elsewhere = TemporaryDirectory().path().string();
+    const TemporaryDirectory other;
+    const Config again = read_config(other.write("again.toml", text), {}, false);
+    EXPECT_EQ(to_toml(again), text);
+    EXPECT_EQ(again.title, c.title);
+    EXPECT_EQ(again.model.lens[0].values, c.model.lens[0].values);
+    EXPECT_EQ(again.observation.image.path, c.observation.image.path);
+    EXPECT_EQ(again.observation.psf.type, c.observation.psf.type);
+  }
+}
+
+TEST_F(ConfigFile, EveryKeyThatIsWrittenIsListed) {
+  const std::string list = list_keys();
+  std::istringstream lines(to_toml(read(kSample, {{"simulate.psf", "{ type = \"moffat\", fwhm = 0.2, beta = 3.0 }"}})));
+  std::string block;
+  int keys = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind("[[", 0) == 0)
+      block = line.substr(2, line.size() - 4) + ".N.";
+    else if (line.rfind('[', 0) == 0)
+      block = line.substr(1, line.size() - 2) + ".";
+    const std::size_t equals = line.find(" = ");
+    if (equals == std::string::npos) continue;
+    std::string key = block + line.substr(0, equals);
+    for (const auto& [from, to] : {std::pair<std::string, std::string>{"perturbation.", "lens."},
+                                   {"lens_light.", "source."},
+                                   {"simulate.psf.", "observation.psf."}})
+      if (key.rfind(from, 0) == 0) key = to + key.substr(from.size());
+    EXPECT_NE(list.find("\n  " + key + " "), std::string::npos) << key;
+    ++keys;
+  }
+  EXPECT_GT(keys, 60);
+}
+
+TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
+  const std::string list = list_keys();
+  const auto row = [&](const std::string& key) {
+    const std::size_t at = list.find("\n  " + key + " ");
+    if (at == std::string::npos) return std::string("absent");
+    std::istringstream words(list.substr(at + 1, list.find('\n', at + 1) - at - 1));
+    std::string text, word;
+    while (words >> word) text += (text.empty() ? "" : " ") + word;
+    return text;
+  };
+  EXPECT_EQ(row("observation.max_noise"),
+            "observation.max_noise number image unit > 0 1000.0 pixels of larger noise are masked");
+  EXPECT_EQ(row("lens.N.theta_E"), "lens.N.theta_E number arcsec > 0 required");
+  EXPECT_EQ(row("network.hidden").rfind("network.hidden list of integers - 1 to 4096 [200, 200, 200] widths", 0), 0u);
+  EXPECT_EQ(row("optimizer.loss").rfind("optimizer.loss \"mse\" | \"chi2\" - - \"mse\"", 0), 0u);
+  for (const char* profile : {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "CONVERGENCE",
+                              "POINT_MASS", "MULTIPOLE", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED"})
+    EXPECT_NE(list.find(std::string("profile = \"") + profile + "\"\n"), std::string::npos) << profile;
+}
+
+TEST(Examples, AreValid) {
+  int n = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(EINFIELD_EXAMPLES_DIR)) {
+    if (entry.path().extension() != ".toml") continue;
+    ++n;
+    const Config fit = read_config(entry.path().string(), {}, false);
+    EXPECT_FALSE(fit.title.empty()) << entry.path();
+    if (fit.simulate) read_config(entry.path().string(), {}, true);
+  }
+  EXPECT_GE(n, 5);
+}
+
+// ---- random configurations
+// -------------------------------------------------------------------------------------------------
+
+/// Draws valid configurations: every block, key and profile turns up sooner or later.
+class Generator {
+ public:
+  explicit Generator(std::uint64_t seed) : philox_{seed} {}
+
+  std::string configuration() {
+    std::string text =
+        maybe("title = \"random\"\n") + maybe(one_of({"recipe = 'default'\n", "recipe = 'biggio2021'\n"}));
+    text += "[observation]\nimage = 'data.fits[IMAGE]'\n";
+    text += one_of({"noise = 1.5\n", "noise = 'data.fits[NOISE]'\n", "background_rms = 0.7\nexposure_time = 20.0\n"});
+    text += one_of({"psf = 'data.fits[PSF]'\n", "psf = { fwhm = 0.5, size = 3 }\n", "",
+                    "psf = { type = 'moffat', fwhm = 0.4, beta = 3.0, size = 5 }\n"});
+    text += maybe("mask = 'data.fits[MASK]'\n") + maybe("max_noise = 50.0\n");
+    text += "pixel_scale = " + number(0.2, 0.5) + "\n" + maybe("center_x = 0.1\n") + maybe("supersampling = 2\n");
+    for (int i = integer(0, 3); i > 0; --i) text += lens("lens");
+    for (int i = integer(1, 2); i > 0; --i) text += light("source");
+    for (int i = integer(0, 2); i > 0; --i) text += light("lens_light");
+    const bool network = integer(0, 3) > 0;
+    if (network) {
+      text += "[network]\n" + one_of({"hidden = [5]\n", "hidden = [4, 3]\n", "hidden = [1, 7, 2]\n"});
+      text += maybe("last_layer = 'zero'\n") + maybe("seed = 12\n") + maybe("input_scale = 0.3\n");
+    }
+    text += maybe("[optimizer]\n" + maybe("loss = 'chi2'\n") + maybe("learning_rate = 0.01\n") +
+                  maybe("stop = 'chi2'\nstop_chi2 = 0.9\n") + maybe("best_of_last = 5\n"));
+    if (network)
+      text += maybe("[regularization]\n" + maybe("smoothness = 0.1\n") + maybe("negative_total_convergence = 0.2\n"));
+    // Something must be free: one more component that is.
+    return text + "[[lens_light]]\nprofile = 'GAUSSIAN'\namp = 1\nsigma = 0.5\nfit = ['amp', 'sigma']\n";
+  }
+
+  int integer(int low, int high) { return low + static_cast<int>(philox_.uniform(counter_++) * (high - low + 1)); }
+
+ private:
+  std::string number(double low, double high) {
+    return std::to_string(low + (high - low) * philox_.uniform(counter_++));
+  }
+  std::string one_of(const std::vector<std::string>& texts) {
+    return texts[static_cast<std::size_t>(integer(0, static_cast<int>(texts.size()) - 1))];
+  }
+  std::string maybe(const std::string& text) { return integer(0, 1) ? text : ""; }
+
+  /// The keys of a profile from its own table.
+  std::string parameters(const ProfileInfo& info) {
+    std::string text = std::string("profile = '") + info.name + "'\n", fit;
+    for (const ParameterInfo& p : info.parameters) {
+      std::string value = number(-0.5, 0.5);
+      if (p.range == Range::positive) value = number(0.1, 2);
+      if (p.range == Range::interval) value = number(0.8 * p.lower + 0.2 * p.upper, 0.2 * p.lower + 0.8 * p.upper);
+      if (p.range == Range::integer) value = std::to_string(integer(2, 5));
+      if (std::isnan(p.default_value) || integer(0, 1)) text += std::string(p.name) + " = " + value + "\n";
+      if (p.range != Range::integer && integer(0, 2) == 0) fit += std::string(fit.empty() ? "'" : ", '") + p.name + "'";
+    }
+    return text + maybe("fit = [" + fit + "]\n");
+  }
+  std::string lens(const std::string& block) {
+    return "[[" + block + "]]\n" + parameters(lens_info(static_cast<LensKind>(integer(0, kLensKinds - 1))));
+  }
+  std::string light(const std::string& block) {
+    const auto kind = static_cast<LightKind>(integer(0, kLightKinds - 1));
+    if (kind == LightKind::pixelated)
+      return "[[" + block + "]]\nprofile = 'PIXELATED'\nnx = 3\nny = 4\npixel_scale = " + number(0.2, 1) + "\n" +
+             one_of({"value = 0.5\n", "image = 'data.fits[SOURCE]'\n", ""}) + maybe("fit = ['pixels']\n");
+    return "[[" + block + "]]\n" + parameters(light_info(kind)) +
+           (kind == LightKind::sersic_ellipse ? maybe("radius = 'major_axis'\n") : "");
+  }
+
+  Philox philox_;
+  std::uint64_t counter_ = 0;
+};
+
+class RandomConfig : public ConfigFile {
+ protected:
+  RandomConfig() {
+    const Philox philox{5};
+    const auto map = [&](const std::string& name, int nx, int ny, double low, double high) {
+      FitsOutput hdu;
+      hdu.name = name;
+      hdu.nx = nx;
+      hdu.ny = ny;
+      for (int i = 0; i < nx * ny; ++i)
+        hdu.values.push_back(low + (high - low) * philox.uniform(static_cast<std::uint64_t>(i)));
+      return hdu;
+    };
+    FitsOutput mask = map("MASK", 9, 8, 0, 1);
+    for (double& v : mask.values) v = v > 0.3;
+    FitsOutput psf = map("PSF", 3, 5, 0.5, 1);
+    double sum = 0;
+    for (const double v : psf.values) sum += v;
+    for (double& v : psf.values) v /= sum;
+    write_fits(directory_ / "data.fits",
+               {map("IMAGE", 9, 8, 0, 9), map("NOISE", 9, 8, 1, 3), mask, psf, map("SOURCE", 3, 4, 0, 2)});
+  }
+};
+
+TEST_F(RandomConfig, ValidOnesLoadAndMakeAStep) {
+  for (std::uint64_t seed = 1; seed <= 150; ++seed) {
+    const std::string text = Generator(seed).configuration();
+    SCOPED_TRACE(text);
+    ASSERT_EQ(failure(text), "no InvalidInput");
+    const Config config = read(text);
+    const LoadedProblem loaded = load_problem(config);
+    const auto backend = make_backend<double>("cpu", {1, 0});
+    backend->load({loaded.problem});
+    backend->step();
+    const StepState state = backend->state(0);
+    EXPECT_TRUE(std::isfinite(state.loss) && std::isfinite(state.gradient_norm) && state.bad_step == 0);
+    EXPECT_GT(state.gradient_norm, 0);
+    EXPECT_EQ(state.updates, 1);
+
+    const std::string written = to_toml(config);
+    EXPECT_EQ(to_toml(read(written)), written);
+    if (HasFailure()) return;
+  }
+}
+
+/// A line of the text: what is left and right of the equals sign.
+struct Line {
+  std::size_t index;
+  std::string key, value;
+};
+
+std::vector<Line> assignments(const std::string& text) {
+  std::vector<Line> result;
+  std::istringstream lines(text);
+  std::string line;
+  for (std::size_t i = 0; std::getline(lines, line); ++i) {
+    const std::size_t equals = line.find(" = ");
+    if (equals != std::string::npos) result.push_back({i, line.substr(0, equals), line.substr(equals + 3)});
+  }
+  return result;
+}
+
+std::string with_line(const std::string& text, std::size_t index, const std::string& replacement) {
+  std::istringstream lines(text);
+  std::string result, line;
+  for (std::size_t i = 0; std::getline(lines, line); ++i) result += (i == index ? replacement : line) + "\n";
+  return result;
+}
+
+TEST_F(RandomConfig, BrokenOnesAreRefusedAtTheRightLine) {
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    Generator generator(seed);
+    const std::string text = generator.configuration();
+    const std::vector<Line> lines = assignments(text);
+    const Line& line = lines[static_cast<std::size_t>(generator.integer(0, static_cast<int>(lines.size()) - 1))];
+    // Without a profile the other keys mean nothing: its absence is what is reported, at the head of the component.
+    const std::string misspelt = line.key == "profile" ? "profile = 'GUASSIAN'" : line.key + "x = " + line.value;
+    const std::string twice = line.key + " = 1\n" + line.key + " = 1";
+    for (const std::string& broken : {misspelt, line.key + " = {}", line.key + " = 1979-05-27", line.key + " = [[]]",
+                                      line.key + " = -inf", line.key + " = ", twice}) {
+      const std::string message = failure(with_line(text, line.index, broken));
+      const std::string at = std::to_string(line.index + (broken == twice ? 2 : 1));
+      EXPECT_EQ(message.rfind("lens.toml:" + at + ": ", 0), 0u) << message << "\nfor " << broken << " in\n" << text;
+      EXPECT_NE(message.find(broken == misspelt && line.key != "profile" ? line.key + "x: " : line.key),
+                std::string::npos)
+          << message;
+      EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+    }
+  }
+}
+
+TEST_F(RandomConfig, AnyBytesAreReadOrRefused) {
+  const Philox philox{17};
+  for (std::uint64_t trial = 0; trial < 600; ++trial) {
+    std::string text = trial % 3 ? Generator(trial).configuration() : kSample;
+    for (std::uint64_t k = 0; k <= trial % 5; ++k) {
+      const auto random = philox(trial, k);
+      const std::size_t at = random.word[0] % text.size();
+      switch (random.word[1] % 3) {
+        case 0:
+          text[at] = static_cast<char>(random.word[2]);
+          break;
+        case 1:
+          text.erase(at, random.word[2] % 8);
+          break;
+        default:
+          text.insert(at, text.substr(random.word[2] % text.size(), random.word[3] % 12));
+      }
+    }
+    const std::string message = failure(text);
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+    EXPECT_TRUE(message == "no InvalidInput" || message.rfind("lens.toml:", 0) == 0) << message << "\nfor\n" << text;
+  }
+}
+
+}  // namespace
+}  // namespace einfield
