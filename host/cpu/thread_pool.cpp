@@ -3,6 +3,7 @@
 #include "host/cpu/thread_pool.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <system_error>
 
@@ -41,6 +42,15 @@ class FlushDenormals {
 #endif
 };
 
+/// Tells the processor that the thread only waits.
+void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 /// Processors that this process may run on.
 int usable_processors() {
 #if defined(__linux__)
@@ -53,6 +63,9 @@ int usable_processors() {
 
 constexpr int kMaxThreads = 1024;
 
+/// Longer than the work of one thread between two loops of a step, shorter than a slice of time of the system.
+constexpr std::chrono::microseconds kWatch{100};
+
 }  // namespace
 
 int ThreadPool::resolve(int threads) {
@@ -63,6 +76,7 @@ int ThreadPool::resolve(int threads) {
 
 ThreadPool::ThreadPool(int threads) {
   threads = resolve(threads);
+  watchful_ = threads <= usable_processors();
   workers_.reserve(static_cast<std::size_t>(threads) - 1);
   try {
     for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { wait_for_work(worker); });
@@ -102,6 +116,7 @@ void ThreadPool::run(int n, Call call, void* context) {
     const FlushDenormals mode;
     work(0);
   }
+  watch([this] { return busy_ == 0; });
   std::exception_ptr error;
   {
     std::unique_lock lock(mutex_);
@@ -110,6 +125,13 @@ void ThreadPool::run(int n, Call call, void* context) {
     error_ = nullptr;
   }
   if (error) std::rethrow_exception(error);
+}
+
+template <class Ready>
+void ThreadPool::watch(Ready&& ready) const {
+  if (!watchful_) return;
+  const auto end = std::chrono::steady_clock::now() + kWatch;
+  while (!ready() && std::chrono::steady_clock::now() < end) relax();
 }
 
 void ThreadPool::work(int worker) {
@@ -128,6 +150,7 @@ void ThreadPool::wait_for_work(int worker) {
   const FlushDenormals mode;
   std::uint64_t seen = 0;
   for (;;) {
+    watch([&] { return stopping_ || loop_ != seen; });
     {
       std::unique_lock lock(mutex_);
       start_.wait(lock, [&] { return stopping_ || loop_ != seen; });

@@ -45,15 +45,21 @@ class ThreadPool {
   void run(int n, Call call, void* context);
   void work(int worker);  ///< takes indices until none is left
   void wait_for_work(int worker);
+  /// Watches for a moment, where there is a processor for every thread: the loops of a step follow each other faster than a
+  /// sleeping thread wakes up. Returns early when `ready()` holds.
+  template <class Ready>
+  void watch(Ready&& ready) const;
   void stop();
 
   std::vector<std::thread> workers_;
   std::mutex caller_;  ///< one loop at a time
   std::mutex mutex_;
   std::condition_variable start_, done_;
-  std::uint64_t loop_ = 0;  ///< number of loops begun
-  int busy_ = 0;            ///< workers that have not finished the current loop
-  bool stopping_ = false;
+  // These three change under mutex_ and are read without it by watch().
+  std::atomic<std::uint64_t> loop_{0};  ///< number of loops begun
+  std::atomic<int> busy_{0};            ///< workers that have not finished the current loop
+  std::atomic<bool> stopping_{false};
+  bool watchful_ = false;  ///< whether there is a processor for every thread
 
   // The current loop.
   Call call_ = nullptr;
