@@ -44,6 +44,7 @@ StoredLens interpret(const json& result, std::optional<std::vector<int>>& hidden
   stored.center_x = result.at("grid").at("center_x").get<double>();
   stored.center_y = result.at("grid").at("center_y").get<double>();
   const json &profiles = result.at("profiles"), &parameters = result.at("parameters");
+  EINFIELD_REQUIRE(profiles.is_object(), "profiles is not an object");
   for (std::size_t i = 0;; ++i) {
     const std::string name = "lens." + std::to_string(i);
     if (!profiles.contains(name)) break;
@@ -200,7 +201,8 @@ class Table {
     for (std::size_t i = 0; i < rows(); ++i) {
       const std::vector<std::string_view> fields = fields_of(i + 1);
       if (fields.size() != columns_)
-        fail(i + 1, std::to_string(fields.size()) + " fields, expected " + std::to_string(columns_));
+        fail(i + 1, std::to_string(fields.size()) + (fields.size() == 1 ? " field" : " fields") + ", expected " +
+                        std::to_string(columns_));
       theta_[i] = position(i + 1, "x", fields[*x_]);
       theta_[rows() + i] = position(i + 1, "y", fields[*y_]);
     }

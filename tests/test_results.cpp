@@ -1,0 +1,401 @@
+// What a fit leaves: every HDU, number, row and weight, and that earlier results stay until new ones are complete.
+#include "host/results.hpp"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "einfield/error.hpp"
+#include "einfield/render.hpp"
+#include "host/fits_io.hpp"
+#include "host/lens_fields.hpp"
+#include "host/metrics.hpp"
+#include "host/number.hpp"
+#include "host/safetensors.hpp"
+#include "tests/small_lens.hpp"
+
+namespace einfield {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+/// A fit and its directory.
+template <class Real>
+struct Written {
+  explicit Written(const Config& config, const std::string& dir, int stop_after = 0) : fit(config, stop_after), path(dir) {
+    summary = write_results(dir, config, fit.loaded, fit.result, fit.backend->download(Field::model, 0),
+                            {"cpu", "a processor", sizeof(Real) == 4 ? "single" : "double"}, 2);
+    result = json::parse(std::ifstream(dir + "/result.json"));
+  }
+  FitsImage hdu(const std::string& name, int planes = 1) const { return read_fits(path + "/result.fits", name, planes); }
+  std::vector<double> parameters() const { return {fit.result.parameters.begin(), fit.result.parameters.end()}; }
+
+  SmallFit<Real> fit;
+  std::string path, summary;
+  json result;
+};
+
+/// Rounded as maps are.
+template <class Real>
+std::vector<double> rounded(std::vector<double> values) {
+  for (double& v : values) v = static_cast<Real>(v);
+  return values;
+}
+
+/// EXTNAME and BITPIX of every HDU, read card by card.
+std::vector<std::pair<std::string, int>> list_hdus(const std::string& bytes) {
+  std::vector<std::pair<std::string, int>> hdus;
+  for (std::size_t at = 0; at < bytes.size();) {
+    std::string name;
+    int bitpix = 0;
+    std::size_t data = 1;
+    for (bool end = false; !end; at += 80) {
+      const std::string card = bytes.substr(at, 80);
+      const auto number = [&card] { return std::stoi(card.substr(10, 20)); };
+      if (card.rfind("EXTNAME", 0) == 0) name = card.substr(11, card.find_last_of('\'') - 11);
+      if (card.rfind("BITPIX", 0) == 0) bitpix = number();
+      if (card.rfind("NAXIS", 0) == 0 && card[5] != ' ') data *= static_cast<std::size_t>(number());
+      end = card.rfind("END     ", 0) == 0;
+    }
+    while (!name.empty() && name.back() == ' ') name.pop_back();
+    hdus.emplace_back(name, bitpix);
+    data *= static_cast<std::size_t>(std::abs(bitpix) / 8);
+    at = (at + 2879) / 2880 * 2880 + (data + 2879) / 2880 * 2880;
+  }
+  return hdus;
+}
+
+template <class Real>
+class ResultsOf : public testing::Test {};
+using Precisions = testing::Types<float, double>;
+TYPED_TEST_SUITE(ResultsOf, Precisions);
+
+TYPED_TEST(ResultsOf, EveryHduWithUnitAndWcsInThePrecisionOfTheRun) {
+  const SmallLens lens;
+  const Written<TypeParam> w(lens.config(), lens.out());
+  const int real = sizeof(TypeParam) == 4 ? -32 : -64;
+  std::vector<std::pair<std::string, int>> expected;
+  const std::vector<std::pair<std::string, std::string>> names_and_units = {
+      {"DATA", "counts"},      {"NOISE", "counts"},     {"MASK", ""},          {"PSF", ""},
+      {"MODEL", "counts"},     {"RESIDUAL", ""},        {"SOURCE", "counts"},  {"PSI_NN", "arcsec2"},
+      {"ALPHA_NN", "arcsec"},  {"KAPPA_NN", ""},        {"PSI_MACRO", "arcsec2"}, {"ALPHA_MACRO", "arcsec"},
+      {"KAPPA_MACRO", ""},     {"PSI_TRUE", "arcsec2"}, {"ALPHA_TRUE", "arcsec"}, {"KAPPA_TRUE", ""},
+      {"IMAGE_TRUE", "counts"}};
+  for (const auto& [name, unit] : names_and_units) expected.emplace_back(name, name == "MASK" ? 8 : real);
+  EXPECT_EQ(list_hdus(lens.folder().read("out/result.fits")), expected);
+  for (const auto& [name, unit] : names_and_units) {
+    const FitsImage image = w.hdu(name, name.rfind("ALPHA", 0) == 0 ? 2 : 1);
+    // The simulated image has no unit; "counts" stands for the image's.
+    EXPECT_EQ(image.unit, unit == "counts" ? w.fit.loaded.unit : unit) << name;
+    ASSERT_TRUE(image.linear) << name;
+    if (name == "SOURCE") continue;
+    EXPECT_DOUBLE_EQ(image.linear->pixel_scale, 0.3) << name;
+    EXPECT_NEAR(image.linear->center_x, name == "PSF" ? 0 : 0.1, 1e-14) << name;
+    EXPECT_NEAR(image.linear->center_y, name == "PSF" ? 0 : -0.2, 1e-14) << name;
+    EXPECT_EQ(image.nx, name == "PSF" ? 3 : 14) << name;
+    EXPECT_EQ(image.ny, name == "PSF" ? 3 : 12) << name;
+  }
+}
+
+TYPED_TEST(ResultsOf, MapsOfTheImage) {
+  const SmallLens lens;
+  Written<TypeParam> w(lens.config(), lens.out());
+  const Observation& o = w.fit.loaded.problem.observation;
+  EXPECT_EQ(w.hdu("DATA").values, rounded<TypeParam>(o.image));
+  EXPECT_EQ(w.hdu("NOISE").values, rounded<TypeParam>(o.noise));
+  EXPECT_EQ(w.hdu("PSF").values, rounded<TypeParam>(o.psf.values));
+  const std::vector<double> mask = w.hdu("MASK").values, model = w.hdu("MODEL").values, residual = w.hdu("RESIDUAL").values;
+  // The model of the fitted parameters, evaluated anew.
+  const auto backend = make_backend<TypeParam>("cpu", {1, 0});
+  backend->load({w.fit.loaded.problem});
+  backend->upload(Field::parameters, 0, w.fit.result.parameters);
+  backend->evaluate(false);
+  const std::vector<TypeParam> again = backend->download(Field::model, 0);
+  EXPECT_EQ(model, std::vector<double>(again.begin(), again.end()));
+  double sum = 0;
+  int used = 0;
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    EXPECT_EQ(mask[i], o.mask[i]);
+    EXPECT_EQ(std::isnan(residual[i]), mask[i] == 0);
+    if (mask[i] == 0) continue;
+    EXPECT_EQ(residual[i], static_cast<TypeParam>((o.image[i] - model[i]) / o.noise[i]));
+    sum += residual[i] * residual[i];
+    ++used;
+  }
+  EXPECT_EQ(used, 14 * 12 - 2);
+  // Single precision: every residual and every product is rounded.
+  EXPECT_NEAR(w.result["metrics"]["chi2_reduced"].template get<double>() / (sum / used), 1, 1e-6);
+}
+
+TYPED_TEST(ResultsOf, FieldsAreThoseOfTheFittedModelAtPixelCentres) {
+  const SmallLens lens;  // two rays a side in every pixel, none of them in its centre
+  Written<TypeParam> w(lens.config(), lens.out());
+  const Problem& problem = w.fit.loaded.problem;
+  const ParameterLayout layout(problem.model);
+  const Model model = with_parameters(problem.model, layout, w.parameters());
+  EXPECT_NE(model.lens[0].values[0], 1.2);
+  std::vector<double> weights = w.parameters();
+  weights.resize(layout.n_network);
+  ThreadPool pool(1);
+  const std::vector<double> theta = pixel_centres(problem.observation.grid);
+  const LensFields network = network_fields<TypeParam>(*model.network, weights, theta, pool);
+  const LensFields smooth = smooth_fields(model.lens, theta, pool);
+  EXPECT_EQ(w.hdu("PSI_NN").values, network.potential);
+  EXPECT_EQ(w.hdu("ALPHA_NN", 2).values, network.deflection);
+  EXPECT_EQ(w.hdu("KAPPA_NN").values, network.convergence);
+  EXPECT_EQ(w.hdu("PSI_MACRO").values, rounded<TypeParam>(smooth.potential));
+  EXPECT_EQ(w.hdu("ALPHA_MACRO", 2).values, rounded<TypeParam>(smooth.deflection));
+  EXPECT_EQ(w.hdu("KAPPA_MACRO").values, rounded<TypeParam>(smooth.convergence));
+  const Truth& truth = *w.fit.loaded.truth;
+  EXPECT_EQ(w.hdu("PSI_TRUE").values, rounded<TypeParam>(truth.potential));
+  EXPECT_EQ(w.hdu("ALPHA_TRUE", 2).values, rounded<TypeParam>(truth.deflection));
+  EXPECT_EQ(w.hdu("KAPPA_TRUE").values, rounded<TypeParam>(truth.convergence));
+  EXPECT_EQ(w.hdu("IMAGE_TRUE").values, rounded<TypeParam>(truth.image));
+}
+
+TYPED_TEST(ResultsOf, TheSourcePlaneHoldsTheTracedLight) {
+  const SmallLens lens;
+  const Written<TypeParam> w(lens.config(), lens.out());
+  const FitsImage image = w.hdu("SOURCE");
+  ASSERT_TRUE(image.linear);
+  const Grid grid{image.nx, image.ny, image.linear->pixel_scale, image.linear->center_x, image.linear->center_y, 1};
+  const LightComponent& source = w.fit.loaded.problem.model.source[0];  // all of it fixed
+  for (std::size_t i = 0; i < image.values.size(); i += 97) {
+    const double brightness = sersic_brightness(source.values.data(), source.radius, grid.pixel(static_cast<int>(i)));
+    EXPECT_NEAR(image.values[i] / brightness, 1, 1e-5);  // the WCS is text
+  }
+  // The brightest pixel is where the source is, and the rim is much fainter.
+  const auto brightest = static_cast<int>(std::max_element(image.values.begin(), image.values.end()) - image.values.begin());
+  EXPECT_NEAR(grid.pixel(brightest).x, 0.1, grid.pixel_scale);
+  EXPECT_NEAR(grid.pixel(brightest).y, 0, grid.pixel_scale);
+  EXPECT_LT(image.values[0], 0.05 * image.values[static_cast<std::size_t>(brightest)]);
+}
+
+TYPED_TEST(ResultsOf, NumbersOfResultJson) {
+  const SmallLens lens;
+  const Config config = lens.config();
+  Written<TypeParam> w(config, lens.out());
+  const FitResult<TypeParam>& fit = w.fit.result;
+  const json& r = w.result;
+  EXPECT_EQ(r["version"], std::to_string(EINFIELD_VERSION_MAJOR) + "." + std::to_string(EINFIELD_VERSION_MINOR) + "." +
+                              std::to_string(EINFIELD_VERSION_PATCH));
+  EXPECT_EQ(r["backend"], "cpu");
+  EXPECT_EQ(r["device"], "a processor");
+  EXPECT_EQ(r["precision"], sizeof(TypeParam) == 4 ? "single" : "double");
+  EXPECT_EQ(r["seed"], 4);
+  EXPECT_EQ(r["stop_reason"], "steps");
+  EXPECT_EQ(r["steps"], 30);
+  EXPECT_EQ(r["time_total_s"], fit.time_s);
+  EXPECT_NEAR(r["time_per_step_ms"].get<double>(), 1e3 * fit.time_s / 30, 1e-12);
+
+  const TruthErrors errors = truth_errors(w.fit.loaded.problem.observation, *w.fit.loaded.truth, w.hdu("MODEL").values,
+                                          {w.hdu("PSI_NN").values, w.hdu("ALPHA_NN", 2).values, w.hdu("KAPPA_NN").values});
+  const json expected = {{"loss", fit.final_state.loss},
+                         {"chi2_reduced", fit.final_state.chi2_reduced},
+                         {"image_rms_over_sigma", errors.image_rms_over_sigma},
+                         {"psi_relative_rms_all", errors.all.psi_relative_rms},
+                         {"psi_relative_rms_arc", errors.arc.psi_relative_rms},
+                         {"alpha_relative_rms_all", errors.all.alpha_relative_rms},
+                         {"alpha_relative_rms_arc", errors.arc.alpha_relative_rms},
+                         {"kappa_rms_all", errors.all.kappa_rms},
+                         {"kappa_rms_arc", errors.arc.kappa_rms}};
+  EXPECT_EQ(r["metrics"], expected);
+  for (const auto& [name, value] : r["metrics"].items()) EXPECT_GT(value.template get<double>(), 0) << name;
+
+  const Problem& problem = w.fit.loaded.problem;
+  const Model model = with_parameters(problem.model, ParameterLayout(problem.model), w.parameters());
+  EXPECT_EQ(r["parameters"].size(), 5u + 4u + 7u);
+  EXPECT_EQ(r["parameters"]["lens.0.theta_E"], model.lens[0].values[0]);
+  EXPECT_EQ(r["parameters"]["lens.0.e1"], model.lens[0].values[1]);
+  EXPECT_EQ(r["parameters"]["lens.0.e2"], -0.05);
+  EXPECT_EQ(r["parameters"]["lens.1.gamma1"], 0.02);
+  EXPECT_EQ(r["parameters"]["source.0.n_sersic"], 1.5);
+  EXPECT_EQ(r["free"], (json{"lens.0.theta_E", "lens.0.e1"}));
+  EXPECT_EQ(r["config"]["lens"][1]["profile"], "SHEAR");
+  EXPECT_EQ(r["config"]["network"]["hidden"], (json{7, 5}));
+  EXPECT_EQ(r["config"]["optimizer"]["steps"], 30);
+  // The text is the configuration: read again, it says the same.
+  lens.folder().write("again.toml", r["config_toml"].get<std::string>());
+  EXPECT_EQ(to_toml(read_config(lens.folder() / "again.toml", {}, false)), to_toml(config));
+  EXPECT_NE(w.summary.find("after 30 steps"), std::string::npos) << w.summary;
+  EXPECT_NE(w.summary.find("against the truth"), std::string::npos) << w.summary;
+}
+
+TYPED_TEST(ResultsOf, RowsOfTheHistory) {
+  const SmallLens lens;
+  const Written<TypeParam> w(lens.config(), lens.out());
+  std::istringstream csv(lens.folder().read("out/history.csv"));
+  std::string line;
+  std::getline(csv, line);
+  EXPECT_EQ(line, "step,time_s,loss,chi2_reduced,regularization,learning_rate,gradient_norm,lens.0.theta_E,lens.0.e1");
+  for (const HistoryRow& row : w.fit.result.snapshot.history) {
+    ASSERT_TRUE(std::getline(csv, line));
+    std::vector<double> values;
+    std::istringstream fields(line);
+    for (std::string field; std::getline(fields, field, ',');) {
+      const std::optional<double> value = parse_number<double>(field);
+      ASSERT_TRUE(value) << field;
+      values.push_back(*value);
+    }
+    EXPECT_EQ(values, (std::vector<double>{static_cast<double>(row.step), row.time_s, row.loss, row.chi2_reduced,
+                                           row.regularization, row.learning_rate, row.gradient_norm, row.free[0], row.free[1]}));
+  }
+  EXPECT_FALSE(std::getline(csv, line));
+  EXPECT_EQ(w.fit.result.snapshot.history.size(), 9u);  // 0, 4, …, 28, 30
+}
+
+TYPED_TEST(ResultsOf, WeightsOfTheNetwork) {
+  const SmallLens lens;
+  const Written<TypeParam> w(lens.config(), lens.out());
+  const StoredNetwork network = read_network(w.path + "/network.safetensors");
+  EXPECT_EQ(network.shape.hidden, (std::vector<int>{7, 5}));
+  std::vector<double> weights = w.parameters();
+  weights.resize(network.shape.size());
+  EXPECT_EQ(network.parameters, weights);
+  EXPECT_NE(lens.folder().read("out/network.safetensors").find(sizeof(TypeParam) == 4 ? "F32" : "F64"), std::string::npos);
+}
+
+TEST(Results, WithoutNetworkPsfAndTruth) {
+  const SmallLens lens;
+  std::string text = lens.folder().read("lens.toml");
+  const auto cut = [&text](const std::string& from, const std::string& to) {
+    const std::size_t begin = text.find(from);
+    text.erase(begin, text.find(to) - begin);
+  };
+  cut("psf =", "pixel_scale");
+  cut("[network]", "[optimizer]");
+  cut("[truth]", "[simulate]");
+  lens.folder().write("lens.toml", text);
+  const Written<double> w(lens.config(), lens.out());
+  const std::vector<double> zeros(14 * 12, 0.0);
+  EXPECT_EQ(w.hdu("PSI_NN").values, zeros);
+  EXPECT_EQ(w.hdu("KAPPA_NN").values, zeros);
+  EXPECT_EQ(w.hdu("PSF").values, std::vector<double>{1});
+  EXPECT_FALSE(has_hdu(w.path + "/result.fits", "PSI_TRUE"));
+  EXPECT_FALSE(fs::exists(w.path + "/network.safetensors"));
+  EXPECT_TRUE(w.result["seed"].is_null());
+  EXPECT_TRUE(w.result["network"].is_null());
+  EXPECT_EQ(w.result["metrics"].size(), 2u);
+  EXPECT_EQ(w.summary.find("truth"), std::string::npos) << w.summary;
+}
+
+TEST(Results, APixelatedSourceKeepsItsGrid) {
+  const SmallLens lens;
+  std::string text = lens.folder().read("lens.toml");
+  const std::size_t begin = text.find("[[source]]");
+  const std::string pixels =
+      "profile = \"PIXELATED\"\nnx = 6\nny = 5\npixel_scale = 0.4\ncenter_x = 0.2\ncenter_y = -0.1\nvalue = 1.0\nfit = [\"pixels\"]\n";
+  text.replace(begin, text.find("[network]") - begin, "[[source]]\n" + pixels);
+  lens.folder().write("lens.toml", text);
+  Written<double> w(lens.config(), lens.out());
+  FitsImage image = w.hdu("SOURCE");
+  EXPECT_EQ(image.nx, 6);
+  EXPECT_EQ(image.ny, 5);
+  EXPECT_NEAR(image.linear->center_x, 0.2, 1e-14);
+  const std::vector<double> parameters = w.parameters();
+  EXPECT_EQ(image.values, std::vector<double>(parameters.end() - 30, parameters.end()));
+  EXPECT_FALSE(has_hdu(w.path + "/result.fits", "SOURCE_0"));
+
+  // Beside a second source it has an HDU of its own, and SOURCE shows the sum.
+  text.insert(text.find("[network]"), "[[source]]\nprofile = \"GAUSSIAN\"\namp = 1.0\nsigma = 0.5\n[[lens_light]]\n" + pixels);
+  lens.folder().write("lens.toml", text);
+  const Written<double> two(lens.config(), lens.out());
+  EXPECT_EQ(two.hdu("SOURCE_0").nx, 6);
+  EXPECT_EQ(two.hdu("LENS_LIGHT_0").ny, 5);
+  EXPECT_GT(two.hdu("SOURCE").nx, 6);
+}
+
+TEST(Results, NumbersThatDoNotExistAreNull) {
+  const SmallLens lens;
+  SmallFit<float> fit(lens.config(), 1);
+  fit.loaded.truth->deflection.assign(fit.loaded.truth->deflection.size(), 0.0);
+  fit.result.steps = 0;
+  write_results(lens.out(), lens.config(), fit.loaded, fit.result, fit.backend->download(Field::model, 0), {"cpu", "", "single"}, 1);
+  const json result = json::parse(lens.folder().read("out/result.json"));
+  EXPECT_TRUE(result["metrics"]["alpha_relative_rms_all"].is_null());
+  EXPECT_FALSE(result["metrics"]["psi_relative_rms_all"].is_null());
+  EXPECT_TRUE(result["time_per_step_ms"].is_null());
+}
+
+TEST(Results, WhatCountsAsResults) {
+  const SmallLens lens;
+  EXPECT_FALSE(holds_results(lens.folder() / "absent"));
+  EXPECT_FALSE(holds_results(lens.out()));
+  lens.folder().write("out/notes.txt", "mine");
+  EXPECT_FALSE(holds_results(lens.out()));
+  for (const char* name : {"result.json", "result.fits", "history.csv", "network.safetensors", "checkpoint.safetensors"}) {
+    lens.folder().write(std::string("out/") + name, "");
+    EXPECT_TRUE(holds_results(lens.out())) << name;
+    fs::remove(lens.out() + "/" + name);
+  }
+}
+
+TEST(Results, NewResultsTakeThePlaceOfTheOld) {
+  const SmallLens lens;
+  const Written<float> first(lens.config(), lens.out());
+  fs::create_directory(lens.out() + "/figures");
+  for (const char* name : {"report.html", "coolest.json", "evaluate.fits", "figures/psi.png", "figures/notes.txt", "mine.txt"})
+    lens.folder().write(std::string("out/") + name, "old");
+  std::string text = lens.folder().read("lens.toml");
+  const std::size_t begin = text.find("[network]");
+  text.erase(begin, text.find("[optimizer]") - begin);
+  lens.folder().write("lens.toml", text);
+  const Written<double> second(lens.config(), lens.out());
+  std::vector<std::string> names;
+  for (const auto& entry : fs::recursive_directory_iterator(lens.out()))
+    names.push_back(fs::relative(entry.path(), lens.out()).string());
+  std::sort(names.begin(), names.end());
+  // Everything that a run has made is gone or new; what the user has put there stays.
+  EXPECT_EQ(names, (std::vector<std::string>{"figures", "figures/notes.txt", "history.csv", "mine.txt", "result.fits", "result.json"}));
+  EXPECT_EQ(second.result["precision"], "double");
+}
+
+TEST(Results, AFullDiskLeavesTheEarlierResults) {
+  const SmallLens lens;
+  const Written<float> first(lens.config(), lens.out());
+  const std::string json_before = lens.folder().read("out/result.json"), fits_before = lens.folder().read("out/result.fits");
+  const SmallFit<double> second(lens.config());
+  const std::vector<double> model = second.backend->download(Field::model, 0);
+  // Files may not grow beyond 4 kB: result.fits cannot be written.
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const auto handler = signal(SIGXFSZ, SIG_IGN);
+  rlimit small = before;
+  small.rlim_cur = 4096;
+  setrlimit(RLIMIT_FSIZE, &small);
+  EXPECT_THROW(write_results(lens.out(), lens.config(), second.loaded, second.result, model, {"cpu", "", "double"}, 1), IoError);
+  setrlimit(RLIMIT_FSIZE, &before);
+  signal(SIGXFSZ, handler);
+  EXPECT_EQ(lens.folder().read("out/result.json"), json_before);
+  EXPECT_EQ(lens.folder().read("out/result.fits"), fits_before);
+  for (const auto& entry : fs::directory_iterator(lens.out())) EXPECT_NE(entry.path().filename().string()[0], '.') << entry.path();
+}
+
+TEST(Results, HalfReplacedResultsAreNotComplete) {
+  const SmallLens lens;
+  const Written<float> first(lens.config(), lens.out());
+  // The third file cannot be put in place.
+  fs::remove(lens.out() + "/network.safetensors");
+  fs::create_directories(lens.out() + "/network.safetensors/blocked");
+  EXPECT_THROW(Written<double>(lens.config(), lens.out()), IoError);
+  EXPECT_FALSE(fs::exists(lens.out() + "/result.json"));
+  EXPECT_TRUE(holds_results(lens.out()));
+}
+
+TEST(Results, LeftoversOfAKilledRunDoNotMatter) {
+  const SmallLens lens;
+  fs::create_directories(lens.out() + "/.results");
+  lens.folder().write("out/.results/result.json", "half");
+  lens.folder().write("out/.results/network.safetensors", "half");
+  const Written<float> w(lens.config(), lens.out());
+  EXPECT_NO_THROW(read_network(w.path + "/network.safetensors"));
+  EXPECT_FALSE(fs::exists(lens.out() + "/.results"));
+}
+
+}  // namespace
+}  // namespace einfield
