@@ -206,13 +206,14 @@ struct Figure {
 
 Panel& cell(Picture& picture, std::size_t i) { return std::get<Panel>(picture.cells[i]); }
 
-/// Two states of one fit, one above the other, on common scales.
+/// Two states of one fit, one above the other, on common scales; the first map of each is the truth.
 Picture stacked(Picture above, Picture below, const std::string& words_above, const std::string& words_below) {
   const std::size_t n = above.cells.size();
   above.cells.insert(above.cells.end(), below.cells.begin(), below.cells.end());
   for (std::size_t i = 0; i < n; ++i) {
     Panel &a = cell(above, i), &b = cell(above, n + i);
     a.range = b.range = {std::min(a.range.low, b.range.low), std::max(a.range.high, b.range.high)};
+    if (i == 0) continue;  // the truth
     a.title += words_above;
     b.title += words_below;
   }
@@ -329,7 +330,8 @@ void summarise(const ReproduceOptions& options) {
           const FittedMaps& fit = fits.at(row.directory(seed));
           const bool of_noise = std::string(quantity.metric) == kNoiseChi2;  // the same for every seed
           const double value = of_noise ? noise_chi2(fit) : fit.metric(quantity.metric);
-          if (std::isfinite(value) && !(of_noise && !entry.values.empty())) entry.values.push_back(value);
+          if (of_noise && (value == 0 || !entry.values.empty())) continue;
+          if (std::isfinite(value)) entry.values.push_back(value);
         }
         const auto found = reference.find({row.name, quantity.metric});
         if (found != reference.end()) entry.reference = found->second;
