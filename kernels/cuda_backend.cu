@@ -213,11 +213,14 @@ class Training {
     return values;
   }
   void set_updates(std::int64_t updates) { adam_.set_updates(stream_, updates); }
+  /// By way of a stream of its own: what has been enqueued before is waited for, what comes after need not wait.
   StepState state(std::size_t lens) {
-    StepState state;
-    EINFIELD_CUDA(cudaMemcpyAsync(&state, adam_.states() + lens, sizeof state, cudaMemcpyDeviceToHost, stream_));
-    synchronize();
-    return state;
+    computed_.record(stream_);
+    EINFIELD_CUDA(cudaStreamWaitEvent(copies_.get(), computed_.get(), 0));
+    EINFIELD_CUDA(cudaMemcpyAsync(fetched_.get(), adam_.states() + lens, fetched_.bytes(), cudaMemcpyDeviceToHost,
+                                  copies_.get()));
+    copies_.synchronize();
+    return fetched_[0];
   }
 
   void network() {
@@ -347,6 +350,9 @@ class Training {
   AdamStage<Real> adam_;
   std::optional<CudaNetwork<Real>> network_;
   Graph graph_;
+  Stream copies_;
+  Event computed_;
+  PinnedBuffer<StepState> fetched_{1};
 };
 
 template <class Real>

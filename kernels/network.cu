@@ -16,8 +16,6 @@ namespace {
 using tiled::Layer;
 using tiled::Network;
 
-constexpr int kPackThreads = 256;
-
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
@@ -45,7 +43,7 @@ TileChoice<typename T::Real> tile_choice() {
                                                  static_cast<int>(bytes)));
           },
           [](dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride) {
-            tiled::pack_kernel<T><<<grid, kPackThreads, 0, stream>>>(net, parameters, stride);
+            tiled::pack_kernel<T><<<grid, tiled::kThreads, 0, stream>>>(net, parameters, stride);
             EINFIELD_LAUNCH_CHECK();
           },
           [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
@@ -108,20 +106,15 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
   for (int l = 0; l < net.layers; ++l)
     net.padding_row = std::min(net.padding_row, net.layer[l].passes * net.layer[l].groups * R::kChannels);
   net.stream = net.pack_size = net.constants_size * static_cast<int>(sizeof(tiled::Constants<Real>) / sizeof(Real));
-  const int pitch = tile.max_groups * R::kChannels;
-  const auto stages = [&](const Layer& to, const Layer& from) { return to.passes * ceil_div(from.width, tile.stage_rows); };
   const auto append = [&](const Layer& to, const Layer& from) {
-    net.stages += stages(to, from);
-    return std::exchange(net.pack_size, net.pack_size + stages(to, from) * tile.stage_rows * pitch);
+    return std::exchange(net.stages, net.stages + to.passes * ceil_div(from.width, tile.stage_rows));
   };
-  for (int l = 1; l < net.layers; ++l) net.layer[l].value_pack = append(net.layer[l], net.layer[l - 1]);
-  for (int l = net.layers - 1; l >= 1; --l) net.layer[l].gradient_pack = append(net.layer[l - 1], net.layer[l]);
+  for (int l = 1; l < net.layers; ++l) net.layer[l].value_stage = append(net.layer[l], net.layer[l - 1]);
+  for (int l = net.layers - 1; l >= 1; --l) net.layer[l].gradient_stage = append(net.layer[l - 1], net.layer[l]);
+  net.pack_size += net.stages * tile.stage_rows * tile.max_groups * R::kChannels;
   for (int l = 1; l < net.layers; ++l) {
     Layer& layer = net.layer[l];
     const Layer& below = net.layer[l - 1];
-    const int packed = (stages(layer, below) + stages(below, layer)) * tile.stage_rows * pitch;
-    layer.pack_block = std::exchange(net.pack_blocks, net.pack_blocks + ceil_div(packed, kPackThreads));
-
     layer.grad_in = ceil_div(below.width, R::kGradIn);
     layer.grad_out = ceil_div(layer.width, R::kGradOut);
     const int items = layer.grad_in * layer.grad_out;
@@ -130,9 +123,8 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
     layer.grad_ways = std::min(tiled::kThreads / layer.grad_items, tile.points / R::kVector);
     constexpr int kSums = R::kGradIn * R::kGradOut;
     layer.partial = std::exchange(net.partial_size, net.partial_size + layer.grad_passes * kSums * tiled::kThreads);
-    layer.reduce_block = std::exchange(
-        net.reduce_blocks,
-        net.reduce_blocks + ceil_div(layer.grad_passes * (kSums / R::kVector) * layer.grad_items, 32));
+    const int rows = tiled::reduce_rows(R::kGradOut / R::kVector * layer.grad_out);
+    layer.reduce_block = std::exchange(net.reduce_blocks, net.reduce_blocks + ceil_div(below.width, rows));
   }
   net.first_partial = net.partial_size;
   net.partial_size += 2 * net.layer[0].width;
@@ -254,7 +246,7 @@ class Tiles {
 
   void forward(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions, Real* psi,
                Real* alpha) {
-    const int pack_blocks = net_.pack_blocks + ceil_div(net_.constants_size, kPackThreads);
+    const int pack_blocks = net_.stages + ceil_div(net_.constants_size, tiled::kThreads);
     tile_.pack(dim3(static_cast<unsigned>(pack_blocks), lenses_), stream, net_, parameters, stride);
     tile_.forward(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, psi, alpha);
   }
@@ -263,8 +255,8 @@ class Tiles {
   void adjoint(cudaStream_t stream, std::size_t stride, const Real* positions, const Real* alpha_bar, Real* gradient,
                const Real* psi_bar) {
     tile_.adjoint(grid(), plan_.shared_bytes, stream, net_, positions, alpha_bar, psi_bar);
-    const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, 32);
-    tiled::reduce_kernel<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(32, tiled::kStrands), 0, stream>>>(
+    const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, tiled::kLanes);
+    tiled::reduce_kernel<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(tiled::kLanes, tiled::kStrands), 0, stream>>>(
         net_, gradient, stride, plan_.blocks);
     EINFIELD_LAUNCH_CHECK();
   }

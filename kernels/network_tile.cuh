@@ -31,7 +31,7 @@ constexpr int kItems = kThreads / kSplit;  // register tiles per product and pas
 constexpr int kUnroll = 2;                 // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
 constexpr int kUnit = kSplit * kUnroll;    // rows are padded to a multiple of this with zero weights
 constexpr int kSlots = 2;                  // stages of the ring
-constexpr int kStrands = 8;                // of reduce_kernel: partial sums of one element
+constexpr int kLanes = 64, kStrands = 4;   // of reduce_kernel: vectors side by side, partial sums of each
 
 /// Register tiles. kVector numbers make the 16 bytes of one access.
 template <class Real>
@@ -78,12 +78,12 @@ struct Layer {
   int tape_a, tape_p;              // offsets in a tile's tape: a of layers ≥ 1, p of layers below the last
   int g_bar;                       // offset in a block's sums: ḡ of the tile at hand, of layers that are not kept
   int constants;                   // offset of the layer's Constants, with which the packed weights begin
-  int value_pack, gradient_pack;   // offsets in the packed weights
+  int value_stage, gradient_stage; // first stages of the matrix and of its transpose in the stream
   int partial;                     // offset of the matrix's gradient in a block's sums
   int bias_partial;
   int grad_in, grad_out;           // register tiles along the rows and columns of the matrix
   int grad_items, grad_passes, grad_ways;  // per pass; ways = parts of the block that share the points
-  int pack_block, reduce_block;    // first block of pack_kernel and reduce_kernel that serves this matrix
+  int reduce_block;                // first block of reduce_kernel that serves this matrix
 };
 
 /// What a channel needs besides its products: W₁ and the bias, and the channel's weight in ψ if its layer is the last.
@@ -102,7 +102,7 @@ struct Network {
   int first_partial, last_partial, partial_size;  // offsets in a block's sums; what follows is ḡ
   int tape_size, sums_size;                       // per tile, per block
   int stream, stages;                             // the packed weights behind the constants: offset, stages of the ring
-  int pack_size, pack_blocks, constants_size, reduce_blocks;
+  int pack_size, constants_size, reduce_blocks;
   int padding_row;                                // rows of a buffer from here on may be padding
   Real scale;
   Real* packed;
@@ -175,14 +175,11 @@ __device__ inline Activation<float> activate(float a) {
   return {sigma, e * sigma, a * sigma};
 }
 
+/// Rows of a matrix that one block of reduce_kernel adds up, each of so many vectors.
+__host__ __device__ constexpr int reduce_rows(int row_vectors) { return row_vectors < kLanes ? kLanes / row_vectors : 1; }
+
 /// Rows of a matrix that a product takes.
 __host__ __device__ constexpr int padded_rows(int width) { return (width + kUnit - 1) / kUnit * kUnit; }
-
-/// The same rounded up to whole stages: how the weights lie in the stream.
-template <class T>
-__host__ __device__ constexpr int stage_rows(int width) {
-  return (width + T::kStageRows - 1) / T::kStageRows * T::kStageRows;
-}
 
 /// Where a thread stands: which register tile of a product, which part of the rows, which points are its own to finish.
 template <class T>
@@ -567,20 +564,24 @@ __device__ __forceinline__ Real own_point_sum(const Real* area, int px, int grou
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-/// Packs the Constants of every channel, then W and Wᵀ of every matrix as the ring reads them: [pass][row k][group]
-/// [channel], rows in whole stages, zero where row or channel are padding. One thread per number or per channel; y is
-/// the lens.
+/// Packs the Constants of every channel, and W and Wᵀ of every matrix as the ring reads them: a block makes one stage,
+/// [row k][group][channel], zero where row or channel are padding, by way of shared memory, so that reads and writes are
+/// whole lines. x: stages, then blocks of channels; y: lens.
 template <class T>
-__global__ void pack_kernel(const __grid_constant__ Network<typename T::Real> net,
-                            const typename T::Real* all_parameters, std::size_t stride) {
+__global__ void __launch_bounds__(kThreads)
+    pack_kernel(const __grid_constant__ Network<typename T::Real> net, const typename T::Real* all_parameters,
+                std::size_t stride) {
   using Real = typename T::Real;
+  __shared__ Real tile[T::kStage + T::kStageRows];  // [row][channel of the pass], one number of padding per row
+  const int thread = threadIdx.x, last = net.layers - 1;
   const Real* parameters = all_parameters + blockIdx.y * stride;
-  const int x = blockIdx.x;
-  if (x >= net.pack_blocks) {
-    const int index = (x - net.pack_blocks) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+  Real* packed = net.packed + static_cast<std::size_t>(blockIdx.y) * net.pack_size;
+  int stage = blockIdx.x;
+  if (stage >= net.stages) {
+    const int index = (stage - net.stages) * kThreads + thread;
     if (index >= net.constants_size) return;
     int l = 0;
-    while (l + 1 < net.layers && index >= net.layer[l + 1].constants) ++l;
+    while (l < last && index >= net.layer[l + 1].constants) ++l;
     const int channel = index - net.layer[l].constants, width = net.layer[l].width;
     Constants<Real> k{};
     if (channel < width) {
@@ -589,32 +590,36 @@ __global__ void pack_kernel(const __grid_constant__ Network<typename T::Real> ne
         k.w_y = parameters[net.layer[0].kernel + width + channel];
       }
       k.bias = parameters[net.layer[l].bias + channel];
-      if (l + 1 == net.layers) k.output = parameters[net.last_kernel + channel];
+      if (l == last) k.output = parameters[net.last_kernel + channel];
     }
-    reinterpret_cast<Constants<Real>*>(net.packed + static_cast<std::size_t>(blockIdx.y) * net.pack_size)[index] = k;
+    reinterpret_cast<Constants<Real>*>(packed)[index] = k;
     return;
   }
-  int l = 1;
-  while (l + 1 < net.layers && x >= net.layer[l + 1].pack_block) ++l;
-  const Layer& layer = net.layer[l];
-  const Layer& below = net.layer[l - 1];
-  const int index = (x - layer.pack_block) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
-  const int value_size = layer.passes * stage_rows<T>(below.width) * T::kWeightPitch;
-  const int gradient_size = below.passes * stage_rows<T>(layer.width) * T::kWeightPitch;
-  if (index >= value_size + gradient_size) return;
-  const bool value = index < value_size;
-  const Layer& to = value ? layer : below;
-  const Layer& from = value ? below : layer;
-  const int position = value ? index : index - value_size;
-  const int rows = stage_rows<T>(from.width), in_row = position % T::kWeightPitch;
-  const int row = position / T::kWeightPitch % rows, pass = position / T::kWeightPitch / rows;
-  const int j = in_row % T::kChannels, group = in_row / T::kChannels;
-  const int channel = (pass * T::kChannels + j) * to.groups + group;
-  Real w = 0;
-  if (row < from.width && group < to.groups && channel < to.width)
-    w = parameters[layer.kernel + (value ? row * layer.width + channel : channel * layer.width + row)];
-  net.packed[static_cast<std::size_t>(blockIdx.y) * net.pack_size + (value ? layer.value_pack : layer.gradient_pack) +
-             position] = w;
+  packed += net.stream + static_cast<std::size_t>(stage) * T::kStage;
+  const bool value = stage < net.layer[last].gradient_stage;
+  int l = value ? 1 : last;
+  if (value)
+    while (l < last && stage >= net.layer[l + 1].value_stage) ++l;
+  else
+    while (l > 1 && stage >= net.layer[l - 1].gradient_stage) --l;
+  const Layer &matrix = net.layer[l], &to = net.layer[value ? l : l - 1], &from = net.layer[value ? l - 1 : l];
+  stage -= value ? matrix.value_stage : matrix.gradient_stage;
+  const int stages_per_pass = (from.width + T::kStageRows - 1) / T::kStageRows;
+  const int channels = to.groups * T::kChannels, pitch = channels + 1;
+  const int first_channel = stage / stages_per_pass * channels, first_row = stage % stages_per_pass * T::kStageRows;
+  for (int i = thread; i < T::kStageRows * channels; i += kThreads) {
+    // Consecutive threads along a row of the stored matrix: its columns are channels of `to` or, transposed, rows k.
+    const int row = value ? i / channels : i % T::kStageRows, channel = value ? i % channels : i / T::kStageRows;
+    const int k = first_row + row, ch = first_channel + channel;
+    Real w = 0;
+    if (k < from.width && ch < to.width) w = parameters[matrix.kernel + (value ? k : ch) * matrix.width + (value ? ch : k)];
+    tile[row * pitch + channel] = w;
+  }
+  __syncthreads();
+  for (int i = thread; i < T::kStage; i += kThreads) {
+    const int row = i / T::kWeightPitch, j = i % T::kChannels, group = i % T::kWeightPitch / T::kChannels;
+    packed[i] = group < to.groups ? tile[row * pitch + j * to.groups + group] : Real(0);
+  }
 }
 
 /// ψ and α of all points; writes the tape. x: blocks that share the tiles of a lens, y: lens.
@@ -1127,57 +1132,75 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int i = thread; i < net.partial_size; i += kThreads) sums[i] = 0;
 }
 
-/// Adds the blocks' partial sums to the gradient. A block of 32 × kStrands threads: each strand sums every kStrands-th
-/// term, the strands are added in order. x < reduce_blocks: 32 vectors of a matrix, else 32 numbers of the vectors.
+/// Adds the blocks' partial sums to the gradient. Lanes take vectors of sums, strands every kStrands-th term of each; the
+/// strands are added in order. x < reduce_blocks: rows of a matrix, so that consecutive threads write consecutive numbers;
+/// else kLanes numbers of the vectors (W₁, biases, w).
 template <class Real>
-__global__ void __launch_bounds__(32 * kStrands)
+__global__ void __launch_bounds__(kLanes* kStrands)
     reduce_kernel(const __grid_constant__ Network<Real> net, Real* all_gradients, std::size_t stride, int blocks) {
   using R = Registers<Real>;
-  constexpr int V = R::kVector, kSums = R::kGradIn * R::kGradOut;
-  __shared__ Real strands[kStrands][V][32];
-  const int lane = threadIdx.x, strand = threadIdx.y, x = blockIdx.x, lens = blockIdx.y;
+  constexpr int V = R::kVector, kSums = R::kGradIn * R::kGradOut, kParts = R::kGradOut / V;  // vectors of a tile's row
+  __shared__ Real strands[kStrands][V][kLanes];
+  const int lane = threadIdx.x, strand = threadIdx.y, lens = blockIdx.y;
   Real* gradient = all_gradients + lens * stride;
   const Real* partial = net.sums + static_cast<std::size_t>(lens) * blocks * net.sums_size;
+  const auto sum_of = [&](int i, int of_lane) {
+    Real sum = strands[0][i][of_lane];
+#pragma unroll
+    for (int s = 1; s < kStrands; ++s) sum += strands[s][i][of_lane];
+    return sum;
+  };
 
-  if (x < net.reduce_blocks) {
+  if (static_cast<int>(blockIdx.x) < net.reduce_blocks) {
     int l = 1;
-    while (l + 1 < net.layers && x >= net.layer[l + 1].reduce_block) ++l;
+    while (l + 1 < net.layers && static_cast<int>(blockIdx.x) >= net.layer[l + 1].reduce_block) ++l;
     const Layer& layer = net.layer[l];
-    const int index = (x - layer.reduce_block) * 32 + lane;
-    const int item = index % layer.grad_items, slot = index / layer.grad_items % (kSums / V),
-              pass = index / layer.grad_items / (kSums / V);
-    const bool on = pass < layer.grad_passes;
-    Pack<Real> sum{};
-    if (on) {
-      const Real* source = partial + layer.partial + ((pass * (kSums / V) + slot) * kThreads + item) * V;
-      const int terms = blocks * layer.grad_ways;
+    const int height = net.layer[l - 1].width, row_vectors = kParts * layer.grad_out;
+    const int rows = reduce_rows(row_vectors), first = (static_cast<int>(blockIdx.x) - layer.reduce_block) * rows;
+    for (int chunk = 0; chunk < rows * row_vectors; chunk += kLanes) {  // several where a row is wide: then rows = 1
+      const int vector = chunk + lane, in = first + vector / row_vectors, in_row = vector % row_vectors;
+      const bool on = vector < rows * row_vectors && in < height;
+      Pack<Real> sum{};
+      if (on) {
+        const int tile = in / R::kGradIn * layer.grad_out + in_row % layer.grad_out;
+        const int slot = in % R::kGradIn * kParts + in_row / layer.grad_out;
+        const int pass = tile / kThreads, item = tile % kThreads;
+        const Real* source = partial + layer.partial + ((pass * (kSums / V) + slot) * kThreads + item) * V;
+        const int terms = blocks * layer.grad_ways;
 #pragma unroll 4
-      for (int term = strand; term < terms; term += kStrands) {
-        const int block = term / layer.grad_ways, way = term % layer.grad_ways;
-        const Pack<Real> v =
-            Pack<Real>::load(source + static_cast<std::size_t>(block) * net.sums_size + way * layer.grad_items * V);
+        for (int term = strand; term < terms; term += kStrands) {
+          const int block = term / layer.grad_ways, way = term % layer.grad_ways;
+          const Pack<Real> v =
+              Pack<Real>::load(source + static_cast<std::size_t>(block) * net.sums_size + way * layer.grad_items * V);
 #pragma unroll
-        for (int i = 0; i < V; ++i) sum.v[i] += v.v[i];
+          for (int i = 0; i < V; ++i) sum.v[i] += v.v[i];
+        }
       }
-    }
+      __syncthreads();  // the chunk before has been written
 #pragma unroll
-    for (int i = 0; i < V; ++i) strands[strand][i][lane] = sum.v[i];
-    __syncthreads();
-    if (strand != 0 || !on) return;
-    for (int s = 1; s < kStrands; ++s)
-#pragma unroll
-      for (int i = 0; i < V; ++i) sum.v[i] += strands[s][i][lane];
-    const int tile = pass * kThreads + item, column = tile % layer.grad_out, row = tile / layer.grad_out;
-#pragma unroll
-    for (int i = 0; i < V; ++i) {
-      const int s = slot * V + i;
-      const int in = row * R::kGradIn + s / R::kGradOut, out = column + layer.grad_out * (s % R::kGradOut);
-      if (in < net.layer[l - 1].width && out < layer.width) gradient[layer.kernel + in * layer.width + out] += sum.v[i];
+      for (int i = 0; i < V; ++i) strands[strand][i][lane] = sum.v[i];
+      __syncthreads();
+      const int thread = strand * kLanes + lane;
+      if (row_vectors <= kLanes) {  // whole rows
+        const int count = min(rows, height - first) * layer.width;
+        for (int i = thread; i < count; i += kLanes * kStrands) {
+          const int row = i / layer.width, out = i % layer.width;
+          const int b = out / layer.grad_out, of_lane = row * row_vectors + b / V * layer.grad_out + out % layer.grad_out;
+          gradient[layer.kernel + first * layer.width + i] += sum_of(b % V, of_lane);
+        }
+      } else {
+        for (int i = thread; i < V * kLanes; i += kLanes * kStrands) {
+          const int of_row = chunk + i % kLanes, b = of_row / layer.grad_out * V + i / kLanes;
+          const int out = of_row % layer.grad_out + b * layer.grad_out;
+          if (of_row < row_vectors && out < layer.width)
+            gradient[layer.kernel + first * layer.width + out] += sum_of(i / kLanes, i % kLanes);
+        }
+      }
     }
     return;
   }
 
-  const int index = net.first_partial + (x - net.reduce_blocks) * 32 + lane;
+  const int index = net.first_partial + (static_cast<int>(blockIdx.x) - net.reduce_blocks) * kLanes + lane;
   const bool on = index <= net.last_partial + net.layer[net.layers - 1].width;
   Real sum = 0;
   if (on)
@@ -1186,7 +1209,6 @@ __global__ void __launch_bounds__(32 * kStrands)
   strands[strand][0][lane] = sum;
   __syncthreads();
   if (strand != 0 || !on) return;
-  for (int s = 1; s < kStrands; ++s) sum += strands[s][0][lane];
   int target = 0;
   if (index >= net.last_partial) {
     target = net.last_kernel + index - net.last_partial;  // the last bias follows its kernel in both
@@ -1197,7 +1219,7 @@ __global__ void __launch_bounds__(32 * kStrands)
     while (l + 1 < net.layers && index >= net.layer[l + 1].bias_partial) ++l;
     target = net.layer[l].bias + index - net.layer[l].bias_partial;
   }
-  gradient[target] += sum;
+  gradient[target] += sum_of(0, lane);
 }
 
 }  // namespace einfield::cuda::tiled
