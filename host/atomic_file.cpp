@@ -3,15 +3,18 @@
 #include "host/atomic_file.hpp"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "einfield/error.hpp"
 
@@ -39,13 +42,16 @@ class Descriptor {
   int value_;
 };
 
+constexpr std::string_view kPrefix = ".einfield-", kSuffix = ".tmp";
+
 /// An empty file in a directory under a name of its own; removed with the object unless released.
 class TemporaryFile {
  public:
   TemporaryFile(const std::filesystem::path& directory, const std::string& target) {
     static std::atomic<unsigned> counter{0};
     for (;;) {
-      const std::string name = ".einfield-" + std::to_string(getpid()) + "-" + std::to_string(counter++) + ".tmp";
+      std::string name(kPrefix);
+      name.append(std::to_string(getpid())).append(1, '-').append(std::to_string(counter++)).append(kSuffix);
       path_ = (directory / name).string();
       Descriptor file(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
       if (file.get() >= 0) return;
@@ -116,6 +122,19 @@ void write_atomically(const std::string& path, std::string_view contents) {
     }
     if (!file.close()) fail(path, "cannot write", errno);
   });
+}
+
+void remove_abandoned_temporaries(const std::string& directory) {
+  std::error_code error;
+  std::vector<std::filesystem::path> abandoned;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) continue;
+    pid_t owner = 0;
+    std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), owner);
+    if (owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH) abandoned.push_back(entry.path());
+  }
+  for (const std::filesystem::path& path : abandoned) std::filesystem::remove(path, error);
 }
 
 }  // namespace einfield

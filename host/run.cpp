@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "einfield/error.hpp"
+#include "host/atomic_file.hpp"
 #include "host/checkpoint.hpp"
 #include "host/directory_lock.hpp"
 #include "host/figures.hpp"
@@ -171,6 +172,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   if (!lock.locked())
     log.warning(options.out + ": this file system has no locks; make sure that no other run writes there");
   refuse_results();
+  remove_abandoned_temporaries(options.out);
   std::optional<Checkpoint<Real>> resume;
   if (options.resume) resume = read_checkpoint<Real>(options.out, config, loaded.problem);
   if (resume && resume->backend != backend->name())

@@ -108,6 +108,20 @@ TEST_F(AtomicFile, FollowsALink) {
   EXPECT_EQ(failure(path("dangling")), path("dangling") + ": cannot follow the link (No such file or directory)");
 }
 
+TEST_F(AtomicFile, WhatKilledProcessesLeaveCanBeRemoved) {
+  const pid_t gone = fork();
+  if (gone == 0) _exit(0);
+  waitpid(gone, nullptr, 0);
+  const std::string abandoned = ".einfield-" + std::to_string(gone) + "-0.tmp";
+  const std::string ours = ".einfield-" + std::to_string(getpid()) + "-999.tmp";
+  for (const std::string& name : {abandoned, ours, std::string(".einfield-x.tmp"), abandoned + ".txt", std::string("x.tmp")})
+    directory_.write(name, "");
+  remove_abandoned_temporaries(directory_.path().string());
+  EXPECT_FALSE(fs::exists(path(abandoned)));
+  EXPECT_EQ(n_files(), 4u);
+  EXPECT_NO_THROW(remove_abandoned_temporaries(path("absent")));
+}
+
 TEST_F(AtomicFile, WithoutADirectoryIsTheWorkingDirectory) {
   const fs::path before = fs::current_path();
   fs::current_path(directory_.path());

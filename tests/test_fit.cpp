@@ -186,6 +186,97 @@ TEST(Fit, NonFiniteLossEndsAtTheLastGoodState) {
   EXPECT_EQ(run<float>(problem, settings).parameters, result.parameters);
 }
 
+/// Steps of the rows of the history.
+template <class Real>
+std::vector<std::int64_t> steps_of(const Snapshot<Real>& snapshot) {
+  std::vector<std::int64_t> steps;
+  for (const HistoryRow& row : snapshot.history) steps.push_back(row.step);
+  return steps;
+}
+
+/// Good updates, then one that throws the weights beyond all bounds: update number `last_good` + 1.
+Problem exploding(std::size_t last_good) {
+  Problem problem = mock(true);
+  problem.learning_rates.assign(last_good + 1, 1e-3);
+  problem.learning_rates.back() = 1e38;
+  return problem;
+}
+
+TEST(Fit, TheLastUpdateIsJudgedToo) {
+  FitSettings settings = short_run();
+  settings.steps = 10;
+  const FitResult<float> result = run<float>(exploding(9), settings);
+  EXPECT_EQ(result.stop_reason, "non-finite");
+  EXPECT_EQ(result.message, "the loss is not finite in step 11");
+  EXPECT_EQ(result.steps, 9);
+  EXPECT_TRUE(std::isfinite(result.final_state.loss));
+  settings.steps = 9;
+  EXPECT_EQ(run<float>(exploding(9), settings).parameters, result.parameters);
+}
+
+TEST(Fit, NonFiniteRunsHaveEveryRowOnce) {
+  // The last good state is one that has been logged, has not been, is the first.
+  for (const std::size_t last_good : {14u, 15u, 0u}) {
+    const FitResult<float> result = run<float>(exploding(last_good), short_run());
+    EXPECT_EQ(result.stop_reason, "non-finite");
+    EXPECT_EQ(result.steps, static_cast<std::int64_t>(last_good));
+    const std::vector<std::int64_t> expected = last_good == 14   ? std::vector<std::int64_t>{0, 7, 14}
+                                               : last_good == 15 ? std::vector<std::int64_t>{0, 7, 14, 15}
+                                                                 : std::vector<std::int64_t>{0};
+    EXPECT_EQ(steps_of(result.snapshot), expected);
+  }
+}
+
+TEST(Fit, SnapshotsAreGoodStates) {
+  // The bad update comes just before a snapshot is due, just after, and long after one.
+  for (const std::size_t last_good : {9u, 10u, 13u}) {
+    const Problem problem = exploding(last_good);
+    FitSettings settings = short_run();
+    settings.checkpoint_every = 10;
+    std::vector<Snapshot<float>> snapshots;
+    FitCallbacks<float> callbacks;
+    callbacks.checkpoint = [&](const Snapshot<float>& s) { snapshots.push_back(s); };
+    const FitResult<float> whole = run(problem, settings, callbacks);
+    EXPECT_EQ(whole.steps, static_cast<std::int64_t>(last_good));
+    ASSERT_EQ(snapshots.size(), last_good < 10 ? 0u : 1u);
+    for (const Snapshot<float>& snapshot : snapshots) {
+      EXPECT_EQ(snapshot.step, 10);
+      EXPECT_EQ(steps_of(snapshot), (std::vector<std::int64_t>{0, 7}));
+      // From there the run ends as it did, though no row is logged before the bad step.
+      settings.log_every = 1000;
+      const FitResult<float> resumed = run<float>(problem, settings, {}, &snapshot);
+      EXPECT_EQ(resumed.message, whole.message);
+      EXPECT_EQ(resumed.steps, whole.steps);
+      EXPECT_EQ(resumed.parameters, whole.parameters);
+      EXPECT_EQ(resumed.snapshot.second_moment, whole.snapshot.second_moment);
+    }
+  }
+}
+
+TEST(Fit, AnInterruptedBadStateIsNotHandedOut) {
+  FitCallbacks<float> callbacks;
+  int asked = 0;
+  callbacks.interrupted = [&] { return ++asked == 10; };
+  const FitResult<float> result = run<float>(exploding(9), short_run(), callbacks);
+  EXPECT_EQ(result.stop_reason, "non-finite");
+  EXPECT_EQ(result.snapshot.step, 9);
+  EXPECT_TRUE(std::isfinite(result.final_state.loss));
+}
+
+TEST(Fit, WithMoreStepsTheLastOnesBeginLater) {
+  const Problem problem = mock(true);
+  FitSettings settings = short_run();
+  settings.best_of_last = 5;
+  const FitResult<float> first = run<float>(problem, settings);
+  ASSERT_GE(first.snapshot.best_step, 26);
+  settings.steps = 40;
+  const FitResult<float> more = run<float>(problem, settings, {}, &first.snapshot), whole = run<float>(problem, settings);
+  EXPECT_EQ(more.snapshot.best_step, whole.snapshot.best_step);
+  EXPECT_GT(more.snapshot.best_step, 35);
+  EXPECT_EQ(more.parameters, whole.parameters);
+  EXPECT_EQ(steps_of(more.snapshot), (std::vector<std::int64_t>{0, 7, 14, 21, 28, 35, 40}));
+}
+
 TEST(Fit, RefusesSettingsOutOfRange) {
   const Problem problem = mock(true);
   FitSettings settings = short_run();

@@ -65,7 +65,7 @@ struct FitResult {
 template <class Real>
 struct FitCallbacks {
   std::function<void(const HistoryRow&)> progress;           ///< every log_every steps, row 0 and the last
-  std::function<void(const Snapshot<Real>&)> checkpoint;     ///< every checkpoint_every steps
+  std::function<void(const Snapshot<Real>&)> checkpoint;     ///< every checkpoint_every steps, of states known to be finite
   std::function<bool()> interrupted;                         ///< asked once a step; true ends the fit after it
 };
 
