@@ -1,4 +1,5 @@
-// Which figures a fit gets, and from what: the maps of result.fits, the curves of history.csv, the numbers of result.json.
+// Which figures a fit gets, and from what: the maps of result.fits, the curves of history.csv, the numbers of
+// result.json.
 #include "host/figures.hpp"
 
 #include <algorithm>
@@ -21,11 +22,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The image at `plane` of an HDU of result.fits that has `planes` of them; `unit` as people write it, "" = as the file has it.
-PlacedMap read_map(const std::string& file, const std::string& hdu, const std::string& unit, int planes = 1, int plane = 0) {
+/// The image at `plane` of an HDU of result.fits that has `planes` of them; `unit` as people write it, "" = as the file
+/// has it.
+PlacedMap read_map(const std::string& file, const std::string& hdu, const std::string& unit, int planes = 1,
+                   int plane = 0) {
   const FitsImage image = read_fits(file, hdu, planes);
   if (!image.linear) throw InvalidInput(file + "[" + hdu + "]: no linear WCS in arcsec, expected the results of a fit");
-  PlacedMap map{image.nx, image.ny, image.linear->pixel_scale, image.linear->center_x, image.linear->center_y, {},
+  PlacedMap map{image.nx,
+                image.ny,
+                image.linear->pixel_scale,
+                image.linear->center_x,
+                image.linear->center_y,
+                {},
                 unit.empty() ? image.unit : unit};
   const auto size = static_cast<std::ptrdiff_t>(image.nx) * image.ny;
   map.values.assign(image.values.begin() + plane * size, image.values.begin() + (plane + 1) * size);
@@ -71,7 +79,8 @@ std::string significant(double value) {
 }
 
 /// "prefix X (arcs), Y (all)"; "" when both are unknown.
-std::string of_regions(const std::string& prefix, double arc, double all, const std::function<std::string(double)>& format) {
+std::string of_regions(const std::string& prefix, double arc, double all,
+                       const std::function<std::string(double)>& format) {
   std::string words;
   if (std::isfinite(arc)) words += format(arc) + " (arcs)";
   if (std::isfinite(all)) words += (words.empty() ? "" : ", ") + format(all) + " (all)";
@@ -113,9 +122,13 @@ PlacedMap without_mean(PlacedMap map, const std::vector<std::uint8_t>& used) {
   return map;
 }
 
-ColorRange together(ColorRange a, ColorRange b) { return {std::min(a.low, b.low), std::max(a.high, b.high)}; }
+ColorRange together(ColorRange a, ColorRange b) {
+  return {std::min(a.low, b.low), std::max(a.high, b.high)};
+}
 
-ColorRange brightness_range(const PlacedMap& map) { return quantile_range(map.values, 0.005, 0.999); }
+ColorRange brightness_range(const PlacedMap& map) {
+  return quantile_range(map.values, 0.005, 0.999);
+}
 
 /// Normalised residuals on ±5 σ; less for data without noise, more where the model fails.
 ColorRange residual_range(const PlacedMap& residual) {
@@ -127,9 +140,10 @@ ColorRange residual_range(const PlacedMap& residual) {
 void add_comparison(Picture& picture, const FittedMaps& fit, const PlacedMap& truth, const PlacedMap& prediction,
                     const std::string& symbol, Palette palette, const std::string& inset) {
   // The prediction widens the scale only by what it is over most of the field: its corners are not constrained.
-  const ColorRange range = palette == Palette::diverging
-                               ? together(symmetric_range(truth.values, 0.995), symmetric_range(prediction.values, 0.95))
-                               : together(quantile_range(truth.values, 0, 1), quantile_range(prediction.values, 0.05, 0.95));
+  const ColorRange range =
+      palette == Palette::diverging
+          ? together(symmetric_range(truth.values, 0.995), symmetric_range(prediction.values, 0.95))
+          : together(quantile_range(truth.values, 0, 1), quantile_range(prediction.values, 0.05, 0.95));
   const PlacedMap error = difference(prediction, truth);
   picture.cells.push_back(panel(truth, symbol + ", truth", palette, range));
   picture.cells.push_back(panel(prediction, symbol + ", prediction", palette, range));
@@ -171,7 +185,8 @@ FittedMaps read_fitted_maps(const std::string& directory) {
   std::ifstream json_file(json_path);
   if (!json_file) throw InvalidInput(json_path + ": cannot be read, expected the results of a fit");
   const nlohmann::json json = nlohmann::json::parse(json_file, nullptr, false);
-  if (!json.is_object() || !json.contains("metrics")) throw InvalidInput(json_path + ": damaged, expected the results of a fit");
+  if (!json.is_object() || !json.contains("metrics"))
+    throw InvalidInput(json_path + ": damaged, expected the results of a fit");
 
   FittedMaps fit;
   for (const auto& [name, value] : json["metrics"].items())
@@ -211,7 +226,8 @@ FittedMaps read_fitted_maps(const std::string& directory) {
 Picture picture_of_image(const FittedMaps& fit) {
   Picture picture = comparison(fit);
   const ColorRange range = brightness_range(fit.data);
-  picture.cells = {panel(fit.data, "data", Palette::intensity, range), panel(fit.model, "model", Palette::intensity, range),
+  picture.cells = {panel(fit.data, "data", Palette::intensity, range),
+                   panel(fit.model, "model", Palette::intensity, range),
                    panel(fit.residual, "(data − model) / noise", Palette::diverging, residual_range(fit.residual))};
   Panel& residual = std::get<Panel>(picture.cells.back());
   residual.outline = fit.arc;
@@ -225,7 +241,8 @@ Picture picture_of_history(const FittedMaps& fit) {
   chart.x_label = "step";
   // With the loss "chi2" both are one number.
   bool same = true;
-  for (std::size_t i = 0; i < fit.loss.size(); ++i) same = same && std::abs(fit.loss[i] - fit.chi2[i]) <= 1e-6 * fit.chi2[i];
+  for (std::size_t i = 0; i < fit.loss.size(); ++i)
+    same = same && std::abs(fit.loss[i] - fit.chi2[i]) <= 1e-6 * fit.chi2[i];
   if (!same) chart.curves.push_back({"loss", fit.steps, fit.loss});
   chart.curves.push_back({"reduced χ²", fit.steps, fit.chi2});
   chart.y_label = same ? "loss = reduced χ²" : "loss, reduced χ²";
@@ -239,8 +256,8 @@ Picture picture_of_history(const FittedMaps& fit) {
 
 Picture picture_of_potential(const FittedMaps& fit) {
   Picture picture = comparison(fit);
-  add_comparison(picture, fit, without_mean(fit.truth->psi, fit.used), without_mean(fit.network.psi, fit.used), "ψ − ⟨ψ⟩",
-                 Palette::sequential,
+  add_comparison(picture, fit, without_mean(fit.truth->psi, fit.used), without_mean(fit.network.psi, fit.used),
+                 "ψ − ⟨ψ⟩", Palette::sequential,
                  of_regions("error ", fit.metric("psi_relative_rms_arc"), fit.metric("psi_relative_rms_all"), percent));
   return picture;
 }
@@ -248,9 +265,9 @@ Picture picture_of_potential(const FittedMaps& fit) {
 Picture picture_of_deflection(const FittedMaps& fit) {
   Picture picture = comparison(fit);
   add_comparison(picture, fit, fit.truth->alpha_x, fit.network.alpha_x, "∂ψ/∂x", Palette::diverging, "");
-  add_comparison(picture, fit, fit.truth->alpha_y, fit.network.alpha_y, "∂ψ/∂y", Palette::diverging,
-                 of_regions("error of α ", fit.metric("alpha_relative_rms_arc"), fit.metric("alpha_relative_rms_all"),
-                            percent));
+  add_comparison(
+      picture, fit, fit.truth->alpha_y, fit.network.alpha_y, "∂ψ/∂y", Palette::diverging,
+      of_regions("error of α ", fit.metric("alpha_relative_rms_arc"), fit.metric("alpha_relative_rms_all"), percent));
   return picture;
 }
 
@@ -289,9 +306,10 @@ std::vector<std::string> draw_figures(const std::string& directory) {
   const Panel macro = panel(fit.kappa_macro, "κ, smooth model", Palette::sequential, kappa_range);
   if (fit.has_network()) {
     const PlacedMap psi = without_mean(fit.network.psi, fit.used);
-    add("potential", maps({panel(psi, "ψ − ⟨ψ⟩, network", Palette::sequential, quantile_range(psi.values, 0.005, 0.995))}));
-    const ColorRange range = together(symmetric_range(fit.network.alpha_x.values, 0.99),
-                                      symmetric_range(fit.network.alpha_y.values, 0.99));
+    add("potential",
+        maps({panel(psi, "ψ − ⟨ψ⟩, network", Palette::sequential, quantile_range(psi.values, 0.005, 0.995))}));
+    const ColorRange range =
+        together(symmetric_range(fit.network.alpha_x.values, 0.99), symmetric_range(fit.network.alpha_y.values, 0.99));
     add("deflection", maps({panel(fit.network.alpha_x, "∂ψ/∂x, network", Palette::diverging, range),
                             panel(fit.network.alpha_y, "∂ψ/∂y, network", Palette::diverging, range)}));
     add("convergence", maps({panel(fit.network.kappa, "κ, network", Palette::diverging,
@@ -309,7 +327,8 @@ std::vector<std::string> draw_figures(const std::string& directory) {
                      panel(error, "model − truth", Palette::diverging, symmetric_range(error.values, 0.999))};
     Panel& last = std::get<Panel>(picture.cells.back());
     last.outline = fit.arc;
-    if (const double rms = fit.metric("image_rms_over_sigma"); std::isfinite(rms)) last.inset = "rms " + significant(rms) + " σ";
+    if (const double rms = fit.metric("image_rms_over_sigma"); std::isfinite(rms))
+      last.inset = "rms " + significant(rms) + " σ";
     add("image_truth", picture);
   }
   if (fit.truth) {
@@ -321,7 +340,8 @@ std::vector<std::string> draw_figures(const std::string& directory) {
 
   std::error_code error;
   fs::create_directories(fs::path(directory) / "figures", error);
-  if (error) throw IoError((fs::path(directory) / "figures").string() + ": cannot make the directory (" + error.message() + ")");
+  if (error)
+    throw IoError((fs::path(directory) / "figures").string() + ": cannot make the directory (" + error.message() + ")");
   return draw(pictures);
 }
 

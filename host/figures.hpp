@@ -29,8 +29,8 @@ struct LensMaps {
 
 /// What the figures show of one fit: maps of result.fits, rows of history.csv, numbers of result.json.
 struct FittedMaps {
-  std::string title;                 ///< of the configuration
-  PlacedMap data, model, residual;   ///< data and residual are NaN where masked
+  std::string title;                ///< of the configuration
+  PlacedMap data, model, residual;  ///< data and residual are NaN where masked
   PlacedMap noise;
   PlacedMap source;
   LensMaps network;

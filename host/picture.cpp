@@ -1,4 +1,5 @@
-// Layout of pictures in pixels and the gnuplot script for it; gnuplot is started without a shell, in a private directory.
+// Layout of pictures in pixels and the gnuplot script for it; gnuplot is started without a shell, in a private
+// directory.
 #include "host/picture.hpp"
 
 #include <fcntl.h>
@@ -33,22 +34,25 @@ std::string text(const char* format, Arguments... arguments) {
   return buffer;
 }
 
-// ---- text ---------------------------------------------------------------------------------------------------------------
+// ---- text ------------------------------------------------------------------------------------------------
 
 /// Bytes of the UTF-8 character at `s[i]`, or 0 when it is none.
 std::size_t utf8_length(const std::string& s, std::size_t i) {
   const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(k < s.size() ? s[k] : 0); };
   const unsigned first = byte(i);
-  const std::size_t n = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3
-                      : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+  const std::size_t n = first < 0x80                    ? 1
+                        : first >= 0xc2 && first < 0xe0 ? 2
+                        : first >= 0xe0 && first < 0xf0 ? 3
+                        : first >= 0xf0 && first < 0xf5 ? 4
+                                                        : 0;
   for (std::size_t k = 1; k < n; ++k)
     if ((byte(i + k) & 0xc0) != 0x80) return 0;
   return n;
 }
 
-/// `words` as one gnuplot string. Within single quotes gnuplot expands nothing, so only what could end the string must go:
-/// a single quote becomes an apostrophe (doubled, as the manual has it, it ends a string that it begins), line breaks and
-/// other control characters become spaces.
+/// `words` as one gnuplot string. Within single quotes gnuplot expands nothing, so only what could end the string must
+/// go: a single quote becomes an apostrophe (doubled, as the manual has it, it ends a string that it begins), line
+/// breaks and other control characters become spaces.
 std::string quoted(const std::string& words) {
   constexpr std::size_t kLongest = 160;  // characters; what is longer does not fit any picture
   std::string result = "'";
@@ -72,8 +76,8 @@ std::string quoted(const std::string& words) {
 /// Size in points at which `words` are at most `pixels` wide; `most` where there is room.
 double fitting_size(const std::string& words, double pixels, double most, bool bold) {
   const auto continues = [](char c) { return (c & 0xc0) == 0x80; };
-  const auto characters = static_cast<double>(words.size()) -
-                          static_cast<double>(std::count_if(words.begin(), words.end(), continues));
+  const auto characters =
+      static_cast<double>(words.size()) - static_cast<double>(std::count_if(words.begin(), words.end(), continues));
   const double pixels_per_point = (bold ? 0.74 : 0.64) * characters;  // of DejaVu Sans, on average
   return std::clamp(pixels / std::max(pixels_per_point, 1.0), 6.0, most);
 }
@@ -86,7 +90,7 @@ std::string power_of_ten(int exponent) {
   return result;
 }
 
-// ---- scales -------------------------------------------------------------------------------------------------------------
+// ---- scales ----------------------------------------------------------------------------------------------
 
 struct Tick {
   double at;
@@ -165,7 +169,7 @@ ColorRange opened(ColorRange range) {
   return {range.low - half, range.low + half};
 }
 
-// ---- maps ---------------------------------------------------------------------------------------------------------------
+// ---- maps ------------------------------------------------------------------------------------------------
 
 /// A map as it is drawn: averaged over blocks where it has more pixels than a picture can show.
 struct Raster {
@@ -206,7 +210,8 @@ Raster raster(const Panel& panel, double factor) {
 std::vector<float> outline_edges(const Panel& panel) {
   const auto inside = [&](int x, int y) {
     return x >= 0 && y >= 0 && x < panel.nx && y < panel.ny &&
-           panel.outline[static_cast<std::size_t>(y) * static_cast<std::size_t>(panel.nx) + static_cast<std::size_t>(x)] != 0;
+           panel.outline[static_cast<std::size_t>(y) * static_cast<std::size_t>(panel.nx) +
+                         static_cast<std::size_t>(x)] != 0;
   };
   std::vector<float> edges;
   const auto add = [&](double x, double y, double length_x, double length_y) {
@@ -259,7 +264,7 @@ std::vector<double> thinned(const Curve& curve) {
   return points;
 }
 
-// ---- the script ---------------------------------------------------------------------------------------------------------
+// ---- the script ------------------------------------------------------------------------------------------
 
 const char* colors(Palette palette) {
   switch (palette) {
@@ -278,17 +283,17 @@ const char* colors(Palette palette) {
 
 /// Sizes in pixels of the PNG.
 namespace layout {
-constexpr int kBox = 460;         ///< longer side of a map
+constexpr int kBox = 460;  ///< longer side of a map
 constexpr int kChartWidth = 640;
-constexpr int kLeft = 86;         ///< room for tick labels and the name of the vertical axis
-constexpr int kLeftBare = 20;     ///< the same where the neighbour to the left has them
-constexpr int kChartLeft = 104;   ///< numbers of a chart are longer
-constexpr int kRight = 142;       ///< room for the colour bar, its labels and its unit
+constexpr int kLeft = 86;        ///< room for tick labels and the name of the vertical axis
+constexpr int kLeftBare = 20;    ///< the same where the neighbour to the left has them
+constexpr int kChartLeft = 104;  ///< numbers of a chart are longer
+constexpr int kRight = 142;      ///< room for the colour bar, its labels and its unit
 constexpr int kChartRight = 36;
-constexpr int kTop = 44;          ///< room for the title of a cell
-constexpr int kBottom = 72;       ///< room for tick labels and the name of the horizontal axis
+constexpr int kTop = 44;     ///< room for the title of a cell
+constexpr int kBottom = 72;  ///< room for tick labels and the name of the horizontal axis
 constexpr int kBottomBare = 18;
-constexpr int kTitle = 46;        ///< room for the title of the picture
+constexpr int kTitle = 46;  ///< room for the title of the picture
 constexpr int kNote = 34;
 constexpr int kBarGap = 10, kBarWidth = 16, kArrow = 14;
 }  // namespace layout
@@ -362,7 +367,8 @@ void Script::add(const Picture& picture, const std::string& output) {
   };
   // Labels of an axis are given once for neighbours that share it.
   const auto bare_left = [&](int i) {
-    return i % columns > 0 && same_frame(picture.cells[static_cast<std::size_t>(i)], picture.cells[static_cast<std::size_t>(i - 1)]);
+    return i % columns > 0 &&
+           same_frame(picture.cells[static_cast<std::size_t>(i)], picture.cells[static_cast<std::size_t>(i - 1)]);
   };
   const auto bare_below = [&](int i) {
     return i + columns < n &&
@@ -375,7 +381,9 @@ void Script::add(const Picture& picture, const std::string& output) {
     const std::variant<Panel, Chart>& it = picture.cells[static_cast<std::size_t>(i)];
     const bool chart = std::holds_alternative<Chart>(it);
     const Size box = box_size(it);
-    left[column] = std::max(left[column], chart ? layout::kChartLeft : bare_left(i) ? layout::kLeftBare : layout::kLeft);
+    left[column] = std::max(left[column], chart          ? layout::kChartLeft
+                                          : bare_left(i) ? layout::kLeftBare
+                                                         : layout::kLeft);
     right[column] = std::max(right[column], chart ? layout::kChartRight : layout::kRight);
     width[column] = std::max(width[column], box.width);
     below[row] = std::max(below[row], bare_below(i) ? layout::kBottomBare : layout::kBottom);
@@ -389,8 +397,8 @@ void Script::add(const Picture& picture, const std::string& output) {
     size_.height += layout::kTop + height[static_cast<std::size_t>(row)] + below[static_cast<std::size_t>(row)];
   if (!picture.note.empty()) size_.height += layout::kNote;
 
-  script_ += text("set terminal pngcairo noenhanced rounded size %d,%d font 'DejaVu Sans,15' linewidth 1.4\n", size_.width,
-                  size_.height);
+  script_ += text("set terminal pngcairo noenhanced rounded size %d,%d font 'DejaVu Sans,15' linewidth 1.4\n",
+                  size_.width, size_.height);
   script_ += "set output '" + output + "'\nunset label\n";
   if (!picture.title.empty())
     script_ += "set label 1 " + quoted(picture.title) +
@@ -411,8 +419,11 @@ void Script::add(const Picture& picture, const std::string& output) {
       const Size size = box_size(cell(row, column));
       // Smaller maps stand in the middle of their cell.
       const Box box{x + (width[static_cast<std::size_t>(column)] - size.width) / 2,
-                    bottom + (height[static_cast<std::size_t>(row)] - size.height) / 2, size.width, size.height,
-                    !bare_below(i), !bare_left(i)};
+                    bottom + (height[static_cast<std::size_t>(row)] - size.height) / 2,
+                    size.width,
+                    size.height,
+                    !bare_below(i),
+                    !bare_left(i)};
       if (const Panel* panel = std::get_if<Panel>(&cell(row, column)))
         add_panel(*panel, box);
       else
@@ -426,9 +437,10 @@ void Script::add(const Picture& picture, const std::string& output) {
 }
 
 void Script::place(const Box& box) {
-  script_ += text("set lmargin at screen %.6f; set rmargin at screen %.6f; set bmargin at screen %.6f; "
-                  "set tmargin at screen %.6f\n",
-                  across(box.left), across(box.left + box.width), upward(box.bottom), upward(box.bottom + box.height));
+  script_ += text(
+      "set lmargin at screen %.6f; set rmargin at screen %.6f; set bmargin at screen %.6f; "
+      "set tmargin at screen %.6f\n",
+      across(box.left), across(box.left + box.width), upward(box.bottom), upward(box.bottom + box.height));
 }
 
 void Script::add_panel(const Panel& panel, const Box& box) {
@@ -444,11 +456,12 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   const double half_x = 0.5 * panel.nx * panel.pixel_scale, half_y = 0.5 * panel.ny * panel.pixel_scale;
   const double x_low = panel.center_x - half_x, x_high = panel.center_x + half_x;
   const double y_low = panel.center_y - half_y, y_high = panel.center_y + half_y;
-  script_ += text("set xrange [%.12g:%.12g]; set yrange [%.12g:%.12g]; set cbrange [%.12g:%.12g]\n", x_low, x_high, y_low,
-                  y_high, range.low, range.high);
+  script_ += text("set xrange [%.12g:%.12g]; set yrange [%.12g:%.12g]; set cbrange [%.12g:%.12g]\n", x_low, x_high,
+                  y_low, y_high, range.low, range.high);
   const auto ticks_for = [](int pixels) { return std::max(1, pixels / 90); };
   script_ += tick_list("xtics out scale 0.6 nomirror", linear_ticks(x_low, x_high, ticks_for(box.width)), box.x_labels);
-  script_ += tick_list("ytics out scale 0.6 nomirror", linear_ticks(y_low, y_high, ticks_for(box.height)), box.y_labels);
+  script_ +=
+      tick_list("ytics out scale 0.6 nomirror", linear_ticks(y_low, y_high, ticks_for(box.height)), box.y_labels);
   script_ += tick_list("cbtics out scale 0.4", linear_ticks(range.low, range.high, std::max(2, box.height / 80)));
   script_ += std::string("set xlabel '") + (box.x_labels ? "x [arcsec]" : "") + "' offset 0,0.3; set ylabel '" +
              (box.y_labels ? "y [arcsec]" : "") + "' offset 0.6,0\n";
@@ -459,14 +472,15 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   // The bar, and an arrow at each end beyond which there are values.
   const double bar_left = across(box.left + box.width + layout::kBarGap), bar_width = across(layout::kBarWidth);
   const double bar_bottom = upward(box.bottom), bar_height = upward(box.height);
-  script_ += text("set colorbox vertical user origin screen %.6f,%.6f size screen %.6f,%.6f front noinvert border\n", bar_left,
-                  bar_bottom, bar_width, bar_height);
+  script_ += text("set colorbox vertical user origin screen %.6f,%.6f size screen %.6f,%.6f front noinvert border\n",
+                  bar_left, bar_bottom, bar_width, bar_height);
   script_ += "unset object\nset object 1 rectangle from graph 0,0 to graph 1,1 fillcolor rgb '#b8b8b8' behind\n";
   const std::vector<double> finite = finite_values(panel.values);
   const auto arrow = [&](int id, double at, double tip, int fraction) {
-    script_ += text("set object %d polygon from screen %.6f,%.6f to screen %.6f,%.6f to screen %.6f,%.6f to screen %.6f,%.6f "
-                    "fillcolor palette fraction %d fillstyle solid 1 border lt -1 front\n",
-                    id, bar_left, at, bar_left + bar_width, at, bar_left + 0.5 * bar_width, tip, bar_left, at, fraction);
+    script_ += text(
+        "set object %d polygon from screen %.6f,%.6f to screen %.6f,%.6f to screen %.6f,%.6f to screen %.6f,%.6f "
+        "fillcolor palette fraction %d fillstyle solid 1 border lt -1 front\n",
+        id, bar_left, at, bar_left + bar_width, at, bar_left + 0.5 * bar_width, tip, bar_left, at, fraction);
   };
   if (!finite.empty()) {
     const auto [least, greatest] = std::minmax_element(finite.begin(), finite.end());
@@ -476,20 +490,23 @@ void Script::add_panel(const Panel& panel, const Box& box) {
       arrow(3, bar_bottom + bar_height, bar_bottom + bar_height + upward(layout::kArrow), 1);
   }
   if (!panel.inset.empty())
-    script_ += "set style textbox opaque margins 0.8,0.8 fillcolor rgb '#ffffff' noborder\nset label 3 " + quoted(panel.inset) +
+    script_ += "set style textbox opaque margins 0.8,0.8 fillcolor rgb '#ffffff' noborder\nset label 3 " +
+               quoted(panel.inset) +
                text(" at graph 0.035,0.06 left front boxed font 'DejaVu Sans,%.2f'\n",
                     fitting_size(panel.inset, 0.93 * box.width, 13, false));
 
   const Raster map = raster(panel, factor);
-  script_ += "plot " + data(map.values) +
-             text(" binary array=(%d,%d) format='%%float32' origin=(%.12g,%.12g) dx=%.12g dy=%.12g using 1 with image notitle",
-                  map.nx, map.ny, map.x0, map.y0, map.dx, map.dy);
+  script_ +=
+      "plot " + data(map.values) +
+      text(" binary array=(%d,%d) format='%%float32' origin=(%.12g,%.12g) dx=%.12g dy=%.12g using 1 with image notitle",
+           map.nx, map.ny, map.x0, map.y0, map.dx, map.dy);
   if (!panel.outline.empty()) {
     const std::vector<float> edges = outline_edges(panel);
     // Dark over light, so that the line is seen on every colour.
     if (!edges.empty()) {
-      const std::string source = data(edges) + text(" binary record=(%zu) format='%%4float32' using 1:2:3:4 with vectors nohead ",
-                                                    edges.size() / 4);
+      const std::string source =
+          data(edges) +
+          text(" binary record=(%zu) format='%%4float32' using 1:2:3:4 with vectors nohead ", edges.size() / 4);
       script_ += ", " + source + "lw 2.2 lc rgb '#ffffff' notitle, " + source + "lw 0.9 lc rgb '#000000' notitle";
     }
   }
@@ -513,8 +530,8 @@ void Script::add_chart(const Chart& chart, const Box& box) {
     }
     const char* line_color = curve.dashed ? "#555555" : line_colors[color++ % std::size(line_colors)];
     plot += (plot.empty() ? "plot " : ", ") + data(points) +
-            text(" binary record=(%zu) format='%%2float64' using 1:2 with lines lw %s dt %d lc rgb '%s' ", points.size() / 2,
-                 curve.dashed ? "1" : "1.8", curve.dashed ? 2 : 1, line_color) +
+            text(" binary record=(%zu) format='%%2float64' using 1:2 with lines lw %s dt %d lc rgb '%s' ",
+                 points.size() / 2, curve.dashed ? "1" : "1.8", curve.dashed ? 2 : 1, line_color) +
             (curve.title.empty() ? "notitle" : "title " + quoted(curve.title));
   }
   if (plot.empty()) return;
@@ -526,20 +543,22 @@ void Script::add_chart(const Chart& chart, const Box& box) {
   script_ += text("set xrange [%.12g:%.12g]; set yrange [%.12g:%.12g]\n", x_low, x_high, y_low, y_high);
   script_ += tick_list("xtics out scale 0.6 nomirror", linear_ticks(x_low, x_high, 6));
   script_ += tick_list("ytics out scale 0.6 nomirror", logarithmic_ticks(y_low, y_high));
-  script_ += "set xlabel " + quoted(chart.x_label) + " offset 0,0.3; set ylabel " + quoted(chart.y_label) + " offset -0.4,0\n";
+  script_ +=
+      "set xlabel " + quoted(chart.x_label) + " offset 0,0.3; set ylabel " + quoted(chart.y_label) + " offset -0.4,0\n";
   script_ += "set title " + quoted(chart.title) + " offset 0,-0.4\n";
   script_ += "set grid ytics lc rgb '#dddddd' lw 0.8\nset key top right samplen 1.6 noautotitle\n";
   script_ += plot + "\nunset grid\nunset logscale y\n";
 }
 
-// ---- gnuplot ------------------------------------------------------------------------------------------------------------
+// ---- gnuplot ---------------------------------------------------------------------------------------------
 
 /// A directory that only we can read, removed with everything in it.
 class PrivateDirectory {
  public:
   PrivateDirectory() {
     std::string name = (fs::temp_directory_path() / "einfield-XXXXXX").string();
-    if (!mkdtemp(name.data())) throw IoError(name + ": cannot make a temporary directory (" + std::strerror(errno) + ")");
+    if (!mkdtemp(name.data()))
+      throw IoError(name + ": cannot make a temporary directory (" + std::strerror(errno) + ")");
     path_ = name;
   }
   ~PrivateDirectory() {
@@ -645,7 +664,8 @@ std::vector<std::string> draw(const std::vector<Picture>& pictures, std::chrono:
     Script script(directory.path());
     for (std::size_t i = 0; i < pictures.size(); ++i) script.add(pictures[i], text("%zu.png", i));
     script.write();
-    if (const std::string warning = run_gnuplot(directory.path(), time_limit); !warning.empty()) warnings.push_back(warning);
+    if (const std::string warning = run_gnuplot(directory.path(), time_limit); !warning.empty())
+      warnings.push_back(warning);
     for (std::size_t i = 0; i < pictures.size(); ++i) drawn[i] = contents(directory.path() / text("%zu.png", i));
   } catch (const std::exception& error) {
     // Without room for scratch files there are no figures; the results themselves are not touched by that.

@@ -32,7 +32,7 @@ ColorRange symmetric_range(const std::vector<double>& values, double quantile);
 /// One map with its colour bar, drawn with equal axes in arcsec.
 struct Panel {
   std::string title;
-  std::string unit;           ///< at the colour bar
+  std::string unit;  ///< at the colour bar
   int nx = 0;
   int ny = 0;
   std::vector<double> values;  ///< (ny, nx), row 0 at the bottom; what is not finite is drawn grey
@@ -68,7 +68,8 @@ struct Picture {
   std::vector<std::variant<Panel, Chart>> cells;
 };
 
-/// Draws all pictures with one gnuplot. What gnuplot cannot do is a warning (not installed, failed, too slow, its complaints).
+/// Draws all pictures with one gnuplot. What gnuplot cannot do is a warning (not installed, failed, too slow, its
+/// complaints).
 /// @throws IoError when a finished picture cannot be written to its place
 std::vector<std::string> draw(const std::vector<Picture>& pictures,
                               std::chrono::milliseconds time_limit = std::chrono::minutes(2));

@@ -67,14 +67,10 @@ struct Quantity {
 constexpr const char* kNoiseChi2 = "noise_chi2";  ///< not of a fit but of its data
 
 constexpr Quantity kQuantities[] = {
-    {kNoiseChi2, "reduced χ² of the noise itself"},
-    {"chi2_reduced", "reduced χ²"},
-    {"image_rms_over_sigma", "image error [σ rms]"},
-    {"psi_relative_rms_all", "ψ error, all"},
-    {"psi_relative_rms_arc", "ψ error, arcs"},
-    {"alpha_relative_rms_all", "α error, all"},
-    {"alpha_relative_rms_arc", "α error, arcs"},
-    {"kappa_rms_all", "κ error (absolute), all"},
+    {kNoiseChi2, "reduced χ² of the noise itself"},  {"chi2_reduced", "reduced χ²"},
+    {"image_rms_over_sigma", "image error [σ rms]"}, {"psi_relative_rms_all", "ψ error, all"},
+    {"psi_relative_rms_arc", "ψ error, arcs"},       {"alpha_relative_rms_all", "α error, all"},
+    {"alpha_relative_rms_arc", "α error, arcs"},     {"kappa_rms_all", "κ error (absolute), all"},
     {"kappa_rms_arc", "κ error (absolute), arcs"},
 };
 
@@ -85,9 +81,11 @@ struct TableEntry {
   std::vector<double> values, reference;
 };
 
-// ---- running ------------------------------------------------------------------------------------------------------------
+// ---- running ---------------------------------------------------------------------------------------------
 
-std::string inside(const std::string& directory, const std::string& name) { return (fs::path(directory) / name).string(); }
+std::string inside(const std::string& directory, const std::string& name) {
+  return (fs::path(directory) / name).string();
+}
 
 RunOutcome run_experiment(const Experiment& experiment, const ReproduceOptions& options) {
   // The configuration stands beside its results, so that `einfield fit` can go on from there.
@@ -112,7 +110,7 @@ RunOutcome run_experiment(const Experiment& experiment, const ReproduceOptions& 
   return outcome;
 }
 
-// ---- the table ----------------------------------------------------------------------------------------------------------
+// ---- the table -------------------------------------------------------------------------------------------
 
 /// χ² of the noise that was drawn: what a perfect model would reach. NaN without a truth.
 double noise_chi2(const FittedMaps& fit) {
@@ -165,14 +163,16 @@ std::string summary(const std::vector<double>& values) {
 }
 
 std::string csv(const std::vector<TableEntry>& table) {
-  std::string text = "experiment,metric,median,lowest,highest,network_seeds,jax_median,jax_lowest,jax_highest,jax_seeds\n";
+  std::string text =
+      "experiment,metric,median,lowest,highest,network_seeds,jax_median,jax_lowest,jax_highest,jax_seeds\n";
   const auto cells = [](const std::vector<double>& values) {
     if (values.empty()) return std::string(",,,0");
     const auto [low, high] = std::minmax_element(values.begin(), values.end());
     return to_text(median(values)) + "," + to_text(*low) + "," + to_text(*high) + "," + std::to_string(values.size());
   };
   for (const TableEntry& entry : table)
-    text += entry.row->name + "," + entry.quantity.metric + "," + cells(entry.values) + "," + cells(entry.reference) + "\n";
+    text +=
+        entry.row->name + "," + entry.quantity.metric + "," + cells(entry.values) + "," + cells(entry.reference) + "\n";
   return text;
 }
 
@@ -191,12 +191,13 @@ void print(const std::vector<TableEntry>& table, std::ostream& log) {
     if (entry.row != row)
       log << "\n" << padded(entry.row->title, 36) << padded("einfield", 32) << "the paper's method in JAX\n";
     row = entry.row;
-    log << "  " << padded(entry.quantity.words, 34) << padded(summary(entry.values), 32) << summary(entry.reference) << "\n";
+    log << "  " << padded(entry.quantity.words, 34) << padded(summary(entry.values), 32) << summary(entry.reference)
+        << "\n";
   }
   log << std::endl;
 }
 
-// ---- the figures --------------------------------------------------------------------------------------------------------
+// ---- the figures -----------------------------------------------------------------------------------------
 
 struct Figure {
   int number;
@@ -204,7 +205,9 @@ struct Figure {
   Picture picture;
 };
 
-Panel& cell(Picture& picture, std::size_t i) { return std::get<Panel>(picture.cells[i]); }
+Panel& cell(Picture& picture, std::size_t i) {
+  return std::get<Panel>(picture.cells[i]);
+}
 
 /// Two states of one fit, one above the other, on common scales; the first map of each is the truth.
 Picture stacked(Picture above, Picture below, const std::string& words_above, const std::string& words_below) {
@@ -220,7 +223,9 @@ Picture stacked(Picture above, Picture below, const std::string& words_above, co
   return above;
 }
 
-std::string after(const FittedMaps& fit) { return ", " + std::to_string(std::lround(fit.steps.back())) + " steps"; }
+std::string after(const FittedMaps& fit) {
+  return ", " + std::to_string(std::lround(fit.steps.back())) + " steps";
+}
 
 /// κ of the truth, of the early and of the late state; below them data, model and residuals of the late one.
 Picture artefacts(const FittedMaps& early, const FittedMaps& late) {
@@ -272,29 +277,35 @@ std::string figure_name(const Figure& figure) {
   return name;
 }
 
-// ---- the page -----------------------------------------------------------------------------------------------------------
+// ---- the page --------------------------------------------------------------------------------------------
 
 std::string page(const std::vector<TableEntry>& table, const std::vector<Figure>& drawn, const std::string& made_by) {
   std::string text =
       "# Biggio et al. (2021) with einfield\n\n"
-      "Experiments of \"Modeling lens potentials with continuous neural networks in galaxy-scale strong lenses\": simulated, "
+      "Experiments of \"Modeling lens potentials with continuous neural networks in galaxy-scale strong lenses\": "
+      "simulated, "
       "fitted and drawn by `einfield reproduce biggio2021`.\n\n" +
       made_by +
-      "\nNumbers are the median (lowest … highest) over network seeds where there are several, else of network seed 1. The "
-      "column JAX is the paper's method in JAX, Flax and optax on the same lenses with other noise. Errors of ψ and α are "
-      "relative rms (of ψ less its mean), those of κ absolute rms; *all* is over all used pixels, *arcs* over those whose "
+      "\nNumbers are the median (lowest … highest) over network seeds where there are several, else of network seed 1. "
+      "The "
+      "column JAX is the paper's method in JAX, Flax and optax on the same lenses with other noise. Errors of ψ and α "
+      "are "
+      "relative rms (of ψ less its mean), those of κ absolute rms; *all* is over all used pixels, *arcs* over those "
+      "whose "
       "noise-free brightness exceeds 5 σ.\n";
   const Row* row = nullptr;
   for (const TableEntry& entry : table) {
     if (entry.row != row)
-      text += "\n## " + entry.row->title + " (`" + entry.row->name + "`)\n\n| quantity | einfield | JAX |\n| --- | --- | --- |\n";
+      text += "\n## " + entry.row->title + " (`" + entry.row->name +
+              "`)\n\n| quantity | einfield | JAX |\n| --- | --- | --- |\n";
     row = entry.row;
-    text += std::string("| ") + entry.quantity.words + " | " + summary(entry.values) + " | " + summary(entry.reference) + " |\n";
+    text += std::string("| ") + entry.quantity.words + " | " + summary(entry.values) + " | " +
+            summary(entry.reference) + " |\n";
   }
   text += "\n## Figures\n";
   for (const Figure& figure : drawn)
-    text += "\n![" + figure.caption + "](" + figure_name(figure) + ")\n\n**Fig. " + std::to_string(figure.number) + "** " +
-            figure.caption + ".\n";
+    text += "\n![" + figure.caption + "](" + figure_name(figure) + ")\n\n**Fig. " + std::to_string(figure.number) +
+            "** " + figure.caption + ".\n";
   return text;
 }
 
@@ -366,15 +377,19 @@ RunOutcome reproduce(const ReproduceOptions& options) {
     if (options.only.empty() || std::count(options.only.begin(), options.only.end(), experiment.name))
       selected.push_back(&experiment);
   for (const std::string& name : options.only)
-    EINFIELD_REQUIRE(std::any_of(selected.begin(), selected.end(), [&](const Experiment* e) { return e->name == name; }),
-                     "--only: '" + name + "', expected sie_noisy, shear_noisy, sie_noiseless or sie_overfit");
+    EINFIELD_REQUIRE(
+        std::any_of(selected.begin(), selected.end(), [&](const Experiment* e) { return e->name == name; }),
+        "--only: '" + name + "', expected sie_noisy, shear_noisy, sie_noiseless or sie_overfit");
   if (!options.run.overwrite)
     for (const Experiment* experiment : selected)
       for (const Row& row : experiment->rows)
         for (const std::uint64_t seed : row.seeds)
           if (const std::string directory = inside(options.out, row.directory(seed)); holds_results(directory))
-            throw InvalidInput("--out: " + directory + " holds results, expected a new directory, --overwrite, or --only with " +
+            throw InvalidInput("--out: " + directory +
+                               " holds results, expected a new directory, --overwrite, or --only with " +
                                "experiments that are not there yet");
+  // Before anything is written.
+  make_backend<float>(options.run.backend, {options.run.threads, options.run.device});
   std::error_code error;
   fs::create_directories(options.out, error);
   if (error) throw IoError(options.out + ": cannot make the directory (" + error.message() + ")");

@@ -1,5 +1,5 @@
-// Pictures and figures: what the pixels show, that words stay words, and that gnuplot's absence or failure costs no more
-// than the pictures.
+// Pictures and figures: what the pixels show, that words stay words, and that gnuplot's absence or failure costs no
+// more than the pictures.
 #include "host/figures.hpp"
 
 #include <gtest/gtest.h>
@@ -45,7 +45,9 @@ class Environment {
   std::optional<std::string> old_;
 };
 
-bool has_gnuplot() { return std::system("gnuplot --version > /dev/null 2>&1") == 0; }
+bool has_gnuplot() {
+  return std::system("gnuplot --version > /dev/null 2>&1") == 0;
+}
 
 #define NEEDS_GNUPLOT() \
   if (!has_gnuplot()) GTEST_SKIP() << "gnuplot is not installed"
@@ -147,7 +149,8 @@ TEST(Picture, OutlinesARegionAlongPixelEdges) {
   panel.outline[12] = 1;  // the one in the middle
   const auto dark = [&](const char* name) {
     const Image image = pixels(directory, directory / name);
-    return static_cast<int>(std::count_if(image.begin(), image.end(), [](const auto& pixel) { return pixel.second == 0; }));
+    return static_cast<int>(
+        std::count_if(image.begin(), image.end(), [](const auto& pixel) { return pixel.second == 0; }));
   };
   Panel plain = panel;
   plain.outline.clear();
@@ -192,7 +195,9 @@ TEST(Picture, WordsNeverBecomeCommands) {
       "x\r\nsystem('" + touch + "')\r\n",
       "@macro ' . system(\"" + touch + "\") . '",
       "ends in a backslash \\",
-      "'", "''", "\\'; system('" + touch + "') #",
+      "'",
+      "''",
+      "\\'; system('" + touch + "') #",
       "%s %n %d {/Symbol a}_{b} ^",
       std::string("nul \0 in it", 11),
       "not UTF-8: \xff\xc3(\xe2\x82",
@@ -322,12 +327,13 @@ TEST(Picture, RangesIgnoreACuspAndWhatIsNotFinite) {
   EXPECT_EQ(symmetric.high, 3);
 }
 
-// ---- the figures of a fit -----------------------------------------------------------------------------------------------
+// ---- the figures of a fit --------------------------------------------------------------------------------
 
 constexpr int kSide = 12;
 
 /// A directory of results as a fit leaves it; maps are smooth functions of x and y.
-void write_fit(const TemporaryDirectory& directory, bool with_truth, double network, const std::string& title = "A fit") {
+void write_fit(const TemporaryDirectory& directory, bool with_truth, double network,
+               const std::string& title = "A fit") {
   std::vector<FitsOutput> hdus;
   const auto add = [&](const char* name, int planes, double scale, double offset) {
     FitsOutput hdu;
@@ -357,8 +363,9 @@ void write_fit(const TemporaryDirectory& directory, bool with_truth, double netw
   }
   if (with_truth) add("IMAGE_TRUE", 1, 1, 0);
   write_fits(directory / "result.fits", hdus);
-  directory.write("result.json", R"({"metrics": {"chi2_reduced": 1.0124, "psi_relative_rms_all": null}, "config": {"title": ")" +
-                                     title + "\"}}");
+  directory.write(
+      "result.json",
+      R"({"metrics": {"chi2_reduced": 1.0124, "psi_relative_rms_all": null}, "config": {"title": ")" + title + "\"}}");
   directory.write("history.csv",
                   "step,time_s,loss,chi2_reduced,regularization,learning_rate,gradient_norm\n"
                   "0,0,40,10,0,1e-3,1\n10,1,8,2,0,1e-3,1\n20,2,4.05,1.0124,0,1e-3,1\n");
@@ -370,8 +377,8 @@ std::set<std::string> drawn(const TemporaryDirectory& directory) {
   return names;
 }
 
-const std::set<std::string> kAlways = {"image.png", "data.png", "model.png", "residual.png", "source.png", "convergence.png",
-                                       "history.png"};
+const std::set<std::string> kAlways = {"image.png",  "data.png",        "model.png",  "residual.png",
+                                       "source.png", "convergence.png", "history.png"};
 
 TEST(Figures, AFitWithTruthGetsEveryFigure) {
   NEEDS_GNUPLOT();

@@ -1,5 +1,6 @@
-// The paper's experiments in full (Biggio et al. 2021: 2-200-200-200-1, Adam at 1e-3, full batches) against what the paper's
-// own method reaches in JAX. Minutes long; the data are ours, and with EINFIELD_REFERENCE those of the reference as well.
+// The paper's experiments in full (Biggio et al. 2021: 2-200-200-200-1, Adam at 1e-3, full batches) against what the
+// paper's own method reaches in JAX. Minutes long; the data are ours, and with EINFIELD_REFERENCE those of the
+// reference as well.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -78,8 +79,9 @@ std::string with_reference(const TemporaryDirectory& directory, const std::strin
   return file;
 }
 
-// Bounds: the three networks of the reference in JAX reach χ² 1.005 to 1.008 (SIE) and 1.005 to 1.009 (shear) on noise of
-// 0.987 and 1.007, image errors of 0.158 to 0.167 and 0.071 to 0.084 σ, ψ errors in the arcs of 2.8 to 3.3 and 1.3 to 1.6 %.
+// Bounds: the three networks of the reference in JAX reach χ² 1.005 to 1.008 (SIE) and 1.005 to 1.009 (shear) on noise
+// of 0.987 and 1.007, image errors of 0.158 to 0.167 and 0.071 to 0.084 σ, ψ errors in the arcs of 2.8 to 3.3 and 1.3
+// to 1.6 %.
 void expect_sie(const Medians& medians) {
   EXPECT_LE(medians.image, 0.18);
   EXPECT_LE(medians.psi_arc, 0.035);
@@ -95,7 +97,8 @@ TEST(Paper, SiePerturberInNoise) {
   const Medians medians = fit_thrice(directory, simulated(directory, "sie_noisy"));
   expect_sie(medians);
   // The noise's own χ² has a standard deviation of 0.014 over 10⁴ pixels; the excess over it is the reference's.
-  const FitsImage image = read_fits(directory / "sie_noisy.fits", "IMAGE"), truth = read_fits(directory / "sie_noisy.fits", "IMAGE_TRUE");
+  const FitsImage image = read_fits(directory / "sie_noisy.fits", "IMAGE"),
+                  truth = read_fits(directory / "sie_noisy.fits", "IMAGE_TRUE");
   double noise = 0;
   for (std::size_t i = 0; i < image.values.size(); ++i) noise += std::pow((image.values[i] - truth.values[i]) / 2, 2);
   EXPECT_LE(medians.chi2 - noise / static_cast<double>(image.values.size()), 1.015 - 0.987);

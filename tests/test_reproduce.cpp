@@ -1,5 +1,5 @@
-// `einfield reproduce` through the library, with images and networks small enough for seconds: what is run, what is written,
-// what is refused.
+// `einfield reproduce` through the library, with images and networks small enough for seconds: what is run, what is
+// written, what is refused.
 #include "host/reproduce.hpp"
 
 #include <gtest/gtest.h>
@@ -26,8 +26,12 @@ ReproduceOptions small(const TemporaryDirectory& directory, const std::vector<st
   options.run.backend = "cpu";
   options.run.threads = 2;
   options.run.figures = false;
-  options.settings = {{"simulate.nx", "20"},        {"simulate.ny", "20"},       {"observation.pixel_scale", "0.4"},
-                      {"observation.psf", "{ fwhm = 0.8, size = 5 }"}, {"network.hidden", "[8, 8]"}, {"optimizer.steps", "5"}};
+  options.settings = {{"simulate.nx", "20"},
+                      {"simulate.ny", "20"},
+                      {"observation.pixel_scale", "0.4"},
+                      {"observation.psf", "{ fwhm = 0.8, size = 5 }"},
+                      {"network.hidden", "[8, 8]"},
+                      {"optimizer.steps", "5"}};
   return options;
 }
 
