@@ -67,8 +67,8 @@ void serve(const std::string& directory, int threads, bool network) {
   const auto start = Clock::now();
   const auto backend = make_backend<Real>("cpu", {threads, 0});
   backend->load({problem});
-  backend->evaluate(network);
   const double ready_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  backend->evaluate(network);
   const std::vector<Real> result = backend->download(network ? Field::gradient : Field::model, 0);
   write_values(directory + "/einfield.f64", std::vector<double>(result.begin(), result.end()));
   const std::string version = std::to_string(EINFIELD_VERSION_MAJOR) + "." + std::to_string(EINFIELD_VERSION_MINOR);
