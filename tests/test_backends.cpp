@@ -207,7 +207,7 @@ struct SameBits {
       };
       reference = train(backend);
       EXPECT_EQ(train(backend), reference) << "a second run";
-      for (const int threads : {1, 3}) EXPECT_EQ(train(*open(threads)), reference) << threads << " threads";
+      for (const int threads : {1, 3, 7}) EXPECT_EQ(train(*open(threads)), reference) << threads << " threads";
     }
   }
 };
