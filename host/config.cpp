@@ -11,6 +11,7 @@
 #include "host/fits_io.hpp"
 #include "host/keys.hpp"
 #include "host/number.hpp"
+#include "host/problem.hpp"
 #include "host/safetensors.hpp"
 
 namespace einfield {
@@ -19,10 +20,8 @@ namespace {
 constexpr int kMaxSteps = 1'000'000'000;
 constexpr int kMaxSupersampling = 32;
 constexpr int kMaxSourceSide = 4096;
-constexpr double kMaxRays = 1 << 30;
 
-// ---- recipes
-// -------------------------------------------------------------------------------------------------------------
+// ---- recipes ---------------------------------------------------------------------------------------------
 
 /// Defaults of [network], [optimizer] and [regularization].
 struct Recipe {
@@ -34,8 +33,8 @@ struct Recipe {
 
 const std::vector<Recipe>& recipes() {
   static const std::vector<Recipe> all = [] {
-    // Biggio et al. (2021), section 3: three hidden layers of 200, swish, Adam at 1e-3, mean squared error, no
-    // regularisation.
+    // Biggio et al. (2021), section 3: three hidden layers of 200, swish, Adam at 1e-3, mean squared error, nothing
+    // else.
     Recipe paper;
     paper.name = "biggio2021";
     paper.network.hidden = {200, 200, 200};
@@ -57,8 +56,7 @@ const Recipe& recipe(const std::string& name) {
   return *std::find_if(recipes().begin(), recipes().end(), [&](const Recipe& r) { return r.name == name; });
 }
 
-// ---- tables of keys
-// ------------------------------------------------------------------------------------------------------
+// ---- tables of keys --------------------------------------------------------------------------------------
 
 /// A choice among enumerators, in the order of the names.
 template <class Enum>
@@ -160,7 +158,7 @@ void add_parameters(Keys& keys, const ProfileInfo& info, std::vector<double>& va
     const std::string help = p.range == Range::ellipticity ? "e1^2 + e2^2 < 1" : "";
     keys.push_back({p.name, target, help, bounds_of(p), p.unit, std::isnan(p.default_value)});
     if (p.range == Range::integer) continue;
-    names.names.push_back(p.name);
+    names.names.emplace_back(p.name);
     indices.push_back(i);
   }
   names.get = [&free, indices](std::size_t i) { return static_cast<bool>(free[indices[i]]); };
@@ -177,16 +175,17 @@ void start(Component& c, const ProfileInfo& info) {
 }
 
 /// The choice of a profile, before its parameters can be read.
-template <class Component>
-Key profile_choice(Component& c, const std::vector<const ProfileInfo*>& profiles) {
-  Choice names;
-  for (const ProfileInfo* info : profiles) names.names.emplace_back(info->name);
-  names.get = [&c] { return static_cast<std::size_t>(c.kind); };
-  names.set = [&c, profiles](std::size_t i) {
-    c.kind = static_cast<decltype(c.kind)>(i);
-    start(c, *profiles[i]);
+/// @param info  lens_info or light_info
+template <class Component, class Kind>
+Key profile_choice(Component& c, int n_kinds, const ProfileInfo& (*info)(Kind)) {
+  Choice profiles;
+  for (int i = 0; i < n_kinds; ++i) profiles.names.emplace_back(info(static_cast<Kind>(i)).name);
+  profiles.get = [&c] { return static_cast<std::size_t>(c.kind); };
+  profiles.set = [&c, info](std::size_t i) {
+    c.kind = static_cast<Kind>(i);
+    start(c, info(c.kind));
   };
-  return {"profile", names, "", {}, "", true};
+  return {"profile", profiles, "", {}, "", true};
 }
 
 /// The profile of a component whose keys are listed behind it.
@@ -220,7 +219,7 @@ Keys light_keys(LightComponent& c, PixelStart& start_value) {
                   "image unit",
                   false,
                   Condition{[&start_value] { return start_value.image.empty(); }, "without image"}},
-                 {"fit", pixels, "[\"pixels\"] = the pixels are free"}});
+                 {"fit", pixels, R"(["pixels"] = the pixels are free)"}});
     return keys;
   }
   add_parameters(keys, light_info(c.kind), c.values, c.free);
@@ -294,8 +293,7 @@ Keys simulate_keys(SimulateConfig& s) {
   return keys;
 }
 
-// ---- reading
-// -------------------------------------------------------------------------------------------------------------
+// ---- reading ---------------------------------------------------------------------------------------------
 
 void check_ellipticity(const Document& document, const std::string& path, const ProfileInfo& info,
                        const std::vector<double>& values) {
@@ -308,13 +306,11 @@ void check_ellipticity(const Document& document, const std::string& path, const 
 }
 
 std::vector<LensComponent> read_lenses(const Document& document, const std::string& block) {
-  std::vector<const ProfileInfo*> profiles;
-  for (int i = 0; i < kLensKinds; ++i) profiles.push_back(&lens_info(static_cast<LensKind>(i)));
   std::vector<LensComponent> components(document.size(block));
   for (std::size_t i = 0; i < components.size(); ++i) {
     LensComponent& c = components[i];
     const std::string path = block + "." + std::to_string(i);
-    document.read_one(path, profile_choice(c, profiles));
+    document.read_one(path, profile_choice(c, kLensKinds, lens_info));
     document.read(path, lens_keys(c));
     check_ellipticity(document, path, lens_info(c.kind), c.values);
   }
@@ -323,14 +319,12 @@ std::vector<LensComponent> read_lenses(const Document& document, const std::stri
 
 std::vector<LightComponent> read_lights(const Document& document, const std::string& block,
                                         std::vector<PixelStart>& pixels) {
-  std::vector<const ProfileInfo*> profiles;
-  for (int i = 0; i < kLightKinds; ++i) profiles.push_back(&light_info(static_cast<LightKind>(i)));
   std::vector<LightComponent> components(document.size(block));
   pixels.resize(components.size());
   for (std::size_t i = 0; i < components.size(); ++i) {
     LightComponent& c = components[i];
     const std::string path = block + "." + std::to_string(i);
-    document.read_one(path, profile_choice(c, profiles));
+    document.read_one(path, profile_choice(c, kLightKinds, light_info));
     document.read(path, light_keys(c, pixels[i]));
     check_ellipticity(document, path, light_info(c.kind), c.values);
   }
@@ -409,7 +403,7 @@ bool anything_free(const Model& model) {
 }
 
 /// What holds between the blocks.
-void check_model(const Document& document, Config& config, bool for_simulation) {
+void check_model(const Document& document, const Config& config, bool for_simulation) {
   const Model& model = config.model;
   if (model.source.empty() && model.lens_light.empty())
     document.fail("source", "missing, expected at least one [[source]] or [[lens_light]]");
@@ -418,7 +412,7 @@ void check_model(const Document& document, Config& config, bool for_simulation) 
   if (!model.network) {
     Regularization r = config.regularization;
     for (const Key& key : regularization_keys(r)) {
-      const double weight = **std::get_if<double*>(&key.target);
+      const double weight = *std::get<double*>(key.target);
       if (weight > 0)
         document.fail("regularization." + key.name,
                       "has no effect, found " + to_text(weight) + " without [network], expected 0 or a [network]");
@@ -475,8 +469,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   return config;
 }
 
-// ---- writing
-// -------------------------------------------------------------------------------------------------------------
+// ---- writing ---------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -516,6 +509,9 @@ std::string list_keys() {
   PsfConfig psf;
   psf.type = "gaussian";
   psf.fwhm = psf.beta = std::nan("");
+  const auto title = [](const char* blocks, const ProfileInfo& info) {
+    return std::string(blocks) + " profile = \"" + info.name + "\"";
+  };
   std::string text =
       "Keys of the configuration: key, type, unit, range, default, meaning. N counts the components of a block "
       "from 0;\n`--set KEY=VALUE` names keys in the same way. Paths are relative to the configuration file.\n\n";
@@ -525,17 +521,15 @@ std::string list_keys() {
   for (int i = 0; i < kLensKinds; ++i) {
     LensComponent lens{static_cast<LensKind>(i), {}, {}};
     start(lens, lens_info(lens.kind));
-    text += "\n" + list_table(std::string("[[lens]], [[perturbation]] profile = \"") + lens_info(lens.kind).name + "\"",
-                              "lens.N.", lens_keys(lens));
+    text += "\n" + list_table(title("[[lens]], [[perturbation]]", lens_info(lens.kind)), "lens.N.", lens_keys(lens));
   }
   for (int i = 0; i < kLightKinds; ++i) {
     LightComponent light;
     light.kind = static_cast<LightKind>(i);
     start(light, light_info(light.kind));
     PixelStart pixels;
-    text +=
-        "\n" + list_table(std::string("[[source]], [[lens_light]] profile = \"") + light_info(light.kind).name + "\"",
-                          "source.N.", light_keys(light, pixels));
+    text += "\n" + list_table(title("[[source]], [[lens_light]]", light_info(light.kind)), "source.N.",
+                              light_keys(light, pixels));
   }
   text += "\n" + list_table("[network]", "network.", network_keys(network));
   text += "\n" + list_table("[optimizer]", "optimizer.", optimizer_keys(optimizer));

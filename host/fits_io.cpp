@@ -19,6 +19,7 @@
 
 #include "einfield/error.hpp"
 #include "host/atomic_file.hpp"
+#include "host/number.hpp"
 
 namespace einfield {
 namespace {
@@ -35,13 +36,6 @@ std::string reason(int status) {
   char text[FLEN_STATUS];
   fits_get_errstatus(status, text);
   fits_clear_errmsg();
-  return text;
-}
-
-/// A computed number, rounded for the reader.
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.6g", value);
   return text;
 }
 
@@ -308,15 +302,15 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
       ", expected square pixels with north up: resample the image, or leave out its celestial WCS "
       "and give observation.pixel_scale";
   if (std::abs(width / height - 1) > kWcsTolerance)
-    throw InvalidInput(where + "pixels that are not square, found " + number(width) + " x " + number(height) +
+    throw InvalidInput(where + "pixels that are not square, found " + rounded(width) + " x " + rounded(height) +
                        " arcsec" + advice);
   const double skew = (m[0][0] * m[0][1] + m[1][0] * m[1][1]) / (width * height);
   if (std::abs(skew) > kWcsTolerance)
-    throw InvalidInput(where + "skewed celestial WCS, found axes at " + number(std::acos(skew) * 180 / M_PI) +
+    throw InvalidInput(where + "skewed celestial WCS, found axes at " + rounded(std::acos(skew) * 180 / M_PI) +
                        " degrees" + advice);
   if (axis1 == 'y') throw InvalidInput(where + "celestial WCS with the latitude along x" + advice);
   if (std::abs(m[0][1]) > kWcsTolerance * scale || m[1][1] < 0)
-    throw InvalidInput(where + "rotated celestial WCS, found " + number(std::atan2(-m[0][1], m[1][1]) * 180 / M_PI) +
+    throw InvalidInput(where + "rotated celestial WCS, found " + rounded(std::atan2(-m[0][1], m[1][1]) * 180 / M_PI) +
                        " degrees" + advice);
   return CelestialWcs{scale};
 }
@@ -324,7 +318,8 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
 /// The linear WCS of the current HDU, as Writer::axis makes it.
 std::optional<LinearWcs> read_linear(const Reader& file, int nx, int ny) {
   for (const char* axis : {"1", "2"})
-    if (file.text(std::string("CTYPE") + axis) != (*axis == '1' ? "X" : "Y") || file.text(std::string("CUNIT") + axis) != "arcsec")
+    if (file.text(std::string("CTYPE") + axis) != (*axis == '1' ? "X" : "Y") ||
+        file.text(std::string("CUNIT") + axis) != "arcsec")
       return std::nullopt;
   const auto middle = [&](const std::string& axis, int n, double scale) {
     return file.value("CRVAL" + axis).value_or(0) + (0.5 * (n + 1) - file.value("CRPIX" + axis).value_or(0)) * scale;
@@ -336,7 +331,9 @@ std::optional<LinearWcs> read_linear(const Reader& file, int nx, int ny) {
 
 }  // namespace
 
-bool has_hdu(const std::string& path, const std::string& name) { return Reader(path).has(name); }
+bool has_hdu(const std::string& path, const std::string& name) {
+  return Reader(path).has(name);
+}
 
 FitsImage read_fits(const std::string& path, const std::string& hdu_name, int planes) {
   Reader file(path);

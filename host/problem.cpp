@@ -17,13 +17,6 @@ namespace {
 
 constexpr double kScaleTolerance = 1e-3;  ///< between a given pixel scale and a WCS
 constexpr double kSumTolerance = 1e-5;    ///< of a normalised PSF: rounding in single precision, with room
-constexpr double kMaxRays = 1 << 30;
-
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.6g", value);
-  return text;
-}
 
 std::string size_text(int nx, int ny) {
   return std::to_string(nx) + " x " + std::to_string(ny);
@@ -45,8 +38,8 @@ std::string name_of(const FitsReference& reference, const FitsImage& image) {
 
 void check_scale(const std::string& name, const FitsImage& image, double pixel_scale) {
   if (!image.wcs || std::abs(image.wcs->pixel_scale / pixel_scale - 1) <= kScaleTolerance) return;
-  throw InvalidInput(name + ": another pixel scale, found " + number(image.wcs->pixel_scale) +
-                     " arcsec in its WCS, expected " + number(pixel_scale) + " arcsec to 0.1 %");
+  throw InvalidInput(name + ": another pixel scale, found " + rounded(image.wcs->pixel_scale) +
+                     " arcsec in its WCS, expected " + rounded(pixel_scale) + " arcsec to 0.1 %");
 }
 
 void check_size(const std::string& name, const FitsImage& image, int nx, int ny, const std::string& as) {
@@ -109,7 +102,7 @@ std::vector<std::uint8_t> read_mask(const FitsReference& reference, const MapRea
   for (std::size_t i = 0; i < mask.size(); ++i) {
     EINFIELD_REQUIRE(image.values[i] == 0 || image.values[i] == 1,
                      name_of(reference, image) + ": a mask with other values than 0 and 1, found " +
-                         number(image.values[i]) + " at " + pixel_text(i, grid.nx) + ", expected 1 = used, 0 = not");
+                         rounded(image.values[i]) + " at " + pixel_text(i, grid.nx) + ", expected 1 = used, 0 = not");
     mask[i] = image.values[i] == 1;
   }
   return mask;
@@ -126,6 +119,7 @@ std::pair<std::vector<double>, std::string> read_noise(const Config& config, con
   }
   if (noise.value) return {std::vector<double>(image.size(), *noise.value), config.file + ": observation.noise"};
   std::vector<double> sigma;
+  sigma.reserve(image.size());
   for (const double v : image)
     sigma.push_back(std::sqrt(*noise.background_rms * *noise.background_rms + std::max(v, 0.0) / *noise.exposure_time));
   return {std::move(sigma), config.file + ": observation.background_rms"};
@@ -145,17 +139,17 @@ void apply_data_rules(const Config& config, const std::string& image_name, const
       ++noisy;
       o.mask[i] = 0;
     }
-    EINFIELD_REQUIRE(!o.mask[i] || o.noise[i] > 0, noise_name + ": not a noise, found " + number(o.noise[i]) + " at " +
+    EINFIELD_REQUIRE(!o.mask[i] || o.noise[i] > 0, noise_name + ": not a noise, found " + rounded(o.noise[i]) + " at " +
                                                        pixel_text(i, o.grid.nx) + ", expected > 0 where the mask is 1");
   }
   if (not_finite > 0) warnings.push_back(image_name + ": " + count_text(not_finite, "pixel") + " not finite, masked");
   if (noisy > 0)
     warnings.push_back(noise_name + ": " + count_text(noisy, "pixel") +
-                       " with noise above max_noise = " + number(config.observation.max_noise) + ", masked");
+                       " with noise above max_noise = " + rounded(config.observation.max_noise) + ", masked");
   EINFIELD_REQUIRE(o.n_used() > 0, image_name + ": every pixel is masked, found " + std::to_string(masked) +
                                        " masked by observation.mask, " + std::to_string(not_finite) + " not finite, " +
                                        std::to_string(noisy) + " with noise above max_noise = " +
-                                       number(config.observation.max_noise) + ", expected at least one that is used");
+                                       rounded(config.observation.max_noise) + ", expected at least one that is used");
 }
 
 }  // namespace
@@ -193,14 +187,14 @@ Psf load_psf(const PsfConfig& psf, const Grid& grid, const std::string& key, std
                        " pixels, expected odd numbers, the centre in the middle");
   check_psf_size(name, image.nx, image.ny, grid);
   const std::size_t bad = first_not_finite(image.values);
-  EINFIELD_REQUIRE(bad == image.values.size(), name + ": a PSF that is not finite, found " + number(image.values[bad]) +
-                                                   " at " + pixel_text(bad, image.nx) +
+  EINFIELD_REQUIRE(bad == image.values.size(), name + ": a PSF that is not finite, found " +
+                                                   rounded(image.values[bad]) + " at " + pixel_text(bad, image.nx) +
                                                    ", expected numbers everywhere");
   double sum = 0;
   for (const double v : image.values) sum += v;
-  EINFIELD_REQUIRE(sum > 0 && std::isfinite(sum), name + ": a PSF with the sum " + number(sum) + ", expected > 0");
+  EINFIELD_REQUIRE(sum > 0 && std::isfinite(sum), name + ": a PSF with the sum " + rounded(sum) + ", expected > 0");
   if (std::abs(sum - 1) > kSumTolerance)
-    warnings.push_back(name + ": a PSF with the sum " + number(sum) + ", normalised to 1");
+    warnings.push_back(name + ": a PSF with the sum " + rounded(sum) + ", normalised to 1");
   for (double& v : image.values) v /= sum;
   return {image.nx, image.ny, std::move(image.values)};
 }

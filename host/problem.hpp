@@ -8,6 +8,9 @@
 
 namespace einfield {
 
+/// An image has fewer rays: their indices are ints, and Observation::validate() asks for it.
+inline constexpr double kMaxRays = 1 << 30;
+
 /// The model with the start values of its PIXELATED components.
 /// @throws InvalidInput "FILE[HDU]: …" for an image of another shape or with values that are not finite
 Model load_pixels(const Config& config);
