@@ -1,12 +1,12 @@
-// einfield_bench: every stage and the whole training step, timed through the backend (Google Benchmark); README.md here.
-// Cases are step/<cpu|cuda>/<float|double>/n:<pixels a side>/h:<width>/t:<threads>, and stages in place of "step".
+// einfield_bench: every stage and the whole training step, timed through the backend (Google Benchmark).
+// Names of cases, counters and flags: README.md in this folder.
 #include <benchmark/benchmark.h>
 
+#include <hwy/highway.h>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <functional>
-#include <hwy/highway.h>
 #include <map>
 #include <memory>
 #include <string>
@@ -63,8 +63,9 @@ FmaPeak<Real>& peak(int threads) {
   return peaks.try_emplace(threads, threads).first->second;
 }
 
-/// One case. An iteration is one call on the CPU, and kBatch calls with one wait on a device. Google Benchmark's own clocks
-/// would put "/manual_time" or "/real_time" into the names, so its default is kept and the counters come from ours.
+/// One case. An iteration is one call on the CPU, and kBatch calls with one wait on a device. Google Benchmark's own
+/// clocks would put "/manual_time" or "/real_time" into the names, so its default is kept and the counters come from
+/// ours.
 template <class Real>
 void run_case(benchmark::State& state, const Case& c, const Stage<Real>& stage) {
   constexpr int kBatch = 20;
@@ -96,8 +97,7 @@ void run_case(benchmark::State& state, const Case& c, const Stage<Real>& stage) 
   state.counters["median_ms"] = median * 1e3;
   state.counters["best_ms"] = seconds.front() * 1e3;
   state.counters["ns_per_pixel"] = median * 1e9 / pixels;
-  state.counters["bytes_per_pixel"] =
-      static_cast<double>(planned_bytes<Real>(c.backend, {problem}, options)) / pixels;
+  state.counters["bytes_per_pixel"] = static_cast<double>(planned_bytes<Real>(c.backend, {problem}, options)) / pixels;
   if (stage.flop_share > 0) {
     const double rate = stage.flop_share * step_flop(c.n, hidden) / median * 1e-9;
     state.counters["GFLOP_per_s"] = rate;
@@ -119,8 +119,8 @@ void register_cases(const std::string& backend) {
       for (const int width : kWidths)
         for (const int t : threads) {
           const Case c{backend, n, width, t};
-          benchmark::RegisterBenchmark(c.name(stage.name, kRealName<Real>).c_str(),
-                                       [c, stage](benchmark::State& state) { run_case(state, c, stage); })
+          const auto body = [c, stage](benchmark::State& state) { run_case(state, c, stage); };
+          benchmark::RegisterBenchmark(c.name(stage.name, kRealName<Real>).c_str(), body)
               ->Unit(benchmark::kMillisecond);
         }
 }

@@ -46,9 +46,15 @@ double run_chains(int rounds, Real* sink) {
   sink[2] = hn::GetLane(hn::SumOfLanes(d, sum[0]));
   return 2.0 * rounds * kChains * static_cast<double>(hn::Lanes(d));
 }
-double run_single(int rounds, float* sink) { return run_chains(rounds, sink); }
-double run_double(int rounds, double* sink) { return run_chains(rounds, sink); }
-const char* target() { return hwy::TargetName(HWY_TARGET); }
+double run_single(int rounds, float* sink) {
+  return run_chains(rounds, sink);
+}
+double run_double(int rounds, double* sink) {
+  return run_chains(rounds, sink);
+}
+const char* target() {
+  return hwy::TargetName(HWY_TARGET);
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace einfield::bench
@@ -65,8 +71,12 @@ namespace {
 
 constexpr int kRounds = 20000;  // 24 chains at one a cycle: 0.1 ms
 
-double run(float* sink) { return HWY_DYNAMIC_DISPATCH(run_single)(kRounds, sink); }
-double run(double* sink) { return HWY_DYNAMIC_DISPATCH(run_double)(kRounds, sink); }
+double run(float* sink) {
+  return HWY_DYNAMIC_DISPATCH(run_single)(kRounds, sink);
+}
+double run(double* sink) {
+  return HWY_DYNAMIC_DISPATCH(run_double)(kRounds, sink);
+}
 
 }  // namespace
 

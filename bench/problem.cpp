@@ -12,7 +12,9 @@ namespace {
 
 constexpr std::uint64_t kSeed = 1;
 
-LensComponent sie(std::vector<double> values) { return {LensKind::sie, std::move(values), std::vector<bool>(5, false)}; }
+LensComponent sie(std::vector<double> values) {
+  return {LensKind::sie, std::move(values), std::vector<bool>(5, false)};
+}
 
 LightComponent source() {
   LightComponent light;

@@ -2,9 +2,9 @@
 // zero cotangents, broken numbers.
 #include <gtest/gtest.h>
 
+#include <hwy/highway.h>
 #include <algorithm>
 #include <cmath>
-#include <hwy/highway.h>
 #include <limits>
 #include <vector>
 
@@ -99,10 +99,9 @@ Answer formulas(const Case<Real>& c) {
     answer.brightness[i] = render_ray(scene, position, alpha);
     Vec2<double> alpha_bar{};
     if (c.brightness_bar[i] != 0)
-      render_ray_adjoint(scene, position, alpha, static_cast<double>(c.brightness_bar[i]), alpha_bar,
-                         answer.table_bar.data(), [&](int target, double value) {
-                           answer.pixel_bar[static_cast<std::size_t>(target)] += value;
-                         });
+      render_ray_adjoint(
+          scene, position, alpha, static_cast<double>(c.brightness_bar[i]), alpha_bar, answer.table_bar.data(),
+          [&](int target, double value) { answer.pixel_bar[static_cast<std::size_t>(target)] += value; });
     answer.alpha_bar[i] = alpha_bar.x;
     answer.alpha_bar[n + i] = alpha_bar.y;
   }
@@ -167,8 +166,8 @@ TEST(Rays, SumsAreAddedTo) {
   const Case<double> c(LensKind::sie, RadiusKind::major_axis, 150);
   std::vector<double> alpha_bar(300), table_bar(c.table.size()), pixel_bar(c.pixels.size());
   for (int k = 0; k < 2; ++k)
-    ray_kernels<double>().adjoint(c.scene(), c.rays(), c.brightness_bar.data(), alpha_bar.data(), alpha_bar.data() + 150,
-                                  table_bar.data(), pixel_bar.data());
+    ray_kernels<double>().adjoint(c.scene(), c.rays(), c.brightness_bar.data(), alpha_bar.data(),
+                                  alpha_bar.data() + 150, table_bar.data(), pixel_bar.data());
   const Answer once = loops(c);
   EXPECT_EQ(alpha_bar, once.alpha_bar);
   for (std::size_t i = 0; i < table_bar.size(); ++i)

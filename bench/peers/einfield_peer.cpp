@@ -21,7 +21,8 @@ using nlohmann::json;
 
 void write_values(const std::string& path, const std::vector<double>& values) {
   std::ofstream file(path, std::ios::binary);
-  file.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(double)));
+  file.write(reinterpret_cast<const char*>(values.data()),
+             static_cast<std::streamsize>(values.size() * sizeof(double)));
   file.close();
   if (!file) throw IoError(path + ": cannot be written");
 }
@@ -62,8 +63,8 @@ void serve(const std::string& directory, int threads, bool network) {
   using Clock = std::chrono::steady_clock;
   std::ifstream file(directory + "/problem.json");
   const json description = json::parse(file);
-  const Problem problem = paper_problem(description.at("n").get<int>(),
-                                        network ? description.at("hidden").get<std::vector<int>>() : std::vector<int>{});
+  const Problem problem = paper_problem(
+      description.at("n").get<int>(), network ? description.at("hidden").get<std::vector<int>>() : std::vector<int>{});
   const auto start = Clock::now();
   const auto backend = make_backend<Real>("cpu", {threads, 0});
   backend->load({problem});
@@ -110,8 +111,10 @@ int run(int argc, char** argv) {
       serve<double>(arguments[1], threads, arguments[0] == "step");
     return 0;
   }
-  std::fputs("usage: einfield_peer export DIR N WIDTH | step DIR float32|float64 THREADS | forward DIR float32|float64 THREADS\n",
-             stderr);
+  std::fputs(
+      "usage: einfield_peer export DIR N WIDTH\n"
+      "       einfield_peer step|forward DIR float32|float64 THREADS\n",
+      stderr);
   return 2;
 }
 

@@ -1,5 +1,6 @@
-// Stages of a training step on the CPU. Every sum over rays or pixels is made of kChunks partial sums over fixed ranges,
-// added in order: the same bits for any number of threads. Formulas are in the headers; here are loops and storage.
+// Stages of a training step on the CPU. Every sum over rays or pixels is made of kChunks partial sums over fixed
+// ranges, added in order: the same bits for any number of threads. Formulas are in the headers; here are loops and
+// storage.
 #include "host/cpu/backend.hpp"
 
 #include <algorithm>
@@ -176,7 +177,8 @@ class CpuBackend final : public Backend<Real> {
   void network() override {
     for (auto& l : lenses_)
       if (l->network)
-        l->network->forward(l->parameters.data(), l->theta.data(), l->n_rays, l->potential.data(), l->deflection.data());
+        l->network->forward(l->parameters.data(), l->theta.data(), l->n_rays, l->potential.data(),
+                            l->deflection.data());
   }
 
   void render() override {
@@ -456,8 +458,7 @@ std::size_t cpu_planned_bytes(const std::vector<Problem>& problems, int threads)
     if (grid.supersampling > 1) bytes += sizeof(Real) * rays;
     if (problem.regularization.any()) bytes += sizeof(Real) * rays;
     if (!layout.free_pixels.empty()) bytes += sizeof(double) * kChunks * layout.pixels.size();
-    if (problem.model.network)
-      bytes += CpuNetwork<Real>::planned_bytes(*problem.model.network, grid.n_rays(), threads);
+    if (problem.model.network) bytes += CpuNetwork<Real>::planned_bytes(*problem.model.network, grid.n_rays(), threads);
   }
   return bytes;
 }

@@ -16,8 +16,8 @@
 namespace einfield {
 namespace {
 
-constexpr int kChunks = 16;     // sums of the gradient: fixed, or the bits would depend on the number of threads
-constexpr int kTileRows = 64;   // points of a tile; its matrices fill half of a second-level cache at width 200
+constexpr int kChunks = 16;    // sums of the gradient: fixed, or the bits would depend on the number of threads
+constexpr int kTileRows = 64;  // points of a tile; its matrices fill half of a second-level cache at width 200
 static_assert(kTileRows % kRowGroup == 0);
 
 /// Memory that starts on a cache line; its pages are touched first by the thread that uses them.
@@ -28,7 +28,7 @@ class AlignedArray {
   explicit AlignedArray(std::size_t size) : size_(size) {
     if (size == 0) return;
     try {
-      data_.reset(static_cast<Real*>(::operator new(size * sizeof(Real), std::align_val_t{kCacheLine})));
+      data_.reset(static_cast<Real*>(::operator new (size * sizeof(Real), std::align_val_t{kCacheLine})));
     } catch (const std::bad_alloc&) {
       throw IoError("cannot allocate " + std::to_string(size * sizeof(Real) >> 20) + " MB for the network");
     }
@@ -39,7 +39,7 @@ class AlignedArray {
 
  private:
   struct Free {
-    void operator()(Real* p) const { ::operator delete(p, std::align_val_t{kCacheLine}); }
+    void operator()(Real* p) const { ::operator delete (p, std::align_val_t{kCacheLine}); }
   };
   std::unique_ptr<Real, Free> data_;
   std::size_t size_ = 0;
@@ -103,7 +103,9 @@ Range part_of(int n, int part, int parts) {
   };
   return {bound(part), bound(part + 1)};
 }
-int tiles_of(int n) { return (n + kTileRows - 1) / kTileRows; }
+int tiles_of(int n) {
+  return (n + kTileRows - 1) / kTileRows;
+}
 
 /// What a worker needs beside the tape.
 template <class Real>
@@ -284,8 +286,8 @@ CpuNetwork<Real>::~CpuNetwork() = default;
 template <class Real>
 void CpuNetwork<Real>::forward(const Real* parameters, const Real* theta, int n, Real* psi, Real* alpha) {
   Storage& s = *storage_;
-  EINFIELD_REQUIRE(n >= 0 && n <= s.n_points, "n = " + std::to_string(n) + " points, expected 0 to " +
-                                                  std::to_string(s.n_points));
+  EINFIELD_REQUIRE(n >= 0 && n <= s.n_points,
+                   "n = " + std::to_string(n) + " points, expected 0 to " + std::to_string(s.n_points));
   s.pack(parameters);
   s.taped = n;
   const int tiles = tiles_of(n);
@@ -305,8 +307,8 @@ template <class Real>
 void CpuNetwork<Real>::adjoint(const Real* parameters, const Real* theta, int n, const Real* psi_bar,
                                const Real* alpha_bar, Real* gradient) {
   Storage& s = *storage_;
-  EINFIELD_REQUIRE(n == s.taped, "adjoint of " + std::to_string(n) + " points after a forward of " +
-                                     std::to_string(s.taped));
+  EINFIELD_REQUIRE(n == s.taped,
+                   "adjoint of " + std::to_string(n) + " points after a forward of " + std::to_string(s.taped));
   int count = 0;
   for (int i = 0; i < n; ++i)
     if (alpha_bar[i] != 0 || alpha_bar[n + i] != 0 || (psi_bar && psi_bar[i] != 0))

@@ -16,8 +16,9 @@ namespace einfield {
 template <class Real>
 class CpuNetwork {
  public:
-  /// Largest tape that is kept between forward() and adjoint(), 1000 × 1000 points at width 256 in single precision; above
-  /// it, or above half of the machine's memory, adjoint() recomputes it tile by tile, which costs a third more time.
+  /// Largest tape that is kept between forward() and adjoint(), 1000 × 1000 points at width 256 in single precision;
+  /// above it, or above half of the machine's memory, adjoint() recomputes it tile by tile, which costs a third more
+  /// time.
   static constexpr std::size_t kTapeLimit = std::size_t{4} << 30;
 
   /// Allocates everything; the calls below allocate nothing.

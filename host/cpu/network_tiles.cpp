@@ -7,8 +7,7 @@
 #include <type_traits>
 
 // Arrays of vectors need vectors of known size.
-#define HWY_DISABLED_TARGETS \
-  (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "host/cpu/network_tiles.cpp"
@@ -60,7 +59,9 @@ template <class Real>
 HWY_INLINE Real sum(Vec<Real> v) {
   return hn::GetLane(hn::SumOfLanes(Tag<Real>(), v));
 }
-HWY_INLINE int vectors(int width, int lanes) { return (width + lanes - 1) / lanes; }
+HWY_INLINE int vectors(int width, int lanes) {
+  return (width + lanes - 1) / lanes;
+}
 
 // ---------------------------------------------------------------- products
 
@@ -180,22 +181,13 @@ void pack(const Real* matrix, bool transposed, int depth, int columns, Real* pac
 
 // ---------------------------------------------------------------- activation
 
-// Series of exp(r), |r| ≤ ln 2 / 2. Single: 1 + r + …, the polynomial of least relative error, 3e-9. Double: Taylor, 4e-18.
-constexpr double kExp[] = {1.0, 1.0, 0.499999934321, 0.166665203991, 0.0416683907855, 0.00836874510771, 0.00138145400785};
-constexpr double kTaylor[] = {1.0,
-                              1.0,
-                              1.0 / 2,
-                              1.0 / 6,
-                              1.0 / 24,
-                              1.0 / 120,
-                              1.0 / 720,
-                              1.0 / 5040,
-                              1.0 / 40320,
-                              1.0 / 362880,
-                              1.0 / 3628800,
-                              1.0 / 39916800,
-                              1.0 / 479001600,
-                              1.0 / 6227020800};
+// Series of exp(r), |r| ≤ ln 2 / 2. Single: 1 + r + …, the polynomial of least relative error, 3e-9. Double: Taylor,
+// 4e-18.
+constexpr double kExp[] = {
+    1.0, 1.0, 0.499999934321, 0.166665203991, 0.0416683907855, 0.00836874510771, 0.00138145400785};
+constexpr double kTaylor[] = {
+    1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
+    1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
 
 /// exp(x) for x ≤ 0, relative error within 2 units in the last place; 0 where the result is below the smallest normal
 /// number; NaN stays NaN.
@@ -206,7 +198,8 @@ HWY_INLINE Vec<Real> exp_negative(Vec<Real> x) {
   using Bits = std::conditional_t<kFloat, std::uint32_t, std::uint64_t>;
   const hn::Rebind<Bits, Tag<Real>> bits;
   constexpr Real kLowest = kFloat ? Real(-87.336544f) : Real(-708.39641853226408);  // log of the smallest normal number
-  // x = n ln 2 + r. Adding 1.5 · 2^(mantissa bits) leaves n in the low bits of the sum, whence it moves to the exponent.
+  // x = n ln 2 + r. Adding 1.5 · 2^(mantissa bits) leaves n in the low bits of the sum, whence it moves to the
+  // exponent.
   constexpr int kMantissa = kFloat ? 23 : 52;
   constexpr Real kShift = kFloat ? Real(0x1.8p23) : Real(0x1.8p52);
   constexpr Bits kOne = kFloat ? Bits{0x3F800000u} : static_cast<Bits>(0x3FF0000000000000u);
@@ -214,10 +207,10 @@ HWY_INLINE Vec<Real> exp_negative(Vec<Real> x) {
   constexpr Real kLog2Low = kFloat ? Real(-2.12194440054690583e-4) : Real(1.90821492927058770002e-10);
   const Vec<Real> shifted = hn::MulAdd(x, broadcast<Real>(Real(1.4426950408889634074)), broadcast<Real>(kShift));
   const Vec<Real> n = hn::Sub(shifted, broadcast<Real>(kShift));
-  const Vec<Real> r =
-      hn::NegMulAdd(n, broadcast<Real>(kLog2Low), hn::NegMulAdd(n, broadcast<Real>(kLog2High), x));
+  const Vec<Real> r = hn::NegMulAdd(n, broadcast<Real>(kLog2Low), hn::NegMulAdd(n, broadcast<Real>(kLog2High), x));
   constexpr int kDegree = kFloat ? 6 : 13;
-  const auto coefficient = [](int k) HWY_ATTR { return broadcast<Real>(static_cast<Real>(kFloat ? kExp[k] : kTaylor[k])); };
+  const auto coefficient = [](int k)
+                               HWY_ATTR { return broadcast<Real>(static_cast<Real>(kFloat ? kExp[k] : kTaylor[k])); };
   Vec<Real> series = coefficient(kDegree);
   EINFIELD_UNROLL
   for (int k = kDegree - 1; k >= 0; --k) series = hn::MulAdd(series, r, coefficient(k));
@@ -344,7 +337,8 @@ void forward(const TileNetwork<Real>& net, const TilePoints<Real>& points, const
   }
   for (int t = 0; t < m; ++t) {
     Real* const row = current + static_cast<std::ptrdiff_t>(t) * stride[last];
-    const Real* const a = last == 0 ? row : tape.a[last] + static_cast<std::ptrdiff_t>(t) * padded_width<Real>(net.width[last]);
+    const Real* const a =
+        last == 0 ? row : tape.a[last] + static_cast<std::ptrdiff_t>(t) * padded_width<Real>(net.width[last]);
     Vec<Real> total = hn::Zero(Tag<Real>());
     for (int i = 0; i < net.width[last]; i += kL) {
       const SwishVector<Real> s(load(a + i));
@@ -427,8 +421,8 @@ HWY_INLINE void adjoint_up(const TileNetwork<Real>& net, const TilePoints<Real>&
   }
 }
 
-/// The rest of layer l's adjoint: ā += s′ ∘ h̄, and the sums over points that are no product. Column by column, so that the
-/// sums stay in registers.
+/// The rest of layer l's adjoint: ā += s′ ∘ h̄, and the sums over points that are no product. Column by column, so that
+/// the sums stay in registers.
 template <bool kFirst, bool kLast, class Real>
 HWY_INLINE void adjoint_down(const TileNetwork<Real>& net, const TilePoints<Real>& points,
                              const AdjointLayer<Real>& layer, const Real* h_bar, const TileGradient<Real>& gradient,
@@ -477,9 +471,9 @@ void adjoint(const TileNetwork<Real>& net, const TilePoints<Real>& points, const
   for (int l = 0; l <= last; ++l) {
     const AdjointLayer<Real>& layer = layers[l];
     if (l > 0)
-      multiply<Real>({layers[l - 1].p_bar, layers[l - 1].stride, 1, net.up[l - 1], 0, layer.a_bar, layer.stride,
-                      nullptr, 0},
-                     m, net.width[l], net.width[l - 1]);
+      multiply<Real>(
+          {layers[l - 1].p_bar, layers[l - 1].stride, 1, net.up[l - 1], 0, layer.a_bar, layer.stride, nullptr, 0}, m,
+          net.width[l], net.width[l - 1]);
     if (l == 0 && l == last) adjoint_up<true, true>(net, points, tape, l, layer, gradient.last);
     if (l == 0 && l < last) adjoint_up<true, false>(net, points, tape, l, layer, gradient.last);
     if (l > 0 && l == last) adjoint_up<false, true>(net, points, tape, l, layer, gradient.last);
@@ -525,8 +519,8 @@ void kappa(const TileNetwork<Real>& net, const TilePoints<Real>& points, Real* s
       const int below = row_stride<Real>(net.width[l - 1]);
       multiply<Real>({after, below, 1, net.up[l - 1], 0, before, stride, net.bias[l], 0}, m, net.width[l],
                      net.width[l - 1]);
-      multiply<Real>({after + static_cast<std::ptrdiff_t>(m) * below, below, 1, net.up[l - 1], 0, before + lane,
-                      stride, nullptr, 0},
+      multiply<Real>({after + static_cast<std::ptrdiff_t>(m) * below, below, 1, net.up[l - 1], 0, before + lane, stride,
+                      nullptr, 0},
                      3 * m, net.width[l], net.width[l - 1]);
     }
     for (int t = 0; t < m; ++t) {
@@ -556,13 +550,16 @@ void kappa(const TileNetwork<Real>& net, const TilePoints<Real>& points, Real* s
 
 template <class Real>
 const TileKernels<Real>& kernels() {
-  static const TileKernels<Real> table{forward<Real>, adjoint<Real>, kappa<Real>,
-                                       pack<Real>,    add<Real>,     swish_all<Real>,
-                                       hwy::TargetName(HWY_TARGET)};
+  static const TileKernels<Real> table{
+      forward<Real>, adjoint<Real>, kappa<Real>, pack<Real>, add<Real>, swish_all<Real>, hwy::TargetName(HWY_TARGET)};
   return table;
 }
-const TileKernels<float>& kernels_single() { return kernels<float>(); }
-const TileKernels<double>& kernels_double() { return kernels<double>(); }
+const TileKernels<float>& kernels_single() {
+  return kernels<float>();
+}
+const TileKernels<double>& kernels_double() {
+  return kernels<double>();
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace einfield

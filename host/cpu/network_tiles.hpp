@@ -104,8 +104,8 @@ std::size_t tile_scratch_size(const NetworkShape& shape, int rows) {
   for (std::size_t l = 0; l < shape.hidden.size(); ++l) {
     const auto stride = static_cast<std::size_t>(row_stride<Real>(shape.hidden[l]));
     const bool inner = l + 1 < shape.hidden.size();
-    forward += inner ? stride : 0;          // s′
-    adjoint += (inner ? 5 : 2) * stride;    // s′, p̄ and h; g and ā
+    forward += inner ? stride : 0;        // s′
+    adjoint += (inner ? 5 : 2) * stride;  // s′, p̄ and h; g and ā
     widest = stride > widest ? stride : widest;
   }
   const std::size_t value = forward + widest, kappa = 8 * widest;  // four lanes before and after a product

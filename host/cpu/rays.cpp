@@ -1,14 +1,15 @@
 // Loops over blocks of rays with everything else fixed: profile and kind known, parameters in registers, arrays on the
-// stack and of one length. That is what the compiler needs to vectorise them; CMakeLists.txt has the flags that it needs.
+// stack and of one length. That is what the compiler needs to vectorise them; CMakeLists.txt has the flags that it
+// needs.
 #include "host/cpu/rays.hpp"
 
 #include <algorithm>
 
-// The vector variants of the mathematical functions, errors at most 4 units in the last place. The C library has them and
-// declares them for fast math only, although they keep infinities and NaN.
+// The vector variants of the mathematical functions, errors at most 4 units in the last place. The C library has them
+// and declares them for fast math only, although they keep infinities and NaN.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
 #if __GLIBC_PREREQ(2, 35)
-#define EINFIELD_VECTOR_FUNCTION(name)                                    \
+#define EINFIELD_VECTOR_FUNCTION(name)                               \
   __attribute__((simd("notinbranch"))) double name(double) noexcept; \
   __attribute__((simd("notinbranch"))) float name##f(float) noexcept
 extern "C" {
@@ -70,8 +71,8 @@ EINFIELD_LOOP void add_sum(const Lane<Real>& values, double& sum) {
   for (const double p : part) sum += p;
 }
 
-/// The parameters of a component where nothing else can change them. Copied one by one: parts of a block copy would come
-/// out of one vector, and no loop that uses them would be vectorised.
+/// The parameters of a component where nothing else can change them. Copied one by one: parts of a block copy would
+/// come out of one vector, and no loop that uses them would be vectorised.
 template <class Real>
 struct Parameters {
   Real p[kMaxProfileParameters];
@@ -192,9 +193,8 @@ void trace(const Scene<Real>& scene, const Rays<Real>& rays, int begin, int coun
     block.beta.y[i] = block.theta.y[i] - block.beta.y[i];
   }
   for (int c = 0; c < scene.n_lens; ++c)
-    with_lens_kind(scene.components[c].kind, [&]<LensKind kKind>() HWY_ATTR {
-      deflect<kKind>(scene.table + c * kMaxProfileParameters, block);
-    });
+    with_lens_kind(scene.components[c].kind,
+                   [&]<LensKind kKind>() HWY_ATTR { deflect<kKind>(scene.table + c * kMaxProfileParameters, block); });
 }
 
 template <class Real>
@@ -243,7 +243,8 @@ void adjoint(const Scene<Real>& scene, const Rays<Real>& rays, const Real* brigh
       if (table_sum)
         for (int c = 0; c < scene.n_lens; ++c)
           with_lens_kind(scene.components[c].kind, [&]<LensKind kKind>() HWY_ATTR {
-            deflect_adjoint<kKind>(scene.table + c * kMaxProfileParameters, block, table_sum + c * kMaxProfileParameters);
+            deflect_adjoint<kKind>(scene.table + c * kMaxProfileParameters, block,
+                                   table_sum + c * kMaxProfileParameters);
           });
     }
     for (int i = 0; i < count; ++i) {
@@ -259,8 +260,12 @@ const RayKernels<Real>& kernels() {
   static const RayKernels<Real> table{render<Real>, adjoint<Real>};
   return table;
 }
-const RayKernels<float>& kernels_single() { return kernels<float>(); }
-const RayKernels<double>& kernels_double() { return kernels<double>(); }
+const RayKernels<float>& kernels_single() {
+  return kernels<float>();
+}
+const RayKernels<double>& kernels_double() {
+  return kernels<double>();
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace einfield::ray_loops
@@ -272,8 +277,12 @@ namespace ray_loops {
 HWY_EXPORT(kernels_single);
 HWY_EXPORT(kernels_double);
 
-const RayKernels<float>& best_single() { return HWY_DYNAMIC_DISPATCH(kernels_single)(); }
-const RayKernels<double>& best_double() { return HWY_DYNAMIC_DISPATCH(kernels_double)(); }
+const RayKernels<float>& best_single() {
+  return HWY_DYNAMIC_DISPATCH(kernels_single)();
+}
+const RayKernels<double>& best_double() {
+  return HWY_DYNAMIC_DISPATCH(kernels_double)();
+}
 }  // namespace ray_loops
 
 template <>

@@ -1,5 +1,6 @@
-// Rays through a scene, a block at a time and component by component: the loops that the compiler makes vectors of, around
-// the per-ray formulas of include/einfield/. Vector instructions are chosen at run time, as for the network's tiles.
+// Rays through a scene, a block at a time and component by component: the loops that the compiler makes vectors of,
+// around the per-ray formulas of include/einfield/. Vector instructions are chosen at run time, as for the network's
+// tiles.
 #pragma once
 
 #include "einfield/render.hpp"
@@ -10,7 +11,7 @@ namespace einfield {
 template <class Real>
 struct Rays {
   int count;
-  const Real *theta_x, *theta_y;        ///< image-plane position                      [arcsec]
+  const Real *theta_x, *theta_y;            ///< image-plane position                      [arcsec]
   const Real *deflection_x, *deflection_y;  ///< of the network, 0 without one [arcsec]
 };
 

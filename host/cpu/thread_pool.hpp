@@ -16,7 +16,8 @@ namespace einfield {
 /// Threads that wait between loops. The thread that calls parallel_for works along, so a pool of one starts no thread.
 class ThreadPool {
  public:
-  /// @param threads  number of threads that work, the caller included; 0 = as many as the process may use (its affinity)
+  /// @param threads  number of threads that work, the caller included; 0 = as many as the process may use (its
+  /// affinity)
   /// @throws InvalidInput for a number out of 0 … 1024, IoError when the system refuses a thread.
   explicit ThreadPool(int threads);
   ~ThreadPool();
@@ -35,7 +36,8 @@ class ThreadPool {
   template <class F>
   void parallel_for(int n, F&& f) {
     using Function = std::remove_reference_t<F>;
-    run(n, [](void* context, int index, int worker) { (*static_cast<Function*>(context))(index, worker); },
+    run(
+        n, [](void* context, int index, int worker) { (*static_cast<Function*>(context))(index, worker); },
         const_cast<void*>(static_cast<const void*>(&f)));
   }
 
@@ -45,8 +47,8 @@ class ThreadPool {
   void run(int n, Call call, void* context);
   void work(int worker);  ///< takes indices until none is left
   void wait_for_work(int worker);
-  /// Watches for a moment, where there is a processor for every thread: the loops of a step follow each other faster than a
-  /// sleeping thread wakes up. Returns early when `ready()` holds.
+  /// Watches for a moment, where there is a processor for every thread: the loops of a step follow each other faster
+  /// than a sleeping thread wakes up. Returns early when `ready()` holds.
   template <class Ready>
   void watch(Ready&& ready) const;
   void stop();
