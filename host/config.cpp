@@ -148,7 +148,7 @@ Bounds bounds_of(const ParameterInfo& p) {
   return {};
 }
 
-/// The parameters of a profile, and `fit` for the names of the free ones.
+/// The parameters of a profile, `fit` for the names of the free ones last.
 void add_parameters(Keys& keys, const ProfileInfo& info, std::vector<double>& values, std::vector<bool>& free) {
   NameSet names;
   std::vector<std::size_t> indices;
@@ -196,6 +196,13 @@ Key profile_key(const ProfileInfo& info) {
 Keys lens_keys(LensComponent& c) {
   Keys keys{profile_key(lens_info(c.kind))};
   add_parameters(keys, lens_info(c.kind), c.values, c.free);
+  return keys;
+}
+
+/// The same without `fit`: what is simulated is not fitted.
+Keys perturbation_keys(LensComponent& c) {
+  Keys keys = lens_keys(c);
+  keys.pop_back();
   return keys;
 }
 
@@ -305,13 +312,15 @@ void check_ellipticity(const Document& document, const std::string& path, const 
                 "out of range, found e1 = " + to_text(e1) + " and e2 = " + to_text(e2) + ", expected e1^2 + e2^2 < 1");
 }
 
-std::vector<LensComponent> read_lenses(const Document& document, const std::string& block) {
+/// @param keys_of  lens_keys or perturbation_keys
+std::vector<LensComponent> read_lenses(const Document& document, const std::string& block,
+                                       Keys (*keys_of)(LensComponent&)) {
   std::vector<LensComponent> components(document.size(block));
   for (std::size_t i = 0; i < components.size(); ++i) {
     LensComponent& c = components[i];
     const std::string path = block + "." + std::to_string(i);
     document.read_one(path, profile_choice(c, kLensKinds, lens_info));
-    document.read(path, lens_keys(c));
+    document.read(path, keys_of(c));
     check_ellipticity(document, path, lens_info(c.kind), c.values);
   }
   return components;
@@ -434,7 +443,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   config.regularization = defaults.regularization;
 
   read_observation(document, config, for_simulation);
-  config.model.lens = read_lenses(document, "lens");
+  config.model.lens = read_lenses(document, "lens", lens_keys);
   config.model.source = read_lights(document, "source", config.source_pixels);
   config.model.lens_light = read_lights(document, "lens_light", config.lens_light_pixels);
   if (document.has("network")) {
@@ -448,7 +457,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
     document.read("truth", truth_keys(config.truth));
     if (config.truth.path.empty() || config.truth.path.back() == ']')
       document.fail("truth.file",
-                    "not a file alone, found \"" + config.truth.path + "\", expected \"FILE\" without [HDU]");
+                    "not a file alone, found \"" + config.truth.path + R"(", expected "FILE" without [HDU])");
   }
   if (document.has("simulate")) {
     SimulateConfig& s = config.simulate.emplace();
@@ -464,7 +473,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   } else if (for_simulation) {
     document.fail("simulate", "missing, expected a table [simulate]");
   }
-  config.perturbation = read_lenses(document, "perturbation");
+  config.perturbation = read_lenses(document, "perturbation", perturbation_keys);
   check_model(document, config, for_simulation);
   return config;
 }
@@ -496,7 +505,7 @@ std::string to_toml(const Config& config) {
   if (!c.truth.empty()) text += "\n[truth]\n" + write_keys(truth_keys(c.truth));
   if (c.simulate)
     text += "\n[simulate]\n" + write_keys(simulate_keys(*c.simulate)) + psf_text("simulate.psf", c.simulate->psf);
-  for (LensComponent& lens : c.perturbation) text += "\n[[perturbation]]\n" + write_keys(lens_keys(lens));
+  for (LensComponent& lens : c.perturbation) text += "\n[[perturbation]]\n" + write_keys(perturbation_keys(lens));
   return text;
 }
 
@@ -521,7 +530,8 @@ std::string list_keys() {
   for (int i = 0; i < kLensKinds; ++i) {
     LensComponent lens{static_cast<LensKind>(i), {}, {}};
     start(lens, lens_info(lens.kind));
-    text += "\n" + list_table(title("[[lens]], [[perturbation]]", lens_info(lens.kind)), "lens.N.", lens_keys(lens));
+    text += "\n" + list_table(title("[[lens]], [[perturbation]] (without fit)", lens_info(lens.kind)), "lens.N.",
+                              lens_keys(lens));
   }
   for (int i = 0; i < kLightKinds; ++i) {
     LightComponent light;

@@ -1,21 +1,19 @@
-// TOML (toml++) against tables of keys. Every message has the form "FILE:LINE: KEY: what is wrong, found …, expected
-// …".
+// TOML (toml++) against tables of keys. Messages have the form "FILE:LINE: KEY: what is wrong, found …, expected …".
 #include "host/keys.hpp"
 
 #include <toml++/toml.h>
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <map>
-#include <numeric>
 #include <sstream>
 
 #include "einfield/error.hpp"
+#include "host/names.hpp"
 #include "host/number.hpp"
 
 namespace einfield {
@@ -28,6 +26,8 @@ template <class... Functions>
 struct Overloaded : Functions... {
   using Functions::operator()...;
 };
+template <class... Functions>
+Overloaded(Functions...) -> Overloaded<Functions...>;
 
 /// Text from a file on one line, not longer than a line; a character of several bytes is not cut.
 std::string excerpt(std::string text, std::size_t longest = 60) {
@@ -38,51 +38,12 @@ std::string excerpt(std::string text, std::size_t longest = 60) {
   return text.substr(0, longest) + " …";
 }
 
-std::string joined(const std::vector<std::string>& names) {
-  std::string list;
-  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
-  return list;
-}
-
 std::string trimmed(const std::string& text) {
   const std::size_t begin = text.find_first_not_of(" \t\r");
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t\r") - begin + 1);
 }
 
-// ---- names
-// -------------------------------------------------------------------------------------------------------------
-
-/// Single-character edits (insert, delete, replace, swap of neighbours) that turn one name into the other; case is
-/// free.
-std::size_t edit_distance(const std::string& a, const std::string& b) {
-  const auto same = [](char x, char y) {
-    return std::tolower(static_cast<unsigned char>(x)) == std::tolower(static_cast<unsigned char>(y));
-  };
-  std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
-  for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
-  std::iota(d[0].begin(), d[0].end(), std::size_t(0));
-  for (std::size_t i = 1; i <= a.size(); ++i)
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (same(a[i - 1], b[j - 1]) ? 0 : 1)});
-      if (i > 1 && j > 1 && same(a[i - 1], b[j - 2]) && same(a[i - 2], b[j - 1]))
-        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
-    }
-  return d[a.size()][b.size()];
-}
-
-/// What to write instead of a name that does not exist: the nearest one, and all of them when none is near.
-std::string suggestion(const std::string& name, const std::vector<std::string>& valid) {
-  if (valid.empty()) return "nothing here";
-  const std::string shortened = name.substr(0, 100);
-  const auto nearest = std::min_element(valid.begin(), valid.end(), [&](const std::string& a, const std::string& b) {
-    return edit_distance(shortened, a) < edit_distance(shortened, b);
-  });
-  if (edit_distance(shortened, *nearest) <= std::max<std::size_t>(1, nearest->size() / 2)) return *nearest;
-  return (valid.size() == 1 ? "" : "one of ") + joined(valid);
-}
-
-// ---- values
-// ------------------------------------------------------------------------------------------------------------
+// ---- values ----------------------------------------------------------------------------------------------
 
 /// A number as TOML: a float keeps its point.
 std::string toml_number(double value) {
@@ -187,8 +148,7 @@ std::optional<std::string> value_text(const Target& target) {
       target);
 }
 
-// ---- the text of a file
-// --------------------------------------------------------------------------------------------------
+// ---- the text of a file ----------------------------------------------------------------------------------
 
 std::string read_text(const std::string& file) {
   const auto fail = [&](const std::string& message) {
@@ -255,8 +215,7 @@ std::size_t index_in(const toml::array& array, const std::string& segment) {
 
 }  // namespace
 
-// ---- the document
-// --------------------------------------------------------------------------------------------------------
+// ---- the document ----------------------------------------------------------------------------------------
 
 struct Document::Tree {
   std::string file;
@@ -314,8 +273,7 @@ void Document::Tree::put(const Override& setting) {
   }
   if (parsed.size() != 1)
     refuse("not a TOML value, found " + excerpt(setting.value) +
-           ", expected a number, true, false, [list] or a \"text\" with "
-           "its quotes");
+           R"(, expected a number, true, false, [list] or a "text" with its quotes)");
 
   const std::vector<std::string> path = segments(setting.key);
   toml::node* node = &root;
@@ -347,14 +305,13 @@ FitsReference Document::Tree::reference(const std::string& path, const toml::nod
   if (!text) fail(node.source(), path, "wrong type, found " + described(node) + ", expected a text \"FILE[HDU]\"");
   FitsReference result;
   result.path = text->get();
-  result.line = static_cast<int>(node.source().begin.line);
   const std::size_t bracket = result.path.rfind('[');
   if (!result.path.empty() && result.path.back() == ']' && bracket != std::string::npos) {
     result.hdu = result.path.substr(bracket + 1, result.path.size() - bracket - 2);
     result.path.resize(bracket);
     if (trimmed(result.hdu).empty())
       fail(node.source(), path,
-           "no HDU between the brackets, found " + described(node) + ", expected \"FILE[HDU]\" or \"FILE\"");
+           "no HDU between the brackets, found " + described(node) + R"(, expected "FILE[HDU]" or "FILE")");
   }
   if (trimmed(result.path).empty())
     fail(node.source(), path, "no file name, found " + described(node) + ", expected \"FILE[HDU]\"");
@@ -506,8 +463,7 @@ void Document::fail(const std::string& path, const std::string& message) const {
   tree_->fail((node ? node : around)->source(), path, message);
 }
 
-// ---- text
-// ----------------------------------------------------------------------------------------------------------------
+// ---- text ------------------------------------------------------------------------------------------------
 
 bool Bounds::contain(double value) const {
   return std::isfinite(value) && (lower_open ? value > lower : value >= lower) &&

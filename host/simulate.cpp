@@ -73,7 +73,7 @@ double sigma(const NoiseConfig& noise, double value) {
 
 }  // namespace
 
-void simulate(const Config& config, const std::string& target, bool overwrite) {
+std::vector<std::string> simulate(const Config& config, const std::string& target, bool overwrite) {
   EINFIELD_REQUIRE(!target.empty(),
                    "--out: missing, expected a FITS file, here or as observation.image in " + config.file);
   EINFIELD_REQUIRE(overwrite || !std::filesystem::exists(target),
@@ -87,7 +87,7 @@ void simulate(const Config& config, const std::string& target, bool overwrite) {
   EINFIELD_REQUIRE(psf_config.kernel.path != target,
                    psf_key + ": in the file to be simulated, found " + target +
                        ", expected another file, { fwhm = … }, or one of them as simulate.psf");
-  std::vector<std::string> warnings;  // a kernel that is normalised here is written normalised
+  std::vector<std::string> warnings;
   Psf psf = load_psf(psf_config, grid, psf_key, warnings);
 
   const std::vector<double> truth = true_image(config, grid, psf);
@@ -111,6 +111,7 @@ void simulate(const Config& config, const std::string& target, bool overwrite) {
   write_fits(target, {map("IMAGE", std::move(image), ""), map("NOISE", std::move(noise), ""), kernel, mask,
                       map("IMAGE_TRUE", truth, ""), map("PSI_TRUE", mass.potential, "arcsec2"),
                       map("ALPHA_TRUE", mass.deflection, "arcsec", 2), map("KAPPA_TRUE", mass.convergence, "")});
+  return warnings;
 }
 
 }  // namespace einfield

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "einfield/config.hpp"
 
@@ -13,7 +14,8 @@ namespace einfield {
 /// @param config     read with for_simulation
 /// @param target     FITS file
 /// @param overwrite  replaces an existing file
+/// @return           warnings about the data read
 /// @throws InvalidInput for an existing target or data that do not fit, IoError when it cannot be written
-void simulate(const Config& config, const std::string& target, bool overwrite);
+std::vector<std::string> simulate(const Config& config, const std::string& target, bool overwrite);
 
 }  // namespace einfield

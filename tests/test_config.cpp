@@ -123,7 +123,6 @@ TEST_F(ConfigFile, ReadsTheDocumentedSample) {
     EXPECT_EQ(c.recipe, "biggio2021");
     EXPECT_EQ(c.observation.image.path, directory_ / "sie_noisy.fits");
     EXPECT_EQ(c.observation.image.hdu, "IMAGE");
-    EXPECT_EQ(c.observation.image.line, 4);
     EXPECT_EQ(c.observation.noise.map.hdu, "NOISE");
     EXPECT_EQ(c.observation.psf.type, "file");
     EXPECT_EQ(c.observation.psf.kernel.hdu, "PSF");
@@ -286,6 +285,9 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
        "lens.toml:12: lens.0.fit: no such name, found \"theta\", expected theta_E"},
       {sie + "theta_E = 1\nfit = ['e1', 'e1']",
        "lens.toml:12: lens.0.fit: a name twice, found \"e1\", expected it once"},
+      {"[[perturbation]]\nprofile = 'SIS'\ntheta_E = 1\nfit = ['theta_E']",
+       "lens.toml:12: perturbation.0.fit: unknown key, found fit, expected one of profile, theta_E, center_x, "
+       "center_y"},
       // missing
       {"[[lens]]\ntheta_E = 1",
        "lens.toml:9: lens.0.profile: missing, expected \"SIE\" | \"SIS\" | \"NIE\" | \"EPL\" | \"NFW\" | "

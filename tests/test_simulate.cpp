@@ -51,8 +51,8 @@ class Simulate : public testing::Test {
   Config config(const std::string& text, const std::vector<Override>& overrides = {}) const {
     return read_config(directory_.write("sim.toml", text), overrides, true);
   }
-  void run(const std::string& text, const std::vector<Override>& overrides = {}) const {
-    simulate(config(text, overrides), directory_ / "sim.fits", true);
+  std::vector<std::string> run(const std::string& text, const std::vector<Override>& overrides = {}) const {
+    return simulate(config(text, overrides), directory_ / "sim.fits", true);
   }
   std::vector<double> map(const std::string& name, int planes = 1) const {
     return read_fits(directory_ / "sim.fits", name, planes).values;
@@ -82,7 +82,7 @@ double largest_difference(const std::vector<double>& a, const std::vector<double
 }
 
 TEST_F(Simulate, AgreesWithLenstronomy) {
-  run(kPaper + kSie);
+  EXPECT_TRUE(run(kPaper + kSie).empty());
   nlohmann::json golden;
   std::ifstream(EINFIELD_GOLDEN_DIR "/sie_perturber_crop.json") >> golden;
   const auto crop = [&](const std::vector<double>& values, std::size_t plane = 0) {
@@ -217,7 +217,8 @@ TEST_F(Simulate, PsfOfItsOwn) {
   kernel.nx = kernel.ny = 3;
   kernel.values = {0, 1, 0, 1, 4, 1, 0, 1, 0};
   write_fits(directory_ / "kernel.fits", {kernel});
-  run(kPaper, {{"simulate.psf", "\"kernel.fits\""}});
+  EXPECT_EQ(run(kPaper, {{"simulate.psf", "\"kernel.fits\""}}),
+            std::vector<std::string>{directory_ / "kernel.fits[PSF]: a PSF with the sum 8, normalised to 1"});
   EXPECT_EQ(map("PSF"), (std::vector<double>{0, 0.125, 0, 0.125, 0.5, 0.125, 0, 0.125, 0}));
   std::string without = kPaper;
   without.erase(without.find("psf ="), without.find("pixel_scale") - without.find("psf ="));

@@ -16,7 +16,6 @@ namespace einfield {
 struct FitsReference {
   std::string path;  ///< absolute, or relative to the working directory; resolved against the configuration file
   std::string hdu;   ///< EXTNAME or number; empty = the rule of "no [HDU]"
-  int line = 0;      ///< of the key in the configuration, for messages
   bool empty() const { return path.empty(); }
 };
 
