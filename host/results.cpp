@@ -5,10 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -81,8 +79,7 @@ PixelGrid source_grid(const Model& model, const Observation& observation, const 
     sum += light[i];
     if (sum >= wanted) break;
   }
-  PixelGrid grid{kSourceSide, kSourceSide, scale, 0, 0};
-  if (order.empty()) return grid;
+  if (order.empty()) return {kSourceSide, kSourceSide, scale, 0, 0};
   // A source smaller than a pixel still gets a pixel's width around it.
   const double side = 1.2 * std::max({high_x - low_x, high_y - low_y, scale});
   return {kSourceSide, kSourceSide, side / kSourceSide, (low_x + high_x) / 2, (low_y + high_y) / 2};
