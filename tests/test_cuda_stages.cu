@@ -1,0 +1,386 @@
+// The stages of cuda.hpp as a CUDA program uses them: its own stream, its own device memory, several lenses; and fits of
+// different threads side by side. The judge is the naive step in double.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "einfield/adam.hpp"
+#include "einfield/cuda.hpp"
+#include "kernels/raii.cuh"
+#include "tests/step_problem.hpp"
+
+namespace einfield::cuda {
+namespace {
+
+bool device_available() {
+  int count = 0;
+  const bool found = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+  (void)cudaGetLastError();
+  return found;
+}
+
+/// Rounding of a whole stage relative to its largest value, as in the conformance suite.
+template <class Real>
+constexpr double tolerance() {
+  return sizeof(Real) == 4 ? 2e-5 : 1e-11;
+}
+
+template <class Real>
+std::vector<Real> as(const std::vector<double>& values) {
+  std::vector<Real> result;
+  for (const double v : values) result.push_back(static_cast<Real>(v));
+  return result;
+}
+
+template <class Real>
+void expect_close(const std::vector<Real>& found, const std::vector<double>& expected, const std::string& what) {
+  ASSERT_EQ(found.size(), expected.size()) << what;
+  double largest = 0, error = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_TRUE(std::isfinite(found[i])) << what << " " << i;
+    largest = std::max(largest, std::abs(expected[i]));
+    error = std::max(error, std::abs(static_cast<double>(found[i]) - expected[i]));
+  }
+  EXPECT_LE(error, tolerance<Real>() * largest) << what << ", largest " << largest;
+}
+
+/// Device memory of the caller.
+template <class T>
+DeviceBuffer<T> on_device(const std::vector<T>& values, const Stream& stream) {
+  DeviceBuffer<T> buffer(values.size());
+  buffer.upload(values, stream.get());
+  stream.synchronize();
+  return buffer;
+}
+
+/// One array of every lens, lens after lens.
+template <class Get>
+std::vector<double> all_lenses(const std::vector<NaiveStep>& lenses, Get&& get) {
+  std::vector<double> all;
+  for (const NaiveStep& lens : lenses) {
+    const std::vector<double>& one = get(lens);
+    all.insert(all.end(), one.begin(), one.end());
+  }
+  return all;
+}
+
+/// Three lenses of one shape.
+std::vector<Problem> problems_of(StepCase c) {
+  std::vector<Problem> problems;
+  for (c.seed = 3; c.seed < 6; ++c.seed) problems.push_back(make_problem(c));
+  return problems;
+}
+
+/// All stages of a step in the hands of a CUDA program.
+template <class Real>
+class Program {
+ public:
+  Program(const std::vector<Problem>& problems, const Stream& stream, std::size_t padding)
+      : lenses_(problems.size()),
+        layout_(problems.front().model),
+        stride_(layout_.size() + padding),
+        grid_(problems.front().observation.grid),
+        render_(grid_, models(problems), stride_, stream.get()),
+        convolution_(grid_.ny, grid_.nx, psfs(problems), stream.get()) {
+    const auto n = static_cast<std::size_t>(grid_.n_pixels()), rays = static_cast<std::size_t>(grid_.n_rays());
+    std::vector<Real> parameters;
+    for (const Problem& p : problems) {
+      const std::vector<Real> own = as<Real>(p.initial_parameters);
+      parameters.insert(parameters.end(), own.begin(), own.end());
+      parameters.resize(parameters.size() + padding, std::numeric_limits<Real>::quiet_NaN());  // nobody's
+      std::vector<double> seen;  // the rounded numbers
+      for (const Real v : own) seen.push_back(static_cast<double>(v));
+      naive_.push_back(naive_step(p, seen));
+    }
+    parameters_ = on_device(parameters, stream);
+    model_bar_ = on_device(as<Real>(all_lenses(naive_, [](const NaiveStep& s) -> auto& { return s.model_bar; })), stream);
+    gradient_ = DeviceBuffer<Real>(lenses_ * stride_);
+    potential_ = DeviceBuffer<Real>(lenses_ * rays);
+    alpha_nn_ = DeviceBuffer<Real>(lenses_ * 2 * rays);
+    alpha_bar_ = DeviceBuffer<Real>(lenses_ * 2 * rays);
+    image_ = DeviceBuffer<Real>(lenses_ * n);
+    model_ = DeviceBuffer<Real>(lenses_ * n);
+    image_bar_ = DeviceBuffer<Real>(lenses_ * n);
+    if (problems.front().model.network)
+      network_ = std::make_unique<NetworkStage<Real>>(*problems.front().model.network, grid_.n_rays(),
+                                                      static_cast<int>(lenses_));
+  }
+
+  void enqueue(const Stream& stream) {
+    const Real* alpha_nn = network_ ? alpha_nn_.get() : nullptr;
+    gradient_.zero(stream.get());
+    if (network_)
+      network_->forward(stream.get(), parameters_.get(), stride_, render_.positions(), potential_.get(), alpha_nn_.get());
+    render_.forward(stream.get(), parameters_.get(), alpha_nn, dense_images(image_.get(), grid_.ny, grid_.nx));
+    convolution_.forward(stream.get(), image_.get(), model_.get());
+    convolution_.adjoint(stream.get(), model_bar_.get(), image_bar_.get());
+    render_.adjoint(stream.get(), parameters_.get(), alpha_nn, dense_images(image_bar_.get(), grid_.ny, grid_.nx),
+                    alpha_bar_.get(), gradient_.get());
+    if (network_)
+      network_->adjoint(stream.get(), parameters_.get(), stride_, render_.positions(), alpha_bar_.get(), gradient_.get());
+  }
+
+  void expect_naive(const Stream& stream) {
+    const auto expect = [&](const DeviceBuffer<Real>& found, const char* what, auto&& get) {
+      expect_close(found.to_vector(stream.get()), all_lenses(naive_, get), what);
+    };
+    if (network_) {
+      expect(potential_, "potential", [](const NaiveStep& s) -> auto& { return s.potential; });
+      expect(alpha_nn_, "deflection", [](const NaiveStep& s) -> auto& { return s.deflection; });
+    }
+    expect(image_, "image", [](const NaiveStep& s) -> auto& { return s.image; });
+    expect(model_, "model", [](const NaiveStep& s) -> auto& { return s.model; });
+    expect(image_bar_, "image_bar", [](const NaiveStep& s) -> auto& { return s.image_bar; });
+    expect(alpha_bar_, "deflection_bar", [](const NaiveStep& s) -> auto& { return s.deflection_bar; });
+    const std::vector<Real> gradients = gradient_.to_vector(stream.get());
+    for (std::size_t lens = 0; lens < lenses_; ++lens) {
+      const auto begin = gradients.begin() + static_cast<std::ptrdiff_t>(lens * stride_);
+      expect_close(std::vector<Real>(begin, begin + static_cast<std::ptrdiff_t>(layout_.size())), naive_[lens].gradient,
+                   "gradient");
+      for (std::size_t i = layout_.size(); i < stride_; ++i)
+        EXPECT_EQ(gradients[lens * stride_ + i], Real(0)) << "a number between two lenses was written";
+    }
+  }
+  std::vector<Real> gradient(const Stream& stream) const { return gradient_.to_vector(stream.get()); }
+
+ private:
+  static std::vector<Model> models(const std::vector<Problem>& problems) {
+    std::vector<Model> result;
+    for (const Problem& p : problems) result.push_back(p.model);
+    return result;
+  }
+  static std::vector<Psf> psfs(const std::vector<Problem>& problems) {
+    std::vector<Psf> result;
+    for (const Problem& p : problems) result.push_back(p.observation.psf);
+    return result;
+  }
+
+  std::size_t lenses_;
+  ParameterLayout layout_;
+  std::size_t stride_;
+  Grid grid_;
+  RenderStage<Real> render_;
+  ConvolutionStage<Real> convolution_;
+  std::unique_ptr<NetworkStage<Real>> network_;
+  std::vector<NaiveStep> naive_;
+  DeviceBuffer<Real> parameters_, gradient_, potential_, alpha_nn_, alpha_bar_, image_, model_, model_bar_, image_bar_;
+};
+
+class CudaStages : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!device_available()) GTEST_SKIP() << "no CUDA device";
+  }
+};
+
+/// The regularised case is left out: its terms belong to the backend.
+template <class Real>
+void check_every_case() {
+  for (const StepCase& c : step_cases()) {
+    if (c.regularization.any()) continue;
+    SCOPED_TRACE(c.name);
+    const Stream stream;
+    Program<Real> program(problems_of(c), stream, 5);
+    program.enqueue(stream);
+    program.expect_naive(stream);
+  }
+}
+TEST_F(CudaStages, AgreeWithTheNaiveStepInSinglePrecision) { check_every_case<float>(); }
+TEST_F(CudaStages, AgreeWithTheNaiveStepInDoublePrecision) { check_every_case<double>(); }
+
+TEST_F(CudaStages, RunFromTheCallersGraph) {
+  const Stream stream;
+  for (const int index : {2, 4}) {
+    Program<float> program(problems_of(step_cases()[static_cast<std::size_t>(index)]), stream, 0);
+    const Graph graph = Graph::capture(stream.get(), [&] { program.enqueue(stream); });
+    for (int i = 0; i < 2; ++i) graph.launch(stream.get());
+    program.expect_naive(stream);
+  }
+}
+
+TEST_F(CudaStages, TwoStreamsDoNotMeet) {
+  const Stream first, second;
+  const std::vector<Problem> a = problems_of(step_cases()[2]), b = problems_of(step_cases()[4]);
+  Program<float> one(a, first, 0), other(b, second, 0);
+  one.enqueue(first);
+  const std::vector<float> one_alone = one.gradient(first);
+  other.enqueue(second);
+  const std::vector<float> other_alone = other.gradient(second);
+  for (int i = 0; i < 3; ++i) {
+    one.enqueue(first);
+    other.enqueue(second);
+  }
+  EXPECT_EQ(one.gradient(first), one_alone);
+  EXPECT_EQ(other.gradient(second), other_alone);
+}
+
+/// Two fits in one process, each on its own thread and stream, end with the bits that each has alone.
+TEST_F(CudaStages, TwoFittersDoNotMeet) {
+  const auto train = [](Backend<float>& backend, const StepCase& c) {
+    backend.load({make_problem(c)});
+    for (int k = 0; k < 6; ++k) backend.step();
+    return backend.download(Field::parameters, 0);
+  };
+  const StepCase cases[2] = {step_cases()[2], step_cases()[8]};
+  std::vector<float> alone[2], together[2];
+  for (int i = 0; i < 2; ++i) alone[i] = train(*make_backend<float>("cuda", {}), cases[i]);
+  std::thread threads[2];
+  for (int i = 0; i < 2; ++i)
+    threads[i] = std::thread([&, i] { together[i] = train(*make_backend<float>("cuda", {}), cases[i]); });
+  for (std::thread& thread : threads) thread.join();
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(together[i], alone[i]);
+}
+
+// ---- convolution --------------------------------------------------------------------------------------------------------
+
+/// m(y, x) = Σ P(k, l) I(y − k, x − l), zero outside; or the transpose.
+std::vector<double> convolved(const Psf& psf, int ny, int nx, const std::vector<double>& image, bool transpose) {
+  std::vector<double> out(image.size(), 0.0);
+  for (int y = 0; y < ny; ++y)
+    for (int x = 0; x < nx; ++x)
+      for (int k = 0; k < psf.ny; ++k)
+        for (int l = 0; l < psf.nx; ++l) {
+          const int dy = k - psf.ny / 2, dx = l - psf.nx / 2;
+          const int from_y = transpose ? y + dy : y - dy, from_x = transpose ? x + dx : x - dx;
+          if (from_y < 0 || from_y >= ny || from_x < 0 || from_x >= nx) continue;
+          out[static_cast<std::size_t>(y * nx + x)] +=
+              psf.values[static_cast<std::size_t>(k * psf.nx + l)] * image[static_cast<std::size_t>(from_y * nx + from_x)];
+        }
+  return out;
+}
+
+template <class Real>
+void check_convolution(int ny, int nx, int psf_ny, int psf_nx, ConvolutionMethod method) {
+  SCOPED_TRACE(std::to_string(ny) + " x " + std::to_string(nx) + ", PSF " + std::to_string(psf_ny) + " x " +
+               std::to_string(psf_nx) + (method == ConvolutionMethod::direct ? " direct" : " fft"));
+  const Stream stream;
+  const Philox philox{11};
+  std::uint64_t counter = 0;
+  constexpr int kLenses = 2;
+  const auto draw = [&](int n) {
+    std::vector<double> values;
+    for (int i = 0; i < n; ++i) values.push_back(static_cast<double>(static_cast<Real>(philox.normal(counter++))));
+    return values;
+  };
+  std::vector<Psf> psfs;  // without symmetry
+  std::vector<double> image, model_bar, model, image_bar;
+  for (int lens = 0; lens < kLenses; ++lens) {
+    psfs.push_back({psf_nx, psf_ny, draw(psf_nx * psf_ny)});
+    const std::vector<double> in = draw(nx * ny), bar = draw(nx * ny);
+    const std::vector<double> out = convolved(psfs.back(), ny, nx, in, false),
+                              in_bar = convolved(psfs.back(), ny, nx, bar, true);
+    image.insert(image.end(), in.begin(), in.end());
+    model_bar.insert(model_bar.end(), bar.begin(), bar.end());
+    model.insert(model.end(), out.begin(), out.end());
+    image_bar.insert(image_bar.end(), in_bar.begin(), in_bar.end());
+  }
+  ConvolutionStage<Real> stage(ny, nx, psfs, stream.get(), method);
+  const DeviceBuffer<Real> in = on_device(as<Real>(image), stream), bar = on_device(as<Real>(model_bar), stream);
+  DeviceBuffer<Real> out(image.size()), in_bar(image.size());
+  for (int repeat = 0; repeat < 2; ++repeat) {  // the borders must be as clean as before
+    stage.forward(stream.get(), in.get(), out.get());
+    stage.adjoint(stream.get(), bar.get(), in_bar.get());
+  }
+  expect_close(out.to_vector(stream.get()), model, "model");
+  expect_close(in_bar.to_vector(stream.get()), image_bar, "image_bar");
+}
+
+TEST_F(CudaStages, ConvolutionAndItsTranspose) {
+  const int shapes[][4] = {{1, 1, 1, 1},   {1, 1, 3, 5},    {17, 30, 1, 1},  {17, 30, 3, 3},   {17, 30, 13, 7},
+                           {33, 65, 5, 31}, {40, 40, 21, 21}, {5, 7, 9, 11}, {100, 36, 13, 13}, {64, 10, 31, 1}};
+  for (const auto& s : shapes)
+    for (const ConvolutionMethod method : {ConvolutionMethod::direct, ConvolutionMethod::fft}) {
+      check_convolution<float>(s[0], s[1], s[2], s[3], method);
+      check_convolution<double>(s[0], s[1], s[2], s[3], method);
+    }
+  check_convolution<double>(20, 12, 33, 35, ConvolutionMethod::fft);
+}
+
+TEST_F(CudaStages, NoPsfIsNoChange) {
+  const Stream stream;
+  ConvolutionStage<float> stage(3, 5, {Psf{}, Psf{}}, stream.get());
+  const std::vector<float> image = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30};
+  const DeviceBuffer<float> in = on_device(image, stream);
+  DeviceBuffer<float> out(image.size());
+  stage.forward(stream.get(), in.get(), out.get());
+  EXPECT_EQ(out.to_vector(stream.get()), image);
+}
+
+// ---- Adam ---------------------------------------------------------------------------------------------------------------
+
+template <class Real>
+void check_adam() {
+  const Stream stream;
+  const Philox philox{5};
+  std::uint64_t counter = 0;
+  constexpr std::size_t kParameters = 700, kStride = 707, kLenses = 2;
+  const std::vector<std::vector<double>> rates = {{1e-2, 5e-3}, {2e-2, 1e-2}};
+  AdamStage<Real> adam(kParameters, kStride, rates, stream.get());
+  std::vector<Real> p(kLenses * kStride), m(p.size(), Real(0)), v(p.size(), Real(0)), g(p.size());
+  for (Real& value : p) value = static_cast<Real>(philox.normal(counter++));
+  DeviceBuffer<Real> parameters = on_device(p, stream), first = on_device(m, stream), second = on_device(v, stream), gradient(p.size());
+  for (std::int64_t update = 1; update <= 4; ++update) {
+    for (Real& value : g) value = static_cast<Real>(philox.normal(counter++));
+    gradient.upload(g, stream.get());
+    adam.apply(stream.get(), gradient.get(), parameters.get(), first.get(), second.get());
+    stream.synchronize();
+    for (std::size_t lens = 0; lens < kLenses; ++lens) {
+      const auto step = make_adam_step<Real>(rates[lens][update == 1 ? 0 : 1], update);
+      for (std::size_t i = lens * kStride; i < lens * kStride + kParameters; ++i) adam_update(step, g[i], p[i], m[i], v[i]);
+    }
+  }
+  const auto as_double = [](const std::vector<Real>& values) { return std::vector<double>(values.begin(), values.end()); };
+  expect_close(parameters.to_vector(stream.get()), as_double(p), "parameters, and nothing between the lenses");
+  expect_close(first.to_vector(stream.get()), as_double(m), "first moments");
+  expect_close(second.to_vector(stream.get()), as_double(v), "second moments");
+
+  // A lens with a number that is not finite stays as it is; the other goes on.
+  const std::vector<Real> before = parameters.to_vector(stream.get());
+  g[kStride + 13] = std::numeric_limits<Real>::infinity();
+  gradient.upload(g, stream.get());
+  adam.apply(stream.get(), gradient.get(), parameters.get(), first.get(), second.get());
+  const std::vector<Real> after = parameters.to_vector(stream.get());
+  std::vector<StepState> states(kLenses);
+  EINFIELD_CUDA(cudaMemcpyAsync(states.data(), adam.states(), kLenses * sizeof(StepState), cudaMemcpyDeviceToHost, stream.get()));
+  stream.synchronize();
+  EXPECT_EQ(states[0].updates, 5);
+  EXPECT_EQ(states[0].bad_step, 0);
+  EXPECT_EQ(states[1].updates, 4);
+  EXPECT_EQ(states[1].bad_step, 5);
+  EXPECT_FALSE(states[1].bad_loss);
+  EXPECT_NE(std::vector<Real>(after.begin(), after.begin() + kParameters),
+            std::vector<Real>(before.begin(), before.begin() + kParameters));
+  EXPECT_EQ(std::vector<Real>(after.begin() + kStride, after.end()), std::vector<Real>(before.begin() + kStride, before.end()));
+}
+TEST_F(CudaStages, AdamInSinglePrecision) { check_adam<float>(); }
+TEST_F(CudaStages, AdamInDoublePrecision) { check_adam<double>(); }
+
+// ---- bad input ----------------------------------------------------------------------------------------------------------
+
+TEST_F(CudaStages, RefuseNonsense) {
+  const Stream stream;
+  const Problem a = make_problem(step_cases()[0]), b = make_problem(step_cases()[3]);
+  const Grid grid = a.observation.grid;
+  const std::size_t stride = ParameterLayout(a.model).size();
+  EXPECT_THROW(RenderStage<float>(grid, {}, stride, stream.get()), InvalidInput);
+  EXPECT_THROW(RenderStage<float>(grid, {a.model, b.model}, stride, stream.get()), InvalidInput);
+  EXPECT_THROW(ConvolutionStage<float>(0, 5, {Psf{}}, stream.get()), InvalidInput);
+  EXPECT_THROW(ConvolutionStage<float>(5, 5, {Psf{2, 1, {1, 1}}}, stream.get()), InvalidInput);
+  EXPECT_THROW(ConvolutionStage<float>(5, 5, {Psf{1, 1, {1}}, Psf{}}, stream.get()), InvalidInput);
+  EXPECT_THROW(ConvolutionStage<float>(9, 9, {Psf{33, 1, std::vector<double>(33, 1)}}, stream.get(), ConvolutionMethod::direct),
+               InvalidInput);
+  EXPECT_THROW(AdamStage<float>(4, 3, {{1e-3}}, stream.get()), InvalidInput);
+  EXPECT_THROW(AdamStage<float>(4, 4, {{1e-3}, {1e-3, 1e-3}}, stream.get()), InvalidInput);
+  EXPECT_THROW(AdamStage<float>(4, 4, {{}}, stream.get()), InvalidInput);
+  EXPECT_THROW(NetworkStage<float>(NetworkShape{{}, 1.0}, 5, 1), InvalidInput);
+  EXPECT_THROW(NetworkStage<float>(NetworkShape{{4}, 1.0}, 0, 1), InvalidInput);
+}
+
+}  // namespace
+}  // namespace einfield::cuda
