@@ -2,22 +2,25 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
-#include <algorithm>
-#include <atomic>
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 #include <fitsio.h>
+#include <toml++/toml.h>
+#include <algorithm>
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <new>
 #include <nlohmann/json.hpp>
-#include <toml++/toml.h>
+#include <sstream>
 
+#include "einfield/config.hpp"
 #include "einfield/core.hpp"
 #include "einfield/error.hpp"
-#include "einfield/config.hpp"
 #include "host/evaluate.hpp"
+#include "host/fits_io.hpp"
+#include "host/names.hpp"
+#include "host/number.hpp"
 #include "host/reproduce.hpp"
 #include "host/run.hpp"
 #include "host/simulate.hpp"
@@ -30,15 +33,23 @@ enum ExitStatus { kDone = 0, kFailure = 1, kBadInput = 2, kNoBackend = 3, kInter
 
 volatile sig_atomic_t interrupted = 0;
 
-/// The first signal ends the fit after its step; a second one ends the process as usual.
-void on_signal(int) { interrupted = 1; }
+/// The first signal ends the fit after its step; a second one, of either kind, ends the process at once.
+void on_signal(int) {
+  interrupted = 1;
+  signal(SIGINT, SIG_DFL);
+  signal(SIGTERM, SIG_DFL);
+}
 
+/// Signals that the caller wants ignored, as a shell does for what it runs in the background, stay ignored.
 void catch_signals() {
   struct sigaction action = {};
   action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  action.sa_flags = SA_RESTART;
+  for (const int number : {SIGINT, SIGTERM}) {
+    struct sigaction before = {};
+    sigaction(number, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) sigaction(number, &action, nullptr);
+  }
 }
 
 std::string version() {
@@ -46,29 +57,73 @@ std::string version() {
          std::to_string(EINFIELD_VERSION_PATCH);
 }
 
+// Checks of values. CLI11 puts the option and a colon in front of what they return.
+
+CLI::Validator one_of(const std::vector<std::string>& names) {
+  return {[names](std::string& given) {
+            const bool known = std::find(names.begin(), names.end(), given) != names.end();
+            return known ? ""
+                         : "no such name, found " + given + ", expected " + (names.size() > 1 ? "one of " : "") +
+                               joined(names);
+          },
+          ""};
+}
+
+CLI::Validator whole_number(int lowest, int highest) {
+  return {[lowest, highest](std::string& given) {
+            const std::optional<long long> value = parse_number<long long>(given);
+            if (value && *value >= lowest && *value <= highest) return std::string();
+            return (value ? "out of range, found " : "no number, found ") + given + ", expected a whole number " +
+                   std::to_string(lowest) + " to " + std::to_string(highest);
+          },
+          ""};
+}
+
+/// A name of a file or directory that cannot be an option whose value was forgotten.
+CLI::Validator path() {
+  return {[](std::string& given) {
+            if (given.empty()) return std::string("an empty name, expected that of a file or directory");
+            return given[0] != '-'
+                       ? ""
+                       : "no value, found the option " + given + ", expected a name (./" + given + " if it is one)";
+          },
+          ""};
+}
+
 /// Options that fit and reproduce share.
 struct RunFlags {
   RunOptions run;
   std::string precision = "single";
   bool quiet = false;
+  CLI::Option* device = nullptr;
 
   void add_to(CLI::App* command) {
-    command->add_option("--backend", run.backend, "auto, cuda or cpu")
-        ->check(CLI::IsMember({"auto", "cuda", "cpu"}))
+    command->add_option("--backend", run.backend, "auto, cuda or cpu; auto takes a CUDA device when one is usable")
+        ->type_name("NAME")
+        ->check(one_of({"auto", "cuda", "cpu"}))
         ->capture_default_str();
-    command->add_option("--device", run.device, "CUDA device")->check(CLI::NonNegativeNumber)->capture_default_str();
+    device = command->add_option("--device", run.device, "CUDA device, from 0")
+                 ->type_name("N")
+                 ->check(whole_number(0, 1023));
     command->add_option("--threads", run.threads, "CPU threads; 0 = as many as the process may use")
-        ->check(CLI::Range(0, 1024))
+        ->type_name("N")
+        ->check(whole_number(0, 1024))
         ->capture_default_str();
     command->add_option("--precision", precision, "single or double")
-        ->check(CLI::IsMember({"single", "double"}))
+        ->type_name("NAME")
+        ->check(one_of({"single", "double"}))
         ->capture_default_str();
-    command->add_flag("--quiet", quiet, "print errors only");
+    command->add_flag("--quiet", quiet, "print errors only")->disable_flag_override();
     command->add_option("--log-every", run.log_every, "steps between rows of the history")
-        ->check(CLI::Range(1, 1'000'000'000))
+        ->type_name("N")
+        ->check(whole_number(1, 1'000'000'000))
         ->capture_default_str();
   }
   RunOptions options() {
+    if (device->count() > 0) {
+      if (run.backend == "cpu") throw InvalidInput("--device: contradicts --backend cpu, expected one of them");
+      run.backend = "cuda";  // a device that is asked for is used or is an error
+    }
     run.double_precision = precision == "double";
     run.log = quiet ? nullptr : &std::cout;
     run.warnings = quiet ? nullptr : &std::cerr;
@@ -81,16 +136,39 @@ struct RunFlags {
 std::vector<Override> overrides(const std::vector<std::string>& settings) {
   std::vector<Override> result;
   for (const std::string& setting : settings) {
-    const std::size_t equals = setting.find('=');
-    if (equals == std::string::npos || equals == 0)
-      throw InvalidInput("--set: '" + setting + "', expected KEY=VALUE");
-    result.push_back({setting.substr(0, equals), setting.substr(equals + 1)});
+    const std::size_t equals = setting.find('='), end = setting.find_last_not_of(' ', equals - 1);
+    if (equals == std::string::npos || equals == 0 || end == std::string::npos)
+      throw InvalidInput("--set: no key and value, found " + setting +
+                         ", expected KEY=VALUE as in optimizer.steps=500");
+    result.push_back({setting.substr(0, end + 1), setting.substr(equals + 1)});
   }
   return result;
 }
 
+/// NX,NY,PIXEL_SCALE of --grid.
+struct GridOption {
+  int nx, ny;
+  double pixel_scale;
+
+  explicit GridOption(const std::string& text) {
+    std::vector<double> numbers;
+    std::istringstream fields(text);
+    for (std::string field; std::getline(fields, field, ',');)
+      numbers.push_back(parse_number<double>(field).value_or(NAN));
+    const auto side = [](double v) { return v >= 1 && v <= kMaxImageSide && v == std::floor(v); };
+    if (numbers.size() != 3 || !side(numbers[0]) || !side(numbers[1]) || !std::isfinite(numbers[2]) || numbers[2] <= 0)
+      throw InvalidInput("--grid: no grid, found " + text + ", expected NX,NY,PIXEL_SCALE: whole numbers 1 to " +
+                         std::to_string(kMaxImageSide) + " and a number > 0 arcsec");
+    nx = static_cast<int>(numbers[0]);
+    ny = static_cast<int>(numbers[1]);
+    pixel_scale = numbers[2];
+  }
+};
+
 /// Default directory of results: the name of the configuration with _fit.
-std::string default_out(const std::string& config) { return std::filesystem::path(config).stem().string() + "_fit"; }
+std::string default_out(const std::string& config) {
+  return std::filesystem::path(config).stem().string() + "_fit";
+}
 
 int ended(const RunOutcome& outcome) {
   if (outcome.stop_reason == "interrupted") return kInterrupted;
@@ -133,73 +211,172 @@ void print_info(bool json) {
   for (const std::string& device : cuda_devices()) std::cout << "cuda: " << device << '\n';
   if (cuda_devices().empty()) std::cout << "cuda: no usable device\n";
   std::cout << "libraries:";
-  for (const auto& [name, value] : info["libraries"].items()) std::cout << ' ' << name << ' ' << value.get<std::string>();
+  for (const auto& [name, value] : info["libraries"].items())
+    std::cout << ' ' << name << ' ' << value.get<std::string>();
   std::cout << '\n';
 }
 
-/// CLI11's complaint as "--option: what is wrong", on one line.
-std::string usage_message(const CLI::ParseError& error) {
-  std::string message = error.what();
-  std::replace(message.begin(), message.end(), '\n', ' ');
-  while (!message.empty() && message.back() == ' ') message.pop_back();
-  return message;
+/// The command that was given, or null.
+const CLI::App* given_command(const CLI::App& app) {
+  const std::vector<CLI::App*> commands = app.get_subcommands();
+  return commands.empty() ? nullptr : commands.front();
+}
+
+/// "einfield fit CONFIG".
+std::string synopsis(const CLI::App& command) {
+  std::string text = "einfield " + command.get_name();
+  for (const CLI::Option* option : command.get_options())
+    if (option->get_positional()) text += " " + option->get_name();
+  return text;
+}
+
+/// What nobody asked for: an option or a word that does not exist, the nearest one beside it.
+std::string unexpected(const CLI::App& app, std::string word) {
+  const CLI::App* command = given_command(app);
+  if (word[0] == '-') {
+    word.resize(std::min(word.find('='), word.size()));
+    std::vector<std::string> names;
+    for (const CLI::Option* option : (command ? *command : app).get_options())
+      if (!option->get_positional()) names.push_back("--" + option->get_lnames().front());
+    return word + ": no such option of " + (command ? "einfield " + command->get_name() : "einfield") + ", expected " +
+           suggestion(word, names);
+  }
+  if (command) return word + ": one word too many, expected " + synopsis(*command);
+  std::vector<std::string> names;
+  for (const CLI::App* candidate : app.get_subcommands({})) names.push_back(candidate->get_name());
+  return word + ": no such command, expected " + suggestion(word, names);
+}
+
+/// A value that is missing, or one too many: what CLI11 calls a mismatch.
+std::string mismatch(const CLI::App& command, const std::vector<std::string>& words) {
+  for (const std::string& word : words) {
+    const std::size_t equals = word.find('=');
+    if (equals == std::string::npos) continue;
+    const std::string name = word.substr(0, equals);
+    const CLI::Option* option = command.get_option_no_throw(name);
+    if (option && option->get_items_expected_max() == 0)
+      return name + ": takes no value, found " + word.substr(equals + 1) + ", expected it alone";
+  }
+  const CLI::Option* last = command.get_option_no_throw(words.back());
+  return words.back() + ": no value, expected " + (last ? last->get_type_name() : "one");
+}
+
+/// What is wrong with the command line, in one line; "" when nothing is.
+std::string usage_message(const CLI::App& app, const std::vector<std::string>& words, const CLI::ParseError* error) {
+  const CLI::App* command = given_command(app);
+  for (const std::string& word : app.remaining(true))
+    if (word != "--") return unexpected(app, word);
+  if (!command) return "no command, expected one of those that einfield --help lists";
+  if (dynamic_cast<const CLI::RequiredError*>(error)) return "arguments missing, expected " + synopsis(*command);
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(error)) return mismatch(*command, words);
+  if (error) {
+    std::string message = error->what();
+    std::replace(message.begin(), message.end(), '\n', ' ');
+    return message;
+  }
+  for (const CLI::Option* option : command->get_options())
+    if (option->get_multi_option_policy() == CLI::MultiOptionPolicy::TakeLast && option->get_items_expected_max() > 0 &&
+        option->count() > 1)
+      return option->get_name() + ": given twice, found " + joined(option->results()) + ", expected it once";
+  return "";
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("Fits strong gravitational lenses: a smooth model and a neural network for the rest of the potential.");
+  CLI::App app("Fits strong gravitational lenses: a smooth model and a neural network for the rest of the potential.",
+               "einfield");
   app.require_subcommand(1);
+  app.allow_extras();  // usage_message() complains about them
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.set_version_flag("--version", "einfield " + version());
+  app.get_formatter()->label("SUBCOMMAND", "COMMAND");
+  app.footer(
+      "einfield COMMAND --help lists the options of a command, einfield info --keys the keys of a configuration.\n"
+      "Exit status: 0 done, 1 failure at run time, 2 bad input, 3 the backend asked for is not there, 130 "
+      "interrupted.");
 
-  std::string config_file, out, directory, points, experiment;
+  std::string config_file, out, directory, points, grid, experiment;
   std::vector<std::string> settings, only;
-  std::vector<double> grid;
   bool overwrite = false, json = false, keys = false;
   RunFlags fit_flags, reproduce_flags;
 
-  CLI::App* simulate_command = app.add_subcommand("simulate", "Make the image that a configuration describes");
-  simulate_command->add_option("CONFIG", config_file, "TOML configuration with [simulate]")->required();
-  simulate_command->add_option("--out", out, "FITS file; default: the file of [observation] image");
-  simulate_command->add_option("--set", settings, "KEY=VALUE in place of the configuration's")->take_all();
-  simulate_command->add_flag("--overwrite", overwrite, "replace an existing file");
+  const auto add_config = [&](CLI::App* command, const std::string& help) {
+    command->add_option("CONFIG", config_file, help)->type_name("FILE.toml")->required()->check(path());
+  };
+  const auto add_out = [&](CLI::App* command, const std::string& type, const std::string& help) {
+    command->add_option("--out", out, help)->type_name(type)->check(path());
+  };
+  // One value an option, so that what follows it is not taken for a second one.
+  const auto add_set = [&](CLI::App* command) {
+    command->add_option("--set", settings, "VALUE, as in TOML, in place of the configuration's; may be repeated")
+        ->type_name("KEY=VALUE")
+        ->take_all()
+        ->allow_extra_args(false);
+  };
 
-  CLI::App* fit_command = app.add_subcommand("fit", "Fit the lens of a configuration");
-  fit_command->add_option("CONFIG", config_file, "TOML configuration")->required();
-  fit_command->add_option("--out", out, "directory of results; default: <name of the configuration>_fit");
-  fit_command->add_option("--set", settings, "KEY=VALUE in place of the configuration's")->take_all();
-  CLI::Option* resume = fit_command->add_flag("--resume", fit_flags.run.resume, "go on from the checkpoint in --out");
-  fit_command->add_flag("--overwrite", fit_flags.run.overwrite, "replace the results in --out")->excludes(resume);
-  fit_command->add_flag("--dry-run", fit_flags.run.dry_run, "read and check everything, fit and write nothing");
+  CLI::App* simulate_command =
+      app.add_subcommand("simulate", "Make the image that a configuration describes")->group("Commands");
+  add_config(simulate_command, "configuration with [simulate]");
+  add_out(simulate_command, "FILE.fits", "default: the file of [observation] image");
+  add_set(simulate_command);
+  simulate_command->add_flag("--overwrite", overwrite, "replace an existing file")->disable_flag_override();
+
+  CLI::App* fit_command = app.add_subcommand("fit", "Fit the lens of a configuration")->group("Commands");
+  add_config(fit_command, "configuration");
+  add_out(fit_command, "DIR", "directory of results; default: <name of the configuration>_fit");
+  add_set(fit_command);
+  fit_command->add_flag("--resume", fit_flags.run.resume, "go on from the checkpoint in --out")
+      ->disable_flag_override();
+  fit_command->add_flag("--overwrite", fit_flags.run.overwrite, "replace the results in --out")
+      ->disable_flag_override();
+  fit_command->add_flag("--dry-run", fit_flags.run.dry_run, "read and check everything, fit and write nothing")
+      ->disable_flag_override();
   fit_flags.add_to(fit_command);
 
-  CLI::App* evaluate_command = app.add_subcommand("evaluate", "Potential, deflection and convergence of a fit at points");
-  evaluate_command->add_option("DIR", directory, "directory of results")->required();
-  CLI::Option* points_option = evaluate_command->add_option("--points", points, "CSV file with columns x,y [arcsec]");
-  CLI::Option* grid_option = evaluate_command->add_option("--grid", grid, "NX,NY,PIXEL_SCALE")->delimiter(',')->expected(3);
-  points_option->excludes(grid_option);
-  evaluate_command->add_option("--out", out, "CSV file (default: stdout) or FITS file (default: DIR/evaluate.fits)");
+  CLI::App* evaluate_command =
+      app.add_subcommand("evaluate", "Potential, deflection and convergence of a fit at points")->group("Commands");
+  evaluate_command->add_option("DIR", directory, "directory of results")->type_name("")->required()->check(path());
+  evaluate_command->add_option("--points", points, "columns x,y [arcsec]; the fields are added to them")
+      ->type_name("FILE.csv")
+      ->check(path());
+  evaluate_command->add_option("--grid", grid, "maps around the middle of the image; scale in arcsec")
+      ->type_name("NX,NY,PIXEL_SCALE");
+  add_out(evaluate_command, "FILE", "CSV (default: stdout) or FITS (default: DIR/evaluate.fits)");
 
-  CLI::App* reproduce_command = app.add_subcommand("reproduce", "Repeat the experiments of a paper");
-  reproduce_command->add_option("PAPER", experiment, "biggio2021")->required()->check(CLI::IsMember({"biggio2021"}));
-  reproduce_command->add_option("--out", out, "directory; default: biggio2021");
-  reproduce_command->add_option("--only", only, "sie_noisy,shear_noisy,sie_noiseless,sie_overfit")
+  CLI::App* reproduce_command = app.add_subcommand("reproduce", "Repeat the experiments of a paper")->group("Commands");
+  reproduce_command->add_option("PAPER", experiment, "biggio2021")
+      ->type_name("")
+      ->required()
+      ->check(one_of({"biggio2021"}));
+  add_out(reproduce_command, "DIR", "default: biggio2021");
+  reproduce_command->add_option("--only", only, "some of sie_noisy,shear_noisy,sie_noiseless,sie_overfit")
+      ->type_name("NAMES")
       ->delimiter(',')
-      ->check(CLI::IsMember({"sie_noisy", "shear_noisy", "sie_noiseless", "sie_overfit"}));
-  reproduce_command->add_flag("--overwrite", reproduce_flags.run.overwrite, "replace earlier results");
+      ->take_all()
+      ->allow_extra_args(false)
+      ->check(one_of({"sie_noisy", "shear_noisy", "sie_noiseless", "sie_overfit"}));
+  reproduce_command->add_flag("--overwrite", reproduce_flags.run.overwrite, "replace earlier results")
+      ->disable_flag_override();
   reproduce_flags.add_to(reproduce_command);
 
-  CLI::App* info_command = app.add_subcommand("info", "Version, backends, devices, libraries, keys of the configuration");
-  info_command->add_flag("--json", json, "as JSON");
-  info_command->add_flag("--keys", keys, "every key of the configuration with type, unit, range and default");
+  CLI::App* info_command =
+      app.add_subcommand("info", "Version, backends, devices, libraries, keys of the configuration")->group("Commands");
+  info_command->add_flag("--json", json, "as JSON")->disable_flag_override();
+  info_command->add_flag("--keys", keys, "every key of the configuration with type, unit, range and default")
+      ->disable_flag_override();
 
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  std::string complaint;
   try {
     app.parse(argc, argv);
+    complaint = usage_message(app, words, nullptr);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    std::cerr << "einfield: error: " << usage_message(error) << '\n';
-    return kBadInput;
+    complaint = usage_message(app, words, &error);
   }
+  if (!complaint.empty()) throw InvalidInput(complaint);
 
   if (info_command->parsed()) {
+    if (json && keys) throw InvalidInput("--keys: contradicts --json, expected one of them");
     if (keys)
       std::cout << list_keys();
     else
@@ -209,11 +386,14 @@ int run(int argc, char** argv) {
   if (simulate_command->parsed()) {
     const Config config = read_config(config_file, overrides(settings), true);
     const std::string target = out.empty() ? config.observation.image.path : out;
-    simulate(config, target, overwrite);
+    for (const std::string& warning : simulate(config, target, overwrite))
+      std::cerr << "einfield: warning: " << warning << '\n';
     std::cout << target << '\n';
     return kDone;
   }
   if (fit_command->parsed()) {
+    if (fit_flags.run.resume && fit_flags.run.overwrite)
+      throw InvalidInput("--resume: contradicts --overwrite, expected one of them");
     catch_signals();
     const Config config = read_config(config_file, overrides(settings), false);
     RunOptions options = fit_flags.options();
@@ -221,16 +401,15 @@ int run(int argc, char** argv) {
     return ended(run_fit(config, options));
   }
   if (evaluate_command->parsed()) {
-    if (points_option->count() + grid_option->count() == 0)
-      throw InvalidInput("--points: neither --points nor --grid is given, expected one of them");
-    if (points_option->count() > 0) {
+    if (points.empty() == grid.empty())
+      throw InvalidInput("--points: found " + std::string(grid.empty() ? "neither it nor" : "it and") +
+                         " --grid, expected one of them");
+    if (!points.empty()) {
       evaluate_points(directory, points, out, std::cout);
       return kDone;
     }
-    const auto whole = [](double v) { return v >= 1 && v == static_cast<double>(static_cast<int>(v)); };
-    if (!(grid[0] <= 16384 && grid[1] <= 16384 && whole(grid[0]) && whole(grid[1]) && std::isfinite(grid[2]) && grid[2] > 0))
-      throw InvalidInput("--grid: expected NX,NY,PIXEL_SCALE with whole numbers from 1 to 16384 and a scale > 0 arcsec");
-    evaluate_grid(directory, static_cast<int>(grid[0]), static_cast<int>(grid[1]), grid[2], out);
+    const GridOption maps(grid);
+    evaluate_grid(directory, maps.nx, maps.ny, maps.pixel_scale, out);
     return kDone;
   }
   catch_signals();
@@ -244,20 +423,23 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto failed = [](const std::exception& error, int status) {
-    std::cerr << "einfield: error: " << error.what() << '\n';
+  const auto failed = [](const std::string& message, int status) {
+    std::cerr << "einfield: error: " << message << '\n';
     return status;
   };
+  // A limit on file sizes is an error of the write, as a full disk is.
+  signal(SIGXFSZ, SIG_IGN);
   try {
-    return run(argc, argv);
+    const int status = run(argc, argv);
+    if (!std::cout.flush() && status == kDone) return failed("stdout: cannot write", kFailure);
+    return status;
   } catch (const InvalidInput& error) {
-    return failed(error, kBadInput);
+    return failed(error.what(), kBadInput);
   } catch (const BackendUnavailable& error) {
-    return failed(error, kNoBackend);
+    return failed(std::string("--backend: ") + error.what(), kNoBackend);
   } catch (const std::bad_alloc&) {
-    std::cerr << "einfield: error: out of memory on the host\n";
-    return kFailure;
+    return failed("out of memory on the host", kFailure);
   } catch (const std::exception& error) {
-    return failed(error, kFailure);
+    return failed(error.what(), kFailure);
   }
 }
