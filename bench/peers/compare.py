@@ -44,11 +44,11 @@ class Peer:
                 return json.loads(line)
         sys.exit(f"{self.name}: ended with status {self.process.wait()}")
 
-    def turn(self, steps):
+    def turn(self, steps, clock):
         self.process.stdin.write(f"time {steps + 1}\n")
         self.process.stdin.flush()
         answer = self.answer()
-        self.times += answer["ms"][1:]
+        self.times += answer[clock][1:]
         self.peak_mb = answer["peak_mb"]
 
     def close(self):
@@ -82,7 +82,7 @@ def compare(options, kind, n, width, threads):
         while len(peers[0].times) < options.rounds * 2 and time.perf_counter() - first < options.seconds:
             for peer in peers:
                 time.sleep(0.02)  # worker threads of the last one go to sleep
-                peer.turn(2 if kind == "step" else 20)
+                peer.turn(2 if kind == "step" else 20, options.clock)
         for peer in peers:
             peer.close()
     return peers
@@ -125,13 +125,17 @@ def main():
     parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, len(os.sched_getaffinity(0)))}))
     parser.add_argument("--codes", nargs="+", help="peers to run (default: all)")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall",
+                        help="cpu: processor time, for a machine that does other things as well; one thread only")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--seconds", type=float, default=120, help="at most, for a row")
     parser.add_argument("--out", help="file for the table")
     options = parser.parse_args()
+    if options.clock == "cpu" and options.threads != [1]:
+        parser.error("--clock cpu: threads that wait for each other use processor time too, expected --threads 1")
 
     cases = [(100, width) for width in options.widths] + [(n, 200) for n in options.sizes if n != 100]
-    text = [f"{processor()}, {platform.system()}, {options.dtype}, {time.strftime('%Y-%m-%d')}, load average before "
+    text = [f"{processor()}, {platform.system()}, {options.dtype}, {options.clock} time, {time.strftime('%Y-%m-%d')}, load average before "
             f"{os.getloadavg()[0]:.2f}; `bench/peers/run.sh {' '.join(sys.argv[3:])}`"]
     if "step" in options.kinds:
         rows = []

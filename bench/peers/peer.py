@@ -1,7 +1,8 @@
 """What the peers share: the problem as einfield_peer exports it, and the answers to compare.py.
 
 A peer is a process. When it is ready it writes its result (gradient or image) as float64 to DIR/NAME.f64 and prints one
-line of JSON; then every request "time N" is answered by N times in milliseconds and the peak of its memory.
+line of JSON; then every request "time N" is answered by N times in milliseconds (on the wall and of all its threads
+together) and the peak of its memory.
 """
 import argparse
 import importlib.metadata
@@ -74,10 +75,11 @@ def serve(args, loss, result, run):
     np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in result]).tofile(f"{args.directory}/{args.name}.f64")
     print(json.dumps({"version": importlib.metadata.version(args.name), "loss": float(loss)}), flush=True)
     for line in sys.stdin:
-        times = []
+        answer = {"wall": [], "cpu": []}
         for _ in range(int(line.split()[1])):
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             run()
-            times.append((time.perf_counter() - start) * 1e3)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"ms": times, "peak_mb": peak}), flush=True)
+            answer["wall"].append((time.perf_counter() - wall) * 1e3)
+            answer["cpu"].append((time.process_time() - cpu) * 1e3)
+        answer["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(answer), flush=True)
