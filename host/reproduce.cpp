@@ -87,6 +87,11 @@ std::string inside(const std::string& directory, const std::string& name) {
   return (fs::path(directory) / name).string();
 }
 
+std::string contents(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 RunOutcome run_experiment(const Experiment& experiment, const ReproduceOptions& options) {
   // The configuration stands beside its results, so that `einfield fit` can go on from there.
   const std::string file = inside(options.out, experiment.name + ".toml");
@@ -349,7 +354,6 @@ void summarise(const ReproduceOptions& options) {
         if (!entry.values.empty()) table.push_back(entry);
       }
     }
-  if (fits.empty()) return;
 
   std::vector<Figure> drawn = figures(fits);
   if (options.run.figures) {
@@ -361,12 +365,32 @@ void summarise(const ReproduceOptions& options) {
     for (const std::string& warning : draw(pictures))
       if (options.run.warnings) *options.run.warnings << "einfield: warning: " << warning << std::endl;
   }
+  const auto is_missing = [&](const Figure& figure) { return !fs::exists(inside(options.out, figure_name(figure))); };
+  drawn.erase(std::remove_if(drawn.begin(), drawn.end(), is_missing), drawn.end());
   write_atomically(inside(options.out, "table.csv"), csv(table));
   write_atomically(inside(options.out, "README.md"), page(table, drawn, made_by));
   if (options.run.log) {
     print(table, *options.run.log);
     *options.run.log << "figures, table and page: " << options.out << std::endl;
   }
+}
+
+/// Nothing that an earlier run left, or that was never ours, is replaced without being told to.
+void refuse_what_is_there(const std::string& out, const std::vector<const Experiment*>& selected) {
+  const auto refuse = [](const std::string& path, const std::string& what) {
+    throw InvalidInput("--out: " + path + what + ", expected a new directory, --overwrite, or --only with " +
+                       "experiments that are not there yet");
+  };
+  for (const Experiment* experiment : selected) {
+    for (const Row& row : experiment->rows)
+      for (const std::uint64_t seed : row.seeds)
+        if (const std::string directory = inside(out, row.directory(seed)); holds_results(directory))
+          refuse(directory, " holds results");
+    const std::string config = inside(out, experiment->name + ".toml");
+    if (fs::exists(config) && contents(config) != experiment->config) refuse(config, " is another configuration");
+  }
+  if (fs::exists(inside(out, "README.md")) && !fs::exists(inside(out, "table.csv")))
+    refuse(inside(out, "README.md"), " is not of an earlier run");
 }
 
 }  // namespace
@@ -380,14 +404,7 @@ RunOutcome reproduce(const ReproduceOptions& options) {
     EINFIELD_REQUIRE(
         std::any_of(selected.begin(), selected.end(), [&](const Experiment* e) { return e->name == name; }),
         "--only: '" + name + "', expected sie_noisy, shear_noisy, sie_noiseless or sie_overfit");
-  if (!options.run.overwrite)
-    for (const Experiment* experiment : selected)
-      for (const Row& row : experiment->rows)
-        for (const std::uint64_t seed : row.seeds)
-          if (const std::string directory = inside(options.out, row.directory(seed)); holds_results(directory))
-            throw InvalidInput("--out: " + directory +
-                               " holds results, expected a new directory, --overwrite, or --only with " +
-                               "experiments that are not there yet");
+  if (!options.run.overwrite) refuse_what_is_there(options.out, selected);
   // Before anything is written.
   make_backend<float>(options.run.backend, {options.run.threads, options.run.device});
   std::error_code error;

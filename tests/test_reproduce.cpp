@@ -85,6 +85,8 @@ TEST(Reproduce, TakesTheMedianOfThreeNetworks) {
   EXPECT_NEAR(std::stod(rows.at("sie_noisy noise_chi2")[0]), 1, 0.25);
   EXPECT_EQ(rows.at("sie_noisy noise_chi2")[3], "1");
   EXPECT_FALSE(fs::exists(directory / "out/figure_02.png"));
+  EXPECT_EQ(contents(directory / "out/README.md").find("figure_02"),
+            std::string::npos);  // no link to what is not there
 }
 
 TEST(Reproduce, OverfittingIsShownBesideItsEarlyState) {
@@ -125,6 +127,18 @@ TEST(Reproduce, AddsExperimentsAndRefusesThoseThatAreThere) {
   again.run.overwrite = true;
   reproduce(again);
   EXPECT_EQ(result(directory, "shear_noisy")["steps"], 6);
+}
+
+TEST(Reproduce, ReplacesNothingThatIsNotItsOwn) {
+  const TemporaryDirectory directory;
+  fs::create_directory(directory / "out");
+  const std::string page = directory.write("out/README.md", "mine");
+  EXPECT_THROW(reproduce(small(directory, {"sie_noisy"})), InvalidInput);
+  EXPECT_EQ(contents(page), "mine");
+  fs::remove(page);
+  const std::string config = directory.write("out/sie_noisy.toml", "title = \"mine\"\n");
+  EXPECT_THROW(reproduce(small(directory, {"sie_noisy"})), InvalidInput);
+  EXPECT_EQ(contents(config), "title = \"mine\"\n");
 }
 
 TEST(Reproduce, StopsWhenInterrupted) {
