@@ -66,12 +66,6 @@ std::vector<std::vector<double>> read_columns(const std::string& path, const std
   return columns;
 }
 
-std::string percent(double fraction) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, fraction < 0.0995 ? "%.1f %%" : "%.0f %%", 100 * fraction);
-  return buffer;
-}
-
 std::string significant(double value) {
   char buffer[32];
   std::snprintf(buffer, sizeof buffer, value < 0.5 ? "%.3g" : "%.4g", value);

@@ -23,6 +23,13 @@ inline std::string rounded(double value) {
   return buffer;
 }
 
+/// A fraction for the reader, as a percentage: "3.4 %", "115 %".
+inline std::string percent(double fraction) {
+  char buffer[32];
+  std::snprintf(buffer, sizeof buffer, fraction < 0.0995 ? "%.1f %%" : "%.0f %%", 100 * fraction);
+  return buffer;
+}
+
 /// The number that the whole of `text` is, or nothing.
 template <class Number>
 std::optional<Number> parse_number(std::string_view text) {

@@ -179,8 +179,8 @@ std::string format(const char* pattern, Arguments... arguments) {
 }
 
 std::string region_summary(const RegionErrors& errors) {
-  return format("psi %.2g %%, alpha %.2g %%, kappa %.2g (rms)", 100 * errors.psi_relative_rms,
-                100 * errors.alpha_relative_rms, errors.kappa_rms);
+  return "psi " + percent(errors.psi_relative_rms) + ", alpha " + percent(errors.alpha_relative_rms) +
+         format(", kappa %.2g (rms)", errors.kappa_rms);
 }
 
 template <class Real>
