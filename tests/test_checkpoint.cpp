@@ -33,7 +33,7 @@ std::string refusal(const SmallLens& lens, const std::vector<Override>& settings
 template <class Real>
 void expect_same_bits(const std::vector<Real>& a, const std::vector<Real>& b) {
   ASSERT_EQ(a.size(), b.size());
-  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(Real)), 0);
+  EXPECT_TRUE(a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(Real)) == 0);
 }
 
 /// All numbers but the wall time.
