@@ -235,11 +235,16 @@ std::string unexpected(const CLI::App& app, std::string word) {
   const CLI::App* command = given_command(app);
   if (word[0] == '-') {
     word.resize(std::min(word.find('='), word.size()));
-    std::vector<std::string> names;
+    std::vector<std::string> names, options;
     for (const CLI::Option* option : (command ? *command : app).get_options())
-      if (!option->get_positional()) names.push_back("--" + option->get_lnames().front());
+      if (!option->get_positional()) {
+        names.push_back(option->get_lnames().front());
+        options.push_back("--" + names.back());
+      }
+    const std::string nearest = suggestion(word.substr(std::min(word.find_first_not_of('-'), word.size())), names);
+    const bool near = std::find(names.begin(), names.end(), nearest) != names.end();
     return word + ": no such option of " + (command ? "einfield " + command->get_name() : "einfield") + ", expected " +
-           suggestion(word, names);
+           (near ? "--" + nearest : "one of " + joined(options));
   }
   if (command) return word + ": one word too many, expected " + synopsis(*command);
   std::vector<std::string> names;
@@ -423,7 +428,9 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto failed = [](const std::string& message, int status) {
+  const auto failed = [](std::string message, int status) {
+    for (char& c : message)
+      if (static_cast<unsigned char>(c) < ' ') c = ' ';  // of a file name: an error is one line
     std::cerr << "einfield: error: " << message << '\n';
     return status;
   };
