@@ -43,6 +43,18 @@ constexpr int kRows = 6, kPanel = 2;
 #endif
 constexpr int kDepthBlock = 256;  // a block of a panel stays in the first-level cache
 
+// Whether a last vector that is at most half full is treated as half a vector: 4 % less work at width 200 where the
+// processor does 512 bits in two steps, and no more anywhere.
+#if HWY_TARGET <= HWY_AVX3
+constexpr bool kHalves = true;
+template <class Real>
+using HalfTag = hn::Half<Tag<Real>>;
+#else
+constexpr bool kHalves = false;
+template <class Real>
+using HalfTag = Tag<Real>;
+#endif
+
 template <class Real>
 HWY_INLINE Vec<Real> load(const Real* p) {
   return hn::LoadU(Tag<Real>(), p);
@@ -79,47 +91,59 @@ struct Product {
   std::ptrdiff_t start_row;
 };
 
-/// kM rows × kN vectors of C in registers.
-template <int kM, int kN, class Real>
+/// kM rows × kN vectors of C in registers; with kHalf the last vector is half a vector, and zeros.
+template <int kM, int kN, bool kHalf, class Real>
 HWY_INLINE void micro_kernel(int depth, const Real* HWY_RESTRICT a, std::ptrdiff_t a_row, std::ptrdiff_t a_depth,
                              const Real* HWY_RESTRICT b, std::ptrdiff_t b_row, Real* c, std::ptrdiff_t c_row,
                              const Real* start, std::ptrdiff_t start_row) {
-  constexpr int kL = kLanes<Real>;
+  constexpr int kL = kLanes<Real>, kFull = kHalf ? kN - 1 : kN;
+  const HalfTag<Real> half;
+  using HalfVec = hn::Vec<HalfTag<Real>>;
   Vec<Real> sum[std::size_t{kM}][std::size_t{kN}];
+  HalfVec half_sum[std::size_t{kM}];
   EINFIELD_UNROLL
   for (int r = 0; r < kM; ++r) {
     EINFIELD_UNROLL
-    for (int j = 0; j < kN; ++j) sum[r][j] = start ? load(start + r * start_row + j * kL) : hn::Zero(Tag<Real>());
+    for (int j = 0; j < kFull; ++j) sum[r][j] = start ? load(start + r * start_row + j * kL) : hn::Zero(Tag<Real>());
+    if constexpr (kHalf) half_sum[r] = start ? hn::LoadU(half, start + r * start_row + kFull * kL) : hn::Zero(half);
   }
   for (int k = 0; k < depth; ++k, a += a_depth, b += b_row) {
     Vec<Real> row[std::size_t{kN}];
     EINFIELD_UNROLL
-    for (int j = 0; j < kN; ++j) row[j] = load(b + j * kL);
+    for (int j = 0; j < kFull; ++j) row[j] = load(b + j * kL);
+    HalfVec half_row;
+    if constexpr (kHalf) half_row = hn::LoadU(half, b + kFull * kL);
     EINFIELD_UNROLL
     for (int r = 0; r < kM; ++r) {
       const Vec<Real> factor = broadcast(a[r * a_row]);
       EINFIELD_UNROLL
-      for (int j = 0; j < kN; ++j) sum[r][j] = hn::MulAdd(factor, row[j], sum[r][j]);
+      for (int j = 0; j < kFull; ++j) sum[r][j] = hn::MulAdd(factor, row[j], sum[r][j]);
+      if constexpr (kHalf) half_sum[r] = hn::MulAdd(hn::LowerHalf(half, factor), half_row, half_sum[r]);
     }
   }
   EINFIELD_UNROLL
   for (int r = 0; r < kM; ++r) {
+    Real* const to = c + r * c_row;
     EINFIELD_UNROLL
-    for (int j = 0; j < kN; ++j) store(sum[r][j], c + r * c_row + j * kL);
+    for (int j = 0; j < kFull; ++j) store(sum[r][j], to + j * kL);
+    if constexpr (kHalf) {
+      hn::StoreU(half_sum[r], half, to + kFull * kL);
+      hn::StoreU(hn::Zero(half), half, to + kFull * kL + kL / 2);
+    }
   }
 }
 
 /// All rows of one panel of kN vectors.
-template <int kN, class Real>
+template <int kN, bool kHalf, class Real>
 HWY_NOINLINE void panel_product(const Product<Real>& p, int rows, int depth, std::ptrdiff_t b_row) {
   int r = 0;
   for (; r + kRows <= rows; r += kRows)
-    micro_kernel<kRows, kN>(depth, p.a + r * p.a_row, p.a_row, p.a_depth, p.b, b_row, p.c + r * p.c_row, p.c_row,
-                            p.start ? p.start + r * p.start_row : nullptr, p.start_row);
+    micro_kernel<kRows, kN, kHalf>(depth, p.a + r * p.a_row, p.a_row, p.a_depth, p.b, b_row, p.c + r * p.c_row, p.c_row,
+                                   p.start ? p.start + r * p.start_row : nullptr, p.start_row);
   const auto rest = [&]<int kM>() HWY_ATTR {
     if ((rows - r) & kM) {
-      micro_kernel<kM, kN>(depth, p.a + r * p.a_row, p.a_row, p.a_depth, p.b, b_row, p.c + r * p.c_row, p.c_row,
-                           p.start ? p.start + r * p.start_row : nullptr, p.start_row);
+      micro_kernel<kM, kN, kHalf>(depth, p.a + r * p.a_row, p.a_row, p.a_depth, p.b, b_row, p.c + r * p.c_row, p.c_row,
+                                  p.start ? p.start + r * p.start_row : nullptr, p.start_row);
       r += kM;
     }
   };
@@ -156,10 +180,16 @@ void multiply(const Product<Real>& product, int rows, int columns, int depth) {
       } else if (part.start) {
         part.start += begin * kL;
       }
-      if (width == 1) panel_product<1>(part, rows, k_end - k, b_row);
-      if (width == 2) panel_product<2>(part, rows, k_end - k, b_row);
-      if constexpr (kPanel == 3)
-        if (width == 3) panel_product<3>(part, rows, k_end - k, b_row);
+      const bool half = kHalves && panel + 1 == panels.count && vectors(columns, kL) * kL - columns >= kL / 2;
+      const auto run = [&]<int kN>() HWY_ATTR {
+        if (width != kN) return;
+        if constexpr (kHalves)
+          if (half) return panel_product<kN, true>(part, rows, k_end - k, b_row);
+        panel_product<kN, false>(part, rows, k_end - k, b_row);
+      };
+      run.template operator()<1>();
+      run.template operator()<2>();
+      if constexpr (kPanel == 3) run.template operator()<3>();
     }
   }
 }
@@ -428,7 +458,11 @@ HWY_INLINE void adjoint_down(const TileNetwork<Real>& net, const TilePoints<Real
                              const AdjointLayer<Real>& layer, const Real* h_bar, const TileGradient<Real>& gradient,
                              int l) {
   for (int i = 0; i < net.width[l]; i += kLanes<Real>) {
-    Vec<Real> bias = load(gradient.bias[l] + i), x = load(gradient.first[0] + i), y = load(gradient.first[1] + i);
+    Vec<Real> bias = load(gradient.bias[l] + i), x = hn::Zero(Tag<Real>()), y = x;
+    if constexpr (kFirst) {
+      x = load(gradient.first[0] + i);
+      y = load(gradient.first[1] + i);
+    }
     std::ptrdiff_t at = i;
     for (int t = 0; t < points.count; ++t, at += layer.stride) {
       Vec<Real> a_bar = load(layer.a_bar + at);
