@@ -22,7 +22,9 @@ constexpr const char* kFormat = "1";
 constexpr std::size_t kHistoryColumns = 7;  // before the free parameters
 constexpr std::size_t kChecksumBytes = 8;
 
-std::string path_in(const std::string& dir) { return (std::filesystem::path(dir) / "checkpoint.safetensors").string(); }
+std::string path_in(const std::string& dir) {
+  return (std::filesystem::path(dir) / "checkpoint.safetensors").string();
+}
 
 template <class Real>
 const char* precision_name() {
@@ -51,12 +53,12 @@ std::string described(const std::vector<T>& values) {
   return std::to_string(values.size()) + " values of checksum " + text;
 }
 
-/// What a resumed run must share with the run that wrote the checkpoint: key of the configuration → value, in an order in
-/// which the first difference is the one to tell.
+/// What a resumed run must share with the run that wrote the checkpoint: key of the configuration → value, in an order
+/// in which the first difference is the one to tell.
 using Fingerprint = std::vector<std::pair<std::string, std::string>>;
 
-void add_profile(Fingerprint& print, const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
-                 const std::vector<bool>& free) {
+void add_profile(Fingerprint& print, const std::string& name, const ProfileInfo& info,
+                 const std::vector<double>& values, const std::vector<bool>& free) {
   print.emplace_back(name + ".profile", info.name);
   std::string names;
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -86,10 +88,12 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
 Fingerprint fingerprint(const Config& config, const Problem& problem, std::int64_t step) {
   Fingerprint print;
   const Observation& o = problem.observation;
-  print.emplace_back("observation.image", std::to_string(o.grid.nx) + " x " + std::to_string(o.grid.ny) + ": " + described(o.image));
+  print.emplace_back("observation.image",
+                     std::to_string(o.grid.nx) + " x " + std::to_string(o.grid.ny) + ": " + described(o.image));
   print.emplace_back("observation.mask", described(o.mask));
   print.emplace_back("observation.noise", described(o.noise));
-  print.emplace_back("observation.psf", std::to_string(o.psf.nx) + " x " + std::to_string(o.psf.ny) + ": " + described(o.psf.values));
+  print.emplace_back("observation.psf",
+                     std::to_string(o.psf.nx) + " x " + std::to_string(o.psf.ny) + ": " + described(o.psf.values));
   print.emplace_back("observation.pixel_scale", to_text(o.grid.pixel_scale));
   print.emplace_back("observation.center_x", to_text(o.grid.center_x));
   print.emplace_back("observation.center_y", to_text(o.grid.center_y));
@@ -98,7 +102,8 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, std::int64
   const Model& model = problem.model;
   print.emplace_back("lens", std::to_string(model.lens.size()) + " components");
   for (std::size_t i = 0; i < model.lens.size(); ++i)
-    add_profile(print, "lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values, model.lens[i].free);
+    add_profile(print, "lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values,
+                model.lens[i].free);
   add_lights(print, "source", model.source);
   add_lights(print, "lens_light", model.lens_light);
 
@@ -112,9 +117,10 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, std::int64
       print.emplace_back("network.seed", to_text(config.network->seed));
       print.emplace_back("network.last_layer", config.network->last_layer_zero ? "zero" : "random");
     }
-    print.emplace_back("network.initial", described(std::vector<double>(problem.initial_parameters.begin(),
-                                                                        problem.initial_parameters.begin() +
-                                                                            static_cast<std::ptrdiff_t>(model.network->size()))));
+    print.emplace_back("network.initial",
+                       described(std::vector<double>(
+                           problem.initial_parameters.begin(),
+                           problem.initial_parameters.begin() + static_cast<std::ptrdiff_t>(model.network->size()))));
   }
 
   print.emplace_back("optimizer.loss", problem.loss == LossKind::chi2 ? "chi2" : "mse");
@@ -135,15 +141,16 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, std::int64
 /// Throws for the first key on which the two disagree.
 void compare(const Fingerprint& stored, const Fingerprint& now, const std::string& dir, const Config& config) {
   const auto value = [](const Fingerprint& print, const std::string& key) {
-    const auto found = std::find_if(print.begin(), print.end(), [&key](const auto& entry) { return entry.first == key; });
+    const auto found =
+        std::find_if(print.begin(), print.end(), [&key](const auto& entry) { return entry.first == key; });
     return found == print.end() ? std::string("nothing") : found->second;
   };
   for (const Fingerprint* print : {&now, &stored})
     for (const auto& entry : *print) {
       const std::string& key = entry.first;
       const std::string before = value(stored, key), here = value(now, key);
-      EINFIELD_REQUIRE(before == here, config.file + ": " + key + ": " + here + " contradicts the checkpoint in " + dir +
-                                           ", expected " + before + " or, for a new run, --overwrite");
+      EINFIELD_REQUIRE(before == here, config.file + ": " + key + ": " + here + " contradicts the checkpoint in " +
+                                           dir + ", expected " + before + " or, for a new run, --overwrite");
     }
 }
 
@@ -184,8 +191,8 @@ std::vector<Real> stored_values(SafetensorsFile& file, const std::string& name, 
   return std::vector<Real>(values.begin(), values.end());
 }
 
-/// A changed number of steps moves the states among which best_of_last chooses. Fine, unless one of them lies before the
-/// checkpoint and has not been kept.
+/// A changed number of steps moves the states among which best_of_last chooses. Fine, unless one of them lies before
+/// the checkpoint and has not been kept.
 void check_steps(const SafetensorsFile& file, const std::string& dir, const Config& config, std::int64_t step,
                  std::int64_t best_step) {
   const std::int64_t steps = config.optimizer.steps, best = config.optimizer.best_of_last;
@@ -211,7 +218,8 @@ bool has_checkpoint(const std::string& dir) {
 
 template <class Real>
 Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, const Problem& problem) {
-  EINFIELD_REQUIRE(has_checkpoint(dir), "--resume: " + dir + " holds no checkpoint, expected the directory of an earlier run");
+  EINFIELD_REQUIRE(has_checkpoint(dir),
+                   "--resume: " + dir + " holds no checkpoint, expected the directory of an earlier run");
   const std::string path = path_in(dir);
   verify_checksum(path);
   SafetensorsFile file(path);
@@ -219,7 +227,8 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
     file.fail("a checkpoint of format " + file.metadata("checkpoint") + ", expected " + kFormat);
   const std::string& precision = file.metadata("precision");
   EINFIELD_REQUIRE(precision == precision_name<Real>(), std::string("--precision: ") + precision_name<Real>() +
-                                                            " contradicts the checkpoint in " + dir + ", expected " + precision);
+                                                            " contradicts the checkpoint in " + dir + ", expected " +
+                                                            precision);
 
   Checkpoint<Real> checkpoint;
   checkpoint.backend = file.metadata("backend");
@@ -258,7 +267,8 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
   std::vector<double> history;
   for (const HistoryRow& row : snapshot.history) {
     EINFIELD_REQUIRE(row.free.size() == layout.n_free(), "a history row of " + std::to_string(row.free.size()) +
-                                                             " free parameters, expected " + std::to_string(layout.n_free()));
+                                                             " free parameters, expected " +
+                                                             std::to_string(layout.n_free()));
     history.insert(history.end(), {static_cast<double>(row.step), row.time_s, row.loss, row.chi2_reduced,
                                    row.regularization, row.learning_rate, row.gradient_norm});
     history.insert(history.end(), row.free.begin(), row.free.end());
@@ -274,16 +284,17 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
   if (snapshot.best_step >= 0) add("best_parameters", snapshot.best_parameters);
   tensors.push_back({"checksum", "U8", {kChecksumBytes}, std::string(kChecksumBytes, '\0')});
 
-  std::string bytes = to_safetensors({{"checkpoint", kFormat},
-                                      {"precision", precision_name<Real>()},
-                                      {"backend", backend},
-                                      {"step", to_text(snapshot.step)},
-                                      {"steps", to_text(config.optimizer.steps)},
-                                      {"time_s", to_text(snapshot.time_s)},
-                                      {"best_step", to_text(snapshot.best_step)},
-                                      {"best_loss", to_text(snapshot.best_loss)},
-                                      {"fingerprint", nlohmann::json(fingerprint(config, problem, snapshot.step)).dump()}},
-                                     tensors);
+  std::string bytes =
+      to_safetensors({{"checkpoint", kFormat},
+                      {"precision", precision_name<Real>()},
+                      {"backend", backend},
+                      {"step", to_text(snapshot.step)},
+                      {"steps", to_text(config.optimizer.steps)},
+                      {"time_s", to_text(snapshot.time_s)},
+                      {"best_step", to_text(snapshot.best_step)},
+                      {"best_loss", to_text(snapshot.best_loss)},
+                      {"fingerprint", nlohmann::json(fingerprint(config, problem, snapshot.step)).dump()}},
+                     tensors);
   Checksum checksum;
   checksum.add(bytes.data(), bytes.size() - kChecksumBytes);
   const std::uint64_t value = checksum.value();
@@ -293,7 +304,9 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
 
 template Checkpoint<float> read_checkpoint(const std::string&, const Config&, const Problem&);
 template Checkpoint<double> read_checkpoint(const std::string&, const Config&, const Problem&);
-template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&, const Snapshot<float>&);
-template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&, const Snapshot<double>&);
+template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&,
+                               const Snapshot<float>&);
+template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&,
+                               const Snapshot<double>&);
 
 }  // namespace einfield

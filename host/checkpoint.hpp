@@ -1,5 +1,5 @@
-// Everything that --resume needs, in one file: DIR/checkpoint.safetensors. Written atomically, with a checksum over every
-// byte, and with what the configuration must agree with for the run to go on with the same bits.
+// Everything that --resume needs, in one file: DIR/checkpoint.safetensors. Written atomically, with a checksum over
+// every byte, and with what the configuration must agree with for the run to go on with the same bits.
 #pragma once
 
 #include <string>
@@ -17,8 +17,8 @@ struct Checkpoint {
 bool has_checkpoint(const std::string& dir);
 
 /// The checkpoint in `dir`, when this configuration can go on from it: the data, the model, the network, the loss, the
-/// regularisation and the learning rates so far are the same. There may be more steps, another stopping rule, other steps
-/// between log rows.
+/// regularisation and the learning rates so far are the same. There may be more steps, another stopping rule, other
+/// steps between log rows.
 /// @param problem  of `config`, as load_problem() makes it
 /// @throws InvalidInput without a checkpoint, for a damaged one, for another precision, and for a configuration that
 ///         contradicts it, with the key

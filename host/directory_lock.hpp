@@ -5,8 +5,8 @@
 
 namespace einfield {
 
-/// Holds DIR/.lock under flock for its lifetime. The system lets go of it when the process ends in any way, so a lock that
-/// a killed run has left behind stops nobody.
+/// Holds DIR/.lock under flock for its lifetime. The system lets go of it when the process ends in any way, so a lock
+/// that a killed run has left behind stops nobody.
 class DirectoryLock {
  public:
   /// @throws IoError when another run holds the lock, or the file cannot be made

@@ -39,7 +39,8 @@ struct StoredLens {
 StoredLens interpret(const json& result, std::optional<std::vector<int>>& hidden) {
   StoredLens stored;
   const std::string precision = result.at("precision").get<std::string>();
-  EINFIELD_REQUIRE(precision == "single" || precision == "double", "precision is " + precision + ", expected single or double");
+  EINFIELD_REQUIRE(precision == "single" || precision == "double",
+                   "precision is " + precision + ", expected single or double");
   stored.double_precision = precision == "double";
   stored.center_x = result.at("grid").at("center_x").get<double>();
   stored.center_y = result.at("grid").at("center_y").get<double>();
@@ -211,7 +212,8 @@ class Table {
   double position(std::size_t line, const char* name, std::string_view field) const {
     const std::string_view digits = field.substr(0, 1) == "+" && field.substr(1, 1) != "-" ? field.substr(1) : field;
     const std::optional<double> value = parse_number<double>(digits);
-    if (!value || !std::isfinite(*value)) fail(line, std::string(name) + ": " + shown(field) + ", expected a number in arcsec");
+    if (!value || !std::isfinite(*value))
+      fail(line, std::string(name) + ": " + shown(field) + ", expected a number in arcsec");
     return *value;
   }
 

@@ -16,7 +16,8 @@ namespace einfield {
 class FitsMaps {
  public:
   FitsMaps(const Grid& grid, bool double_precision)
-      : grid_{grid.nx, grid.ny, grid.pixel_scale, grid.center_x, grid.center_y}, bitpix_(double_precision ? -64 : -32) {}
+      : grid_{grid.nx, grid.ny, grid.pixel_scale, grid.center_x, grid.center_y},
+        bitpix_(double_precision ? -64 : -32) {}
 
   void add(const std::string& name, const std::string& unit, std::vector<double> values, int planes = 1) {
     add(name, unit, std::move(values), grid_, bitpix_, planes);
@@ -37,8 +38,8 @@ class FitsMaps {
   const std::vector<FitsOutput>& hdus() const { return hdus_; }
 
  private:
-  void add(const std::string& name, const std::string& unit, std::vector<double> values, const PixelGrid& grid, int bitpix,
-           int planes) {
+  void add(const std::string& name, const std::string& unit, std::vector<double> values, const PixelGrid& grid,
+           int bitpix, int planes) {
     FitsOutput hdu;
     hdu.name = name;
     hdu.nx = grid.nx;

@@ -107,7 +107,8 @@ class Fit {
   std::vector<double> physical(const std::vector<Real>& parameters) const {
     const ParameterLayout& layout = backend_.layout();
     std::vector<double> u, values;
-    for (std::size_t i = 0; i < layout.n_free(); ++i) u.push_back(static_cast<double>(parameters[layout.n_network + i]));
+    for (std::size_t i = 0; i < layout.n_free(); ++i)
+      u.push_back(static_cast<double>(parameters[layout.n_network + i]));
     for (std::size_t i = 0; i < layout.n_free(); ++i)
       values.push_back(transform(layout.free.data(), static_cast<int>(i), u.data()));
     return values;
@@ -165,8 +166,8 @@ class Fit {
       result.stop_reason = "non-finite";
       result.message = std::string(state.bad_loss ? "the loss" : "the gradient") + " is not finite in step " +
                        std::to_string(state.bad_step);
-      // The parameters that gave it are of no use. Those of the step before are: the steps since the last state known to be
-      // good are repeated, which gives the same bits.
+      // The parameters that gave it are of no use. Those of the step before are: the steps since the last state known
+      // to be good are repeated, which gives the same bits.
       if (!good_.parameters.empty()) {
         restore(good_);
         for (std::int64_t updates = good_.updates; updates < state.bad_step - 2; ++updates) backend_.step();
@@ -214,6 +215,7 @@ FitResult<Real> fit(Backend<Real>& backend, const FitSettings& settings, const F
 }
 
 template FitResult<float> fit(Backend<float>&, const FitSettings&, const FitCallbacks<float>&, const Snapshot<float>*);
-template FitResult<double> fit(Backend<double>&, const FitSettings&, const FitCallbacks<double>&, const Snapshot<double>*);
+template FitResult<double> fit(Backend<double>&, const FitSettings&, const FitCallbacks<double>&,
+                               const Snapshot<double>*);
 
 }  // namespace einfield

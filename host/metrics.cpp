@@ -24,15 +24,17 @@ double mean(const std::vector<std::size_t>& pixels, const std::vector<double>& m
 }
 
 /// NaN, not an infinity, where the truth is zero: then there is no relative error.
-double ratio(double error, double truth) { return truth > 0 ? error / truth : kNone; }
+double ratio(double error, double truth) {
+  return truth > 0 ? error / truth : kNone;
+}
 
 RegionErrors region_errors(const std::vector<std::size_t>& pixels, const Truth& truth, const LensFields& fit) {
   RegionErrors errors{kNone, kNone, kNone};
   if (!truth.potential.empty()) {
     const double fit_mean = mean(pixels, fit.potential), true_mean = mean(pixels, truth.potential);
     const auto true_psi = [&](std::size_t i) { return truth.potential[i] - true_mean; };
-    errors.psi_relative_rms =
-        ratio(rms(pixels, [&](std::size_t i) { return fit.potential[i] - fit_mean - true_psi(i); }), rms(pixels, true_psi));
+    errors.psi_relative_rms = ratio(
+        rms(pixels, [&](std::size_t i) { return fit.potential[i] - fit_mean - true_psi(i); }), rms(pixels, true_psi));
   }
   if (!truth.deflection.empty()) {
     const std::size_t n = truth.deflection.size() / 2;

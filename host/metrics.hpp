@@ -10,10 +10,10 @@
 
 namespace einfield {
 
-/// Errors against the truth over one region. A number that does not exist (an empty region, a truth of zero, a map that the
-/// truth lacks) is NaN.
+/// Errors against the truth over one region. A number that does not exist (an empty region, a truth of zero, a map that
+/// the truth lacks) is NaN.
 struct RegionErrors {
-  double psi_relative_rms = 0;    ///< rms(Δψ)/rms(ψ), the region's means removed from both: a constant is unobservable
+  double psi_relative_rms = 0;  ///< rms(Δψ)/rms(ψ), the region's means removed from both: a constant is unobservable
   double alpha_relative_rms = 0;  ///< rms|Δα|/rms|α|
   double kappa_rms = 0;           ///< rms(Δκ)
 };

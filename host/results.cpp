@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <toml++/toml.h>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -11,7 +12,6 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
-#include <toml++/toml.h>
 #include <utility>
 
 #include "einfield/error.hpp"
@@ -40,12 +40,15 @@ constexpr int kSourceSide = 200;
 /// Share of the lensed light that the source plane's grid is drawn around.
 constexpr double kSourceLight = 0.95;
 
-std::string in(const std::string& dir, const char* name) { return (fs::path(dir) / name).string(); }
+std::string in(const std::string& dir, const char* name) {
+  return (fs::path(dir) / name).string();
+}
 
 double source_brightness(const Model& model, Vec2<double> beta) {
   double sum = 0;
   for (const LightComponent& c : model.source)
-    sum += light_brightness(Component{static_cast<int>(c.kind), c.radius, 0, c.grid}, c.values.data(), c.pixels.data(), beta);
+    sum += light_brightness(Component{static_cast<int>(c.kind), c.radius, 0, c.grid}, c.values.data(), c.pixels.data(),
+                            beta);
   return sum;
 }
 
@@ -110,7 +113,8 @@ void add_source(FitsMaps& maps, const Model& model, const std::string& unit, con
   } else {
     const Grid grid{rendered.nx, rendered.ny, rendered.pixel_scale, rendered.center_x, rendered.center_y, 1};
     std::vector<double> values(static_cast<std::size_t>(grid.n_pixels()));
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = source_brightness(model, grid.pixel(static_cast<int>(i)));
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = source_brightness(model, grid.pixel(static_cast<int>(i)));
     maps.add_on(rendered, "SOURCE", unit, std::move(values));
   }
   const auto add_pixels = [&](const std::string& block, const std::vector<LightComponent>& lights) {
@@ -163,7 +167,8 @@ std::string history_csv(const std::vector<HistoryRow>& history, const std::vecto
   text += '\n';
   for (const HistoryRow& row : history) {
     text += to_text(row.step);
-    for (const double v : {row.time_s, row.loss, row.chi2_reduced, row.regularization, row.learning_rate, row.gradient_norm})
+    for (const double v :
+         {row.time_s, row.loss, row.chi2_reduced, row.regularization, row.learning_rate, row.gradient_norm})
       add(to_text(v));
     for (const double v : row.free) add(to_text(v));
     text += '\n';
@@ -230,7 +235,8 @@ void remove_file(const fs::path& file) {
   if (error) throw IoError(file.string() + ": cannot remove the earlier file (" + error.message() + ")");
 }
 
-/// New results for old. Without result.json a directory has no results, so what is killed in between is not taken for any.
+/// New results for old. Without result.json a directory has no results, so what is killed in between is not taken for
+/// any.
 void put_in_place(const std::string& staging, const std::string& dir) {
   remove_file(in(dir, "result.json"));
   sync_directory(dir);
@@ -272,7 +278,8 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   const std::vector<double> image(model_image.begin(), model_image.end());
   const ParameterLayout layout(problem.model);
   const Model model = with_parameters(problem.model, layout, parameters);
-  const std::vector<double> weights(parameters.begin(), parameters.begin() + static_cast<std::ptrdiff_t>(layout.n_network));
+  const std::vector<double> weights(parameters.begin(),
+                                    parameters.begin() + static_cast<std::ptrdiff_t>(layout.n_network));
 
   ThreadPool pool(threads);
   const std::vector<double> theta = pixel_centres(grid);
@@ -294,43 +301,44 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   }
 
   const std::string toml_text = to_toml(config);
-  ordered_json json = {{"version", std::to_string(EINFIELD_VERSION_MAJOR) + "." + std::to_string(EINFIELD_VERSION_MINOR) +
-                                       "." + std::to_string(EINFIELD_VERSION_PATCH)},
-                       {"backend", info.backend},
-                       {"device", info.device},
-                       {"precision", info.precision},
-                       {"seed", nullptr},
-                       {"stop_reason", result.stop_reason},
-                       {"steps", result.steps},
-                       {"state_step", result.state_step},
-                       {"time_total_s", result.time_s},
-                       {"time_per_step_ms", nullptr},
-                       {"metrics", metrics_json(result.final_state, errors)},
-                       {"profiles", ordered_json::object()},
-                       {"parameters", ordered_json::object()},
-                       {"free", layout.names},
-                       {"grid",
-                        {{"nx", grid.nx},
-                         {"ny", grid.ny},
-                         {"pixel_scale", grid.pixel_scale},
-                         {"center_x", grid.center_x},
-                         {"center_y", grid.center_y},
-                         {"supersampling", grid.supersampling}}},
-                       {"network", nullptr},
-                       {"config", config_json(toml_text)},
-                       {"config_toml", toml_text}};
+  ordered_json json = {
+      {"version", std::to_string(EINFIELD_VERSION_MAJOR) + "." + std::to_string(EINFIELD_VERSION_MINOR) + "." +
+                      std::to_string(EINFIELD_VERSION_PATCH)},
+      {"backend", info.backend},
+      {"device", info.device},
+      {"precision", info.precision},
+      {"seed", nullptr},
+      {"stop_reason", result.stop_reason},
+      {"steps", result.steps},
+      {"state_step", result.state_step},
+      {"time_total_s", result.time_s},
+      {"time_per_step_ms", nullptr},
+      {"metrics", metrics_json(result.final_state, errors)},
+      {"profiles", ordered_json::object()},
+      {"parameters", ordered_json::object()},
+      {"free", layout.names},
+      {"grid",
+       {{"nx", grid.nx},
+        {"ny", grid.ny},
+        {"pixel_scale", grid.pixel_scale},
+        {"center_x", grid.center_x},
+        {"center_y", grid.center_y},
+        {"supersampling", grid.supersampling}}},
+      {"network", nullptr},
+      {"config", config_json(toml_text)},
+      {"config_toml", toml_text}};
   if (config.network) json["seed"] = config.network->seed;
   if (model.network)
-    json["network"] = {{"hidden", model.network->hidden},
-                       {"activation", "swish"},
-                       {"input_scale", model.network->input_scale}};
+    json["network"] = {
+        {"hidden", model.network->hidden}, {"activation", "swish"}, {"input_scale", model.network->input_scale}};
   if (!result.message.empty()) json["message"] = result.message;
   if (result.steps > 0) json["time_per_step_ms"] = 1e3 * result.time_s / static_cast<double>(result.steps);
-  for_each_component(model, [&json](const std::string& name, const ProfileInfo& profile, const std::vector<double>& values) {
-    json["profiles"][name] = profile.name;
-    for (std::size_t i = 0; i < values.size(); ++i)
-      json["parameters"][name + "." + profile.parameters[i].name] = values[i];
-  });
+  for_each_component(model,
+                     [&json](const std::string& name, const ProfileInfo& profile, const std::vector<double>& values) {
+                       json["profiles"][name] = profile.name;
+                       for (std::size_t i = 0; i < values.size(); ++i)
+                         json["parameters"][name + "." + profile.parameters[i].name] = values[i];
+                     });
 
   const Staging staging(dir);
   write_fits(in(staging.path(), "result.fits"), maps.hdus());

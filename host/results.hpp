@@ -1,5 +1,5 @@
-// What a fit leaves behind: result.fits, result.json, history.csv, network.safetensors. `result.json` is written last and
-// removed first: where it is, the four belong together.
+// What a fit leaves behind: result.fits, result.json, history.csv, network.safetensors. `result.json` is written last
+// and removed first: where it is, the four belong together.
 #pragma once
 
 #include <string>
@@ -19,15 +19,15 @@ struct RunInfo {
   std::string precision;  ///< "single" or "double"
 };
 
-/// Writes all results of a fit. They are made in a hidden folder of `dir` first; only when every one is complete do they
-/// take the place of earlier ones, so a full disk leaves the earlier results as they were.
+/// Writes all results of a fit. They are made in a hidden folder of `dir` first; only when every one is complete do
+/// they take the place of earlier ones, so a full disk leaves the earlier results as they were.
 ///
 /// HDUs of result.fits, by EXTNAME, at pixel centres, in the precision of the run (MASK: bytes):
 ///
 ///     DATA NOISE MASK PSF MODEL          the observation, and the model after the PSF; without a PSF one pixel of 1
 ///     RESIDUAL                           (data − model)/noise; NaN where masked
-///     SOURCE                             source plane on its own grid: around what the arcs are traced to, or the grid of
-///                                        the source when that is one PIXELATED component; without pixel-area factor
+///     SOURCE                             source plane on its own grid: around what the arcs are traced to, or, for one
+///                                        PIXELATED component, its grid; without pixel-area factor
 ///     PSI_NN ALPHA_NN KAPPA_NN           of the network, 0 without one; ALPHA_* have two planes: x, then y
 ///     PSI_MACRO ALPHA_MACRO KAPPA_MACRO  of the smooth model
 ///     PSI_TRUE ALPHA_TRUE KAPPA_TRUE IMAGE_TRUE   when [truth] is given

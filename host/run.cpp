@@ -65,8 +65,7 @@ class Log {
     const double seconds = row.time_s - first_time_;
     const double rate = seconds > 0 ? static_cast<double>(row.step - first_step_) / seconds : 0;
     std::string status = text("step %lld/%d  chi2 %.5g", static_cast<long long>(row.step), steps_, row.chi2_reduced);
-    if (rate > 0)
-      status += text("  %.1f steps/s  %.0f s left", rate, static_cast<double>(steps_ - row.step) / rate);
+    if (rate > 0) status += text("  %.1f steps/s  %.0f s left", rate, static_cast<double>(steps_ - row.step) / rate);
     if (!terminal_) {
       line(status);
       return;
@@ -111,7 +110,9 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
                 observation.grid.ny, observation.grid.pixel_scale, observation.n_used(), observation.psf.nx,
                 observation.psf.ny, observation.grid.supersampling));
   std::string model = "model:";
-  const auto add = [&model](const std::string& name, const char* profile) { model += " " + name + " " + profile + ","; };
+  const auto add = [&model](const std::string& name, const char* profile) {
+    model += " " + name + " " + profile + ",";
+  };
   for (std::size_t i = 0; i < problem.model.lens.size(); ++i)
     add("lens." + std::to_string(i), lens_info(problem.model.lens[i].kind).name);
   for (std::size_t i = 0; i < problem.model.source.size(); ++i)

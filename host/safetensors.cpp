@@ -30,8 +30,12 @@ std::size_t size_of(const std::string& dtype) {
   return dtype == "F64" ? 8 : dtype == "F32" ? 4 : dtype == "U8" ? 1 : 0;
 }
 
-std::string kernel_name(int layer) { return "layers." + std::to_string(layer) + ".kernel"; }
-std::string bias_name(int layer) { return "layers." + std::to_string(layer) + ".bias"; }
+std::string kernel_name(int layer) {
+  return "layers." + std::to_string(layer) + ".kernel";
+}
+std::string bias_name(int layer) {
+  return "layers." + std::to_string(layer) + ".bias";
+}
 
 /// The JSON header; an error message instead when it is malformed, too deep, or repeats a key.
 std::string parse_header(const std::string& text, json& header) {
@@ -97,7 +101,9 @@ std::string TensorEntry::shape_text() const {
   return text;
 }
 
-void SafetensorsFile::fail(const std::string& message) const { throw InvalidInput(path_ + ": " + message); }
+void SafetensorsFile::fail(const std::string& message) const {
+  throw InvalidInput(path_ + ": " + message);
+}
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   std::error_code error;
@@ -140,7 +146,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
     if (!value["dtype"].is_string() || size_of(value["dtype"].get<std::string>()) == 0)
       fail(where + "dtype " + quoted(value["dtype"].dump()) + ", expected \"F32\" or \"F64\"");
     if (!whole_numbers(value["shape"], 8, tensor.shape)) fail(where + "the shape is not a short list of whole numbers");
-    if (!whole_numbers(value["data_offsets"], 2, range) || range.size() != 2 || range[0] > range[1] || range[1] > available)
+    if (!whole_numbers(value["data_offsets"], 2, range) || range.size() != 2 || range[0] > range[1] ||
+        range[1] > available)
       fail(where + "data_offsets are not a range within the file's " + std::to_string(available) + " bytes of data");
     tensor.dtype = value["dtype"].get<std::string>();
     tensor.offset = first + range[0];
@@ -158,7 +165,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
       fits = fits && left == 1;
     }
     if (!fits)
-      fail(where + tensor.dtype + " of shape " + tensor.shape_text() + " in " + std::to_string(tensor.bytes) + " bytes");
+      fail(where + tensor.dtype + " of shape " + tensor.shape_text() + " in " + std::to_string(tensor.bytes) +
+           " bytes");
     tensors_.push_back(std::move(tensor));
   }
   std::sort(tensors_.begin(), tensors_.end(), [](const TensorEntry& a, const TensorEntry& b) {
@@ -192,8 +200,8 @@ std::vector<double> SafetensorsFile::read(const TensorEntry& tensor) {
   const bool single = tensor.dtype == "F32";
   const std::size_t count = tensor.bytes / (single ? 4 : 8);
   std::vector<double> values(count);
-  // Single precision is read into the upper half of the array and widened from its beginning on: each value is read before
-  // it is overwritten, as value i lies at byte 4 count + 4 i ≥ 8 i.
+  // Single precision is read into the upper half of the array and widened from its beginning on: each value is read
+  // before it is overwritten, as value i lies at byte 4 count + 4 i ≥ 8 i.
   char* begin = reinterpret_cast<char*>(values.data()) + (single ? 4 * count : 0);
   stream_.clear();
   stream_.seekg(static_cast<std::streamoff>(tensor.offset));
@@ -253,10 +261,11 @@ StoredNetwork read_network(const std::string& path) {
 
 void write_network(const std::string& path, const NetworkShape& shape, const std::vector<double>& parameters,
                    bool double_precision) {
-  EINFIELD_REQUIRE(parameters.size() == shape.size(), std::to_string(parameters.size()) + " weights, expected " +
-                                                          std::to_string(shape.size()));
+  EINFIELD_REQUIRE(parameters.size() == shape.size(),
+                   std::to_string(parameters.size()) + " weights, expected " + std::to_string(shape.size()));
   std::vector<TensorData> tensors;
-  const auto add = [&](const std::string& name, std::vector<std::size_t> tensor_shape, std::size_t begin, std::size_t end) {
+  const auto add = [&](const std::string& name, std::vector<std::size_t> tensor_shape, std::size_t begin,
+                       std::size_t end) {
     if (double_precision) {
       tensors.push_back(TensorData::of(name, std::move(tensor_shape), parameters.data() + begin, end - begin));
       return;
@@ -267,11 +276,13 @@ void write_network(const std::string& path, const NetworkShape& shape, const std
     tensors.push_back(TensorData::of(name, std::move(tensor_shape), values.data(), values.size()));
   };
   for (int layer = 0; layer < shape.layers(); ++layer) {
-    const auto inputs = static_cast<std::size_t>(shape.inputs(layer)), outputs = static_cast<std::size_t>(shape.outputs(layer));
+    const auto inputs = static_cast<std::size_t>(shape.inputs(layer)),
+               outputs = static_cast<std::size_t>(shape.outputs(layer));
     add(kernel_name(layer), {inputs, outputs}, shape.kernel_offset(layer), shape.bias_offset(layer));
     add(bias_name(layer), {outputs}, shape.bias_offset(layer), shape.bias_offset(layer) + outputs);
   }
-  write_atomically(path, to_safetensors({{"activation", "swish"}, {"input_scale", to_text(shape.input_scale)}}, tensors));
+  write_atomically(path,
+                   to_safetensors({{"activation", "swish"}, {"input_scale", to_text(shape.input_scale)}}, tensors));
 }
 
 }  // namespace einfield

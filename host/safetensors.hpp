@@ -1,5 +1,6 @@
 // The safetensors format: eight bytes of header length (little endian), a JSON header, the tensors one after the other.
-// Networks are exchanged in it with JAX and PyTorch (huggingface.co/docs/safetensors); checkpoints use the same container.
+// Networks are exchanged in it with JAX and PyTorch (huggingface.co/docs/safetensors); checkpoints use the same
+// container.
 #pragma once
 
 #include <cstddef>
@@ -42,9 +43,9 @@ struct TensorEntry {
   std::string shape_text() const;  ///< "200 x 1"
 };
 
-/// A safetensors file open for reading. The constructor checks the whole header: its length, its JSON, every type and shape,
-/// and that the tensors fill the rest of the file without gap or overlap. No claim of the file makes it allocate more than
-/// a few times kMaxHeader.
+/// A safetensors file open for reading. The constructor checks the whole header: its length, its JSON, every type and
+/// shape, and that the tensors fill the rest of the file without gap or overlap. No claim of the file makes it allocate
+/// more than a few times kMaxHeader.
 class SafetensorsFile {
  public:
   static constexpr std::size_t kMaxHeader = std::size_t{1} << 20;  ///< bytes

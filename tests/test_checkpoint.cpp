@@ -38,8 +38,12 @@ void expect_same_bits(const std::vector<Real>& a, const std::vector<Real>& b) {
 
 /// All numbers but the wall time.
 std::vector<double> numbers(const HistoryRow& row) {
-  std::vector<double> values = {static_cast<double>(row.step), row.loss, row.chi2_reduced, row.regularization,
-                                row.learning_rate, row.gradient_norm};
+  std::vector<double> values = {static_cast<double>(row.step),
+                                row.loss,
+                                row.chi2_reduced,
+                                row.regularization,
+                                row.learning_rate,
+                                row.gradient_norm};
   values.insert(values.end(), row.free.begin(), row.free.end());
   return values;
 }
@@ -134,7 +138,8 @@ TYPED_TEST(CheckpointOf, StoppedByChi2StopsThereAgain) {
   const SmallLens lens;
   const SmallFit<TypeParam> whole(lens.config());
   const double reached = whole.result.snapshot.history[4].chi2_reduced;
-  const Config config = lens.config({{"optimizer.stop", "\"chi2\""}, {"optimizer.stop_chi2", std::to_string(reached + 1e-4)}});
+  const Config config =
+      lens.config({{"optimizer.stop", "\"chi2\""}, {"optimizer.stop_chi2", std::to_string(reached + 1e-4)}});
   const SmallFit<TypeParam> stopped(config);
   ASSERT_EQ(stopped.result.stop_reason, "chi2");
   ASSERT_LT(stopped.result.steps, 30);
@@ -186,28 +191,28 @@ TYPED_TEST(CheckpointOf, ContradictionsNameTheirKey) {
   const SmallFit<TypeParam> part(config, 20);
   write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
   EXPECT_EQ(refusal<TypeParam>(lens, {}), "");
-  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
-           {"observation.noise", "0.7"},
-           {"observation.psf.fwhm", "0.6"},
-           {"observation.center_x", "0.0"},
-           {"observation.supersampling", "1"},
-           {"lens.0.theta_E", "1.3"},
-           {"lens.0.fit", "[\"theta_E\"]"},
-           {"lens.1.gamma1", "0.0"},
-           {"source.0.n_sersic", "2.0"},
-           {"source.0.radius", "\"major_axis\""},
-           {"network.hidden", "[7, 6]"},
-           {"network.input_scale", "0.5"},
-           {"network.seed", "5"},
-           {"network.last_layer", "\"zero\""},
-           {"optimizer.loss", "\"mse\""},
-           {"optimizer.learning_rate", "1e-3"},
-           {"optimizer.best_of_last", "5"},
-           {"regularization.smoothness", "1.0"},
-           {"regularization.negative_convergence", "1.0"},
-           {"regularization.negative_total_convergence", "1.0"},
-           {"regularization.weight_decay", "1.0"},
-           {"optimizer.steps", "19"}}) {
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, std::string>>{{"observation.noise", "0.7"},
+                                                        {"observation.psf.fwhm", "0.6"},
+                                                        {"observation.center_x", "0.0"},
+                                                        {"observation.supersampling", "1"},
+                                                        {"lens.0.theta_E", "1.3"},
+                                                        {"lens.0.fit", "[\"theta_E\"]"},
+                                                        {"lens.1.gamma1", "0.0"},
+                                                        {"source.0.n_sersic", "2.0"},
+                                                        {"source.0.radius", "\"major_axis\""},
+                                                        {"network.hidden", "[7, 6]"},
+                                                        {"network.input_scale", "0.5"},
+                                                        {"network.seed", "5"},
+                                                        {"network.last_layer", "\"zero\""},
+                                                        {"optimizer.loss", "\"mse\""},
+                                                        {"optimizer.learning_rate", "1e-3"},
+                                                        {"optimizer.best_of_last", "5"},
+                                                        {"regularization.smoothness", "1.0"},
+                                                        {"regularization.negative_convergence", "1.0"},
+                                                        {"regularization.negative_total_convergence", "1.0"},
+                                                        {"regularization.weight_decay", "1.0"},
+                                                        {"optimizer.steps", "19"}}) {
     const std::string message = refusal<TypeParam>(lens, {{key, value}});
     // The PSF is compared by its values, whatever they come from.
     const std::string named = key == "observation.psf.fwhm" ? "observation.psf" : key;
@@ -272,7 +277,8 @@ TYPED_TEST(CheckpointOf, StepsThatMoveTheLastOnesPastTheCheckpoint) {
   expect_same_result(SmallFit<TypeParam>(more, 0, &from.snapshot).result, SmallFit<TypeParam>(more).result);
   snapshot.best_step = 24;
   write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", snapshot);
-  EXPECT_NE(refusal<TypeParam>(lens, {{"optimizer.steps", "32"}}).find("expected 30 or at least 33"), std::string::npos);
+  EXPECT_NE(refusal<TypeParam>(lens, {{"optimizer.steps", "32"}}).find("expected 30 or at least 33"),
+            std::string::npos);
 }
 
 TYPED_TEST(CheckpointOf, AnotherPrecisionIsRefused) {
@@ -302,7 +308,8 @@ TEST(Checkpoint, AnotherFormatIsRefused) {
   ASSERT_NE(at, std::string::npos);
   bytes[at + 14] = '2';
   std::uint64_t checksum = 0xcbf29ce484222325u;
-  for (std::size_t i = 0; i + 8 < bytes.size(); ++i) checksum = (checksum ^ static_cast<unsigned char>(bytes[i])) * 0x100000001b3u;
+  for (std::size_t i = 0; i + 8 < bytes.size(); ++i)
+    checksum = (checksum ^ static_cast<unsigned char>(bytes[i])) * 0x100000001b3u;
   std::memcpy(bytes.data() + bytes.size() - 8, &checksum, 8);
   lens.folder().write(std::string("out/") + kFile, bytes);
   EXPECT_NE(refusal<float>(lens, {}).find("format 2, expected 1"), std::string::npos) << refusal<float>(lens, {});
@@ -312,7 +319,8 @@ TEST(Checkpoint, AnEarlierOneSurvivesAFailure) {
   const SmallLens lens;
   const Config config = lens.config();
   const SmallFit<float> part(config, 2);
-  EXPECT_THROW(write_checkpoint(lens.folder() / "absent", config, part.loaded.problem, "cpu", part.result.snapshot), IoError);
+  EXPECT_THROW(write_checkpoint(lens.folder() / "absent", config, part.loaded.problem, "cpu", part.result.snapshot),
+               IoError);
   write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
   Snapshot<float> broken = part.result.snapshot;
   broken.history[0].free.clear();

@@ -1,4 +1,5 @@
-// The stored lens at points and on grids: the fit's own maps again, tables passed through, bad tables and damage refused.
+// The stored lens at points and on grids: the fit's own maps again, tables passed through, bad tables and damage
+// refused.
 #include "host/evaluate.hpp"
 
 #include <gtest/gtest.h>
@@ -58,16 +59,17 @@ TYPED_TEST(EvaluateOf, PixelCentresGiveTheMapsOfTheFit) {
   for (std::size_t i = 0; i < n; ++i) table += to_text(theta[i]) + "," + to_text(theta[n + i]) + "\n";
   const std::vector<std::vector<std::string>> rows = parsed(answer(lens, table));
   ASSERT_EQ(rows.size(), n + 1);
-  EXPECT_EQ(rows[0], (std::vector<std::string>{"x", "y", "psi", "alpha_x", "alpha_y", "kappa", "psi_macro", "alpha_x_macro",
-                                               "alpha_y_macro", "kappa_macro"}));
+  EXPECT_EQ(rows[0], (std::vector<std::string>{"x", "y", "psi", "alpha_x", "alpha_y", "kappa", "psi_macro",
+                                               "alpha_x_macro", "alpha_y_macro", "kappa_macro"}));
   std::size_t column = 2;
   for (const char* suffix : {"_NN", "_MACRO"}) {
     const auto map = [&](const char* quantity, int planes) {
       return read_fits(lens.out() + "/result.fits", std::string(quantity) + suffix, planes).values;
     };
     std::vector<double> alpha = map("ALPHA", 2);
-    for (const std::vector<double>& values : {map("PSI", 1), std::vector<double>(alpha.begin(), alpha.begin() + static_cast<std::ptrdiff_t>(n)),
-                                              std::vector<double>(alpha.begin() + static_cast<std::ptrdiff_t>(n), alpha.end()), map("KAPPA", 1)}) {
+    for (const std::vector<double>& values :
+         {map("PSI", 1), std::vector<double>(alpha.begin(), alpha.begin() + static_cast<std::ptrdiff_t>(n)),
+          std::vector<double>(alpha.begin() + static_cast<std::ptrdiff_t>(n), alpha.end()), map("KAPPA", 1)}) {
       for (std::size_t i = 0; i < n; ++i) {
         const std::optional<double> value = parse_number<double>(rows[i + 1][column]);
         ASSERT_TRUE(value);
@@ -92,7 +94,8 @@ TYPED_TEST(EvaluateOf, AGridOfTheImageGivesTheMapsOfTheFit) {
     EXPECT_EQ(evaluated.linear->center_x, fitted.linear->center_x);
     EXPECT_EQ(evaluated.linear->pixel_scale, fitted.linear->pixel_scale);
   }
-  EXPECT_NE(lens.folder().read("out/evaluate.fits").find(sizeof(TypeParam) == 4 ? "-32 /" : "-64 /"), std::string::npos);
+  EXPECT_NE(lens.folder().read("out/evaluate.fits").find(sizeof(TypeParam) == 4 ? "-32 /" : "-64 /"),
+            std::string::npos);
 }
 
 TEST(Evaluate, GridsOfAnyShape) {
@@ -108,7 +111,8 @@ TEST(Evaluate, GridsOfAnyShape) {
   // The middle pixel lies in the middle of the image.
   EXPECT_EQ(to_text(psi.values[7]), parsed(answer(lens, "x,y\n0.1,-0.2\n"))[1][6]);
   EXPECT_FALSE(fs::exists(lens.out() + "/evaluate.fits"));
-  for (const auto& [nx, ny, scale] : {std::tuple{0, 3, 0.1}, {3, -1, 0.1}, {kMaxImageSide + 1, 1, 0.1}, {3, 3, 0.0}, {3, 3, std::nan("")}})
+  for (const auto& [nx, ny, scale] :
+       {std::tuple{0, 3, 0.1}, {3, -1, 0.1}, {kMaxImageSide + 1, 1, 0.1}, {3, 3, 0.0}, {3, 3, std::nan("")}})
     EXPECT_THROW(evaluate_grid(lens.out(), nx, ny, scale, ""), InvalidInput);
 }
 
@@ -125,7 +129,8 @@ TEST(Evaluate, TablesArePassedThrough) {
   EXPECT_EQ(answer(lens, "\"x\",\"y\"\n\"0.5\",\"-1\""), "\"x\",\"y\"," + names + "\"0.5\",\"-1\"," + values);
   EXPECT_EQ(answer(lens, "x,y\n"), "x,y," + names);
   std::ostringstream nothing;
-  evaluate_points(lens.out(), lens.folder().write("points.csv", "x,y\n0.5,-1\n"), lens.folder() / "answer.csv", nothing);
+  evaluate_points(lens.out(), lens.folder().write("points.csv", "x,y\n0.5,-1\n"), lens.folder() / "answer.csv",
+                  nothing);
   EXPECT_EQ(lens.folder().read("answer.csv"), plain);
   EXPECT_EQ(nothing.str(), "");
 }
@@ -160,7 +165,8 @@ TEST(Evaluate, BadTablesNameTheLine) {
   for (const char* number : {"nan", "inf", "-inf", "1e999", "0x10", "1 2", "+-1", "--1", "1,\"2"})
     EXPECT_EQ(refusal(std::string("x,y\n0,0\n2,") + number + "\n").rfind(":3: ", 0), 0u) << number;
   EXPECT_EQ(refusal("x,y\n1,\"2\n"), ":2: a quote that is not closed");
-  EXPECT_EQ(refusal("x,y\n1," + std::string(100, '\x01') + "\n"), ":2: y: '" + std::string(40, '?') + "...', expected a number in arcsec");
+  EXPECT_EQ(refusal("x,y\n1," + std::string(100, '\x01') + "\n"),
+            ":2: y: '" + std::string(40, '?') + "...', expected a number in arcsec");
   std::ostringstream stream;
   EXPECT_THROW(evaluate_points(lens.out(), lens.folder() / "absent.csv", "", stream), InvalidInput);
   EXPECT_THROW(evaluate_points(lens.out(), lens.out(), "", stream), InvalidInput);

@@ -135,7 +135,8 @@ TEST(Fit, InterruptedAfterTheStep) {
   const FitResult<float> part = run(mock(true), short_run(), callbacks);
   EXPECT_EQ(part.stop_reason, "interrupted");
   EXPECT_EQ(part.steps, 11);
-  EXPECT_EQ(run<float>(mock(true), short_run(), {}, &part.snapshot).parameters, run<float>(mock(true), short_run()).parameters);
+  EXPECT_EQ(run<float>(mock(true), short_run(), {}, &part.snapshot).parameters,
+            run<float>(mock(true), short_run()).parameters);
 }
 
 TEST(Fit, BestOfLastReturnsTheLowestLoss) {
@@ -270,7 +271,8 @@ TEST(Fit, WithMoreStepsTheLastOnesBeginLater) {
   const FitResult<float> first = run<float>(problem, settings);
   ASSERT_GE(first.snapshot.best_step, 26);
   settings.steps = 40;
-  const FitResult<float> more = run<float>(problem, settings, {}, &first.snapshot), whole = run<float>(problem, settings);
+  const FitResult<float> more = run<float>(problem, settings, {}, &first.snapshot),
+                         whole = run<float>(problem, settings);
   EXPECT_EQ(more.snapshot.best_step, whole.snapshot.best_step);
   EXPECT_GT(more.snapshot.best_step, 35);
   EXPECT_EQ(more.parameters, whole.parameters);

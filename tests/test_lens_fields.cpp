@@ -1,4 +1,5 @@
-// Fields at points: the network against the naive reference, the smooth model against its profiles, batches and threads.
+// Fields at points: the network against the naive reference, the smooth model against its profiles, batches and
+// threads.
 #include "host/lens_fields.hpp"
 
 #include <gtest/gtest.h>
@@ -48,7 +49,8 @@ void expect_same_for_any_batch_and_threads() {
   EXPECT_EQ(all.potential, threads.potential);
   EXPECT_EQ(all.deflection, threads.deflection);
   EXPECT_EQ(all.convergence, threads.convergence);
-  for (const std::size_t i : {std::size_t{0}, std::size_t{77}, std::size_t{8191}, std::size_t{8192}, std::size_t{16400}, n - 1}) {
+  for (const std::size_t i :
+       {std::size_t{0}, std::size_t{77}, std::size_t{8191}, std::size_t{8192}, std::size_t{16400}, n - 1}) {
     const LensFields alone = network_fields<Real>(kShape, weights, {theta[i], theta[n + i]}, one);
     EXPECT_EQ(alone.potential[0], all.potential[i]);
     EXPECT_EQ(alone.deflection[0], all.deflection[i]);

@@ -78,7 +78,8 @@ TEST(Metrics, NoNumberWithoutARegionOrATruth) {
   Case c;
   c.truth.image.assign(6, 0.0);
   TruthErrors e = c.errors();
-  EXPECT_TRUE(std::isnan(e.arc.psi_relative_rms) && std::isnan(e.arc.alpha_relative_rms) && std::isnan(e.arc.kappa_rms));
+  EXPECT_TRUE(std::isnan(e.arc.psi_relative_rms) && std::isnan(e.arc.alpha_relative_rms) &&
+              std::isnan(e.arc.kappa_rms));
   EXPECT_GT(e.all.psi_relative_rms, 0);
 
   c = Case();

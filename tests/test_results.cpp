@@ -27,12 +27,15 @@ using nlohmann::json;
 /// A fit and its directory.
 template <class Real>
 struct Written {
-  explicit Written(const Config& config, const std::string& dir, int stop_after = 0) : fit(config, stop_after), path(dir) {
+  explicit Written(const Config& config, const std::string& dir, int stop_after = 0)
+      : fit(config, stop_after), path(dir) {
     summary = write_results(dir, config, fit.loaded, fit.result, fit.backend->download(Field::model, 0),
                             {"cpu", "a processor", sizeof(Real) == 4 ? "single" : "double"}, 2);
     result = json::parse(std::ifstream(dir + "/result.json"));
   }
-  FitsImage hdu(const std::string& name, int planes = 1) const { return read_fits(path + "/result.fits", name, planes); }
+  FitsImage hdu(const std::string& name, int planes = 1) const {
+    return read_fits(path + "/result.fits", name, planes);
+  }
   std::vector<double> parameters() const { return {fit.result.parameters.begin(), fit.result.parameters.end()}; }
 
   SmallFit<Real> fit;
@@ -81,11 +84,12 @@ TYPED_TEST(ResultsOf, EveryHduWithUnitAndWcsInThePrecisionOfTheRun) {
   const int real = sizeof(TypeParam) == 4 ? -32 : -64;
   std::vector<std::pair<std::string, int>> expected;
   const std::vector<std::pair<std::string, std::string>> names_and_units = {
-      {"DATA", "counts"},      {"NOISE", "counts"},     {"MASK", ""},          {"PSF", ""},
-      {"MODEL", "counts"},     {"RESIDUAL", ""},        {"SOURCE", "counts"},  {"PSI_NN", "arcsec2"},
-      {"ALPHA_NN", "arcsec"},  {"KAPPA_NN", ""},        {"PSI_MACRO", "arcsec2"}, {"ALPHA_MACRO", "arcsec"},
-      {"KAPPA_MACRO", ""},     {"PSI_TRUE", "arcsec2"}, {"ALPHA_TRUE", "arcsec"}, {"KAPPA_TRUE", ""},
-      {"IMAGE_TRUE", "counts"}};
+      {"DATA", "counts"},   {"NOISE", "counts"},      {"MASK", ""},
+      {"PSF", ""},          {"MODEL", "counts"},      {"RESIDUAL", ""},
+      {"SOURCE", "counts"}, {"PSI_NN", "arcsec2"},    {"ALPHA_NN", "arcsec"},
+      {"KAPPA_NN", ""},     {"PSI_MACRO", "arcsec2"}, {"ALPHA_MACRO", "arcsec"},
+      {"KAPPA_MACRO", ""},  {"PSI_TRUE", "arcsec2"},  {"ALPHA_TRUE", "arcsec"},
+      {"KAPPA_TRUE", ""},   {"IMAGE_TRUE", "counts"}};
   for (const auto& [name, unit] : names_and_units) expected.emplace_back(name, name == "MASK" ? 8 : real);
   EXPECT_EQ(list_hdus(lens.folder().read("out/result.fits")), expected);
   for (const auto& [name, unit] : names_and_units) {
@@ -109,7 +113,8 @@ TYPED_TEST(ResultsOf, MapsOfTheImage) {
   EXPECT_EQ(w.hdu("DATA").values, rounded<TypeParam>(o.image));
   EXPECT_EQ(w.hdu("NOISE").values, rounded<TypeParam>(o.noise));
   EXPECT_EQ(w.hdu("PSF").values, rounded<TypeParam>(o.psf.values));
-  const std::vector<double> mask = w.hdu("MASK").values, model = w.hdu("MODEL").values, residual = w.hdu("RESIDUAL").values;
+  const std::vector<double> mask = w.hdu("MASK").values, model = w.hdu("MODEL").values,
+                            residual = w.hdu("RESIDUAL").values;
   // The model of the fitted parameters, evaluated anew.
   const auto backend = make_backend<TypeParam>("cpu", {1, 0});
   backend->load({w.fit.loaded.problem});
@@ -170,7 +175,8 @@ TYPED_TEST(ResultsOf, TheSourcePlaneHoldsTheTracedLight) {
     EXPECT_NEAR(image.values[i] / brightness, 1, 1e-5);  // the WCS is text
   }
   // The brightest pixel is where the source is, and the rim is much fainter.
-  const auto brightest = static_cast<int>(std::max_element(image.values.begin(), image.values.end()) - image.values.begin());
+  const auto brightest =
+      static_cast<int>(std::max_element(image.values.begin(), image.values.end()) - image.values.begin());
   EXPECT_NEAR(grid.pixel(brightest).x, 0.1, grid.pixel_scale);
   EXPECT_NEAR(grid.pixel(brightest).y, 0, grid.pixel_scale);
   EXPECT_LT(image.values[0], 0.05 * image.values[static_cast<std::size_t>(brightest)]);
@@ -193,8 +199,9 @@ TYPED_TEST(ResultsOf, NumbersOfResultJson) {
   EXPECT_EQ(r["time_total_s"], fit.time_s);
   EXPECT_NEAR(r["time_per_step_ms"].get<double>(), 1e3 * fit.time_s / 30, 1e-12);
 
-  const TruthErrors errors = truth_errors(w.fit.loaded.problem.observation, *w.fit.loaded.truth, w.hdu("MODEL").values,
-                                          {w.hdu("PSI_NN").values, w.hdu("ALPHA_NN", 2).values, w.hdu("KAPPA_NN").values});
+  const TruthErrors errors =
+      truth_errors(w.fit.loaded.problem.observation, *w.fit.loaded.truth, w.hdu("MODEL").values,
+                   {w.hdu("PSI_NN").values, w.hdu("ALPHA_NN", 2).values, w.hdu("KAPPA_NN").values});
   const json expected = {{"loss", fit.final_state.loss},
                          {"chi2_reduced", fit.final_state.chi2_reduced},
                          {"image_rms_over_sigma", errors.image_rms_over_sigma},
@@ -243,7 +250,8 @@ TYPED_TEST(ResultsOf, RowsOfTheHistory) {
       values.push_back(*value);
     }
     EXPECT_EQ(values, (std::vector<double>{static_cast<double>(row.step), row.time_s, row.loss, row.chi2_reduced,
-                                           row.regularization, row.learning_rate, row.gradient_norm, row.free[0], row.free[1]}));
+                                           row.regularization, row.learning_rate, row.gradient_norm, row.free[0],
+                                           row.free[1]}));
   }
   EXPECT_FALSE(std::getline(csv, line));
   EXPECT_EQ(w.fit.result.snapshot.history.size(), 9u);  // 0, 4, …, 28, 30
@@ -257,7 +265,8 @@ TYPED_TEST(ResultsOf, WeightsOfTheNetwork) {
   std::vector<double> weights = w.parameters();
   weights.resize(network.shape.size());
   EXPECT_EQ(network.parameters, weights);
-  EXPECT_NE(lens.folder().read("out/network.safetensors").find(sizeof(TypeParam) == 4 ? "F32" : "F64"), std::string::npos);
+  EXPECT_NE(lens.folder().read("out/network.safetensors").find(sizeof(TypeParam) == 4 ? "F32" : "F64"),
+            std::string::npos);
 }
 
 TEST(Results, WithoutNetworkPsfAndTruth) {
@@ -289,7 +298,8 @@ TEST(Results, APixelatedSourceKeepsItsGrid) {
   std::string text = lens.folder().read("lens.toml");
   const std::size_t begin = text.find("[[source]]");
   const std::string pixels =
-      "profile = \"PIXELATED\"\nnx = 6\nny = 5\npixel_scale = 0.4\ncenter_x = 0.2\ncenter_y = -0.1\nvalue = 1.0\nfit = [\"pixels\"]\n";
+      "profile = \"PIXELATED\"\nnx = 6\nny = 5\npixel_scale = 0.4\ncenter_x = 0.2\ncenter_y = -0.1\nvalue = 1.0\nfit = "
+      "[\"pixels\"]\n";
   text.replace(begin, text.find("[network]") - begin, "[[source]]\n" + pixels);
   lens.folder().write("lens.toml", text);
   Written<double> w(lens.config(), lens.out());
@@ -302,7 +312,8 @@ TEST(Results, APixelatedSourceKeepsItsGrid) {
   EXPECT_FALSE(has_hdu(w.path + "/result.fits", "SOURCE_0"));
 
   // Beside a second source it has an HDU of its own, and SOURCE shows the sum.
-  text.insert(text.find("[network]"), "[[source]]\nprofile = \"GAUSSIAN\"\namp = 1.0\nsigma = 0.5\n[[lens_light]]\n" + pixels);
+  text.insert(text.find("[network]"),
+              "[[source]]\nprofile = \"GAUSSIAN\"\namp = 1.0\nsigma = 0.5\n[[lens_light]]\n" + pixels);
   lens.folder().write("lens.toml", text);
   const Written<double> two(lens.config(), lens.out());
   EXPECT_EQ(two.hdu("SOURCE_0").nx, 6);
@@ -315,7 +326,8 @@ TEST(Results, NumbersThatDoNotExistAreNull) {
   SmallFit<float> fit(lens.config(), 1);
   fit.loaded.truth->deflection.assign(fit.loaded.truth->deflection.size(), 0.0);
   fit.result.steps = 0;
-  write_results(lens.out(), lens.config(), fit.loaded, fit.result, fit.backend->download(Field::model, 0), {"cpu", "", "single"}, 1);
+  write_results(lens.out(), lens.config(), fit.loaded, fit.result, fit.backend->download(Field::model, 0),
+                {"cpu", "", "single"}, 1);
   const json result = json::parse(lens.folder().read("out/result.json"));
   EXPECT_TRUE(result["metrics"]["alpha_relative_rms_all"].is_null());
   EXPECT_FALSE(result["metrics"]["psi_relative_rms_all"].is_null());
@@ -328,7 +340,8 @@ TEST(Results, WhatCountsAsResults) {
   EXPECT_FALSE(holds_results(lens.out()));
   lens.folder().write("out/notes.txt", "mine");
   EXPECT_FALSE(holds_results(lens.out()));
-  for (const char* name : {"result.json", "result.fits", "history.csv", "network.safetensors", "checkpoint.safetensors"}) {
+  for (const char* name :
+       {"result.json", "result.fits", "history.csv", "network.safetensors", "checkpoint.safetensors"}) {
     lens.folder().write(std::string("out/") + name, "");
     EXPECT_TRUE(holds_results(lens.out())) << name;
     fs::remove(lens.out() + "/" + name);
@@ -339,7 +352,8 @@ TEST(Results, NewResultsTakeThePlaceOfTheOld) {
   const SmallLens lens;
   const Written<float> first(lens.config(), lens.out());
   fs::create_directory(lens.out() + "/figures");
-  for (const char* name : {"report.html", "coolest.json", "evaluate.fits", "figures/psi.png", "figures/notes.txt", "mine.txt"})
+  for (const char* name :
+       {"report.html", "coolest.json", "evaluate.fits", "figures/psi.png", "figures/notes.txt", "mine.txt"})
     lens.folder().write(std::string("out/") + name, "old");
   std::string text = lens.folder().read("lens.toml");
   const std::size_t begin = text.find("[network]");
@@ -351,14 +365,16 @@ TEST(Results, NewResultsTakeThePlaceOfTheOld) {
     names.push_back(fs::relative(entry.path(), lens.out()).string());
   std::sort(names.begin(), names.end());
   // Everything that a run has made is gone or new; what the user has put there stays.
-  EXPECT_EQ(names, (std::vector<std::string>{"figures", "figures/notes.txt", "history.csv", "mine.txt", "result.fits", "result.json"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"figures", "figures/notes.txt", "history.csv", "mine.txt", "result.fits",
+                                             "result.json"}));
   EXPECT_EQ(second.result["precision"], "double");
 }
 
 TEST(Results, AFullDiskLeavesTheEarlierResults) {
   const SmallLens lens;
   const Written<float> first(lens.config(), lens.out());
-  const std::string json_before = lens.folder().read("out/result.json"), fits_before = lens.folder().read("out/result.fits");
+  const std::string json_before = lens.folder().read("out/result.json"),
+                    fits_before = lens.folder().read("out/result.fits");
   const SmallFit<double> second(lens.config());
   const std::vector<double> model = second.backend->download(Field::model, 0);
   // Files may not grow beyond 4 kB: result.fits cannot be written.
@@ -368,12 +384,14 @@ TEST(Results, AFullDiskLeavesTheEarlierResults) {
   rlimit small = before;
   small.rlim_cur = 4096;
   setrlimit(RLIMIT_FSIZE, &small);
-  EXPECT_THROW(write_results(lens.out(), lens.config(), second.loaded, second.result, model, {"cpu", "", "double"}, 1), IoError);
+  EXPECT_THROW(write_results(lens.out(), lens.config(), second.loaded, second.result, model, {"cpu", "", "double"}, 1),
+               IoError);
   setrlimit(RLIMIT_FSIZE, &before);
   signal(SIGXFSZ, handler);
   EXPECT_EQ(lens.folder().read("out/result.json"), json_before);
   EXPECT_EQ(lens.folder().read("out/result.fits"), fits_before);
-  for (const auto& entry : fs::directory_iterator(lens.out())) EXPECT_NE(entry.path().filename().string()[0], '.') << entry.path();
+  for (const auto& entry : fs::directory_iterator(lens.out()))
+    EXPECT_NE(entry.path().filename().string()[0], '.') << entry.path();
 }
 
 TEST(Results, HalfReplacedResultsAreNotComplete) {

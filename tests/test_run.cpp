@@ -43,7 +43,9 @@ std::function<bool()> after(int steps) {
   return [asked = 0, steps]() mutable { return ++asked == steps; };
 }
 
-std::string file(const SmallLens& lens, const std::string& name) { return lens.folder().read("out/" + name); }
+std::string file(const SmallLens& lens, const std::string& name) {
+  return lens.folder().read("out/" + name);
+}
 
 /// Everything of result.json that does not depend on the clock.
 json timeless(const SmallLens& lens) {
@@ -91,8 +93,8 @@ TEST(Run, LeavesResultsAndNothingElse) {
   options.log = &log;
   options.warnings = &warnings;
   EXPECT_EQ(run_fit(lens.config(), options).stop_reason, "steps");
-  EXPECT_EQ(names_in(options.out), (std::vector<std::string>{"checkpoint.safetensors", "history.csv", "network.safetensors",
-                                                             "result.fits", "result.json"}));
+  EXPECT_EQ(names_in(options.out), (std::vector<std::string>{"checkpoint.safetensors", "history.csv",
+                                                             "network.safetensors", "result.fits", "result.json"}));
   EXPECT_NE(log.str().find("step 28/30"), std::string::npos) << log.str();
   EXPECT_NE(log.str().find("results: " + options.out), std::string::npos) << log.str();
   EXPECT_EQ(log.str().find('\r'), std::string::npos);
@@ -155,7 +157,8 @@ TEST(Run, AFinishedRunGoesOn) {
 
 TEST(Run, StopsAtChi2AndThereAgain) {
   const SmallLens lens;
-  const double reached = SmallFit<float>(lens.config()).result.snapshot.history[4].chi2_reduced + 1e-4;  // after 16 steps
+  const double reached =
+      SmallFit<float>(lens.config()).result.snapshot.history[4].chi2_reduced + 1e-4;  // after 16 steps
   const std::vector<Override> stop = {{"optimizer.stop", "\"chi2\""}, {"optimizer.stop_chi2", std::to_string(reached)}};
   RunOptions options = options_for(lens.out());
   EXPECT_EQ(run_fit(lens.config(stop), options).stop_reason, "chi2");
@@ -196,7 +199,8 @@ TEST(Run, ADryRunWritesNothing) {
   options.log = &log;
   EXPECT_EQ(run_fit(lens.config(), options).stop_reason, "dry-run");
   EXPECT_FALSE(fs::exists(options.out));
-  for (const char* part : {"small", "14 x 12 pixels", "166 used", "lens.1 SHEAR", "network 2-7-5-1", "2 parameters", "planned", "cpu"})
+  for (const char* part :
+       {"small", "14 x 12 pixels", "166 used", "lens.1 SHEAR", "network 2-7-5-1", "2 parameters", "planned", "cpu"})
     EXPECT_NE(log.str().find(part), std::string::npos) << part << " in\n" << log.str();
 }
 
@@ -257,7 +261,9 @@ TEST(Run, OneAtATimeInADirectory) {
       run_fit(lens.config(), options_for(lens.out()));
       ADD_FAILURE() << "two runs in one directory";
     } catch (const IoError& error) {
-      EXPECT_EQ(std::string(error.what()).rfind(lens.out() + ": in use by another run (process " + std::to_string(getpid()), 0), 0u)
+      EXPECT_EQ(std::string(error.what())
+                    .rfind(lens.out() + ": in use by another run (process " + std::to_string(getpid()), 0),
+                0u)
           << error.what();
     }
     RunOptions options = options_for(lens.out());
@@ -330,8 +336,7 @@ TEST(Run, KilledAtAnyMoment) {
   int killed = 0;
   for (int trial = 0; trial < 40; ++trial) {
     const bool single = trial % 2 == 0;
-    const Config config =
-        lens.config({{"optimizer.steps", single ? "30" : "24"}, {"optimizer.checkpoint_every", "3"}});
+    const Config config = lens.config({{"optimizer.steps", single ? "30" : "24"}, {"optimizer.checkpoint_every", "3"}});
     options.double_precision = !single;
     const pid_t child = fork();
     ASSERT_GE(child, 0);

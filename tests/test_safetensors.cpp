@@ -110,7 +110,8 @@ TEST_F(Safetensors, TensorsMayLieInAnyOrder) {
   json header = valid_header();
   // The last bias first, everything else behind it.
   for (auto& [name, entry] : header.items())
-    if (name != "__metadata__") entry["data_offsets"] = {entry["data_offsets"][0].get<int>() + 4, entry["data_offsets"][1].get<int>() + 4};
+    if (name != "__metadata__")
+      entry["data_offsets"] = {entry["data_offsets"][0].get<int>() + 4, entry["data_offsets"][1].get<int>() + 4};
   header["layers.2.bias"]["data_offsets"] = {0, 4};
   std::string bytes = bytes_of(header.dump(), kData);
   const float value = 42;
@@ -131,9 +132,11 @@ TEST_F(Safetensors, WhatIsNoFileIsRefused) {
 TEST_F(Safetensors, LengthsOfTheHeaderAreNotBelieved) {
   EXPECT_NE(refusal(std::string()).find("0 bytes"), std::string::npos);
   refusal(std::string(7, '\0'));
-  for (const std::uint64_t length : {std::uint64_t{1}, std::uint64_t{100}, std::uint64_t{1} << 32, ~std::uint64_t{0}, ~std::uint64_t{0} - 7})
+  for (const std::uint64_t length :
+       {std::uint64_t{1}, std::uint64_t{100}, std::uint64_t{1} << 32, ~std::uint64_t{0}, ~std::uint64_t{0} - 7})
     EXPECT_NE(refusal(std::string(reinterpret_cast<const char*>(&length), 8)).find("a header of"), std::string::npos);
-  EXPECT_NE(refusal(bytes_of(std::string(SafetensorsFile::kMaxHeader + 1, ' '), 0)).find("a header of"), std::string::npos);
+  EXPECT_NE(refusal(bytes_of(std::string(SafetensorsFile::kMaxHeader + 1, ' '), 0)).find("a header of"),
+            std::string::npos);
   EXPECT_NE(refusal(bytes_of(std::string(SafetensorsFile::kMaxHeader, ' '), 0)).find("not JSON"), std::string::npos);
 }
 
@@ -150,7 +153,8 @@ TEST_F(Safetensors, JsonMustBeAHeader) {
   for (int i = 0; i < 1000; ++i) objects += "{\"a\":";
   EXPECT_NE(refusal(bytes_of(objects + "1" + std::string(1001, '}'), 0)).find("nested too deeply"), std::string::npos);
   EXPECT_NE(refusal(bytes_of("{\"a\":1,\"a\":2}", 0)).find("\"a\" twice"), std::string::npos);
-  EXPECT_NE(refusal(bytes_of("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F64\"}}", 0)).find("\"dtype\" twice"), std::string::npos);
+  EXPECT_NE(refusal(bytes_of("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F64\"}}", 0)).find("\"dtype\" twice"),
+            std::string::npos);
   // The same key in two objects is no repetition.
   std::ofstream(path_, std::ios::binary) << bytes_of(valid_header().dump(), kData);
   EXPECT_NO_THROW(read_network(path_));
@@ -197,16 +201,21 @@ TEST_F(Safetensors, TypesAndShapesMustMakeSense) {
   const std::size_t big = std::size_t{1} << 62, half = std::size_t{1} << 32;
   EXPECT_NE(refusal(with("layers.0.bias", "shape", {big}), kData).find("in 12 bytes"), std::string::npos);
   EXPECT_NE(refusal(with("layers.0.bias", "shape", {half, half, 3}), kData).find("in 12 bytes"), std::string::npos);
-  EXPECT_NE(refusal(with("layers.0.bias", "shape", {3, 1, 1, 1, 1, 1, 1, 1, 1}), kData).find("shape"), std::string::npos);
+  EXPECT_NE(refusal(with("layers.0.bias", "shape", {3, 1, 1, 1, 1, 1, 1, 1, 1}), kData).find("shape"),
+            std::string::npos);
   EXPECT_NE(refusal(with("layers.0.bias", "shape", {3, 1}), kData).find("layers.0.bias is 3 x 1"), std::string::npos);
-  EXPECT_NE(refusal(with("layers.0.kernel", "shape", {3, 2}), kData).find("layers.0.kernel is 3 x 2"), std::string::npos);
+  EXPECT_NE(refusal(with("layers.0.kernel", "shape", {3, 2}), kData).find("layers.0.kernel is 3 x 2"),
+            std::string::npos);
   EXPECT_NE(refusal(with("layers.1.kernel", "shape", {6}), kData).find("layers.1.kernel is 6"), std::string::npos);
-  EXPECT_NE(refusal(with("layers.2.bias", "shape", json::array()), kData).find("layers.2.bias is one value"), std::string::npos);
+  EXPECT_NE(refusal(with("layers.2.bias", "shape", json::array()), kData).find("layers.2.bias is one value"),
+            std::string::npos);
 }
 
 TEST_F(Safetensors, ANetworkIsAllThereAndNothingElse) {
   json header = valid_header();
-  header["layers.0.bias" "x"] = header["layers.0.bias"];
+  header
+      ["layers.0.bias"
+       "x"] = header["layers.0.bias"];
   header.erase("layers.0.bias");
   EXPECT_NE(refusal(header, kData).find("no tensor \"layers.0.bias\""), std::string::npos);
 
@@ -215,7 +224,8 @@ TEST_F(Safetensors, ANetworkIsAllThereAndNothingElse) {
   EXPECT_NE(refusal(header, kData).find("7 tensors"), std::string::npos);
   header["another"] = header["other"];
   EXPECT_NE(refusal(header, kData).find("no tensor \"layers.3.kernel\""), std::string::npos);
-  EXPECT_NE(refusal(json::object({{"__metadata__", valid_header()["__metadata__"]}}), 0).find("0 tensors"), std::string::npos);
+  EXPECT_NE(refusal(json::object({{"__metadata__", valid_header()["__metadata__"]}}), 0).find("0 tensors"),
+            std::string::npos);
 
   for (const char* key : {"activation", "input_scale"}) {
     header = valid_header();
@@ -274,13 +284,14 @@ TEST_F(Safetensors, WeightsMustBeFinite) {
       std::vector<double> values = weights(kShape, true);
       values[10] = value;
       write_network(path_, kShape, values, double_precision);
-      EXPECT_NE(refusal(scratch_.read("network.safetensors")).find("layers.1.kernel holds a value that is not finite"), std::string::npos);
+      EXPECT_NE(refusal(scratch_.read("network.safetensors")).find("layers.1.kernel holds a value that is not finite"),
+                std::string::npos);
     }
 }
 
 TEST_F(Safetensors, EveryDamagedByteIsRefusedOrHarmless) {
-  // Any byte may become any of a few others, and the file may end anywhere: an InvalidInput of one line, or numbers of the
-  // same shape, never anything else.
+  // Any byte may become any of a few others, and the file may end anywhere: an InvalidInput of one line, or numbers of
+  // the same shape, never anything else.
   write_network(path_, kShape, weights(kShape, true), false);
   const std::string intact = scratch_.read("network.safetensors");
   int refused = 0;
