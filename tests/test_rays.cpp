@@ -178,11 +178,13 @@ TEST(Rays, SumsAreAddedTo) {
 
 TEST(Rays, ZeroCotangentsGiveExactZerosAndNothingElseIsTouched) {
   Case<float> c(LensKind::sie, RadiusKind::major_axis, 260);
-  std::fill(c.brightness_bar.begin() + 100, c.brightness_bar.end(), 0.0f);  // one whole block, and parts of two
-  c.theta[200] = std::numeric_limits<float>::quiet_NaN();                   // a masked ray may be broken
+  std::fill(c.brightness_bar.begin() + 100, c.brightness_bar.end(), 0.0f);  // parts of two blocks, one of them the last
+  for (const std::size_t broken : {110u, 200u, 259u}) c.theta[broken] = std::numeric_limits<float>::quiet_NaN();
   std::vector<float> alpha_bar(2 * 260 + 1, 7.0f);
+  std::vector<double> table_bar(c.table.size()), pixel_bar(c.pixels.size());
   ray_kernels<float>().adjoint(c.scene(), c.rays(), c.brightness_bar.data(), alpha_bar.data(), alpha_bar.data() + 260,
-                               nullptr, nullptr);
+                               table_bar.data(), pixel_bar.data());
+  for (const double value : table_bar) EXPECT_TRUE(std::isfinite(value));
   for (std::size_t i = 0; i < 260; ++i)
     if (c.brightness_bar[i] == 0) {
       EXPECT_EQ(alpha_bar[i], 0.0f) << i;

@@ -102,7 +102,8 @@ EINFIELD_LOOP void deflect_adjoint(const Real* p, const Block<Real>& block, doub
     Vec2<Real> theta_bar{};
     lens_deflection_adjoint(kKind, lens.p, Vec2<Real>{block.theta.x[i], block.theta.y[i]},
                             Vec2<Real>{-block.beta_bar.x[i], -block.beta_bar.y[i]}, theta_bar, p_bar);
-    for (int k = 0; k < kMaxProfileParameters; ++k) bar[k][i] = p_bar[k];
+    const bool used = block.brightness_bar[i] != 0;
+    for (int k = 0; k < kMaxProfileParameters; ++k) bar[k][i] = used ? p_bar[k] : Real(0);
   }
   for (int k = 0; k < kMaxProfileParameters; ++k) add_sum(bar[k], sum[k]);
 }
@@ -132,8 +133,9 @@ EINFIELD_LOOP void shine_adjoint(const Component& component, const Real* p, cons
                              });
     at_bar.x[i] += position_bar.x;
     at_bar.y[i] += position_bar.y;
+    [[maybe_unused]] const bool used = brightness_bar[i] != 0;
     if constexpr (kScalars)
-      for (int k = 0; k < kMaxProfileParameters; ++k) bar[k][i] = p_bar[k];
+      for (int k = 0; k < kMaxProfileParameters; ++k) bar[k][i] = used ? p_bar[k] : Real(0);
   }
   if constexpr (kScalars)
     for (int k = 0; k < kMaxProfileParameters; ++k) add_sum(bar[k], sum[k]);
