@@ -11,11 +11,11 @@
 namespace einfield::cuda {
 namespace {
 
-constexpr int kTileX = 32, kTileY = 8;        ///< pixels of a block in the direct convolution
+constexpr int kThreads = 256;
+constexpr int kMaxTileX = 128, kMaxTileY = 32;  ///< pixels of a block in the direct convolution
 constexpr int kMaxDirectKernel = 31;          ///< largest side: image tile and kernel fit 48 KB in double
 constexpr int kMaxDirectArea = 441;           ///< above, three launches and two transforms are cheaper
 constexpr double kMaxDirectWork = 1 << 29;    ///< pixels × kernel pixels; likewise
-constexpr int kMultiplyThreads = 256;
 
 template <class Real>
 struct ComplexOf;
@@ -43,14 +43,22 @@ void transform_inverse(const FftPlan& plan, cufftDoubleComplex* in, double* out)
   EINFIELD_CUFFT(cufftExecZ2D(plan.get(), in, out));
 }
 
+/// Pixels of a block: whole rows of a narrow image, so that a block reads and writes one piece of memory.
+struct DirectTile {
+  int nx, ny;
+  explicit DirectTile(int image_nx) : nx(image_nx <= kMaxTileX ? image_nx : kMaxTileX / 2), ny(kThreads / nx) {
+    if (ny > kMaxTileY) ny = kMaxTileY;
+  }
+};
+
 /// out(x) = Σ_k P(k) in(x − k), or with `transpose` Σ_k P(k) in(x + k), k from −(size − 1)/2 to (size − 1)/2.
 /// Shared: the tile of `in` with its border, then the kernel in the order in which it meets the tile.
 template <class Real>
-__global__ void __launch_bounds__(kTileX* kTileY)
+__global__ void __launch_bounds__(kThreads)
     convolve_kernel(const Real* __restrict__ in, const Real* __restrict__ psf, int psf_nx, int psf_ny, int nx, int ny,
-                    bool transpose, Real* __restrict__ out) {
+                    DirectTile block, bool transpose, Real* __restrict__ out) {
   extern __shared__ double shared[];
-  const int width = kTileX + psf_nx - 1, height = kTileY + psf_ny - 1, area = psf_nx * psf_ny;
+  const int width = block.nx + psf_nx - 1, height = block.ny + psf_ny - 1, area = psf_nx * psf_ny;
   Real* tile = reinterpret_cast<Real*>(shared);
   Real* weights = tile + width * height;
   const std::size_t lens = blockIdx.z, n = static_cast<std::size_t>(nx) * static_cast<std::size_t>(ny);
@@ -58,29 +66,38 @@ __global__ void __launch_bounds__(kTileX* kTileY)
   out += lens * n;
   psf += lens * static_cast<std::size_t>(area);
 
-  const int x0 = static_cast<int>(blockIdx.x) * kTileX, y0 = static_cast<int>(blockIdx.y) * kTileY;
-  const int thread_x = static_cast<int>(threadIdx.x), thread_y = static_cast<int>(threadIdx.y);
-  for (int i = thread_y * kTileX + thread_x; i < area; i += kTileX * kTileY)
-    weights[i] = psf[transpose ? i : area - 1 - i];
-  for (int row = thread_y; row < height; row += kTileY)
-    for (int column = thread_x; column < width; column += kTileX) {
-      const int x = x0 + column - psf_nx / 2, y = y0 + row - psf_ny / 2;
-      const bool inside = x >= 0 && x < nx && y >= 0 && y < ny;
-      tile[row * width + column] = inside ? in[static_cast<std::size_t>(y) * nx + x] : Real(0);
-    }
+  const int thread = static_cast<int>(threadIdx.x);
+  const int x0 = static_cast<int>(blockIdx.x) * block.nx, y0 = static_cast<int>(blockIdx.y) * block.ny;
+  const int first_x = x0 - psf_nx / 2, first_y = y0 - psf_ny / 2;
+  for (int i = thread; i < area; i += kThreads) weights[i] = psf[transpose ? i : area - 1 - i];
+  // What of the tile lies in the image, row after row without a gap, then zeros around it.
+  const int begin_x = first_x > 0 ? first_x : 0, end_x = first_x + width < nx ? first_x + width : nx;
+  const int begin_y = first_y > 0 ? first_y : 0, end_y = first_y + height < ny ? first_y + height : ny;
+  const int inside_nx = end_x - begin_x, inside = inside_nx * (end_y - begin_y);
+  for (int i = thread; i < inside; i += kThreads) {
+    const int x = begin_x + i % inside_nx, y = begin_y + i / inside_nx;
+    tile[(y - first_y) * width + x - first_x] = in[static_cast<std::size_t>(y) * nx + x];
+  }
+  for (int i = thread; i < width * height; i += kThreads) {
+    const int x = first_x + i % width, y = first_y + i / width;
+    if (x < begin_x || x >= end_x || y < begin_y || y >= end_y) tile[i] = 0;
+  }
   __syncthreads();
-  const int x = x0 + thread_x, y = y0 + thread_y;
-  if (x >= nx || y >= ny) return;
+  const int column = thread % block.nx, row = thread / block.nx, x = x0 + column, y = y0 + row;
+  if (row >= block.ny || x >= nx || y >= ny) return;
   Real sum = 0;
-  for (int row = 0; row < psf_ny; ++row)
-    for (int column = 0; column < psf_nx; ++column)
-      sum += weights[row * psf_nx + column] * tile[(thread_y + row) * width + thread_x + column];
+  for (int k = 0; k < psf_ny; ++k) {
+    const Real* w = weights + k * psf_nx;
+    const Real* values = tile + (row + k) * width + column;
+#pragma unroll 4
+    for (int l = 0; l < psf_nx; ++l) sum += w[l] * values[l];
+  }
   out[static_cast<std::size_t>(y) * nx + x] = sum;
 }
 
 /// data ∘= spectrum, or its complex conjugate.
 template <class Complex>
-__global__ void __launch_bounds__(kMultiplyThreads)
+__global__ void __launch_bounds__(kThreads)
     multiply_kernel(Complex* data, const Complex* spectrum, std::size_t n, bool conjugate) {
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
   for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride) {
@@ -148,7 +165,8 @@ struct ConvolutionSizes {
   std::size_t image() const { return static_cast<std::size_t>(padded_nx) * static_cast<std::size_t>(padded_ny); }
   std::size_t spectrum() const { return static_cast<std::size_t>(padded_nx / 2 + 1) * static_cast<std::size_t>(padded_ny); }
   std::size_t direct_shared_bytes(std::size_t real) const {
-    const auto tile = static_cast<std::size_t>(kTileX + psf_nx - 1) * static_cast<std::size_t>(kTileY + psf_ny - 1);
+    const DirectTile block(nx);
+    const auto tile = static_cast<std::size_t>(block.nx + psf_nx - 1) * static_cast<std::size_t>(block.ny + psf_ny - 1);
     return (tile + area()) * real;
   }
 };
@@ -214,10 +232,11 @@ struct ConvolutionStage<Real>::Impl {
         EINFIELD_CUDA(cudaMemcpyAsync(out, in, sizes.lenses * sizes.image() * sizeof(Real), cudaMemcpyDeviceToDevice, stream));
         return;
       case Path::direct: {
-        const dim3 grid(static_cast<unsigned>((sizes.nx + kTileX - 1) / kTileX),
-                        static_cast<unsigned>((sizes.ny + kTileY - 1) / kTileY), static_cast<unsigned>(sizes.lenses));
-        convolve_kernel<<<grid, dim3(kTileX, kTileY), sizes.direct_shared_bytes(sizeof(Real)), stream>>>(
-            in, storage.psf.get(), sizes.psf_nx, sizes.psf_ny, sizes.nx, sizes.ny, transpose, out);
+        const DirectTile block(sizes.nx);
+        const dim3 grid(static_cast<unsigned>((sizes.nx + block.nx - 1) / block.nx),
+                        static_cast<unsigned>((sizes.ny + block.ny - 1) / block.ny), static_cast<unsigned>(sizes.lenses));
+        convolve_kernel<<<grid, kThreads, sizes.direct_shared_bytes(sizeof(Real)), stream>>>(
+            in, storage.psf.get(), sizes.psf_nx, sizes.psf_ny, sizes.nx, sizes.ny, block, transpose, out);
         EINFIELD_LAUNCH_CHECK();
         return;
       }
@@ -225,9 +244,9 @@ struct ConvolutionStage<Real>::Impl {
         EINFIELD_CUFFT(cufftSetStream(to_spectrum.get(), stream));
         EINFIELD_CUFFT(cufftSetStream(to_image.get(), stream));
         const std::size_t n = sizes.lenses * sizes.spectrum();
-        const std::size_t blocks = std::min<std::size_t>((n + kMultiplyThreads - 1) / kMultiplyThreads, 65535);
+        const std::size_t blocks = std::min<std::size_t>((n + kThreads - 1) / kThreads, 65535);
         transform_forward(to_spectrum, in, storage.work.get());
-        multiply_kernel<<<static_cast<unsigned>(blocks), kMultiplyThreads, 0, stream>>>(
+        multiply_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
             storage.work.get(), storage.spectrum.get(), n, transpose);
         EINFIELD_LAUNCH_CHECK();
         transform_inverse(to_image, storage.work.get(), out);

@@ -161,6 +161,7 @@ struct Activation {
   __device__ Real second() const { return tau * fma(value, tau - sigma, 2 * sigma); }
 };
 __device__ inline Activation<double> activate(double a) {
+  asm volatile("" : "+d"(a));  // one exponential after the other: side by side they take more registers than there are
   const double e = exp(a < 0 ? a : -a), inverse = 1 / (1 + e);
   const double sigma = a < 0 ? e * inverse : inverse, tau = a < 0 ? inverse : e * inverse;
   return {sigma, tau, a * sigma};
@@ -1017,11 +1018,10 @@ __global__ void __launch_bounds__(kThreads, 1)
           return sums + net.layer[forget(l)].partial + (grad_pass * (T::kGradIn * T::kGradOut) * kThreads + thread * V);
         };
         Real* const read = mine();
-        const bool add = touched && thread < net.layer[forget(l)].grad_items * net.layer[forget(l)].grad_ways;
 #pragma unroll
         for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
           Vector v{};
-          if (add) v = Vector::load(read + s * kThreads);
+          if (touched) v = Vector::load(read + s * kThreads);
 #pragma unroll
           for (int i = 0; i < V; ++i) acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut] = v.v[i];
         }
@@ -1074,16 +1074,13 @@ __global__ void __launch_bounds__(kThreads, 1)
           __syncthreads();
           multiply_gradient<T>(acc, spare, spare + T::kHalf, T::kHalf / V, net.layer[forget(l)], grad_pass);
         }
-        const Layer& layer = net.layer[forget(l)];
         Real* const write = mine();
-        if (thread < layer.grad_items * layer.grad_ways) {
 #pragma unroll
-          for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
-            Vector v;
+        for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
+          Vector v;
 #pragma unroll
-            for (int i = 0; i < V; ++i) v.v[i] = acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut];
-            v.store(write + s * kThreads);
-          }
+          for (int i = 0; i < V; ++i) v.v[i] = acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut];
+          v.store(write + s * kThreads);
         }
       }
       const Layer& layer = net.layer[forget(l)];

@@ -25,7 +25,7 @@ __device__ void add_to_state(double value, double* partial, unsigned* ticket, St
 
 /// Penalty and its cotangent κ̄ at every node of the ray grid; 0 at the border.
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kSumThreads, 2)
     convergence_penalty_kernel(SceneArrays<Real> scenes, RayGrid nodes, Real spacing, const Real* positions,
                                const Real* parameters, const Real* alpha_nn, const Regularization* weights, Real* kappa_bar,
                                double* partial, unsigned* tickets, StepState* states) {

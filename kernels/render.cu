@@ -23,7 +23,8 @@ struct ComponentSet {
   void insert(int c) { bits[c / 64] |= 1ull << (c % 64); }
 };
 
-/// Where the taps of bilinear sources go before they are sorted: [lenses][taps][n_rays] keys and values.
+/// Where the taps of bilinear sources go: [lenses][taps][n_rays] keys, which are sorted together with their places, and
+/// values, which stay.
 template <class Real>
 struct TapArrays {
   unsigned* keys = nullptr;  ///< lens · n_free_pixels + index among the free pixels; n_targets = no tap
@@ -60,7 +61,7 @@ __global__ void __launch_bounds__(kSumThreads)
 }
 
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kSumThreads, 2)
     render_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, const Real* parameters, const Real* alpha_nn,
                   ImageView<Real> image) {
   extern __shared__ double shared[];
@@ -80,7 +81,7 @@ __global__ void __launch_bounds__(kSumThreads)
 /// Shared: the scene, then n_slots sums (double), then n_slots cotangents.
 /// @param partial  [lenses][blocks][n_slots]
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kSumThreads, 1)
     render_adjoint_kernel(SceneArrays<Real> scenes, ComponentSet wanted, RayArrays<Real> rays, TapArrays<Real> taps,
                           const Real* parameters, const Real* alpha_nn, ImageView<Real> image_bar, Real* alpha_bar,
                           Real* gradient, double* partial, unsigned* tickets) {
@@ -177,31 +178,39 @@ __device__ std::size_t lower_bound(const unsigned* keys, std::size_t n, unsigned
   return first;
 }
 
+/// 0, 1, 2, …: the places of the taps before they are sorted.
+__global__ void __launch_bounds__(kSumThreads) enumerate_kernel(unsigned* places, std::size_t n) {
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kSumThreads;
+  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < n; i += stride)
+    places[i] = static_cast<unsigned>(i);
+}
+
 /// One warp per free source pixel adds the segment of its taps.
+/// @param keys    of all taps, sorted, and with them
+/// @param places  where their values are
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads)
-    tap_segments_kernel(TapArrays<Real> sorted, std::size_t n, std::size_t first_pixel, std::size_t parameter_stride,
-                        Real* gradient) {
+    tap_segments_kernel(TapArrays<Real> taps, const unsigned* keys, const unsigned* places, std::size_t n,
+                        std::size_t first_pixel, std::size_t parameter_stride, Real* gradient) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const std::size_t warps = static_cast<std::size_t>(gridDim.x) * kSumThreads / 32;
   for (std::size_t target = (static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x) / 32;
-       target < sorted.n_targets; target += warps) {
+       target < taps.n_targets; target += warps) {
     const auto key = static_cast<unsigned>(target);
-    const std::size_t begin = lower_bound(sorted.keys, n, key), end = lower_bound(sorted.keys, n, key + 1);
+    const std::size_t begin = lower_bound(keys, n, key), end = lower_bound(keys, n, key + 1);
     double sum = 0;
-    for (std::size_t i = begin + lane; i < end; i += 32) sum += static_cast<double>(sorted.values[i]);
+    for (std::size_t i = begin + lane; i < end; i += 32) sum += static_cast<double>(taps.values[places[i]]);
     sum = warp_sum(sum);
-    const std::size_t lens = target / sorted.n_free_pixels, pixel = target % sorted.n_free_pixels;
+    const std::size_t lens = target / taps.n_free_pixels, pixel = target % taps.n_free_pixels;
     if (lane == 0) gradient[lens * parameter_stride + first_pixel + pixel] += static_cast<Real>(sum);
   }
 }
 
-template <class Real>
-void sort_taps(void* temporary, std::size_t& bytes, const unsigned* keys, unsigned* sorted_keys, const Real* values,
-               Real* sorted_values, std::size_t n, unsigned n_targets, cudaStream_t stream) {
+void sort_taps(void* temporary, std::size_t& bytes, const unsigned* keys, unsigned* sorted_keys, const unsigned* places,
+               unsigned* sorted_places, std::size_t n, unsigned n_targets, cudaStream_t stream) {
   int bits = 1;
   while (n_targets >> bits != 0) ++bits;
-  EINFIELD_CUDA(cub::DeviceRadixSort::SortPairs(temporary, bytes, keys, sorted_keys, values, sorted_values,
+  EINFIELD_CUDA(cub::DeviceRadixSort::SortPairs(temporary, bytes, keys, sorted_keys, places, sorted_places,
                                                 static_cast<int>(n), 0, bits, stream));
 }
 
@@ -238,19 +247,18 @@ struct RenderSizes {
                          " free source pixels of all lenses, expected fewer than 2^31");
     ray_blocks = sum_blocks(static_cast<int>(rays));
     if (all_taps > 0)
-      sort_taps<Real>(nullptr, sort_bytes, nullptr, nullptr, nullptr, nullptr, all_taps, static_cast<unsigned>(targets),
-                      nullptr);
+      sort_taps(nullptr, sort_bytes, nullptr, nullptr, nullptr, nullptr, all_taps, static_cast<unsigned>(targets), nullptr);
   }
 };
 
 template <class Real>
 struct RenderStorage {
-  DeviceBuffer<Real> positions, table, pixels, tap_values, sorted_values;
+  DeviceBuffer<Real> positions, table, pixels, tap_values;
   DeviceBuffer<Component> components;
   DeviceBuffer<FreeParameter<Real>> free;
   DeviceBuffer<int> free_pixels, pixel_to_free;
   DeviceBuffer<double> partial;
-  DeviceBuffer<unsigned> tickets, tap_keys, sorted_keys;
+  DeviceBuffer<unsigned> tickets, tap_keys, tap_places, sorted_keys, sorted_places;
   DeviceBuffer<unsigned char> sort_workspace;
 
   template <class Take>
@@ -264,10 +272,8 @@ struct RenderStorage {
     take(pixel_to_free, s.source_pixels);
     take(partial, s.free > 0 ? s.lenses * s.ray_blocks * s.slots : 0);
     take(tickets, s.lenses);
-    take(tap_keys, s.all_taps);
     take(tap_values, s.all_taps);
-    take(sorted_keys, s.all_taps);
-    take(sorted_values, s.all_taps);
+    for (DeviceBuffer<unsigned>* arrays : {&tap_keys, &tap_places, &sorted_keys, &sorted_places}) take(*arrays, s.all_taps);
     take(sort_workspace, s.sort_bytes);
   }
 };
@@ -332,6 +338,11 @@ struct RenderStage<Real>::Impl {
     storage.pixels.upload(pixels, stream);
     storage.free_pixels.upload(first.free_pixels, stream);
     storage.pixel_to_free.upload(pixel_to_free, stream);
+    if (sizes.all_taps > 0) {
+      enumerate_kernel<<<sum_blocks(static_cast<int>(sizes.all_taps)), kSumThreads, 0, stream>>>(storage.tap_places.get(),
+                                                                                               sizes.all_taps);
+      EINFIELD_LAUNCH_CHECK();
+    }
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors above end here
 
     const Model& model = models.front();
@@ -372,14 +383,12 @@ struct RenderStage<Real>::Impl {
   void add_taps(cudaStream_t stream, Real* gradient) {
     if (sizes.all_taps == 0) return;
     std::size_t bytes = sizes.sort_bytes;
-    sort_taps(storage.sort_workspace.get(), bytes, taps.keys, storage.sorted_keys.get(), taps.values,
-              storage.sorted_values.get(), sizes.all_taps, taps.n_targets, stream);
-    TapArrays<Real> sorted = taps;
-    sorted.keys = storage.sorted_keys.get();
-    sorted.values = storage.sorted_values.get();
+    sort_taps(storage.sort_workspace.get(), bytes, taps.keys, storage.sorted_keys.get(), storage.tap_places.get(),
+              storage.sorted_places.get(), sizes.all_taps, taps.n_targets, stream);
     const std::size_t blocks = std::min<std::size_t>((sizes.targets * 32 + kSumThreads - 1) / kSumThreads, 65535);
     tap_segments_kernel<<<static_cast<unsigned>(blocks), kSumThreads, 0, stream>>>(
-        sorted, sizes.all_taps, scenes.n_network + sizes.free, scenes.parameter_stride, gradient);
+        taps, storage.sorted_keys.get(), storage.sorted_places.get(), sizes.all_taps, scenes.n_network + sizes.free,
+        scenes.parameter_stride, gradient);
     EINFIELD_LAUNCH_CHECK();
   }
 };
