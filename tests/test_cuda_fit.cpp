@@ -1,0 +1,197 @@
+// Whole small fits on the device: as near to the CPU's as the project promises, the same bits twice, and through the
+// binary as a user runs it, with a device and without.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "einfield/fitter.hpp"
+#include "tests/run_binary.hpp"
+#include "tests/small_lens.hpp"
+#include "tests/step_problem.hpp"
+
+namespace einfield {
+namespace {
+
+/// The project's promise: how far CPU and CUDA may be apart, relative to the largest value.
+template <class Real>
+struct Promise {
+  static constexpr double values = sizeof(Real) == 4 ? 1e-5 : 1e-11;
+  static constexpr double gradient = sizeof(Real) == 4 ? 1e-4 : 1e-9;
+  static constexpr double loss_of_20_steps = sizeof(Real) == 4 ? 1e-3 : 1e-8;
+};
+
+template <class Real>
+void expect_close(const std::vector<Real>& found, const std::vector<Real>& expected, double tolerance, const char* what) {
+  ASSERT_EQ(found.size(), expected.size()) << what;
+  double largest = 0, error = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_TRUE(std::isfinite(found[i])) << what << " " << i;
+    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
+    error = std::max(error, std::abs(static_cast<double>(found[i]) - static_cast<double>(expected[i])));
+  }
+  EXPECT_LE(error, tolerance * largest) << what << ", largest " << largest;
+}
+
+bool device_available() { return !cuda_devices().empty(); }
+
+class CudaFit : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!device_available()) GTEST_SKIP() << "no CUDA device";
+  }
+};
+
+StepCase fit_case(std::vector<int> hidden) {
+  StepCase c;
+  c.nx = c.ny = 32;
+  c.hidden = std::move(hidden);
+  c.free_lens = c.free_light = c.lens_light = true;
+  c.masked = true;
+  c.loss = LossKind::chi2;
+  return c;
+}
+
+const std::vector<std::vector<int>>& networks() {
+  static const std::vector<std::vector<int>> all = {{16}, {33, 33}, {200, 200, 200}, {16, 33, 16, 7}};
+  return all;
+}
+
+template <class Real>
+FitResult<Real> train(Backend<Real>& backend, const Problem& problem) {
+  backend.load({problem});
+  FitSettings settings;
+  settings.steps = 20;
+  settings.log_every = 5;
+  return fit<Real>(backend, settings, {});
+}
+
+template <class Real>
+void check_fits() {
+  const auto cpu = make_backend<Real>("cpu", {2, 0});
+  const auto cuda = make_backend<Real>("cuda", {});
+  ASSERT_EQ(cuda->name(), "cuda");
+  for (const std::vector<int>& hidden : networks()) {
+    Problem problem = make_problem(fit_case(hidden));
+    problem.observation.grid.pixel_scale = 0.1;
+    problem.learning_rates = {1e-3};
+    SCOPED_TRACE(std::to_string(hidden.size()) + " layers of " + std::to_string(hidden[0]));
+    for (auto* backend : {cpu.get(), cuda.get()}) {
+      backend->load({problem});
+      backend->evaluate(true);
+    }
+    for (const Field field : {Field::potential, Field::deflection, Field::image, Field::model})
+      expect_close(cuda->download(field, 0), cpu->download(field, 0), Promise<Real>::values, "a field");
+    // Every tensor and every other parameter by its own scale would ask for more than single precision holds where a
+    // gradient cancels; the largest of each group is the scale.
+    const std::vector<Real> found = cuda->download(Field::gradient, 0), expected = cpu->download(Field::gradient, 0);
+    const NetworkShape& shape = *problem.model.network;
+    std::vector<std::size_t> edges;
+    for (int l = 0; l < shape.layers(); ++l) {
+      edges.push_back(shape.kernel_offset(l));
+      if (l + 1 < shape.layers()) edges.push_back(shape.bias_offset(l));  // the last bias moves nothing
+    }
+    edges.push_back(shape.size());
+    edges.push_back(found.size());
+    for (std::size_t i = 0; i + 1 < edges.size(); ++i) {
+      const auto part = [&](const std::vector<Real>& all) {
+        return std::vector<Real>(all.begin() + static_cast<std::ptrdiff_t>(edges[i]),
+                                 all.begin() + static_cast<std::ptrdiff_t>(edges[i + 1]));
+      };
+      expect_close(part(found), part(expected), Promise<Real>::gradient, "gradient");
+    }
+
+    const FitResult<Real> on_cpu = train(*cpu, problem), on_cuda = train(*cuda, problem), again = train(*cuda, problem);
+    ASSERT_EQ(on_cuda.snapshot.history.size(), on_cpu.snapshot.history.size());
+    for (std::size_t i = 0; i < on_cpu.snapshot.history.size(); ++i) {
+      const double loss = on_cpu.snapshot.history[i].loss;
+      EXPECT_NEAR(on_cuda.snapshot.history[i].loss, loss, Promise<Real>::loss_of_20_steps * loss) << "row " << i;
+    }
+    EXPECT_LT(on_cuda.final_state.loss, on_cuda.snapshot.history.front().loss);
+    EXPECT_EQ(on_cuda.parameters, again.parameters) << "the same bits";
+    EXPECT_EQ(on_cuda.final_state.loss, again.final_state.loss) << "the same bits";
+  }
+}
+TEST_F(CudaFit, AgreesWithTheCpuInSinglePrecision) { check_fits<float>(); }
+TEST_F(CudaFit, AgreesWithTheCpuInDoublePrecision) { check_fits<double>(); }
+
+TEST_F(CudaFit, ARunTooLargeForTheDeviceIsRefusedBeforeIt) {
+  Problem problem = make_problem(StepCase{});
+  problem.observation.grid = {2048, 2048, 0.1, 0, 0, 8};
+  const std::size_t n = 2048 * 2048;
+  problem.observation.image.assign(n, 1.0);
+  problem.observation.noise.assign(n, 1.0);
+  problem.observation.mask.assign(n, 1);
+  problem.model.network = NetworkShape{{4096}, 1.0};
+  problem.initial_parameters.assign(ParameterLayout(problem.model).size(), 0.01);
+  const auto cuda = make_backend<float>("cuda", {});
+  try {
+    cuda->load({problem});
+    FAIL() << "a problem of terabytes was taken";
+  } catch (const CudaError& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("needs"), std::string::npos) << text;
+    EXPECT_NE(text.find(std::to_string(planned_bytes<float>("cuda", {problem}, {}))), std::string::npos) << text;
+  }
+  EXPECT_EQ(cuda->lenses(), 0);
+  cuda->load({make_problem(StepCase{})});  // and the backend is as good as new
+  cuda->step();
+  EXPECT_EQ(cuda->state(0).updates, 1);
+}
+
+std::string contents(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+TEST_F(CudaFit, TheBinaryFitsResumesAndSaysWhatItTook) {
+  const SmallLens lens;
+  const std::string out = lens.folder() / "whole", parts = lens.folder() / "parts";
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"fit", lens.path(), "--backend", "cuda", "--log-every", "5"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome outcome = run_binary(words);
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_EQ(outcome.err, "");
+    return outcome.out;
+  };
+  const std::string said = run({"--out", out, "--set", "optimizer.steps=20"});
+  EXPECT_NE(said.find("backend: cuda ("), std::string::npos) << said;
+  EXPECT_NE(said.find(" planned"), std::string::npos) << said;
+  const nlohmann::json result = nlohmann::json::parse(contents(out + "/result.json"));
+  EXPECT_EQ(result["backend"], "cuda");
+  EXPECT_EQ(result["steps"], 20);
+  run({"--out", parts, "--set", "optimizer.steps=12"});
+  run({"--out", parts, "--set", "optimizer.steps=20", "--resume"});
+  EXPECT_EQ(contents(parts + "/network.safetensors"), contents(out + "/network.safetensors")) << "resumed: the same bits";
+
+  const Outcome automatic = run_binary({"fit", lens.path(), "--dry-run", "--out", lens.folder() / "auto"});
+  EXPECT_EQ(automatic.status, 0) << automatic.err;
+  EXPECT_NE(automatic.out.find("backend: cuda ("), std::string::npos) << automatic.out;
+}
+
+/// No device, or none that may be seen: this test runs everywhere.
+TEST(NoCudaDevice, IsSaidInOneLineAndAutoTakesTheCpu) {
+  const SmallLens lens;
+  Surroundings without;
+  without.environment = {{"CUDA_VISIBLE_DEVICES", "-1"}, {"LD_LIBRARY_PATH", ""}, {"LD_PRELOAD", ""}};
+  const Outcome asked = run_binary({"fit", lens.path(), "--backend", "cuda", "--out", lens.folder() / "out"}, without);
+  EXPECT_EQ(asked.status, 3) << asked.out << asked.err;
+  EXPECT_EQ(asked.err.rfind("einfield: error: ", 0), 0u) << asked.err;
+  EXPECT_EQ(std::count(asked.err.begin(), asked.err.end(), '\n'), 1) << asked.err;
+  EXPECT_FALSE(std::filesystem::exists(lens.folder() / "out"));
+
+  const Outcome automatic = run_binary(
+      {"fit", lens.path(), "--out", lens.folder() / "out", "--set", "optimizer.steps=2", "--log-every", "1"}, without);
+  EXPECT_EQ(automatic.status, 0) << automatic.err;
+  EXPECT_NE(automatic.out.find("backend: cpu ("), std::string::npos) << automatic.out;
+}
+
+}  // namespace
+}  // namespace einfield
