@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <fitsio.h>
-#include <toml++/toml.h>
 #include <algorithm>
 #include <CLI/CLI.hpp>
 #include <cmath>
@@ -24,6 +23,7 @@
 #include "host/reproduce.hpp"
 #include "host/run.hpp"
 #include "host/simulate.hpp"
+#include "host/toml.hpp"
 
 namespace {
 

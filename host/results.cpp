@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <toml++/toml.h>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -22,6 +21,7 @@
 #include "host/metrics.hpp"
 #include "host/number.hpp"
 #include "host/safetensors.hpp"
+#include "host/toml.hpp"
 
 namespace einfield {
 namespace {
