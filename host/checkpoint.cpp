@@ -149,8 +149,8 @@ void compare(const Fingerprint& stored, const Fingerprint& now, const std::strin
     for (const auto& entry : *print) {
       const std::string& key = entry.first;
       const std::string before = value(stored, key), here = value(now, key);
-      EINFIELD_REQUIRE(before == here, config.file + ": " + key + ": " + here + " contradicts the checkpoint in " +
-                                           dir + ", expected " + before + " or, for a new run, --overwrite");
+      EINFIELD_REQUIRE(before == here, config.at(key) + ": " + here + " contradicts the checkpoint in " + dir +
+                                           ", expected " + before + " or, for a new run, --overwrite");
     }
 }
 
@@ -196,7 +196,7 @@ std::vector<Real> stored_values(SafetensorsFile& file, const std::string& name, 
 void check_steps(const SafetensorsFile& file, const std::string& dir, const Config& config, std::int64_t step,
                  std::int64_t best_step) {
   const std::int64_t steps = config.optimizer.steps, best = config.optimizer.best_of_last;
-  const std::string where = config.file + ": optimizer.steps: " + std::to_string(steps);
+  const std::string where = config.at("optimizer.steps") + ": " + std::to_string(steps);
   EINFIELD_REQUIRE(steps >= step, where + " contradicts the checkpoint in " + dir + ", expected at least the " +
                                       std::to_string(step) + " steps that it has behind it");
   const auto before = stored_number<std::int64_t>(file, "steps");

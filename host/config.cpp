@@ -437,6 +437,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   const Document document(file, overrides);
   Config config;
   config.file = file;
+  config.places = document.places();
   document.read("", top_keys(config));
   const Recipe& defaults = recipe(config.recipe);
   config.optimizer = defaults.optimizer;

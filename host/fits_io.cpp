@@ -28,6 +28,8 @@ namespace {
 constexpr double kWcsTolerance = 1e-3;
 /// Axes that are looked at; an image with more is refused.
 constexpr int kMaxAxes = 9;
+/// Bytes of a FITS block: a header is a whole number of them.
+constexpr std::uintmax_t kBlock = 2880;
 /// Longest file name that CFITSIO 4 holds, with room for what it appends.
 constexpr std::size_t kMaxFileName = 1000;
 
@@ -153,6 +155,9 @@ class Reader {
     file.read(magic.data(), magic.size());
     if (file.gcount() == 0) throw InvalidInput(path_ + ": empty file, expected FITS");
     plain_ = std::string_view(magic.data(), magic.size()) == "SIMPLE  =";
+    if (plain_ && bytes_ < kBlock)
+      throw InvalidInput(path_ + ": truncated, found " + std::to_string(bytes_) + " bytes, expected a FITS header of " +
+                         std::to_string(kBlock) + " at least");
     // What CFITSIO unpacks: gzip, compress, zip, bzip2.
     const auto begins = [&](const char* bytes) { return std::memcmp(magic.data(), bytes, 2) == 0; };
     if (!plain_ && !begins("\x1f\x8b") && !begins("\x1f\x9d") && !begins("PK") && !begins("BZ"))

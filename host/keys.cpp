@@ -1,7 +1,6 @@
 // TOML (toml++) against tables of keys. Messages have the form "FILE:LINE: KEY: what is wrong, found …, expected …".
 #include "host/keys.hpp"
 
-#include <toml++/toml.h>
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -15,6 +14,7 @@
 #include "einfield/error.hpp"
 #include "host/names.hpp"
 #include "host/number.hpp"
+#include "host/toml.hpp"
 
 namespace einfield {
 namespace {
@@ -246,11 +246,23 @@ struct Document::Tree {
     return node->as_table();
   }
 
-  [[noreturn]] void fail(const toml::source_region& source, const std::string& path, const std::string& message) const {
+  /// "FILE:LINE" or "--set".
+  std::string place(const toml::source_region& source) const {
     // Tables that --set made have no source.
     const bool command_line = !source.path || *source.path == kCommandLine;
-    throw InvalidInput((command_line ? kCommandLine : file + ":" + std::to_string(source.begin.line)) + ": " + path +
-                       ": " + message);
+    return command_line ? kCommandLine : file + ":" + std::to_string(source.begin.line);
+  }
+  [[noreturn]] void fail(const toml::source_region& source, const std::string& path, const std::string& message) const {
+    throw InvalidInput(place(source) + ": " + path + ": " + message);
+  }
+  /// Adds the places of everything below a node.
+  void add_places(const toml::node& node, const std::string& path, std::map<std::string, std::string>& places) const {
+    if (!path.empty()) places[path] = place(node.source());
+    const std::string prefix = path.empty() ? "" : path + ".";
+    if (const toml::table* table = node.as_table())
+      for (const auto& [name, child] : *table) add_places(child, prefix + std::string(name.str()), places);
+    if (const toml::array* array = node.as_array())
+      for (std::size_t i = 0; i < array->size(); ++i) add_places((*array)[i], prefix + std::to_string(i), places);
   }
 
   std::string resolved(const std::string& path) const { return (directory / path).lexically_normal().string(); }
@@ -455,6 +467,12 @@ bool Document::has(const std::string& path) const {
 std::size_t Document::size(const std::string& path) const {
   const toml::node* node = tree_->find(path);
   return node && node->is_array() ? node->as_array()->size() : 0;
+}
+
+std::map<std::string, std::string> Document::places() const {
+  std::map<std::string, std::string> places;
+  tree_->add_places(tree_->root, "", places);
+  return places;
 }
 
 void Document::fail(const std::string& path, const std::string& message) const {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -104,6 +105,8 @@ class Document {
   bool has(const std::string& path) const;
   /// Tables in the array of tables at `path`, 0 when absent.
   std::size_t size(const std::string& path) const;
+  /// "FILE:LINE" or "--set" of everything in it, by path.
+  std::map<std::string, std::string> places() const;
   /// Throws InvalidInput "FILE:LINE: path: message" with the line of the path, or of the innermost table around it.
   [[noreturn]] void fail(const std::string& path, const std::string& message) const;
 

@@ -40,7 +40,15 @@ std::string suggestion(const std::string& name, const std::vector<std::string>& 
   const auto nearest = std::min_element(valid.begin(), valid.end(), [&](const std::string& a, const std::string& b) {
     return edit_distance(shortened, a) < edit_distance(shortened, b);
   });
+  // What a name begins with, or a name that goes on.
+  const auto begins = [](const std::string& text, const std::string& start) {
+    return start.size() >= 3 && edit_distance(text.substr(0, start.size()), start) == 0;
+  };
+  const auto related = std::find_if(valid.begin(), valid.end(), [&](const std::string& candidate) {
+    return begins(candidate, shortened) || begins(shortened, candidate);
+  });
   if (edit_distance(shortened, *nearest) <= std::max<std::size_t>(1, nearest->size() / 2)) return *nearest;
+  if (related != valid.end()) return *related;
   return (valid.size() == 1 ? "" : "one of ") + joined(valid);
 }
 

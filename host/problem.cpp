@@ -117,12 +117,12 @@ std::pair<std::vector<double>, std::string> read_noise(const Config& config, con
     std::string name = name_of(noise.map, map);
     return {std::move(map.values), std::move(name)};
   }
-  if (noise.value) return {std::vector<double>(image.size(), *noise.value), config.file + ": observation.noise"};
+  if (noise.value) return {std::vector<double>(image.size(), *noise.value), config.at("observation.noise")};
   std::vector<double> sigma;
   sigma.reserve(image.size());
   for (const double v : image)
     sigma.push_back(std::sqrt(*noise.background_rms * *noise.background_rms + std::max(v, 0.0) / *noise.exposure_time));
-  return {std::move(sigma), config.file + ": observation.background_rms"};
+  return {std::move(sigma), config.at("observation.background_rms")};
 }
 
 /// Masks what cannot be used, and says so; what must not be there is an error.
@@ -239,7 +239,7 @@ LoadedProblem load_problem(const Config& config) {
   std::tie(o.noise, noise_name) = read_noise(config, maps, image.values);
   o.image = std::move(image.values);
   apply_data_rules(config, image_name, noise_name, o, loaded.warnings);
-  o.psf = load_psf(config.observation.psf, o.grid, config.file + ": observation.psf", loaded.warnings);
+  o.psf = load_psf(config.observation.psf, o.grid, config.at("observation.psf"), loaded.warnings);
 
   problem.model = load_pixels(config);
   problem.loss = config.optimizer.loss;

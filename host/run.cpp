@@ -10,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <new>
 #include <optional>
 #include <ostream>
 #include <utility>
@@ -167,7 +168,11 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     return {"dry-run", ""};
   }
 
-  backend->load({loaded.problem});
+  try {
+    backend->load({loaded.problem});
+  } catch (const std::bad_alloc&) {
+    throw IoError("out of memory on the host, " + readable(bytes) + " planned for the " + backend->name() + " backend");
+  }
   make_directory(options.out);
   const DirectoryLock lock(options.out);
   if (!lock.locked())

@@ -83,7 +83,7 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
   const Grid grid{settings.nx, settings.ny, o.pixel_scale.value(), o.center_x, o.center_y, o.supersampling};
   const bool own_psf = !settings.psf.type.empty();
   const PsfConfig& psf_config = own_psf ? settings.psf : o.psf;
-  const std::string psf_key = config.file + (own_psf ? ": simulate.psf" : ": observation.psf");
+  const std::string psf_key = config.at(own_psf ? "simulate.psf" : "observation.psf");
   EINFIELD_REQUIRE(psf_config.kernel.path != target,
                    psf_key + ": in the file to be simulated, found " + target +
                        ", expected another file, { fwhm = … }, or one of them as simulate.psf");

@@ -30,6 +30,7 @@ struct Surroundings {
   std::map<std::string, std::string> environment;  ///< on top of the test's own; PATH leads nowhere unless given
   std::string stdout_file;                         ///< where stdout goes instead of to the test, as "/dev/full"
   std::optional<rlim_t> largest_file;              ///< bytes that a file may have, as on a full disk
+  std::optional<rlim_t> address_space;             ///< bytes of memory that the run may have
   bool bound_by_permissions = false;               ///< even root may not pass over the permissions of files
   unsigned short terminal_columns = 0;             ///< > 0: stdin, stdout and stderr are a terminal so wide
   bool ignores_sigint = false;                     ///< as a job in the background of a script
@@ -41,12 +42,32 @@ struct Outcome {
   std::string out, err;  ///< on a terminal everything is in out
 };
 
+/// Becomes the binary; for a child process.
+[[noreturn]] inline void execute_binary(const std::vector<std::string>& arguments, const Surroundings& around) {
+  if (!around.directory.empty() && chdir(around.directory.c_str()) != 0) _exit(126);
+  const auto limit = [](auto resource, const std::optional<rlim_t>& bytes) {
+    const rlimit value{bytes.value_or(0), bytes.value_or(0)};
+    if (bytes) setrlimit(resource, &value);
+  };
+  limit(RLIMIT_FSIZE, around.largest_file);
+  limit(RLIMIT_AS, around.address_space);
+  if (around.bound_by_permissions && geteuid() == 0)
+    for (const unsigned long capability : {1UL, 2UL}) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);  // CAP_DAC_*
+  if (around.ignores_sigint) signal(SIGINT, SIG_IGN);
+  unsetenv("NO_COLOR");
+  setenv("PATH", "/nonexistent", 1);  // no gnuplot: it would take most of the time
+  for (const auto& [name, value] : around.environment) setenv(name.c_str(), value.c_str(), 1);
+  std::vector<char*> pointers = {const_cast<char*>(EINFIELD_BINARY)};
+  for (const std::string& word : arguments) pointers.push_back(const_cast<char*>(word.c_str()));
+  pointers.push_back(nullptr);
+  execv(EINFIELD_BINARY, pointers.data());
+  _exit(127);
+}
+
 /// A run that goes on beside the test. Ended with the object.
 class RunningBinary {
  public:
   RunningBinary(const std::vector<std::string>& arguments, const Surroundings& around) {
-    std::vector<std::string> words = {EINFIELD_BINARY};
-    words.insert(words.end(), arguments.begin(), arguments.end());
     int out[2] = {-1, -1}, err[2] = {-1, -1};
     const bool terminal = around.terminal_columns > 0;
     std::string terminal_name;
@@ -72,7 +93,7 @@ class RunningBinary {
         dup2(around.stdout_file.empty() ? out[1] : open(around.stdout_file.c_str(), O_WRONLY), 1);
         dup2(err[1], 2);
       }
-      execute(words, around);
+      execute_binary(arguments, around);
     }
     out_ = out[0];
     err_ = err[0];
@@ -122,25 +143,6 @@ class RunningBinary {
 
   static void require(bool holds, const char* what) {
     if (!holds) throw std::runtime_error(std::string("the test cannot have ") + what);
-  }
-
-  [[noreturn]] static void execute(const std::vector<std::string>& words, const Surroundings& around) {
-    if (!around.directory.empty() && chdir(around.directory.c_str()) != 0) _exit(126);
-    if (around.largest_file) {
-      const rlimit limit{*around.largest_file, *around.largest_file};
-      setrlimit(RLIMIT_FSIZE, &limit);
-    }
-    if (around.bound_by_permissions && geteuid() == 0)
-      for (const unsigned long capability : {1UL, 2UL}) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);  // CAP_DAC_*
-    if (around.ignores_sigint) signal(SIGINT, SIG_IGN);
-    for (const char* name : {"NO_COLOR", "CUDA_VISIBLE_DEVICES"}) unsetenv(name);
-    setenv("PATH", "/nonexistent", 1);  // no gnuplot: it would take most of the time
-    for (const auto& [name, value] : around.environment) setenv(name.c_str(), value.c_str(), 1);
-    std::vector<char*> pointers;
-    for (const std::string& word : words) pointers.push_back(const_cast<char*>(word.c_str()));
-    pointers.push_back(nullptr);
-    execv(EINFIELD_BINARY, pointers.data());
-    _exit(127);
   }
 
   /// Takes what has been printed. @return false at the end of both streams

@@ -568,11 +568,10 @@ TEST_F(InterruptedFit, ResumeChecksWhatItGoesOnFrom) {
                  "--precision: double contradicts the checkpoint in out, expected single");
   expect_refused(
       with({"--set", "lens.0.e1=0.11"}),
-      "lens.toml: lens.0.e1: 0.11 contradicts the checkpoint in out, expected 0.1 or, for a new run, --overwrite");
-  expect_refused(
-      with({"--set", "optimizer.steps=20"}),
-      "lens.toml: optimizer.steps: 20 contradicts the checkpoint in out, expected at least the 30 steps that it "
-      "has behind it");
+      "--set: lens.0.e1: 0.11 contradicts the checkpoint in out, expected 0.1 or, for a new run, --overwrite");
+  expect_refused(with({"--set", "optimizer.steps=20"}),
+                 "--set: optimizer.steps: 20 contradicts the checkpoint in out, expected at least the 30 steps that it "
+                 "has behind it");
   const std::string checkpoint = folder().read("out/checkpoint.safetensors");
   folder().write("out/checkpoint.safetensors", checkpoint.substr(0, checkpoint.size() - 100));
   expect_refused(with({}), "out/checkpoint.safetensors: damaged, its checksum is wrong");

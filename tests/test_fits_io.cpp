@@ -265,7 +265,9 @@ TEST(FitsIo, SaysWhatIsWrongWithAFile) {
          "[PRIMARY]: too large, found 9223372036854775807 x 9223372036854775807, expected at most 16384 pixels a side");
   // Two gigabytes are promised and not there: nothing may be allocated for them.
   expect(raw(axes({"16000", "16000"})), "[PRIMARY]: truncated, found 2880 bytes in the file, expected 2048002880");
-  expect(simple + std::string(50, ' ') + "rubbish", ": cannot be read as FITS (error reading from FITS file)");
+  expect(simple + "rubbish", ": truncated, found 37 bytes, expected a FITS header of 2880 at least");
+  expect(simple + std::string(50, ' ') + std::string(3000, 'x'),
+         ": cannot be read as FITS (second keyword not BITPIX)");
 
   std::filesystem::remove(directory / "x.fits");
   EXPECT_EQ(failure(directory / "x.fits"), directory / "x.fits" + ": no such file");

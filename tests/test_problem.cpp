@@ -208,12 +208,10 @@ TEST_F(LoadProblem, PsfFromAProfile) {
   EXPECT_EQ(load({{"observation.psf", "{ type = \"moffat\", fwhm = 0.1, beta = 4, size = 3 }"}})
                 .problem.observation.psf.values,
             moffat_psf(0.1, 4, 0.1, 3).values);
-  EXPECT_EQ(
-      failure({{"observation.psf", "{ fwhm = 0.4 }"}}),
-      directory_ /
-          "lens.toml: observation.psf: a PSF larger than the image, found 13 x 13 pixels, expected at most 4 x 3");
+  EXPECT_EQ(failure({{"observation.psf", "{ fwhm = 0.4 }"}}),
+            "--set: observation.psf: a PSF larger than the image, found 13 x 13 pixels, expected at most 4 x 3");
   EXPECT_NE(failure({{"observation.psf", "{ type = \"moffat\", fwhm = 10.0, beta = 1.01 }"}})
-                .find("lens.toml: observation.psf: "),
+                .find("--set: observation.psf: "),
             std::string::npos);
 }
 

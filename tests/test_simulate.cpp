@@ -257,7 +257,7 @@ TEST_F(Simulate, AnExistingFileIsSafe) {
 TEST_F(Simulate, SaysWhatIsMissing) {
   const std::string file = directory_ / "sim.toml";
   EXPECT_EQ(failure(kPaper, {{"observation.psf", "\"sim.fits[PSF]\""}}),
-            file + ": observation.psf: in the file to be simulated, found " + (directory_ / "sim.fits") +
+            "--set: observation.psf: in the file to be simulated, found " + (directory_ / "sim.fits") +
                 ", expected another file, { fwhm = … }, or one of them as simulate.psf");
   EXPECT_EQ(failure(kPaper.substr(0, kPaper.find("[simulate]"))),
             file + ":1: simulate: missing, expected a table [simulate]");
@@ -271,7 +271,7 @@ TEST_F(Simulate, SaysWhatIsMissing) {
                                    ":21: simulate.noise: missing, expected a number >= 0 image unit, or background_rms "
                                    "with exposure_time");
   EXPECT_EQ(failure(kPaper, {{"simulate.nx", "3"}}),
-            file + ": observation.psf: a PSF larger than the image, found 13 x 13 pixels, expected at most 3 x 100");
+            file + ":4: observation.psf: a PSF larger than the image, found 13 x 13 pixels, expected at most 3 x 100");
   EXPECT_EQ(failure(kPaper, {{"simulate.nx", "16384"}, {"simulate.ny", "16384"}, {"observation.supersampling", "2"}}),
             "--set: simulate.nx: too many rays, found 16384 x 16384 pixels with supersampling 2, expected fewer than "
             "2^30 rays");

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -89,6 +90,13 @@ struct Config {
   std::optional<SimulateConfig> simulate;
   std::vector<LensComponent> perturbation;
   std::vector<std::string> warnings;
+  std::map<std::string, std::string> places;  ///< key → "FILE:LINE" or "--set", of every key that was given
+
+  /// How a message about a key begins: "FILE:LINE: KEY"; "FILE: KEY" for a default.
+  std::string at(const std::string& key) const {
+    const auto place = places.find(key);
+    return (place == places.end() ? file : place->second) + ": " + key;
+  }
 };
 
 /// A `--set KEY=VALUE` of the command line; VALUE is TOML.
