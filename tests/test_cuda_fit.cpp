@@ -57,7 +57,7 @@ StepCase fit_case(std::vector<int> hidden) {
 }
 
 const std::vector<std::vector<int>>& networks() {
-  static const std::vector<std::vector<int>> all = {{16}, {33, 33}, {200, 200, 200}, {16, 33, 16, 7}};
+  static const std::vector<std::vector<int>> all = {{16}, {200, 200}, {33, 33, 33}, {16, 33, 16, 7}};
   return all;
 }
 
