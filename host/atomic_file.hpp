@@ -14,7 +14,8 @@ void write_atomically(const std::string& path, const std::function<void(const st
 /// The same for a string of bytes.
 void write_atomically(const std::string& path, std::string_view contents);
 
-/// Removes temporary files that killed processes of this machine have left in a directory; what cannot be removed stays.
+/// Removes temporary files that killed processes of this machine have left in a directory; what cannot be removed
+/// stays.
 void remove_abandoned_temporaries(const std::string& directory);
 
 }  // namespace einfield

@@ -15,7 +15,7 @@ struct CelestialWcs {
 
 /// The linear WCS in arcsec that write_fits gives an image.
 struct LinearWcs {
-  double pixel_scale = 0;           ///< arcsec
+  double pixel_scale = 0;             ///< arcsec
   double center_x = 0, center_y = 0;  ///< arcsec; coordinate of the middle of the image
 };
 
@@ -33,8 +33,8 @@ struct FitsImage {
 /// The largest image that is read or made, per side.
 inline constexpr int kMaxImageSide = 16384;
 
-/// Reads one image. `hdu` empty: the primary image if it has data, else the only image HDU, else an error listing names.
-/// `planes` > 1 reads a (planes, ny, nx) cube into values, plane after plane.
+/// Reads one image. `hdu` empty: the primary image if it has data, else the only image HDU, else an error listing
+/// names. `planes` > 1 reads a (planes, ny, nx) cube into values, plane after plane.
 /// @throws InvalidInput "FILE[HDU]: …" for a missing, damaged or unsuitable file
 FitsImage read_fits(const std::string& path, const std::string& hdu, int planes = 1);
 
@@ -46,9 +46,9 @@ struct FitsOutput {
   std::string name;  ///< EXTNAME
   int nx = 0, ny = 0, planes = 1;
   std::vector<double> values;
-  int bitpix = -64;  ///< −64 double, −32 float, 8 byte
-  std::string unit;  ///< BUNIT; "" = dimensionless
-  double pixel_scale = 0, center_x = 0, center_y = 0;  ///< linear WCS in arcsec: pixel centres
+  int bitpix = -64;                                        ///< −64 double, −32 float, 8 byte
+  std::string unit;                                        ///< BUNIT; "" = dimensionless
+  double pixel_scale = 0, center_x = 0, center_y = 0;      ///< linear WCS in arcsec: pixel centres
   std::vector<std::pair<std::string, std::string>> cards;  ///< further keywords (strings)
 };
 
