@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <new>
@@ -127,7 +128,8 @@ struct RunFlags {
     run.double_precision = precision == "double";
     run.log = quiet ? nullptr : &std::cout;
     run.warnings = quiet ? nullptr : &std::cerr;
-    run.terminal = isatty(STDOUT_FILENO) != 0;
+    const char* terminal = std::getenv("TERM");
+    run.terminal = isatty(STDOUT_FILENO) != 0 && !(terminal && std::string(terminal) == "dumb");
     run.interrupted = [] { return interrupted != 0; };
     return run;
   }

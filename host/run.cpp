@@ -58,7 +58,8 @@ class Log {
 
   /// A line, or the bar redrawn: step, reduced χ², steps/s, time left.
   void progress(const HistoryRow& row) {
-    if (!stream_) return;
+    if (!stream_ || row.step == last_step_) return;  // a state that is gone back to has been told
+    last_step_ = row.step;
     if (first_step_ < 0) {
       first_step_ = row.step;
       first_time_ = row.time_s;
@@ -99,7 +100,7 @@ class Log {
   bool terminal_;
   int steps_;
   bool bar_shown_ = false;
-  std::int64_t first_step_ = -1;
+  std::int64_t first_step_ = -1, last_step_ = -1;
   double first_time_ = 0;
 };
 
@@ -127,8 +128,11 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
   }
   model.pop_back();
   log.line(model);
-  log.line(text("free: %zu network weights, %zu parameters, %zu source pixels", layout.n_network, layout.n_free(),
-                layout.free_pixels.size()));
+  const auto count = [](std::size_t n, const std::string& noun) {
+    return std::to_string(n) + " " + noun + (n == 1 ? "" : "s");
+  };
+  log.line("free: " + count(layout.n_network, "network weight") + ", " + count(layout.n_free(), "parameter") + ", " +
+           count(layout.free_pixels.size(), "source pixel"));
 }
 
 void make_directory(const std::string& path) {

@@ -55,6 +55,7 @@ struct Outcome {
     for (const unsigned long capability : {1UL, 2UL}) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);  // CAP_DAC_*
   if (around.ignores_sigint) signal(SIGINT, SIG_IGN);
   unsetenv("NO_COLOR");
+  setenv("TERM", "xterm", 1);
   setenv("PATH", "/nonexistent", 1);  // no gnuplot: it would take most of the time
   for (const auto& [name, value] : around.environment) setenv(name.c_str(), value.c_str(), 1);
   std::vector<char*> pointers = {const_cast<char*>(EINFIELD_BINARY)};

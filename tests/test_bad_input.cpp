@@ -594,6 +594,7 @@ TEST_F(BadMachine, ALossThatIsNotFiniteStopsAtTheLastGoodState) {
   EXPECT_EQ(
       outcome.err,
       kGnuplotWarning + "einfield: error: the loss is not finite in step 2; the results hold the last good state\n");
+  EXPECT_EQ(outcome.out.find("step 0/"), outcome.out.rfind("step 0/")) << "told twice:\n" << outcome.out;
   const json result = json::parse(folder_.read("out/result.json"));
   EXPECT_EQ(result["stop_reason"], "non-finite");
   EXPECT_EQ(result["message"], "the loss is not finite in step 2");

@@ -419,6 +419,14 @@ TEST_F(Cli, ATerminalGetsABarAndNoColours) {
   }
 }
 
+TEST_F(Cli, ATerminalThatCannotRedrawALineGetsLines) {
+  around_.terminal_columns = 100;
+  around_.environment["TERM"] = "dumb";
+  const Outcome outcome = run(fit({"--log-every", "15"}));
+  EXPECT_EQ(outcome.out.find('\033'), std::string::npos) << outcome.out;
+  EXPECT_EQ(logged_steps(outcome.out), (std::vector<std::string>{"0/30", "15/30", "30/30"}));
+}
+
 TEST_F(Cli, TheBarFitsANarrowTerminal) {
   around_.terminal_columns = 30;
   const Outcome outcome = run(fit());
