@@ -16,12 +16,17 @@
 #include "bench/problem.hpp"
 #include "einfield/core.hpp"
 #include "einfield/error.hpp"
+#ifdef EINFIELD_HAVE_CUDA
+#include "kernels/cuda_backend.hpp"
+#endif
 
 namespace einfield::bench {
 namespace {
 
 constexpr int kSizes[] = {50, 100, 200, 400, 1000};
 constexpr int kWidths[] = {64, 128, 200, 256};
+constexpr int kLenses[] = {1, 4, 16, 64};  // side by side in one launch, of a size that alone leaves most of a device idle
+constexpr int kLensSize = 50;
 
 /// A stage: how it is called, and its part of step_flop(); 0 = too little arithmetic for a rate to mean anything.
 template <class Real>
@@ -47,9 +52,10 @@ std::vector<Stage<Real>> stages() {
 struct Case {
   std::string backend;
   int n, width, threads;
+  int lenses = 0;  ///< 0 = one, and the name does not say so
   std::string name(const char* stage, const char* real) const {
     return std::string(stage) + "/" + backend + "/" + real + "/n:" + std::to_string(n) + "/h:" + std::to_string(width) +
-           "/t:" + std::to_string(threads);
+           "/t:" + std::to_string(threads) + (lenses > 0 ? "/lenses:" + std::to_string(lenses) : "");
   }
 };
 
@@ -63,21 +69,34 @@ FmaPeak<Real>& peak(int threads) {
   return peaks.try_emplace(threads, threads).first->second;
 }
 
-/// One case. An iteration is one call on the CPU, and kBatch calls with one wait on a device. Google Benchmark's own
-/// clocks would put "/manual_time" or "/real_time" into the names, so its default is kept and the counters come from
-/// ours.
+/// Seconds of `calls` calls: by the clock, on a device by CUDA events.
+template <class Real>
+double seconds_of(Backend<Real>& backend, int calls, const Stage<Real>& stage) {
+  const auto work = [&] {
+    for (int call = 0; call < calls; ++call) stage.run(backend);
+  };
+#ifdef EINFIELD_HAVE_CUDA
+  if (backend.name() == "cuda") return cuda_milliseconds<Real>(backend, work) * 1e-3;
+#endif
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  work();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// One case. An iteration is one call on the CPU, and kBatch calls in a row on a device. Google Benchmark's own clocks
+/// would put "/manual_time" or "/real_time" into the names, so its default is kept and the counters come from ours.
 template <class Real>
 void run_case(benchmark::State& state, const Case& c, const Stage<Real>& stage) {
   constexpr int kBatch = 20;
-  using Clock = std::chrono::steady_clock;
   const bool cpu = c.backend == "cpu";
-  const int calls = cpu ? 1 : kBatch;
+  const int calls = cpu ? 1 : kBatch, lenses = std::max(1, c.lenses);
   const std::vector<int> hidden(3, c.width);
-  const Problem problem = paper_problem(c.n, hidden);
+  const std::vector<Problem> problems(static_cast<std::size_t>(lenses), paper_problem(c.n, hidden));
   BackendOptions options;
   options.threads = c.threads;
   const auto backend = make_backend<Real>(c.backend, options);
-  backend->load({problem});
+  backend->load(problems);
   backend->step();  // fills every field, touches every page
   backend->state(0);
 
@@ -86,20 +105,18 @@ void run_case(benchmark::State& state, const Case& c, const Stage<Real>& stage) 
     state.PauseTiming();
     if (cpu) peak<Real>(c.threads).burst();
     state.ResumeTiming();
-    const auto start = Clock::now();
-    for (int call = 0; call < calls; ++call) stage.run(*backend);
-    if (!cpu) backend->state(0);
-    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count() / calls);
+    seconds.push_back(seconds_of(*backend, calls, stage) / calls);
   }
 
   std::sort(seconds.begin(), seconds.end());
-  const double median = seconds[seconds.size() / 2], pixels = static_cast<double>(c.n) * c.n;
+  const double median = seconds[seconds.size() / 2], pixels = static_cast<double>(lenses) * c.n * c.n;
   state.counters["median_ms"] = median * 1e3;
   state.counters["best_ms"] = seconds.front() * 1e3;
   state.counters["ns_per_pixel"] = median * 1e9 / pixels;
-  state.counters["bytes_per_pixel"] = static_cast<double>(planned_bytes<Real>(c.backend, {problem}, options)) / pixels;
+  state.counters["bytes_per_pixel"] = static_cast<double>(planned_bytes<Real>(c.backend, problems, options)) / pixels;
+  if (c.lenses > 0) state.counters["lens_steps_per_s"] = lenses / median;
   if (stage.flop_share > 0) {
-    const double rate = stage.flop_share * step_flop(c.n, hidden) / median * 1e-9;
+    const double rate = lenses * stage.flop_share * step_flop(c.n, hidden) / median * 1e-9;
     state.counters["GFLOP_per_s"] = rate;
     if (cpu) {
       const double best = peak<Real>(c.threads).gflop_per_s();
@@ -114,15 +131,16 @@ template <class Real>
 void register_cases(const std::string& backend) {
   std::vector<int> threads{1};
   if (const int all = ThreadPool::resolve(0); backend == "cpu" && all > 1) threads.push_back(all);
+  const auto add = [](const Case& c, const Stage<Real>& stage) {
+    const auto body = [c, stage](benchmark::State& state) { run_case(state, c, stage); };
+    benchmark::RegisterBenchmark(c.name(stage.name, kRealName<Real>).c_str(), body)->Unit(benchmark::kMillisecond);
+  };
   for (const Stage<Real>& stage : stages<Real>())
     for (const int n : kSizes)
       for (const int width : kWidths)
-        for (const int t : threads) {
-          const Case c{backend, n, width, t};
-          const auto body = [c, stage](benchmark::State& state) { run_case(state, c, stage); };
-          benchmark::RegisterBenchmark(c.name(stage.name, kRealName<Real>).c_str(), body)
-              ->Unit(benchmark::kMillisecond);
-        }
+        for (const int t : threads) add({backend, n, width, t}, stage);
+  for (const int width : kWidths)
+    for (const int lenses : kLenses) add({backend, kLensSize, width, threads.back(), lenses}, stages<Real>().front());
 }
 
 /// Takes `--name VALUE` or `--name=VALUE` out of the arguments; Google Benchmark reads the rest.

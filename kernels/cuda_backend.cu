@@ -430,6 +430,16 @@ class CudaBackend final : public Backend<Real> {
     return on_device([&](Training<Real>& t) { return t.state(checked(lens)); });
   }
 
+  double milliseconds(const std::function<void()>& work) {
+    const CurrentDevice current(device_);
+    Event start(true), end(true);
+    start.record(stream_.get());
+    work();
+    end.record(stream_.get());
+    end.synchronize();
+    return static_cast<double>(end.since(start));
+  }
+
  private:
   Training<Real>& training() const {
     EINFIELD_REQUIRE(training_ != nullptr, "no problem is loaded");
@@ -483,9 +493,18 @@ std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device)
   return cuda::planned_bytes<Real>(problems);
 }
 
+template <class Real>
+double cuda_milliseconds(Backend<Real>& backend, const std::function<void()>& work) {
+  auto* cuda_backend = dynamic_cast<cuda::CudaBackend<Real>*>(&backend);
+  EINFIELD_REQUIRE(cuda_backend != nullptr, "backend " + backend.name() + ", expected cuda");
+  return cuda_backend->milliseconds(work);
+}
+
 template std::unique_ptr<Backend<float>> make_cuda_backend(int);
 template std::unique_ptr<Backend<double>> make_cuda_backend(int);
 template std::size_t cuda_planned_bytes<float>(const std::vector<Problem>&, int);
 template std::size_t cuda_planned_bytes<double>(const std::vector<Problem>&, int);
+template double cuda_milliseconds(Backend<float>&, const std::function<void()>&);
+template double cuda_milliseconds(Backend<double>&, const std::function<void()>&);
 
 }  // namespace einfield
