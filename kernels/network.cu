@@ -22,7 +22,7 @@ constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
 /// A tile size that was compiled, with its launchers.
 template <class Real>
 struct TileChoice {
-  int points, max_groups, own, stage_rows;
+  int points, pixels, max_groups, own, stage_rows;
   std::size_t (*shared_bytes)(int rows, int kept_passes);
   void (*allow_shared)(std::size_t bytes);
   void (*pack)(dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride);
@@ -35,7 +35,7 @@ struct TileChoice {
 template <class T>
 TileChoice<typename T::Real> tile_choice() {
   using Real = typename T::Real;
-  return {T::kPoints, T::kMaxGroups, T::kOwn, T::kStageRows, &tiled::Shared<T>::bytes,
+  return {T::kPoints, T::kPixels, T::kMaxGroups, T::kOwn, T::kStageRows, &tiled::Shared<T>::bytes,
           [](std::size_t bytes) {
             for (const void* kernel : {reinterpret_cast<const void*>(&tiled::network_kernel<T>),
                                        reinterpret_cast<const void*>(&tiled::network_adjoint_kernel<T>)})
@@ -61,14 +61,15 @@ TileChoice<typename T::Real> tile_choice() {
 }
 
 /// Register tiles per pass are groups of points × groups of channels: many points for narrow layers, few for wide ones.
-/// 80 points make 125 tiles of a 100 × 100 image and take exactly 200 channels per pass.
+/// 80 points make 125 tiles of a 100 × 100 image and take exactly 200 channels per pass. Tiles of 8 points a thread cost
+/// half and fill devices whose number of multiprocessors the large ones do not divide well, or whose shared memory is small.
 template <class Real>
 std::vector<TileChoice<Real>> tile_choices();
 template <>
 std::vector<TileChoice<float>> tile_choices<float>() {
   return {tile_choice<tiled::Tile<float, 8>>(), tile_choice<tiled::Tile<float, 5>>(),
-          tile_choice<tiled::Tile<float, 4>>(), tile_choice<tiled::Tile<float, 2>>(),
-          tile_choice<tiled::Tile<float, 1>>()};
+          tile_choice<tiled::Tile<float, 4>>(), tile_choice<tiled::Tile<float, 5, 8>>(),
+          tile_choice<tiled::Tile<float, 2, 8>>()};
 }
 template <>
 std::vector<TileChoice<double>> tile_choices<double>() {
@@ -151,7 +152,7 @@ std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<
   return bytes <= limit ? bytes : 0;
 }
 
-/// Multiply-adds of one thread for one tile of value, gradient and adjoint: what a tile costs, padding included.
+/// Multiply-adds and loads of one thread for one tile of value, gradient and adjoint: what a tile costs, padding included.
 template <class Real>
 double tile_cost(const Network<Real>& net, const TileChoice<Real>& tile) {
   using R = tiled::Registers<Real>;
@@ -161,8 +162,8 @@ double tile_cost(const Network<Real>& net, const TileChoice<Real>& tile) {
     cost += 40.0 * layer.passes * R::kChannels * tile.own * R::kVector;  // activations
     if (l == 0) continue;
     const Layer& below = net.layer[l - 1];
-    const double sums = R::kChannels * R::kPixels;
-    cost += 2 * sums / tiled::kSplit *
+    const double row = R::kChannels * tile.pixels + (R::kChannels + tile.pixels) / static_cast<double>(R::kVector);
+    cost += 2 * row / tiled::kSplit *
             (1.0 * layer.passes * tiled::padded_rows(below.width) + below.passes * tiled::padded_rows(layer.width));
     cost += 2.0 * layer.grad_passes * R::kGradIn * R::kGradOut *
             ceil_div(tile.points / R::kVector, layer.grad_ways) * R::kVector;

@@ -14,8 +14,8 @@
 //                   both terms; each block writes its sums once, reduce_kernel adds the blocks in order
 //
 // Why these register tiles: a warp loads (kChannels + kPixels) numbers per kChannels · kPixels multiply-adds, and shared
-// memory delivers 32 numbers a clock where the fp32 units take 128: 8 × 8 would need every clock of both, 8 × 16 needs
-// 3/4 of them, 8 × 20 (gradient) 7/10.
+// memory delivers 32 numbers a clock where the fp32 units take 128: 8 × 8 needs every clock of both, 8 × 16 3/4 of them,
+// 8 × 20 (gradient) 7/10. 8 × 8 is for devices or images where large tiles would leave multiprocessors idle.
 #pragma once
 
 #include <cstddef>
@@ -48,14 +48,15 @@ struct Registers<double> {
 /// A tile of kPoints points: kGroups register tiles side by side. Everything that addresses shared memory in an inner
 /// loop is a constant of this type. The pitch is an odd number of vectors: eight consecutive rows start in eight
 /// different groups of banks.
-template <class RealType, int kGroupsOfPixels>
+template <class RealType, int kGroupsOfPixels, int kPixelsOfThread = Registers<RealType>::kPixels>
 struct Tile : Registers<RealType> {
   using Real = RealType;
   using Base = Registers<Real>;
+  static constexpr int kPixels = kPixelsOfThread;
   static constexpr int kGroups = kGroupsOfPixels;
-  static constexpr int kPoints = kGroups * Base::kPixels;
+  static constexpr int kPoints = kGroups * kPixels;
   static constexpr int kPitch = kPoints + Base::kVector;
-  static constexpr int kChunks = Base::kPixels / Base::kVector;  // vectors of points per register tile
+  static constexpr int kChunks = kPixels / Base::kVector;  // vectors of points per register tile
   static constexpr int kOwn = kChunks / kSplit;                  // of these, finished by one thread
   static constexpr int kChunkStride = kGroups * Base::kVector;   // points between the chunks of a register tile
   static constexpr int kHalf = kOwn * kChunkStride;              // points that one half of the block finishes
