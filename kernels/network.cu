@@ -24,7 +24,7 @@ template <class Real>
 struct TileChoice {
   int points, pixels, max_groups, own, stage_rows;
   std::size_t (*shared_bytes)(int rows, int kept_passes);
-  void (*allow_shared)(std::size_t bytes);
+  void (*allow_shared)();
   void (*pack)(dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride);
   void (*forward)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
                   std::size_t stride, const Real* positions, Real* psi, Real* alpha);
@@ -36,11 +36,17 @@ template <class T>
 TileChoice<typename T::Real> tile_choice() {
   using Real = typename T::Real;
   return {T::kPoints, T::kPixels, T::kMaxGroups, T::kOwn, T::kStageRows, &tiled::Shared<T>::bytes,
-          [](std::size_t bytes) {
+          [] {
+            // All that the device grants, not this plan's bytes: the limit belongs to the kernel, which networks of other
+            // shapes share, so a smaller one would take a larger one's memory away.
+            const int limit = static_cast<int>(DeviceLimits::current().shared_bytes_per_block);
             for (const void* kernel : {reinterpret_cast<const void*>(&tiled::network_kernel<T>),
-                                       reinterpret_cast<const void*>(&tiled::network_adjoint_kernel<T>)})
+                                       reinterpret_cast<const void*>(&tiled::network_adjoint_kernel<T>)}) {
+              cudaFuncAttributes attributes{};
+              EINFIELD_CUDA(cudaFuncGetAttributes(&attributes, kernel));
               EINFIELD_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 static_cast<int>(bytes)));
+                                                 limit - static_cast<int>(attributes.sharedSizeBytes)));
+            }
           },
           [](dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride) {
             tiled::pack_kernel<T><<<grid, tiled::kThreads, 0, stream>>>(net, parameters, stride);
@@ -242,7 +248,7 @@ class Tiles {
     net_.packed = packed_.get();
     net_.tape = tape_.get();
     net_.sums = sums_.get();
-    tile_.allow_shared(plan_.shared_bytes);
+    tile_.allow_shared();
   }
 
   void forward(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions, Real* psi,
