@@ -18,8 +18,8 @@
 namespace einfield {
 namespace {
 
-constexpr const char* kFormat = "1";
-constexpr std::size_t kHistoryColumns = 7;  // before the free parameters
+constexpr const char* kFormat = "2";
+constexpr std::size_t kHistoryColumns = 8;  // before the free parameters
 constexpr std::size_t kChecksumBytes = 8;
 
 std::string path_in(const std::string& dir) {
@@ -84,8 +84,32 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
   }
 }
 
-/// @param step  updates done: only the learning rates of these matter
-Fingerprint fingerprint(const Config& config, const Problem& problem, std::int64_t step) {
+/// One stage; of a schedule, the learning rates that have been used.
+/// @param updates  done in it
+void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s, std::int64_t updates) {
+  std::string free;
+  for (const std::string& n : s.free) free += (free.empty() ? "" : ", ") + n;
+  print.emplace_back(name + ".name", s.name == OptimizerKind::lbfgs ? "lbfgs" : "adam");
+  print.emplace_back(name + ".free", "[" + free + "]");
+  // "none" and "chi2" keep nothing in mind, so one may follow the other.
+  print.emplace_back(name + ".stop", s.stop == StopRule::held_out  ? "heldout"
+                                     : s.stop == StopRule::plateau ? "plateau"
+                                                                   : "none or chi2");
+  if (s.name == OptimizerKind::lbfgs) {
+    print.emplace_back(name + ".memory", to_text(s.memory));
+    return;
+  }
+  if (s.clip_norm > 0) print.emplace_back(name + ".clip_norm", to_text(s.clip_norm));
+  std::vector<double> rates = learning_rates(s.learning_rate, s.steps, s.warmup, s.cosine);
+  if (updates == 0) return;
+  rates.resize(static_cast<std::size_t>(updates), rates.back());
+  const bool constant = std::adjacent_find(rates.begin(), rates.end(), std::not_equal_to<>()) == rates.end();
+  print.emplace_back(name + ".learning_rate", constant ? to_text(rates[0]) : described(rates));
+}
+
+/// @param state  of the snapshot: only the learning rates before it matter
+template <class Real>
+Fingerprint fingerprint(const Config& config, const Problem& problem, const Snapshot<Real>& state) {
   Fingerprint print;
   const Observation& o = problem.observation;
   print.emplace_back("observation.image",
@@ -125,11 +149,16 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, std::int64
 
   print.emplace_back("optimizer.loss", problem.loss == LossKind::chi2 ? "chi2" : "mse");
   print.emplace_back("optimizer.best_of_last", to_text(config.optimizer.best_of_last));
-  std::vector<double> rates;
-  for (std::int64_t i = 0; i < step; ++i)
-    rates.push_back(problem.learning_rates[std::min(static_cast<std::size_t>(i), problem.learning_rates.size() - 1)]);
-  const bool constant = std::adjacent_find(rates.begin(), rates.end(), std::not_equal_to<>()) == rates.end();
-  if (!rates.empty()) print.emplace_back("optimizer.learning_rate", constant ? to_text(rates[0]) : described(rates));
+  if (!problem.held_out.empty()) print.emplace_back("optimizer.held_out", described(problem.held_out));
+  const OptimizerConfig& optimizer = config.optimizer;
+  print.emplace_back("optimizer.stage", to_text(static_cast<int>(optimizer.stages.size())) + " stages");
+  if (optimizer.stages.empty()) add_stage(print, "optimizer", optimizer, state.stage_step);
+  for (std::size_t i = 0; i < optimizer.stages.size(); ++i) {
+    const bool current = static_cast<int>(i) == state.stage;
+    const std::string name = "optimizer.stage." + std::to_string(i);
+    add_stage(print, name, optimizer.stages[i], current ? state.stage_step : 0);
+    if (static_cast<int>(i) < state.stage) print.emplace_back(name + ".steps", to_text(optimizer.stages[i].steps));
+  }
   const Regularization& r = problem.regularization;
   print.emplace_back("regularization.smoothness", to_text(r.smoothness));
   print.emplace_back("regularization.negative_convergence", to_text(r.negative_convergence));
@@ -193,20 +222,103 @@ std::vector<Real> stored_values(SafetensorsFile& file, const std::string& name, 
 
 /// A changed number of steps moves the states among which best_of_last chooses. Fine, unless one of them lies before
 /// the checkpoint and has not been kept.
-void check_steps(const SafetensorsFile& file, const std::string& dir, const Config& config, std::int64_t step,
-                 std::int64_t best_step) {
-  const std::int64_t steps = config.optimizer.steps, best = config.optimizer.best_of_last;
-  const std::string where = config.at("optimizer.steps") + ": " + std::to_string(steps);
-  EINFIELD_REQUIRE(steps >= step, where + " contradicts the checkpoint in " + dir + ", expected at least the " +
-                                      std::to_string(step) + " steps that it has behind it");
+template <class Real>
+void check_steps(const SafetensorsFile& file, const std::string& dir, const Config& config, const Snapshot<Real>& s) {
+  const OptimizerConfig& o = config.optimizer;
+  const std::size_t stage = static_cast<std::size_t>(s.stage);
+  const std::string key = o.stages.empty() ? "optimizer.steps" : "optimizer.stage." + std::to_string(stage) + ".steps";
+  const std::int64_t steps = o.stages.empty() ? o.steps : o.stages[stage].steps, best = o.best_of_last;
+  const std::string where = config.at(key) + ": " + std::to_string(steps);
+  EINFIELD_REQUIRE(steps >= s.stage_step, where + " contradicts the checkpoint in " + dir + ", expected at least the " +
+                                              std::to_string(s.stage_step) + " steps that it has behind it");
   const auto before = stored_number<std::int64_t>(file, "steps");
-  if (best == 0 || steps == before) return;
+  if (best == 0 || !keeps_last(o.stop) || stage + 1 < o.stages.size() || steps == before) return;
   const std::int64_t first = steps - best + 1;  // the first state that counts
-  const bool kept = steps > before && best_step >= first;
-  EINFIELD_REQUIRE(first >= step || kept,
+  const bool kept = steps > before && s.best_step - (s.step - s.stage_step) >= first;
+  EINFIELD_REQUIRE(first >= s.stage_step || kept,
                    where + " with best_of_last = " + std::to_string(best) + " counts states before step " +
-                       std::to_string(step) + " that the checkpoint in " + dir + " lacks, expected " +
-                       std::to_string(before) + " or at least " + std::to_string(step + best - 1));
+                       std::to_string(s.stage_step) + " that the checkpoint in " + dir + " lacks, expected " +
+                       std::to_string(before) + " or at least " + std::to_string(s.stage_step + best - 1));
+}
+
+/// Numbers of a snapshot that are no vectors.
+template <class Real>
+nlohmann::json numbers_of(const Snapshot<Real>& s) {
+  return {{"step", s.step},           {"stage", s.stage},         {"stage_step", s.stage_step},
+          {"evaluations", s.evaluations}, {"time_s", s.time_s},   {"best_step", s.best_step},
+          {"best_value", s.best_value},   {"fall_step", s.fall_step}, {"fall_value", s.fall_value}};
+}
+
+template <class Real>
+void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snapshot<Real>& s) {
+  try {
+    from.at("step").get_to(s.step);
+    from.at("stage").get_to(s.stage);
+    from.at("stage_step").get_to(s.stage_step);
+    from.at("evaluations").get_to(s.evaluations);
+    from.at("time_s").get_to(s.time_s);
+    from.at("best_step").get_to(s.best_step);
+    from.at("best_value").get_to(s.best_value);
+    from.at("fall_step").get_to(s.fall_step);
+    from.at("fall_value").get_to(s.fall_value);
+  } catch (const nlohmann::json::exception&) {
+    file.fail("a state that is not one");
+  }
+}
+
+/// "parameters" of the first lens, "parameters.1" of the next.
+std::string tensor_name(const std::string& name, std::size_t lens) {
+  return lens == 0 ? name : name + "." + std::to_string(lens);
+}
+
+template <class Real>
+void read_vectors(SafetensorsFile& file, std::size_t lens, const ParameterLayout& layout, Snapshot<Real>& s) {
+  const auto vector = [&](const char* name) {
+    return stored_values<Real>(file, tensor_name(name, lens), layout.size());
+  };
+  s.parameters = vector("parameters");
+  s.first_moment = vector("first_moment");
+  s.second_moment = vector("second_moment");
+  if (s.best_step >= 0) s.best_parameters = vector("best_parameters");
+  const TensorEntry& memory = file.tensor(tensor_name("memory", lens));
+  if (memory.shape.size() != 3 || memory.shape[1] != 2 || memory.shape[2] != layout.size())
+    file.fail("memory is " + memory.shape_text() + ", expected pairs x 2 x " + std::to_string(layout.size()));
+  const std::vector<double> pairs = file.read(memory);
+  s.memory.assign(pairs.begin(), pairs.end());
+
+  const TensorEntry& history = file.tensor(tensor_name("history", lens));
+  const std::size_t columns = kHistoryColumns + layout.n_free();
+  if (history.shape.size() != 2 || history.shape[1] != columns)
+    file.fail("history is " + history.shape_text() + ", expected rows x " + std::to_string(columns));
+  const std::vector<double> values = file.read(history);
+  for (auto row = values.begin(); row != values.end(); row += static_cast<std::ptrdiff_t>(columns))
+    s.history.push_back({static_cast<std::int64_t>(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7],
+                         std::vector<double>(row + kHistoryColumns, row + static_cast<std::ptrdiff_t>(columns))});
+}
+
+template <class Real>
+void add_vectors(std::size_t lens, const ParameterLayout& layout, const Snapshot<Real>& s,
+                 std::vector<TensorData>& tensors) {
+  std::vector<double> history;
+  for (const HistoryRow& row : s.history) {
+    EINFIELD_REQUIRE(row.free.size() == layout.n_free(), "a history row of " + std::to_string(row.free.size()) +
+                                                             " free parameters, expected " +
+                                                             std::to_string(layout.n_free()));
+    history.insert(history.end(), {static_cast<double>(row.step), row.time_s, row.loss, row.chi2_reduced,
+                                   row.held_out_chi2, row.regularization, row.learning_rate, row.gradient_norm});
+    history.insert(history.end(), row.free.begin(), row.free.end());
+  }
+  tensors.push_back(TensorData::of(tensor_name("history", lens), {s.history.size(), kHistoryColumns + layout.n_free()},
+                                   history.data(), history.size()));
+  const auto add = [&](const char* name, const std::vector<Real>& values) {
+    tensors.push_back(TensorData::of(tensor_name(name, lens), {values.size()}, values.data(), values.size()));
+  };
+  add("parameters", s.parameters);
+  add("first_moment", s.first_moment);
+  add("second_moment", s.second_moment);
+  if (s.best_step >= 0) add("best_parameters", s.best_parameters);
+  tensors.push_back(TensorData::of(tensor_name("memory", lens), {s.memory.size() / (2 * layout.size()), 2, layout.size()},
+                                   s.memory.data(), s.memory.size()));
 }
 
 }  // namespace
@@ -232,68 +344,43 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
 
   Checkpoint<Real> checkpoint;
   checkpoint.backend = file.metadata("backend");
-  Snapshot<Real>& s = checkpoint.snapshot;
-  s.step = stored_number<std::int64_t>(file, "step");
-  s.time_s = stored_number<double>(file, "time_s");
-  s.best_step = stored_number<std::int64_t>(file, "best_step");
-  s.best_loss = stored_number<double>(file, "best_loss");
+  const nlohmann::json states = nlohmann::json::parse(file.metadata("states"), nullptr, false);
+  if (!states.is_array() || states.empty()) file.fail("no states");
+  for (const nlohmann::json& state : states) read_numbers(file, state, checkpoint.snapshots.emplace_back());
+  const Snapshot<Real>& first = checkpoint.snapshots.front();
 
   const nlohmann::json stored = nlohmann::json::parse(file.metadata("fingerprint"), nullptr, false);
   if (!stored.is_array()) file.fail("no fingerprint");
-  compare(stored.get<Fingerprint>(), fingerprint(config, problem, s.step), dir, config);
-  check_steps(file, dir, config, s.step, s.best_step);
-
+  compare(stored.get<Fingerprint>(), fingerprint(config, problem, first), dir, config);
   const ParameterLayout layout(problem.model);
-  s.parameters = stored_values<Real>(file, "parameters", layout.size());
-  s.first_moment = stored_values<Real>(file, "first_moment", layout.size());
-  s.second_moment = stored_values<Real>(file, "second_moment", layout.size());
-  if (s.best_step >= 0) s.best_parameters = stored_values<Real>(file, "best_parameters", layout.size());
-
-  const TensorEntry& history = file.tensor("history");
-  const std::size_t columns = kHistoryColumns + layout.n_free();
-  if (history.shape.size() != 2 || history.shape[1] != columns)
-    file.fail("history is " + history.shape_text() + ", expected rows x " + std::to_string(columns));
-  const std::vector<double> values = file.read(history);
-  for (auto row = values.begin(); row != values.end(); row += static_cast<std::ptrdiff_t>(columns))
-    s.history.push_back({static_cast<std::int64_t>(row[0]), row[1], row[2], row[3], row[4], row[5], row[6],
-                         std::vector<double>(row + kHistoryColumns, row + static_cast<std::ptrdiff_t>(columns))});
+  for (std::size_t lens = 0; lens < checkpoint.snapshots.size(); ++lens) {
+    check_steps(file, dir, config, checkpoint.snapshots[lens]);
+    read_vectors(file, lens, layout, checkpoint.snapshots[lens]);
+  }
   return checkpoint;
 }
 
 template <class Real>
 void write_checkpoint(const std::string& dir, const Config& config, const Problem& problem, const std::string& backend,
-                      const Snapshot<Real>& snapshot) {
+                      const std::vector<Snapshot<Real>>& snapshots) {
   const ParameterLayout layout(problem.model);
-  std::vector<double> history;
-  for (const HistoryRow& row : snapshot.history) {
-    EINFIELD_REQUIRE(row.free.size() == layout.n_free(), "a history row of " + std::to_string(row.free.size()) +
-                                                             " free parameters, expected " +
-                                                             std::to_string(layout.n_free()));
-    history.insert(history.end(), {static_cast<double>(row.step), row.time_s, row.loss, row.chi2_reduced,
-                                   row.regularization, row.learning_rate, row.gradient_norm});
-    history.insert(history.end(), row.free.begin(), row.free.end());
+  const OptimizerConfig& o = config.optimizer;
+  const std::size_t stage = static_cast<std::size_t>(snapshots.at(0).stage);
+  std::vector<TensorData> tensors;
+  nlohmann::json states = nlohmann::json::array();
+  for (std::size_t lens = 0; lens < snapshots.size(); ++lens) {
+    states.push_back(numbers_of(snapshots[lens]));
+    add_vectors(lens, layout, snapshots[lens], tensors);
   }
-  std::vector<TensorData> tensors = {TensorData::of(
-      "history", {snapshot.history.size(), kHistoryColumns + layout.n_free()}, history.data(), history.size())};
-  const auto add = [&tensors](const char* name, const std::vector<Real>& values) {
-    tensors.push_back(TensorData::of(name, {values.size()}, values.data(), values.size()));
-  };
-  add("parameters", snapshot.parameters);
-  add("first_moment", snapshot.first_moment);
-  add("second_moment", snapshot.second_moment);
-  if (snapshot.best_step >= 0) add("best_parameters", snapshot.best_parameters);
   tensors.push_back({"checksum", "U8", {kChecksumBytes}, std::string(kChecksumBytes, '\0')});
 
   std::string bytes =
       to_safetensors({{"checkpoint", kFormat},
                       {"precision", precision_name<Real>()},
                       {"backend", backend},
-                      {"step", to_text(snapshot.step)},
-                      {"steps", to_text(config.optimizer.steps)},
-                      {"time_s", to_text(snapshot.time_s)},
-                      {"best_step", to_text(snapshot.best_step)},
-                      {"best_loss", to_text(snapshot.best_loss)},
-                      {"fingerprint", nlohmann::json(fingerprint(config, problem, snapshot.step)).dump()}},
+                      {"states", states.dump()},
+                      {"steps", to_text(o.stages.empty() ? o.steps : o.stages.at(stage).steps)},
+                      {"fingerprint", nlohmann::json(fingerprint(config, problem, snapshots[0])).dump()}},
                      tensors);
   Checksum checksum;
   checksum.add(bytes.data(), bytes.size() - kChecksumBytes);
@@ -305,8 +392,8 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
 template Checkpoint<float> read_checkpoint(const std::string&, const Config&, const Problem&);
 template Checkpoint<double> read_checkpoint(const std::string&, const Config&, const Problem&);
 template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&,
-                               const Snapshot<float>&);
+                               const std::vector<Snapshot<float>>&);
 template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&,
-                               const Snapshot<double>&);
+                               const std::vector<Snapshot<double>>&);
 
 }  // namespace einfield

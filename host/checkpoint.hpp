@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "einfield/config.hpp"
 
@@ -10,15 +11,15 @@ namespace einfield {
 
 template <class Real>
 struct Checkpoint {
-  Snapshot<Real> snapshot;
+  std::vector<Snapshot<Real>> snapshots;  ///< one per lens of the backend
   std::string backend;  ///< that made it: only the same one goes on with the same bits
 };
 
 bool has_checkpoint(const std::string& dir);
 
 /// The checkpoint in `dir`, when this configuration can go on from it: the data, the model, the network, the loss, the
-/// regularisation and the learning rates so far are the same. There may be more steps, another stopping rule, other
-/// steps between log rows.
+/// regularisation, the stages and the learning rates so far are the same. There may be more steps, another stop_chi2 or
+/// none, other steps between log rows.
 /// @param problem  of `config`, as load_problem() makes it
 /// @throws InvalidInput without a checkpoint, for a damaged one, for another precision, and for a configuration that
 ///         contradicts it, with the key
@@ -28,6 +29,6 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
 /// @throws IoError; the checkpoint that was there before stays then
 template <class Real>
 void write_checkpoint(const std::string& dir, const Config& config, const Problem& problem, const std::string& backend,
-                      const Snapshot<Real>& snapshot);
+                      const std::vector<Snapshot<Real>>& snapshots);
 
 }  // namespace einfield

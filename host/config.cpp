@@ -18,6 +18,8 @@ namespace einfield {
 namespace {
 
 constexpr int kMaxSteps = 1'000'000'000;
+constexpr int kMaxScheduled = 10'000'000;  ///< learning rates are kept, one a step
+constexpr int kMaxMemory = 1000;
 constexpr int kMaxSupersampling = 32;
 constexpr int kMaxSourceSide = 4096;
 
@@ -258,19 +260,58 @@ Keys network_keys(NetworkConfig& n) {
           {"seed", &n.seed, "of the random weights", at_least(0), "", false, drawn}};
 }
 
+/// What a stage has of its own.
+Keys stage_keys(StageConfig& s) {
+  // In [optimizer] these may be meant for a stage of another optimiser.
+  return {{"name", choice<OptimizerKind>(s.name, {{"adam", OptimizerKind::adam}, {"lbfgs", OptimizerKind::lbfgs}}),
+           "the optimiser; a step of L-BFGS is a line search"},
+          {"steps", &s.steps, "at most; 0 = the model is only evaluated", between(0, kMaxSteps)},
+          {"learning_rate", &s.learning_rate, "of Adam", above(0)},
+          {"warmup", &s.warmup, "of Adam: the learning rate rises linearly over so many steps", between(0, kMaxScheduled),
+           "steps"},
+          {"schedule", choice<bool>(s.cosine, {{"constant", false}, {"cosine", true}}),
+           "of Adam: the learning rate after the warm-up; \"cosine\": half a period, to 0 at the last step"},
+          {"clip_norm", &s.clip_norm, "of Adam: a longer gradient is shortened to it; 0 = never", at_least(0)},
+          {"memory", &s.memory, "of L-BFGS: pairs of steps and gradients that it keeps", between(1, kMaxMemory)},
+          {"free", NameList{&s.free},
+           "what moves of all that is free: network, lens, source.0, source.0.amp ...; [] = everything"},
+          {"stop",
+           choice<StopRule>(s.stop, {{"none", StopRule::none},
+                                     {"chi2", StopRule::chi2},
+                                     {"heldout", StopRule::held_out},
+                                     {"plateau", StopRule::plateau}}),
+           "stop before the last step; \"chi2\": reduced chi^2 has come down to stop_chi2; \"heldout\": that of pixels left "
+           "out of the fit no longer falls; \"plateau\": the loss no longer falls"}};
+}
+
+bool stops_by(const OptimizerConfig& o, std::initializer_list<StopRule> rules) {
+  const auto named = [&](const StageConfig& s) { return std::find(rules.begin(), rules.end(), s.stop) != rules.end(); };
+  return named(o) || std::any_of(o.stages.begin(), o.stages.end(), named);
+}
+
 Keys optimizer_keys(OptimizerConfig& o) {
-  return {{"name", only("adam"), "the optimiser"},
-          {"loss", choice<LossKind>(o.loss, {{"mse", LossKind::mse}, {"chi2", LossKind::chi2}}),
-           "mean over used pixels of (model - data)^2, or of ((model - data)/noise)^2"},
-          {"learning_rate", &o.learning_rate, "of Adam", above(0)},
-          {"steps", &o.steps, "updates; 0 = the model is only evaluated", between(0, kMaxSteps)},
-          {"stop", choice<StopRule>(o.stop, {{"none", StopRule::none}, {"chi2", StopRule::chi2}}),
-           "stop before the last step; \"chi2\": when reduced chi^2 has come down to stop_chi2"},
-          {"stop_chi2", &o.stop_chi2, "reduced chi^2 to stop at", above(0), "", false,
-           Condition{[&o] { return o.stop == StopRule::chi2; }, "with stop = \"chi2\""}},
-          {"best_of_last", &o.best_of_last, "take the state of lowest loss among so many last steps; 0 = the last",
-           between(0, kMaxSteps), "steps"},
-          {"checkpoint_every", &o.checkpoint_every, "0 = only at the end", between(0, kMaxSteps), "steps"}};
+  Keys keys = stage_keys(o);
+  const Condition chi2{[&o] { return stops_by(o, {StopRule::chi2}); }, "with stop = \"chi2\""};
+  const Condition heldout{[&o] { return stops_by(o, {StopRule::held_out}); }, "with stop = \"heldout\""};
+  const Condition patient{[&o] { return stops_by(o, {StopRule::held_out, StopRule::plateau}); },
+                          "with stop = \"heldout\" or \"plateau\""};
+  const Condition unjudged{[&o] { return keeps_last(o.stop); }, "with stop = \"none\" or \"chi2\""};
+  keys.insert(
+      keys.begin() + 1,
+      {{"loss", choice<LossKind>(o.loss, {{"mse", LossKind::mse}, {"chi2", LossKind::chi2}}),
+        "mean over used pixels of (model - data)^2, or of ((model - data)/noise)^2"}});
+  keys.insert(
+      keys.end(),
+      {{"stop_chi2", &o.stop_chi2, "reduced chi^2 to stop at", above(0), "", false, chi2},
+       {"patience", &o.patience, "so many steps without a fall stop the fit", between(1, kMaxSteps), "steps", false, patient},
+       {"tolerance", &o.tolerance, "relative fall that counts", Bounds{0, 1, false, true}, "", false, patient},
+       {"held_out", &o.held_out, "share of the used pixels that is left out", Bounds{0, 1, true, true}, "", false, heldout},
+       {"held_out_seed", &o.held_out_seed, "of their choice", at_least(0), "", false, heldout},
+       {"best_of_last", &o.best_of_last, "take the state of lowest loss among so many last steps; 0 = the last",
+        between(0, kMaxSteps), "steps", false, unjudged},
+       {"checkpoint_every", &o.checkpoint_every, "0 = only at the end", between(0, kMaxSteps), "steps"},
+       {"stage", SubTable{true}, "stages that follow each other; what they do not say is as in [optimizer]"}});
+  return keys;
 }
 
 Keys regularization_keys(Regularization& r) {
@@ -411,6 +452,44 @@ bool anything_free(const Model& model) {
          std::any_of(model.lens_light.begin(), model.lens_light.end(), pixels);
 }
 
+/// [optimizer] and its stages. The stages are read first: which keys have a meaning depends on them.
+void read_optimizer(const Document& document, OptimizerConfig& o) {
+  for (const Key& key : stage_keys(o))
+    if (document.has("optimizer." + key.name)) document.read_one("optimizer", key);
+  const std::size_t n = document.size("optimizer.stage");
+  for (std::size_t i = 0; i < n; ++i) {
+    StageConfig& stage = o.stages.emplace_back(static_cast<const StageConfig&>(o));
+    if (i + 1 < n) stage.stop = StopRule::none;
+    document.read("optimizer.stage." + std::to_string(i), stage_keys(stage));
+  }
+  document.read("optimizer", optimizer_keys(o));
+  const auto check = [&](const std::string& path, const StageConfig& s) {
+    if (s.name != OptimizerKind::adam) return;
+    if (s.cosine && s.steps > kMaxScheduled)
+      document.fail(path + ".steps", "too many for a schedule, found " + std::to_string(s.steps) + ", expected at most " +
+                                         std::to_string(kMaxScheduled));
+    if (s.cosine && s.warmup >= s.steps && s.warmup > 0)
+      document.fail(path + ".warmup", "not shorter than the stage, found " + std::to_string(s.warmup) +
+                                          " steps, expected fewer than steps = " + std::to_string(s.steps));
+  };
+  if (n == 0) check("optimizer", o);
+  for (std::size_t i = 0; i < n; ++i) check("optimizer.stage." + std::to_string(i), o.stages[i]);
+}
+
+/// Names of what the stages free, once the model is known.
+void check_stages(const Document& document, const Config& config) {
+  const auto check = [&](const std::string& path, const StageConfig& s) {
+    try {
+      trainable(config.model, s.free);
+    } catch (const InvalidInput& error) {
+      document.fail(path + ".free", error.what());
+    }
+  };
+  check("optimizer", config.optimizer);
+  for (std::size_t i = 0; i < config.optimizer.stages.size(); ++i)
+    check("optimizer.stage." + std::to_string(i), config.optimizer.stages[i]);
+}
+
 /// What holds between the blocks.
 void check_model(const Document& document, const Config& config, bool for_simulation) {
   const Model& model = config.model;
@@ -452,7 +531,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
     document.read("network", network_keys(*config.network));
     config.model.network = read_shape(document, *config.network, for_simulation);
   }
-  document.read("optimizer", optimizer_keys(config.optimizer));
+  read_optimizer(document, config.optimizer);
   document.read("regularization", regularization_keys(config.regularization));
   if (document.has("truth")) {
     document.read("truth", truth_keys(config.truth));
@@ -476,6 +555,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   }
   config.perturbation = read_lenses(document, "perturbation", perturbation_keys);
   check_model(document, config, for_simulation);
+  if (!for_simulation) check_stages(document, config);
   return config;
 }
 
@@ -502,12 +582,36 @@ std::string to_toml(const Config& config) {
     text += "\n[[lens_light]]\n" + write_keys(light_keys(c.model.lens_light[i], c.lens_light_pixels.at(i)));
   if (c.network) text += "\n[network]\n" + write_keys(network_keys(*c.network));
   text += "\n[optimizer]\n" + write_keys(optimizer_keys(c.optimizer));
+  for (StageConfig& stage : c.optimizer.stages) text += "\n[[optimizer.stage]]\n" + write_keys(stage_keys(stage));
   text += "\n[regularization]\n" + write_keys(regularization_keys(c.regularization));
   if (!c.truth.empty()) text += "\n[truth]\n" + write_keys(truth_keys(c.truth));
   if (c.simulate)
     text += "\n[simulate]\n" + write_keys(simulate_keys(*c.simulate)) + psf_text("simulate.psf", c.simulate->psf);
   for (LensComponent& lens : c.perturbation) text += "\n[[perturbation]]\n" + write_keys(perturbation_keys(lens));
   return text;
+}
+
+bool holds_out(const OptimizerConfig& optimizer) {
+  return stops_by(optimizer, {StopRule::held_out});
+}
+
+FitSettings fit_settings(const Config& config, const Model& model, int log_every) {
+  const OptimizerConfig& o = config.optimizer;
+  FitSettings settings;
+  for (const StageConfig& stage : o.stages.empty() ? std::vector<StageConfig>{o} : o.stages)
+    settings.stages.push_back({stage.name,
+                               stage.steps,
+                               {learning_rates(stage.learning_rate, stage.steps, stage.warmup, stage.cosine),
+                                stage.clip_norm, trainable(model, stage.free)},
+                               stage.memory,
+                               stage.stop});
+  settings.log_every = log_every;
+  settings.stop_chi2 = o.stop_chi2;
+  settings.patience = o.patience;
+  settings.tolerance = o.tolerance;
+  settings.best_of_last = keeps_last(o.stop) ? o.best_of_last : 0;
+  settings.checkpoint_every = o.checkpoint_every;
+  return settings;
 }
 
 std::string list_keys() {
@@ -544,6 +648,7 @@ std::string list_keys() {
   }
   text += "\n" + list_table("[network]", "network.", network_keys(network));
   text += "\n" + list_table("[optimizer]", "optimizer.", optimizer_keys(optimizer));
+  text += "\n" + list_table("[[optimizer.stage]], defaults as in [optimizer]", "optimizer.stage.N.", stage_keys(optimizer));
   text += "\n" + list_table("[regularization]", "regularization.", regularization_keys(regularization));
   text += "\n" + list_table("[truth]", "truth.", truth_keys(c.truth));
   text += "\n" + list_table("[simulate]", "simulate.", simulate_keys(simulate));

@@ -1,107 +1,394 @@
-// The loop of a fit: when to log, keep, stop and hand out snapshots. The work of a step is the backend's.
+// The loop of a fit: stages, when to log, keep, stop and hand out snapshots. The work of an evaluation is the backend's.
 #include "einfield/fitter.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <memory>
+#include <numbers>
 #include <utility>
 
 #include "einfield/error.hpp"
+#include "host/lbfgs.hpp"
 
 namespace einfield {
 namespace {
 
 template <class Real>
+std::vector<Real> flattened(const std::vector<typename Lbfgs<Real>::Pair>& pairs) {
+  std::vector<Real> flat;
+  for (const auto& pair : pairs) {
+    flat.insert(flat.end(), pair.move.begin(), pair.move.end());
+    flat.insert(flat.end(), pair.change.begin(), pair.change.end());
+  }
+  return flat;
+}
+
+template <class Real>
+std::vector<typename Lbfgs<Real>::Pair> pairs_of(const std::vector<Real>& flat, std::size_t n) {
+  std::vector<typename Lbfgs<Real>::Pair> pairs;
+  for (auto at = flat.begin(); at != flat.end(); at += static_cast<std::ptrdiff_t>(2 * n)) {
+    const auto middle = at + static_cast<std::ptrdiff_t>(n);
+    pairs.push_back({{at, middle}, {middle, middle + static_cast<std::ptrdiff_t>(n)}});
+  }
+  return pairs;
+}
+
+bool is_finite(const StepState& state) {
+  return std::isfinite(state.loss) && std::isfinite(state.regularization) && std::isfinite(state.gradient_norm);
+}
+
+template <class Real>
 class Fit {
  public:
   Fit(Backend<Real>& backend, const FitSettings& settings, const FitCallbacks<Real>& callbacks,
-      const Snapshot<Real>* resume)
-      : backend_(backend), settings_(settings), callbacks_(callbacks), start_(std::chrono::steady_clock::now()) {
-    EINFIELD_REQUIRE(backend.lenses() == 1,
-                     "a backend with " + std::to_string(backend.lenses()) + " lenses, expected one");
-    EINFIELD_REQUIRE(settings.steps >= 0, "steps = " + std::to_string(settings.steps) + ", expected >= 0");
-    EINFIELD_REQUIRE(settings.log_every >= 1, "log_every = " + std::to_string(settings.log_every) + ", expected >= 1");
-    if (!resume) return;
-    snapshot_ = *resume;
-    // Rows of the last step and later are written again by the steps that follow.
-    forget_rows_from(resume->step);
-    // With more steps than before, the last ones begin later.
-    if (snapshot_.best_step >= 0 && !may_be_best(snapshot_.best_step)) {
-      snapshot_.best_step = -1;
-      snapshot_.best_loss = 0;
-      snapshot_.best_parameters.clear();
+      const std::vector<Snapshot<Real>>& resume)
+      : backend_(backend), settings_(settings), callbacks_(callbacks), start_(std::chrono::steady_clock::now()),
+        stages_(settings.stages), lenses_(static_cast<std::size_t>(backend.lenses())) {
+    EINFIELD_REQUIRE(!lenses_.empty(), "a backend without problems, expected at least one");
+    if (stages_.empty()) {
+      stages_.resize(1);
+      stages_[0].steps = settings.steps;
+      stages_[0].stop = settings.stop;
     }
-    earlier_s_ = resume->time_s;
-    good_ = {resume->step, resume->parameters, resume->first_moment, resume->second_moment};
-    restore(good_);
+    for (const StageSettings& stage : stages_) {
+      EINFIELD_REQUIRE(stage.steps >= 0, "steps = " + std::to_string(stage.steps) + ", expected >= 0");
+      EINFIELD_REQUIRE(stage.memory >= 1, "memory = " + std::to_string(stage.memory) + ", expected >= 1");
+    }
+    EINFIELD_REQUIRE(settings.log_every >= 1, "log_every = " + std::to_string(settings.log_every) + ", expected >= 1");
+    EINFIELD_REQUIRE(settings.patience >= 1, "patience = " + std::to_string(settings.patience) + ", expected >= 1");
+    EINFIELD_REQUIRE(settings.tolerance >= 0 && settings.tolerance < 1,
+                     "tolerance = " + std::to_string(settings.tolerance) + ", expected >= 0 and < 1");
+    EINFIELD_REQUIRE(resume.empty() || resume.size() == lenses_.size(),
+                     std::to_string(resume.size()) + " snapshots for " + std::to_string(lenses_.size()) + " lenses");
+    resumed_ = !resume.empty();
+    for (std::size_t i = 0; i < resume.size(); ++i) {
+      EINFIELD_REQUIRE(resume[i].stage == resume[0].stage && resume[i].stage < static_cast<int>(stages_.size()),
+                       "snapshots of stages that do not fit");
+      Track& lens = lenses_[i];
+      lens.now = resume[i];
+      lens.earlier_s = resume[i].time_s;
+      // Rows of the last step and later are written again by the steps that follow.
+      lens.forget_rows_from(resume[i].step);
+      // With more steps than before, the last ones begin later.
+      stage_ = resume[i].stage;
+      if (keeps_last(stage().stop) && lens.now.best_step >= 0 && !may_be_best(lens.now.best_step - lens.offset()))
+        lens.forget_best();
+    }
   }
 
-  FitResult<Real> run() {
-    FitResult<Real> result;
-    result.stop_reason = "steps";
-    for (std::int64_t step = snapshot_.step; step < settings_.steps; ++step) {
+  std::vector<FitResult<Real>> run() {
+    for (stage_ = resumed_ ? lenses_[0].now.stage : 0;; ++stage_) {
+      enter_stage();
+      stage().optimizer == OptimizerKind::lbfgs ? run_lbfgs() : run_adam();
+      if (interrupted_ || stage_ + 1 == static_cast<int>(stages_.size())) break;
+    }
+    return results();
+  }
+
+ private:
+  /// What the optimiser moves, at a number of updates of this stage.
+  struct Optimiser {
+    std::int64_t updates = 0;
+    std::vector<Real> parameters, first_moment, second_moment;
+  };
+  /// One lens on its way.
+  struct Track {
+    Snapshot<Real> now;
+    double earlier_s = 0;
+    Optimiser good;  ///< Adam: of the last record with finite numbers
+    std::unique_ptr<Lbfgs<Real>> search;
+    bool told = false;    ///< L-BFGS: the start of this stage has been evaluated
+    StepState accepted;   ///< L-BFGS: of its last position
+    bool bad = false;     ///< Adam: the last update was refused
+    bool done = false;    ///< with this stage
+    bool failed = false;  ///< for good
+    std::string reason, message;
+
+    std::int64_t offset() const { return now.step - now.stage_step; }  ///< steps of the stages before
+    void forget_rows_from(std::int64_t step) {
+      std::erase_if(now.history, [step](const HistoryRow& row) { return row.step >= step; });
+    }
+    void forget_best() {
+      now.best_step = -1;
+      now.best_value = 0;
+      now.best_parameters.clear();
+    }
+    void end(const std::string& why) {
+      done = true;
+      reason = why;
+    }
+  };
+
+  const StageSettings& stage() const { return stages_[static_cast<std::size_t>(stage_)]; }
+  int count() const { return static_cast<int>(lenses_.size()); }
+  Track& track(int lens) { return lenses_[static_cast<std::size_t>(lens)]; }
+  template <class Work>
+  void each_active(Work&& work) {
+    for (int i = 0; i < count(); ++i)
+      if (!track(i).done) work(i, track(i));
+  }
+  bool all_done() const {
+    return std::all_of(lenses_.begin(), lenses_.end(), [](const Track& lens) { return lens.done; });
+  }
+
+  Optimiser optimiser(int lens, std::int64_t updates) {
+    return {updates, backend_.download(Field::parameters, lens), backend_.download(Field::first_moment, lens),
+            backend_.download(Field::second_moment, lens)};
+  }
+  void upload(int lens, const Optimiser& state) {
+    backend_.upload(Field::parameters, lens, state.parameters);
+    backend_.upload(Field::first_moment, lens, state.first_moment);
+    backend_.upload(Field::second_moment, lens, state.second_moment);
+  }
+
+  /// Every lens starts the stage from its snapshot, or from the result of the stage before.
+  void enter_stage() {
+    if (!settings_.stages.empty()) backend_.begin(stage().schedule);
+    std::int64_t updates = 0;
+    for (int i = 0; i < count(); ++i) {
+      Track& lens = track(i);
+      Snapshot<Real>& now = lens.now;
+      if (resumed_) {
+        upload(i, {0, now.parameters, now.first_moment, now.second_moment});
+        updates = std::max(updates, now.stage_step);
+      } else if (stage_ == 0) {
+        now.parameters = backend_.download(Field::parameters, i);
+        now.first_moment.assign(now.parameters.size(), Real(0));
+        now.second_moment = now.first_moment;
+      } else {
+        if (now.best_step >= 0) now.parameters = now.best_parameters;
+        now.first_moment.assign(now.parameters.size(), Real(0));
+        now.second_moment = now.first_moment;
+        now.stage = stage_;
+        now.stage_step = 0;
+        now.memory.clear();
+        now.fall_step = 0;
+        now.fall_value = 0;
+        lens.forget_best();
+        backend_.upload(Field::parameters, i, now.parameters);
+      }
+      lens.good = {now.stage_step, now.parameters, now.first_moment, now.second_moment};
+      lens.told = lens.bad = false;
+      lens.done = lens.failed;
+    }
+    if (resumed_ && stage().optimizer == OptimizerKind::adam) backend_.set_updates(updates);
+    resumed_ = false;
+  }
+
+  // ---- Adam ------------------------------------------------------------------------------------------------
+
+  void run_adam() {
+    const bool judged = stage().stop != StopRule::none;
+    std::int64_t step = stage().steps;
+    each_active([&](int, const Track& lens) { step = std::min(step, lens.now.stage_step); });
+    const std::int64_t first = step;
+    std::vector<Optimiser> before(lenses_.size());
+    for (; step < stage().steps; ++step) {
       const bool log = step % settings_.log_every == 0;
       const bool keep = may_be_best(step);
-      const bool save = settings_.checkpoint_every > 0 && callbacks_.checkpoint && step > snapshot_.step &&
-                        step % settings_.checkpoint_every == 0;
+      const bool save = due(step) && step > first;
       // The numbers of a step belong to the parameters before its update, so they are fetched first.
-      Optimiser before;
-      if (log || save)
-        before = optimiser(step);
-      else if (keep)
-        before.parameters = backend_.download(Field::parameters, 0);
+      each_active([&](int i, Track&) {
+        Optimiser& state = before[static_cast<std::size_t>(i)];
+        if (log || save)
+          state = optimiser(i, step);
+        else if (keep)
+          state.parameters = backend_.download(Field::parameters, i);
+      });
 
-      if (settings_.stop == StopRule::chi2) {
+      if (judged) {
         backend_.evaluate(true);
-        if (backend_.state(0).chi2_reduced <= settings_.stop_chi2) {
-          result.stop_reason = "chi2";
-          break;
-        }
+        each_active([&](int i, Track& lens) {
+          const StepState state = backend_.state(i);
+          if (!is_finite(state)) return;  // the update will refuse
+          const auto parameters = [&] { return backend_.download(Field::parameters, i); };
+          const std::string reason = verdict(lens, step, state, parameters);
+          if (reason.empty()) return;
+          take(lens, optimiser(i, step));
+          record(i, state, lens.now.step, lens.now.parameters);
+          lens.end(reason);
+        });
+        if (all_done()) return;
         backend_.adam();
       } else {
         backend_.step();
       }
 
-      if (log || keep || save) {
-        const StepState state = backend_.state(0);
-        if (state.bad_step != 0) break;
-        // Only a state that has been evaluated and found good is handed out.
-        if (save) callbacks_.checkpoint(taken(before));
-        if (keep) offer(step, state, before.parameters);
-        if (log) record(step, state, before.parameters);
-        if (log || save) good_ = std::move(before);
+      if (log || keep || save || judged) {
+        std::vector<StepState> states(lenses_.size());
+        bool any_good = false;
+        each_active([&](int i, Track& lens) {
+          const StepState state = states[static_cast<std::size_t>(i)] = backend_.state(i);
+          lens.bad = state.bad_step != 0;
+          if (lens.bad) return;
+          any_good = true;
+          const Optimiser& good = before[static_cast<std::size_t>(i)];
+          if (keep) offer(lens, step, state.loss + state.regularization, good.parameters);
+          if (log || save) take(lens, good);
+        });
+        if (!any_good) break;
+        // Only states that have been evaluated and found good are handed out.
+        if (save) hand_out();
+        each_active([&](int i, Track& lens) {
+          if (lens.bad || !(log || save)) return;
+          Optimiser& good = before[static_cast<std::size_t>(i)];
+          if (log) record(i, states[static_cast<std::size_t>(i)], lens.now.step, good.parameters);
+          lens.good = std::move(good);
+        });
       }
       if (callbacks_.interrupted && callbacks_.interrupted()) {
-        result.stop_reason = "interrupted";
+        interrupted_ = true;
         break;
       }
     }
-    finish(result);
-    return result;
+    finish_adam();
   }
 
- private:
-  /// What the optimiser moves, at a number of updates.
-  struct Optimiser {
-    std::int64_t updates = 0;
-    std::vector<Real> parameters, first_moment, second_moment;
-  };
-  Optimiser optimiser(std::int64_t updates) {
-    return {updates, backend_.download(Field::parameters, 0), backend_.download(Field::first_moment, 0),
-            backend_.download(Field::second_moment, 0)};
-  }
-  void restore(const Optimiser& state) {
-    backend_.upload(Field::parameters, 0, state.parameters);
-    backend_.upload(Field::first_moment, 0, state.first_moment);
-    backend_.upload(Field::second_moment, 0, state.second_moment);
-    backend_.set_updates(state.updates);
+  /// The last update is judged as every other one is, by the evaluation that follows it.
+  void finish_adam() {
+    if (all_done()) return;
+    std::vector<StepState> states(lenses_.size());
+    backend_.evaluate(true);
+    std::vector<int> bad;
+    each_active([&](int i, Track&) {
+      StepState& state = states[static_cast<std::size_t>(i)] = backend_.state(i);
+      if (state.bad_step == 0 && !is_finite(state)) {
+        state.bad_step = state.updates + 1;
+        state.bad_loss = !std::isfinite(state.loss) || !std::isfinite(state.regularization);
+      }
+      if (state.bad_step != 0) {
+        bad.push_back(i);
+        return;
+      }
+      conclude(i, state, optimiser(i, state.updates), interrupted_ ? "interrupted" : "steps");
+    });
+    for (const int i : bad) recover(i, states[static_cast<std::size_t>(i)]);
   }
 
-  double elapsed() const {
-    return earlier_s_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  /// The parameters that gave a bad number are of no use. Those of the step before are: the steps since the last state
+  /// known to be good are repeated, which gives the same bits. The other lenses move too, and are restored by results().
+  void recover(int i, const StepState& bad) {
+    Track& lens = track(i);
+    lens.message = std::string(bad.bad_loss ? "the loss" : "the gradient") + " is not finite in step " +
+                   std::to_string(lens.offset() + bad.bad_step);
+    upload(i, lens.good);
+    backend_.set_updates(lens.good.updates);
+    for (std::int64_t updates = lens.good.updates; updates < bad.bad_step - 2; ++updates) backend_.step();
+    backend_.evaluate(true);
+    const StepState state = backend_.state(i);
+    conclude(i, state, optimiser(i, state.updates), "non-finite");
+    lens.failed = true;
+  }
+
+  void conclude(int i, const StepState& state, const Optimiser& last, const std::string& reason) {
+    Track& lens = track(i);
+    take(lens, last);
+    std::string why = reason;
+    if (reason == "steps") {
+      if (may_be_best(last.updates)) offer(lens, last.updates, state.loss + state.regularization, last.parameters);
+      const std::string rule = verdict(lens, last.updates, state, [&] { return last.parameters; });
+      if (!rule.empty()) why = rule;
+    }
+    record(i, state, lens.now.step, last.parameters);
+    lens.end(why);
+  }
+
+  /// The optimiser's state as the lens's snapshot.
+  void take(Track& lens, const Optimiser& state) {
+    lens.now.evaluations += state.updates - lens.now.stage_step;
+    lens.now.step += state.updates - lens.now.stage_step;
+    lens.now.stage_step = state.updates;
+    lens.now.time_s = elapsed(lens);
+    lens.now.parameters = state.parameters;
+    lens.now.first_moment = state.first_moment;
+    lens.now.second_moment = state.second_moment;
+  }
+
+  // ---- L-BFGS ----------------------------------------------------------------------------------------------
+
+  void run_lbfgs() {
+    each_active([&](int, Track& lens) {
+      lens.search = std::make_unique<Lbfgs<Real>>(lens.now.parameters, stage().memory,
+                                                  pairs_of(lens.now.memory, lens.now.parameters.size()));
+    });
+    while (!all_done() && !interrupted_) {
+      each_active([&](int i, Track& lens) { backend_.upload(Field::parameters, i, lens.search->trial()); });
+      backend_.evaluate(true);
+      bool save = false;
+      each_active([&](int i, Track& lens) { save |= told(i, lens); });
+      if (save) hand_out();
+      interrupted_ = callbacks_.interrupted && callbacks_.interrupted();
+    }
+    for (int i = 0; i < count(); ++i) {
+      Track& lens = track(i);
+      if (!lens.search) continue;
+      if (!lens.done) lens.end("interrupted");
+      if (!lens.failed) record(i, lens.accepted, lens.now.step, lens.now.parameters);
+      lens.now.memory = flattened<Real>(lens.search->pairs());
+      lens.search.reset();
+    }
+  }
+
+  /// Passes an evaluation on. @return whether a snapshot is due
+  bool told(int i, Track& lens) {
+    StepState state = backend_.state(i);
+    state.learning_rate = 0;
+    ++lens.now.evaluations;
+    const bool start = !std::exchange(lens.told, true);
+    if (start && !is_finite(state)) {
+      const bool loss = !std::isfinite(state.loss) || !std::isfinite(state.regularization);
+      lens.message = std::string(loss ? "the loss" : "the gradient") + " is not finite in step " +
+                     std::to_string(lens.now.step + 1);
+      record(i, state, lens.now.step, lens.now.parameters);
+      lens.failed = true;
+      lens.end("non-finite");
+      return false;
+    }
+    using Answer = typename Lbfgs<Real>::Answer;
+    const Answer answer = lens.search->tell(state.loss + state.regularization, backend_.download(Field::gradient, i));
+    if (answer == Answer::searching) return false;
+    Snapshot<Real>& now = lens.now;
+    const bool moved = lens.search->position() != now.parameters;
+    if (!start && moved) {
+      ++now.step;
+      ++now.stage_step;
+      now.parameters = lens.search->position();
+    }
+    now.time_s = elapsed(lens);
+    if (!moved && !start) {  // the line search has ended where it began
+      lens.end("converged");
+      return false;
+    }
+    lens.accepted = state;
+    const std::string reason = verdict(lens, now.stage_step, state, [&] { return now.parameters; });
+    const bool last = !reason.empty() || now.stage_step >= stage().steps || answer == Answer::stuck;
+    if (now.stage_step % settings_.log_every == 0) record(i, state, now.step, now.parameters);
+    if (last) lens.end(!reason.empty() ? reason : answer == Answer::stuck ? "converged" : "steps");
+    return due(now.stage_step) && !start && !last;
+  }
+
+  // ---- what both share -------------------------------------------------------------------------------------
+
+  bool due(std::int64_t step) const {
+    return settings_.checkpoint_every > 0 && callbacks_.checkpoint && step > 0 && step % settings_.checkpoint_every == 0;
+  }
+  void hand_out() const {
+    std::vector<Snapshot<Real>> all;
+    for (const Track& lens : lenses_) {
+      all.push_back(lens.now);
+      if (lens.search) all.back().memory = flattened<Real>(lens.search->pairs());
+    }
+    callbacks_.checkpoint(all);
+  }
+
+  double elapsed(const Track& lens) const {
+    return lens.earlier_s + std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   }
 
   bool may_be_best(std::int64_t step) const {
-    return settings_.best_of_last > 0 && step > settings_.steps - settings_.best_of_last;
+    return keeps_last(stage().stop) && settings_.best_of_last > 0 && stage_ + 1 == static_cast<int>(stages_.size()) &&
+           step > stage().steps - settings_.best_of_last;
   }
 
   std::vector<double> physical(const std::vector<Real>& parameters) const {
@@ -114,108 +401,139 @@ class Fit {
     return values;
   }
 
-  void record(std::int64_t step, const StepState& state, const std::vector<Real>& parameters) {
+  /// One row a step: a stage begins where the one before has ended.
+  void record(int i, const StepState& state, std::int64_t step, const std::vector<Real>& parameters) {
+    Track& lens = track(i);
+    lens.forget_rows_from(step);
     HistoryRow row;
     row.step = step;
-    row.time_s = elapsed();
+    row.time_s = elapsed(lens);
     row.loss = state.loss;
     row.chi2_reduced = state.chi2_reduced;
+    row.held_out_chi2 = state.held_out_chi2;
     row.regularization = state.regularization;
     row.learning_rate = state.learning_rate;
     row.gradient_norm = state.gradient_norm;
     if (backend_.layout().n_free() > 0) row.free = physical(parameters);
-    snapshot_.history.push_back(row);
-    if (callbacks_.progress) callbacks_.progress(row);
-  }
-  void forget_rows_from(std::int64_t step) {
-    std::erase_if(snapshot_.history, [step](const HistoryRow& row) { return row.step >= step; });
+    lens.now.history.push_back(row);
+    if (callbacks_.progress) callbacks_.progress(i, row);
   }
 
-  Snapshot<Real> taken(const Optimiser& state) const {
-    Snapshot<Real> snapshot = snapshot_;
-    snapshot.step = state.updates;
-    snapshot.time_s = elapsed();
-    snapshot.parameters = state.parameters;
-    snapshot.first_moment = state.first_moment;
-    snapshot.second_moment = state.second_moment;
-    return snapshot;
+  /// Takes the parameters as the best ones when their value is the lowest so far.
+  /// @param step  of this stage
+  void offer(Track& lens, std::int64_t step, double value, const std::vector<Real>& parameters) {
+    if (lens.now.best_step >= 0 && value >= lens.now.best_value) return;
+    lens.now.best_step = lens.offset() + step;
+    lens.now.best_value = value;
+    lens.now.best_parameters = parameters;
   }
 
-  /// Takes the parameters as the best ones when their total loss is the lowest so far.
-  void offer(std::int64_t step, const StepState& state, const std::vector<Real>& parameters) {
-    const double total = state.loss + state.regularization;
-    if (snapshot_.best_step >= 0 && total >= snapshot_.best_loss) return;
-    snapshot_.best_step = step;
-    snapshot_.best_loss = total;
-    snapshot_.best_parameters = parameters;
+  /// Applies the rule of the stage to an evaluation; keeps the best state and when it was last much better.
+  /// @param parameters  gives those of the evaluation
+  /// @return why the stage ends for this lens, or nothing
+  template <class Parameters>
+  std::string verdict(Track& lens, std::int64_t step, const StepState& state, const Parameters& parameters) {
+    if (stage().stop == StopRule::none) return {};
+    if (stage().stop == StopRule::chi2) return state.chi2_reduced <= settings_.stop_chi2 ? "chi2" : "";
+    const bool held_out = stage().stop == StopRule::held_out;
+    const double value = held_out ? state.held_out_chi2 : state.loss + state.regularization;
+    Snapshot<Real>& now = lens.now;
+    if (now.best_step < 0 || value < now.fall_value * (1 - settings_.tolerance)) {
+      now.fall_step = step;
+      now.fall_value = value;
+    }
+    if (now.best_step < 0 || value < now.best_value) offer(lens, step, value, parameters());
+    return step - now.fall_step < settings_.patience ? "" : held_out ? "heldout" : "plateau";
   }
 
-  void finish(FitResult<Real>& result) {
-    StepState state = backend_.state(0);
-    if (state.bad_step == 0) {
-      // The last update is judged as every other one is, by the evaluation that follows it.
-      backend_.evaluate(true);
-      state = backend_.state(0);
-      const bool finite_loss = std::isfinite(state.loss) && std::isfinite(state.regularization);
-      if (!finite_loss || !std::isfinite(state.gradient_norm)) {
-        state.bad_step = state.updates + 1;
-        state.bad_loss = !finite_loss;
-      }
+  std::vector<FitResult<Real>> results() {
+    std::vector<FitResult<Real>> results(lenses_.size());
+    for (int i = 0; i < count(); ++i) {
+      Track& lens = track(i);
+      FitResult<Real>& result = results[static_cast<std::size_t>(i)];
+      const bool whole = lens.reason == "steps" || !keeps_last(stages_.back().stop);
+      const bool best = lens.now.best_step >= 0 && whole && !interrupted_ && !lens.failed;
+      result.stop_reason = lens.reason;
+      result.message = lens.message;
+      result.steps = lens.now.step;
+      result.evaluations = lens.now.evaluations;
+      result.state_step = best ? lens.now.best_step : lens.now.step;
+      result.parameters = best ? lens.now.best_parameters : lens.now.parameters;
+      backend_.upload(Field::parameters, i, result.parameters);
     }
-    if (state.bad_step != 0) {
-      result.stop_reason = "non-finite";
-      result.message = std::string(state.bad_loss ? "the loss" : "the gradient") + " is not finite in step " +
-                       std::to_string(state.bad_step);
-      // The parameters that gave it are of no use. Those of the step before are: the steps since the last state known
-      // to be good are repeated, which gives the same bits.
-      if (!good_.parameters.empty()) {
-        restore(good_);
-        for (std::int64_t updates = good_.updates; updates < state.bad_step - 2; ++updates) backend_.step();
-      }
-      backend_.evaluate(true);
-      state = backend_.state(0);
+    backend_.evaluate(true);
+    for (int i = 0; i < count(); ++i) {
+      Track& lens = track(i);
+      FitResult<Real>& result = results[static_cast<std::size_t>(i)];
+      result.final_state = backend_.state(i);
+      result.time_s = lens.now.time_s;
+      result.snapshot = std::move(lens.now);
     }
-    const std::int64_t updates = state.updates;
-    snapshot_ = taken(optimiser(updates));
-    forget_rows_from(updates);
-    record(updates, state, snapshot_.parameters);
-    result.state_step = updates;
-    result.parameters = snapshot_.parameters;
-    if (settings_.best_of_last > 0 && result.stop_reason == "steps") {
-      offer(updates, state, snapshot_.parameters);
-      if (snapshot_.best_step != updates) {
-        backend_.upload(Field::parameters, 0, snapshot_.best_parameters);
-        backend_.evaluate(true);
-        state = backend_.state(0);
-        result.state_step = snapshot_.best_step;
-        result.parameters = snapshot_.best_parameters;
-      }
-    }
-    result.steps = updates;
-    result.final_state = state;
-    result.time_s = snapshot_.time_s;
-    result.snapshot = std::move(snapshot_);
+    return results;
   }
 
   Backend<Real>& backend_;
   const FitSettings& settings_;
   const FitCallbacks<Real>& callbacks_;
   std::chrono::steady_clock::time_point start_;
-  double earlier_s_ = 0;
-  Optimiser good_;  ///< of the last record with finite numbers
-  Snapshot<Real> snapshot_;
+  std::vector<StageSettings> stages_;
+  std::vector<Track> lenses_;
+  int stage_ = 0;
+  bool resumed_ = false, interrupted_ = false;
 };
 
 }  // namespace
 
 template <class Real>
-FitResult<Real> fit(Backend<Real>& backend, const FitSettings& settings, const FitCallbacks<Real>& callbacks,
-                    const Snapshot<Real>* resume) {
+std::vector<FitResult<Real>> fit(Backend<Real>& backend, const FitSettings& settings, const FitCallbacks<Real>& callbacks,
+                                 const std::vector<Snapshot<Real>>& resume) {
   return Fit<Real>(backend, settings, callbacks, resume).run();
 }
 
-template FitResult<float> fit(Backend<float>&, const FitSettings&, const FitCallbacks<float>&, const Snapshot<float>*);
-template FitResult<double> fit(Backend<double>&, const FitSettings&, const FitCallbacks<double>&,
-                               const Snapshot<double>*);
+std::vector<double> learning_rates(double rate, int steps, int warmup, bool cosine) {
+  if (warmup == 0 && !cosine) return {rate};
+  std::vector<double> rates;
+  for (int i = 0; i < std::max(cosine ? steps : warmup + 1, 1); ++i) {
+    if (i < warmup) {
+      rates.push_back(rate * (i + 1) / (warmup + 1));
+      continue;
+    }
+    const double part = cosine && steps > warmup ? double(i - warmup) / (steps - warmup) : 0;
+    rates.push_back(0.5 * rate * (1 + std::cos(std::numbers::pi * part)));
+  }
+  return rates;
+}
+
+std::vector<std::uint8_t> trainable(const Model& model, const std::vector<std::string>& names) {
+  if (names.empty()) return {};
+  const ParameterLayout layout(model);
+  // The name of every parameter, or of the group that it is moved with.
+  std::vector<std::string> all(layout.n_network, "network");
+  all.insert(all.end(), layout.names.begin(), layout.names.end());
+  const auto add_pixels = [&all](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i)
+      if (lights[i].pixels_free) all.insert(all.end(), lights[i].pixels.size(), block + "." + std::to_string(i) + ".pixels");
+  };
+  add_pixels("source", model.source);
+  add_pixels("lens_light", model.lens_light);
+
+  std::vector<std::uint8_t> result(all.size(), 0);
+  for (const std::string& name : names) {
+    bool known = false;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (all[i] != name && all[i].rfind(name + ".", 0) != 0) continue;
+      result[i] = 1;
+      known = true;
+    }
+    EINFIELD_REQUIRE(known, "nothing free of that name, found \"" + name +
+                                "\", expected network, a block, a component or a parameter that is free");
+  }
+  return result;
+}
+
+template std::vector<FitResult<float>> fit(Backend<float>&, const FitSettings&, const FitCallbacks<float>&,
+                                           const std::vector<Snapshot<float>>&);
+template std::vector<FitResult<double>> fit(Backend<double>&, const FitSettings&, const FitCallbacks<double>&,
+                                            const std::vector<Snapshot<double>>&);
 
 }  // namespace einfield

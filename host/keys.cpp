@@ -98,6 +98,7 @@ std::string type_text(const Target& target) {
                  [](const Choice& choice) { return quoted(choice.names); },
                  [](const WholeNumber&) { return std::string("integer"); },
                  [](const NameSet&) { return std::string("list of names"); },
+                 [](const NameList&) { return std::string("list of names"); },
                  [](const FilePath&) { return std::string("\"FILE\""); },
                  [](const MapOrNumber&) { return std::string("\"FILE[HDU]\" or number"); },
                  [](const MapOrTable&) { return std::string("\"FILE[HDU]\" or table"); },
@@ -138,6 +139,11 @@ std::optional<std::string> value_text(const Target& target) {
                    for (std::size_t i = 0; i < set.names.size(); ++i)
                      if (set.get(i)) chosen.push_back("\"" + set.names[i] + "\"");
                    return Text("[" + joined(chosen) + "]");
+                 },
+                 [](const NameList& list) {
+                   std::vector<std::string> texts;
+                   for (const std::string& name : *list.names) texts.push_back(toml_string(name));
+                   return Text("[" + joined(texts) + "]");
                  },
                  [](const FilePath& file) { return Text(toml_string(file.path->empty() ? "" : absolute(*file.path))); },
                  [](const MapOrNumber& value) {
@@ -388,6 +394,13 @@ void Document::Tree::assign(const Key& key, const std::string& path, const toml:
                             const std::size_t index = name(element, set.names);
                             if (set.get(index)) refuse("a name twice", "\"" + set.names[index] + "\"", "it once");
                             set.add(index);
+                          }
+                        },
+                        [&](const NameList& list) {
+                          list.names->clear();
+                          for (const toml::node& element : array("a list of names")) {
+                            if (!element.is_string()) refuse("wrong type", described(element), "a list of names");
+                            list.names->push_back(element.as_string()->get());
                           }
                         },
                         [&](const FilePath& target) {

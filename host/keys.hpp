@@ -50,6 +50,10 @@ struct NameSet {
   std::function<bool(std::size_t)> get;
   std::function<void(std::size_t)> add;
 };
+/// A list of names that are checked when what they name is known.
+struct NameList {
+  std::vector<std::string>* names;
+};
 /// A file, relative to the configuration.
 struct FilePath {
   std::string* path;
@@ -69,7 +73,7 @@ struct SubTable {
 };
 
 using Target = std::variant<double*, std::optional<double>*, int*, std::uint64_t*, std::string*, std::vector<int>*,
-                            FitsReference*, Choice, WholeNumber, NameSet, FilePath, MapOrNumber, MapOrTable, SubTable>;
+                            FitsReference*, Choice, WholeNumber, NameSet, NameList, FilePath, MapOrNumber, MapOrTable, SubTable>;
 
 /// When a key has a meaning; given at another time it is an error.
 struct Condition {

@@ -52,6 +52,18 @@ void validate_problems(const std::vector<Problem>& problems) {
     for (const double v : {r.smoothness, r.negative_convergence, r.negative_total_convergence, r.weight_decay})
       EINFIELD_REQUIRE(std::isfinite(v) && v >= 0, "a regularization weight of " + std::to_string(v) + ", expected >= 0");
 
+    const std::size_t n_pixels = p.observation.mask.size();
+    EINFIELD_REQUIRE(p.held_out.empty() || p.held_out.size() == n_pixels,
+                     "a map of held-out pixels of " + std::to_string(p.held_out.size()) + " pixels, expected " +
+                         std::to_string(n_pixels));
+    if (!p.held_out.empty()) {
+      int fitted = 0, judged = 0;
+      for (std::size_t i = 0; i < n_pixels; ++i)
+        if (p.observation.mask[i]) ++(p.held_out[i] ? judged : fitted);
+      EINFIELD_REQUIRE(fitted > 0 && judged > 0, std::to_string(judged) + " of " + std::to_string(fitted + judged) +
+                                                     " used pixels held out, expected some and not all");
+    }
+
     const Problem& first = problems.front();
     const Grid &a = first.observation.grid, &b = p.observation.grid;
     EINFIELD_REQUIRE(a.nx == b.nx && a.ny == b.ny && a.supersampling == b.supersampling,
@@ -67,7 +79,20 @@ void validate_problems(const std::vector<Problem>& problems) {
                          same_pixels(first.model.lens_light, p.model.lens_light),
                      "lenses with different components or free parameters, expected one shape");
     EINFIELD_REQUIRE(first.loss == p.loss, "lenses with different losses, expected one");
+    EINFIELD_REQUIRE(first.held_out.empty() == p.held_out.empty(),
+                     "lenses with and without held-out pixels, expected one kind");
   }
+}
+
+void validate_schedule(const Schedule& schedule, std::size_t n_parameters) {
+  EINFIELD_REQUIRE(!schedule.learning_rates.empty(), "no learning rate, expected at least one");
+  for (const double v : schedule.learning_rates)
+    EINFIELD_REQUIRE(std::isfinite(v) && v >= 0, "learning_rate = " + std::to_string(v) + ", expected >= 0");
+  EINFIELD_REQUIRE(std::isfinite(schedule.clip_norm) && schedule.clip_norm >= 0,
+                   "clip_norm = " + std::to_string(schedule.clip_norm) + ", expected >= 0");
+  EINFIELD_REQUIRE(schedule.trainable.empty() || schedule.trainable.size() == n_parameters,
+                   "a list of trainable parameters of " + std::to_string(schedule.trainable.size()) + ", expected " +
+                       std::to_string(n_parameters));
 }
 
 template <class Real>

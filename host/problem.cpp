@@ -223,6 +223,26 @@ Model load_pixels(const Config& config) {
   return model;
 }
 
+namespace {
+
+/// Used pixels are kept out of the fit at random, each by a number of its own.
+std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observation& o) {
+  const Philox philox{config.optimizer.held_out_seed};
+  std::vector<std::uint8_t> held_out(o.mask.size(), 0);
+  int fitted = 0, judged = 0;
+  for (std::size_t i = 0; i < held_out.size(); ++i) {
+    if (!o.mask[i]) continue;
+    held_out[i] = philox.uniform(i) < config.optimizer.held_out;
+    ++(held_out[i] ? judged : fitted);
+  }
+  EINFIELD_REQUIRE(fitted > 0 && judged > 0, config.at("optimizer.held_out") + ": leaves nothing, found " +
+                                                 std::to_string(judged) + " of " + std::to_string(fitted + judged) +
+                                                 " used pixels held out, expected some and not all");
+  return held_out;
+}
+
+}  // namespace
+
 LoadedProblem load_problem(const Config& config) {
   LoadedProblem loaded;
   Problem& problem = loaded.problem;
@@ -245,6 +265,7 @@ LoadedProblem load_problem(const Config& config) {
   problem.loss = config.optimizer.loss;
   problem.regularization = config.regularization;
   problem.learning_rates = {config.optimizer.learning_rate};
+  if (holds_out(config.optimizer)) problem.held_out = held_out_pixels(config, o);
   if (config.network && config.network->initial.empty()) {
     problem.initial_parameters =
         initial_weights(*problem.model.network, config.network->seed, config.network->last_layer_zero);

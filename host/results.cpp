@@ -158,7 +158,11 @@ ordered_json config_json(const std::string& toml_text) {
 }
 
 std::string history_csv(const std::vector<HistoryRow>& history, const std::vector<std::string>& names) {
+  // The last fixed column appears only with pixels that are held out.
+  const bool held_out =
+      std::any_of(history.begin(), history.end(), [](const HistoryRow& row) { return row.held_out_chi2 > 0; });
   std::string text = "step,time_s,loss,chi2_reduced,regularization,learning_rate,gradient_norm";
+  if (held_out) text += ",held_out_chi2";
   const auto add = [&text](const std::string& field) {
     text += ',';
     text += field;
@@ -170,6 +174,7 @@ std::string history_csv(const std::vector<HistoryRow>& history, const std::vecto
     for (const double v :
          {row.time_s, row.loss, row.chi2_reduced, row.regularization, row.learning_rate, row.gradient_norm})
       add(to_text(v));
+    if (held_out) add(to_text(row.held_out_chi2));
     for (const double v : row.free) add(to_text(v));
     text += '\n';
   }
@@ -194,7 +199,7 @@ std::string summary(const FitResult<Real>& result, const std::optional<TruthErro
                             static_cast<long long>(result.steps), result.time_s);
   if (result.steps > 0) text += format(" (%.3g ms a step)", 1e3 * result.time_s / static_cast<double>(result.steps));
   if (result.state_step != result.steps)
-    text += format(", the best of the last ones: step %lld", static_cast<long long>(result.state_step));
+    text += format(", the best state: that of step %lld", static_cast<long long>(result.state_step));
   if (errors)
     text += format("; against the truth: image %.2g sigma; on the arcs ", errors->image_rms_over_sigma) +
             region_summary(errors->arc) + "; on all used pixels " + region_summary(errors->all);
@@ -311,6 +316,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
       {"stop_reason", result.stop_reason},
       {"steps", result.steps},
       {"state_step", result.state_step},
+      {"evaluations", result.evaluations},
       {"time_total_s", result.time_s},
       {"time_per_step_ms", nullptr},
       {"metrics", metrics_json(result.final_state, errors)},

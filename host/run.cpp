@@ -145,7 +145,9 @@ void make_directory(const std::string& path) {
 
 template <class Real>
 RunOutcome run(const Config& config, const RunOptions& options) {
-  Log log(options, config.optimizer.steps);
+  int steps = 0;
+  for (const StageConfig& stage : config.optimizer.stages) steps += stage.steps;
+  Log log(options, config.optimizer.stages.empty() ? config.optimizer.steps : steps);
   const auto refuse_results = [&options] {
     if (!options.resume && !options.overwrite && holds_results(options.out))
       throw InvalidInput("--out: " + options.out + " holds results, expected a new directory, --resume or --overwrite");
@@ -189,23 +191,17 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     log.warning("the checkpoint was made by " + resume->backend + "; on " + backend->name() +
                 " the run goes on, but not to the same bits");
 
-  FitSettings settings;
-  settings.steps = config.optimizer.steps;
-  settings.log_every = options.log_every;
-  settings.stop = config.optimizer.stop;
-  settings.stop_chi2 = config.optimizer.stop_chi2;
-  settings.best_of_last = config.optimizer.best_of_last;
-  settings.checkpoint_every = config.optimizer.checkpoint_every;
-
   FitCallbacks<Real> callbacks;
-  callbacks.progress = [&log](const HistoryRow& row) { log.progress(row); };
-  callbacks.checkpoint = [&](const Snapshot<Real>& snapshot) {
-    write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshot);
+  callbacks.progress = [&log](int, const HistoryRow& row) { log.progress(row); };
+  callbacks.checkpoint = [&](const std::vector<Snapshot<Real>>& snapshots) {
+    write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshots);
   };
   callbacks.interrupted = options.interrupted;
-  const FitResult<Real> result = fit(*backend, settings, callbacks, resume ? &resume->snapshot : nullptr);
+  const FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
+  const FitResult<Real> result =
+      fit(*backend, settings, callbacks, resume ? resume->snapshots : std::vector<Snapshot<Real>>{}).front();
 
-  callbacks.checkpoint(result.snapshot);
+  callbacks.checkpoint({result.snapshot});
   if (result.stop_reason == "interrupted") {
     log.line("interrupted after step " + std::to_string(result.steps) + "; --resume continues from " + options.out);
     return {result.stop_reason, result.message};

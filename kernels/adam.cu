@@ -12,17 +12,20 @@
 namespace einfield::cuda {
 namespace {
 
-/// Euclidean norm of each lens's gradient. With `decide`, also whether the update is done, and counts it.
-/// @param partial  [lenses][blocks]
+/// Zeroes the gradient of what is not to be moved, and takes the Euclidean norm of the rest, lens by lens. With `decide`,
+/// also whether the update is done, and counts it.
+/// @param trainable  [n], or null: all are moved
+/// @param partial    [lenses][blocks]
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads)
-    gradient_norm_kernel(const Real* gradient, std::size_t parameter_stride, std::size_t n, bool decide, LearningRates rates,
-                         StepState* states, double* partial, unsigned* tickets) {
+    gradient_norm_kernel(Real* gradient, std::size_t parameter_stride, std::size_t n, const unsigned char* trainable,
+                         bool decide, LearningRates rates, StepState* states, double* partial, unsigned* tickets) {
   const std::size_t lens = blockIdx.y;
   gradient += lens * parameter_stride;
   double sum[1] = {0};
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kSumThreads;
   for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < n; i += stride) {
+    if (trainable != nullptr && trainable[i] == 0) gradient[i] = 0;
     const auto g = static_cast<double>(gradient[i]);
     sum[0] += g * g;
   }
@@ -52,17 +55,22 @@ __global__ void __launch_bounds__(kSumThreads)
 /// The update that gradient_norm_kernel has decided on and counted.
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads)
-    adam_kernel(const Real* gradient, std::size_t parameter_stride, std::size_t n, const StepState* states, Real* parameters,
-                Real* first_moment, Real* second_moment) {
+    adam_kernel(const Real* gradient, std::size_t parameter_stride, std::size_t n, double clip_norm, const StepState* states,
+                Real* parameters, Real* first_moment, Real* second_moment) {
   __shared__ AdamStep<Real> step;
+  __shared__ Real scale;
   const std::size_t lens = blockIdx.y;
   if (states[lens].bad_step != 0) return;
-  if (threadIdx.x == 0) step = make_adam_step<Real>(states[lens].learning_rate, states[lens].updates);
+  if (threadIdx.x == 0) {
+    step = make_adam_step<Real>(states[lens].learning_rate, states[lens].updates);
+    scale = static_cast<Real>(clip_factor(clip_norm, states[lens].gradient_norm));
+  }
   __syncthreads();
   const std::size_t first = lens * parameter_stride;
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kSumThreads;
   for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < n; i += stride)
-    adam_update(step, gradient[first + i], parameters[first + i], first_moment[first + i], second_moment[first + i]);
+    adam_update(step, scale * gradient[first + i], parameters[first + i], first_moment[first + i],
+                second_moment[first + i]);
 }
 
 struct AdamSizes {
@@ -90,6 +98,8 @@ struct AdamStage<Real>::Impl {
   AdamSizes sizes;
   std::size_t stride;
   AdamStorage storage;
+  DeviceBuffer<unsigned char> trainable;  ///< empty: all
+  double clip_norm = 0;
 
   Impl(std::size_t n_parameters, std::size_t parameter_stride, const std::vector<std::vector<double>>& learning_rates,
        cudaStream_t stream)
@@ -111,6 +121,20 @@ struct AdamStage<Real>::Impl {
     set_updates(stream, 0);
   }
 
+  void begin(cudaStream_t stream, const Schedule& schedule) {
+    std::vector<double> rates;
+    for (std::size_t lens = 0; lens < sizes.lenses; ++lens)
+      rates.insert(rates.end(), schedule.learning_rates.begin(), schedule.learning_rates.end());
+    EINFIELD_CUDA(cudaStreamSynchronize(stream));  // buffers may be replaced
+    sizes.rates = schedule.learning_rates.size();
+    if (storage.rates.size() < rates.size()) storage.rates = DeviceBuffer<double>(rates.size());
+    storage.rates.upload(rates.data(), rates.size(), stream);
+    if (trainable.size() != schedule.trainable.size()) trainable = DeviceBuffer<unsigned char>(schedule.trainable.size());
+    trainable.upload(schedule.trainable, stream);
+    clip_norm = schedule.clip_norm;
+    set_updates(stream, 0);  // waits for the copies
+  }
+
   void set_updates(cudaStream_t stream, std::int64_t updates) {
     StepState state;
     state.updates = updates;
@@ -121,9 +145,9 @@ struct AdamStage<Real>::Impl {
 
   dim3 grid() const { return dim3(sizes.blocks(), static_cast<unsigned>(sizes.lenses)); }
   LearningRates rates() const { return {storage.rates.get(), static_cast<int>(sizes.rates)}; }
-  void norm(cudaStream_t stream, const Real* gradient, bool decide) {
-    gradient_norm_kernel<<<grid(), kSumThreads, 0, stream>>>(gradient, stride, sizes.parameters, decide, rates(),
-                                                             storage.states.get(), storage.partial.get(),
+  void norm(cudaStream_t stream, Real* gradient, bool decide) {
+    gradient_norm_kernel<<<grid(), kSumThreads, 0, stream>>>(gradient, stride, sizes.parameters, trainable.get(), decide,
+                                                             rates(), storage.states.get(), storage.partial.get(),
                                                              storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();
   }
@@ -153,16 +177,21 @@ LearningRates AdamStage<Real>::learning_rates() const {
   return impl_->rates();
 }
 template <class Real>
-void AdamStage<Real>::gradient_norm(cudaStream_t stream, const Real* gradient) {
+void AdamStage<Real>::gradient_norm(cudaStream_t stream, Real* gradient) {
   impl_->norm(stream, gradient, false);
 }
 template <class Real>
-void AdamStage<Real>::apply(cudaStream_t stream, const Real* gradient, Real* parameters, Real* first_moment,
+void AdamStage<Real>::apply(cudaStream_t stream, Real* gradient, Real* parameters, Real* first_moment,
                             Real* second_moment) {
   impl_->norm(stream, gradient, true);
-  adam_kernel<<<impl_->grid(), kSumThreads, 0, stream>>>(gradient, impl_->stride, impl_->sizes.parameters,
+  adam_kernel<<<impl_->grid(), kSumThreads, 0, stream>>>(gradient, impl_->stride, impl_->sizes.parameters, impl_->clip_norm,
                                                          impl_->storage.states.get(), parameters, first_moment, second_moment);
   EINFIELD_LAUNCH_CHECK();
+}
+template <class Real>
+void AdamStage<Real>::begin(cudaStream_t stream, const Schedule& schedule) {
+  validate_schedule(schedule, impl_->sizes.parameters);
+  impl_->begin(stream, schedule);
 }
 template <class Real>
 void AdamStage<Real>::set_updates(cudaStream_t stream, std::int64_t updates) {

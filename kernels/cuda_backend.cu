@@ -213,6 +213,12 @@ class Training {
     return values;
   }
   void set_updates(std::int64_t updates) { adam_.set_updates(stream_, updates); }
+  void begin(const Schedule& schedule) {
+    graph_ = {};  // it holds the addresses of the schedule before
+    adam_.begin(stream_, schedule);
+    fields_.first_moment.zero(stream_);
+    fields_.second_moment.zero(stream_);
+  }
   /// By way of a stream of its own: what has been enqueued before is waited for, what comes after need not wait.
   StepState state(std::size_t lens) {
     computed_.record(stream_);
@@ -395,6 +401,9 @@ class CudaBackend final : public Backend<Real> {
   }
   void set_updates(std::int64_t updates) override {
     on_device([&](Training<Real>& t) { t.set_updates(updates); });
+  }
+  void begin(const Schedule& schedule) override {
+    on_device([&](Training<Real>& t) { t.begin(schedule); });
   }
 
   void network() override { on_device([](Training<Real>& t) { t.network(); }); }

@@ -9,14 +9,15 @@
 namespace einfield::cuda {
 namespace {
 
-/// @param partial  [lenses][blocks][2]
+/// @param held_out_weight  null without held-out pixels
+/// @param partial          [lenses][blocks][3]
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads)
-    likelihood_kernel(ImageView<Real> model, const Real* data, const Real* loss_weight, const Real* chi2_weight, int n, int nx,
-                      ImageView<Real> model_bar, LearningRates rates, StepState* states, double* partial,
+    likelihood_kernel(ImageView<Real> model, const Real* data, const Real* loss_weight, const Real* chi2_weight,
+                      const Real* held_out_weight, int n, int nx, ImageView<Real> model_bar, LearningRates rates, StepState* states, double* partial,
                       unsigned* tickets) {
   const std::size_t lens = blockIdx.y, first = lens * static_cast<std::size_t>(n);
-  double sums[2] = {0, 0};
+  double sums[3] = {0, 0, 0};
   const int stride = static_cast<int>(gridDim.x) * kSumThreads;
   for (int i = static_cast<int>(blockIdx.x) * kSumThreads + static_cast<int>(threadIdx.x); i < n; i += stride) {
     const std::size_t row = static_cast<std::size_t>(i / nx), column = static_cast<std::size_t>(i % nx);
@@ -24,23 +25,27 @@ __global__ void __launch_bounds__(kSumThreads)
     const Real d = data[first + i], w = loss_weight[first + i];
     sums[0] += static_cast<double>(residual_loss(m, d, w));
     sums[1] += static_cast<double>(residual_loss(m, d, chi2_weight[first + i]));
+    if (held_out_weight != nullptr) sums[2] += static_cast<double>(residual_loss(m, d, held_out_weight[first + i]));
     model_bar.data[lens * model_bar.lens_stride + row * model_bar.row_stride + column] = residual_loss_adjoint(m, d, w);
   }
   block_sum(sums);
-  partial += lens * gridDim.x * 2;
-  if (threadIdx.x < 2) partial[2 * blockIdx.x + threadIdx.x] = threadIdx.x == 0 ? sums[0] : sums[1];
+  partial += lens * gridDim.x * 3;
+  if (threadIdx.x < 3)
+    partial[3 * blockIdx.x + threadIdx.x] = threadIdx.x == 0 ? sums[0] : threadIdx.x == 1 ? sums[1] : sums[2];
   if (!is_last_block(tickets + lens, gridDim.x)) return;
 
-  sums[0] = sums[1] = 0;
+  sums[0] = sums[1] = sums[2] = 0;
   for (unsigned b = threadIdx.x; b < gridDim.x; b += kSumThreads) {
-    sums[0] += __ldcg(partial + 2 * b);
-    sums[1] += __ldcg(partial + 2 * b + 1);
+    sums[0] += __ldcg(partial + 3 * b);
+    sums[1] += __ldcg(partial + 3 * b + 1);
+    sums[2] += __ldcg(partial + 3 * b + 2);
   }
   block_sum(sums);
   if (threadIdx.x != 0) return;
   StepState& state = states[lens];
   state.loss = sums[0];
   state.chi2_reduced = sums[1];
+  state.held_out_chi2 = sums[2];
   state.regularization = 0;
   state.gradient_norm = 0;
   const std::int64_t update = state.updates < rates.count ? state.updates : rates.count - 1;
@@ -53,23 +58,25 @@ template <class Real>
 LikelihoodStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
     : lenses(problems.size()),
       pixels(static_cast<std::size_t>(problems.front().observation.grid.n_pixels())),
+      held_out(problems.front().held_out.empty() ? 0 : pixels),
       blocks(sum_blocks(problems.front().observation.grid.n_pixels())) {}
 
 template <class Real>
 LikelihoodStage<Real>::LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream)
     : sizes_(problems), nx_(problems.front().observation.grid.nx) {
   allocate_all(storage_, stream, sizes_);
-  std::vector<Real> data, loss_weight, chi2_weight;
+  std::vector<Real> data, loss_weight, chi2_weight, held_out_weight;
   for (const Problem& problem : problems) {
     for (const double v : problem.observation.image) data.push_back(static_cast<Real>(v));
-    const auto loss = pixel_weights<Real>(problem.observation, problem.loss);
-    const auto chi2 = pixel_weights<Real>(problem.observation, LossKind::chi2);
-    loss_weight.insert(loss_weight.end(), loss.begin(), loss.end());
-    chi2_weight.insert(chi2_weight.end(), chi2.begin(), chi2.end());
+    const PixelWeights<Real> weights = pixel_weights<Real>(problem.observation, problem.loss, problem.held_out);
+    loss_weight.insert(loss_weight.end(), weights.loss.begin(), weights.loss.end());
+    chi2_weight.insert(chi2_weight.end(), weights.chi2.begin(), weights.chi2.end());
+    held_out_weight.insert(held_out_weight.end(), weights.held_out.begin(), weights.held_out.end());
   }
   storage_.data.upload(data, stream);
   storage_.loss_weight.upload(loss_weight, stream);
   storage_.chi2_weight.upload(chi2_weight, stream);
+  if (sizes_.held_out > 0) storage_.held_out_weight.upload(held_out_weight, stream);
   EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
 }
 
@@ -82,8 +89,9 @@ template <class Real>
 void LikelihoodStage<Real>::evaluate(cudaStream_t stream, ImageView<Real> model, ImageView<Real> model_bar,
                                      LearningRates rates, StepState* states) {
   likelihood_kernel<<<dim3(sizes_.blocks, static_cast<unsigned>(sizes_.lenses)), kSumThreads, 0, stream>>>(
-      model, storage_.data.get(), storage_.loss_weight.get(), storage_.chi2_weight.get(), static_cast<int>(sizes_.pixels), nx_,
-      model_bar, rates, states, storage_.partial.get(), storage_.tickets.get());
+      model, storage_.data.get(), storage_.loss_weight.get(), storage_.chi2_weight.get(),
+      sizes_.held_out > 0 ? storage_.held_out_weight.get() : nullptr, static_cast<int>(sizes_.pixels), nx_, model_bar, rates, states,
+      storage_.partial.get(), storage_.tickets.get());
   EINFIELD_LAUNCH_CHECK();
 }
 

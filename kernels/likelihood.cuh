@@ -16,7 +16,7 @@ class LikelihoodStage {
   LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream);
   static std::size_t planned_bytes(const std::vector<Problem>& problems);
 
-  /// Writes `model_bar` and, in `states`, the scalars of a new evaluation: loss, chi2_reduced and learning_rate;
+  /// Writes `model_bar` and, in `states`, the scalars of a new evaluation: loss, chi2_reduced, held_out_chi2 and learning_rate;
   /// regularization and gradient_norm begin at 0.
   void evaluate(cudaStream_t stream, ImageView<Real> model, ImageView<Real> model_bar, LearningRates rates,
                 StepState* states);
@@ -24,17 +24,18 @@ class LikelihoodStage {
  private:
   struct Sizes {
     explicit Sizes(const std::vector<Problem>& problems);
-    std::size_t lenses, pixels;
+    std::size_t lenses, pixels, held_out;  // pixels of a lens; of its map of held-out ones
     unsigned blocks;
   };
   struct Storage {
-    DeviceBuffer<Real> data, loss_weight, chi2_weight;
+    DeviceBuffer<Real> data, loss_weight, chi2_weight, held_out_weight;
     DeviceBuffer<double> partial;
     DeviceBuffer<unsigned> tickets;
     template <class Take>
     void each(Take&& take, const Sizes& s) {
       for (DeviceBuffer<Real>* images : {&data, &loss_weight, &chi2_weight}) take(*images, s.lenses * s.pixels);
-      take(partial, s.lenses * s.blocks * 2);
+      take(held_out_weight, s.lenses * s.held_out);
+      take(partial, s.lenses * s.blocks * 3);
       take(tickets, s.lenses);
     }
   };

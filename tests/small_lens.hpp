@@ -109,16 +109,12 @@ struct SmallFit {
   explicit SmallFit(const Config& config, int stop_after = 0, const Snapshot<Real>* resume = nullptr, int threads = 1)
       : loaded(load_problem(config)), backend(make_backend<Real>("cpu", {threads, 0})) {
     backend->load({loaded.problem});
-    FitSettings settings;
-    settings.steps = config.optimizer.steps;
-    settings.log_every = 4;
-    settings.stop = config.optimizer.stop;
-    settings.stop_chi2 = config.optimizer.stop_chi2;
-    settings.best_of_last = config.optimizer.best_of_last;
+    const FitSettings settings = fit_settings(config, loaded.problem.model, 4);
     FitCallbacks<Real> callbacks;
     int asked = 0;
     if (stop_after > 0) callbacks.interrupted = [&asked, stop_after] { return ++asked == stop_after; };
-    result = fit<Real>(*backend, settings, callbacks, resume);
+    const std::vector<Snapshot<Real>> from = resume ? std::vector<Snapshot<Real>>{*resume} : std::vector<Snapshot<Real>>{};
+    result = fit<Real>(*backend, settings, callbacks, from).front();
   }
 };
 

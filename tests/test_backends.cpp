@@ -7,6 +7,7 @@
 #include <string>
 
 #include "einfield/backend.hpp"
+#include "einfield/adam.hpp"
 #include "tests/step_problem.hpp"
 
 namespace einfield {
@@ -283,6 +284,85 @@ struct StopsAtNonFinite {
 };
 
 template <class Real>
+struct Schedules {
+  static void check(Backend<Real>& backend, const Open<Real>&) {
+    const Problem problem = make_problem(step_cases()[2]);
+    backend.load({problem});
+    const std::size_t n = backend.layout().size();
+    for (int k = 0; k < 2; ++k) backend.step();  // a graph of the schedule before is there to be forgotten
+    backend.evaluate(true);
+    const double norm = backend.state(0).gradient_norm;
+    Schedule schedule{{1e-2, 5e-3, 1e-3}, 0.5 * norm, std::vector<std::uint8_t>(n, 1)};
+    for (std::size_t i = 0; i < n; i += 3) schedule.trainable[i] = 0;
+    backend.begin(schedule);
+    EXPECT_EQ(backend.state(0).updates, 0);
+    std::vector<Real> m(n), v(n), p = backend.download(Field::parameters, 0);
+    for (int k = 0; k < 4; ++k) {
+      backend.step();
+      const std::vector<Real> gradient = backend.download(Field::gradient, 0), moved = backend.download(Field::parameters, 0);
+      const StepState state = backend.state(0);
+      double sum = 0;
+      for (const Real g : gradient) sum += double(g) * double(g);
+      EXPECT_NEAR(state.gradient_norm, std::sqrt(sum), 1e-6 * std::sqrt(sum));
+      EXPECT_EQ(state.learning_rate, schedule.learning_rates[static_cast<std::size_t>(std::min(k, 2))]);
+      const auto update = make_adam_step<Real>(state.learning_rate, k + 1);
+      const Real scale = static_cast<Real>(clip_factor(schedule.clip_norm, state.gradient_norm));
+      EXPECT_LT(scale, 1 + (k > 0));
+      for (std::size_t i = 0; i < n; ++i) {
+        const Real before = p[i];
+        adam_update(update, scale * gradient[i], p[i], m[i], v[i]);
+        if (i % 3 == 0) {
+          EXPECT_EQ(gradient[i], 0);
+          EXPECT_EQ(moved[i], before);
+        } else {
+          EXPECT_NEAR(double(moved[i]), double(p[i]), 64 * double(std::numeric_limits<Real>::epsilon()) * (std::abs(double(p[i])) + 1e-2));
+        }
+      }
+      p = moved;
+    }
+    // The same schedule again gives the same bits.
+    backend.load({problem});
+    backend.begin(schedule);
+    for (int k = 0; k < 3; ++k) backend.step();
+    const std::vector<Real> once = backend.download(Field::parameters, 0);
+    backend.load({problem});
+    backend.begin(schedule);
+    for (int k = 0; k < 3; ++k) {
+      backend.evaluate(true);
+      backend.adam();
+    }
+    EXPECT_EQ(backend.download(Field::parameters, 0), once);
+    schedule.trainable.pop_back();
+    EXPECT_THROW(backend.begin(schedule), InvalidInput);
+  }
+};
+
+template <class Real>
+struct HeldOutPixels {
+  static void check(Backend<Real>& backend, const Open<Real>&) {
+    Problem problem = make_problem(step_cases()[2]);
+    const Observation& o = problem.observation;
+    problem.held_out.resize(o.mask.size());
+    for (std::size_t i = 0; i < o.mask.size(); i += 4) problem.held_out[i] = 1;
+    backend.load({problem});
+    backend.evaluate(true);
+    const std::vector<Real> model = backend.download(Field::model, 0), model_bar = backend.download(Field::model_bar, 0);
+    double chi2 = 0, held_out = 0;
+    int fitted = 0, judged = 0;
+    for (std::size_t i = 0; i < model.size(); ++i) {
+      EXPECT_TRUE((o.mask[i] && !problem.held_out[i]) || model_bar[i] == 0) << i;
+      if (!o.mask[i]) continue;
+      const double residual = (double(model[i]) - o.image[i]) / o.noise[i];
+      (problem.held_out[i] ? held_out : chi2) += residual * residual;
+      ++(problem.held_out[i] ? judged : fitted);
+    }
+    const double bound = 1000 * double(std::numeric_limits<Real>::epsilon());
+    EXPECT_NEAR(backend.state(0).chi2_reduced, chi2 / fitted, bound * chi2 / fitted);
+    EXPECT_NEAR(backend.state(0).held_out_chi2, held_out / judged, bound * held_out / judged);
+  }
+};
+
+template <class Real>
 struct RefusesNonsense {
   static void check(Backend<Real>& backend, const Open<Real>&) {
     const Problem good = make_problem(step_cases()[0]);
@@ -294,6 +374,9 @@ struct RefusesNonsense {
     EXPECT_THROW(backend.load({bad}), InvalidInput);
     bad = good;
     bad.learning_rates = {-1};
+    EXPECT_THROW(backend.load({bad}), InvalidInput);
+    bad = good;
+    bad.held_out.assign(good.observation.mask.size(), 1);
     EXPECT_THROW(backend.load({bad}), InvalidInput);
     EXPECT_THROW(backend.load({}), InvalidInput);
     EXPECT_THROW(backend.load({good, make_problem(step_cases()[3])}), InvalidInput);
@@ -311,6 +394,8 @@ TEST_P(Conformance, SameBits) { run<SameBits>(); }
 TEST_P(Conformance, ResumedSteps) { run<ResumedSteps>(); }
 TEST_P(Conformance, SeveralLenses) { run<SeveralLenses>(); }
 TEST_P(Conformance, StopsAtNonFinite) { run<StopsAtNonFinite>(); }
+TEST_P(Conformance, Schedules) { run<Schedules>(); }
+TEST_P(Conformance, HeldOutPixels) { run<HeldOutPixels>(); }
 TEST_P(Conformance, RefusesNonsense) { run<RefusesNonsense>(); }
 
 INSTANTIATE_TEST_SUITE_P(Backends, Conformance,

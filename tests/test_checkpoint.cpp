@@ -58,7 +58,7 @@ void expect_same_result(const FitResult<Real>& a, const FitResult<Real>& b) {
   expect_same_bits(a.snapshot.first_moment, b.snapshot.first_moment);
   expect_same_bits(a.snapshot.second_moment, b.snapshot.second_moment);
   EXPECT_EQ(a.snapshot.best_step, b.snapshot.best_step);
-  EXPECT_EQ(a.snapshot.best_loss, b.snapshot.best_loss);
+  EXPECT_EQ(a.snapshot.best_value, b.snapshot.best_value);
   expect_same_bits(a.snapshot.best_parameters, b.snapshot.best_parameters);
   ASSERT_EQ(a.snapshot.history.size(), b.snapshot.history.size());
   for (std::size_t i = 0; i < a.snapshot.history.size(); ++i)
@@ -79,24 +79,24 @@ TYPED_TEST(CheckpointOf, HoldsTheSnapshotToTheBit) {
   ASSERT_GE(snapshot.best_step, 0);
   // Numbers that text and rounding would lose.
   snapshot.time_s = 1 / 3.0;
-  snapshot.best_loss = 0.1 + 0.2;
+  snapshot.best_value = 0.1 + 0.2;
   snapshot.history[1].regularization = std::nan("");
   snapshot.history[1].gradient_norm = 5e-324;
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cuda", snapshot);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cuda", std::vector{snapshot});
   const Checkpoint<TypeParam> read = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
   EXPECT_EQ(read.backend, "cuda");
-  EXPECT_EQ(read.snapshot.step, 11);
-  EXPECT_EQ(read.snapshot.time_s, snapshot.time_s);
-  EXPECT_EQ(read.snapshot.best_step, snapshot.best_step);
-  EXPECT_EQ(read.snapshot.best_loss, snapshot.best_loss);
-  expect_same_bits(read.snapshot.parameters, snapshot.parameters);
-  expect_same_bits(read.snapshot.first_moment, snapshot.first_moment);
-  expect_same_bits(read.snapshot.second_moment, snapshot.second_moment);
-  expect_same_bits(read.snapshot.best_parameters, snapshot.best_parameters);
-  ASSERT_EQ(read.snapshot.history.size(), snapshot.history.size());
+  EXPECT_EQ(read.snapshots.at(0).step, 11);
+  EXPECT_EQ(read.snapshots.at(0).time_s, snapshot.time_s);
+  EXPECT_EQ(read.snapshots.at(0).best_step, snapshot.best_step);
+  EXPECT_EQ(read.snapshots.at(0).best_value, snapshot.best_value);
+  expect_same_bits(read.snapshots.at(0).parameters, snapshot.parameters);
+  expect_same_bits(read.snapshots.at(0).first_moment, snapshot.first_moment);
+  expect_same_bits(read.snapshots.at(0).second_moment, snapshot.second_moment);
+  expect_same_bits(read.snapshots.at(0).best_parameters, snapshot.best_parameters);
+  ASSERT_EQ(read.snapshots.at(0).history.size(), snapshot.history.size());
   for (std::size_t i = 0; i < snapshot.history.size(); ++i) {
-    expect_same_bits(numbers(read.snapshot.history[i]), numbers(snapshot.history[i]));
-    EXPECT_EQ(read.snapshot.history[i].time_s, snapshot.history[i].time_s);
+    expect_same_bits(numbers(read.snapshots.at(0).history[i]), numbers(snapshot.history[i]));
+    EXPECT_EQ(read.snapshots.at(0).history[i].time_s, snapshot.history[i].time_s);
   }
 }
 
@@ -109,14 +109,14 @@ TYPED_TEST(CheckpointOf, ResumedRunsEndWithTheSameBits) {
     for (const std::vector<int>& stops : {std::vector<int>{1}, {8}, {26}, {3, 9}, {28, 1}, {30}}) {
       std::optional<Checkpoint<TypeParam>> resume;
       for (const int stop : stops) {
-        const SmallFit<TypeParam> part(config, stop, resume ? &resume->snapshot : nullptr, 2);
+        const SmallFit<TypeParam> part(config, stop, resume ? &resume->snapshots[0] : nullptr, 2);
         ASSERT_EQ(part.result.stop_reason, "interrupted");
-        write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+        write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
         resume = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
       }
-      const SmallFit<TypeParam> rest(config, 0, &resume->snapshot, 2);
+      const SmallFit<TypeParam> rest(config, 0, &resume->snapshots[0], 2);
       expect_same_result(rest.result, whole.result);
-      EXPECT_GE(rest.result.time_s, resume->snapshot.time_s);
+      EXPECT_GE(rest.result.time_s, resume->snapshots[0].time_s);
     }
   }
 }
@@ -124,10 +124,10 @@ TYPED_TEST(CheckpointOf, ResumedRunsEndWithTheSameBits) {
 TYPED_TEST(CheckpointOf, FinishedRunsAreFinishedAgainOrGoOn) {
   const SmallLens lens{{"optimizer.best_of_last", "5"}};
   const SmallFit<TypeParam> whole(lens.config());
-  write_checkpoint(lens.out(), lens.config(), whole.loaded.problem, "cpu", whole.result.snapshot);
+  write_checkpoint(lens.out(), lens.config(), whole.loaded.problem, "cpu", std::vector{whole.result.snapshot});
   const auto resumed = [&](const Config& config) {
     const Checkpoint<TypeParam> from = read_checkpoint<TypeParam>(lens.out(), config, whole.loaded.problem);
-    return SmallFit<TypeParam>(config, 0, &from.snapshot);
+    return SmallFit<TypeParam>(config, 0, &from.snapshots[0]);
   };
   expect_same_result(resumed(lens.config()).result, whole.result);
   const Config more = lens.config({{"optimizer.steps", "41"}});
@@ -143,18 +143,18 @@ TYPED_TEST(CheckpointOf, StoppedByChi2StopsThereAgain) {
   const SmallFit<TypeParam> stopped(config);
   ASSERT_EQ(stopped.result.stop_reason, "chi2");
   ASSERT_LT(stopped.result.steps, 30);
-  write_checkpoint(lens.out(), config, stopped.loaded.problem, "cpu", stopped.result.snapshot);
+  write_checkpoint(lens.out(), config, stopped.loaded.problem, "cpu", std::vector{stopped.result.snapshot});
   const Checkpoint<TypeParam> from = read_checkpoint<TypeParam>(lens.out(), config, stopped.loaded.problem);
-  expect_same_result(SmallFit<TypeParam>(config, 0, &from.snapshot).result, stopped.result);
+  expect_same_result(SmallFit<TypeParam>(config, 0, &from.snapshots[0]).result, stopped.result);
   // Without the rule it goes on as if it had never been there.
-  expect_same_result(SmallFit<TypeParam>(lens.config(), 0, &from.snapshot).result, whole.result);
+  expect_same_result(SmallFit<TypeParam>(lens.config(), 0, &from.snapshots[0]).result, whole.result);
 }
 
 TYPED_TEST(CheckpointOf, NoDamageGoesUnnoticed) {
   const SmallLens lens{{"network.hidden", "[2]"}, {"optimizer.best_of_last", "25"}};
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 9);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
   const std::string path = lens.out() + "/" + kFile, name = std::string("out/") + kFile;
   const std::string intact = lens.folder().read(name);
   const auto refused_as_it_is = [&] {
@@ -189,7 +189,7 @@ TYPED_TEST(CheckpointOf, ContradictionsNameTheirKey) {
   const SmallLens lens{{"optimizer.best_of_last", "4"}};
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 20);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
   EXPECT_EQ(refusal<TypeParam>(lens, {}), "");
   for (const auto& [key, value] :
        std::vector<std::pair<std::string, std::string>>{{"observation.noise", "0.7"},
@@ -232,7 +232,7 @@ TYPED_TEST(CheckpointOf, OtherDataAreAContradiction) {
   const SmallLens lens;
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 5);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
   Problem other = part.loaded.problem;
   other.observation.image[17] = std::nextafter(other.observation.image[17], 1e9);
   try {
@@ -253,13 +253,16 @@ TYPED_TEST(CheckpointOf, OtherDataAreAContradiction) {
   other = part.loaded.problem;
   other.initial_parameters[3] += 1;
   EXPECT_THROW(read_checkpoint<TypeParam>(lens.out(), config, other), InvalidInput);
-  // Rates of steps that are still to come are free.
-  other = part.loaded.problem;
-  other.learning_rates = std::vector<double>(5, other.learning_rates[0]);
-  other.learning_rates.push_back(1e-5);
-  EXPECT_NO_THROW(read_checkpoint<TypeParam>(lens.out(), config, other));
-  other.learning_rates[4] = 1e-5;
-  EXPECT_THROW(read_checkpoint<TypeParam>(lens.out(), config, other), InvalidInput);
+}
+
+TYPED_TEST(CheckpointOf, LearningRatesThatHaveBeenUsedMustAgree) {
+  const SmallLens lens{{"optimizer.warmup", "4"}};
+  const SmallFit<TypeParam> part(lens.config(), 6);
+  write_checkpoint(lens.out(), lens.config(), part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  EXPECT_EQ(refusal<TypeParam>(lens, {{"optimizer.steps", "50"}}), "");
+  for (const Override& other : {Override{"optimizer.warmup", "3"}, {"optimizer.schedule", "'cosine'"}})
+    EXPECT_NE(refusal<TypeParam>(lens, {other}).find("optimizer.learning_rate: "), std::string::npos)
+        << refusal<TypeParam>(lens, {other});
 }
 
 TYPED_TEST(CheckpointOf, StepsThatMoveTheLastOnesPastTheCheckpoint) {
@@ -269,15 +272,15 @@ TYPED_TEST(CheckpointOf, StepsThatMoveTheLastOnesPastTheCheckpoint) {
   const SmallFit<TypeParam> part(config, 27);
   Snapshot<TypeParam> snapshot = part.result.snapshot;
   ASSERT_EQ(snapshot.best_step, 26);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", snapshot);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{snapshot});
   EXPECT_NE(refusal<TypeParam>(lens, {{"optimizer.steps", "29"}}).find("optimizer.steps"), std::string::npos);
   EXPECT_EQ(refusal<TypeParam>(lens, {{"optimizer.steps", "31"}}), "");  // 26 still counts and is still the best
   EXPECT_EQ(refusal<TypeParam>(lens, {{"optimizer.steps", "33"}}), "");  // from 27 on: nothing is lost
   const Config more = lens.config({{"optimizer.steps", "32"}});
   const Checkpoint<TypeParam> from = read_checkpoint<TypeParam>(lens.out(), more, part.loaded.problem);
-  expect_same_result(SmallFit<TypeParam>(more, 0, &from.snapshot).result, SmallFit<TypeParam>(more).result);
+  expect_same_result(SmallFit<TypeParam>(more, 0, &from.snapshots[0]).result, SmallFit<TypeParam>(more).result);
   snapshot.best_step = 24;
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", snapshot);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{snapshot});
   EXPECT_NE(refusal<TypeParam>(lens, {{"optimizer.steps", "32"}}).find("expected 30 or at least 33"),
             std::string::npos);
 }
@@ -287,7 +290,7 @@ TYPED_TEST(CheckpointOf, AnotherPrecisionIsRefused) {
   const SmallLens lens;
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 2);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
   EXPECT_EQ(refusal<Other>(lens, {}).rfind("--precision: ", 0), 0u);
 }
 
@@ -302,30 +305,30 @@ TEST(Checkpoint, AnotherFormatIsRefused) {
   const SmallLens lens;
   const Config config = lens.config();
   const SmallFit<float> part(config, 2);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
   // The format number is replaced and the checksum made good: FNV-1a over all but the last eight bytes.
   std::string bytes = lens.folder().read(std::string("out/") + kFile);
-  const std::size_t at = bytes.find("\"checkpoint\":\"1\"");
+  const std::size_t at = bytes.find("\"checkpoint\":\"2\"");
   ASSERT_NE(at, std::string::npos);
-  bytes[at + 14] = '2';
+  bytes[at + 14] = '1';
   std::uint64_t checksum = 0xcbf29ce484222325u;
   for (std::size_t i = 0; i + 8 < bytes.size(); ++i)
     checksum = (checksum ^ static_cast<unsigned char>(bytes[i])) * 0x100000001b3u;
   std::memcpy(bytes.data() + bytes.size() - 8, &checksum, 8);
   lens.folder().write(std::string("out/") + kFile, bytes);
-  EXPECT_NE(refusal<float>(lens, {}).find("format 2, expected 1"), std::string::npos) << refusal<float>(lens, {});
+  EXPECT_NE(refusal<float>(lens, {}).find("format 1, expected 2"), std::string::npos) << refusal<float>(lens, {});
 }
 
 TEST(Checkpoint, AnEarlierOneSurvivesAFailure) {
   const SmallLens lens;
   const Config config = lens.config();
   const SmallFit<float> part(config, 2);
-  EXPECT_THROW(write_checkpoint(lens.folder() / "absent", config, part.loaded.problem, "cpu", part.result.snapshot),
+  EXPECT_THROW(write_checkpoint(lens.folder() / "absent", config, part.loaded.problem, "cpu", std::vector{part.result.snapshot}),
                IoError);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", part.result.snapshot);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
   Snapshot<float> broken = part.result.snapshot;
   broken.history[0].free.clear();
-  EXPECT_THROW(write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", broken), InvalidInput);
+  EXPECT_THROW(write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{broken}), InvalidInput);
   EXPECT_EQ(refusal<float>(lens, {}), "");
 }
 

@@ -278,8 +278,19 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {"[[lens_light]]\nprofile = 'sersic_elipse'",
        "lens.toml:10: lens_light.0.profile: no such name, found \"sersic_elipse\", expected SERSIC_ELLIPSE"},
       {"activation = 'tanh'", "lens.toml:9: network.activation: no such name, found \"tanh\", expected swish"},
-      {"[optimizer]\nstop = 'heldout'",
-       "lens.toml:10: optimizer.stop: no such name, found \"heldout\", expected one of none, chi2"},
+      {"[optimizer]\nstop = 'never'",
+       "lens.toml:10: optimizer.stop: no such name, found \"never\", expected one of none, chi2, heldout, plateau"},
+      {"[optimizer]\npatience = 3",
+       "lens.toml:10: optimizer.patience: has no effect, found the integer 3, expected only with stop = \"heldout\" or "
+       "\"plateau\""},
+      {"[optimizer]\nschedule = 'cosine'\nsteps = 5\nwarmup = 5",
+       "lens.toml:12: optimizer.warmup: not shorter than the stage, found 5 steps, expected fewer than steps = 5"},
+      {"[[optimizer.stage]]\nname = 'lbfgs'\nfree = ['lens.0.gamma']",
+       "lens.toml:11: optimizer.stage.0.free: nothing free of that name, found \"lens.0.gamma\", expected network, a block, "
+       "a component or a parameter that is free"},
+      {"[[optimizer.stage]]\nlos = 3",
+       "lens.toml:10: optimizer.stage.0.los: unknown key, found los, expected one of name, steps, learning_rate, warmup, "
+       "schedule, clip_norm, memory, free, stop"},
       {"[optimizer]\nloss = 'chi'", "lens.toml:10: optimizer.loss: no such name, found \"chi\", expected chi2"},
       {sie + "theta_E = 1\nfit = ['theta']",
        "lens.toml:12: lens.0.fit: no such name, found \"theta\", expected theta_E"},

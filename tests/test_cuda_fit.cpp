@@ -67,7 +67,7 @@ FitResult<Real> train(Backend<Real>& backend, const Problem& problem) {
   FitSettings settings;
   settings.steps = 20;
   settings.log_every = 5;
-  return fit<Real>(backend, settings, {});
+  return fit<Real>(backend, settings, {}).front();
 }
 
 template <class Real>

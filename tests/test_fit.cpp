@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "einfield/adam.hpp"
 #include "tests/step_problem.hpp"
 
 namespace einfield {
@@ -46,7 +48,7 @@ TEST(Fit, RecoversTheLensThatMadeTheData) {
   FitSettings settings;
   settings.steps = 1500;
   settings.log_every = 500;
-  const FitResult<double> result = fit<double>(*backend, settings, {});
+  const FitResult<double> result = fit<double>(*backend, settings, {}).front();
   EXPECT_EQ(result.stop_reason, "steps");
   // 576 pixels minus 14 parameters: 0.976 with a standard deviation of 0.059 for this noise.
   EXPECT_NEAR(result.final_state.chi2_reduced, 0.976, 3 * 0.059);
@@ -66,13 +68,14 @@ FitResult<Real> run(const Problem& problem, const FitSettings& settings, const F
                     const Snapshot<Real>* resume = nullptr, int threads = 1) {
   const auto backend = make_backend<Real>("cpu", {threads, 0});
   backend->load({problem});
-  return fit<Real>(*backend, settings, callbacks, resume);
+  return fit<Real>(*backend, settings, callbacks, resume ? std::vector<Snapshot<Real>>{*resume} : std::vector<Snapshot<Real>>{})
+      .front();
 }
 
 TEST(Fit, HistoryHasEveryRowOnce) {
   std::vector<std::int64_t> seen;
   FitCallbacks<float> callbacks;
-  callbacks.progress = [&](const HistoryRow& row) { seen.push_back(row.step); };
+  callbacks.progress = [&](int, const HistoryRow& row) { seen.push_back(row.step); };
   const FitResult<float> result = run<float>(mock(true), short_run(), callbacks);
   EXPECT_EQ(seen, (std::vector<std::int64_t>{0, 7, 14, 21, 28, 30}));
   ASSERT_EQ(result.snapshot.history.size(), seen.size());
@@ -101,7 +104,7 @@ TEST(Fit, ResumedRunHasTheSameBits) {
   settings.best_of_last = 20;
   std::vector<Snapshot<float>> snapshots;
   FitCallbacks<float> callbacks;
-  callbacks.checkpoint = [&](const Snapshot<float>& s) { snapshots.push_back(s); };
+  callbacks.checkpoint = [&](const std::vector<Snapshot<float>>& s) { snapshots.push_back(s.at(0)); };
   const FitResult<float> whole = run(problem, settings, callbacks);
   ASSERT_EQ(snapshots.size(), 2u);
   for (const Snapshot<float>& snapshot : snapshots) {
@@ -236,7 +239,7 @@ TEST(Fit, SnapshotsAreGoodStates) {
     settings.checkpoint_every = 10;
     std::vector<Snapshot<float>> snapshots;
     FitCallbacks<float> callbacks;
-    callbacks.checkpoint = [&](const Snapshot<float>& s) { snapshots.push_back(s); };
+    callbacks.checkpoint = [&](const std::vector<Snapshot<float>>& s) { snapshots.push_back(s.at(0)); };
     const FitResult<float> whole = run(problem, settings, callbacks);
     EXPECT_EQ(whole.steps, static_cast<std::int64_t>(last_good));
     ASSERT_EQ(snapshots.size(), last_good < 10 ? 0u : 1u);
@@ -277,6 +280,226 @@ TEST(Fit, WithMoreStepsTheLastOnesBeginLater) {
   EXPECT_GT(more.snapshot.best_step, 35);
   EXPECT_EQ(more.parameters, whole.parameters);
   EXPECT_EQ(steps_of(more.snapshot), (std::vector<std::int64_t>{0, 7, 14, 21, 28, 35, 40}));
+}
+
+// ---- optimisers, stages, rules -----------------------------------------------------------------------------
+
+StageSettings lbfgs_stage(int steps) {
+  StageSettings stage;
+  stage.optimizer = OptimizerKind::lbfgs;
+  stage.steps = steps;
+  stage.schedule.learning_rates = {1e-3};
+  return stage;
+}
+StageSettings adam_stage(int steps, double rate) {
+  StageSettings stage;
+  stage.steps = steps;
+  stage.schedule.learning_rates = {rate};
+  return stage;
+}
+
+TEST(Fit, LbfgsNeedsFewerEvaluationsThanAdam) {
+  const Problem problem = mock(true);
+  FitSettings settings = short_run();
+  settings.stages = {lbfgs_stage(40)};
+  const FitResult<double> quick = run<double>(problem, settings);
+  EXPECT_EQ(quick.stop_reason, "steps");
+  EXPECT_EQ(quick.steps, 40);
+  EXPECT_GE(quick.evaluations, 41);
+  EXPECT_LT(quick.evaluations, 80);
+  settings.stages = {adam_stage(static_cast<int>(quick.evaluations), 1e-2)};
+  EXPECT_LT(quick.final_state.loss, run<double>(problem, settings).final_state.loss);
+  // Every row is lower than the one before, and the last one is the result.
+  for (std::size_t i = 1; i < quick.snapshot.history.size(); ++i)
+    EXPECT_LT(quick.snapshot.history[i].loss, quick.snapshot.history[i - 1].loss);
+  EXPECT_EQ(quick.snapshot.history.back().loss, quick.final_state.loss);
+}
+
+TEST(Fit, LbfgsResumesToTheSameBits) {
+  const Problem problem = mock(true);
+  FitSettings settings = short_run();
+  settings.stages = {lbfgs_stage(25)};
+  settings.stages[0].memory = 5;
+  settings.checkpoint_every = 4;
+  std::vector<Snapshot<float>> snapshots;
+  FitCallbacks<float> callbacks;
+  callbacks.checkpoint = [&](const std::vector<Snapshot<float>>& s) { snapshots.push_back(s.at(0)); };
+  const FitResult<float> whole = run(problem, settings, callbacks);
+  EXPECT_EQ(snapshots.size(), 6u);
+  for (int evaluations : {1, 2, 9, 20}) {  // interrupted within a line, too
+    FitCallbacks<float> stop;
+    stop.interrupted = [evaluations, asked = 0]() mutable { return ++asked == evaluations; };
+    snapshots.push_back(run(problem, settings, stop).snapshot);
+  }
+  for (const Snapshot<float>& snapshot : snapshots) {
+    const FitResult<float> resumed = run<float>(problem, settings, {}, &snapshot, 2);
+    EXPECT_EQ(resumed.parameters, whole.parameters);
+    EXPECT_EQ(resumed.snapshot.memory, whole.snapshot.memory);
+    EXPECT_EQ(steps_of(resumed.snapshot), steps_of(whole.snapshot));
+  }
+}
+
+TEST(Fit, StagesFollowEachOtherAndResume) {
+  const Problem problem = mock(true);
+  FitSettings settings = short_run();
+  settings.stages = {adam_stage(9, 1e-2), lbfgs_stage(6), adam_stage(8, 1e-3)};
+  settings.checkpoint_every = 4;
+  std::vector<Snapshot<double>> snapshots;
+  FitCallbacks<double> callbacks;
+  callbacks.checkpoint = [&](const std::vector<Snapshot<double>>& s) { snapshots.push_back(s.at(0)); };
+  const FitResult<double> whole = run(problem, settings, callbacks);
+  EXPECT_EQ(whole.steps, 23);
+  EXPECT_EQ(steps_of(whole.snapshot), (std::vector<std::int64_t>{0, 7, 9, 15, 22, 23}));
+  ASSERT_EQ(snapshots.size(), 4u);
+  for (const Snapshot<double>& snapshot : snapshots)
+    EXPECT_EQ(run<double>(problem, settings, {}, &snapshot).parameters, whole.parameters);
+}
+
+TEST(Fit, OnlyWhatAStageFreesMoves) {
+  const Problem problem = mock(false);
+  const ParameterLayout layout(problem.model);
+  FitSettings settings = short_run();
+  for (const OptimizerKind kind : {OptimizerKind::adam, OptimizerKind::lbfgs}) {
+    StageSettings stage = adam_stage(5, 1e-2);
+    stage.optimizer = kind;
+    stage.schedule.trainable = trainable(problem.model, {"lens.0.theta_E", "source"});
+    settings.stages = {stage};
+    const FitResult<double> result = run<double>(problem, settings);
+    for (std::size_t i = 0; i < layout.n_free(); ++i) {
+      const std::string& name = layout.names[i];
+      const bool free = name == "lens.0.theta_E" || name.rfind("source.", 0) == 0;
+      EXPECT_EQ(result.parameters[i] != problem.initial_parameters[i], free) << name;
+    }
+  }
+  EXPECT_THROW(trainable(problem.model, {"lens.0.theta"}), InvalidInput);
+  EXPECT_THROW(trainable(problem.model, {"network"}), InvalidInput);
+  EXPECT_TRUE(trainable(problem.model, {}).empty());
+}
+
+TEST(Fit, ClippedGradientsAreNoLongerThanAllowed) {
+  // With equal moments Adam does not feel a common factor, but for ε: a tiny norm makes the steps tiny.
+  const Problem problem = mock(true);
+  FitSettings settings = short_run();
+  settings.stages = {adam_stage(1, 1e-2)};
+  const auto moved = [&](double clip) {
+    settings.stages[0].schedule.clip_norm = clip;
+    const FitResult<double> result = run<double>(problem, settings);
+    double sum = 0;
+    for (const double m : result.snapshot.first_moment) sum += m * m;
+    return std::sqrt(sum) / (1 - kAdamBeta1);
+  };
+  const double norm = run<double>(problem, settings).snapshot.history.front().gradient_norm;
+  EXPECT_NEAR(moved(0), norm, 1e-12 * norm);
+  EXPECT_NEAR(moved(2 * norm), norm, 1e-12 * norm);
+  EXPECT_NEAR(moved(0.1 * norm), 0.1 * norm, 1e-12 * norm);
+}
+
+TEST(Fit, LearningRatesRiseAndFall) {
+  EXPECT_EQ(learning_rates(0.5, 100, 0, false), std::vector<double>{0.5});
+  EXPECT_EQ(learning_rates(0.5, 100, 1, false), (std::vector<double>{0.25, 0.5}));
+  const std::vector<double> cosine = learning_rates(1, 10, 2, true);
+  ASSERT_EQ(cosine.size(), 10u);
+  EXPECT_NEAR(cosine[0], 1 / 3.0, 1e-15);
+  EXPECT_EQ(cosine[2], 1);
+  EXPECT_NEAR(cosine[6], 0.5, 1e-15);
+  EXPECT_GT(cosine[9], 0);
+  EXPECT_LT(cosine[9], 0.05);
+}
+
+TEST(Fit, HeldOutPixelsAreNotFittedAndStopTheFit) {
+  Problem problem = mock(true);
+  const Philox philox{5};
+  problem.held_out.resize(problem.observation.mask.size());
+  for (std::size_t i = 0; i < problem.held_out.size(); ++i) problem.held_out[i] = philox.uniform(i) < 0.2;
+  Problem other = problem;
+  for (std::size_t i = 0; i < problem.held_out.size(); ++i)
+    if (problem.held_out[i]) other.observation.image[i] += 3;
+  FitSettings settings = short_run();
+  settings.log_every = 1;
+  settings.patience = 15;
+  for (const OptimizerKind kind : {OptimizerKind::adam, OptimizerKind::lbfgs}) {
+    StageSettings stage = adam_stage(3000, 1e-2);
+    stage.optimizer = kind;
+    settings.stages = {stage};
+    settings.stages[0].steps = 5;
+    EXPECT_EQ(run<double>(problem, settings).parameters, run<double>(other, settings).parameters);
+
+    stage.stop = StopRule::held_out;
+    settings.stages = {stage};
+    const FitResult<double> result = run<double>(problem, settings);
+    EXPECT_EQ(result.stop_reason, "heldout");
+    double lowest = kInfinity;
+    for (const HistoryRow& row : result.snapshot.history) lowest = std::min(lowest, row.held_out_chi2);
+    EXPECT_EQ(result.final_state.held_out_chi2, lowest);
+    EXPECT_LE(result.state_step, result.steps);
+    // A run that has stopped is stopped when it is resumed.
+    const FitResult<double> again = run<double>(problem, settings, {}, &result.snapshot);
+    EXPECT_EQ(again.stop_reason, "heldout");
+    EXPECT_EQ(again.steps, result.steps);
+    EXPECT_EQ(again.parameters, result.parameters);
+  }
+}
+
+TEST(Fit, PlateausStopTheFitAtItsLowestLoss) {
+  const Problem problem = mock(true);
+  FitSettings settings = short_run();
+  settings.log_every = 1;
+  settings.patience = 10;
+  settings.tolerance = 0.02;
+  settings.stages = {lbfgs_stage(2000)};
+  settings.stages[0].stop = StopRule::plateau;
+  const FitResult<double> result = run<double>(problem, settings);
+  EXPECT_EQ(result.stop_reason, "plateau");
+  EXPECT_LT(result.steps, 500);
+  // The ten last steps together brought less than two per cent of the loss that they began with.
+  const auto& history = result.snapshot.history;
+  const double before = history[history.size() - 11].loss, last = history.back().loss;
+  EXPECT_GE(last, before * (1 - 0.02));
+  EXPECT_EQ(result.state_step, result.steps);
+}
+
+TEST(Fit, LensesSideBySideAreAsAlone) {
+  const Problem first = mock(true);
+  Problem second = first;
+  for (std::size_t i = 0; i < second.initial_parameters.size(); ++i) second.initial_parameters[i] *= 0.5;
+  for (const OptimizerKind kind : {OptimizerKind::adam, OptimizerKind::lbfgs}) {
+    FitSettings settings = short_run();
+    StageSettings stage = adam_stage(400, 1e-2);
+    stage.optimizer = kind;
+    stage.stop = StopRule::chi2;
+    settings.stop_chi2 = 1.2;
+    settings.stages = {stage};
+    const auto backend = make_backend<double>("cpu", {2, 0});
+    backend->load({first, second});
+    const std::vector<FitResult<double>> together = fit<double>(*backend, settings, {});
+    ASSERT_EQ(together.size(), 2u);
+    int k = 0;
+    for (const Problem& problem : {first, second}) {
+      const FitResult<double> alone = run<double>(problem, settings);
+      EXPECT_EQ(alone.stop_reason, "chi2");
+      EXPECT_EQ(together[static_cast<std::size_t>(k)].steps, alone.steps);
+      EXPECT_EQ(together[static_cast<std::size_t>(k)].parameters, alone.parameters);
+      EXPECT_EQ(together[static_cast<std::size_t>(k)].final_state.loss, alone.final_state.loss);
+      ++k;
+    }
+    EXPECT_NE(together[0].steps, together[1].steps);
+  }
+}
+
+TEST(Fit, ABadLensDoesNotHoldUpTheOthers) {
+  const Problem good = mock(true);
+  Problem bad = good;
+  bad.learning_rates.assign(8, 1e-2);
+  bad.learning_rates[7] = 1e200;
+  FitSettings settings = short_run();
+  const auto backend = make_backend<double>("cpu", {2, 0});
+  backend->load({bad, good});
+  const std::vector<FitResult<double>> together = fit<double>(*backend, settings, {});
+  const FitResult<double> alone_bad = run<double>(bad, settings), alone_good = run<double>(good, settings);
+  EXPECT_EQ(together[0].stop_reason, "non-finite");
+  EXPECT_EQ(together[0].parameters, alone_bad.parameters);
+  EXPECT_EQ(together[1].stop_reason, "steps");
+  EXPECT_EQ(together[1].parameters, alone_good.parameters);
 }
 
 TEST(Fit, RefusesSettingsOutOfRange) {

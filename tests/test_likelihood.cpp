@@ -31,12 +31,12 @@ using Precisions = testing::Types<float, double>;
 TYPED_TEST_SUITE(Likelihood, Precisions);
 
 TYPED_TEST(Likelihood, MeanSquaredErrorIsAMeanOverUsedPixels) {
-  const std::vector<TypeParam> weights = pixel_weights<TypeParam>(observation(), LossKind::mse);
+  const std::vector<TypeParam> weights = pixel_weights<TypeParam>(observation(), LossKind::mse).loss;
   EXPECT_EQ(weights, (std::vector<TypeParam>{0.25, 0, 0.25, 0.25, 0.25, 0}));
 }
 
 TYPED_TEST(Likelihood, ChiSquaredIsAMeanInUnitsOfTheNoise) {
-  const std::vector<TypeParam> weights = pixel_weights<TypeParam>(observation(), LossKind::chi2);
+  const std::vector<TypeParam> weights = pixel_weights<TypeParam>(observation(), LossKind::chi2).loss;
   EXPECT_EQ(weights, (std::vector<TypeParam>{1, 0, 0.0625, 0.25, 0.015625, 0}));
 }
 
@@ -45,7 +45,7 @@ TYPED_TEST(Likelihood, SumOfWeightedResidualsIsTheLoss) {
   const Observation o = observation();
   for (const auto& [kind, expected] : {std::pair{LossKind::mse, (0.25 + 1 + 4 + 0.0625) / 4},
                                        std::pair{LossKind::chi2, (1 + 0.25 + 4 + 0.0625 / 16) / 4}}) {
-    const std::vector<Real> weights = pixel_weights<Real>(o, kind);
+    const std::vector<Real> weights = pixel_weights<Real>(o, kind).loss;
     Real loss = 0;
     for (std::size_t i = 0; i < weights.size(); ++i)
       if (o.mask[i]) loss += residual_loss(static_cast<Real>(kModel[i]), static_cast<Real>(o.image[i]), weights[i]);
@@ -74,8 +74,17 @@ TEST(PixelWeights, OnePixel) {
   o.image = {1};
   o.noise = {2};
   o.mask = {1};
-  EXPECT_EQ(pixel_weights<double>(o, LossKind::mse), std::vector<double>{1});
-  EXPECT_EQ(pixel_weights<double>(o, LossKind::chi2), std::vector<double>{0.25});
+  EXPECT_EQ(pixel_weights<double>(o, LossKind::mse).loss, std::vector<double>{1});
+  EXPECT_EQ(pixel_weights<double>(o, LossKind::chi2).loss, std::vector<double>{0.25});
+}
+
+TEST(PixelWeights, HeldOutPixelsHaveTheirOwnMean) {
+  // The second pixel is held out and masked: it counts nowhere.
+  const PixelWeights<double> weights = pixel_weights<double>(observation(), LossKind::mse, {0, 1, 1, 0, 1, 0});
+  EXPECT_EQ(weights.loss, (std::vector<double>{0.5, 0, 0, 0.5, 0, 0}));
+  EXPECT_EQ(weights.chi2, (std::vector<double>{2, 0, 0, 0.5, 0, 0}));
+  EXPECT_EQ(weights.held_out, (std::vector<double>{0, 0, 0.125, 0, 0.03125, 0}));
+  EXPECT_TRUE(pixel_weights<double>(observation(), LossKind::mse).held_out.empty());
 }
 
 }  // namespace

@@ -61,10 +61,10 @@ int fit_in_memory() {
   settings.steps = 100;
   settings.log_every = 25;
   FitCallbacks<float> callbacks;
-  callbacks.progress = [](const HistoryRow& row) {
+  callbacks.progress = [](int, const HistoryRow& row) {
     std::printf("step %lld: reduced chi2 %.3f\n", static_cast<long long>(row.step), row.chi2_reduced);
   };
-  const FitResult<float> result = fit(*backend, settings, callbacks);
+  const FitResult<float> result = fit(*backend, settings, callbacks).front();
   const double before = result.snapshot.history.front().chi2_reduced, after = result.final_state.chi2_reduced;
   std::printf("%s on %s: reduced chi2 %.3f -> %.3f\n", backend->name().c_str(), backend->device().c_str(), before, after);
   return std::isfinite(after) && after < 0.8 * before ? 0 : 1;

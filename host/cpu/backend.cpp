@@ -59,10 +59,9 @@ struct Lens {
         n_rays(grid.n_rays()),
         regularization(problem.regularization),
         shape(problem.model.network),
-        learning_rates(problem.learning_rates),
+        schedule{problem.learning_rates, 0, {}},
         data(converted<Real>(problem.observation.image)),
-        loss_weight(pixel_weights<Real>(problem.observation, problem.loss)),
-        chi2_weight(pixel_weights<Real>(problem.observation, LossKind::chi2)),
+        weights(pixel_weights<Real>(problem.observation, problem.loss, problem.held_out)),
         convolution(grid.nx, grid.ny, problem.observation.psf),
         table(converted<Real>(layout.table)),
         pixels(converted<Real>(layout.pixels)),
@@ -125,8 +124,9 @@ struct Lens {
   int n_pixels, n_rays;
   Regularization regularization;
   std::optional<NetworkShape> shape;
-  std::vector<double> learning_rates;
-  std::vector<Real> data, loss_weight, chi2_weight;
+  Schedule schedule;
+  std::vector<Real> data;
+  PixelWeights<Real> weights;
   Convolution<Real> convolution;
   std::unique_ptr<CpuNetwork<Real>> network;
 
@@ -174,6 +174,16 @@ class CpuBackend final : public Backend<Real> {
     }
   }
 
+  void begin(const Schedule& schedule) override {
+    validate_schedule(schedule, layout().size());
+    for (auto& l : lenses_) {
+      l->schedule = schedule;
+      std::fill(l->first_moment.begin(), l->first_moment.end(), Real(0));
+      std::fill(l->second_moment.begin(), l->second_moment.end(), Real(0));
+    }
+    set_updates(0);
+  }
+
   void network() override {
     for (auto& l : lenses_)
       if (l->network)
@@ -205,23 +215,28 @@ class CpuBackend final : public Backend<Real> {
 
   void loss() override {
     for (auto& l : lenses_) {
-      std::array<double, kChunks> loss{}, chi2{};
+      const PixelWeights<Real>& weights = l->weights;
+      std::array<double, kChunks> loss{}, chi2{}, held_out{};
       pool_.parallel_for(kChunks, [&](int chunk, int) {
         const Span span = chunk_of(l->n_pixels, chunk);
-        double loss_sum = 0, chi2_sum = 0;
+        double loss_sum = 0, chi2_sum = 0, held_out_sum = 0;
         for (auto i = static_cast<std::size_t>(span.begin); i < static_cast<std::size_t>(span.end); ++i) {
-          loss_sum += static_cast<double>(residual_loss(l->model_image[i], l->data[i], l->loss_weight[i]));
-          chi2_sum += static_cast<double>(residual_loss(l->model_image[i], l->data[i], l->chi2_weight[i]));
-          l->model_bar[i] = residual_loss_adjoint(l->model_image[i], l->data[i], l->loss_weight[i]);
+          loss_sum += static_cast<double>(residual_loss(l->model_image[i], l->data[i], weights.loss[i]));
+          chi2_sum += static_cast<double>(residual_loss(l->model_image[i], l->data[i], weights.chi2[i]));
+          if (!weights.held_out.empty())
+            held_out_sum += static_cast<double>(residual_loss(l->model_image[i], l->data[i], weights.held_out[i]));
+          l->model_bar[i] = residual_loss_adjoint(l->model_image[i], l->data[i], weights.loss[i]);
         }
         loss[static_cast<std::size_t>(chunk)] = loss_sum;
         chi2[static_cast<std::size_t>(chunk)] = chi2_sum;
+        held_out[static_cast<std::size_t>(chunk)] = held_out_sum;
       });
-      const std::size_t last = l->learning_rates.size() - 1;
-      l->state.learning_rate = l->learning_rates[std::min(static_cast<std::size_t>(l->state.updates), last)];
-      l->state.loss = l->state.chi2_reduced = 0;
+      const std::vector<double>& rates = l->schedule.learning_rates;
+      l->state.learning_rate = rates[std::min(static_cast<std::size_t>(l->state.updates), rates.size() - 1)];
+      l->state.loss = l->state.chi2_reduced = l->state.held_out_chi2 = 0;
       for (const double part : loss) l->state.loss += part;
       for (const double part : chi2) l->state.chi2_reduced += part;
+      for (const double part : held_out) l->state.held_out_chi2 += part;
     }
   }
 
@@ -256,7 +271,7 @@ class CpuBackend final : public Backend<Real> {
   void adam() override {
     for (auto& l : lenses_) {
       StepState& state = l->state;
-      state.gradient_norm = norm(l->gradient);
+      measure_gradient(*l);
       const bool finite_loss = std::isfinite(state.loss) && std::isfinite(state.regularization);
       if (state.bad_step == 0 && !(finite_loss && std::isfinite(state.gradient_norm))) {
         state.bad_step = state.updates + 1;
@@ -264,10 +279,11 @@ class CpuBackend final : public Backend<Real> {
       }
       if (state.bad_step != 0) continue;
       const AdamStep<Real> update = make_adam_step<Real>(state.learning_rate, ++state.updates);
+      const Real scale = static_cast<Real>(clip_factor(l->schedule.clip_norm, state.gradient_norm));
       pool_.parallel_for(kChunks, [&](int chunk, int) {
         const Span span = chunk_of(static_cast<int>(l->parameters.size()), chunk);
         for (auto i = static_cast<std::size_t>(span.begin); i < static_cast<std::size_t>(span.end); ++i)
-          adam_update(update, l->gradient[i], l->parameters[i], l->first_moment[i], l->second_moment[i]);
+          adam_update(update, scale * l->gradient[i], l->parameters[i], l->first_moment[i], l->second_moment[i]);
       });
     }
   }
@@ -286,7 +302,7 @@ class CpuBackend final : public Backend<Real> {
     render_adjoint();
     regularize();
     network_adjoint();
-    for (auto& l : lenses_) l->state.gradient_norm = norm(l->gradient);
+    for (auto& l : lenses_) measure_gradient(*l);
   }
 
   void step() override {
@@ -329,6 +345,14 @@ class CpuBackend final : public Backend<Real> {
         return l.deflection_bar;
     }
     throw InvalidInput("an unknown field");
+  }
+
+  /// Zeroes the gradient of what is not to be moved, and takes the norm of the rest.
+  void measure_gradient(Lens<Real>& l) {
+    const std::vector<std::uint8_t>& trainable = l.schedule.trainable;
+    for (std::size_t i = 0; i < trainable.size(); ++i)
+      if (!trainable[i]) l.gradient[i] = 0;
+    l.state.gradient_norm = norm(l.gradient);
   }
 
   double norm(const std::vector<Real>& values) {
@@ -454,7 +478,7 @@ std::size_t cpu_planned_bytes(const std::vector<Problem>& problems, int threads)
     const Grid& grid = problem.observation.grid;
     const auto rays = static_cast<std::size_t>(grid.n_rays()), pixels = static_cast<std::size_t>(grid.n_pixels());
     const ParameterLayout layout(problem.model);
-    bytes += sizeof(Real) * (7 * rays + 7 * pixels + 4 * layout.size() + layout.pixels.size());
+    bytes += sizeof(Real) * (7 * rays + (problem.held_out.empty() ? 7 : 8) * pixels + 4 * layout.size() + layout.pixels.size());
     if (grid.supersampling > 1) bytes += sizeof(Real) * rays;
     if (problem.regularization.any()) bytes += sizeof(Real) * rays;
     if (!layout.free_pixels.empty()) bytes += sizeof(double) * kChunks * layout.pixels.size();

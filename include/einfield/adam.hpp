@@ -28,6 +28,11 @@ EINFIELD_HD AdamStep<Real> make_adam_step(double learning_rate, std::int64_t upd
           static_cast<Real>(-1 / expm1(t * log(kAdamBeta2)))};
 }
 
+/// What a gradient is multiplied by before the update, so that it is no longer than `clip_norm` (0 = as it is).
+EINFIELD_HD inline double clip_factor(double clip_norm, double gradient_norm) {
+  return clip_norm > 0 && gradient_norm > clip_norm ? clip_norm / gradient_norm : 1;
+}
+
 /// Kingma & Ba (2015), algorithm 1:
 ///
 ///     m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²,

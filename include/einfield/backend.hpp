@@ -34,12 +34,22 @@ struct Problem {
   LossKind loss = LossKind::mse;
   Regularization regularization;
   std::vector<double> initial_parameters;  ///< flat, ParameterLayout of `model`
-  std::vector<double> learning_rates;      ///< one per step; a later step uses the last
+  std::vector<double> learning_rates;      ///< one per update; a later update uses the last (Backend::begin() replaces them)
+  std::vector<std::uint8_t> held_out;      ///< (ny, nx), 1 = not fitted: its χ² judges the fit. Empty = none
+};
+
+/// What the updates that follow may move, and how far.
+struct Schedule {
+  std::vector<double> learning_rates;    ///< of Adam, one per update; a later update uses the last
+  double clip_norm = 0;                  ///< a gradient longer than this is shortened to it before an update; 0 = never
+  std::vector<std::uint8_t> trainable;   ///< per parameter, 1 = moves; the gradient of the others is zero. Empty = all
 };
 
 /// Checks problems that one backend is to hold together: each by itself, and that they are of one shape (grid, kinds of
 /// components, free parameters, network, loss). @throws InvalidInput
 void validate_problems(const std::vector<Problem>& problems);
+/// @throws InvalidInput
+void validate_schedule(const Schedule& schedule, std::size_t n_parameters);
 
 /// What belongs to a lens and can be copied in and out. Sizes are per lens; n = rays, N = pixels.
 enum class Field {
@@ -60,6 +70,7 @@ enum class Field {
 struct StepState {
   double loss = 0;            ///< as LossKind says, without regularisation
   double chi2_reduced = 0;    ///< mean over used pixels of ((model − data)/noise)²
+  double held_out_chi2 = 0;   ///< the same over the pixels that are held out, which the other two leave out; 0 without any
   double regularization = 0;  ///< sum of the weighted terms
   double gradient_norm = 0;   ///< Euclidean norm of the gradient; 0 when none was computed
   double learning_rate = 0;   ///< of the update that follows the evaluation
@@ -87,6 +98,9 @@ class Backend {
   virtual void upload(Field field, int lens, const std::vector<Real>& values) = 0;
   virtual std::vector<Real> download(Field field, int lens) = 0;
   virtual void set_updates(std::int64_t updates) = 0;  ///< when a run is resumed
+  /// A new schedule for all lenses: moments and the count of updates start from zero.
+  /// @throws InvalidInput for an empty list of rates or sizes that do not fit
+  virtual void begin(const Schedule& schedule) = 0;
 
   // The stages, in the order of a step; each reads and writes fields. For tests and for callers with their own loop.
   virtual void network() = 0;           ///< parameters → potential, deflection (zero without a network)

@@ -53,12 +53,28 @@ struct NetworkConfig {
   std::string initial;  ///< safetensors file; resolved path
 };
 
-struct OptimizerConfig {
-  LossKind loss = LossKind::mse;
-  double learning_rate = 1e-3;
+/// One stage of a fit.
+struct StageConfig {
+  OptimizerKind name = OptimizerKind::adam;
   int steps = 200;
+  double learning_rate = 1e-3;
+  int warmup = 0;       ///< updates over which the learning rate rises
+  bool cosine = false;  ///< … and then falls, to 0 at the end
+  double clip_norm = 0;
+  int memory = 20;                ///< L-BFGS
+  std::vector<std::string> free;  ///< what moves, as trainable() reads it; empty = everything that is free
   StopRule stop = StopRule::none;
+};
+
+/// The only stage, or what `stages` differ from; `stop` is that of the last one.
+struct OptimizerConfig : StageConfig {
+  LossKind loss = LossKind::mse;
   double stop_chi2 = 1.0;      ///< reduced χ² that stop = "chi2" waits for
+  int patience = 20;           ///< steps without a fall by more than `tolerance` after which heldout and plateau stop
+  double tolerance = 1e-3;
+  double held_out = 0.1;       ///< share of the used pixels that stop = "heldout" keeps out of the fit
+  std::uint64_t held_out_seed = 1;
+  std::vector<StageConfig> stages;
   int best_of_last = 0;
   int checkpoint_every = 100;  ///< steps between checkpoints; 0 = only at the end
 };
@@ -131,5 +147,10 @@ struct LoadedProblem {
 /// Reads the data that a configuration names, checks it (product rules: masks, noise, PSF), and puts the problem together.
 /// @throws InvalidInput "FILE[HDU]: what was found, what is expected"
 LoadedProblem load_problem(const Config& config);
+
+/// What the library's fit() needs to know of a configuration. @param log_every  steps between rows of the history
+FitSettings fit_settings(const Config& config, const Model& model, int log_every);
+/// Whether a stage stops by pixels that are held out.
+bool holds_out(const OptimizerConfig& optimizer);
 
 }  // namespace einfield

@@ -156,10 +156,13 @@ class AdamStage {
   static std::size_t planned_bytes(std::size_t n_parameters, std::size_t n_lenses, std::size_t n_learning_rates);
   StepState* states() const;  ///< device memory, [lenses]
   LearningRates learning_rates() const;
-  /// Writes StepState::gradient_norm and nothing else.
-  void gradient_norm(cudaStream_t stream, const Real* gradient);
-  /// One update of every lens that is not frozen. Moments start at zero.
-  void apply(cudaStream_t stream, const Real* gradient, Real* parameters, Real* first_moment, Real* second_moment);
+  /// Zeroes the gradient of what Schedule::trainable leaves out and writes StepState::gradient_norm.
+  void gradient_norm(cudaStream_t stream, Real* gradient);
+  /// gradient_norm(), then one update of every lens that is not frozen. Moments start at zero.
+  void apply(cudaStream_t stream, Real* gradient, Real* parameters, Real* first_moment, Real* second_moment);
+  /// Another schedule, the same for all lenses; counts from 0; the moments are the caller's to zero. Waits for the stream.
+  /// A graph that holds apply() or learning_rates() must be captured anew.
+  void begin(cudaStream_t stream, const Schedule& schedule);
   /// Forgets the state of every lens and counts on from `updates`; waits for the stream.
   void set_updates(cudaStream_t stream, std::int64_t updates);
 

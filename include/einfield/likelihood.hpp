@@ -27,16 +27,34 @@ EINFIELD_HD Real residual_loss_adjoint(Real model, Real data, Real weight) {
   return 2 * weight * (model - data);
 }
 
-/// Weights that make Σ w (m − d)² the loss: mask/n_used (mse) or mask/(n_used noise²) (chi2).
-/// @return (ny, nx); a masked pixel has exactly 0
+/// Weights of the data term, (ny, nx) each; exactly 0 where a pixel has no part in a sum.
 template <class Real>
-std::vector<Real> pixel_weights(const Observation& observation, LossKind loss) {
-  const double n_used = observation.n_used();
-  std::vector<Real> weights(observation.mask.size(), Real(0));
-  for (std::size_t i = 0; i < weights.size(); ++i) {
+struct PixelWeights {
+  std::vector<Real> loss;      ///< mask/n (mse) or mask/(n noise²) (chi2): Σ w (m − d)² is the loss
+  std::vector<Real> chi2;      ///< mask/(n noise²)
+  std::vector<Real> held_out;  ///< the same over the pixels that are held out; empty without any
+};
+
+/// @param held_out  (ny, nx), 1 = kept out of loss and χ², or empty; n counts the pixels of the sum
+template <class Real>
+PixelWeights<Real> pixel_weights(const Observation& observation, LossKind loss,
+                                 const std::vector<std::uint8_t>& held_out = {}) {
+  const std::size_t n = observation.mask.size();
+  const auto is_held_out = [&](std::size_t i) { return !held_out.empty() && held_out[i] != 0; };
+  double fitted = 0, judged = 0;
+  for (std::size_t i = 0; i < n; ++i)
+    if (observation.mask[i]) (is_held_out(i) ? judged : fitted) += 1;
+  PixelWeights<Real> weights{std::vector<Real>(n, Real(0)), std::vector<Real>(n, Real(0)),
+                             std::vector<Real>(held_out.empty() ? 0 : n, Real(0))};
+  for (std::size_t i = 0; i < n; ++i) {
     if (!observation.mask[i]) continue;
-    const double sigma = observation.noise[i];
-    weights[i] = static_cast<Real>(loss == LossKind::chi2 ? 1 / (n_used * sigma * sigma) : 1 / n_used);
+    const double variance = observation.noise[i] * observation.noise[i];
+    if (is_held_out(i)) {
+      weights.held_out[i] = static_cast<Real>(1 / (judged * variance));
+    } else {
+      weights.chi2[i] = static_cast<Real>(1 / (fitted * variance));
+      weights.loss[i] = loss == LossKind::chi2 ? weights.chi2[i] : static_cast<Real>(1 / fitted);
+    }
   }
   return weights;
 }
