@@ -208,6 +208,15 @@ Keys perturbation_keys(LensComponent& c) {
   return keys;
 }
 
+constexpr const char* kRandomField = "GAUSSIAN_RANDOM_FIELD";
+
+Keys random_field_keys(RandomFieldConfig& f) {
+  return {{"profile", only(kRandomField), "a field of waves, none longer than the image", {}, "", true},
+          {"variance", &f.variance, "of the potential at a point", above(0), "arcsec^4", true},
+          {"slope", &f.slope, "of the potential's power spectrum, P(k) ~ k^-slope", at_least(0), "", true},
+          {"seed", &f.seed, "of the waves", at_least(0)}};
+}
+
 Keys light_keys(LightComponent& c, PixelStart& start_value) {
   Keys keys{profile_key(light_info(c.kind))};
   if (c.kind == LightKind::pixelated) {
@@ -353,18 +362,38 @@ void check_ellipticity(const Document& document, const std::string& path, const 
                 "out of range, found e1 = " + to_text(e1) + " and e2 = " + to_text(e2) + ", expected e1^2 + e2^2 < 1");
 }
 
-/// @param keys_of  lens_keys or perturbation_keys
-std::vector<LensComponent> read_lenses(const Document& document, const std::string& block,
-                                       Keys (*keys_of)(LensComponent&)) {
-  std::vector<LensComponent> components(document.size(block));
+std::vector<LensComponent> read_lenses(const Document& document) {
+  std::vector<LensComponent> components(document.size("lens"));
   for (std::size_t i = 0; i < components.size(); ++i) {
     LensComponent& c = components[i];
-    const std::string path = block + "." + std::to_string(i);
+    const std::string path = "lens." + std::to_string(i);
     document.read_one(path, profile_choice(c, kLensKinds, lens_info));
-    document.read(path, keys_of(c));
+    document.read(path, lens_keys(c));
     check_ellipticity(document, path, lens_info(c.kind), c.values);
   }
   return components;
+}
+
+void read_perturbations(const Document& document, Config& config) {
+  for (std::size_t i = 0; i < document.size("perturbation"); ++i) {
+    const std::string path = "perturbation." + std::to_string(i);
+    LensComponent c;
+    bool random = false;
+    Key profile = profile_choice(c, kLensKinds, lens_info);
+    Choice& choice = std::get<Choice>(profile.target);
+    choice.names.emplace_back(kRandomField);
+    choice.set = [&, set = choice.set](std::size_t index) {
+      random = index == kLensKinds;
+      if (!random) set(index);
+    };
+    document.read_one(path, profile);
+    if (random) {
+      document.read(path, random_field_keys(config.random_fields.emplace_back()));
+    } else {
+      document.read(path, perturbation_keys(config.perturbation.emplace_back(c)));
+      check_ellipticity(document, path, lens_info(c.kind), config.perturbation.back().values);
+    }
+  }
 }
 
 std::vector<LightComponent> read_lights(const Document& document, const std::string& block,
@@ -523,7 +552,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   config.regularization = defaults.regularization;
 
   read_observation(document, config, for_simulation);
-  config.model.lens = read_lenses(document, "lens", lens_keys);
+  config.model.lens = read_lenses(document);
   config.model.source = read_lights(document, "source", config.source_pixels);
   config.model.lens_light = read_lights(document, "lens_light", config.lens_light_pixels);
   if (document.has("network")) {
@@ -553,7 +582,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   } else if (for_simulation) {
     document.fail("simulate", "missing, expected a table [simulate]");
   }
-  config.perturbation = read_lenses(document, "perturbation", perturbation_keys);
+  read_perturbations(document, config);
   check_model(document, config, for_simulation);
   if (!for_simulation) check_stages(document, config);
   return config;
@@ -588,6 +617,7 @@ std::string to_toml(const Config& config) {
   if (c.simulate)
     text += "\n[simulate]\n" + write_keys(simulate_keys(*c.simulate)) + psf_text("simulate.psf", c.simulate->psf);
   for (LensComponent& lens : c.perturbation) text += "\n[[perturbation]]\n" + write_keys(perturbation_keys(lens));
+  for (RandomFieldConfig& field : c.random_fields) text += "\n[[perturbation]]\n" + write_keys(random_field_keys(field));
   return text;
 }
 
@@ -652,6 +682,9 @@ std::string list_keys() {
   text += "\n" + list_table("[regularization]", "regularization.", regularization_keys(regularization));
   text += "\n" + list_table("[truth]", "truth.", truth_keys(c.truth));
   text += "\n" + list_table("[simulate]", "simulate.", simulate_keys(simulate));
+  RandomFieldConfig field{std::nan(""), std::nan(""), 1};
+  text += "\n" + list_table(std::string("[[perturbation]] profile = \"") + kRandomField + "\"", "perturbation.N.",
+                            random_field_keys(field));
   return text;
 }
 

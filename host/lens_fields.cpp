@@ -27,6 +27,15 @@ LensFields zero_fields(std::size_t n) {
   return {std::vector<double>(n, 0.0), std::vector<double>(2 * n, 0.0), std::vector<double>(n, 0.0)};
 }
 
+void add_fields(LensFields& to, const LensFields& more) {
+  const auto add = [](std::vector<double>& sum, const std::vector<double>& values) {
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += values[i];
+  };
+  add(to.potential, more.potential);
+  add(to.deflection, more.deflection);
+  add(to.convergence, more.convergence);
+}
+
 LensFields smooth_fields(const std::vector<LensComponent>& lens, const std::vector<double>& theta, ThreadPool& pool) {
   const std::size_t n = theta.size() / 2;
   LensFields fields = zero_fields(n);

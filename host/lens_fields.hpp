@@ -30,6 +30,9 @@ LensFields network_fields(const NetworkShape& shape, const std::vector<double>& 
 /// Positions of all pixel centres, 2 × n: all x, then all y [arcsec].
 std::vector<double> pixel_centres(const Grid& grid);
 
+/// Adds the fields of further mass at the same positions.
+void add_fields(LensFields& to, const LensFields& more);
+
 /// Fields that are zero at n positions: the network of a model without one.
 LensFields zero_fields(std::size_t n);
 

@@ -12,6 +12,7 @@
 #include "host/fits_io.hpp"
 #include "host/lens_fields.hpp"
 #include "host/problem.hpp"
+#include "host/random_field.hpp"
 
 namespace einfield {
 namespace {
@@ -19,17 +20,21 @@ namespace {
 /// The network's weights are drawn from stream 0: with the same seed noise and weights must not be the same numbers.
 constexpr std::uint64_t kNoiseStream = 1;
 
-/// ψ, α, κ of the components at the pixel centres.
-LensFields at_pixels(const std::vector<LensComponent>& components, const Grid& grid) {
-  const auto n = static_cast<std::size_t>(grid.n_pixels());
-  std::vector<double> theta(2 * n);
-  for (std::size_t i = 0; i < n; ++i) {
-    const Vec2<double> position = grid.pixel(static_cast<int>(i));
-    theta[i] = position.x;
-    theta[n + i] = position.y;
-  }
+/// Sum of the random fields.
+LensFields random_fields(const Config& config, const Grid& grid, const std::vector<double>& theta, ThreadPool& pool) {
+  LensFields sum = zero_fields(theta.size() / 2);
+  for (const RandomFieldConfig& field : config.random_fields)
+    add_fields(sum, RandomField(field, std::max(grid.nx, grid.ny) * grid.pixel_scale).fields(theta, pool));
+  return sum;
+}
+
+/// ψ, α, κ of the missing mass at the pixel centres.
+LensFields missing_mass(const Config& config, const Grid& grid) {
   ThreadPool pool(0);
-  return smooth_fields(components, theta, pool);
+  const std::vector<double> theta = pixel_centres(grid);
+  LensFields mass = random_fields(config, grid, theta, pool);
+  add_fields(mass, smooth_fields(config.perturbation, theta, pool));
+  return mass;
 }
 
 /// The noise-free image after the PSF.
@@ -54,10 +59,22 @@ std::vector<double> true_image(const Config& config, const Grid& grid, const Psf
   const int rays = grid.rays_per_pixel();
   std::vector<double> image(static_cast<std::size_t>(grid.n_pixels())), convolved(image.size());
   ThreadPool pool(0);
+  const auto n_rays = static_cast<std::size_t>(grid.n_rays());
+  std::vector<double> theta(2 * n_rays);
+  for (std::size_t i = 0; i < n_rays; ++i) {
+    const Vec2<double> position = grid.ray(static_cast<int>(i));
+    theta[i] = position.x;
+    theta[n_rays + i] = position.y;
+  }
+  const std::vector<double> alpha = random_fields(config, grid, theta, pool).deflection;
   pool.parallel_for(grid.ny, [&](int row, int) {
     for (int pixel = row * grid.nx; pixel < (row + 1) * grid.nx; ++pixel) {
       double sum = 0;
-      for (int s = 0; s < rays; ++s) sum += render_ray(scene, grid.ray(pixel * rays + s), Vec2<double>{});
+      for (int s = 0; s < rays; ++s) {
+        const auto ray = static_cast<std::size_t>(pixel * rays + s);
+        sum += render_ray(scene, Vec2<double>{theta[ray], theta[n_rays + ray]},
+                          Vec2<double>{alpha[ray], alpha[n_rays + ray]});
+      }
       image[static_cast<std::size_t>(pixel)] = sum / rays;
     }
   });
@@ -91,7 +108,7 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
   Psf psf = load_psf(psf_config, grid, psf_key, warnings);
 
   const std::vector<double> truth = true_image(config, grid, psf);
-  const LensFields mass = at_pixels(config.perturbation, grid);
+  const LensFields mass = missing_mass(config, grid);
   const Philox philox{settings.seed};
   std::vector<double> image(truth), noise;
   for (std::size_t i = 0; i < truth.size(); ++i) {

@@ -102,6 +102,28 @@ TEST_F(Simulate, AgreesWithLenstronomy) {
   EXPECT_LT(largest_difference(crop(map("KAPPA_TRUE")), stored("PERKAPPA")), 1e-12);
 }
 
+TEST_F(Simulate, RandomFieldsJoinTheOtherMass) {
+  const std::string field = "[[perturbation]]\nprofile = 'GAUSSIAN_RANDOM_FIELD'\nvariance = 1e-3\nslope = 5\nseed = ";
+  run(kPaper);
+  const std::vector<double> smooth = map("IMAGE_TRUE");
+  run(kPaper + field + "4");
+  const std::vector<double> psi = map("PSI_TRUE"), image = map("IMAGE_TRUE");
+  EXPECT_GT(largest(psi), 0.01);
+  EXPECT_GT(largest_difference(image, smooth), 1);
+  run(kPaper + kSie);
+  const std::vector<double> sie = map("PSI_TRUE");
+  run(kPaper + field + "4\n" + kSie);
+  const std::vector<double> both = map("PSI_TRUE");
+  for (std::size_t i = 0; i < both.size(); ++i) EXPECT_NEAR(both[i], psi[i] + sie[i], 1e-14);
+  // What is rendered is deflected by what is stored: the gradient of the stored potential is the stored deflection.
+  const std::vector<double> alpha = map("ALPHA_TRUE", 2);
+  const std::size_t middle = 50 * 100 + 50;
+  EXPECT_NEAR(alpha[middle], (both[middle + 1] - both[middle - 1]) / 0.16, 2e-3);
+  EXPECT_NE(failure(kPaper + "[[perturbation]]\nprofile = 'GAUSSIAN_RANDOM_FIELD'\nslope = 5\n").find(
+                "perturbation.0.variance: missing, expected number > 0 arcsec^4"),
+            std::string::npos);
+}
+
 TEST_F(Simulate, AgreesWithLenstronomyEverywhere) {
   const char* reference = std::getenv("EINFIELD_REFERENCE");
   if (!reference) GTEST_SKIP() << "EINFIELD_REFERENCE is not set";

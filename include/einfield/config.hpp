@@ -85,6 +85,13 @@ struct PixelStart {
   double value = 0;     ///< of every pixel, without an image [image unit per pixel]
 };
 
+/// A Gaussian random field of the potential (host/random_field.hpp).
+struct RandomFieldConfig {
+  double variance = 0;  ///< of ψ at a point [arcsec⁴]
+  double slope = 0;     ///< of its power spectrum: P(k) ∝ k^(−slope)
+  std::uint64_t seed = 1;
+};
+
 struct SimulateConfig {
   int nx = 100, ny = 100;
   NoiseConfig noise;
@@ -105,6 +112,7 @@ struct Config {
   FitsReference truth;
   std::optional<SimulateConfig> simulate;
   std::vector<LensComponent> perturbation;
+  std::vector<RandomFieldConfig> random_fields;  ///< further perturbations
   std::vector<std::string> warnings;
   std::map<std::string, std::string> places;  ///< key → "FILE:LINE" or "--set", of every key that was given
 
