@@ -138,6 +138,7 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
     print.emplace_back("network.hidden", "[" + hidden + "]");
     print.emplace_back("network.input_scale", to_text(model.network->input_scale));
     if (config.network && config.network->initial.empty()) {
+      print.emplace_back("network.ensemble", to_text(config.network->ensemble));
       print.emplace_back("network.seed", to_text(config.network->seed));
       print.emplace_back("network.last_layer", config.network->last_layer_zero ? "zero" : "random");
     }

@@ -20,6 +20,7 @@ namespace {
 constexpr int kMaxSteps = 1'000'000'000;
 constexpr int kMaxScheduled = 10'000'000;  ///< learning rates are kept, one a step
 constexpr int kMaxMemory = 1000;
+constexpr int kMaxEnsemble = 1000;
 constexpr int kMaxSupersampling = 32;
 constexpr int kMaxSourceSide = 4096;
 
@@ -266,7 +267,9 @@ Keys network_keys(NetworkConfig& n) {
            "",
            false,
            drawn},
-          {"seed", &n.seed, "of the random weights", at_least(0), "", false, drawn}};
+          {"seed", &n.seed, "of the random weights", at_least(0), "", false, drawn},
+          {"ensemble", &n.ensemble, "networks of the seeds seed, seed + 1, ... that are fitted side by side",
+           between(1, kMaxEnsemble), "", false, drawn}};
 }
 
 /// What a stage has of its own.

@@ -15,9 +15,11 @@
 #include "einfield/error.hpp"
 #include "einfield/grid.hpp"
 #include "host/atomic_file.hpp"
+#include "host/ensemble.hpp"
 #include "host/fits_maps.hpp"
 #include "host/lens_fields.hpp"
 #include "host/number.hpp"
+#include "host/results.hpp"
 #include "host/safetensors.hpp"
 
 namespace einfield {
@@ -29,7 +31,8 @@ using nlohmann::json;
 /// What a directory of results says about the lens.
 struct StoredLens {
   std::vector<LensComponent> smooth;
-  std::optional<StoredNetwork> network;
+  std::vector<StoredNetwork> networks;  ///< none, one, or the members of an ensemble
+  std::vector<double> offsets;          ///< of their potentials; empty with one
   bool double_precision = false;
   double center_x = 0, center_y = 0;  ///< of the image [arcsec]
 };
@@ -63,7 +66,16 @@ StoredLens interpret(const json& result, std::optional<std::vector<int>>& hidden
   Model model;
   model.lens = stored.smooth;
   model.validate();
-  if (!result.at("network").is_null()) hidden = result.at("network").at("hidden").get<std::vector<int>>();
+  const json& network = result.at("network");
+  if (network.is_null()) return stored;
+  hidden = network.at("hidden").get<std::vector<int>>();
+  stored.networks.resize(network.at("members").get<std::size_t>());
+  EINFIELD_REQUIRE(!stored.networks.empty(), "network.members is 0, expected > 0");
+  if (stored.networks.size() == 1) return stored;
+  stored.offsets = network.at("potential_offsets").get<std::vector<double>>();
+  EINFIELD_REQUIRE(stored.offsets.size() == stored.networks.size(), "network.potential_offsets has " +
+                                                                        std::to_string(stored.offsets.size()) +
+                                                                        " numbers, expected one per member");
   return stored;
 }
 
@@ -83,9 +95,11 @@ StoredLens read_lens(const std::string& dir) {
     throw InvalidInput(path + ": " + error.what());
   }
   if (!hidden) return stored;
-  const std::string network = (fs::path(dir) / "network.safetensors").string();
-  stored.network = read_network(network);
-  EINFIELD_REQUIRE(stored.network->shape.hidden == *hidden, network + ": another network than that of " + path);
+  for (std::size_t k = 0; k < stored.networks.size(); ++k) {
+    const std::string network = (fs::path(dir) / network_file(k)).string();
+    stored.networks[k] = read_network(network);
+    EINFIELD_REQUIRE(stored.networks[k].shape.hidden == *hidden, network + ": another network than that of " + path);
+  }
   return stored;
 }
 
@@ -96,10 +110,18 @@ struct Fields {
 Fields evaluate(const StoredLens& lens, const std::vector<double>& theta) {
   ThreadPool pool(0);
   Fields fields{zero_fields(theta.size() / 2), smooth_fields(lens.smooth, theta, pool)};
-  if (!lens.network) return fields;
-  const auto& [shape, parameters] = *lens.network;
-  fields.network = lens.double_precision ? network_fields<double>(shape, parameters, theta, pool)
-                                         : network_fields<float>(shape, parameters, theta, pool);
+  std::vector<std::vector<double>> potential, deflection, convergence;
+  for (std::size_t k = 0; k < lens.networks.size(); ++k) {
+    const auto& [shape, parameters] = lens.networks[k];
+    LensFields member = lens.double_precision ? network_fields<double>(shape, parameters, theta, pool)
+                                              : network_fields<float>(shape, parameters, theta, pool);
+    if (!lens.offsets.empty())
+      for (double& v : member.potential) v -= lens.offsets[k];
+    potential.push_back(std::move(member.potential));
+    deflection.push_back(std::move(member.deflection));
+    convergence.push_back(std::move(member.convergence));
+  }
+  if (!potential.empty()) fields.network = {mean_of(potential), mean_of(deflection), mean_of(convergence)};
   return fields;
 }
 

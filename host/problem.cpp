@@ -243,6 +243,18 @@ std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observatio
 
 }  // namespace
 
+std::vector<Problem> ensemble_problems(const Config& config, const Problem& problem) {
+  const int n = config.network ? config.network->ensemble : 1;
+  std::vector<Problem> problems(static_cast<std::size_t>(n), problem);
+  for (std::size_t i = 1; i < problems.size(); ++i) {
+    const NetworkConfig& network = *config.network;
+    const std::vector<double> weights =
+        initial_weights(*problem.model.network, network.seed + i, network.last_layer_zero);
+    std::copy(weights.begin(), weights.end(), problems[i].initial_parameters.begin());
+  }
+  return problems;
+}
+
 LoadedProblem load_problem(const Config& config) {
   LoadedProblem loaded;
   Problem& problem = loaded.problem;

@@ -16,6 +16,7 @@
 #include "einfield/error.hpp"
 #include "einfield/render.hpp"
 #include "host/atomic_file.hpp"
+#include "host/ensemble.hpp"
 #include "host/fits_maps.hpp"
 #include "host/lens_fields.hpp"
 #include "host/metrics.hpp"
@@ -32,6 +33,8 @@ using nlohmann::ordered_json;
 constexpr const char* kStaging = ".results";
 /// What write_results makes, the mark of completeness last.
 constexpr const char* kFiles[] = {"result.fits", "history.csv", "network.safetensors", "result.json"};
+/// Further members of an ensemble have networks of their own.
+constexpr const char* kMemberPrefix = "network.";
 /// What others make of the results afterwards: out of date with new ones.
 constexpr const char* kDerived[] = {"report.html", "coolest.json", "evaluate.fits"};
 
@@ -137,8 +140,25 @@ void for_each_component(const Model& model, Visit&& visit) {
     visit("lens_light." + std::to_string(i), light_info(model.lens_light[i].kind), model.lens_light[i].values);
 }
 
-ordered_json metrics_json(const StepState& state, const std::optional<TruthErrors>& errors) {
-  ordered_json metrics = {{"loss", state.loss}, {"chi2_reduced", state.chi2_reduced}};
+/// How well the model image describes all used pixels, those that were held out included.
+struct DataFit {
+  double loss, chi2_reduced;
+};
+
+DataFit data_fit(const Observation& observation, LossKind kind, const std::vector<double>& image) {
+  double squares = 0, chi2 = 0;
+  for (std::size_t i = 0; i < image.size(); ++i) {
+    if (!observation.mask[i]) continue;
+    const double residual = image[i] - observation.image[i];
+    squares += residual * residual;
+    chi2 += residual * residual / (observation.noise[i] * observation.noise[i]);
+  }
+  const double n = observation.n_used();
+  return {(kind == LossKind::chi2 ? chi2 : squares) / n, chi2 / n};
+}
+
+ordered_json metrics_json(const DataFit& data, const std::optional<TruthErrors>& errors) {
+  ordered_json metrics = {{"loss", data.loss}, {"chi2_reduced", data.chi2_reduced}};
   if (!errors) return metrics;
   metrics["image_rms_over_sigma"] = errors->image_rms_over_sigma;
   metrics["psi_relative_rms_all"] = errors->all.psi_relative_rms;
@@ -193,10 +213,13 @@ std::string region_summary(const RegionErrors& errors) {
          format(", kappa %.2g (rms)", errors.kappa_rms);
 }
 
+/// @param members  of the ensemble, 1 without one; `result` is the first
 template <class Real>
-std::string summary(const FitResult<Real>& result, const std::optional<TruthErrors>& errors) {
-  std::string text = format("reduced chi2 %.5g after %lld steps in %.3g s", result.final_state.chi2_reduced,
-                            static_cast<long long>(result.steps), result.time_s);
+std::string summary(const FitResult<Real>& result, const DataFit& data, std::size_t members,
+                    const std::optional<TruthErrors>& errors) {
+  std::string text = members > 1 ? format("mean of %zu networks: ", members) : "";
+  text += format("reduced chi2 %.5g after %lld steps in %.3g s", data.chi2_reduced, static_cast<long long>(result.steps),
+                 result.time_s);
   if (result.steps > 0) text += format(" (%.3g ms a step)", 1e3 * result.time_s / static_cast<double>(result.steps));
   if (result.state_step != result.steps)
     text += format(", the best state: that of step %lld", static_cast<long long>(result.state_step));
@@ -204,6 +227,80 @@ std::string summary(const FitResult<Real>& result, const std::optional<TruthErro
     text += format("; against the truth: image %.2g sigma; on the arcs ", errors->image_rms_over_sigma) +
             region_summary(errors->arc) + "; on all used pixels " + region_summary(errors->all);
   return text;
+}
+
+/// The model whose every number is the mean of the members'.
+Model mean_model(const std::vector<Model>& members) {
+  Model mean = members.front();
+  const auto average = [&](auto Model::* block) {
+    for (std::size_t i = 0; i < (mean.*block).size(); ++i) {
+      std::vector<std::vector<double>> values;
+      for (const Model& member : members) values.push_back((member.*block)[i].values);
+      (mean.*block)[i].values = mean_of(values);
+    }
+  };
+  const auto average_pixels = [&](std::vector<LightComponent> Model::* block) {
+    for (std::size_t i = 0; i < (mean.*block).size(); ++i) {
+      std::vector<std::vector<double>> pixels;
+      for (const Model& member : members) pixels.push_back((member.*block)[i].pixels);
+      (mean.*block)[i].pixels = mean_of(pixels);
+    }
+  };
+  average(&Model::lens);
+  for (const auto block : {&Model::source, &Model::lens_light}) {
+    average(block);
+    average_pixels(block);
+  }
+  return mean;
+}
+
+/// What the members of an ensemble have found each, how far they scatter and, with truth, how far that can be trusted.
+template <class Real>
+ordered_json ensemble_json(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
+                           const std::vector<std::vector<double>>& values, const ParameterLayout& layout,
+                           const EnsembleFields& ensemble) {
+  ordered_json json;
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    const FitResult<Real>& r = results[k];
+    ordered_json member = {{"seed", config.network->seed + k},
+                           {"stop_reason", r.stop_reason},
+                           {"steps", r.steps},
+                           {"state_step", r.state_step},
+                           {"loss", r.final_state.loss},
+                           {"chi2_reduced", r.final_state.chi2_reduced}};
+    if (!r.message.empty()) member["message"] = r.message;
+    json["members"].push_back(member);
+  }
+  if (values.size() < 2) return json;
+  const std::vector<double> scatter = deviation_of(values);
+  json["parameters_std"] = ordered_json::object();
+  for (std::size_t i = 0; i < layout.n_free(); ++i)
+    json["parameters_std"][layout.names[i]] = scatter[static_cast<std::size_t>(layout.free[i].slot)];
+  if (!loaded.truth) return json;
+  const Truth& truth = *loaded.truth;
+  const Observation& observation = loaded.problem.observation;
+  const std::vector<std::size_t> used = region(observation, nullptr);
+  const auto add = [&](const std::string& where, const std::vector<std::size_t>& pixels) {
+    const auto put = [&](const char* name, const std::vector<double>& mean, const std::vector<double>& deviation,
+                         const std::vector<double>& expected) {
+      const Coverage c = coverage(mean, deviation, expected, pixels);
+      json["coverage"][std::string(name) + "_" + where] = {{"1_sigma", c.one}, {"2_sigma", c.two}};
+    };
+    if (!truth.potential.empty()) {
+      std::vector<double> psi = truth.potential;
+      double mean = 0;
+      for (const std::size_t i : used) mean += psi[i] / static_cast<double>(used.size());
+      for (double& v : psi) v -= mean;
+      put("psi", ensemble.mean.potential, ensemble.deviation.potential, psi);
+    }
+    if (!truth.deflection.empty())
+      put("alpha_x", ensemble.mean.deflection, ensemble.deviation.deflection, truth.deflection);
+    if (!truth.convergence.empty())
+      put("kappa", ensemble.mean.convergence, ensemble.deviation.convergence, truth.convergence);
+  };
+  add("all", used);
+  if (!truth.image.empty()) add("arc", region(observation, &truth.image));
+  return json;
 }
 
 /// A hidden folder for results in the making; gone with the object.
@@ -240,6 +337,12 @@ void remove_file(const fs::path& file) {
   if (error) throw IoError(file.string() + ": cannot remove the earlier file (" + error.message() + ")");
 }
 
+/// "network.3.safetensors"
+bool is_member_network(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name.rfind(kMemberPrefix, 0) == 0 && file.extension() == ".safetensors" && name != network_file(0);
+}
+
 /// New results for old. Without result.json a directory has no results, so what is killed in between is not taken for
 /// any.
 void put_in_place(const std::string& staging, const std::string& dir) {
@@ -251,6 +354,16 @@ void put_in_place(const std::string& staging, const std::string& dir) {
   for (const auto& entry : fs::directory_iterator(in(dir, "figures"), error))
     if (entry.path().extension() == ".png") figures.push_back(entry.path());
   for (const fs::path& figure : figures) remove_file(figure);
+  std::vector<fs::path> earlier, members;
+  for (const auto& entry : fs::directory_iterator(dir, error))
+    if (is_member_network(entry.path())) earlier.push_back(entry.path());
+  for (const fs::path& network : earlier) remove_file(network);
+  for (const auto& entry : fs::directory_iterator(staging, error))
+    if (is_member_network(entry.path())) members.push_back(entry.path());
+  for (const fs::path& network : members) {
+    fs::rename(network, fs::path(dir) / network.filename(), error);
+    if (error) throw IoError(network.filename().string() + ": cannot be put in place (" + error.message() + ")");
+  }
   for (const char* name : kFiles) {
     if (!fs::exists(in(staging, name))) {
       remove_file(in(dir, name));
@@ -264,6 +377,10 @@ void put_in_place(const std::string& staging, const std::string& dir) {
 
 }  // namespace
 
+std::string network_file(std::size_t member) {
+  return kMemberPrefix + (member == 0 ? "" : std::to_string(member) + ".") + "safetensors";
+}
+
 bool holds_results(const std::string& dir) {
   std::error_code error;
   for (const char* name : kFiles)
@@ -273,29 +390,49 @@ bool holds_results(const std::string& dir) {
 
 template <class Real>
 std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
-                          const FitResult<Real>& result, const std::vector<Real>& model_image, const RunInfo& info,
-                          int threads) {
+                          const std::vector<FitResult<Real>>& results, const std::vector<std::vector<Real>>& model_images,
+                          const RunInfo& info, int threads) {
   constexpr bool kDouble = sizeof(Real) == 8;
   const Problem& problem = loaded.problem;
   const Observation& observation = problem.observation;
   const Grid& grid = observation.grid;
-  const std::vector<double> parameters(result.parameters.begin(), result.parameters.end());
-  const std::vector<double> image(model_image.begin(), model_image.end());
   const ParameterLayout layout(problem.model);
-  const Model model = with_parameters(problem.model, layout, parameters);
-  const std::vector<double> weights(parameters.begin(),
-                                    parameters.begin() + static_cast<std::ptrdiff_t>(layout.n_network));
-
   ThreadPool pool(threads);
   const std::vector<double> theta = pixel_centres(grid);
+
+  // A member that went wrong is told and left out, unless all did.
+  const auto went_wrong = [](const FitResult<Real>& result) { return result.stop_reason == "non-finite"; };
+  const bool all_wrong = std::all_of(results.begin(), results.end(), went_wrong);
+  std::vector<std::vector<double>> parameters, weights, images, values;
+  std::vector<Model> models;
+  std::vector<LensFields> networks;
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    if (went_wrong(results[k]) && !all_wrong) continue;
+    parameters.emplace_back(results[k].parameters.begin(), results[k].parameters.end());
+    images.emplace_back(model_images[k].begin(), model_images[k].end());
+    weights.emplace_back(parameters.back().begin(),
+                         parameters.back().begin() + static_cast<std::ptrdiff_t>(layout.n_network));
+    models.push_back(with_parameters(problem.model, layout, parameters.back()));
+    values.push_back(ParameterLayout(models.back()).table);
+    networks.push_back(problem.model.network ? network_fields<Real>(*problem.model.network, weights.back(), theta, pool)
+                                             : zero_fields(theta.size() / 2));
+  }
+  const std::size_t members = parameters.size();
+  const FitResult<Real>& result = results.front();
+  const EnsembleFields ensemble = ensemble_fields(networks, observation);
+  const LensFields& network = ensemble.mean;
+  const std::vector<double> image = mean_of(images);
+  const StepState& state = results.front().final_state;
+  const DataFit data = results.size() == 1 && problem.held_out.empty() ? DataFit{state.loss, state.chi2_reduced}
+                                                                       : data_fit(observation, problem.loss, image);
+  const Model model = mean_model(models);
   const LensFields smooth = smooth_fields(model.lens, theta, pool);
-  const LensFields network =
-      model.network ? network_fields<Real>(*model.network, weights, theta, pool) : zero_fields(theta.size() / 2);
 
   FitsMaps maps(grid, kDouble);
   add_observation(maps, observation, loaded.unit, image);
   add_source(maps, model, loaded.unit, source_grid(model, observation, theta, smooth, network));
   maps.add_fields("NN", network);
+  if (members > 1) maps.add_fields("NN_STD", ensemble.deviation);
   maps.add_fields("MACRO", smooth);
   std::optional<TruthErrors> errors;
   if (loaded.truth) {
@@ -319,7 +456,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
       {"evaluations", result.evaluations},
       {"time_total_s", result.time_s},
       {"time_per_step_ms", nullptr},
-      {"metrics", metrics_json(result.final_state, errors)},
+      {"metrics", metrics_json(data, errors)},
       {"profiles", ordered_json::object()},
       {"parameters", ordered_json::object()},
       {"free", layout.names},
@@ -335,30 +472,38 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
       {"config_toml", toml_text}};
   if (config.network) json["seed"] = config.network->seed;
   if (model.network)
-    json["network"] = {
-        {"hidden", model.network->hidden}, {"activation", "swish"}, {"input_scale", model.network->input_scale}};
+    json["network"] = {{"hidden", model.network->hidden},
+                       {"activation", "swish"},
+                       {"input_scale", model.network->input_scale},
+                       {"members", members}};
+  if (members > 1) json["network"]["potential_offsets"] = ensemble.offsets;
   if (!result.message.empty()) json["message"] = result.message;
   if (result.steps > 0) json["time_per_step_ms"] = 1e3 * result.time_s / static_cast<double>(result.steps);
   for_each_component(model,
-                     [&json](const std::string& name, const ProfileInfo& profile, const std::vector<double>& values) {
+                     [&json](const std::string& name, const ProfileInfo& profile, const std::vector<double>& numbers) {
                        json["profiles"][name] = profile.name;
-                       for (std::size_t i = 0; i < values.size(); ++i)
-                         json["parameters"][name + "." + profile.parameters[i].name] = values[i];
+                       for (std::size_t i = 0; i < numbers.size(); ++i)
+                         json["parameters"][name + "." + profile.parameters[i].name] = numbers[i];
                      });
+  if (results.size() > 1) json["ensemble"] = ensemble_json(config, loaded, results, values, layout, ensemble);
 
   const Staging staging(dir);
   write_fits(in(staging.path(), "result.fits"), maps.hdus());
   write_atomically(in(staging.path(), "history.csv"), history_csv(result.snapshot.history, layout.names));
-  if (model.network) write_network(in(staging.path(), "network.safetensors"), *model.network, weights, kDouble);
+  if (model.network)
+    for (std::size_t k = 0; k < members; ++k)
+      write_network((fs::path(staging.path()) / network_file(k)).string(), *model.network, weights[k], kDouble);
   write_atomically(in(staging.path(), "result.json"),
                    json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
   put_in_place(staging.path(), dir);
-  return summary(result, errors);
+  return summary(result, data, members, errors);
 }
 
-template std::string write_results(const std::string&, const Config&, const LoadedProblem&, const FitResult<float>&,
-                                   const std::vector<float>&, const RunInfo&, int);
-template std::string write_results(const std::string&, const Config&, const LoadedProblem&, const FitResult<double>&,
-                                   const std::vector<double>&, const RunInfo&, int);
+template std::string write_results(const std::string&, const Config&, const LoadedProblem&,
+                                   const std::vector<FitResult<float>>&, const std::vector<std::vector<float>>&,
+                                   const RunInfo&, int);
+template std::string write_results(const std::string&, const Config&, const LoadedProblem&,
+                                   const std::vector<FitResult<double>>&, const std::vector<std::vector<double>>&,
+                                   const RunInfo&, int);
 
 }  // namespace einfield

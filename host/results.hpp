@@ -12,6 +12,9 @@ namespace einfield {
 /// True when `dir` holds anything that a run has written: results, or a checkpoint of one that was cut short.
 bool holds_results(const std::string& dir);
 
+/// "network.safetensors", "network.1.safetensors" …: where the network of a member of an ensemble is kept.
+std::string network_file(std::size_t member);
+
 /// Who computed.
 struct RunInfo {
   std::string backend;    ///< "cpu" or "cuda"
@@ -33,13 +36,18 @@ struct RunInfo {
 ///     PSI_TRUE ALPHA_TRUE KAPPA_TRUE IMAGE_TRUE   when [truth] is given
 ///     SOURCE_<i> LENS_LIGHT_<i>          the pixels of every other PIXELATED component
 ///
-/// @param model_image  Field::model of the backend at `result.parameters`, (ny, nx)
-/// @param threads      for the maps of the network; 0 = as many as the process may use
+///     PSI_NN_STD ALPHA_NN_STD KAPPA_NN_STD        standard deviation over the members of an ensemble
+///
+/// Of an ensemble, maps and the values of parameters are means over its members (each potential less its mean over the used
+/// pixels), history.csv is the first one's, and network.safetensors, network.1.safetensors … are their networks.
+/// @param results       one per member
+/// @param model_images  Field::model of the backend at their parameters, (ny, nx)
+/// @param threads       for the maps of the network; 0 = as many as the process may use
 /// @return one paragraph for people: how well it fits, and, with truth, how far it is off
 /// @throws IoError
 template <class Real>
 std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
-                          const FitResult<Real>& result, const std::vector<Real>& model_image, const RunInfo& info,
-                          int threads);
+                          const std::vector<FitResult<Real>>& results, const std::vector<std::vector<Real>>& model_images,
+                          const RunInfo& info, int threads);
 
 }  // namespace einfield

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -163,19 +164,20 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   if (!config.title.empty()) log.line(config.title);
   const ParameterLayout layout(loaded.problem.model);
   describe(log, loaded, layout);
-  const std::size_t bytes = planned_bytes<Real>(backend->name(), {loaded.problem}, backend_options);
+  const std::vector<Problem> problems = ensemble_problems(config, loaded.problem);
+  const std::size_t bytes = planned_bytes<Real>(backend->name(), problems, backend_options);
   log.line("backend: " + backend->name() + " (" + backend->device() + "), " +
            (sizeof(Real) == 4 ? "single" : "double") + " precision, " + readable(bytes) + " planned");
   // Before anything is written; what counts is read again under the lock.
   if (options.resume) read_checkpoint<Real>(options.out, config, loaded.problem);
   if (options.dry_run) {
-    validate_problems({loaded.problem});
+    validate_problems(problems);
     log.line("dry run: nothing was fitted, nothing was written");
     return {"dry-run", ""};
   }
 
   try {
-    backend->load({loaded.problem});
+    backend->load(problems);
   } catch (const std::bad_alloc&) {
     throw IoError("out of memory on the host, " + readable(bytes) + " planned for the " + backend->name() + " backend");
   }
@@ -192,28 +194,38 @@ RunOutcome run(const Config& config, const RunOptions& options) {
                 " the run goes on, but not to the same bits");
 
   FitCallbacks<Real> callbacks;
-  callbacks.progress = [&log](int, const HistoryRow& row) { log.progress(row); };
+  callbacks.progress = [&log](int lens, const HistoryRow& row) {
+    if (lens == 0) log.progress(row);
+  };
   callbacks.checkpoint = [&](const std::vector<Snapshot<Real>>& snapshots) {
     write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshots);
   };
   callbacks.interrupted = options.interrupted;
   const FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
-  const FitResult<Real> result =
-      fit(*backend, settings, callbacks, resume ? resume->snapshots : std::vector<Snapshot<Real>>{}).front();
+  const std::vector<FitResult<Real>> results =
+      fit(*backend, settings, callbacks, resume ? resume->snapshots : std::vector<Snapshot<Real>>{});
 
-  callbacks.checkpoint({result.snapshot});
-  if (result.stop_reason == "interrupted") {
-    log.line("interrupted after step " + std::to_string(result.steps) + "; --resume continues from " + options.out);
-    return {result.stop_reason, result.message};
+  std::vector<Snapshot<Real>> snapshots;
+  for (const FitResult<Real>& result : results) snapshots.push_back(result.snapshot);
+  callbacks.checkpoint(snapshots);
+  // What has gone wrong with any member is what the run has to tell.
+  const FitResult<Real>* told = &results.front();
+  for (const FitResult<Real>& result : results)
+    if (told->message.empty() && !result.message.empty()) told = &result;
+  const RunOutcome outcome{told->stop_reason, told->message};
+  if (std::any_of(results.begin(), results.end(), [](const auto& r) { return r.stop_reason == "interrupted"; })) {
+    log.line("interrupted after step " + std::to_string(results.front().steps) + "; --resume continues from " + options.out);
+    return {"interrupted", ""};
   }
+  std::vector<std::vector<Real>> images;
+  for (int lens = 0; lens < backend->lenses(); ++lens) images.push_back(backend->download(Field::model, lens));
   const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double"};
-  const std::string summary =
-      write_results(options.out, config, loaded, result, backend->download(Field::model, 0), info, options.threads);
+  const std::string summary = write_results(options.out, config, loaded, results, images, info, options.threads);
   if (options.figures)
     for (const std::string& warning : draw_figures(options.out)) log.warning(warning);
   log.line(summary);
   log.line("results: " + options.out);
-  return {result.stop_reason, result.message};
+  return outcome;
 }
 
 }  // namespace

@@ -116,6 +116,9 @@ struct SmallFit {
     const std::vector<Snapshot<Real>> from = resume ? std::vector<Snapshot<Real>>{*resume} : std::vector<Snapshot<Real>>{};
     result = fit<Real>(*backend, settings, callbacks, from).front();
   }
+  // As write_results takes them.
+  std::vector<FitResult<Real>> results() const { return {result}; }
+  std::vector<std::vector<Real>> images() const { return {backend->download(Field::model, 0)}; }
 };
 
 }  // namespace einfield

@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 template <class Real>
 void write_fit(const SmallLens& lens) {
   const SmallFit<Real> fit(lens.config());
-  write_results(lens.out(), lens.config(), fit.loaded, fit.result, fit.backend->download(Field::model, 0),
+  write_results(lens.out(), lens.config(), fit.loaded, fit.results(), fit.images(),
                 {"cpu", "", sizeof(Real) == 4 ? "single" : "double"}, 1);
 }
 

@@ -29,7 +29,7 @@ template <class Real>
 struct Written {
   explicit Written(const Config& config, const std::string& dir, int stop_after = 0)
       : fit(config, stop_after), path(dir) {
-    summary = write_results(dir, config, fit.loaded, fit.result, fit.backend->download(Field::model, 0),
+    summary = write_results(dir, config, fit.loaded, fit.results(), fit.images(),
                             {"cpu", "a processor", sizeof(Real) == 4 ? "single" : "double"}, 2);
     result = json::parse(std::ifstream(dir + "/result.json"));
   }
@@ -326,7 +326,7 @@ TEST(Results, NumbersThatDoNotExistAreNull) {
   SmallFit<float> fit(lens.config(), 1);
   fit.loaded.truth->deflection.assign(fit.loaded.truth->deflection.size(), 0.0);
   fit.result.steps = 0;
-  write_results(lens.out(), lens.config(), fit.loaded, fit.result, fit.backend->download(Field::model, 0),
+  write_results(lens.out(), lens.config(), fit.loaded, fit.results(), fit.images(),
                 {"cpu", "", "single"}, 1);
   const json result = json::parse(lens.folder().read("out/result.json"));
   EXPECT_TRUE(result["metrics"]["alpha_relative_rms_all"].is_null());
@@ -376,7 +376,6 @@ TEST(Results, AFullDiskLeavesTheEarlierResults) {
   const std::string json_before = lens.folder().read("out/result.json"),
                     fits_before = lens.folder().read("out/result.fits");
   const SmallFit<double> second(lens.config());
-  const std::vector<double> model = second.backend->download(Field::model, 0);
   // Files may not grow beyond 4 kB: result.fits cannot be written.
   rlimit before{};
   getrlimit(RLIMIT_FSIZE, &before);
@@ -384,7 +383,7 @@ TEST(Results, AFullDiskLeavesTheEarlierResults) {
   rlimit small = before;
   small.rlim_cur = 4096;
   setrlimit(RLIMIT_FSIZE, &small);
-  EXPECT_THROW(write_results(lens.out(), lens.config(), second.loaded, second.result, model, {"cpu", "", "double"}, 1),
+  EXPECT_THROW(write_results(lens.out(), lens.config(), second.loaded, second.results(), second.images(), {"cpu", "", "double"}, 1),
                IoError);
   setrlimit(RLIMIT_FSIZE, &before);
   signal(SIGXFSZ, handler);

@@ -17,6 +17,7 @@
 #include "einfield/error.hpp"
 #include "host/checkpoint.hpp"
 #include "host/directory_lock.hpp"
+#include "host/evaluate.hpp"
 #include "host/fits_io.hpp"
 #include "host/results.hpp"
 #include "host/safetensors.hpp"
@@ -99,6 +100,75 @@ TEST(Run, LeavesResultsAndNothingElse) {
   EXPECT_NE(log.str().find("results: " + options.out), std::string::npos) << log.str();
   EXPECT_EQ(log.str().find('\r'), std::string::npos);
   EXPECT_EQ(warnings.str(), "");
+}
+
+TEST(Run, AnEnsembleIsTheMeanOfItsMembers) {
+  const SmallLens lens{{"optimizer.name", "'lbfgs'"}, {"optimizer.steps", "6"}};
+  const auto run = [&](const std::vector<Override>& settings, const std::string& out) {
+    RunOptions options = options_for(lens.folder() / out);
+    options.double_precision = true;
+    EXPECT_EQ(run_fit(lens.config(settings), options).stop_reason, "steps");
+  };
+  run({{"network.ensemble", "3"}, {"network.seed", "5"}}, "all");
+  for (const char* seed : {"5", "6", "7"}) run({{"network.seed", seed}}, std::string("seed") + seed);
+  EXPECT_EQ(names_in(lens.folder() / "all"),
+            (std::vector<std::string>{"checkpoint.safetensors", "history.csv", "network.1.safetensors",
+                                      "network.2.safetensors", "network.safetensors", "result.fits", "result.json"}));
+  const auto map = [&](const std::string& dir, const char* name, int planes) {
+    return read_fits(lens.folder() / (dir + "/result.fits"), name, planes).values;
+  };
+  for (const auto& [name, planes] : {std::pair{"ALPHA_NN", 2}, {"KAPPA_NN", 1}, {"MODEL", 1}}) {
+    const std::vector<double> mean = map("all", name, planes), a = map("seed5", name, planes), b = map("seed6", name, planes),
+                              c = map("seed7", name, planes);
+    for (std::size_t i = 0; i < mean.size(); ++i) {
+      const double expected = (a[i] + b[i] + c[i]) / 3;
+      ASSERT_NEAR(mean[i], expected, 1e-12 * (1 + std::abs(expected)));
+      if (std::string(name) == "MODEL") continue;
+      const double deviation = std::sqrt(((a[i] - expected) * (a[i] - expected) + (b[i] - expected) * (b[i] - expected) +
+                                          (c[i] - expected) * (c[i] - expected)) / 2);
+      ASSERT_NEAR(map("all", std::string(name) == "ALPHA_NN" ? "ALPHA_NN_STD" : "KAPPA_NN_STD", planes)[i], deviation,
+                  1e-10 * (1 + deviation));
+    }
+  }
+  const json result = json::parse(lens.folder().read("all/result.json"));
+  ASSERT_EQ(result["ensemble"]["members"].size(), 3u);
+  EXPECT_EQ(result["ensemble"]["members"][2]["seed"], 7);
+  EXPECT_EQ(result["ensemble"]["members"][1]["loss"], json::parse(lens.folder().read("seed6/result.json"))["metrics"]["loss"]);
+  for (const char* where : {"psi_all", "alpha_x_all", "kappa_all"}) {
+    const json& coverage = result["ensemble"]["coverage"][where];
+    EXPECT_GE(coverage["2_sigma"].get<double>(), coverage["1_sigma"].get<double>());
+    EXPECT_LE(coverage["2_sigma"].get<double>(), 1);
+  }
+  // The stored networks give the same maps, potential included.
+  const Config config = lens.config();
+  const FitsImage data = read_fits(config.observation.image.path, config.observation.image.hdu);
+  evaluate_grid(lens.folder() / "all", data.nx, data.ny, 0.3, lens.folder() / "grid.fits");
+  for (const auto& [name, planes] : {std::pair{"PSI_NN", 1}, {"ALPHA_NN", 2}, {"KAPPA_NN", 1}}) {
+    const std::vector<double> stored = map("all", name, planes),
+                              again = read_fits(lens.folder() / "grid.fits", name, planes).values;
+    for (std::size_t i = 0; i < stored.size(); ++i) ASSERT_NEAR(stored[i], again[i], 1e-12 * (1 + std::abs(stored[i])));
+  }
+  // A smaller run in its place leaves no member behind.
+  RunOptions options = options_for(lens.folder() / "all");
+  options.overwrite = true;
+  run_fit(lens.config(), options);
+  EXPECT_EQ(names_in(lens.folder() / "all").size(), 5u);
+}
+
+TEST(Run, InterruptedEnsemblesResume) {
+  for (const char* optimizer : {"'adam'", "'lbfgs'"}) {
+    const SmallLens whole{{"network.ensemble", "2"}, {"optimizer.name", optimizer}, {"optimizer.steps", "9"}};
+    run_fit(whole.config(), options_for(whole.out()));
+    const SmallLens parts{{"network.ensemble", "2"}, {"optimizer.name", optimizer}, {"optimizer.steps", "9"}};
+    RunOptions options = options_for(parts.out());
+    options.interrupted = after(4);
+    EXPECT_EQ(run_fit(parts.config(), options).stop_reason, "interrupted");
+    options.resume = true;
+    options.interrupted = nullptr;
+    EXPECT_EQ(run_fit(parts.config(), options).stop_reason, "steps");
+    for (const char* name : {"network.safetensors", "network.1.safetensors", "result.fits"})
+      EXPECT_EQ(file(parts, name), file(whole, name)) << name;
+  }
 }
 
 TEST(Run, ResultsAreNotOverwrittenWithoutBeingTold) {

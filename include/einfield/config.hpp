@@ -50,6 +50,7 @@ struct NetworkConfig {
   double input_scale = 1.0;
   bool last_layer_zero = false;
   std::uint64_t seed = 1;
+  int ensemble = 1;     ///< networks fitted side by side, of seeds seed, seed + 1, …
   std::string initial;  ///< safetensors file; resolved path
 };
 
@@ -155,6 +156,9 @@ struct LoadedProblem {
 /// Reads the data that a configuration names, checks it (product rules: masks, noise, PSF), and puts the problem together.
 /// @throws InvalidInput "FILE[HDU]: what was found, what is expected"
 LoadedProblem load_problem(const Config& config);
+
+/// The members of the ensemble: copies of the problem with other weights to start from; one without an ensemble.
+std::vector<Problem> ensemble_problems(const Config& config, const Problem& problem);
 
 /// What the library's fit() needs to know of a configuration. @param log_every  steps between rows of the history
 FitSettings fit_settings(const Config& config, const Model& model, int log_every);
