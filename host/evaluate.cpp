@@ -35,8 +35,8 @@ struct StoredLens {
 };
 
 /// What result.json says of the lens; nlohmann's exceptions say what is missing.
-/// @param hidden  becomes the layers of the network, if there is one
-StoredLens interpret(const json& result, std::optional<std::vector<int>>& hidden) {
+/// @param network  becomes the layers of the network, if there is one
+StoredLens interpret(const json& result, std::optional<NetworkShape>& network) {
   StoredLens stored;
   const std::string precision = result.at("precision").get<std::string>();
   EINFIELD_REQUIRE(precision == "single" || precision == "double",
@@ -63,7 +63,9 @@ StoredLens interpret(const json& result, std::optional<std::vector<int>>& hidden
   Model model;
   model.lens = stored.smooth;
   model.validate();
-  if (!result.at("network").is_null()) hidden = result.at("network").at("hidden").get<std::vector<int>>();
+  if (const json& layers = result.at("network"); !layers.is_null())
+    network = NetworkShape{layers.at("hidden").get<std::vector<int>>(), layers.at("input_scale").get<double>(),
+                           layers.value("fourier_features", 0)};
   return stored;
 }
 
@@ -74,18 +76,18 @@ StoredLens read_lens(const std::string& dir) {
   const json result = json::parse(file, nullptr, false);
   EINFIELD_REQUIRE(result.is_object(), path + ": damaged, not a JSON object");
   StoredLens stored;
-  std::optional<std::vector<int>> hidden;
+  std::optional<NetworkShape> shape;
   try {
-    stored = interpret(result, hidden);
+    stored = interpret(result, shape);
   } catch (const json::exception& error) {
     throw InvalidInput(path + ": " + error.what());
   } catch (const InvalidInput& error) {
     throw InvalidInput(path + ": " + error.what());
   }
-  if (!hidden) return stored;
+  if (!shape) return stored;
   const std::string network = (fs::path(dir) / "network.safetensors").string();
   stored.network = read_network(network);
-  EINFIELD_REQUIRE(stored.network->shape.hidden == *hidden, network + ": another network than that of " + path);
+  EINFIELD_REQUIRE(stored.network->shape == *shape, network + ": another network than that of " + path);
   return stored;
 }
 
