@@ -133,12 +133,16 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
 
   print.emplace_back("network", model.network ? "given" : "absent");
   if (model.network) {
+    const bool fourier = model.network->fourier_features > 0;
+    print.emplace_back("network.encoding", fourier ? "fourier" : "none");
+    if (fourier) print.emplace_back("network.fourier_features", to_text(model.network->fourier_features));
     std::string hidden;
     for (const int width : model.network->hidden) hidden += (hidden.empty() ? "" : ", ") + std::to_string(width);
     print.emplace_back("network.hidden", "[" + hidden + "]");
     print.emplace_back("network.input_scale", to_text(model.network->input_scale));
     if (config.network && config.network->initial.empty()) {
       print.emplace_back("network.ensemble", to_text(config.network->ensemble));
+      if (fourier) print.emplace_back("network.fourier_scale", to_text(config.network->fourier_scale));
       print.emplace_back("network.seed", to_text(config.network->seed));
       print.emplace_back("network.last_layer", config.network->last_layer_zero ? "zero" : "random");
     }

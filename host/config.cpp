@@ -252,14 +252,26 @@ Keys light_keys(LightComponent& c, PixelStart& start_value) {
 
 Keys network_keys(NetworkConfig& n) {
   const Condition drawn{[&n] { return n.initial.empty(); }, "without network.initial"};
+  const Condition fourier{[&n] { return n.fourier; }, "with encoding = \"fourier\""};
   return {{"initial", FilePath{&n.initial}, "start from the weights of a network.safetensors; \"\" = random ones"},
+          {"encoding", choice<bool>(n.fourier, {{"none", false}, {"fourier", true}}),
+           "what the network sees: \"none\": the position; \"fourier\": sines and cosines of it with random, fixed "
+           "frequencies; that of network.initial when that is given"},
+          {"fourier_features", &n.fourier_features,
+           "pairs of a sine and a cosine; those of network.initial when that is given", between(1, kMaxWidth / 2), "",
+           false, fourier},
+          {"fourier_scale", &n.fourier_scale,
+           "frequencies along x and y are normal with a standard deviation of 1 rad per fourier_scale", above(0),
+           "arcsec", false,
+           Condition{[&n] { return n.fourier && n.initial.empty(); }, fourier.text + " and " + drawn.text}},
           {"hidden", &n.hidden,
            "widths of the hidden layers, 1 to " + std::to_string(kMaxHiddenLayers) +
-               " of them; those of network.initial when that is given",
+               " of them, one fewer with an encoding; those of network.initial when that is given",
            between(1, kMaxWidth)},
           {"activation", only("swish"), "of the hidden layers"},
           {"input_scale", &n.input_scale,
-           "the network sees position · input_scale; that of network.initial when that is given", above(0), "1/arcsec"},
+           "the network sees position · input_scale; that of network.initial when that is given", above(0), "1/arcsec",
+           false, Condition{[&n] { return !n.fourier; }, "with encoding = \"none\""}},
           {"last_layer",
            choice<bool>(n.last_layer_zero, {{"random", false}, {"zero", true}}),
            "\"zero\": the correction starts at nothing",
@@ -451,6 +463,15 @@ void read_observation(const Document& document, Config& config, bool for_simulat
 NetworkShape read_shape(const Document& document, NetworkConfig& network, bool for_simulation) {
   if (!network.initial.empty() && !for_simulation) {
     const NetworkShape stored = read_network(network.initial).shape;
+    const bool fourier = stored.fourier_features > 0;
+    const auto encoding = [](bool of_fourier) { return of_fourier ? "\"fourier\"" : "\"none\""; };
+    if (document.has("network.encoding") && network.fourier != fourier)
+      document.fail("network.encoding", std::string("another encoding, found ") + encoding(network.fourier) +
+                                            ", expected " + encoding(fourier) + " as in " + network.initial);
+    if (document.has("network.fourier_features") && network.fourier_features != stored.fourier_features)
+      document.fail("network.fourier_features", "another number, found " + std::to_string(network.fourier_features) +
+                                                    ", expected " + std::to_string(stored.fourier_features) +
+                                                    " as in " + network.initial);
     const auto widths = [](const std::vector<int>& hidden) {
       std::string list;
       for (const int width : hidden) list += (list.empty() ? "" : ", ") + std::to_string(width);
@@ -465,12 +486,16 @@ NetworkShape read_shape(const Document& document, NetworkConfig& network, bool f
                                                network.initial);
     network.hidden = stored.hidden;
     network.input_scale = stored.input_scale;
+    network.fourier = fourier;
+    if (fourier) network.fourier_features = stored.fourier_features;
+  } else if (network.fourier) {
+    network.input_scale = 1;  // fourier_scale is in arcsec
   }
-  const std::size_t layers = network.hidden.size();
-  if (layers < 1 || layers > kMaxHiddenLayers)
+  const std::size_t layers = network.hidden.size(), most = kMaxHiddenLayers - (network.fourier ? 1 : 0);
+  if (layers < 1 || layers > most)
     document.fail("network.hidden", "wrong number of layers, found " + std::to_string(layers) + ", expected 1 to " +
-                                        std::to_string(kMaxHiddenLayers));
-  return {network.hidden, network.input_scale};
+                                        std::to_string(most) + (network.fourier ? " behind the encoding" : ""));
+  return {network.hidden, network.input_scale, network.fourier ? network.fourier_features : 0};
 }
 
 bool anything_free(const Model& model) {

@@ -38,8 +38,8 @@ struct StoredLens {
 };
 
 /// What result.json says of the lens; nlohmann's exceptions say what is missing.
-/// @param hidden  becomes the layers of the network, if there is one
-StoredLens interpret(const json& result, std::optional<std::vector<int>>& hidden) {
+/// @param shape    becomes the layers of the network, if there is one
+StoredLens interpret(const json& result, std::optional<NetworkShape>& shape) {
   StoredLens stored;
   const std::string precision = result.at("precision").get<std::string>();
   EINFIELD_REQUIRE(precision == "single" || precision == "double",
@@ -68,7 +68,8 @@ StoredLens interpret(const json& result, std::optional<std::vector<int>>& hidden
   model.validate();
   const json& network = result.at("network");
   if (network.is_null()) return stored;
-  hidden = network.at("hidden").get<std::vector<int>>();
+  shape = NetworkShape{network.at("hidden").get<std::vector<int>>(), network.at("input_scale").get<double>(),
+                       network.value("fourier_features", 0)};
   stored.networks.resize(network.at("members").get<std::size_t>());
   EINFIELD_REQUIRE(!stored.networks.empty(), "network.members is 0, expected > 0");
   if (stored.networks.size() == 1) return stored;
@@ -86,19 +87,19 @@ StoredLens read_lens(const std::string& dir) {
   const json result = json::parse(file, nullptr, false);
   EINFIELD_REQUIRE(result.is_object(), path + ": damaged, not a JSON object");
   StoredLens stored;
-  std::optional<std::vector<int>> hidden;
+  std::optional<NetworkShape> shape;
   try {
-    stored = interpret(result, hidden);
+    stored = interpret(result, shape);
   } catch (const json::exception& error) {
     throw InvalidInput(path + ": " + error.what());
   } catch (const InvalidInput& error) {
     throw InvalidInput(path + ": " + error.what());
   }
-  if (!hidden) return stored;
+  if (!shape) return stored;
   for (std::size_t k = 0; k < stored.networks.size(); ++k) {
     const std::string network = (fs::path(dir) / network_file(k)).string();
     stored.networks[k] = read_network(network);
-    EINFIELD_REQUIRE(stored.networks[k].shape.hidden == *hidden, network + ": another network than that of " + path);
+    EINFIELD_REQUIRE(stored.networks[k].shape == *shape, network + ": another network than that of " + path);
   }
   return stored;
 }

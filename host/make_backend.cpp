@@ -70,9 +70,7 @@ void validate_problems(const std::vector<Problem>& problems) {
                      "lenses of different image sizes, expected one shape");
     EINFIELD_REQUIRE(first.observation.psf.nx == p.observation.psf.nx && first.observation.psf.ny == p.observation.psf.ny,
                      "lenses with PSFs of different sizes, expected one shape");
-    EINFIELD_REQUIRE(first.model.network.has_value() == p.model.network.has_value() &&
-                         (!p.model.network || first.model.network->hidden == p.model.network->hidden),
-                     "lenses with different networks, expected one shape");
+    EINFIELD_REQUIRE(first.model.network == p.model.network, "lenses with different networks, expected one shape");
     EINFIELD_REQUIRE(same_kinds(first.model.lens, p.model.lens) && same_kinds(first.model.source, p.model.source) &&
                          same_kinds(first.model.lens_light, p.model.lens_light) &&
                          same_pixels(first.model.source, p.model.source) &&

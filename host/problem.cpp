@@ -241,6 +241,25 @@ std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observatio
   return held_out;
 }
 
+/// Refuses Fourier features whose phase would be lost in rounding somewhere in the image: there they are NaN.
+void check_phases(const Config& config, const Problem& problem) {
+  if (!problem.model.network || problem.model.network->fourier_features == 0) return;
+  const NetworkShape& network = *problem.model.network;
+  const Grid& grid = problem.observation.grid;
+  const double x = network.input_scale * (std::abs(grid.center_x) + 0.5 * grid.nx * grid.pixel_scale);
+  const double y = network.input_scale * (std::abs(grid.center_y) + 0.5 * grid.ny * grid.pixel_scale);
+  const auto channels = static_cast<std::size_t>(network.outputs(0));
+  double largest = 0;
+  for (auto w = problem.initial_parameters.begin(), end = w + static_cast<std::ptrdiff_t>(channels); w != end; ++w) {
+    const auto at = [&](std::size_t row) { return std::abs(*(w + static_cast<std::ptrdiff_t>(row * channels))); };
+    largest = std::max(largest, x * at(0) + y * at(1) + at(2));
+  }
+  const bool drawn = config.network->initial.empty();
+  EINFIELD_REQUIRE(largest <= kMaxPhase, config.at(drawn ? "network.fourier_scale" : "network.initial") +
+                                             ": frequencies too high, found phases up to " + rounded(largest) +
+                                             " rad in the image, expected at most " + rounded(kMaxPhase) + " rad");
+}
+
 }  // namespace
 
 std::vector<Problem> ensemble_problems(const Config& config, const Problem& problem) {
@@ -249,8 +268,9 @@ std::vector<Problem> ensemble_problems(const Config& config, const Problem& prob
   for (std::size_t i = 1; i < problems.size(); ++i) {
     const NetworkConfig& network = *config.network;
     const std::vector<double> weights =
-        initial_weights(*problem.model.network, network.seed + i, network.last_layer_zero);
+        initial_weights(*problem.model.network, network.seed + i, network.last_layer_zero, network.fourier_scale);
     std::copy(weights.begin(), weights.end(), problems[i].initial_parameters.begin());
+    check_phases(config, problems[i]);
   }
   return problems;
 }
@@ -279,15 +299,15 @@ LoadedProblem load_problem(const Config& config) {
   problem.learning_rates = {config.optimizer.learning_rate};
   if (holds_out(config.optimizer)) problem.held_out = held_out_pixels(config, o);
   if (config.network && config.network->initial.empty()) {
-    problem.initial_parameters =
-        initial_weights(*problem.model.network, config.network->seed, config.network->last_layer_zero);
+    problem.initial_parameters = initial_weights(*problem.model.network, config.network->seed,
+                                                 config.network->last_layer_zero, config.network->fourier_scale);
   } else if (config.network) {
     StoredNetwork stored = read_network(config.network->initial);
-    EINFIELD_REQUIRE(
-        stored.shape.size() == problem.model.network->size() && stored.shape.hidden == problem.model.network->hidden,
-        config.network->initial + ": another shape than when the configuration was read");
+    EINFIELD_REQUIRE(stored.shape == *problem.model.network,
+                     config.network->initial + ": another shape than when the configuration was read");
     problem.initial_parameters = std::move(stored.parameters);
   }
+  check_phases(config, problem);
   const ParameterLayout layout(problem.model);
   const std::vector<double> scalars = layout.initial_scalars();
   problem.initial_parameters.insert(problem.initial_parameters.end(), scalars.begin(), scalars.end());

@@ -471,12 +471,16 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
       {"config", config_json(toml_text)},
       {"config_toml", toml_text}};
   if (config.network) json["seed"] = config.network->seed;
-  if (model.network)
-    json["network"] = {{"hidden", model.network->hidden},
+  if (model.network) {
+    const NetworkShape& shape = *model.network;
+    json["network"] = {{"hidden", shape.hidden},
                        {"activation", "swish"},
-                       {"input_scale", model.network->input_scale},
+                       {"input_scale", shape.input_scale},
+                       {"encoding", shape.fourier_features > 0 ? "fourier" : "none"},
                        {"members", members}};
-  if (members > 1) json["network"]["potential_offsets"] = ensemble.offsets;
+    if (members > 1) json["network"]["potential_offsets"] = ensemble.offsets;
+    if (shape.fourier_features > 0) json["network"]["fourier_features"] = shape.fourier_features;
+  }
   if (!result.message.empty()) json["message"] = result.message;
   if (result.steps > 0) json["time_per_step_ms"] = 1e3 * result.time_s / static_cast<double>(result.steps);
   for_each_component(model,

@@ -123,8 +123,10 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
   for (std::size_t i = 0; i < problem.model.lens_light.size(); ++i)
     add("lens_light." + std::to_string(i), light_info(problem.model.lens_light[i].kind).name);
   if (problem.model.network) {
+    const NetworkShape& network = *problem.model.network;
     model += " network 2";
-    for (const int width : problem.model.network->hidden) model.append(1, '-').append(std::to_string(width));
+    if (network.fourier_features > 0) model += "-" + std::to_string(network.fourier_features) + " Fourier";
+    for (const int width : network.hidden) model.append(1, '-').append(std::to_string(width));
     model += "-1,";
   }
   model.pop_back();
@@ -132,8 +134,9 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
   const auto count = [](std::size_t n, const std::string& noun) {
     return std::to_string(n) + " " + noun + (n == 1 ? "" : "s");
   };
-  log.line("free: " + count(layout.n_network, "network weight") + ", " + count(layout.n_free(), "parameter") + ", " +
-           count(layout.free_pixels.size(), "source pixel"));
+  const std::size_t fixed = problem.model.network ? problem.model.network->fixed_size() : 0;
+  log.line("free: " + count(layout.n_network - fixed, "network weight") + ", " + count(layout.n_free(), "parameter") +
+           ", " + count(layout.free_pixels.size(), "source pixel"));
 }
 
 void make_directory(const std::string& path) {

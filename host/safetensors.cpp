@@ -226,13 +226,17 @@ StoredNetwork read_network(const std::string& path) {
   if (!input_scale || !std::isfinite(*input_scale) || *input_scale <= 0)
     file.fail("input_scale is " + quoted(scale) + ", expected a finite number > 0");
   network.shape.input_scale = *input_scale;
+  const auto encoding = file.metadata().find("encoding");
+  const bool fourier = encoding != file.metadata().end();
+  if (fourier && encoding->second != "fourier")
+    file.fail("encoding is " + quoted(encoding->second) + ", expected \"fourier\" or none");
 
   // Shapes first: they bound what is read.
   const std::size_t tensors = file.tensors().size();
-  const std::size_t most = 2 * (static_cast<std::size_t>(kMaxHiddenLayers) + 1);
-  if (tensors < 4 || tensors % 2 != 0 || tensors > most)
-    file.fail(std::to_string(tensors) + " tensors, expected a kernel and a bias for each of 2 to " +
-              std::to_string(kMaxHiddenLayers + 1) + " layers");
+  const std::size_t most = 2 * (static_cast<std::size_t>(kMaxHiddenLayers) + 1), fewest = fourier ? 6 : 4;
+  if (tensors < fewest || tensors % 2 != 0 || tensors > most)
+    file.fail(std::to_string(tensors) + " tensors, expected a kernel and a bias for each of " +
+              std::to_string(fewest / 2) + " to " + std::to_string(kMaxHiddenLayers + 1) + " layers");
   const int layers = static_cast<int>(tensors / 2);
   std::size_t inputs = 2;
   for (int layer = 0; layer < layers; ++layer) {
@@ -245,7 +249,14 @@ StoredNetwork read_network(const std::string& path) {
                 (layer + 1 == layers ? "1" : "1 to " + std::to_string(kMaxWidth)));
     if (bias.shape != std::vector<std::size_t>{outputs})
       file.fail(bias.name + " is " + bias.shape_text() + ", expected " + std::to_string(outputs));
-    if (layer + 1 < layers) network.shape.hidden.push_back(static_cast<int>(outputs));
+    if (layer == 0 && fourier) {
+      if (outputs % 2 != 0)
+        file.fail(kernel.name + " has " + std::to_string(outputs) +
+                  " outputs, expected an even number, a sine and a cosine of each frequency");
+      network.shape.fourier_features = static_cast<int>(outputs / 2);
+    } else if (layer + 1 < layers) {
+      network.shape.hidden.push_back(static_cast<int>(outputs));
+    }
     inputs = outputs;
   }
   network.parameters.reserve(network.shape.size());
@@ -281,8 +292,9 @@ void write_network(const std::string& path, const NetworkShape& shape, const std
     add(kernel_name(layer), {inputs, outputs}, shape.kernel_offset(layer), shape.bias_offset(layer));
     add(bias_name(layer), {outputs}, shape.bias_offset(layer), shape.bias_offset(layer) + outputs);
   }
-  write_atomically(path,
-                   to_safetensors({{"activation", "swish"}, {"input_scale", to_text(shape.input_scale)}}, tensors));
+  std::map<std::string, std::string> metadata{{"activation", "swish"}, {"input_scale", to_text(shape.input_scale)}};
+  if (shape.fourier_features > 0) metadata["encoding"] = "fourier";
+  write_atomically(path, to_safetensors(metadata, tensors));
 }
 
 }  // namespace einfield

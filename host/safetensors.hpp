@@ -80,7 +80,7 @@ struct StoredNetwork {
 };
 
 /// Reads tensors layers.<l>.kernel (in × out) and layers.<l>.bias, l = 0, 1, …, of type F32 or F64, and the metadata
-/// activation ("swish") and input_scale.
+/// activation ("swish"), input_scale and, where layer 0 is that of Fourier features, encoding ("fourier").
 /// @throws InvalidInput when anything is missing, superfluous, out of range or not finite.
 StoredNetwork read_network(const std::string& path);
 

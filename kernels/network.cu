@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/network_batch.cuh"
@@ -32,7 +33,7 @@ struct TileChoice {
                   const Real* alpha_bar, const Real* psi_bar);
 };
 
-template <class T>
+template <class T, bool kEncoded>
 TileChoice<typename T::Real> tile_choice() {
   using Real = typename T::Real;
   return {T::kPoints, T::kPixels, T::kMaxGroups, T::kOwn, T::kStageRows, &tiled::Shared<T>::bytes,
@@ -40,8 +41,8 @@ TileChoice<typename T::Real> tile_choice() {
             // All that the device grants, not this plan's bytes: the limit belongs to the kernel, which networks of other
             // shapes share, so a smaller one would take a larger one's memory away.
             const int limit = static_cast<int>(DeviceLimits::current().shared_bytes_per_block);
-            for (const void* kernel : {reinterpret_cast<const void*>(&tiled::network_kernel<T>),
-                                       reinterpret_cast<const void*>(&tiled::network_adjoint_kernel<T>)}) {
+            for (const void* kernel : {reinterpret_cast<const void*>(&tiled::network_kernel<T, kEncoded>),
+                                       reinterpret_cast<const void*>(&tiled::network_adjoint_kernel<T, kEncoded>)}) {
               cudaFuncAttributes attributes{};
               EINFIELD_CUDA(cudaFuncGetAttributes(&attributes, kernel));
               EINFIELD_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -54,13 +55,13 @@ TileChoice<typename T::Real> tile_choice() {
           },
           [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
              std::size_t stride, const Real* positions, Real* psi, Real* alpha) {
-            tiled::network_kernel<T>
+            tiled::network_kernel<T, kEncoded>
                 <<<grid, tiled::kThreads, shared, stream>>>(net, parameters, stride, positions, psi, alpha);
             EINFIELD_LAUNCH_CHECK();
           },
           [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* positions,
              const Real* alpha_bar, const Real* psi_bar) {
-            tiled::network_adjoint_kernel<T>
+            tiled::network_adjoint_kernel<T, kEncoded>
                 <<<grid, tiled::kThreads, shared, stream>>>(net, positions, alpha_bar, psi_bar);
             EINFIELD_LAUNCH_CHECK();
           }};
@@ -69,17 +70,22 @@ TileChoice<typename T::Real> tile_choice() {
 /// Register tiles per pass are groups of points × groups of channels: many points for narrow layers, few for wide ones.
 /// 80 points make 125 tiles of a 100 × 100 image and take exactly 200 channels per pass. Tiles of 8 points a thread cost
 /// half and fill devices whose number of multiprocessors the large ones do not divide well, or whose shared memory is small.
+template <class... T>
+struct TileList {
+  template <class Real>
+  static std::vector<TileChoice<Real>> choices(bool encoded) {
+    if (encoded) return {tile_choice<T, true>()...};
+    return {tile_choice<T, false>()...};
+  }
+};
 template <class Real>
-std::vector<TileChoice<Real>> tile_choices();
-template <>
-std::vector<TileChoice<float>> tile_choices<float>() {
-  return {tile_choice<tiled::Tile<float, 8>>(), tile_choice<tiled::Tile<float, 5>>(),
-          tile_choice<tiled::Tile<float, 4>>(), tile_choice<tiled::Tile<float, 5, 8>>(),
-          tile_choice<tiled::Tile<float, 2, 8>>()};
-}
-template <>
-std::vector<TileChoice<double>> tile_choices<double>() {
-  return {tile_choice<tiled::Tile<double, 5>>(), tile_choice<tiled::Tile<double, 2>>()};
+std::vector<TileChoice<Real>> tile_choices(bool encoded) {
+  using tiled::Tile;
+  using List = std::conditional_t<
+      std::is_same_v<Real, float>,
+      TileList<Tile<float, 8>, Tile<float, 5>, Tile<float, 4>, Tile<float, 5, 8>, Tile<float, 2, 8>>,
+      TileList<Tile<double, 5>, Tile<double, 2>>>;
+  return List::template choices<Real>(encoded);
 }
 
 /// Everything of Network but the pointers, for one tile size.
@@ -87,7 +93,8 @@ template <class Real>
 Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Real>& tile) {
   using R = tiled::Registers<Real>;
   Network<Real> net{};
-  net.layers = static_cast<int>(shape.hidden.size());
+  const bool encoded = shape.fourier_features > 0;
+  net.layers = shape.layers() - 1;
   net.points = points;
   net.tiles = ceil_div(points, tile.points);
   net.scale = static_cast<Real>(shape.input_scale);
@@ -96,7 +103,7 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
   const int pass_size = R::kChannels * tile.own * tiled::kThreads * R::kVector;  // of a tape array
   for (int l = 0; l < net.layers; ++l) {
     Layer& layer = net.layer[l];
-    layer.width = shape.hidden[static_cast<std::size_t>(l)];
+    layer.width = shape.outputs(l);
     layer.passes = ceil_div(layer.width, tile.max_groups * R::kChannels);
     layer.groups = ceil_div(layer.width, layer.passes * R::kChannels);
     layer.kernel = static_cast<int>(shape.kernel_offset(l));
@@ -105,7 +112,8 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
                                     net.constants_size + layer.passes * layer.groups * R::kChannels);
     const int array = layer.passes * pass_size;
     if (l > 0) layer.tape_a = std::exchange(net.tape_size, net.tape_size + array);
-    if (l + 1 < net.layers) layer.tape_p = std::exchange(net.tape_size, net.tape_size + array);
+    if (l + 1 < net.layers && !(l == 0 && encoded))
+      layer.tape_p = std::exchange(net.tape_size, net.tape_size + array);
     net.rows = std::max({net.rows, round_up(layer.width, tiled::kUnit), layer.passes * layer.groups * R::kChannels,
                          round_up(layer.width, R::kGradIn), round_up(layer.width, R::kGradOut)});
   }
@@ -134,9 +142,10 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
     layer.reduce_block = std::exchange(net.reduce_blocks, net.reduce_blocks + ceil_div(below.width, rows));
   }
   net.first_partial = net.partial_size;
-  net.partial_size += 2 * net.layer[0].width;
-  for (int l = 0; l < net.layers; ++l)
-    net.layer[l].bias_partial = std::exchange(net.partial_size, net.partial_size + net.layer[l].width);
+  if (!encoded) net.partial_size += 2 * net.layer[0].width;
+  for (int l = 0; l < net.layers; ++l)  // nothing for the fixed weights of an encoding
+    net.layer[l].bias_partial =
+        std::exchange(net.partial_size, net.partial_size + (l == 0 && encoded ? 0 : net.layer[l].width));
   net.last_partial = net.partial_size;
   net.partial_size = round_up(net.partial_size + net.layer[net.layers - 1].width + 1, R::kVector);
   net.sums_size = net.partial_size;
@@ -210,7 +219,7 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
   Chosen<Real> best;
   double best_time = 0;
   if (path != NetworkPath::kCublas) {
-    for (const TileChoice<Real>& tile : tile_choices<Real>()) {
+    for (const TileChoice<Real>& tile : tile_choices<Real>(shape.fourier_features > 0)) {
       Network<Real> net = lay_out(shape, points, tile);
       const std::size_t shared = fit_shared(tile, limits.shared_bytes_per_block, net);
       if (shared == 0) continue;

@@ -17,8 +17,10 @@ struct Points {
   const Real *x, *y;
 };
 
+// Kernels of the first layer come with s = sine for that of an encoding (kSine), with swish like all others.
+
 /// a = W₁u + b₁ and h = s(a); one thread per number.
-template <class Real>
+template <class Real, bool kSine>
 __global__ void first_layer_kernel(int points, int width, const Real* kernel, const Real* bias, Points<Real> theta,
                                    Real scale, Real* a, Real* h) {
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -28,7 +30,7 @@ __global__ void first_layer_kernel(int points, int width, const Real* kernel, co
   const Real value = kernel[channel] * (scale * theta.x[point]) + kernel[width + channel] * (scale * theta.y[point]) +
                      bias[channel];
   a[i] = value;
-  h[i] = swish(value).value;
+  h[i] = kSine ? sine(value) : swish(value).value;
 }
 
 /// a += b, h = s(a).
@@ -42,17 +44,17 @@ __global__ void activate_kernel(int points, int width, const Real* bias, Real* a
 }
 
 /// out = s(a).
-template <class Real>
+template <class Real, bool kSine>
 __global__ void value_kernel(std::size_t size, const Real* a, Real* out) {
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < size) out[i] = swish(a[i]).value;
+  if (i < size) out[i] = kSine ? sine(a[i]) : swish(a[i]).value;
 }
 
 /// out = s′(a) ∘ v, where v is an array (period = its size) or one vector for all points (period = width).
-template <class Real>
+template <class Real, bool kSine>
 __global__ void first_derivative_kernel(std::size_t size, std::size_t period, const Real* a, const Real* v, Real* out) {
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < size) out[i] = swish(a[i]).first * v[i % period];
+  if (i < size) out[i] = (kSine ? cosine(a[i]) : swish(a[i]).first) * v[i % period];
 }
 
 /// ḡ₁ = ℓ W₁ᾱ.
@@ -136,9 +138,10 @@ struct Sizes {
   std::size_t tape_per_lens = 0, shared = 0;
   Sizes(const NetworkShape& shape, std::size_t points) {
     std::size_t widest = 0, sum = 0;
-    for (const int width : shape.hidden) {
-      sum += static_cast<std::size_t>(width);
-      widest = widest > static_cast<std::size_t>(width) ? widest : static_cast<std::size_t>(width);
+    for (int l = 0; l + 1 < shape.layers(); ++l) {
+      const auto width = static_cast<std::size_t>(shape.outputs(l));
+      sum += width;
+      widest = widest > width ? widest : width;
     }
     tape_per_lens = points * (2 * sum - static_cast<std::size_t>(shape.hidden.back()));
     shared = points * (sum + 3 * widest) ;
@@ -169,8 +172,9 @@ class Batch {
       const Real* w = all_parameters + static_cast<std::size_t>(lens) * stride;
       const Arrays t = arrays(lens);
       const int last = hidden() - 1;
-      first_layer_kernel<<<grid(width(0)), kThreads, 0, stream>>>(points_, width(0), w + shape_.kernel_offset(0),
-                                                                  w + shape_.bias_offset(0), theta, scale, t.a[0], t.x);
+      const auto kernel = encoded(0) ? first_layer_kernel<Real, true> : first_layer_kernel<Real, false>;
+      kernel<<<grid(width(0)), kThreads, 0, stream>>>(points_, width(0), w + shape_.kernel_offset(0),
+                                                      w + shape_.bias_offset(0), theta, scale, t.a[0], t.x);
       EINFIELD_LAUNCH_CHECK();
       for (int l = 1; l <= last; ++l) {
         up(w, l, t.x, t.a[l]);
@@ -181,10 +185,10 @@ class Batch {
       const Real* output = w + shape_.kernel_offset(hidden());
       dot(stream, width(last), output, t.x, Real(1), w + shape_.bias_offset(hidden()),
           psi + static_cast<std::size_t>(lens) * points_);
-      first_derivative(stream, width(last), static_cast<std::size_t>(width(last)), t.a[last], output, t.y);
+      first_derivative(stream, last, static_cast<std::size_t>(width(last)), t.a[last], output, t.y);
       for (int l = last - 1; l >= 0; --l) {
         down(w, l + 1, t.y, t.p[l]);
-        first_derivative(stream, width(l), size(l), t.a[l], t.p[l], t.y);
+        first_derivative(stream, l, size(l), t.a[l], t.p[l], t.y);
       }
       for (int axis = 0; axis < 2; ++axis)
         dot(stream, width(0), w + shape_.kernel_offset(0) + axis * width(0), t.y, scale, nullptr,
@@ -208,7 +212,7 @@ class Batch {
           points_, width(0), w + shape_.kernel_offset(0), Points<Real>{cotangent, cotangent + points_}, scale, t.g[0]);
       EINFIELD_LAUNCH_CHECK();
       for (int l = 1; l <= last; ++l) {
-        first_derivative(stream, width(l - 1), size(l - 1), t.a[l - 1], t.g[l - 1], t.x);
+        first_derivative(stream, l - 1, size(l - 1), t.a[l - 1], t.g[l - 1], t.x);
         up(w, l, t.x, t.g[l]);
       }
       top_kernel<<<grid(width(last)), kThreads, 0, stream>>>(points_, width(last), t.a[last], output, t.g[last],
@@ -219,20 +223,23 @@ class Batch {
         column_sum(stream, 1, psi_cotangent, nullptr, Real(1), gradient + shape_.bias_offset(hidden()));
       for (int l = last; l >= 1; --l) {  // t.y is ā of layer l
         Real* kernel_bar = gradient + shape_.kernel_offset(l);
-        first_derivative(stream, width(l - 1), size(l - 1), t.a[l - 1], t.g[l - 1], t.x);
-        first_derivative(stream, width(l), l < last ? size(l) : static_cast<std::size_t>(width(l)), t.a[l],
+        first_derivative(stream, l - 1, size(l - 1), t.a[l - 1], t.g[l - 1], t.x);
+        first_derivative(stream, l, l < last ? size(l) : static_cast<std::size_t>(width(l)), t.a[l],
                          l < last ? t.p[l] : output, t.z);
         outer(l, t.z, t.x, kernel_bar);
-        value_kernel<<<grid(width(l - 1)), kThreads, 0, stream>>>(size(l - 1), t.a[l - 1], t.x);
+        const auto kernel = encoded(l - 1) ? value_kernel<Real, true> : value_kernel<Real, false>;
+        kernel<<<grid(width(l - 1)), kThreads, 0, stream>>>(size(l - 1), t.a[l - 1], t.x);
         EINFIELD_LAUNCH_CHECK();
         outer(l, t.y, t.x, kernel_bar);
         column_sum(stream, width(l), t.y, nullptr, Real(1), gradient + shape_.bias_offset(l));
+        if (encoded(l - 1)) break;  // the weights below are fixed
         down(w, l, t.y, t.z);
         a_bar_kernel<<<grid(width(l - 1)), kThreads, 0, stream>>>(size(l - 1), t.a[l - 1], t.p[l - 1], t.g[l - 1], t.z,
                                                                   t.y);
         EINFIELD_LAUNCH_CHECK();
       }
-      first_derivative(stream, width(0), last > 0 ? size(0) : static_cast<std::size_t>(width(0)), t.a[0],
+      if (encoded(0)) continue;
+      first_derivative(stream, 0, last > 0 ? size(0) : static_cast<std::size_t>(width(0)), t.a[0],
                        last > 0 ? t.p[0] : output, t.x);  // g₁
       for (int axis = 0; axis < 2; ++axis) {
         Real* kernel_bar = gradient + shape_.kernel_offset(0) + axis * width(0);
@@ -248,8 +255,9 @@ class Batch {
   struct Arrays {
     Real *a[kMaxHiddenLayers], *p[kMaxHiddenLayers], *g[kMaxHiddenLayers], *x, *y, *z;
   };
-  int hidden() const { return static_cast<int>(shape_.hidden.size()); }
-  int width(int l) const { return shape_.hidden[static_cast<std::size_t>(l)]; }
+  int hidden() const { return shape_.layers() - 1; }
+  int width(int l) const { return shape_.outputs(l); }
+  bool encoded(int l) const { return l < shape_.fixed_layers(); }
   std::size_t size(int l) const { return static_cast<std::size_t>(points_) * static_cast<std::size_t>(width(l)); }
   unsigned grid(int width) const {
     return static_cast<unsigned>((static_cast<std::size_t>(points_) * static_cast<std::size_t>(width) + kThreads - 1) /
@@ -296,9 +304,10 @@ class Batch {
     EINFIELD_CUBLAS(gemm(handle_.get(), CUBLAS_OP_N, CUBLAS_OP_T, width(l), width(l - 1), points_, out, width(l), in,
                          width(l - 1), Real(1), kernel_bar, width(l)));
   }
-  void first_derivative(cudaStream_t stream, int width, std::size_t period, const Real* a, const Real* v, Real* out) {
-    first_derivative_kernel<<<grid(width), kThreads, 0, stream>>>(
-        static_cast<std::size_t>(points_) * static_cast<std::size_t>(width), period, a, v, out);
+  /// out = s′(a) ∘ v of layer l.
+  void first_derivative(cudaStream_t stream, int l, std::size_t period, const Real* a, const Real* v, Real* out) {
+    const auto kernel = encoded(l) ? first_derivative_kernel<Real, true> : first_derivative_kernel<Real, false>;
+    kernel<<<grid(width(l)), kThreads, 0, stream>>>(size(l), period, a, v, out);
     EINFIELD_LAUNCH_CHECK();
   }
   void dot(cudaStream_t stream, int width, const Real* v, const Real* x, Real factor, const Real* offset, Real* out) {

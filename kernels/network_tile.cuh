@@ -13,6 +13,9 @@
 //   weight gradient out[i][o] = Σ_px p̄[i][px] g[o][px] + h[i][px] ā[o][px]: a thread owns kGradIn × kGradOut sums over
 //                   both terms; each block writes its sums once, reduce_kernel adds the blocks in order
 //
+// An encoding (network.hpp) is layer 0 with another activation and no gradient. Both kernels come with it and without, as
+// kernels of their own: they have no register to spare.
+//
 // Why these register tiles: a warp loads (kChannels + kPixels) numbers per kChannels · kPixels multiply-adds, and shared
 // memory delivers 32 numbers a clock where the fp32 units take 128: 8 × 8 needs every clock of both, 8 × 16 3/4 of them,
 // 8 × 20 (gradient) 7/10. 8 × 8 is for devices or images where large tiles would leave multiprocessors idle.
@@ -76,7 +79,7 @@ struct Layer {
   int groups;  // groups of kChannels channels per pass; channel = (pass · kChannels + j) · groups + group
   int passes;
   int kernel, bias;                // offsets in the parameters
-  int tape_a, tape_p;              // offsets in a tile's tape: a of layers ≥ 1, p of layers below the last
+  int tape_a, tape_p;              // offsets in a tile's tape: a of layers ≥ 1, p of fitted layers below the last
   int g_bar;                       // offset in a block's sums: ḡ of the tile at hand, of layers that are not kept
   int constants;                   // offset of the layer's Constants, with which the packed weights begin
   int value_stage, gradient_stage; // first stages of the matrix and of its transpose in the stream
@@ -161,8 +164,15 @@ struct Activation {
   __device__ Real first() const { return fma(value, tau, sigma); }
   __device__ Real second() const { return tau * fma(value, tau - sigma, 2 * sigma); }
 };
+/// Keeps functions of several numbers in double precision one after the other: side by side they take more registers than
+/// there are.
+__device__ inline double one_by_one(double a) {
+  asm volatile("" : "+d"(a));
+  return a;
+}
+__device__ inline float one_by_one(float a) { return a; }
 __device__ inline Activation<double> activate(double a) {
-  asm volatile("" : "+d"(a));  // one exponential after the other: side by side they take more registers than there are
+  a = one_by_one(a);
   const double e = exp(a < 0 ? a : -a), inverse = 1 / (1 + e);
   const double sigma = a < 0 ? e * inverse : inverse, tau = a < 0 ? inverse : e * inverse;
   return {sigma, tau, a * sigma};
@@ -175,6 +185,22 @@ __device__ inline Activation<float> activate(float a) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(fminf(a * -1.4426950408889634f, 126.0f)));
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(sigma) : "f"(1.0f + e));
   return {sigma, e * sigma, a * sigma};
+}
+
+/// s(a) and s′(a) of a layer: the sine of an encoding, or swish.
+template <bool kEncoded, class Real>
+__device__ __forceinline__ Real value_of(Real a) {
+  if constexpr (kEncoded)
+    return sine(one_by_one(a));
+  else
+    return activate(a).value;
+}
+template <bool kEncoded, class Real>
+__device__ __forceinline__ Real slope_of(Real a) {
+  if constexpr (kEncoded)
+    return cosine(one_by_one(a));
+  else
+    return activate(a).first();
 }
 
 /// Rows of a matrix that one block of reduce_kernel adds up, each of so many vectors.
@@ -624,8 +650,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// ψ and α of all points; writes the tape. x: blocks that share the tiles of a lens, y: lens.
-template <class T>
+/// ψ and α of all points; writes the tape. x: blocks that share the tiles of a lens, y: lens. kEncoded: layer 0 is that of
+/// Fourier features.
+template <class T, bool kEncoded>
 __global__ void __launch_bounds__(kThreads, 1)
     network_kernel(const __grid_constant__ Network<typename T::Real> net, const typename T::Real* all_parameters,
                    std::size_t stride, const typename T::Real* positions, typename T::Real* psi,
@@ -710,11 +737,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     const Layer bottom = net.layer[0];
 #pragma unroll 1
     for (int pass = 0; pass < bottom.passes; ++pass) {
-      if (last > 0) {
+      if (kEncoded || last > 0) {
         for_cells<T>(bottom, pass, own, constants, [&](const Cell& cell, const K& k) {
           Vector h = first_a<T>(point_data, cell.point, k);
 #pragma unroll
-          for (int i = 0; i < V; ++i) h.v[i] = activate(h.v[i]).value;
+          for (int i = 0; i < V; ++i) h.v[i] = value_of<kEncoded>(h.v[i]);
           h.store_shared(current + cell.offset);
         });
       } else {
@@ -790,10 +817,10 @@ __global__ void __launch_bounds__(kThreads, 1)
                  [&](const Sums& acc, int pass) {
                    if (l == 0) {
                      for_sums<T>(acc, layer, pass, own, constants, [&](const Vector& p, const Cell& cell, const K& k) {
-                       p.store(tape_p + cell.at);
+                       if constexpr (!kEncoded) p.store(tape_p + cell.at);
                        Vector g = first_a<T>(point_data, cell.point, k);
 #pragma unroll
-                       for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * activate(g.v[i]).first();
+                       for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * slope_of<kEncoded>(g.v[i]);
                        add_alpha(g, cell, k);
                      });
                      sum_alpha(spare, layer.groups, pass);
@@ -838,8 +865,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 /// The adjoint of network_kernel: partial sums of all parameter gradients, one set per block. A tile whose cotangents
-/// are all zero is left out: it would add zeros.
-template <class T>
+/// are all zero is left out: it would add zeros. An encoding has no gradient, so that ā of layer 1 is the last one needed.
+template <class T, bool kEncoded>
 __global__ void __launch_bounds__(kThreads, 1)
     network_adjoint_kernel(const __grid_constant__ Network<typename T::Real> net,
                            const typename T::Real* positions, const typename T::Real* alpha_bar,
@@ -897,7 +924,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       point_data[i] = value;
     }
     if (!__syncthreads_or(any)) continue;
-    ring.start(packed + net.stream, net.stages);
+    ring.start(packed + net.stream, kEncoded ? net.layer[1].gradient_stage : net.stages);  // W₂ᵀ serves ā₁ alone
 
     /// Gradient of the first layer, W̄₁ = ℓ g₁ᾱᵀ + ā₁uᵀ and b̄₁ = Σ ā₁: the terms of one vector …
     Real channel_sums[4];  // x, y, b; with a single layer also w̄
@@ -936,12 +963,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     Real *current = shared.first, *spare = shared.second;
 #pragma unroll 1
     for (int pass = 0; pass < net.layer[0].passes; ++pass) {
-      if (last > 0) {
+      if (kEncoded || last > 0) {
         for_cells<T>(net.layer[0], pass, own, constants, [&](const Cell& cell, const K& k) {
           const Vector a = first_a<T>(point_data, cell.point, k);
           Vector p_bar = first_g_bar<T>(point_data, cell.point, k);
 #pragma unroll
-          for (int i = 0; i < V; ++i) p_bar.v[i] *= activate(a.v[i]).first();
+          for (int i = 0; i < V; ++i) p_bar.v[i] *= slope_of<kEncoded>(a.v[i]);
           p_bar.store_shared(current + cell.offset);
         });
       } else {
@@ -1031,13 +1058,22 @@ __global__ void __launch_bounds__(kThreads, 1)
           const Layer& below = net.layer[forget(l) - 1];
           const Real* const tape_a = tape() + below.tape_a;
 #pragma unroll 1
-          for (int pass = 0; pass < below.passes; ++pass)
-            for_cells<T, 2>(below, pass, own, constants, [&](const Cell& cell, const K& k) {
-              Vector v = first ? first_a<T>(point_data, cell.point, k) : Vector::load(tape_a + cell.at);
+          for (int pass = 0; pass < below.passes; ++pass) {
+            if (kEncoded && first)
+              for_cells<T, 2>(below, pass, own, constants, [&](const Cell& cell, const K& k) {
+                Vector v = first_a<T>(point_data, cell.point, k);
 #pragma unroll
-              for (int i = 0; i < V; ++i) v.v[i] = activate(v.v[i]).value;
-              v.store_shared(spare + cell.offset);
-            });
+                for (int i = 0; i < V; ++i) v.v[i] = value_of<kEncoded>(v.v[i]);
+                v.store_shared(spare + cell.offset);
+              });
+            else
+              for_cells<T, 2>(below, pass, own, constants, [&](const Cell& cell, const K& k) {
+                Vector v = first ? first_a<T>(point_data, cell.point, k) : Vector::load(tape_a + cell.at);
+#pragma unroll
+                for (int i = 0; i < V; ++i) v.v[i] = activate(v.v[i]).value;
+                v.store_shared(spare + cell.offset);
+              });
+          }
           __syncthreads();
           multiply_gradient<T>(acc, spare, current, T::kPoints / V, net.layer[forget(l)], grad_pass);
         }
@@ -1053,25 +1089,35 @@ __global__ void __launch_bounds__(kThreads, 1)
           const Share share{place.group, place.pixels + (in ? 0 : T::kHalf), place.pixels + half * T::kHalf,
                             place.item + half * kItems};
 #pragma unroll 1
-          for (int pass = 0; pass < layer.passes; ++pass)
-            for_cells<T, 2>(layer, pass, share, constants, [&](const Cell& cell, const K& k) {
-              Vector a, v;
-              if (computed) {
-                a = first_a<T>(point_data, cell.point, k);
-                v = first_g_bar<T>(point_data, cell.point, k);
-              } else {
-                a = Vector::load(tape_a + cell.at);
-                if (constant) {
+          for (int pass = 0; pass < layer.passes; ++pass) {
+            if (kEncoded && computed)
+              for_cells<T, 2>(layer, pass, share, constants, [&](const Cell& cell, const K& k) {
+                const Vector a = first_a<T>(point_data, cell.point, k);
+                Vector v = first_g_bar<T>(point_data, cell.point, k);
 #pragma unroll
-                  for (int i = 0; i < V; ++i) v.v[i] = k.output;
+                for (int i = 0; i < V; ++i) v.v[i] *= slope_of<kEncoded>(a.v[i]);
+                v.store_shared(spare + cell.offset);
+              });
+            else
+              for_cells<T, 2>(layer, pass, share, constants, [&](const Cell& cell, const K& k) {
+                Vector a, v;
+                if (computed) {
+                  a = first_a<T>(point_data, cell.point, k);
+                  v = first_g_bar<T>(point_data, cell.point, k);
                 } else {
-                  v = Vector::load(factors + cell.at);
-                }
-              }
+                  a = Vector::load(tape_a + cell.at);
+                  if (constant) {
 #pragma unroll
-              for (int i = 0; i < V; ++i) v.v[i] *= activate(a.v[i]).first();
-              v.store_shared(spare + cell.offset);
-            });
+                    for (int i = 0; i < V; ++i) v.v[i] = k.output;
+                  } else {
+                    v = Vector::load(factors + cell.at);
+                  }
+                }
+#pragma unroll
+                for (int i = 0; i < V; ++i) v.v[i] *= activate(a.v[i]).first();
+                v.store_shared(spare + cell.offset);
+              });
+          }
           __syncthreads();
           multiply_gradient<T>(acc, spare, spare + T::kHalf, T::kHalf / V, net.layer[forget(l)], grad_pass);
         }
@@ -1087,6 +1133,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       const Layer& layer = net.layer[forget(l)];
       for (int ch = thread; ch < layer.width; ch += kThreads)
         add_partial(layer.bias_partial + ch, row_sum<T>(current + ch * T::kPitch));
+      if (kEncoded && first) break;
 
       // ā = s″(a)∘p∘ḡ + s′(a)∘(Wᵀā of this layer)
       const Layer& below = net.layer[forget(l) - 1];

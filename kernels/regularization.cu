@@ -123,10 +123,9 @@ RegularizationStage<Real>::RegularizationStage(const std::vector<Problem>& probl
   EINFIELD_CUDA(cudaStreamSynchronize(stream));  // `weights` ends here
   if (!problems.front().model.network) return;
   const NetworkShape& shape = *problems.front().model.network;
-  kernels_.layers = shape.layers();
-  for (int l = 0; l < shape.layers(); ++l) {
-    kernels_.begin[l] = static_cast<unsigned>(shape.kernel_offset(l));
-    kernels_.end[l] = static_cast<unsigned>(shape.bias_offset(l));
+  for (int l = shape.fixed_layers(); l < shape.layers(); ++l) {
+    kernels_.begin[kernels_.layers] = static_cast<unsigned>(shape.kernel_offset(l));
+    kernels_.end[kernels_.layers++] = static_cast<unsigned>(shape.bias_offset(l));
   }
 }
 

@@ -9,7 +9,7 @@
 
 namespace einfield::cuda {
 
-/// Where the kernels (not the biases) of a network lie in the flat vector.
+/// Where the fitted kernels (not the biases) of a network lie in the flat vector.
 struct NetworkKernels {
   int layers = 0;
   unsigned begin[kMaxHiddenLayers + 1] = {};

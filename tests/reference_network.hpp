@@ -15,7 +15,7 @@ struct ReferenceResult {
   std::vector<double> psi, alpha, kappa, gradient;  ///< n, 2 × n (all x, then all y), n, shape.size()
 };
 
-/// ψ, α, κ and the gradient of Σ ψ̄ψ + ᾱ·α with respect to every parameter.
+/// ψ, α, κ and the gradient of Σ ψ̄ψ + ᾱ·α with respect to every parameter; that of fixed weights is zero.
 /// @param theta      2 × n, all x, then all y [arcsec]
 /// @param psi_bar    n values, or empty for zero
 /// @param alpha_bar  2 × n values, or empty for zero
@@ -24,7 +24,8 @@ inline ReferenceResult reference_network(const NetworkShape& shape, const std::v
                                          const std::vector<double>& alpha_bar = {}) {
   // Lanes: value, ∂x, ∂y, ∂xx + ∂yy. The last serves κ only and has no adjoint.
   using Lanes = std::array<double, 4>;
-  const auto swish = [](double a) {
+  const auto activation = [&shape](int layer, double a) {
+    if (layer < shape.fixed_layers()) return std::array<double, 3>{std::sin(a), std::cos(a), -std::sin(a)};
     const double sigma = 1 / (1 + std::exp(-a)), tau = 1 / (1 + std::exp(a)), value = a * sigma;
     return std::array<double, 3>{value, sigma + value * tau, tau * (2 * sigma + value * (tau - sigma))};
   };
@@ -47,7 +48,7 @@ inline ReferenceResult reference_network(const NetworkShape& shape, const std::v
             a[layer][o][lane] += parameters[shape.kernel_offset(l) + i * out + o] * h[layer][i][lane];
       if (l + 1 == layers) break;
       for (const Lanes& x : a[layer]) {
-        const auto [value, first, second] = swish(x[0]);
+        const auto [value, first, second] = activation(l, x[0]);
         h[layer + 1].push_back(
             {value, first * x[1], first * x[2], second * (x[1] * x[1] + x[2] * x[2]) + first * x[3]});
       }
@@ -71,11 +72,11 @@ inline ReferenceResult reference_network(const NetworkShape& shape, const std::v
             result.gradient[shape.kernel_offset(l) + i * out + o] += a_bar[o][lane] * h[layer][i][lane];
             h_bar[i][lane] += parameters[shape.kernel_offset(l) + i * out + o] * a_bar[o][lane];
           }
-      if (l == 0) break;
+      if (l == shape.fixed_layers()) break;
       a_bar.assign(in, std::array<double, 3>{});
       for (std::size_t i = 0; i < in; ++i) {
         const Lanes& x = a[layer - 1][i];
-        const auto [value, first, second] = swish(x[0]);
+        const auto [value, first, second] = activation(l - 1, x[0]);
         a_bar[i] = {first * h_bar[i][0] + second * (x[1] * h_bar[i][1] + x[2] * h_bar[i][2]), first * h_bar[i][1],
                     first * h_bar[i][2]};
       }

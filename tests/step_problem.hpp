@@ -21,6 +21,7 @@ struct StepCase {
   std::string name;
   int nx = 9, ny = 7, supersampling = 1;
   std::vector<int> hidden = {7, 5};  ///< empty = no network
+  int fourier_features = 0;
   int psf_size = 5;                  ///< 0 = none
   bool free_lens = false, free_light = false, pixel_source = false, lens_light = false, masked = false;
   LossKind loss = LossKind::mse;
@@ -60,7 +61,7 @@ inline Problem make_problem(const StepCase& c) {
     light.free = {s, s, false, s};
     model.lens_light.push_back(light);
   }
-  if (!c.hidden.empty()) model.network = NetworkShape{c.hidden, 0.8};
+  if (!c.hidden.empty()) model.network = NetworkShape{c.hidden, 0.8, c.fourier_features};
 
   Observation& observation = problem.observation;
   observation.mask.assign(n, 1);
@@ -83,7 +84,7 @@ inline Problem make_problem(const StepCase& c) {
 
 /// Every kind of content at least once, odd sizes on purpose.
 inline std::vector<StepCase> step_cases() {
-  std::vector<StepCase> cases(9);
+  std::vector<StepCase> cases(10);
   cases[0].name = "paper";
   cases[1].name = "masked_chi2";
   cases[1].masked = true;
@@ -113,6 +114,10 @@ inline std::vector<StepCase> step_cases() {
   cases[8].nx = 19;
   cases[8].ny = 17;
   cases[8].psf_size = 15;
+  cases[9].name = "fourier";
+  cases[9].fourier_features = 3;
+  cases[9].free_lens = true;
+  cases[9].regularization = {0.3, 0, 0, 1e-3};
   return cases;
 }
 
@@ -247,7 +252,7 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
     const ReferenceResult reference =
         reference_network(*network, weights, theta, std::vector<double>(rays, 0.0), out.deflection_bar);
     for (std::size_t i = 0; i < layout.n_network; ++i) out.gradient[i] += reference.gradient[i];
-    for (int layer = 0; layer < network->layers(); ++layer)
+    for (int layer = network->fixed_layers(); layer < network->layers(); ++layer)
       for (std::size_t i = network->kernel_offset(layer); i < network->bias_offset(layer); ++i) {
         out.regularization += 0.5 * r.weight_decay * weights[i] * weights[i];
         out.gradient[i] += r.weight_decay * weights[i];

@@ -1,6 +1,7 @@
 // The conformance suite: one body for every stage, backend and precision. The judge is the naive step in double.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -143,7 +144,8 @@ struct WholeStepDifferences {
       const Philox philox{77};
       std::vector<double> direction(start.size());
       double expected = 0;
-      for (std::size_t i = 0; i < start.size(); ++i) {
+      const std::size_t fixed = problem.model.network ? problem.model.network->fixed_size() : 0;
+      for (std::size_t i = fixed; i < start.size(); ++i) {
         direction[i] = philox.normal(i);
         expected += direction[i] * static_cast<double>(gradient[i]);
       }
@@ -182,6 +184,9 @@ struct StepsEqualStages {
         backend.adam();
       }
       EXPECT_EQ(backend.download(Field::parameters, 0), by_steps) << "stage by stage";
+      const std::size_t fixed = problem.model.network ? problem.model.network->fixed_size() : 0;
+      EXPECT_TRUE(std::equal(first.begin(), first.begin() + static_cast<std::ptrdiff_t>(fixed), by_steps.begin()))
+          << "weights of the encoding moved";
 
       // The first update of Adam moves every parameter with a gradient by the learning rate (bias correction).
       backend.load({problem});
@@ -238,7 +243,7 @@ struct ResumedSteps {
 template <class Real>
 struct SeveralLenses {
   static void check(Backend<Real>& backend, const Open<Real>&) {
-    for (const int index : {0, 2, 4}) {
+    for (const int index : {0, 2, 4, 9}) {
       StepCase c = step_cases()[static_cast<std::size_t>(index)];
       SCOPED_TRACE(c.name);
       std::vector<Problem> problems;
@@ -380,6 +385,9 @@ struct RefusesNonsense {
     EXPECT_THROW(backend.load({bad}), InvalidInput);
     EXPECT_THROW(backend.load({}), InvalidInput);
     EXPECT_THROW(backend.load({good, make_problem(step_cases()[3])}), InvalidInput);
+    bad = good;
+    bad.model.network->input_scale *= 2;
+    EXPECT_THROW(backend.load({good, bad}), InvalidInput);
     backend.load({good});
     EXPECT_THROW(backend.upload(Field::image, 0, std::vector<Real>(3)), InvalidInput);
     EXPECT_THROW(backend.download(Field::image, 1), InvalidInput);

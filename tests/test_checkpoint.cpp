@@ -201,6 +201,7 @@ TYPED_TEST(CheckpointOf, ContradictionsNameTheirKey) {
                                                         {"lens.1.gamma1", "0.0"},
                                                         {"source.0.n_sersic", "2.0"},
                                                         {"source.0.radius", "\"major_axis\""},
+                                                        {"network.encoding", "\"fourier\""},
                                                         {"network.hidden", "[7, 6]"},
                                                         {"network.input_scale", "0.5"},
                                                         {"network.seed", "5"},
@@ -226,6 +227,20 @@ TYPED_TEST(CheckpointOf, ContradictionsNameTheirKey) {
                                                                                    {"optimizer.checkpoint_every", "3"},
                                                                                    {"title", "\"other\""}})
     EXPECT_EQ(refusal<TypeParam>(lens, {{key, value}}), "") << key;
+}
+
+TYPED_TEST(CheckpointOf, OtherFourierFeaturesAreAContradiction) {
+  const SmallLens lens{{"network.encoding", "\"fourier\""}};
+  const Config config = lens.config();
+  const SmallFit<TypeParam> part(config, 5);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  EXPECT_EQ(refusal<TypeParam>(lens, {}), "");
+  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
+           {"network.encoding", "\"none\""}, {"network.fourier_features", "15"}, {"network.fourier_scale", "1.9"}}) {
+    const std::string message = refusal<TypeParam>(lens, {{key, value}});
+    EXPECT_EQ(message.rfind("--set: " + key + ": ", 0), 0u) << key << ": " << message;
+    EXPECT_NE(message.find("contradicts the checkpoint in " + lens.out()), std::string::npos) << message;
+  }
 }
 
 TYPED_TEST(CheckpointOf, OtherDataAreAContradiction) {

@@ -196,6 +196,23 @@ TEST_F(ConfigFile, KeysOverrideTheRecipe) {
   EXPECT_EQ(c.regularization.weight_decay, 1.0);
 }
 
+TEST_F(ConfigFile, FourierFeatures) {
+  EXPECT_FALSE(read(kShortest).network->fourier);
+  EXPECT_EQ(read(kShortest).model.network->fourier_features, 0);
+  EXPECT_EQ(read(kShortest + "encoding = 'none'\ninput_scale = 3\n").model.network->input_scale, 3.0);
+  const Config plain = read(kShortest + "encoding = 'fourier'\n");
+  EXPECT_EQ(plain.model.network->fourier_features, 16);
+  EXPECT_EQ(plain.network->fourier_scale, 2.0);
+  EXPECT_EQ(plain.model.network->hidden, plain.network->hidden);
+  const std::string layers = "hidden = [" + std::string("2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2") + "]\n";
+  const Config c = read(kShortest + "encoding = 'fourier'\nfourier_features = 5\nfourier_scale = 0.3\n" + layers);
+  EXPECT_TRUE(c.network->fourier);
+  EXPECT_EQ(c.model.network->fourier_features, 5);
+  EXPECT_EQ(c.model.network->input_scale, 1.0);
+  EXPECT_EQ(c.network->fourier_scale, 0.3);
+  EXPECT_EQ(c.model.network->layers(), 17);
+}
+
 TEST_F(ConfigFile, EveryProfileHasItsParameters) {
   const std::string lenses = R"(
 [[lens]]
@@ -349,6 +366,12 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
        "lens.toml:11: lens.0.m: out of range, found 1, expected an integer 2 to 100"},
       {"hidden = [0]", "lens.toml:9: network.hidden: out of range, found 0, expected an integer 1 to 4096"},
       {"hidden = []", "lens.toml:9: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
+      {"encoding = 'fourier'\nhidden = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]",
+       "lens.toml:10: network.hidden: wrong number of layers, found 16, expected 1 to 15 behind the encoding"},
+      {"encoding = 'fourier'\nfourier_features = 2049",
+       "lens.toml:10: network.fourier_features: out of range, found 2049, expected an integer 1 to 2048"},
+      {"encoding = 'fourier'\nfourier_scale = 0",
+       "lens.toml:10: network.fourier_scale: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
       {"seed = -1", "lens.toml:9: network.seed: out of range, found -1, expected an integer >= 0"},
       {"[optimizer]\nsteps = 3000000000",
        "lens.toml:10: optimizer.steps: out of range, found 3000000000, expected an integer 0 to 1000000000"},
@@ -357,6 +380,16 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       // contradictions
       {"[optimizer]\nstop_chi2 = 2",
        "lens.toml:10: optimizer.stop_chi2: has no effect, found the integer 2, expected only with stop = \"chi2\""},
+      {"encoding = 'Fourier'", "lens.toml:9: network.encoding: no such name, found \"Fourier\", expected fourier"},
+      {"fourier_features = 8",
+       "lens.toml:9: network.fourier_features: has no effect, found the integer 8, expected only with encoding = "
+       "\"fourier\""},
+      {"encoding = 'fourier'\ninput_scale = 2",
+       "lens.toml:10: network.input_scale: has no effect, found the integer 2, expected only with encoding = "
+       "\"none\""},
+      {"encoding = 'fourier'\ninitial = 'w.safetensors'\nfourier_scale = 2",
+       "lens.toml:11: network.fourier_scale: has no effect, found the integer 2, expected only with encoding = "
+       "\"fourier\" and without network.initial"},
       {"initial = 'w.safetensors'\nseed = 2",
        "lens.toml:10: network.seed: has no effect, found the integer 2, expected only without network.initial"},
       {"[[source]]\nprofile = 'PIXELATED'\nnx = 3\nny = 3\npixel_scale = 1\nimage = 'x.fits'\nvalue = 1",
@@ -558,6 +591,7 @@ TEST_F(ConfigFile, WrittenConfigurationReadsBackTheSame) {
        {std::vector<Override>{},
         {{"observation.psf", "{ type = \"moffat\", fwhm = 0.2, beta = 3.0, size = 7 }"},
          {"optimizer.stop", "\"chi2\""}},
+        {{"network", "{ encoding = \"fourier\", fourier_features = 7, fourier_scale = 0.25, hidden = [3] }"}},
         {{"simulate.psf", "\"k.fits[1]\""}, {"observation.noise", "0.1"}, {"lens.0.theta_E", "0.1234567890123456789"}},
         {{"source", "[{ profile = \"PIXELATED\", nx = 3, ny = 4, pixel_scale = 0.1, image = \"s.fits\" }]"}},
         {{"lens", "[{ profile = \"MULTIPOLE\", m = 3, a_m = 1e-300, phi_m = -0.0 }]"}}}) {
@@ -571,19 +605,23 @@ TEST_F(ConfigFile, WrittenConfigurationReadsBackTheSame) {
     EXPECT_EQ(again.model.lens[0].values, c.model.lens[0].values);
     EXPECT_EQ(again.observation.image.path, c.observation.image.path);
     EXPECT_EQ(again.observation.psf.type, c.observation.psf.type);
+    EXPECT_EQ(again.model.network, c.model.network);
+    EXPECT_EQ(again.network->fourier_scale, c.network->fourier_scale);
   }
 }
 
 TEST_F(ConfigFile, EveryKeyThatIsWrittenIsListed) {
   const std::string list = list_keys();
-  std::istringstream lines(to_toml(read(kSample, {{"simulate.psf", "{ type = \"moffat\", fwhm = 0.2, beta = 3.0 }"}})));
+  // The second configuration behind the first, as if they were one.
+  std::istringstream lines(to_toml(read(kSample, {{"simulate.psf", "{ type = \"moffat\", fwhm = 0.2, beta = 3.0 }"}})) +
+                           "[]\n" + to_toml(read(kShortest + "encoding = 'fourier'\n")));
   std::string block;
   int keys = 0;
   for (std::string line; std::getline(lines, line);) {
     if (line.rfind("[[", 0) == 0)
       block = line.substr(2, line.size() - 4) + ".N.";
     else if (line.rfind('[', 0) == 0)
-      block = line.substr(1, line.size() - 2) + ".";
+      block = line.size() > 2 ? line.substr(1, line.size() - 2) + "." : "";
     const std::size_t equals = line.find(" = ");
     if (equals == std::string::npos) continue;
     std::string key = block + line.substr(0, equals);
@@ -611,6 +649,8 @@ TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
             "observation.max_noise number image unit > 0 1000.0 pixels of larger noise are masked");
   EXPECT_EQ(row("lens.N.theta_E"), "lens.N.theta_E number arcsec > 0 required");
   EXPECT_EQ(row("network.hidden").rfind("network.hidden list of integers - 1 to 4096 [200, 200, 200] widths", 0), 0u);
+  EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 2.0 frequencies", 0), 0u);
+  EXPECT_EQ(row("network.encoding").rfind("network.encoding \"none\" | \"fourier\" - - \"none\" what", 0), 0u);
   EXPECT_EQ(row("optimizer.loss").rfind("optimizer.loss \"mse\" | \"chi2\" - - \"mse\"", 0), 0u);
   for (const char* profile : {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "CONVERGENCE",
                               "POINT_MASS", "MULTIPOLE", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED"})
@@ -652,7 +692,9 @@ class Generator {
     const bool network = integer(0, 3) > 0;
     if (network) {
       text += "[network]\n" + one_of({"hidden = [5]\n", "hidden = [4, 3]\n", "hidden = [1, 7, 2]\n"});
-      text += maybe("last_layer = 'zero'\n") + maybe("seed = 12\n") + maybe("input_scale = 0.3\n");
+      text += maybe("last_layer = 'zero'\n") + maybe("seed = 12\n");
+      text += one_of({"", "input_scale = 0.3\n",
+                      "encoding = 'fourier'\n" + maybe("fourier_features = 3\n") + maybe("fourier_scale = 0.7\n")});
     }
     text += maybe("[optimizer]\n" + maybe("loss = 'chi2'\n") + maybe("learning_rate = 0.01\n") +
                   maybe("stop = 'chi2'\nstop_chi2 = 0.9\n") + maybe("best_of_last = 5\n"));

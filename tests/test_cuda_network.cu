@@ -26,10 +26,11 @@ struct Case {
   std::vector<int> hidden;
   int points;
   int lenses;
+  int features = 0;
 };
 
 std::string name(const Case& c) {
-  std::string text;
+  std::string text = c.features > 0 ? std::to_string(c.features) + "fourier_" : "";
   for (const int width : c.hidden) text += std::to_string(width) + "_";
   return text + "n" + std::to_string(c.points) + "_lenses" + std::to_string(c.lenses);
 }
@@ -48,8 +49,7 @@ struct Problem {
   std::vector<double> psi, alpha, gradient;
 
   explicit Problem(const Case& c, bool with_psi_bar = true) : points(c.points), lenses(c.lenses) {
-    shape.hidden = c.hidden;
-    shape.input_scale = 0.7;
+    shape = {c.hidden, 0.7, c.features};
     stride = shape.size() + 3;  // lenses need not lie back to back
     const Philox philox{20210};
     std::uint64_t counter = 0;
@@ -159,6 +159,9 @@ void check(const Case& c, NetworkPath path) {
   expect_close(twice.gradient, problem.gradient, 2, kTolerance<Real>, "gradient of two adjoints");
   EXPECT_EQ(once.psi, twice.psi) << "same input, same bits";
   EXPECT_EQ(once.alpha, twice.alpha) << "same input, same bits";
+  for (std::size_t lens = 0; lens < static_cast<std::size_t>(c.lenses); ++lens)
+    for (std::size_t i = 0; i < problem.shape.fixed_size(); ++i)
+      ASSERT_EQ(once.gradient[lens * problem.stride + i], 0) << "weight " << i << " of the encoding";
 }
 
 const std::vector<Case>& cases() {
@@ -166,7 +169,9 @@ const std::vector<Case>& cases() {
       {{1}, 1, 1},          {{7}, 31, 2},         {{33}, 33, 1},           {{200}, 31, 1},
       {{1, 1}, 33, 1},      {{16, 16}, 31, 1},    {{250, 301}, 31, 1},     {{16, 33}, 1000, 3},
       {{33, 7, 16}, 33, 2}, {{32, 200, 33}, 1, 1}, {{200, 200, 200}, 200, 1}, {{16, 16, 16, 16}, 400, 1},
-      {{7, 33, 1, 32}, 31, 1}, {{9, 8, 7, 6, 5}, 33, 2}, {{30, 260, 20}, 100, 1}};
+      {{7, 33, 1, 32}, 31, 1}, {{9, 8, 7, 6, 5}, 33, 2}, {{30, 260, 20}, 100, 1},
+      {{1}, 1, 1, 1},       {{7}, 31, 2, 3},      {{33}, 200, 1, 16},      {{16, 33}, 1000, 3, 8},
+      {{48}, 100, 1, 150},  {{64, 64, 64}, 90, 1, 16}, {{9, 8, 7, 6}, 33, 2, 20}};
   return all;
 }
 
@@ -198,7 +203,8 @@ TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
   for (const std::size_t kilobytes : {48, 99, 163, 227})
     for (const int multiprocessors : {1, 2, 16}) {
       const DeviceLimits limits{multiprocessors, std::min(kilobytes * 1024, device.shared_bytes_per_block)};
-      for (const Case& c : {Case{{40, 24}, 300, 2}, Case{{210, 100}, 130, 1}, Case{{64, 200, 48}, 90, 1}}) {
+      for (const Case& c : {Case{{40, 24}, 300, 2}, Case{{210, 100}, 130, 1}, Case{{64, 200, 48}, 90, 1},
+                            Case{{40, 24}, 300, 2, 13}}) {
         SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
         const Problem problem(c);
         const NetworkPlan plan = CudaNetwork<float>::make_plan(problem.shape, c.points, c.lenses, limits);
@@ -217,27 +223,31 @@ TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
 
 TEST_F(CudaNetworkTest, RepeatsToTheBit) {
   const DeviceLimits limits = DeviceLimits::current();
-  const Problem problem(Case{{33, 200, 32}, 200, 2});
-  for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
-    const Answer<float> first = run<float>(problem, path, 1, limits), second = run<float>(problem, path, 1, limits);
-    EXPECT_EQ(first.psi, second.psi);
-    EXPECT_EQ(first.alpha, second.alpha);
-    EXPECT_EQ(first.gradient, second.gradient);
+  for (const Case& c : {Case{{33, 200, 32}, 200, 2}, Case{{33, 32}, 200, 2, 12}}) {
+    const Problem problem(c);
+    for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
+      const Answer<float> first = run<float>(problem, path, 1, limits), second = run<float>(problem, path, 1, limits);
+      EXPECT_EQ(first.psi, second.psi);
+      EXPECT_EQ(first.alpha, second.alpha);
+      EXPECT_EQ(first.gradient, second.gradient);
+    }
   }
 }
 
 /// Tiles without any cotangent are left out; a block that sees none must still add zeros, not what was there before.
 TEST_F(CudaNetworkTest, MaskedPointsContributeNothing) {
-  Problem problem(Case{{20, 30}, 900, 2}, false);
-  const std::size_t n = static_cast<std::size_t>(problem.points);
-  for (std::size_t i = 0; i < problem.alpha_bar.size(); ++i)
-    if (i % n > 60) problem.alpha_bar[i] = 0;
-  problem.solve();
-  DeviceLimits limits = DeviceLimits::current();
-  for (const int multiprocessors : {2, 64}) {
-    limits.multiprocessors = multiprocessors;
-    const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 2, limits, true);
-    expect_close(answer.gradient, problem.gradient, 2, kTolerance<float>, "gradient");
+  for (const int features : {0, 10}) {
+    Problem problem(Case{{20, 30}, 900, 2, features}, false);
+    const std::size_t n = static_cast<std::size_t>(problem.points);
+    for (std::size_t i = 0; i < problem.alpha_bar.size(); ++i)
+      if (i % n > 60) problem.alpha_bar[i] = 0;
+    problem.solve();
+    DeviceLimits limits = DeviceLimits::current();
+    for (const int multiprocessors : {2, 64}) {
+      limits.multiprocessors = multiprocessors;
+      const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 2, limits, true);
+      expect_close(answer.gradient, problem.gradient, 2, kTolerance<float>, "gradient");
+    }
   }
 }
 
@@ -264,16 +274,60 @@ TEST_F(CudaNetworkTest, TakesCublasWhereNoTileFits) {
   expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
 }
 
+template <class Real>
+__global__ void sine_kernel(int n, const Real* a, Real* sines, Real* cosines) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= n) return;
+  sines[i] = sine(a[i]);
+  cosines[i] = cosine(a[i]);
+}
+
+/// The device's own arithmetic: what holds on the host must hold here (1.5 ε), and what is no phase must show.
+template <class Real>
+void check_sine() {
+  std::vector<Real> a;
+  for (int i = -4000; i <= 4000; ++i) {
+    a.push_back(static_cast<Real>(kMaxPhase * std::pow(std::abs(i) / 4000.0, 3) * (i < 0 ? -1 : 1)));
+    a.push_back(static_cast<Real>(i * 1.5707963267948966));
+  }
+  const std::size_t finite = a.size();
+  a.push_back(std::numeric_limits<Real>::quiet_NaN());
+  a.push_back(-std::numeric_limits<Real>::infinity());
+  a.push_back(static_cast<Real>(1e30));
+  const Stream stream;
+  DeviceBuffer<Real> in(a.size()), sines(a.size()), cosines(a.size());
+  in.upload(a, stream.get());
+  const int n = static_cast<int>(a.size());
+  const auto blocks = static_cast<unsigned>((n + 255) / 256);
+  sine_kernel<<<blocks, 256, 0, stream.get()>>>(n, in.get(), sines.get(), cosines.get());
+  EINFIELD_LAUNCH_CHECK();
+  const std::vector<Real> s = sines.to_vector(stream.get()), c = cosines.to_vector(stream.get());
+  constexpr double kError = 1.5 * static_cast<double>(std::numeric_limits<Real>::epsilon());
+  for (std::size_t i = 0; i < finite; ++i) {
+    ASSERT_NEAR(s[i], std::sin(static_cast<double>(a[i])), kError) << a[i];
+    ASSERT_NEAR(c[i], std::cos(static_cast<double>(a[i])), kError) << a[i];
+  }
+  for (std::size_t i = finite; i < a.size(); ++i) EXPECT_TRUE(std::isnan(s[i]) && std::isnan(c[i])) << a[i];
+}
+
+TEST_F(CudaNetworkTest, SineIsAccurate) {
+  check_sine<float>();
+  check_sine<double>();
+}
+
 /// A non-finite weight must reach ψ and α, where the step is refused; a clamp or a skip must not hide it.
 TEST_F(CudaNetworkTest, NonFiniteWeightsShow) {
   for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
-    Problem problem(Case{{16, 16}, 33, 1});
-    problem.parameters[problem.shape.kernel_offset(1) + 5] = bad;
-    for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
-      const Answer<float> answer = run<float>(problem, path, 1, DeviceLimits::current());
-      for (const float value : answer.psi) ASSERT_FALSE(std::isfinite(value));
-      for (const float value : answer.alpha) ASSERT_FALSE(std::isfinite(value));
-    }
+    for (const int features : {0, 4})
+      for (const int layer : {0, 1}) {
+        Problem problem(Case{{16, 16}, 33, 1, features});
+        problem.parameters[problem.shape.kernel_offset(layer) + 5] = bad;
+        for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
+          const Answer<float> answer = run<float>(problem, path, 1, DeviceLimits::current());
+          for (const float value : answer.psi) ASSERT_FALSE(std::isfinite(value));
+          for (const float value : answer.alpha) ASSERT_FALSE(std::isfinite(value));
+        }
+      }
   }
 }
 

@@ -50,9 +50,9 @@ class EvaluateOf : public testing::Test {};
 using Precisions = testing::Types<float, double>;
 TYPED_TEST_SUITE(EvaluateOf, Precisions);
 
-TYPED_TEST(EvaluateOf, PixelCentresGiveTheMapsOfTheFit) {
-  const SmallLens lens;
-  write_fit<TypeParam>(lens);
+template <class Real>
+void compare_with_the_fit(const SmallLens& lens) {
+  write_fit<Real>(lens);
   const std::vector<double> theta = pixel_centres({14, 12, 0.3, 0.1, -0.2, 1});
   const std::size_t n = theta.size() / 2;
   std::string table = "x,y\n";
@@ -73,11 +73,22 @@ TYPED_TEST(EvaluateOf, PixelCentresGiveTheMapsOfTheFit) {
       for (std::size_t i = 0; i < n; ++i) {
         const std::optional<double> value = parse_number<double>(rows[i + 1][column]);
         ASSERT_TRUE(value);
-        EXPECT_EQ(static_cast<TypeParam>(*value), values[i]) << rows[0][column] << " " << i;
+        EXPECT_EQ(static_cast<Real>(*value), values[i]) << rows[0][column] << " " << i;
       }
       ++column;
     }
   }
+}
+
+TYPED_TEST(EvaluateOf, PixelCentresGiveTheMapsOfTheFit) {
+  compare_with_the_fit<TypeParam>(SmallLens());
+}
+TYPED_TEST(EvaluateOf, PixelCentresGiveTheMapsOfAFitWithFourierFeatures) {
+  const SmallLens lens{{"network.encoding", "\"fourier\""}, {"network.fourier_features", "6"}};
+  compare_with_the_fit<TypeParam>(lens);
+  const nlohmann::json result = nlohmann::json::parse(lens.folder().read("out/result.json"));
+  EXPECT_EQ(result["network"]["encoding"], "fourier");
+  EXPECT_EQ(result["network"]["fourier_features"], 6);
 }
 
 TYPED_TEST(EvaluateOf, AGridOfTheImageGivesTheMapsOfTheFit) {
@@ -220,6 +231,8 @@ TEST(Evaluate, DamagedResultsAreRefused) {
   EXPECT_EQ(with([](auto& r) { r["parameters"].erase("lens.1.gamma2"); }).rfind(file, 0), 0u);
   EXPECT_EQ(with([](auto& r) { r["parameters"]["lens.0.theta_E"] = -1; }).rfind(file + "lens.0.theta_E = -1", 0), 0u);
   EXPECT_NE(with([](auto& r) { r["network"]["hidden"] = {7, 6}; }).find("another network"), std::string::npos);
+  EXPECT_NE(with([](auto& r) { r["network"]["fourier_features"] = 3; }).find("another network"), std::string::npos);
+  EXPECT_EQ(with([](auto& r) { r["network"]["fourier_features"] = "3"; }).rfind(file, 0), 0u);
 
   lens.folder().write("out/result.json", intact);
   fs::resize_file(lens.out() + "/network.safetensors", 200);

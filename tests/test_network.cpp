@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "host/cpu/network.hpp"
@@ -54,9 +55,8 @@ struct Problem {
   std::size_t n;
   std::vector<double> parameters, theta, psi_bar, alpha_bar;
 
-  Problem(std::vector<int> hidden, int points, double scale = 0.7) : n(static_cast<std::size_t>(points)) {
-    shape.hidden = std::move(hidden);
-    shape.input_scale = scale;
+  Problem(std::vector<int> hidden, int points, int features = 0) : n(static_cast<std::size_t>(points)) {
+    shape = {std::move(hidden), 0.7, features};
     for (int l = 0; l < shape.layers(); ++l) {
       const auto in = static_cast<std::size_t>(shape.inputs(l)), out = static_cast<std::size_t>(shape.outputs(l));
       const std::vector<double> layer =
@@ -129,7 +129,8 @@ void expect_agreement(const Problem& p, const ReferenceResult& expected, const A
 }
 
 std::string name(const Problem& p) {
-  std::string text = "widths";
+  std::string text = p.shape.fourier_features > 0 ? std::to_string(p.shape.fourier_features) + " features, " : "";
+  text += "widths";
   for (const int width : p.shape.hidden) text += " " + std::to_string(width);
   return text + ", points " + std::to_string(p.n);
 }
@@ -151,13 +152,30 @@ TEST(Network, AgreesWithTheReference) {
   }
 }
 
+/// Weights of every kind in front, sine and cosine in no order: the gradient of the encoding is exactly zero all the
+/// same.
+TEST(Network, FourierFeaturesAgreeWithTheReference) {
+  const std::vector<std::tuple<std::vector<int>, int, int>> cases = {
+      {{1}, 1, 1},        {{7}, 31, 3},           {{33}, 1000, 16},      {{32, 200}, 33, 64},
+      {{33, 7}, 129, 21}, {{64, 64, 64}, 200, 8}, {{5, 4, 3, 2}, 31, 2}, {{20}, 17, 150}};
+  for (const auto& [hidden, points, features] : cases) {
+    const Problem p(hidden, points, features);
+    SCOPED_TRACE(name(p));
+    const ReferenceResult expected = p.reference();
+    const Answer<double> found = evaluate<double>(p);
+    expect_agreement(p, expected, found);
+    expect_agreement(p, expected, evaluate<float>(p));
+    for (std::size_t i = 0; i < p.shape.fixed_size(); ++i) ASSERT_EQ(found.gradient[i], 0.0) << i;
+  }
+}
+
 TEST(Network, EveryInstructionSetAgreesWithTheReference) {
   std::vector<std::string> names;
   for (std::int64_t rest = hwy::SupportedTargets(); rest != 0; rest &= rest - 1) {
     hwy::SetSupportedTargetsForTest(rest & -rest);
     names.push_back(CpuNetwork<float>::instructions());
-    for (const std::vector<int>& hidden : {std::vector<int>{33, 200, 7}, std::vector<int>{40}, std::vector<int>{300, 64}}) {
-      const Problem p(hidden, 45);
+    for (const Problem& p : {Problem({33, 200, 7}, 45), Problem({40}, 45), Problem({300, 64}, 45),
+                             Problem({33, 7}, 45, 21), Problem({40}, 45, 8)}) {
       SCOPED_TRACE(names.back() + " " + name(p));
       const ReferenceResult expected = p.reference();
       expect_agreement(p, expected, evaluate<double>(p));
@@ -215,13 +233,12 @@ double objective(const Problem& p, const std::vector<double>& parameters) {
 }
 
 TEST(Network, GradientIsThatOfFiniteDifferences) {
-  for (const std::vector<int>& hidden : {std::vector<int>{3}, std::vector<int>{4, 3}, std::vector<int>{5, 4, 3},
-                                         std::vector<int>{2, 3, 4, 3}, std::vector<int>{3, 2, 1, 2, 3}}) {
-    const Problem p(hidden, 5);
+  for (const Problem& p : {Problem({3}, 5), Problem({4, 3}, 5), Problem({5, 4, 3}, 5), Problem({2, 3, 4, 3}, 5),
+                           Problem({3, 2, 1, 2, 3}, 5), Problem({3}, 5, 2), Problem({5, 4}, 5, 3)}) {
     SCOPED_TRACE(name(p));
     const std::vector<double> gradient = evaluate<double>(p).gradient;
-    std::vector<double> differences;
-    for (std::size_t i = 0; i < p.parameters.size(); ++i) {
+    std::vector<double> differences(p.shape.fixed_size(), 0.0);  // fixed weights have no gradient
+    for (std::size_t i = differences.size(); i < p.parameters.size(); ++i) {
       const double step = std::cbrt(kEpsilon<double>);
       std::vector<double> above = p.parameters, below = p.parameters;
       above[i] += step;
@@ -235,23 +252,25 @@ TEST(Network, GradientIsThatOfFiniteDifferences) {
 
 /// f(p + hv) − f(p) − h g·v must fall as h².
 TEST(Network, TaylorRemainderIsQuadratic) {
-  const Problem p({33, 20, 33}, 40);
-  const std::vector<double> gradient = evaluate<double>(p).gradient;
-  const std::vector<double> direction = normals(p.parameters.size(), 99, 0.1);
-  const double slope = std::inner_product(gradient.begin(), gradient.end(), direction.begin(), 0.0);
-  const double start = objective(p, p.parameters);
-  const auto remainder = [&](double h) {
-    std::vector<double> moved = p.parameters;
-    for (std::size_t i = 0; i < moved.size(); ++i) moved[i] += h * direction[i];
-    return std::abs(objective(p, moved) - start - h * slope);
-  };
-  const double order = std::log2(remainder(1e-3) / remainder(0.5e-3));
-  EXPECT_NEAR(order, 2.0, 0.05);
+  for (const Problem& p : {Problem({33, 20, 33}, 40), Problem({20, 33}, 40, 17)}) {
+    SCOPED_TRACE(name(p));
+    const std::vector<double> gradient = evaluate<double>(p).gradient;
+    std::vector<double> direction = normals(p.parameters.size(), 99, 0.1);
+    std::fill_n(direction.begin(), p.shape.fixed_size(), 0.0);
+    const double slope = std::inner_product(gradient.begin(), gradient.end(), direction.begin(), 0.0);
+    const double start = objective(p, p.parameters);
+    const auto remainder = [&](double h) {
+      std::vector<double> moved = p.parameters;
+      for (std::size_t i = 0; i < moved.size(); ++i) moved[i] += h * direction[i];
+      return std::abs(objective(p, moved) - start - h * slope);
+    };
+    const double order = std::log2(remainder(1e-3) / remainder(0.5e-3));
+    EXPECT_NEAR(order, 2.0, 0.05);
+  }
 }
 
 /// α and κ are the first and second derivatives of ψ.
-TEST(Network, DeflectionAndConvergenceAreDerivativesOfThePotential) {
-  const Problem p({20, 20}, 10);
+void check_derivatives(const Problem& p) {
   const Answer<double> answer = evaluate<double>(p);
   const double step = std::cbrt(kEpsilon<double>);
   std::vector<double> slopes(2 * p.n), convergence(p.n);
@@ -270,6 +289,10 @@ TEST(Network, DeflectionAndConvergenceAreDerivativesOfThePotential) {
   }
   expect_close(answer.alpha, slopes, 1e-8, "alpha");
   expect_close(answer.kappa, convergence, 1e-8, "kappa");
+}
+TEST(Network, DeflectionAndConvergenceAreDerivativesOfThePotential) {
+  check_derivatives(Problem({20, 20}, 10));
+  check_derivatives(Problem({20, 20}, 10, 16));
 }
 
 /// ψ and α are linear in the output kernel and bias: there the adjoint is a transpose, exact up to rounding.
@@ -291,8 +314,8 @@ TEST(Network, AdjointIsTheTransposeInTheOutputLayer) {
 }
 
 template <class Real>
-void check_twice() {
-  const Problem p({33, 40}, 300);
+void check_twice(int features) {
+  const Problem p({33, 40}, 300, features);
   ThreadPool pool(2);
   CpuNetwork<Real> network(p.shape, 300, pool);
   const std::vector<Real> parameters = as<Real>(p.parameters), theta = as<Real>(p.theta);
@@ -305,15 +328,16 @@ void check_twice() {
   for (std::size_t i = 0; i < once.size(); ++i) EXPECT_EQ(twice[i], 2 * once[i]) << i;
 }
 TEST(Network, AdjointAdds) {
-  check_twice<float>();
-  check_twice<double>();
+  for (const int features : {0, 12}) {
+    check_twice<float>(features);
+    check_twice<double>(features);
+  }
 }
 
 // ---------------------------------------------------------------- order, memory, masks
 
 template <class Real>
-void check_bits() {
-  const Problem p({33, 48}, 1000);
+void check_bits(const Problem& p) {
   const Answer<Real> one = evaluate<Real>(p, 1);
   for (const int threads : {1, 2, 3, 5, 20}) {
     for (const std::size_t limit : {CpuNetwork<Real>::kTapeLimit, std::size_t{0}}) {
@@ -327,8 +351,11 @@ void check_bits() {
   }
 }
 TEST(Network, SameBitsForAnyNumberOfThreadsAndWithoutATape) {
-  check_bits<float>();
-  check_bits<double>();
+  for (const Problem& p : {Problem({33, 48}, 1000), Problem({33, 48}, 1000, 10)}) {
+    SCOPED_TRACE(name(p));
+    check_bits<float>(p);
+    check_bits<double>(p);
+  }
 }
 
 /// Points without a cotangent leave no trace: the gradient has the bits of a fit to the others alone.
@@ -381,14 +408,14 @@ TEST(Network, OneCotangentIsEnough) {
 }
 
 TEST(Network, MemoryIsWhatWasPlannedAndLessThanFourKilobytesPerPoint) {
-  NetworkShape paper;
-  paper.hidden = {200, 200, 200};
-  for (const int threads : {1, 2, 20})
-    for (const std::size_t limit : {CpuNetwork<float>::kTapeLimit, std::size_t{0}}) {
-      ThreadPool pool(threads);
-      const CpuNetwork<float> network(paper, 10000, pool, limit);
-      EXPECT_EQ(network.bytes(), CpuNetwork<float>::planned_bytes(paper, 10000, threads, limit));
-    }
+  const NetworkShape paper{{200, 200, 200}}, encoded{{60, 50}, 1, 16};
+  for (const NetworkShape& shape : {paper, encoded})
+    for (const int threads : {1, 2, 20})
+      for (const std::size_t limit : {CpuNetwork<float>::kTapeLimit, std::size_t{0}}) {
+        ThreadPool pool(threads);
+        const CpuNetwork<float> network(shape, 10000, pool, limit);
+        EXPECT_EQ(network.bytes(), CpuNetwork<float>::planned_bytes(shape, 10000, threads, limit));
+      }
   EXPECT_LE(CpuNetwork<float>::planned_bytes(paper, 10000, 2), std::size_t{4096} * 10000);
   EXPECT_LE(CpuNetwork<float>::planned_bytes(paper, 1 << 24, 2), std::size_t{1} << 28) << "the tape of a huge image is kept";
 }
@@ -462,9 +489,9 @@ TEST(Network, ExtremeActivationsStayFinite) {
 }
 
 template <class Real>
-void check_propagation() {
+void check_propagation(int features) {
   for (const double broken : {kNaN, kInfinity, -kInfinity}) {
-    Problem p({20, 33}, 100);
+    Problem p({20, 33}, 100, features);
     const Answer<Real> sound = evaluate<Real>(p);
     p.theta[17] = broken;
     const Answer<Real> answer = evaluate<Real>(p);
@@ -478,21 +505,24 @@ void check_propagation() {
         EXPECT_EQ(answer.alpha[i], sound.alpha[i]) << "a neighbour of the broken point";
       }
     }
-    EXPECT_FALSE(std::isfinite(answer.gradient[0]));
+    EXPECT_FALSE(std::isfinite(answer.gradient[p.shape.fixed_size()]));
   }
   for (const std::size_t index : {std::size_t{3}, std::size_t{100}}) {
-    Problem p({20, 33}, 100);
+    Problem p({20, 33}, 100, features);
     p.parameters[index] = kNaN;
     const Answer<Real> answer = evaluate<Real>(p);
     for (const Real value : answer.alpha) EXPECT_TRUE(std::isnan(value));
   }
-  Problem p({20, 33}, 100);
+  Problem p({20, 33}, 100, features);
   p.alpha_bar[42] = kNaN;
-  EXPECT_TRUE(std::isnan(evaluate<Real>(p).gradient[0])) << "a cotangent that is not a number must not count as zero";
+  EXPECT_TRUE(std::isnan(evaluate<Real>(p).gradient[p.shape.fixed_size()]))
+      << "a cotangent that is not a number must not count as zero";
 }
 TEST(Network, NonFiniteNumbersPropagate) {
-  check_propagation<float>();
-  check_propagation<double>();
+  for (const int features : {0, 6}) {
+    check_propagation<float>(features);
+    check_propagation<double>(features);
+  }
 }
 
 // ---------------------------------------------------------------- activation
@@ -516,17 +546,22 @@ void check_swish(double limit, double units, const std::function<Swish<Real>(Rea
   }
 }
 
+/// Value and derivatives from a function of TileKernels.
 template <class Real>
-std::vector<Swish<Real>> tile_swish(const std::vector<Real>& a) {
+std::vector<Swish<Real>> tile_values(const std::vector<Real>& a, decltype(TileKernels<Real>::swish) activation) {
   const std::size_t n = kCacheLine / sizeof(Real);
   std::vector<Swish<Real>> result;
   for (std::size_t begin = 0; begin < a.size(); begin += n) {
     std::vector<Real> block(n), value(n), first(n), second(n);
     std::copy_n(a.begin() + static_cast<std::ptrdiff_t>(begin), std::min(n, a.size() - begin), block.begin());
-    tile_kernels<Real>().swish(block.data(), n, value.data(), first.data(), second.data());
+    activation(block.data(), n, value.data(), first.data(), second.data());
     for (std::size_t i = 0; i < n && begin + i < a.size(); ++i) result.push_back({value[i], first[i], second[i]});
   }
   return result;
+}
+template <class Real>
+std::vector<Swish<Real>> tile_swish(const std::vector<Real>& a) {
+  return tile_values(a, tile_kernels<Real>().swish);
 }
 
 TEST(Swish, IsAccurateToTheOverflowOfTheExponential) {
@@ -575,12 +610,65 @@ TEST(Swish, HasItsLimits) {
   hwy::SetSupportedTargetsForTest(0);
 }
 
+/// Against long double up to the largest phase, and around multiples of π/2, where one of the two passes through zero.
+template <class Real>
+void check_sine(double units, const std::function<Swish<Real>(Real)>& activation) {
+  const auto check = [&](Real a) {
+    const long double x = a;
+    const Swish<Real> s = activation(a);
+    ASSERT_NEAR(s.value, static_cast<double>(std::sin(x)), units * kEpsilon<Real>) << a;
+    ASSERT_NEAR(s.first, static_cast<double>(std::cos(x)), units * kEpsilon<Real>) << a;
+    ASSERT_EQ(s.second, -s.value) << a;
+  };
+  for (int i = -20000; i <= 20000; ++i) {
+    check(static_cast<Real>(kMaxPhase * std::pow(std::abs(i) / 20000.0, 3) * (i < 0 ? -1 : 1)));
+    Real zero = static_cast<Real>(i * 1.5707963267948966);
+    if (std::abs(zero) > kMaxPhase) continue;
+    for (const Real a : {zero, std::nextafter(zero, Real(0)), zero + Real(1e-3), zero - Real(0.785)}) check(a);
+  }
+}
+
+template <class Real>
+void check_sine_limits(const std::function<Swish<Real>(Real)>& activation) {
+  EXPECT_EQ(activation(0).value, Real(0));
+  EXPECT_NEAR(activation(0).first, 1, 3 * kEpsilon<Real>);
+  const auto largest = static_cast<Real>(kMaxPhase), infinity = std::numeric_limits<Real>::infinity();
+  EXPECT_TRUE(std::isfinite(activation(largest).value) && std::isfinite(activation(-largest).first));
+  for (const Real a : {std::nextafter(largest, infinity), Real(1e30), infinity, std::numeric_limits<Real>::quiet_NaN()})
+    for (const Swish<Real>& s : {activation(a), activation(-a)})
+      EXPECT_TRUE(std::isnan(s.value) && std::isnan(s.first) && std::isnan(s.second)) << a;
+}
+
+TEST(Sine, IsAccurateToTheLargestPhase) {
+  const auto scalar = [](auto a) { return Swish<decltype(a)>{sine(a), cosine(a), -sine(a)}; };
+  check_sine<double>(1.5, scalar);
+  check_sine<float>(1.5, scalar);
+  check_sine_limits<double>(scalar);
+  check_sine_limits<float>(scalar);
+}
+
+TEST(Sine, TilesAreAccurateWithEveryInstructionSet) {
+  const auto tile = [](auto a) {
+    return tile_values(std::vector<decltype(a)>{a}, tile_kernels<decltype(a)>().sine).front();
+  };
+  for (std::int64_t rest = hwy::SupportedTargets(); rest != 0; rest &= rest - 1) {
+    hwy::SetSupportedTargetsForTest(rest & -rest);
+    SCOPED_TRACE(tile_kernels<float>().instructions);
+    check_sine<double>(3, tile);
+    check_sine<float>(3, tile);
+    check_sine_limits<double>(tile);
+    check_sine_limits<float>(tile);
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
 // ---------------------------------------------------------------- JAX
 
 template <class Real>
 void compare_with_jax(const std::vector<int>& widths, double scale,
                       const std::function<std::vector<double>(const std::string&)>& array) {
-  Problem p(std::vector<int>(widths.begin() + 1, widths.end() - 1), 0, scale);
+  Problem p(std::vector<int>(widths.begin() + 1, widths.end() - 1), 0);
+  p.shape.input_scale = scale;
   p.parameters.clear();
   for (int l = 0; l < p.shape.layers(); ++l)
     for (const char* part : {"kernel", "bias"}) {
@@ -642,6 +730,22 @@ TEST(NetworkShape, LaysOutKernelsAndBiases) {
   EXPECT_EQ(shape.size(), 35u);
 }
 
+TEST(NetworkShape, FourierFeaturesAreOneMoreLayer) {
+  const NetworkShape shape{{3, 5}, 1, 4};
+  EXPECT_EQ(shape.layers(), 4);
+  EXPECT_EQ(shape.fixed_layers(), 1);
+  EXPECT_EQ(shape.outputs(0), 8);
+  EXPECT_EQ(shape.inputs(1), 8);
+  EXPECT_EQ(shape.outputs(1), 3);
+  EXPECT_EQ(shape.outputs(3), 1);
+  EXPECT_EQ(shape.bias_offset(0), 16u);
+  EXPECT_EQ(shape.kernel_offset(1), 24u);
+  EXPECT_EQ(shape.fixed_size(), 24u);
+  EXPECT_EQ(shape.size(), 24u + 27 + 20 + 6);
+  EXPECT_NE(shape, (NetworkShape{{3, 5}, 1, 0}));
+  EXPECT_EQ((NetworkShape{{3, 5}}).fixed_size(), 0u);
+}
+
 TEST(NetworkShape, RefusesWhatIsOutOfRange) {
   NetworkShape shape;
   EXPECT_THROW(shape.validate(), InvalidInput);
@@ -653,6 +757,19 @@ TEST(NetworkShape, RefusesWhatIsOutOfRange) {
     shape.hidden = {8, width};
     EXPECT_THROW(shape.validate(), InvalidInput) << width;
   }
+  shape.hidden = {8};
+  shape.fourier_features = kMaxWidth / 2;
+  EXPECT_NO_THROW(shape.validate());
+  for (const int features : {-1, kMaxWidth / 2 + 1}) {
+    shape.fourier_features = features;
+    EXPECT_THROW(shape.validate(), InvalidInput) << features;
+  }
+  shape.fourier_features = 1;
+  shape.hidden.assign(kMaxHiddenLayers - 1, 8);
+  EXPECT_NO_THROW(shape.validate());
+  shape.hidden.push_back(8);
+  EXPECT_THROW(shape.validate(), InvalidInput);
+  shape.fourier_features = 0;
   shape.hidden = {8};
   for (const double scale : {0.0, -1.0, kNaN, kInfinity}) {
     shape.input_scale = scale;
@@ -722,6 +839,39 @@ TEST(InitialWeights, AreTruncatedNormalsOfTheRightWidth) {
   }
 }
 
+TEST(InitialWeights, FrequenciesAreNormalPerArcsec) {
+  constexpr std::size_t features = 2000;
+  const NetworkShape shape{{30}, 0.25, static_cast<int>(features)};
+  const std::vector<double> weights = initial_weights(shape, 7, false, 0.5);
+  double mean = 0, variance = 0, largest = 0;
+  for (const std::size_t axis : {std::size_t{0}, std::size_t{1}})
+    for (std::size_t f = 0; f < features; ++f) {
+      const std::size_t at = 2 * features * axis + f;
+      EXPECT_EQ(weights[at], weights[at + features]);
+      const double frequency = weights[at] * shape.input_scale;
+      mean += frequency / (2 * features);
+      variance += frequency * frequency / (2 * features);
+      largest = std::max(largest, std::abs(frequency));
+    }
+  // Standard errors of σ = 1/(0.5 arcsec); not truncated.
+  EXPECT_NEAR(mean, 0, 4 * 2 / std::sqrt(2.0 * features));
+  EXPECT_NEAR(variance, 4, 4 * 4 * std::sqrt(2.0 / (2.0 * features)));
+  EXPECT_GT(largest, 3 * 2);
+  for (std::size_t f = 0; f < features; ++f) {
+    EXPECT_EQ(weights[shape.bias_offset(0) + f], 0.0);
+    EXPECT_EQ(weights[shape.bias_offset(0) + features + f], std::acos(0.0));
+  }
+  // The layer behind has 2F inputs.
+  double width = 0;
+  for (std::size_t i = shape.kernel_offset(1); i < shape.bias_offset(1); ++i) width += weights[i] * weights[i] / 30;
+  EXPECT_NEAR(width, 1, 4 * std::sqrt(1.37 / (60.0 * features)));
+  // Only the scale counts, not what the layer sees.
+  const std::vector<double> wide = initial_weights({{30}, 1, shape.fourier_features}, 7, false, 2);
+  for (std::size_t i = 0; i < shape.bias_offset(0); ++i) EXPECT_DOUBLE_EQ(weights[i], 16 * wide[i]);
+  EXPECT_THROW(initial_weights(shape, 7, false, 0), InvalidInput);
+  EXPECT_THROW(initial_weights(shape, 7, false, kNaN), InvalidInput);
+}
+
 /// The numbers belong to seed and position: they may never change, or old configurations would no longer repeat.
 TEST(InitialWeights, RepeatForever) {
   NetworkShape shape;
@@ -736,6 +886,10 @@ TEST(InitialWeights, RepeatForever) {
   const std::vector<double> zero = initial_weights(shape, 42, true);
   for (std::size_t i = 0; i < zero.size(); ++i)
     EXPECT_EQ(zero[i], i < shape.kernel_offset(2) ? weights[i] : 0.0) << i;
+  const std::vector<double> encoded = initial_weights({{4, 3}, 1, 2}, 42, false);
+  EXPECT_NEAR(encoded[0], -0.57214943901247717, 1e-14);
+  EXPECT_NEAR(encoded[5], 0.91387576474760857, 1e-14);
+  EXPECT_NEAR(encoded[12], -0.50368601474978025, 1e-14);
 }
 
 }  // namespace

@@ -318,6 +318,37 @@ TEST_F(LoadProblem, NetworkStartsFromSeedOrFile) {
   EXPECT_NE(failure({{"network.initial", "\"data.fits\""}}).find("data.fits"), std::string::npos);
 }
 
+TEST_F(LoadProblem, FourierFeaturesAreDrawnOrRead) {
+  const NetworkShape shape{{3}, 1.0, 4};
+  std::vector<double> expected = initial_weights(shape, 7, false, 0.5);
+  const LoadedProblem drawn = load(
+      {{"network", "{ encoding = \"fourier\", fourier_features = 4, fourier_scale = 0.5, hidden = [3], seed = 7 }"}});
+  write_network(directory_ / "net.safetensors", {{3}, 0.3, 4}, expected, true);
+  expected.push_back(std::log(0.5));
+  EXPECT_EQ(drawn.problem.initial_parameters, expected);
+  EXPECT_EQ(drawn.problem.model.network, shape);
+
+  for (const char* network : {"{ initial = \"net.safetensors\" }",
+                              "{ initial = \"net.safetensors\", encoding = \"fourier\", fourier_features = 4 }"}) {
+    const LoadedProblem read = load({{"network", network}});
+    EXPECT_EQ(read.problem.initial_parameters, expected);
+    EXPECT_EQ(read.problem.model.network, (NetworkShape{{3}, 0.3, 4}));
+  }
+  const std::string file = directory_ / "net.safetensors";
+  EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", encoding = \"none\" }"}}),
+            "--set: network.encoding: another encoding, found \"none\", expected \"fourier\" as in " + file);
+  EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", encoding = \"fourier\", fourier_features = 5 }"}}),
+            "--set: network.fourier_features: another number, found 5, expected 4 as in " + file);
+  write_network(file, {{3}, 0.3, 0}, initial_weights({{3}, 0.3, 0}, 1, false), true);
+  EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", encoding = \"fourier\" }"}}),
+            "--set: network.encoding: another encoding, found \"fourier\", expected \"none\" as in " + file);
+
+  // Frequencies whose phases single precision cannot hold.
+  const std::string message = failure({{"network", "{ encoding = \"fourier\", fourier_scale = 1e-6 }"}});
+  EXPECT_EQ(message.rfind("--set: network.fourier_scale: frequencies too high, found phases up to ", 0), 0u) << message;
+  EXPECT_NE(message.find(" rad in the image, expected at most 30000 rad"), std::string::npos) << message;
+}
+
 TEST_F(LoadProblem, ReadsTheTruth) {
   const auto map = [](const std::string& name, int planes, double value) {
     return FitsOutput{name, 4, 3, planes, std::vector<double>(static_cast<std::size_t>(12 * planes), value), -64, "",

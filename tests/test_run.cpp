@@ -272,6 +272,12 @@ TEST(Run, ADryRunWritesNothing) {
   for (const char* part :
        {"small", "14 x 12 pixels", "166 used", "lens.1 SHEAR", "network 2-7-5-1", "2 parameters", "planned", "cpu"})
     EXPECT_NE(log.str().find(part), std::string::npos) << part << " in\n" << log.str();
+
+  log.str("");
+  run_fit(lens.config({{"network.encoding", "\"fourier\""}}), options);
+  // Sine and cosine of 16 frequencies are fixed; of the rest there are 32 · 7 + 7 + 7 · 5 + 5 + 5 + 1 weights.
+  for (const char* part : {"network 2-16 Fourier-7-5-1", "free: 277 network weights"})
+    EXPECT_NE(log.str().find(part), std::string::npos) << part << " in\n" << log.str();
 }
 
 TEST(Run, BadInputWritesNothing) {

@@ -82,12 +82,12 @@ constexpr std::size_t kData = 4 * (6 + 3 + 6 + 2 + 2 + 1);
 
 TEST_F(Safetensors, NetworksComeBackToTheBit) {
   for (const bool double_precision : {false, true})
-    for (const NetworkShape& shape : {kShape, NetworkShape{{1}, 1 / 3.0}, NetworkShape{{7, 1, 5, 4}, 1e-7}}) {
+    for (const NetworkShape& shape : {kShape, NetworkShape{{1}, 1 / 3.0}, NetworkShape{{7, 1, 5, 4}, 1e-7},
+                                      NetworkShape{{3}, 1, 2}, NetworkShape{{4, 5}, 0.3, 7}}) {
       const std::vector<double> written = weights(shape, !double_precision);
       write_network(path_, shape, written, double_precision);
       const StoredNetwork read = read_network(path_);
-      EXPECT_EQ(read.shape.hidden, shape.hidden);
-      EXPECT_EQ(read.shape.input_scale, shape.input_scale);
+      EXPECT_EQ(read.shape, shape);
       EXPECT_EQ(read.parameters, written);
     }
 }
@@ -104,6 +104,40 @@ TEST_F(Safetensors, NamesShapesAndMetadataAreThoseOfTheContract) {
   float value = 0;
   std::memcpy(&value, bytes.data() + 8 + length + 4 * 5, 4);
   EXPECT_EQ(value, static_cast<float>(weights(kShape, false)[5]));
+}
+
+TEST_F(Safetensors, FourierFeaturesAreLayerZero) {
+  const NetworkShape shape{{3}, 0.1, 2};
+  write_network(path_, shape, weights(shape, false), false);
+  std::string bytes = scratch_.read("network.safetensors");
+  std::uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), 8);
+  json header = json::parse(bytes.substr(8, length));
+  EXPECT_EQ(header["__metadata__"]["encoding"], "fourier");
+  EXPECT_EQ(header["layers.0.kernel"]["shape"], (json{2, 4}));
+  EXPECT_EQ(header["layers.2.kernel"]["shape"], (json{3, 1}));
+  const std::size_t data = bytes.size() - 8 - length;
+  for (const char* encoding : {"Fourier", "", "none"}) {
+    header["__metadata__"]["encoding"] = encoding;
+    EXPECT_NE(refusal(header, data).find("encoding is \"" + std::string(encoding) + "\", expected \"fourier\""),
+              std::string::npos);
+  }
+  // Without the word, the layer is one with swish like the others.
+  header["__metadata__"].erase("encoding");
+  std::ofstream(path_, std::ios::binary) << bytes_of(header.dump(), data);
+  EXPECT_EQ(read_network(path_).shape, (NetworkShape{{4, 3}, 0.1, 0}));
+
+  // A sine without its cosine, and an encoding with nothing behind it.
+  header = valid_header();
+  header["__metadata__"]["encoding"] = "fourier";
+  EXPECT_NE(refusal(header, kData).find("layers.0.kernel has 3 outputs, expected an even number"), std::string::npos);
+  write_network(path_, {{4}, 1, 0}, weights({{4}, 1, 0}, false), false);
+  bytes = scratch_.read("network.safetensors");
+  std::memcpy(&length, bytes.data(), 8);
+  header = json::parse(bytes.substr(8, length));
+  header["__metadata__"]["encoding"] = "fourier";
+  EXPECT_NE(refusal(header, bytes.size() - 8 - length).find("4 tensors, expected a kernel and a bias for each of 3 to"),
+            std::string::npos);
 }
 
 TEST_F(Safetensors, TensorsMayLieInAnyOrder) {

@@ -57,23 +57,20 @@ struct Plan {
   Plan(const NetworkShape& shape, int n_points, int threads, std::size_t tape_limit) {
     shape.validate();
     EINFIELD_REQUIRE(n_points >= 0, "n_points = " + std::to_string(n_points) + ", expected >= 0");
-    const auto layers = static_cast<int>(shape.hidden.size());
+    const int layers = shape.layers() - 1;
     for (int l = 0; l < layers; ++l) {
-      const auto width = static_cast<std::size_t>(shape.hidden[static_cast<std::size_t>(l)]);
+      const auto width = static_cast<std::size_t>(shape.outputs(l));
       const auto stride = static_cast<std::size_t>(row_stride<Real>(static_cast<int>(width)));
       const auto padded = static_cast<std::size_t>(padded_width<Real>(static_cast<int>(width)));
-      packed += padded;  // bias
-      gradient += stride;
-      if (l == 0) {
-        packed += 2 * padded;
-        gradient += 2 * stride;
-      }
+      const std::size_t rows = l == 0 ? 3 : 1;  // the bias, and of the first layer the kernel
+      packed += rows * padded;
+      if (l >= shape.fixed_layers()) gradient += rows * stride;
       if (l + 1 == layers) {
         packed += padded;
         gradient += stride;
         break;
       }
-      const int next = shape.hidden[static_cast<std::size_t>(l) + 1];
+      const int next = shape.outputs(l + 1);
       const auto next_padded = static_cast<std::size_t>(padded_width<Real>(next));
       packed += width * next_padded + static_cast<std::size_t>(next) * padded;
       gradient += width * static_cast<std::size_t>(row_stride<Real>(next));
@@ -138,13 +135,14 @@ struct CpuNetwork<Real>::Storage {
     lay_out_network();
   }
 
-  int hidden() const { return static_cast<int>(shape.hidden.size()); }
-  int width(int l) const { return shape.hidden[static_cast<std::size_t>(l)]; }
+  int hidden() const { return shape.layers() - 1; }
+  int width(int l) const { return shape.outputs(l); }
 
   /// Places the padded tensors of `net` in `packed`.
   void lay_out_network() {
     net = {};
     net.hidden = hidden();
+    net.encoded = shape.fourier_features > 0;
     net.scale = static_cast<Real>(shape.input_scale);
     Real* next = packed.data();
     const auto take = [&](int rows, int columns) {
@@ -211,8 +209,9 @@ struct CpuNetwork<Real>::Storage {
       next += static_cast<std::ptrdiff_t>(rows) * row_stride<Real>(columns);
       return begin;
     };
-    for (int l = 0; l < hidden(); ++l) result.bias[l] = take(1, width(l));
-    for (Real*& row : result.first) row = take(1, width(0));
+    for (int l = shape.fixed_layers(); l < hidden(); ++l) result.bias[l] = take(1, width(l));
+    if (!net.encoded)
+      for (Real*& row : result.first) row = take(1, width(0));
     result.last = take(1, width(hidden() - 1));
     for (int l = 0; l + 1 < hidden(); ++l) result.kernel[l] = take(width(l), width(l + 1));
     result.last_bias = next;
@@ -228,8 +227,8 @@ struct CpuNetwork<Real>::Storage {
           gradient[offset + static_cast<std::size_t>(r) * static_cast<std::size_t>(columns) +
                    static_cast<std::size_t>(i)] += rows[static_cast<std::ptrdiff_t>(r) * row_stride<Real>(columns) + i];
     };
-    add_rows(from.first[0], 2, width(0), shape.kernel_offset(0));
-    for (int l = 0; l < hidden(); ++l) add_rows(from.bias[l], 1, width(l), shape.bias_offset(l));
+    if (!net.encoded) add_rows(from.first[0], 2, width(0), shape.kernel_offset(0));
+    for (int l = shape.fixed_layers(); l < hidden(); ++l) add_rows(from.bias[l], 1, width(l), shape.bias_offset(l));
     for (int l = 0; l + 1 < hidden(); ++l) add_rows(from.kernel[l], width(l), width(l + 1), shape.kernel_offset(l + 1));
     add_rows(from.last, 1, width(hidden() - 1), shape.kernel_offset(hidden()));
     gradient[shape.bias_offset(hidden())] += *from.last_bias;

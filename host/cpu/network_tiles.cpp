@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 // Arrays of vectors need vectors of known size.
@@ -13,6 +14,7 @@
 #define HWY_TARGET_INCLUDE "host/cpu/network_tiles.cpp"
 #include <hwy/foreach_target.h>  // must come before highway.h
 
+#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 // Loops over accumulators must vanish, or GCC keeps the accumulators in memory (a third of the speed).
@@ -281,10 +283,26 @@ struct SwishVector {
   }
 };
 
+/// The activation of Fourier features; NaN beyond kMaxPhase, where Highway's functions end (39000).
 template <class Real>
-void swish_all(const Real* a, std::size_t n, Real* value, Real* first, Real* second) {
+struct SineVector {
+  Vec<Real> value, first;
+
+  HWY_INLINE explicit SineVector(Vec<Real> a) {
+    const Tag<Real> d;
+    const Vec<Real> nan = broadcast<Real>(std::numeric_limits<Real>::quiet_NaN());
+    const auto inside = hn::Le(hn::Abs(a), broadcast<Real>(static_cast<Real>(kMaxPhase)));
+    value = hn::IfThenElse(inside, hn::Sin(d, a), nan);
+    first = hn::IfThenElse(inside, hn::Cos(d, a), nan);
+  }
+  HWY_INLINE Vec<Real> second() const { return hn::Neg(value); }
+};
+
+/// What the tiles compute, for the tests.
+template <template <class> class Activation, class Real>
+void activate_all(const Real* a, std::size_t n, Real* value, Real* first, Real* second) {
   for (std::size_t i = 0; i < n; i += static_cast<std::size_t>(kLanes<Real>)) {
-    const SwishVector<Real> s(load(a + i));
+    const Activation<Real> s(load(a + i));
     store(s.value, value + i);
     store(s.first, first + i);
     store(s.second(), second + i);
@@ -320,14 +338,28 @@ HWY_INLINE Vec<Real> first_layer(const TileNetwork<Real>& net, Vec<Real> ux, Vec
   return hn::MulAdd(load(net.first[0] + i), ux, hn::MulAdd(load(net.first[1] + i), uy, load(net.bias[0] + i)));
 }
 
+/// h_0 = s(a_0) and s′ of all points.
+template <template <class> class Activation, class Real>
+HWY_INLINE void activate_first(const TileNetwork<Real>& net, const TilePoints<Real>& points, int stride, Real* h,
+                               Real* first) {
+  for (int t = 0; t < points.count; ++t, h += stride, first += stride) {
+    const Vec<Real> ux = broadcast<Real>(net.scale * points.x[t]), uy = broadcast<Real>(net.scale * points.y[t]);
+    for (int i = 0; i < net.width[0]; i += kLanes<Real>) {
+      const Activation<Real> s(first_layer(net, ux, uy, i));
+      store(s.value, h + i);
+      store(s.first, first + i);
+    }
+  }
+}
+
 template <class Real>
 void forward(const TileNetwork<Real>& net, const TilePoints<Real>& points, const TileTape<Real>& tape, Real* scratch,
              Real* psi, Real* alpha_x, Real* alpha_y) {
   constexpr int kL = kLanes<Real>;
   const int m = points.count, last = net.hidden - 1;
   Scratch<Real> memory(scratch);
-  int stride[kMaxHiddenLayers], widest = 0;
-  Real* first[kMaxHiddenLayers];  // s′ of the inner layers
+  int stride[kMaxHiddenLayers] = {}, widest = 0;
+  Real* first[kMaxHiddenLayers] = {};  // s′ of the inner layers
   for (int l = 0; l <= last; ++l) {
     stride[l] = row_stride<Real>(net.width[l]);
     widest = std::max(widest, stride[l]);
@@ -335,18 +367,15 @@ void forward(const TileNetwork<Real>& net, const TilePoints<Real>& points, const
   }
   Real* const current = memory.take(m, widest);  // h_l on the way up, g_l on the way down
 
-  for (int t = 0; t < m; ++t) {
-    const Vec<Real> ux = broadcast<Real>(net.scale * points.x[t]), uy = broadcast<Real>(net.scale * points.y[t]);
-    Real* const row = current + static_cast<std::ptrdiff_t>(t) * stride[0];
-    if (last == 0) {
+  if (net.encoded) {
+    activate_first<SineVector>(net, points, stride[0], current, first[0]);
+  } else if (last > 0) {
+    activate_first<SwishVector>(net, points, stride[0], current, first[0]);
+  } else {
+    for (int t = 0; t < m; ++t) {
+      const Vec<Real> ux = broadcast<Real>(net.scale * points.x[t]), uy = broadcast<Real>(net.scale * points.y[t]);
+      Real* const row = current + static_cast<std::ptrdiff_t>(t) * stride[0];
       for (int i = 0; i < net.width[0]; i += kL) store(first_layer(net, ux, uy, i), row + i);
-    } else {
-      Real* const d = first[0] + static_cast<std::ptrdiff_t>(t) * stride[0];
-      for (int i = 0; i < net.width[0]; i += kL) {
-        const SwishVector<Real> s(first_layer(net, ux, uy, i));
-        store(s.value, row + i);
-        store(s.first, d + i);
-      }
     }
   }
   for (int l = 1; l <= last; ++l) {
@@ -451,6 +480,24 @@ HWY_INLINE void adjoint_up(const TileNetwork<Real>& net, const TilePoints<Real>&
   }
 }
 
+/// The same for the layer of Fourier features, whose weights are fixed: p̄ and h are all that the layer above needs.
+template <class Real>
+HWY_INLINE void encoding_adjoint_up(const TileNetwork<Real>& net, const TilePoints<Real>& points,
+                                    const AdjointLayer<Real>& layer) {
+  for (int t = 0; t < points.count; ++t) {
+    const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(t) * layer.stride;
+    const Vec<Real> ux = broadcast<Real>(net.scale * points.x[t]), uy = broadcast<Real>(net.scale * points.y[t]);
+    const Vec<Real> u_bar_x = broadcast<Real>(net.scale * points.alpha_x_bar[t]),
+                    u_bar_y = broadcast<Real>(net.scale * points.alpha_y_bar[t]);
+    for (int i = 0; i < net.width[0]; i += kLanes<Real>) {
+      const SineVector<Real> s(first_layer(net, ux, uy, i));
+      const Vec<Real> g_bar = hn::MulAdd(load(net.first[0] + i), u_bar_x, hn::Mul(load(net.first[1] + i), u_bar_y));
+      store(hn::Mul(s.first, g_bar), layer.p_bar + row + i);
+      store(s.value, layer.h + row + i);
+    }
+  }
+}
+
 /// The rest of layer l's adjoint: ā += s′ ∘ h̄, and the sums over points that are no product. Column by column, so that
 /// the sums stay in registers.
 template <bool kFirst, bool kLast, class Real>
@@ -508,6 +555,10 @@ void adjoint(const TileNetwork<Real>& net, const TilePoints<Real>& points, const
       multiply<Real>(
           {layers[l - 1].p_bar, layers[l - 1].stride, 1, net.up[l - 1], 0, layer.a_bar, layer.stride, nullptr, 0}, m,
           net.width[l], net.width[l - 1]);
+    if (l == 0 && net.encoded) {
+      encoding_adjoint_up(net, points, layer);
+      continue;
+    }
     if (l == 0 && l == last) adjoint_up<true, true>(net, points, tape, l, layer, gradient.last);
     if (l == 0 && l < last) adjoint_up<true, false>(net, points, tape, l, layer, gradient.last);
     if (l > 0 && l == last) adjoint_up<false, true>(net, points, tape, l, layer, gradient.last);
@@ -522,6 +573,7 @@ void adjoint(const TileNetwork<Real>& net, const TilePoints<Real>& points, const
       multiply<Real>({layer.p_bar, 1, layer.stride, above.g, above.stride, gradient.kernel[l], above.stride,
                       gradient.kernel[l], above.stride},
                      net.width[l], net.width[l + 1], 2 * m);
+      if (l == 0 && net.encoded) break;
       multiply<Real>({above.a_bar, above.stride, 1, net.down[l], 0, layer.p_bar, layer.stride, nullptr, 0}, m,
                      net.width[l], net.width[l + 1]);
       h_bar = layer.p_bar;  // p̄ has served
@@ -557,35 +609,47 @@ void kappa(const TileNetwork<Real>& net, const TilePoints<Real>& points, Real* s
                       nullptr, 0},
                      3 * m, net.width[l], net.width[l - 1]);
     }
-    for (int t = 0; t < m; ++t) {
-      const Vec<Real> ux = broadcast<Real>(net.scale * points.x[t]), uy = broadcast<Real>(net.scale * points.y[t]);
-      const Vec<Real> scale = broadcast<Real>(net.scale);
-      Vec<Real> total = hn::Zero(Tag<Real>());
-      for (int i = 0; i < net.width[l]; i += kL) {
-        Real* const in = before + static_cast<std::ptrdiff_t>(t) * stride + i;
-        Real* const out = after + static_cast<std::ptrdiff_t>(t) * stride + i;
-        const Vec<Real> a = l == 0 ? first_layer(net, ux, uy, i) : load(in);
-        const Vec<Real> a_x = l == 0 ? hn::Mul(scale, load(net.first[0] + i)) : load(in + lane);
-        const Vec<Real> a_y = l == 0 ? hn::Mul(scale, load(net.first[1] + i)) : load(in + 2 * lane);
-        const Vec<Real> laplacian = l == 0 ? hn::Zero(Tag<Real>()) : load(in + 3 * lane);
-        const SwishVector<Real> s(a);
-        const Vec<Real> square = hn::MulAdd(a_x, a_x, hn::Mul(a_y, a_y));
-        const Vec<Real> h = hn::MulAdd(s.second(), square, hn::Mul(s.first, laplacian));
-        if (l == last) total = hn::MulAdd(load(net.last + i), h, total);
-        store(s.value, out);
-        store(hn::Mul(s.first, a_x), out + lane);
-        store(hn::Mul(s.first, a_y), out + 2 * lane);
-        store(h, out + 3 * lane);
+    const auto activate = [&]<class Activation>() HWY_ATTR {
+      for (int t = 0; t < m; ++t) {
+        const Vec<Real> ux = broadcast<Real>(net.scale * points.x[t]), uy = broadcast<Real>(net.scale * points.y[t]);
+        const Vec<Real> scale = broadcast<Real>(net.scale);
+        Vec<Real> total = hn::Zero(Tag<Real>());
+        for (int i = 0; i < net.width[l]; i += kL) {
+          Real* const in = before + static_cast<std::ptrdiff_t>(t) * stride + i;
+          Real* const out = after + static_cast<std::ptrdiff_t>(t) * stride + i;
+          const Vec<Real> a = l == 0 ? first_layer(net, ux, uy, i) : load(in);
+          const Vec<Real> a_x = l == 0 ? hn::Mul(scale, load(net.first[0] + i)) : load(in + lane);
+          const Vec<Real> a_y = l == 0 ? hn::Mul(scale, load(net.first[1] + i)) : load(in + 2 * lane);
+          const Vec<Real> laplacian = l == 0 ? hn::Zero(Tag<Real>()) : load(in + 3 * lane);
+          const Activation s(a);
+          const Vec<Real> square = hn::MulAdd(a_x, a_x, hn::Mul(a_y, a_y));
+          const Vec<Real> h = hn::MulAdd(s.second(), square, hn::Mul(s.first, laplacian));
+          if (l == last) total = hn::MulAdd(load(net.last + i), h, total);
+          store(s.value, out);
+          store(hn::Mul(s.first, a_x), out + lane);
+          store(hn::Mul(s.first, a_y), out + 2 * lane);
+          store(h, out + 3 * lane);
+        }
+        if (l == last) kappa[t] = sum<Real>(total) / 2;
       }
-      if (l == last) kappa[t] = sum<Real>(total) / 2;
-    }
+    };
+    if (l == 0 && net.encoded)
+      activate.template operator()<SineVector<Real>>();
+    else
+      activate.template operator()<SwishVector<Real>>();
   }
 }
 
 template <class Real>
 const TileKernels<Real>& kernels() {
-  static const TileKernels<Real> table{
-      forward<Real>, adjoint<Real>, kappa<Real>, pack<Real>, add<Real>, swish_all<Real>, hwy::TargetName(HWY_TARGET)};
+  static const TileKernels<Real> table{forward<Real>,
+                                       adjoint<Real>,
+                                       kappa<Real>,
+                                       pack<Real>,
+                                       add<Real>,
+                                       activate_all<SwishVector, Real>,
+                                       activate_all<SineVector, Real>,
+                                       hwy::TargetName(HWY_TARGET)};
   return table;
 }
 const TileKernels<float>& kernels_single() {

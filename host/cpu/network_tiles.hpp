@@ -33,7 +33,8 @@ constexpr int row_stride(int width) {
 /// The network as tiles read it. Hidden layers count from 0; product l leads from hidden layer l to l + 1.
 template <class Real>
 struct TileNetwork {
-  int hidden;  ///< number of hidden layers
+  int hidden;    ///< number of hidden layers
+  bool encoded;  ///< layer 0 is that of Fourier features: a sine, and no gradient of its weights
   int width[kMaxHiddenLayers];
   Real scale;                          ///< ℓ
   const Real* first[2];                ///< kernel of the first layer: the row of x, the row of y
@@ -51,7 +52,7 @@ struct TileTape {
   Real* p[kMaxHiddenLayers];  ///< p_l of hidden layers … L − 2, before s′
 };
 
-/// Sums of the weight gradient; rows are row_stride() of their width apart.
+/// Sums of the weight gradient; rows are row_stride() of their width apart. Without those of fixed weights (null).
 template <class Real>
 struct TileGradient {
   Real* first[2];
@@ -90,6 +91,7 @@ struct TileKernels {
   void (*add)(const Real* part, std::size_t n, Real* sum);
   /// s, s′, s″ of n values, a multiple of a cache line: what the tiles compute, for the tests.
   void (*swish)(const Real* a, std::size_t n, Real* value, Real* first, Real* second);
+  void (*sine)(const Real* a, std::size_t n, Real* value, Real* first, Real* second);  ///< likewise
   const char* instructions;
 };
 
@@ -101,9 +103,9 @@ const TileKernels<Real>& tile_kernels();
 template <class Real>
 std::size_t tile_scratch_size(const NetworkShape& shape, int rows) {
   std::size_t forward = 0, adjoint = 0, widest = 0;
-  for (std::size_t l = 0; l < shape.hidden.size(); ++l) {
-    const auto stride = static_cast<std::size_t>(row_stride<Real>(shape.hidden[l]));
-    const bool inner = l + 1 < shape.hidden.size();
+  for (int l = 0; l + 1 < shape.layers(); ++l) {
+    const auto stride = static_cast<std::size_t>(row_stride<Real>(shape.outputs(l)));
+    const bool inner = l + 2 < shape.layers();
     forward += inner ? stride : 0;        // s′
     adjoint += (inner ? 5 : 2) * stride;  // s′, p̄ and h; g and ā
     widest = stride > widest ? stride : widest;

@@ -46,7 +46,10 @@ struct ObservationConfig {
 };
 
 struct NetworkConfig {
-  std::vector<int> hidden;
+  bool fourier = false;       ///< encoding = "fourier"; else "none"
+  int fourier_features = 16;  ///< with it: pairs of a sine and a cosine
+  double fourier_scale = 2;   ///< with it: 1/σ of the frequencies [arcsec]
+  std::vector<int> hidden;    ///< behind the encoding
   double input_scale = 1.0;
   bool last_layer_zero = false;
   std::uint64_t seed = 1;

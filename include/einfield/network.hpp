@@ -1,9 +1,11 @@
-// The neural potential: its shape, parameter layout, initial weights, and the swish activation with its derivatives.
-// ψ = MLP(u), u = input_scale · θ (Biggio et al. 2021, section 3); the stage contract is at the end of this file.
+// The neural potential: its shape, parameter layout, initial weights, and its activations with their derivatives.
+// ψ = MLP(u), u = input_scale · θ (Biggio et al. 2021, section 3), or an MLP of Fourier features of u (Tancik et al.
+// 2020, section 5); the stage contract is at the end of this file.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -16,17 +18,32 @@ namespace einfield {
 inline constexpr int kMaxHiddenLayers = 16;
 inline constexpr int kMaxWidth = 4096;
 
-/// Shape of the multilayer perceptron 2 → hidden[0] → … → hidden[L−1] → 1, and where its tensors sit in the flat vector.
+/// Shape of the multilayer perceptron 2 → hidden[0] → … → hidden[L−1] → 1, and where its tensors sit in the flat
+/// vector.
 ///
-/// Layer l (0 … L) has kernel (in × out, row-major: index i · out + o) followed by bias (out); layers follow each other
-/// without padding. This layout is that of network.safetensors and of every parameter, gradient and moment vector.
+/// Layer l has kernel (in × out, row-major: index i · out + o) followed by bias (out); layers follow each other without
+/// padding. This layout is that of network.safetensors and of every parameter, gradient and moment vector.
+///
+/// F Fourier features are one more hidden layer in front of all others, layer 0 of 2F channels, whose activation is the
+/// sine and whose weights are fixed: their gradient is exactly zero.
+///
+///     h = sin(Bu + b);   with rows b_f = 0, b_{F+f} = π/2 and B_f = B_{F+f}:   h = [sin(Bu), cos(Bu)]           (1)
 struct NetworkShape {
-  std::vector<int> hidden;   ///< widths of the hidden layers, each 1 … kMaxWidth; 1 … kMaxHiddenLayers of them
+  std::vector<int> hidden;   ///< widths of the layers with swish, each 1 … kMaxWidth; at least one
   double input_scale = 1.0;  ///< ℓ: the network sees u = ℓ θ, θ in arcsec
+  int fourier_features = 0;  ///< F, up to kMaxWidth / 2; 0 = no encoding
 
-  int layers() const { return static_cast<int>(hidden.size()) + 1; }
-  int inputs(int layer) const { return layer == 0 ? 2 : hidden[static_cast<std::size_t>(layer) - 1]; }
-  int outputs(int layer) const { return layer + 1 == layers() ? 1 : hidden[static_cast<std::size_t>(layer)]; }
+  /// Layers at the beginning whose weights are fixed, and how many weights these are.
+  int fixed_layers() const { return fourier_features > 0 ? 1 : 0; }
+  std::size_t fixed_size() const { return kernel_offset(fixed_layers()); }
+
+  /// The hidden ones, at most kMaxHiddenLayers with the encoding, and the output.
+  int layers() const { return fixed_layers() + static_cast<int>(hidden.size()) + 1; }
+  int inputs(int layer) const { return layer == 0 ? 2 : outputs(layer - 1); }
+  int outputs(int layer) const {
+    if (layer < fixed_layers()) return 2 * fourier_features;
+    return layer + 1 == layers() ? 1 : hidden[static_cast<std::size_t>(layer - fixed_layers())];
+  }
   std::size_t kernel_offset(int layer) const {
     std::size_t offset = 0;
     for (int l = 0; l < layer; ++l) offset += (static_cast<std::size_t>(inputs(l)) + 1) * static_cast<std::size_t>(outputs(l));
@@ -40,13 +57,25 @@ struct NetworkShape {
   /// @throws InvalidInput when a width, the number of layers or input_scale is out of range.
   void validate() const;
 };
+inline bool operator==(const NetworkShape& a, const NetworkShape& b) {
+  return a.hidden == b.hidden && a.input_scale == b.input_scale && a.fourier_features == b.fourier_features;
+}
+inline bool operator!=(const NetworkShape& a, const NetworkShape& b) {
+  return !(a == b);
+}
 
-/// Initial weights of Flax's Dense: kernels from lecun_normal (a normal of σ = √(1/fan_in)/0.87962566 truncated at ±2σ),
-/// biases zero; drawn in double from Philox4x32-10 (Salmon et al. 2011) with counter = position in the flat vector and
-/// key = seed, so every backend, precision and thread count starts from the same numbers.
+/// Initial weights of Flax's Dense: kernels from lecun_normal (a normal of σ = √(1/fan_in)/0.87962566 truncated at
+/// ±2σ), biases zero; drawn in double from Philox4x32-10 (Salmon et al. 2011) with counter = position in the flat
+/// vector and key = seed, so every backend, precision and thread count starts from the same numbers. Frequencies of
+/// Fourier features are normal in x and y with σ = 1/fourier_scale per arcsec of θ, whatever input_scale is; they come
+/// from a stream of their own, counter = position in the encoding's kernel.
 /// @param last_layer_zero  start with the output kernel at zero: the correction starts at nothing
+/// @param fourier_scale    length over which a typical feature changes by a radian, > 0; without features unused
+/// [arcsec]
 /// @return flat parameter vector, shape.size() values
-std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero);
+/// @throws InvalidInput for a shape or a scale out of range.
+std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,
+                                    double fourier_scale = 2.0);
 
 /// Philox4x32-10: one counter, one key, four 32-bit words (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 struct Philox {
@@ -84,19 +113,67 @@ EINFIELD_HD Swish<Real> swish(Real a) {
   return {value, sigma + value * tau, tau * (2 * sigma + value * (tau - sigma))};
 }
 
+/// Largest argument of sine() and cosine(), above which they are NaN: in single precision its phase is known to 1e-3.
+inline constexpr double kMaxPhase = 3e4;  // rad
+template <class Real>
+inline constexpr Real kNoPhase = std::numeric_limits<Real>::quiet_NaN();
+
+/// sin(a + turn π) for turn = 0 or ½, within 1.5 ε of 1: reduction by multiples of π in two parts (fused multiply-adds
+/// do not round the products), then the odd polynomial of least error. Unlike the library's sine it needs no slow path
+/// for large arguments, which on a device would cost registers and local memory.
+template <class Real>
+EINFIELD_HD Real turned_sine(Real a, Real turn) {
+  constexpr bool kFloat = sizeof(Real) == 4;
+  constexpr Real kHigh = kFloat ? Real(3.1415927410125732) : Real(3.1415926535897931);
+  constexpr Real kLow = kFloat ? Real(-8.7422780003724857e-8) : Real(1.2246467991473532e-16);
+  if (!(abs(a) <= static_cast<Real>(kMaxPhase))) a = kNoPhase<Real>;
+  // a + turn π = n π + r
+  const Real n = rint(fma(a, Real(0.31830988618379067), turn)), q = n - turn;
+  const Real r = fma(-q, kLow, fma(-q, kHigh, a)), x = r * r;
+  Real series = 0;
+  if constexpr (kFloat) {
+    series = fma(Real(2.5992431478502048e-6), x, Real(-1.9806249621178364e-4));
+    series = fma(series, x, Real(8.3330122545320509e-3));
+    series = fma(series, x, Real(-0.16666656892030796));
+  } else {
+    series = fma(Real(2.7180060679620590e-15), x, Real(-7.6426655997388300e-13));
+    series = fma(series, x, Real(1.6058925976265453e-10));
+    series = fma(series, x, Real(-2.5052106568440425e-8));
+    series = fma(series, x, Real(2.7557319207350491e-6));
+    series = fma(series, x, Real(-1.9841269841183240e-4));
+    series = fma(series, x, Real(8.3333333333331057e-3));
+    series = fma(series, x, Real(-0.16666666666666664));
+  }
+  const Real value = fma(series * x, r, r);
+  const Real odd = fma(Real(-2), floor(Real(0.5) * n), n);  // 0 or 1
+  return fma(-2 * odd, value, value);
+}
+
+/// The activation of Fourier features, s = sin a, and its first derivative; s″ = −s.
+template <class Real>
+EINFIELD_HD Real sine(Real a) {
+  return turned_sine(a, Real(0));
+}
+template <class Real>
+EINFIELD_HD Real cosine(Real a) {
+  return turned_sine(a, Real(0.5));
+}
+
 // The stage contract, obeyed by host/cpu/network.cpp, kernels/network.cu and tests/reference_network.hpp:
 //
 //   network          positions θ (n points), parameters → ψ (n), α = ∇ψ (2 × n: all x, then all y), a private tape
-//   network_adjoint  ψ̄ (n, or absent = 0), ᾱ (2 × n), tape → adds to the gradient of every weight and bias (flat layout)
-//   network_kappa    positions, parameters → κ = ½ ∇²ψ (n); value only
+//   network_adjoint  ψ̄ (n, or absent = 0), ᾱ (2 × n), tape → adds to the gradient of every weight and bias (flat
+//   layout) network_kappa    positions, parameters → κ = ½ ∇²ψ (n); value only
 //
-// Points whose cotangent is exactly zero contribute nothing and may be skipped. The bias of the last layer shifts ψ only.
-// With L hidden layers (style: column vectors, W = kernelᵀ, h₀ = u):
+// Points whose cotangent is exactly zero contribute nothing and may be skipped. The bias of the last layer shifts ψ
+// only. With L hidden layers (style: column vectors, W = kernelᵀ, h₀ = u), s the swish, or the sine in the layer of an
+// encoding:
 //   value      a_l = W_l h_{l−1} + b_l,  h_l = s(a_l),  ψ = w·h_L + b
 //   gradient   g_L = s′(a_L)∘w,  p_l = W_{l+1}ᵀ g_{l+1},  g_l = s′(a_l)∘p_l,  α = ℓ W₁ᵀ g₁
 //   adjoint    ḡ₁ = ℓ W₁ᾱ,  p̄_l = s′(a_l)∘ḡ_l,  ā_l = s″(a_l)∘p_l∘ḡ_l  (p_L = w),  ḡ_{l+1} = W_{l+1} p̄_l
 //              w̄ += p̄_L + ψ̄ h_L,  ā_L += ψ̄ s′(a_L)∘w,   h̄_l = W_{l+1}ᵀ ā_{l+1},  ā_l += s′(a_l)∘h̄_l
 //   weights    W̄_{l+1} += g_{l+1} p̄_lᵀ + ā_{l+1} h_lᵀ,   W̄₁ += ℓ g₁ᾱᵀ + ā₁uᵀ,   b̄_l += ā_l,   b̄ += ψ̄
 //   κ          one forward tangent per axis: κ = ½ Σ_d ∂α_d/∂θ_d
+// The adjoint adds nothing for the fixed weights of an encoding, W₁ and b₁: ā₁ and g₁ are not needed then, nor p₁.
 
 }  // namespace einfield
