@@ -46,18 +46,21 @@ class CudaFit : public testing::Test {
   }
 };
 
-StepCase fit_case(std::vector<int> hidden) {
+/// @param network  hidden and fourier_features count
+StepCase fit_case(const NetworkShape& network) {
   StepCase c;
   c.nx = c.ny = 32;
-  c.hidden = std::move(hidden);
+  c.hidden = network.hidden;
+  c.fourier_features = network.fourier_features;
   c.free_lens = c.free_light = c.lens_light = true;
   c.masked = true;
   c.loss = LossKind::chi2;
   return c;
 }
 
-const std::vector<std::vector<int>>& networks() {
-  static const std::vector<std::vector<int>> all = {{16}, {200, 200}, {33, 33, 33}, {16, 33, 16, 7}};
+const std::vector<NetworkShape>& networks() {
+  static const std::vector<NetworkShape> all = {
+      {{16}}, {{200, 200}}, {{33, 33, 33}}, {{16, 33, 16, 7}}, {{48, 48}, 1, 16}};
   return all;
 }
 
@@ -75,11 +78,11 @@ void check_fits() {
   const auto cpu = make_backend<Real>("cpu", {2, 0});
   const auto cuda = make_backend<Real>("cuda", {});
   ASSERT_EQ(cuda->name(), "cuda");
-  for (const std::vector<int>& hidden : networks()) {
-    Problem problem = make_problem(fit_case(hidden));
+  for (const NetworkShape& network : networks()) {
+    Problem problem = make_problem(fit_case(network));
     problem.observation.grid.pixel_scale = 0.1;
     problem.learning_rates = {1e-3};
-    SCOPED_TRACE(std::to_string(hidden.size()) + " layers of " + std::to_string(hidden[0]));
+    SCOPED_TRACE(std::to_string(network.layers()) + " layers, the first of " + std::to_string(network.outputs(0)));
     for (auto* backend : {cpu.get(), cuda.get()}) {
       backend->load({problem});
       backend->evaluate(true);
@@ -112,7 +115,7 @@ void check_fits() {
       EXPECT_NEAR(on_cuda.snapshot.history[i].loss, loss, Promise<Real>::loss_of_20_steps * loss) << "row " << i;
     }
     EXPECT_LT(on_cuda.final_state.loss, on_cuda.snapshot.history.front().loss);
-    if (hidden.size() != 1) continue;
+    if (network.hidden.size() != 1) continue;
     const FitResult<Real> again = train(*cuda, problem);
     EXPECT_EQ(again.parameters, on_cuda.parameters) << "the same bits";
     EXPECT_EQ(again.final_state.loss, on_cuda.final_state.loss) << "the same bits";

@@ -102,8 +102,8 @@ TEST(Run, LeavesResultsAndNothingElse) {
   EXPECT_EQ(warnings.str(), "");
 }
 
-TEST(Run, AnEnsembleIsTheMeanOfItsMembers) {
-  const SmallLens lens{{"optimizer.name", "'lbfgs'"}, {"optimizer.steps", "6"}};
+void check_ensemble(const std::string& encoding) {
+  const SmallLens lens{{"optimizer.name", "'lbfgs'"}, {"optimizer.steps", "6"}, {"network.encoding", encoding}};
   const auto run = [&](const std::vector<Override>& settings, const std::string& out) {
     RunOptions options = options_for(lens.folder() / out);
     options.double_precision = true;
@@ -153,6 +153,10 @@ TEST(Run, AnEnsembleIsTheMeanOfItsMembers) {
   options.overwrite = true;
   run_fit(lens.config(), options);
   EXPECT_EQ(names_in(lens.folder() / "all").size(), 5u);
+}
+TEST(Run, AnEnsembleIsTheMeanOfItsMembers) {
+  check_ensemble("'none'");
+  check_ensemble("'fourier'");  // every member with frequencies of its own
 }
 
 TEST(Run, InterruptedEnsemblesResume) {

@@ -37,7 +37,7 @@ struct NetworkShape {
   int fixed_layers() const { return fourier_features > 0 ? 1 : 0; }
   std::size_t fixed_size() const { return kernel_offset(fixed_layers()); }
 
-  /// The hidden ones, at most kMaxHiddenLayers with the encoding, and the output.
+  /// The hidden ones, at most kMaxHiddenLayers with the encoding among them, and the output.
   int layers() const { return fixed_layers() + static_cast<int>(hidden.size()) + 1; }
   int inputs(int layer) const { return layer == 0 ? 2 : outputs(layer - 1); }
   int outputs(int layer) const {
@@ -70,8 +70,7 @@ inline bool operator!=(const NetworkShape& a, const NetworkShape& b) {
 /// Fourier features are normal in x and y with σ = 1/fourier_scale per arcsec of θ, whatever input_scale is; they come
 /// from a stream of their own, counter = position in the encoding's kernel.
 /// @param last_layer_zero  start with the output kernel at zero: the correction starts at nothing
-/// @param fourier_scale    length over which a typical feature changes by a radian, > 0; without features unused
-/// [arcsec]
+/// @param fourier_scale    over which a typical feature changes by a radian, > 0; without features unused  [arcsec]
 /// @return flat parameter vector, shape.size() values
 /// @throws InvalidInput for a shape or a scale out of range.
 std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,
