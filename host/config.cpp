@@ -289,8 +289,8 @@ Keys stage_keys(StageConfig& s) {
   // In [optimizer] these may be meant for a stage of another optimiser.
   return {{"name", choice<OptimizerKind>(s.name, {{"adam", OptimizerKind::adam}, {"lbfgs", OptimizerKind::lbfgs}}),
            "the optimiser; a step of L-BFGS is a line search"},
-          {"steps", &s.steps, "at most; 0 = the model is only evaluated", between(0, kMaxSteps)},
           {"learning_rate", &s.learning_rate, "of Adam", above(0)},
+          {"steps", &s.steps, "at most; 0 = the model is only evaluated", between(0, kMaxSteps)},
           {"warmup", &s.warmup, "of Adam: the learning rate rises linearly over so many steps", between(0, kMaxScheduled),
            "steps"},
           {"schedule", choice<bool>(s.cosine, {{"constant", false}, {"cosine", true}}),

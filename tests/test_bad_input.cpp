@@ -204,8 +204,8 @@ TEST_F(BadInput, Configurations) {
       {{"[[source]]", "[[sources]]"}, "lens.toml:12: sources: unknown key, found sources, expected source"},
       {{"steps = 20", "iterations = 20"},
        "lens.toml:20: optimizer.iterations: unknown key, found iterations, expected one of name, loss, learning_rate, "
-       "steps, "
-       "stop, stop_chi2, best_of_last, checkpoint_every"},
+       "steps, warmup, schedule, clip_norm, memory, free, stop, stop_chi2, patience, tolerance, held_out, held_out_seed, "
+       "best_of_last, checkpoint_every, stage"},
       {{"profile = \"SIE\"", "profile = \"SIEE\""},
        "lens.toml:8: lens.0.profile: no such name, found \"SIEE\", expected SIE"},
       {{"profile = \"SIE\"", "profile = \"sie\""},
@@ -214,7 +214,7 @@ TEST_F(BadInput, Configurations) {
        "lens.toml:13: source.0.profile: no such name, found \"SERSIC\", expected SERSIC_ELLIPSE"},
       {{"steps = 20", "loss = \"chi\""}, "lens.toml:20: optimizer.loss: no such name, found \"chi\", expected chi2"},
       {{"steps = 20", "stop = \"soon\""},
-       "lens.toml:20: optimizer.stop: no such name, found \"soon\", expected one of none, chi2"},
+       "lens.toml:20: optimizer.stop: no such name, found \"soon\", expected one of none, chi2, heldout, plateau"},
       {{"[observation]", "recipe = \"biggio\"\n[observation]"},
        "lens.toml:1: recipe: no such name, found \"biggio\", expected biggio2021"},
       {{"fit = [\"theta_E\"]", "fit = [\"theta_e\", \"gamma\"]"},

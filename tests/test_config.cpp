@@ -306,7 +306,7 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
        "lens.toml:11: optimizer.stage.0.free: nothing free of that name, found \"lens.0.gamma\", expected network, a block, "
        "a component or a parameter that is free"},
       {"[[optimizer.stage]]\nlos = 3",
-       "lens.toml:10: optimizer.stage.0.los: unknown key, found los, expected one of name, steps, learning_rate, warmup, "
+       "lens.toml:10: optimizer.stage.0.los: unknown key, found los, expected one of name, learning_rate, steps, warmup, "
        "schedule, clip_norm, memory, free, stop"},
       {"[optimizer]\nloss = 'chi'", "lens.toml:10: optimizer.loss: no such name, found \"chi\", expected chi2"},
       {sie + "theta_E = 1\nfit = ['theta']",
