@@ -68,7 +68,18 @@ void add_profile(Fingerprint& print, const std::string& name, const ProfileInfo&
   print.emplace_back(name + ".fit", "[" + names + "]");
 }
 
-void add_lights(Fingerprint& print, const std::string& block, const std::vector<LightComponent>& lights) {
+void add_shape(Fingerprint& print, const std::string& name, const NetworkShape& shape) {
+  std::string hidden;
+  for (const int width : shape.hidden) hidden += (hidden.empty() ? "" : ", ") + std::to_string(width);
+  const bool fourier = shape.fourier_features > 0;
+  print.emplace_back(name + ".encoding", fourier ? "fourier" : "none");
+  if (fourier) print.emplace_back(name + ".fourier_features", to_text(shape.fourier_features));
+  print.emplace_back(name + ".hidden", "[" + hidden + "]");
+  print.emplace_back(name + ".input_scale", to_text(shape.input_scale));
+}
+
+void add_lights(Fingerprint& print, const std::string& block, const std::vector<LightComponent>& lights,
+                const std::vector<LightStart>& starts) {
   print.emplace_back(block, std::to_string(lights.size()) + " components");
   for (std::size_t i = 0; i < lights.size(); ++i) {
     const LightComponent& c = lights[i];
@@ -76,6 +87,15 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
     add_profile(print, name, light_info(c.kind), c.values, c.free);
     if (c.kind == LightKind::sersic_ellipse)
       print.emplace_back(name + ".radius", c.radius == RadiusKind::major_axis ? "major_axis" : "product_average");
+    if (c.kind == LightKind::network) {
+      add_shape(print, name, c.network);
+      const NetworkConfig& start = starts.at(i).network;
+      if (start.initial.empty()) {
+        if (start.fourier) print.emplace_back(name + ".fourier_scale", to_text(start.fourier_scale));
+        print.emplace_back(name + ".seed", to_text(start.seed));
+      }
+      print.emplace_back(name + ".initial", described(c.weights) + (c.weights_free ? ", free" : ", fixed"));
+    }
     if (c.kind != LightKind::pixelated) continue;
     print.emplace_back(name + ".grid", std::to_string(c.grid.nx) + " x " + std::to_string(c.grid.ny) + " of " +
                                            to_text(c.grid.pixel_scale) + " arcsec around " + to_text(c.grid.center_x) +
@@ -128,21 +148,15 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   for (std::size_t i = 0; i < model.lens.size(); ++i)
     add_profile(print, "lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values,
                 model.lens[i].free);
-  add_lights(print, "source", model.source);
-  add_lights(print, "lens_light", model.lens_light);
+  add_lights(print, "source", model.source, config.source_start);
+  add_lights(print, "lens_light", model.lens_light, config.lens_light_start);
 
   print.emplace_back("network", model.network ? "given" : "absent");
   if (model.network) {
-    const bool fourier = model.network->fourier_features > 0;
-    print.emplace_back("network.encoding", fourier ? "fourier" : "none");
-    if (fourier) print.emplace_back("network.fourier_features", to_text(model.network->fourier_features));
-    std::string hidden;
-    for (const int width : model.network->hidden) hidden += (hidden.empty() ? "" : ", ") + std::to_string(width);
-    print.emplace_back("network.hidden", "[" + hidden + "]");
-    print.emplace_back("network.input_scale", to_text(model.network->input_scale));
+    add_shape(print, "network", *model.network);
     if (config.network && config.network->initial.empty()) {
       print.emplace_back("network.ensemble", to_text(config.network->ensemble));
-      if (fourier) print.emplace_back("network.fourier_scale", to_text(config.network->fourier_scale));
+      if (config.network->fourier) print.emplace_back("network.fourier_scale", to_text(config.network->fourier_scale));
       print.emplace_back("network.seed", to_text(config.network->seed));
       print.emplace_back("network.last_layer", config.network->last_layer_zero ? "zero" : "random");
     }
@@ -169,6 +183,8 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   print.emplace_back("regularization.negative_convergence", to_text(r.negative_convergence));
   print.emplace_back("regularization.negative_total_convergence", to_text(r.negative_total_convergence));
   print.emplace_back("regularization.weight_decay", to_text(r.weight_decay));
+  print.emplace_back("regularization.source_gradient", to_text(r.source_gradient));
+  print.emplace_back("regularization.source_curvature", to_text(r.source_curvature));
   return print;
 }
 

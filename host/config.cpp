@@ -152,7 +152,9 @@ Bounds bounds_of(const ParameterInfo& p) {
 }
 
 /// The parameters of a profile, `fit` for the names of the free ones last.
-void add_parameters(Keys& keys, const ProfileInfo& info, std::vector<double>& values, std::vector<bool>& free) {
+/// @param more  names that `fit` takes beside those of the parameters
+void add_parameters(Keys& keys, const ProfileInfo& info, std::vector<double>& values, std::vector<bool>& free,
+                    const NameSet& more = {}) {
   NameSet names;
   std::vector<std::size_t> indices;
   for (std::size_t i = 0; i < info.parameters.size(); ++i) {
@@ -164,8 +166,17 @@ void add_parameters(Keys& keys, const ProfileInfo& info, std::vector<double>& va
     names.names.emplace_back(p.name);
     indices.push_back(i);
   }
-  names.get = [&free, indices](std::size_t i) { return static_cast<bool>(free[indices[i]]); };
-  names.add = [&free, indices](std::size_t i) { free[indices[i]] = true; };
+  const std::size_t own = indices.size();
+  names.names.insert(names.names.end(), more.names.begin(), more.names.end());
+  names.get = [&free, indices, more, own](std::size_t i) {
+    return i < own ? static_cast<bool>(free[indices[i]]) : more.get(i - own);
+  };
+  names.add = [&free, indices, more, own](std::size_t i) {
+    if (i < own)
+      free[indices[i]] = true;
+    else
+      more.add(i - own);
+  };
   keys.push_back({"fit", names, "names of the free parameters"});
 }
 
@@ -218,7 +229,58 @@ Keys random_field_keys(RandomFieldConfig& f) {
           {"seed", &f.seed, "of the waves", at_least(0)}};
 }
 
-Keys light_keys(LightComponent& c, PixelStart& start_value) {
+/// Of a NETWORK component. A source is smaller than its image, and so is what it sees.
+NetworkConfig light_network_defaults() {
+  NetworkConfig network;
+  network.hidden = {64, 64};
+  network.input_scale = 3;
+  network.fourier_scale = 0.5;
+  return network;
+}
+
+/// What a network sees, its layers, and what it starts from; `seed` last.
+/// @param initial  how messages name that key
+Keys shape_keys(NetworkConfig& n, const std::string& initial) {
+  const Condition drawn{[&n] { return n.initial.empty(); }, "without " + initial};
+  const Condition fourier{[&n] { return n.fourier; }, "with encoding = \"fourier\""};
+  return {
+      {"initial", FilePath{&n.initial}, "start from the weights of a network.safetensors; \"\" = random ones"},
+      {"encoding", choice<bool>(n.fourier, {{"none", false}, {"fourier", true}}),
+       "what the network sees: \"none\": the position; \"fourier\": sines and cosines of it with random, fixed "
+       "frequencies; that of " +
+           initial + " when that is given"},
+      {"fourier_features", &n.fourier_features,
+       "pairs of a sine and a cosine; those of " + initial + " when that is given", between(1, kMaxWidth / 2), "",
+       false, fourier},
+      {"fourier_scale", &n.fourier_scale,
+       "frequencies along x and y are normal with a standard deviation of 1 rad per fourier_scale", above(0), "arcsec",
+       false, Condition{[&n] { return n.fourier && n.initial.empty(); }, fourier.text + " and " + drawn.text}},
+      {"hidden", &n.hidden,
+       "widths of the hidden layers, 1 to " + std::to_string(kMaxHiddenLayers) +
+           " of them, one fewer with an encoding; those of " + initial + " when that is given",
+       between(1, kMaxWidth)},
+      {"activation", only("swish"), "of the hidden layers"},
+      {"input_scale", &n.input_scale,
+       "the network sees position · input_scale; that of " + initial + " when that is given", above(0), "1/arcsec",
+       false, Condition{[&n] { return !n.fourier; }, "with encoding = \"none\""}},
+      {"seed", &n.seed, "of the random weights", at_least(0), "", false, drawn}};
+}
+
+/// A NETWORK component: the parameters of the profile, then its network.
+Keys network_light_keys(LightComponent& c, NetworkConfig& network) {
+  Keys keys{profile_key(light_info(c.kind))};
+  const NameSet weights{
+      {"network"}, [&c](std::size_t) { return c.weights_free; }, [&c](std::size_t) { c.weights_free = true; }};
+  add_parameters(keys, light_info(c.kind), c.values, c.free, weights);
+  keys.back().help = "names of the free parameters; \"network\" = the weights";
+  keys.front().help = "amp softplus(MLP((position - center) input_scale)); at most one such component";
+  const Keys shape = shape_keys(network, "initial");
+  keys.insert(keys.end() - 1, shape.begin(), shape.end());
+  return keys;
+}
+
+Keys light_keys(LightComponent& c, LightStart& start_value) {
+  if (c.kind == LightKind::network) return network_light_keys(c, start_value.network);
   Keys keys{profile_key(light_info(c.kind))};
   if (c.kind == LightKind::pixelated) {
     PixelGrid& g = c.grid;
@@ -252,36 +314,17 @@ Keys light_keys(LightComponent& c, PixelStart& start_value) {
 
 Keys network_keys(NetworkConfig& n) {
   const Condition drawn{[&n] { return n.initial.empty(); }, "without network.initial"};
-  const Condition fourier{[&n] { return n.fourier; }, "with encoding = \"fourier\""};
-  return {{"initial", FilePath{&n.initial}, "start from the weights of a network.safetensors; \"\" = random ones"},
-          {"encoding", choice<bool>(n.fourier, {{"none", false}, {"fourier", true}}),
-           "what the network sees: \"none\": the position; \"fourier\": sines and cosines of it with random, fixed "
-           "frequencies; that of network.initial when that is given"},
-          {"fourier_features", &n.fourier_features,
-           "pairs of a sine and a cosine; those of network.initial when that is given", between(1, kMaxWidth / 2), "",
-           false, fourier},
-          {"fourier_scale", &n.fourier_scale,
-           "frequencies along x and y are normal with a standard deviation of 1 rad per fourier_scale", above(0),
-           "arcsec", false,
-           Condition{[&n] { return n.fourier && n.initial.empty(); }, fourier.text + " and " + drawn.text}},
-          {"hidden", &n.hidden,
-           "widths of the hidden layers, 1 to " + std::to_string(kMaxHiddenLayers) +
-               " of them, one fewer with an encoding; those of network.initial when that is given",
-           between(1, kMaxWidth)},
-          {"activation", only("swish"), "of the hidden layers"},
-          {"input_scale", &n.input_scale,
-           "the network sees position · input_scale; that of network.initial when that is given", above(0), "1/arcsec",
-           false, Condition{[&n] { return !n.fourier; }, "with encoding = \"none\""}},
-          {"last_layer",
-           choice<bool>(n.last_layer_zero, {{"random", false}, {"zero", true}}),
-           "\"zero\": the correction starts at nothing",
-           {},
-           "",
-           false,
-           drawn},
-          {"seed", &n.seed, "of the random weights", at_least(0), "", false, drawn},
-          {"ensemble", &n.ensemble, "networks of the seeds seed, seed + 1, ... that are fitted side by side",
-           between(1, kMaxEnsemble), "", false, drawn}};
+  Keys keys = shape_keys(n, "network.initial");
+  keys.insert(keys.end() - 1, {"last_layer",
+                               choice<bool>(n.last_layer_zero, {{"random", false}, {"zero", true}}),
+                               "\"zero\": the correction starts at nothing",
+                               {},
+                               "",
+                               false,
+                               drawn});
+  keys.push_back({"ensemble", &n.ensemble, "networks of the seeds seed, seed + 1, ... that are fitted side by side",
+                  between(1, kMaxEnsemble), "", false, drawn});
+  return keys;
 }
 
 /// What a stage has of its own.
@@ -339,11 +382,16 @@ Keys optimizer_keys(OptimizerConfig& o) {
 }
 
 Keys regularization_keys(Regularization& r) {
-  return {{"smoothness", &r.smoothness, "weight of mean kappa_NN^2", at_least(0)},
-          {"negative_convergence", &r.negative_convergence, "weight of mean max(0, -kappa_NN)^2", at_least(0)},
-          {"negative_total_convergence", &r.negative_total_convergence,
-           "weight of mean max(0, -kappa_macro - kappa_NN)^2", at_least(0)},
-          {"weight_decay", &r.weight_decay, "weight of half the sum of squared kernel weights", at_least(0)}};
+  return {
+      {"smoothness", &r.smoothness, "weight of mean kappa_NN^2", at_least(0)},
+      {"negative_convergence", &r.negative_convergence, "weight of mean max(0, -kappa_NN)^2", at_least(0)},
+      {"negative_total_convergence", &r.negative_total_convergence, "weight of mean max(0, -kappa_macro - kappa_NN)^2",
+       at_least(0)},
+      {"weight_decay", &r.weight_decay, "weight of half the sum of squared kernel weights of [network]", at_least(0)},
+      {"source_gradient", &r.source_gradient,
+       "weight of the mean squared difference of neighbouring pixels of a free PIXELATED source, 0 outside its grid",
+       at_least(0), "1/image unit^2"},
+      {"source_curvature", &r.source_curvature, "the same of the second differences", at_least(0), "1/image unit^2"}};
 }
 
 Keys truth_keys(FitsReference& truth) {
@@ -411,16 +459,58 @@ void read_perturbations(const Document& document, Config& config) {
   }
 }
 
+/// The shape of the network in the table at `path`, whose keys have been read: theirs, or that of the file that it
+/// starts from, which they then take over.
+NetworkShape read_shape(const Document& document, const std::string& path, NetworkConfig& network) {
+  if (!network.initial.empty()) {
+    const NetworkShape stored = read_network(network.initial).shape;
+    const bool fourier = stored.fourier_features > 0;
+    const auto differs = [&](const std::string& key, const std::string& what, const std::string& found,
+                             const std::string& expected) {
+      if (document.has(path + "." + key) && found != expected)
+        document.fail(path + "." + key,
+                      "another " + what + ", found " + found + ", expected " + expected + " as in " + network.initial);
+    };
+    const auto encoding = [](bool of_fourier) { return of_fourier ? "\"fourier\"" : "\"none\""; };
+    const auto widths = [](const std::vector<int>& hidden) {
+      std::string list;
+      for (const int width : hidden) list += (list.empty() ? "" : ", ") + std::to_string(width);
+      return "[" + list + "]";
+    };
+    const auto scale = [](double value) { return to_text(value) + " 1/arcsec"; };
+    differs("encoding", "encoding", encoding(network.fourier), encoding(fourier));
+    differs("fourier_features", "number", std::to_string(network.fourier_features),
+            std::to_string(stored.fourier_features));
+    differs("hidden", "shape", widths(network.hidden), widths(stored.hidden));
+    if (document.has(path + ".input_scale") && network.input_scale != stored.input_scale)
+      document.fail(path + ".input_scale", "another scale, found " + scale(network.input_scale) + ", expected " +
+                                               to_text(stored.input_scale) + " as in " + network.initial);
+    network.hidden = stored.hidden;
+    network.input_scale = stored.input_scale;
+    network.fourier = fourier;
+    if (fourier) network.fourier_features = stored.fourier_features;
+  } else if (network.fourier) {
+    network.input_scale = 1;  // fourier_scale is in arcsec
+  }
+  const std::size_t layers = network.hidden.size(), most = kMaxHiddenLayers - (network.fourier ? 1 : 0);
+  if (layers < 1 || layers > most)
+    document.fail(path + ".hidden", "wrong number of layers, found " + std::to_string(layers) + ", expected 1 to " +
+                                        std::to_string(most) + (network.fourier ? " behind the encoding" : ""));
+  return {network.hidden, network.input_scale, network.fourier ? network.fourier_features : 0};
+}
+
 std::vector<LightComponent> read_lights(const Document& document, const std::string& block,
-                                        std::vector<PixelStart>& pixels) {
+                                        std::vector<LightStart>& starts) {
   std::vector<LightComponent> components(document.size(block));
-  pixels.resize(components.size());
+  starts.resize(components.size());
   for (std::size_t i = 0; i < components.size(); ++i) {
     LightComponent& c = components[i];
     const std::string path = block + "." + std::to_string(i);
+    starts[i].network = light_network_defaults();
     document.read_one(path, profile_choice(c, kLightKinds, light_info));
-    document.read(path, light_keys(c, pixels[i]));
+    document.read(path, light_keys(c, starts[i]));
     check_ellipticity(document, path, light_info(c.kind), c.values);
+    if (c.kind == LightKind::network) c.network = read_shape(document, path, starts[i].network);
   }
   return components;
 }
@@ -459,54 +549,47 @@ void read_observation(const Document& document, Config& config, bool for_simulat
     document.fail("observation.pixel_scale", "missing, expected a number > 0 arcsec for a simulation");
 }
 
-/// The shape of the network, and what it starts from when that is a file.
-NetworkShape read_shape(const Document& document, NetworkConfig& network, bool for_simulation) {
-  if (!network.initial.empty() && !for_simulation) {
-    const NetworkShape stored = read_network(network.initial).shape;
-    const bool fourier = stored.fourier_features > 0;
-    const auto encoding = [](bool of_fourier) { return of_fourier ? "\"fourier\"" : "\"none\""; };
-    if (document.has("network.encoding") && network.fourier != fourier)
-      document.fail("network.encoding", std::string("another encoding, found ") + encoding(network.fourier) +
-                                            ", expected " + encoding(fourier) + " as in " + network.initial);
-    if (document.has("network.fourier_features") && network.fourier_features != stored.fourier_features)
-      document.fail("network.fourier_features", "another number, found " + std::to_string(network.fourier_features) +
-                                                    ", expected " + std::to_string(stored.fourier_features) +
-                                                    " as in " + network.initial);
-    const auto widths = [](const std::vector<int>& hidden) {
-      std::string list;
-      for (const int width : hidden) list += (list.empty() ? "" : ", ") + std::to_string(width);
-      return "[" + list + "]";
-    };
-    if (document.has("network.hidden") && network.hidden != stored.hidden)
-      document.fail("network.hidden", "another shape, found " + widths(network.hidden) + ", expected " +
-                                          widths(stored.hidden) + " as in " + network.initial);
-    if (document.has("network.input_scale") && network.input_scale != stored.input_scale)
-      document.fail("network.input_scale", "another scale, found " + to_text(network.input_scale) +
-                                               " 1/arcsec, expected " + to_text(stored.input_scale) + " as in " +
-                                               network.initial);
-    network.hidden = stored.hidden;
-    network.input_scale = stored.input_scale;
-    network.fourier = fourier;
-    if (fourier) network.fourier_features = stored.fourier_features;
-  } else if (network.fourier) {
-    network.input_scale = 1;  // fourier_scale is in arcsec
-  }
-  const std::size_t layers = network.hidden.size(), most = kMaxHiddenLayers - (network.fourier ? 1 : 0);
-  if (layers < 1 || layers > most)
-    document.fail("network.hidden", "wrong number of layers, found " + std::to_string(layers) + ", expected 1 to " +
-                                        std::to_string(most) + (network.fourier ? " behind the encoding" : ""));
-  return {network.hidden, network.input_scale, network.fourier ? network.fourier_features : 0};
-}
-
 bool anything_free(const Model& model) {
   const auto some = [](const auto& components) {
     return std::any_of(components.begin(), components.end(),
                        [](const auto& c) { return std::find(c.free.begin(), c.free.end(), true) != c.free.end(); });
   };
-  const auto pixels = [](const LightComponent& c) { return c.pixels_free; };
+  const auto pixels_or_weights = [](const LightComponent& c) { return c.pixels_free || c.weights_free; };
   return model.network || some(model.lens) || some(model.source) || some(model.lens_light) ||
-         std::any_of(model.source.begin(), model.source.end(), pixels) ||
-         std::any_of(model.lens_light.begin(), model.lens_light.end(), pixels);
+         std::any_of(model.source.begin(), model.source.end(), pixels_or_weights) ||
+         std::any_of(model.lens_light.begin(), model.lens_light.end(), pixels_or_weights);
+}
+
+/// Weights of terms on something that the model does not have.
+void check_regularization(const Document& document, const Model& model, Regularization r) {
+  const bool free_pixels =
+      std::any_of(model.source.begin(), model.source.end(), [](const LightComponent& c) { return c.pixels_free; });
+  for (const Key& key : regularization_keys(r)) {
+    const double weight = *std::get<double*>(key.target);
+    const bool on_pixels = key.name.rfind("source_", 0) == 0;
+    if (weight == 0 || (on_pixels ? free_pixels : model.network.has_value())) continue;
+    document.fail(
+        "regularization." + key.name,
+        "has no effect, found " + to_text(weight) +
+            (on_pixels ? " without a free PIXELATED source, expected 0 or a [[source]] with fit = [\"pixels\"]"
+                       : " without [network], expected 0 or a [network]"));
+  }
+}
+
+/// One NETWORK component has place in a model.
+void check_network_lights(const Document& document, const Model& model) {
+  bool found = false;
+  const auto check = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      if (lights[i].kind != LightKind::network) continue;
+      if (found)
+        document.fail(block + "." + std::to_string(i) + ".profile",
+                      "found a second NETWORK component, expected at most one in all [[source]] and [[lens_light]]");
+      found = true;
+    }
+  };
+  check("source", model.source);
+  check("lens_light", model.lens_light);
 }
 
 /// [optimizer] and its stages. The stages are read first: which keys have a meaning depends on them.
@@ -535,9 +618,15 @@ void read_optimizer(const Document& document, OptimizerConfig& o) {
 
 /// Names of what the stages free, once the model is known.
 void check_stages(const Document& document, const Config& config) {
+  Model model = config.model;
+  for (std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
+    for (LightComponent& c : *lights) {  // what has not been loaded yet counts
+      c.pixels.resize(c.kind == LightKind::pixelated ? static_cast<std::size_t>(c.grid.nx * c.grid.ny) : 0);
+      c.weights.resize(c.kind == LightKind::network ? c.network.size() : 0);
+    }
   const auto check = [&](const std::string& path, const StageConfig& s) {
     try {
-      trainable(config.model, s.free);
+      trainable(model, s.free);
     } catch (const InvalidInput& error) {
       document.fail(path + ".free", error.what());
     }
@@ -554,15 +643,8 @@ void check_model(const Document& document, const Config& config, bool for_simula
     document.fail("source", "missing, expected at least one [[source]] or [[lens_light]]");
   if (model.network && model.source.empty())
     document.fail("network", "has no effect, found no [[source]], expected one whose light is deflected");
-  if (!model.network) {
-    Regularization r = config.regularization;
-    for (const Key& key : regularization_keys(r)) {
-      const double weight = *std::get<double*>(key.target);
-      if (weight > 0)
-        document.fail("regularization." + key.name,
-                      "has no effect, found " + to_text(weight) + " without [network], expected 0 or a [network]");
-    }
-  }
+  check_network_lights(document, model);
+  check_regularization(document, model, config.regularization);
   if (!for_simulation && !anything_free(model))
     document.fail("network", "nothing to fit, found no [network] and no name in any fit = [...], expected one of them");
 }
@@ -581,12 +663,17 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
 
   read_observation(document, config, for_simulation);
   config.model.lens = read_lenses(document);
-  config.model.source = read_lights(document, "source", config.source_pixels);
-  config.model.lens_light = read_lights(document, "lens_light", config.lens_light_pixels);
+  config.model.source = read_lights(document, "source", config.source_start);
+  config.model.lens_light = read_lights(document, "lens_light", config.lens_light_start);
   if (document.has("network")) {
     config.network = defaults.network;
     document.read("network", network_keys(*config.network));
-    config.model.network = read_shape(document, *config.network, for_simulation);
+    // A simulation has no use for the network: the file that it starts from need not exist yet.
+    NetworkConfig network = *config.network;
+    if (for_simulation) network.initial.clear();
+    config.model.network = read_shape(document, "network", network);
+    network.initial = config.network->initial;
+    config.network = network;
   }
   read_optimizer(document, config.optimizer);
   document.read("regularization", regularization_keys(config.regularization));
@@ -634,9 +721,9 @@ std::string to_toml(const Config& config) {
           psf_text("observation.psf", c.observation.psf);
   for (LensComponent& lens : c.model.lens) text += "\n[[lens]]\n" + write_keys(lens_keys(lens));
   for (std::size_t i = 0; i < c.model.source.size(); ++i)
-    text += "\n[[source]]\n" + write_keys(light_keys(c.model.source[i], c.source_pixels.at(i)));
+    text += "\n[[source]]\n" + write_keys(light_keys(c.model.source[i], c.source_start.at(i)));
   for (std::size_t i = 0; i < c.model.lens_light.size(); ++i)
-    text += "\n[[lens_light]]\n" + write_keys(light_keys(c.model.lens_light[i], c.lens_light_pixels.at(i)));
+    text += "\n[[lens_light]]\n" + write_keys(light_keys(c.model.lens_light[i], c.lens_light_start.at(i)));
   if (c.network) text += "\n[network]\n" + write_keys(network_keys(*c.network));
   text += "\n[optimizer]\n" + write_keys(optimizer_keys(c.optimizer));
   for (StageConfig& stage : c.optimizer.stages) text += "\n[[optimizer.stage]]\n" + write_keys(stage_keys(stage));
@@ -700,9 +787,10 @@ std::string list_keys() {
     LightComponent light;
     light.kind = static_cast<LightKind>(i);
     start(light, light_info(light.kind));
-    PixelStart pixels;
+    LightStart start_value;
+    start_value.network = light_network_defaults();
     text += "\n" + list_table(title("[[source]], [[lens_light]]", light_info(light.kind)), "source.N.",
-                              light_keys(light, pixels));
+                              light_keys(light, start_value));
   }
   text += "\n" + list_table("[network]", "network.", network_keys(network));
   text += "\n" + list_table("[optimizer]", "optimizer.", optimizer_keys(optimizer));

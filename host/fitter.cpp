@@ -516,6 +516,13 @@ std::vector<std::uint8_t> trainable(const Model& model, const std::vector<std::s
   };
   add_pixels("source", model.source);
   add_pixels("lens_light", model.lens_light);
+  const auto add_weights = [&all](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i)
+      if (lights[i].weights_free)
+        all.insert(all.end(), lights[i].network.size(), block + "." + std::to_string(i) + ".network");
+  };
+  add_weights("source", model.source);
+  add_weights("lens_light", model.lens_light);
 
   std::vector<std::uint8_t> result(all.size(), 0);
   for (const std::string& name : names) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "einfield/render.hpp"
 #include "host/cpu/network.hpp"
 
 namespace einfield {
@@ -84,6 +85,34 @@ LensFields network_fields(const NetworkShape& shape, const std::vector<double>& 
   return fields;
 }
 
+template <class Real>
+std::vector<double> brightness(const std::vector<LightComponent>& lights, const std::vector<double>& positions,
+                               ThreadPool& pool) {
+  const std::size_t n = positions.size() / 2;
+  std::vector<double> sum(n, 0.0);
+  for (const LightComponent& c : lights) {
+    std::vector<double> values;  // of the network
+    if (c.kind == LightKind::network) {
+      std::vector<double> from_center = positions;
+      for (std::size_t i = 0; i < n; ++i) {
+        from_center[i] -= c.values[1];
+        from_center[n + i] -= c.values[2];
+      }
+      values = network_fields<Real>(c.network, c.weights, from_center, pool).potential;
+    }
+    const Component component{static_cast<int>(c.kind), c.radius, 0, c.grid};
+    for (std::size_t i = 0; i < n; ++i)
+      sum[i] +=
+          light_brightness(component, c.values.data(), c.pixels.data(), Vec2<double>{positions[i], positions[n + i]},
+                           NetworkSample<double>{values.empty() ? 0 : values[i], {}});
+  }
+  return sum;
+}
+
+template std::vector<double> brightness<float>(const std::vector<LightComponent>&, const std::vector<double>&,
+                                               ThreadPool&);
+template std::vector<double> brightness<double>(const std::vector<LightComponent>&, const std::vector<double>&,
+                                                ThreadPool&);
 template LensFields network_fields<float>(const NetworkShape&, const std::vector<double>&, const std::vector<double>&,
                                           ThreadPool&);
 template LensFields network_fields<double>(const NetworkShape&, const std::vector<double>&, const std::vector<double>&,

@@ -1,4 +1,5 @@
-// ψ, α and κ of the smooth model and of the network at any positions: maps of results and answers of `evaluate`.
+// ψ, α and κ of the smooth model and of the network, and brightness, at any positions: maps of results and answers of
+// `evaluate`.
 #pragma once
 
 #include <cstddef>
@@ -26,6 +27,13 @@ LensFields smooth_fields(const std::vector<LensComponent>& lens, const std::vect
 template <class Real>
 LensFields network_fields(const NetworkShape& shape, const std::vector<double>& parameters,
                           const std::vector<double>& theta, ThreadPool& pool);
+
+/// Brightness of light components, summed, at positions of their plane; a NETWORK in the precision of Real.
+/// @param positions  2 × n, all x, then all y [arcsec]
+/// @return           n values [image unit per pixel]
+template <class Real>
+std::vector<double> brightness(const std::vector<LightComponent>& lights, const std::vector<double>& positions,
+                               ThreadPool& pool);
 
 /// Positions of all pixel centres, 2 × n: all x, then all y [arcsec].
 std::vector<double> pixel_centres(const Grid& grid);

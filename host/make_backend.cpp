@@ -27,9 +27,12 @@ bool same_kinds(const Components& a, const Components& b) {
   return true;
 }
 
-bool same_pixels(const std::vector<LightComponent>& a, const std::vector<LightComponent>& b) {
+/// Same pixel grids and networks; the kinds are the same.
+bool same_shapes(const std::vector<LightComponent>& a, const std::vector<LightComponent>& b) {
   for (std::size_t i = 0; i < a.size(); ++i)
-    if (a[i].grid.nx != b[i].grid.nx || a[i].grid.ny != b[i].grid.ny || a[i].pixels_free != b[i].pixels_free) return false;
+    if (a[i].grid.nx != b[i].grid.nx || a[i].grid.ny != b[i].grid.ny || a[i].pixels_free != b[i].pixels_free ||
+        a[i].network != b[i].network || a[i].weights_free != b[i].weights_free)
+      return false;
   return true;
 }
 
@@ -49,7 +52,8 @@ void validate_problems(const std::vector<Problem>& problems) {
     for (const double v : p.learning_rates)
       EINFIELD_REQUIRE(std::isfinite(v) && v >= 0, "learning_rate = " + std::to_string(v) + ", expected >= 0");
     const Regularization& r = p.regularization;
-    for (const double v : {r.smoothness, r.negative_convergence, r.negative_total_convergence, r.weight_decay})
+    for (const double v : {r.smoothness, r.negative_convergence, r.negative_total_convergence, r.weight_decay,
+                           r.source_gradient, r.source_curvature})
       EINFIELD_REQUIRE(std::isfinite(v) && v >= 0, "a regularization weight of " + std::to_string(v) + ", expected >= 0");
 
     const std::size_t n_pixels = p.observation.mask.size();
@@ -73,8 +77,8 @@ void validate_problems(const std::vector<Problem>& problems) {
     EINFIELD_REQUIRE(first.model.network == p.model.network, "lenses with different networks, expected one shape");
     EINFIELD_REQUIRE(same_kinds(first.model.lens, p.model.lens) && same_kinds(first.model.source, p.model.source) &&
                          same_kinds(first.model.lens_light, p.model.lens_light) &&
-                         same_pixels(first.model.source, p.model.source) &&
-                         same_pixels(first.model.lens_light, p.model.lens_light),
+                         same_shapes(first.model.source, p.model.source) &&
+                         same_shapes(first.model.lens_light, p.model.lens_light),
                      "lenses with different components or free parameters, expected one shape");
     EINFIELD_REQUIRE(first.loss == p.loss, "lenses with different losses, expected one");
     EINFIELD_REQUIRE(first.held_out.empty() == p.held_out.empty(),

@@ -45,6 +45,18 @@ void validate_component(const std::string& name, const ProfileInfo& info, const 
   }
 }
 
+void validate_network_light(const std::string& name, const LightComponent& c) {
+  try {
+    c.network.validate();
+  } catch (const InvalidInput& error) {
+    throw InvalidInput(name + ": " + error.what());
+  }
+  EINFIELD_REQUIRE(
+      c.weights.size() == c.network.size(),
+      name + ": " + std::to_string(c.weights.size()) + " weights for a network of " + std::to_string(c.network.size()));
+  for (const double w : c.weights) EINFIELD_REQUIRE(std::isfinite(w), name + ": a weight is not finite");
+}
+
 double unconstrained(const FreeParameter<double>& f, double value, double partner_value) {
   switch (f.kind) {
     case TransformKind::exponential:
@@ -73,6 +85,7 @@ void Model::validate() const {
       const LightComponent& c = lights[i];
       const std::string name = block + "." + std::to_string(i);
       validate_component(name, light_info(c.kind), c.values, c.free);
+      if (c.kind == LightKind::network) validate_network_light(name, c);
       if (c.kind != LightKind::pixelated) continue;
       EINFIELD_REQUIRE(c.grid.nx >= 1 && c.grid.ny >= 1 && c.grid.pixel_scale > 0,
                        name + ": a pixel grid of " + std::to_string(c.grid.nx) + " x " + std::to_string(c.grid.ny) +
@@ -85,7 +98,29 @@ void Model::validate() const {
   };
   validate_lights("source", source);
   validate_lights("lens_light", lens_light);
+  std::ptrdiff_t networks = 0;
+  for (const std::vector<LightComponent>* lights : {&source, &lens_light})
+    networks += std::count_if(lights->begin(), lights->end(),
+                              [](const LightComponent& c) { return c.kind == LightKind::network; });
+  EINFIELD_REQUIRE(networks <= 1, std::to_string(networks) + " NETWORK components, expected at most one");
   if (network) network->validate();
+}
+
+int network_light_index(const Model& model) {
+  auto index = static_cast<int>(model.lens.size());
+  for (const std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
+    for (const LightComponent& c : *lights) {
+      if (c.kind == LightKind::network) return index;
+      ++index;
+    }
+  return -1;
+}
+
+const LightComponent* network_light(const Model& model) {
+  const int index = network_light_index(model);
+  if (index < 0) return nullptr;
+  const std::size_t light = static_cast<std::size_t>(index) - model.lens.size();
+  return light < model.source.size() ? &model.source[light] : &model.lens_light[light - model.source.size()];
 }
 
 ParameterLayout::ParameterLayout(const Model& model) {
@@ -138,6 +173,10 @@ ParameterLayout::ParameterLayout(const Model& model) {
   };
   add_lights("source", model.source);
   add_lights("lens_light", model.lens_light);
+  if (const LightComponent* const light = network_light(model)) {
+    light_weights = light->weights;
+    n_light_weights = light->weights_free ? light_weights.size() : 0;
+  }
 }
 
 std::vector<double> ParameterLayout::initial_scalars() const {
@@ -149,6 +188,29 @@ std::vector<double> ParameterLayout::initial_scalars() const {
     u[i] = unconstrained(f, table[static_cast<std::size_t>(f.slot)], partner);
   }
   return u;
+}
+
+std::vector<double> ParameterLayout::initial_parameters(const std::vector<double>& network) const {
+  EINFIELD_REQUIRE(network.size() == n_network,
+                   std::to_string(network.size()) + " weights of the network, expected " + std::to_string(n_network));
+  std::vector<double> parameters = network;
+  const std::vector<double> scalars = initial_scalars();
+  parameters.insert(parameters.end(), scalars.begin(), scalars.end());
+  for (const int k : free_pixels) parameters.push_back(pixels[static_cast<std::size_t>(k)]);
+  if (n_light_weights > 0) parameters.insert(parameters.end(), light_weights.begin(), light_weights.end());
+  return parameters;
+}
+
+std::vector<FreePixels> free_source_pixels(const Model& model) {
+  const ParameterLayout layout(model);
+  std::size_t offset = layout.n_network + layout.n_free();
+  std::vector<FreePixels> blocks;
+  for (const LightComponent& c : model.source) {  // lens light follows
+    if (c.kind != LightKind::pixelated || !c.pixels_free) continue;
+    blocks.push_back({c.grid.nx, c.grid.ny, offset});
+    offset += c.pixels.size();
+  }
+  return blocks;
 }
 
 std::string slot_name(const Model& model, int slot) {
@@ -189,6 +251,8 @@ Model with_parameters(const Model& model, const ParameterLayout& layout, const s
       take(c.values);
       std::copy_n(pixel, c.pixels.size(), c.pixels.begin());
       pixel += static_cast<std::ptrdiff_t>(c.pixels.size());
+      if (c.kind == LightKind::network && c.weights_free)
+        std::copy_n(parameters.data() + layout.light_weights_offset(), c.weights.size(), c.weights.begin());
     }
   return result;
 }

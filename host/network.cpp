@@ -106,10 +106,14 @@ double Philox::normal(std::uint64_t counter, std::uint64_t stream) const {
   return inverse_normal(uniform(counter, stream));
 }
 
+/// Streams of random numbers of one seed: 0 weights of the potential, 1 noise of a simulation, 2 weights of the light,
+/// 4 and 5 random fields, 8 and 10 frequencies of the two networks.
+constexpr std::uint64_t kFrequencyStream = 8;
+
 std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,
-                                    double fourier_scale) {
+                                    double fourier_scale, std::uint64_t stream) {
   shape.validate();
-  constexpr std::uint64_t kFrequencies = 1;  // stream of the encoding; the other weights take stream 0
+  const std::uint64_t frequencies = stream + kFrequencyStream;
   constexpr double kHalfPi = 1.5707963267948966;
   constexpr double kBelow = 0.022750131948179207200;  // Φ(−2): the truncated normal is drawn between Φ(−2) and Φ(2)
   constexpr double kDeviation = 0.87962566103423978;  // standard deviation of a unit normal truncated at ±2
@@ -121,7 +125,7 @@ std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t see
     for (std::size_t axis = 0; axis < 2; ++axis)
       for (std::size_t f = 0; f < features; ++f) {
         const std::size_t sine = 2 * features * axis + f;  // in the kernel (2 × 2F), which begins at 0
-        const double frequency = philox.normal(sine, kFrequencies) / fourier_scale;
+        const double frequency = philox.normal(sine, frequencies) / fourier_scale;
         weights[sine] = weights[sine + features] = frequency / shape.input_scale;  // the layer sees ℓ θ
       }
     std::fill_n(weights.begin() + static_cast<std::ptrdiff_t>(shape.bias_offset(0) + features), features, kHalfPi);
@@ -130,7 +134,7 @@ std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t see
     if (last_layer_zero && layer + 1 == shape.layers()) break;
     const double sigma = std::sqrt(1.0 / shape.inputs(layer)) / kDeviation;
     for (std::size_t i = shape.kernel_offset(layer); i < shape.bias_offset(layer); ++i) {
-      const double z = inverse_normal(kBelow + (1 - 2 * kBelow) * philox.uniform(i));
+      const double z = inverse_normal(kBelow + (1 - 2 * kBelow) * philox.uniform(i, stream));
       weights[i] = sigma * std::clamp(z, -2.0, 2.0);
     }
   }

@@ -17,6 +17,8 @@ namespace {
 
 constexpr double kScaleTolerance = 1e-3;  ///< between a given pixel scale and a WCS
 constexpr double kSumTolerance = 1e-5;    ///< of a normalised PSF: rounding in single precision, with room
+/// A stream of random numbers of its own (host/network.cpp lists them).
+constexpr std::uint64_t kLightStream = 2;
 
 std::string size_text(int nx, int ny) {
   return std::to_string(nx) + " x " + std::to_string(ny);
@@ -199,13 +201,28 @@ Psf load_psf(const PsfConfig& psf, const Grid& grid, const std::string& key, std
   return {image.nx, image.ny, std::move(image.values)};
 }
 
-Model load_pixels(const Config& config) {
+/// Random weights of a NETWORK component, for a member of an ensemble.
+std::vector<double> drawn_weights(const NetworkShape& shape, const NetworkConfig& config, std::size_t member) {
+  return initial_weights(shape, config.seed + member, config.last_layer_zero, config.fourier_scale, kLightStream);
+}
+
+/// The weights in a file, for a shape that was taken from it when the configuration was read.
+std::vector<double> load_weights(const std::string& path, const NetworkShape& shape) {
+  StoredNetwork stored = read_network(path);
+  EINFIELD_REQUIRE(stored.shape == shape, path + ": another shape than when the configuration was read");
+  return std::move(stored.parameters);
+}
+
+Model load_lights(const Config& config) {
   Model model = config.model;
-  const auto fill = [](std::vector<LightComponent>& lights, const std::vector<PixelStart>& starts) {
+  const auto fill = [](std::vector<LightComponent>& lights, const std::vector<LightStart>& starts) {
     for (std::size_t i = 0; i < lights.size(); ++i) {
       LightComponent& c = lights[i];
+      const LightStart& start = starts.at(i);
+      if (c.kind == LightKind::network)
+        c.weights = start.network.initial.empty() ? drawn_weights(c.network, start.network, 0)
+                                                  : load_weights(start.network.initial, c.network);
       if (c.kind != LightKind::pixelated) continue;
-      const PixelStart& start = starts.at(i);
       c.pixels.assign(static_cast<std::size_t>(c.grid.nx) * static_cast<std::size_t>(c.grid.ny), start.value);
       if (start.image.empty()) continue;
       FitsImage image = read_fits(start.image.path, start.image.hdu);
@@ -218,8 +235,8 @@ Model load_pixels(const Config& config) {
       c.pixels = std::move(image.values);
     }
   };
-  fill(model.source, config.source_pixels);
-  fill(model.lens_light, config.lens_light_pixels);
+  fill(model.source, config.source_start);
+  fill(model.lens_light, config.lens_light_start);
   return model;
 }
 
@@ -242,22 +259,46 @@ std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observatio
 }
 
 /// Refuses Fourier features whose phase would be lost in rounding somewhere in the image: there they are NaN.
-void check_phases(const Config& config, const Problem& problem) {
-  if (!problem.model.network || problem.model.network->fourier_features == 0) return;
-  const NetworkShape& network = *problem.model.network;
-  const Grid& grid = problem.observation.grid;
-  const double x = network.input_scale * (std::abs(grid.center_x) + 0.5 * grid.nx * grid.pixel_scale);
-  const double y = network.input_scale * (std::abs(grid.center_y) + 0.5 * grid.ny * grid.pixel_scale);
-  const auto channels = static_cast<std::size_t>(network.outputs(0));
+/// @param weights  flat layout of `shape`
+/// @param center   where the network's positions begin
+/// @param path     of the network in the configuration
+void check_phases(const Config& config, const Grid& grid, const NetworkShape& shape, const double* weights,
+                  Vec2<double> center, const NetworkConfig& start, const std::string& path) {
+  if (shape.fourier_features == 0) return;
+  const double x = shape.input_scale * (std::abs(grid.center_x - center.x) + 0.5 * grid.nx * grid.pixel_scale);
+  const double y = shape.input_scale * (std::abs(grid.center_y - center.y) + 0.5 * grid.ny * grid.pixel_scale);
+  const auto channels = static_cast<std::size_t>(shape.outputs(0));
   double largest = 0;
-  for (auto w = problem.initial_parameters.begin(), end = w + static_cast<std::ptrdiff_t>(channels); w != end; ++w) {
-    const auto at = [&](std::size_t row) { return std::abs(*(w + static_cast<std::ptrdiff_t>(row * channels))); };
-    largest = std::max(largest, x * at(0) + y * at(1) + at(2));
-  }
-  const bool drawn = config.network->initial.empty();
-  EINFIELD_REQUIRE(largest <= kMaxPhase, config.at(drawn ? "network.fourier_scale" : "network.initial") +
+  for (std::size_t k = 0; k < channels; ++k)
+    largest = std::max(
+        largest, x * std::abs(weights[k]) + y * std::abs(weights[channels + k]) + std::abs(weights[2 * channels + k]));
+  EINFIELD_REQUIRE(largest <= kMaxPhase, config.at(path + (start.initial.empty() ? ".fourier_scale" : ".initial")) +
                                              ": frequencies too high, found phases up to " + rounded(largest) +
                                              " rad in the image, expected at most " + rounded(kMaxPhase) + " rad");
+}
+
+/// The same for the networks of a problem.
+void check_phases(const Config& config, const Problem& problem) {
+  const Model& model = problem.model;
+  const Grid& grid = problem.observation.grid;
+  if (model.network)
+    check_phases(config, grid, *model.network, problem.initial_parameters.data(), {}, *config.network, "network");
+  const auto check = [&](const std::string& block, const std::vector<LightComponent>& lights,
+                         const std::vector<LightStart>& starts) {
+    for (std::size_t i = 0; i < lights.size(); ++i)
+      if (const LightComponent& c = lights[i]; c.kind == LightKind::network)
+        check_phases(config, grid, c.network, c.weights.data(), {c.values[1], c.values[2]}, starts.at(i).network,
+                     block + "." + std::to_string(i));
+  };
+  check("source", model.source, config.source_start);
+  check("lens_light", model.lens_light, config.lens_light_start);
+}
+
+/// Random free weights of a NETWORK component for a member of an ensemble.
+void redraw(std::vector<LightComponent>& lights, const std::vector<LightStart>& starts, std::size_t member) {
+  for (std::size_t i = 0; i < lights.size(); ++i)
+    if (lights[i].kind == LightKind::network && lights[i].weights_free && starts.at(i).network.initial.empty())
+      lights[i].weights = drawn_weights(lights[i].network, starts[i].network, member);
 }
 
 }  // namespace
@@ -267,9 +308,11 @@ std::vector<Problem> ensemble_problems(const Config& config, const Problem& prob
   std::vector<Problem> problems(static_cast<std::size_t>(n), problem);
   for (std::size_t i = 1; i < problems.size(); ++i) {
     const NetworkConfig& network = *config.network;
-    const std::vector<double> weights =
-        initial_weights(*problem.model.network, network.seed + i, network.last_layer_zero, network.fourier_scale);
-    std::copy(weights.begin(), weights.end(), problems[i].initial_parameters.begin());
+    Model& model = problems[i].model;
+    redraw(model.source, config.source_start, i);
+    redraw(model.lens_light, config.lens_light_start, i);
+    problems[i].initial_parameters = ParameterLayout(model).initial_parameters(
+        initial_weights(*model.network, network.seed + i, network.last_layer_zero, network.fourier_scale));
     check_phases(config, problems[i]);
   }
   return problems;
@@ -293,26 +336,19 @@ LoadedProblem load_problem(const Config& config) {
   apply_data_rules(config, image_name, noise_name, o, loaded.warnings);
   o.psf = load_psf(config.observation.psf, o.grid, config.at("observation.psf"), loaded.warnings);
 
-  problem.model = load_pixels(config);
+  problem.model = load_lights(config);
   problem.loss = config.optimizer.loss;
   problem.regularization = config.regularization;
   problem.learning_rates = {config.optimizer.learning_rate};
   if (holds_out(config.optimizer)) problem.held_out = held_out_pixels(config, o);
-  if (config.network && config.network->initial.empty()) {
-    problem.initial_parameters = initial_weights(*problem.model.network, config.network->seed,
-                                                 config.network->last_layer_zero, config.network->fourier_scale);
-  } else if (config.network) {
-    StoredNetwork stored = read_network(config.network->initial);
-    EINFIELD_REQUIRE(stored.shape == *problem.model.network,
-                     config.network->initial + ": another shape than when the configuration was read");
-    problem.initial_parameters = std::move(stored.parameters);
-  }
+  std::vector<double> network;
+  if (config.network)
+    network = config.network->initial.empty()
+                  ? initial_weights(*problem.model.network, config.network->seed, config.network->last_layer_zero,
+                                    config.network->fourier_scale)
+                  : load_weights(config.network->initial, *problem.model.network);
+  problem.initial_parameters = ParameterLayout(problem.model).initial_parameters(network);
   check_phases(config, problem);
-  const ParameterLayout layout(problem.model);
-  const std::vector<double> scalars = layout.initial_scalars();
-  problem.initial_parameters.insert(problem.initial_parameters.end(), scalars.begin(), scalars.end());
-  for (const int k : layout.free_pixels)
-    problem.initial_parameters.push_back(layout.pixels[static_cast<std::size_t>(k)]);
 
   if (!config.truth.empty())
     loaded.truth = Truth{maps.truth(config.truth, "IMAGE_TRUE"), maps.truth(config.truth, "PSI_TRUE"),

@@ -11,9 +11,10 @@ namespace einfield {
 /// An image has fewer rays: their indices are ints, and Observation::validate() asks for it.
 inline constexpr double kMaxRays = 1 << 30;
 
-/// The model with the start values of its PIXELATED components.
-/// @throws InvalidInput "FILE[HDU]: …" for an image of another shape or with values that are not finite
-Model load_pixels(const Config& config);
+/// The model with the start values of its PIXELATED and NETWORK components.
+/// @throws InvalidInput "FILE[HDU]: …" for an image of another shape or with values that are not finite, "FILE: …" for
+/// weights that cannot be read
+Model load_lights(const Config& config);
 
 /// The PSF that the configuration asks for, normalised; empty without one.
 /// @param key       "FILE: observation.psf", for messages about a PSF that is no file

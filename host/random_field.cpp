@@ -11,8 +11,8 @@ namespace {
 
 constexpr int kLargestWave = 32;
 constexpr std::size_t kBatch = 256;
-/// Weights and noise are drawn from streams 0 and 1.
-constexpr std::uint64_t kAmplitudeStream = 2, kPhaseStream = 3;
+/// Streams of their own (host/network.cpp lists them).
+constexpr std::uint64_t kAmplitudeStream = 4, kPhaseStream = 5;
 
 }  // namespace
 

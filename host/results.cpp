@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
@@ -32,9 +33,11 @@ using nlohmann::ordered_json;
 
 constexpr const char* kStaging = ".results";
 /// What write_results makes, the mark of completeness last.
-constexpr const char* kFiles[] = {"result.fits", "history.csv", "network.safetensors", "result.json"};
-/// Further members of an ensemble have networks of their own.
-constexpr const char* kMemberPrefix = "network.";
+constexpr const char* kFiles[] = {
+    "result.fits", "history.csv", "network.safetensors", "source_network.safetensors", "lens_light_network.safetensors",
+    "result.json"};
+/// What network_file() is called with: of the potential, of a NETWORK component.
+constexpr const char* kNetworks[] = {"network", "source_network", "lens_light_network"};
 /// What others make of the results afterwards: out of date with new ones.
 constexpr const char* kDerived[] = {"report.html", "coolest.json", "evaluate.fits"};
 
@@ -47,28 +50,32 @@ std::string in(const std::string& dir, const char* name) {
   return (fs::path(dir) / name).string();
 }
 
-double source_brightness(const Model& model, Vec2<double> beta) {
-  double sum = 0;
-  for (const LightComponent& c : model.source)
-    sum += light_brightness(Component{static_cast<int>(c.kind), c.radius, 0, c.grid}, c.values.data(), c.pixels.data(),
-                            beta);
-  return sum;
+/// Brightness of the source at positions of its plane, the mean over the members of an ensemble.
+template <class Real>
+std::vector<double> source_brightness(const std::vector<Model>& members, const std::vector<double>& positions,
+                                      ThreadPool& pool) {
+  std::vector<std::vector<double>> values;
+  for (const Model& member : members) values.push_back(brightness<Real>(member.source, positions, pool));
+  return mean_of(values);
 }
 
 /// A square around the source-plane positions of those used pixels that hold kSourceLight of the lensed light, a tenth
 /// wider on each side.
-PixelGrid source_grid(const Model& model, const Observation& observation, const std::vector<double>& theta,
-                      const LensFields& smooth, const LensFields& network) {
+template <class Real>
+PixelGrid source_grid(const std::vector<Model>& members, const Observation& observation,
+                      const std::vector<double>& theta, const LensFields& smooth, const LensFields& network,
+                      ThreadPool& pool) {
   const std::size_t n = theta.size() / 2;
+  std::vector<double> positions(2 * n);
+  for (std::size_t i = 0; i < 2 * n; ++i) positions[i] = theta[i] - smooth.deflection[i] - network.deflection[i];
+  const std::vector<double> values = source_brightness<Real>(members, positions, pool);
   std::vector<Vec2<double>> beta;
   std::vector<double> light;
   for (std::size_t i = 0; i < n; ++i) {
-    const Vec2<double> position{theta[i] - smooth.deflection[i] - network.deflection[i],
-                                theta[n + i] - smooth.deflection[n + i] - network.deflection[n + i]};
-    const double brightness = std::abs(source_brightness(model, position));
-    if (!observation.mask[i] || !std::isfinite(position.x + position.y + brightness)) continue;
+    const Vec2<double> position{positions[i], positions[n + i]};
+    if (!observation.mask[i] || !std::isfinite(position.x + position.y + values[i])) continue;
     beta.push_back(position);
-    light.push_back(brightness);
+    light.push_back(std::abs(values[i]));
   }
   std::vector<std::size_t> order(beta.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
@@ -109,16 +116,16 @@ void add_observation(FitsMaps& maps, const Observation& observation, const std::
   maps.add("RESIDUAL", "", std::move(residual));
 }
 
-void add_source(FitsMaps& maps, const Model& model, const std::string& unit, const PixelGrid& rendered) {
+/// @param model  the mean of `members`
+template <class Real>
+void add_source(FitsMaps& maps, const Model& model, const std::vector<Model>& members, const std::string& unit,
+                const PixelGrid& rendered, ThreadPool& pool) {
   const bool own_grid = model.source.size() == 1 && model.source[0].kind == LightKind::pixelated;
   if (own_grid) {
     maps.add_on(model.source[0].grid, "SOURCE", unit, model.source[0].pixels);
   } else {
     const Grid grid{rendered.nx, rendered.ny, rendered.pixel_scale, rendered.center_x, rendered.center_y, 1};
-    std::vector<double> values(static_cast<std::size_t>(grid.n_pixels()));
-    for (std::size_t i = 0; i < values.size(); ++i)
-      values[i] = source_brightness(model, grid.pixel(static_cast<int>(i)));
-    maps.add_on(rendered, "SOURCE", unit, std::move(values));
+    maps.add_on(rendered, "SOURCE", unit, source_brightness<Real>(members, pixel_centres(grid), pool));
   }
   const auto add_pixels = [&](const std::string& block, const std::vector<LightComponent>& lights) {
     for (std::size_t i = 0; i < lights.size(); ++i)
@@ -229,7 +236,7 @@ std::string summary(const FitResult<Real>& result, const DataFit& data, std::siz
   return text;
 }
 
-/// The model whose every number is the mean of the members'.
+/// The model whose every number is the mean of the members'; weights have no mean, and stay the first one's.
 Model mean_model(const std::vector<Model>& members) {
   Model mean = members.front();
   const auto average = [&](auto Model::* block) {
@@ -340,7 +347,10 @@ void remove_file(const fs::path& file) {
 /// "network.3.safetensors"
 bool is_member_network(const fs::path& file) {
   const std::string name = file.filename().string();
-  return name.rfind(kMemberPrefix, 0) == 0 && file.extension() == ".safetensors" && name != network_file(0);
+  return file.extension() == ".safetensors" &&
+         std::any_of(std::begin(kNetworks), std::end(kNetworks), [&name](const std::string& network) {
+           return name.rfind(network + ".", 0) == 0 && name != network_file(0, network);
+         });
 }
 
 /// New results for old. Without result.json a directory has no results, so what is killed in between is not taken for
@@ -377,8 +387,8 @@ void put_in_place(const std::string& staging, const std::string& dir) {
 
 }  // namespace
 
-std::string network_file(std::size_t member) {
-  return kMemberPrefix + (member == 0 ? "" : std::to_string(member) + ".") + "safetensors";
+std::string network_file(std::size_t member, const std::string& network) {
+  return network + "." + (member == 0 ? "" : std::to_string(member) + ".") + "safetensors";
 }
 
 bool holds_results(const std::string& dir) {
@@ -430,7 +440,8 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
 
   FitsMaps maps(grid, kDouble);
   add_observation(maps, observation, loaded.unit, image);
-  add_source(maps, model, loaded.unit, source_grid(model, observation, theta, smooth, network));
+  add_source<Real>(maps, model, models, loaded.unit,
+                   source_grid<Real>(models, observation, theta, smooth, network, pool), pool);
   maps.add_fields("NN", network);
   if (members > 1) maps.add_fields("NN_STD", ensemble.deviation);
   maps.add_fields("MACRO", smooth);
@@ -468,19 +479,23 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
         {"center_y", grid.center_y},
         {"supersampling", grid.supersampling}}},
       {"network", nullptr},
+      {"light_network", nullptr},
       {"config", config_json(toml_text)},
       {"config_toml", toml_text}};
   if (config.network) json["seed"] = config.network->seed;
-  if (model.network) {
-    const NetworkShape& shape = *model.network;
-    json["network"] = {{"hidden", shape.hidden},
-                       {"activation", "swish"},
-                       {"input_scale", shape.input_scale},
-                       {"encoding", shape.fourier_features > 0 ? "fourier" : "none"},
-                       {"members", members}};
-    if (members > 1) json["network"]["potential_offsets"] = ensemble.offsets;
-    if (shape.fourier_features > 0) json["network"]["fourier_features"] = shape.fourier_features;
-  }
+  const auto network_json = [&](const NetworkShape& shape) {
+    ordered_json text = {{"hidden", shape.hidden},
+                         {"activation", "swish"},
+                         {"input_scale", shape.input_scale},
+                         {"encoding", shape.fourier_features > 0 ? "fourier" : "none"},
+                         {"members", members}};
+    if (shape.fourier_features > 0) text["fourier_features"] = shape.fourier_features;
+    return text;
+  };
+  const LightComponent* const light = network_light(model);
+  if (model.network) json["network"] = network_json(*model.network);
+  if (members > 1) json["network"]["potential_offsets"] = ensemble.offsets;
+  if (light) json["light_network"] = network_json(light->network);
   if (!result.message.empty()) json["message"] = result.message;
   if (result.steps > 0) json["time_per_step_ms"] = 1e3 * result.time_s / static_cast<double>(result.steps);
   for_each_component(model,
@@ -494,9 +509,15 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   const Staging staging(dir);
   write_fits(in(staging.path(), "result.fits"), maps.hdus());
   write_atomically(in(staging.path(), "history.csv"), history_csv(result.snapshot.history, layout.names));
-  if (model.network)
-    for (std::size_t k = 0; k < members; ++k)
-      write_network((fs::path(staging.path()) / network_file(k)).string(), *model.network, weights[k], kDouble);
+  const bool lensed = network_light_index(model) < static_cast<int>(model.lens.size() + model.source.size());
+  for (std::size_t k = 0; k < members; ++k) {
+    const auto write = [&](const std::string& name, const NetworkShape& shape, const std::vector<double>& numbers) {
+      write_network((fs::path(staging.path()) / network_file(k, name)).string(), shape, numbers, kDouble);
+    };
+    if (model.network) write(kNetworks[0], *model.network, weights[k]);
+    if (const LightComponent* const own = network_light(models[k]))
+      write(kNetworks[lensed ? 1 : 2], own->network, own->weights);
+  }
   write_atomically(in(staging.path(), "result.json"),
                    json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
   put_in_place(staging.path(), dir);

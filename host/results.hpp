@@ -1,5 +1,6 @@
-// What a fit leaves behind: result.fits, result.json, history.csv, network.safetensors. `result.json` is written last
-// and removed first: where it is, the four belong together.
+// What a fit leaves behind: result.fits, result.json, history.csv, network.safetensors and, with a NETWORK component,
+// source_network.safetensors (or lens_light_network.safetensors). `result.json` is written last and removed first:
+// where it is, they belong together.
 #pragma once
 
 #include <string>
@@ -13,7 +14,8 @@ namespace einfield {
 bool holds_results(const std::string& dir);
 
 /// "network.safetensors", "network.1.safetensors" …: where the network of a member of an ensemble is kept.
-std::string network_file(std::size_t member);
+/// @param network  "network", or what the network of a NETWORK component is called
+std::string network_file(std::size_t member, const std::string& network = "network");
 
 /// Who computed.
 struct RunInfo {

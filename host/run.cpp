@@ -122,21 +122,26 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
     add("source." + std::to_string(i), light_info(problem.model.source[i].kind).name);
   for (std::size_t i = 0; i < problem.model.lens_light.size(); ++i)
     add("lens_light." + std::to_string(i), light_info(problem.model.lens_light[i].kind).name);
-  if (problem.model.network) {
-    const NetworkShape& network = *problem.model.network;
-    model += " network 2";
-    if (network.fourier_features > 0) model += "-" + std::to_string(network.fourier_features) + " Fourier";
-    for (const int width : network.hidden) model.append(1, '-').append(std::to_string(width));
+  const auto add_network = [&model](const std::string& name, const NetworkShape& shape) {
+    model += " " + name + " 2";
+    if (shape.fourier_features > 0) model += "-" + std::to_string(shape.fourier_features) + " Fourier";
+    for (const int width : shape.hidden) model.append(1, '-').append(std::to_string(width));
     model += "-1,";
-  }
+  };
+  if (const LightComponent* const shining = network_light(problem.model))
+    add_network("light network", shining->network);
+  if (problem.model.network) add_network("network", *problem.model.network);
   model.pop_back();
   log.line(model);
   const auto count = [](std::size_t n, const std::string& noun) {
     return std::to_string(n) + " " + noun + (n == 1 ? "" : "s");
   };
+  const LightComponent* const light = network_light(problem.model);
   const std::size_t fixed = problem.model.network ? problem.model.network->fixed_size() : 0;
+  const std::size_t of_light = layout.n_light_weights > 0 ? layout.n_light_weights - light->network.fixed_size() : 0;
   log.line("free: " + count(layout.n_network - fixed, "network weight") + ", " + count(layout.n_free(), "parameter") +
-           ", " + count(layout.free_pixels.size(), "source pixel"));
+           ", " + count(layout.free_pixels.size(), "source pixel") +
+           (of_light > 0 ? ", " + count(of_light, "light network weight") : ""));
 }
 
 void make_directory(const std::string& path) {

@@ -39,7 +39,7 @@ LensFields missing_mass(const Config& config, const Grid& grid) {
 
 /// The noise-free image after the PSF.
 std::vector<double> true_image(const Config& config, const Grid& grid, const Psf& psf) {
-  Model model = load_pixels(config);
+  Model model = load_lights(config);
   model.network.reset();
   model.lens.insert(model.lens.end(), config.perturbation.begin(), config.perturbation.end());
   const ParameterLayout layout(model);
@@ -67,13 +67,26 @@ std::vector<double> true_image(const Config& config, const Grid& grid, const Psf
     theta[n_rays + i] = position.y;
   }
   const std::vector<double> alpha = random_fields(config, grid, theta, pool).deflection;
+  std::vector<double> values;  // of the network of a NETWORK component, of every ray
+  if (const LightComponent* const light = network_light(model)) {
+    std::vector<double> positions(2 * n_rays);
+    for (std::size_t i = 0; i < n_rays; ++i) {
+      const Vec2<double> at =
+          network_position(scene, network_light_index(model), Vec2<double>{theta[i], theta[n_rays + i]},
+                           Vec2<double>{alpha[i], alpha[n_rays + i]});
+      positions[i] = at.x;
+      positions[n_rays + i] = at.y;
+    }
+    values = network_fields<double>(light->network, light->weights, positions, pool).potential;
+  }
   pool.parallel_for(grid.ny, [&](int row, int) {
     for (int pixel = row * grid.nx; pixel < (row + 1) * grid.nx; ++pixel) {
       double sum = 0;
       for (int s = 0; s < rays; ++s) {
         const auto ray = static_cast<std::size_t>(pixel * rays + s);
         sum += render_ray(scene, Vec2<double>{theta[ray], theta[n_rays + ray]},
-                          Vec2<double>{alpha[ray], alpha[n_rays + ray]});
+                          Vec2<double>{alpha[ray], alpha[n_rays + ray]},
+                          NetworkSample<double>{values.empty() ? 0 : values[ray], {}});
       }
       image[static_cast<std::size_t>(pixel)] = sum / rays;
     }

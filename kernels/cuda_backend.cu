@@ -91,11 +91,14 @@ Stream stream_on(int device) {
 /// Numbers that fix the size of the backend's own fields.
 struct FieldSizes {
   std::size_t lenses, parameters, rays;
+  std::size_t light_rays;           ///< `rays` with a NETWORK component, else 0
+  std::size_t fixed_light_weights;  ///< of its network, when they are not among the parameters
 };
 
 template <class Real>
 struct FieldStorage {
   DeviceBuffer<Real> parameters, gradient, first_moment, second_moment, potential, deflection, deflection_bar;
+  DeviceBuffer<Real> light_weights, light_position, light_value, light_gradient, light_value_bar;
 
   template <class Take>
   void each(Take&& take, const FieldSizes& s) {
@@ -103,6 +106,9 @@ struct FieldStorage {
       take(*vectors, s.lenses * s.parameters);
     take(potential, s.lenses * s.rays);
     for (DeviceBuffer<Real>* vectors : {&deflection, &deflection_bar}) take(*vectors, s.lenses * 2 * s.rays);
+    take(light_weights, s.lenses * s.fixed_light_weights);
+    for (DeviceBuffer<Real>* vectors : {&light_position, &light_gradient}) take(*vectors, s.lenses * 2 * s.light_rays);
+    for (DeviceBuffer<Real>* vectors : {&light_value, &light_value_bar}) take(*vectors, s.lenses * s.light_rays);
   }
 };
 
@@ -131,8 +137,11 @@ std::vector<std::vector<double>> learning_rates_of(const std::vector<Problem>& p
 }
 
 FieldSizes field_sizes(const std::vector<Problem>& problems) {
-  return {problems.size(), ParameterLayout(problems.front().model).size(),
-          static_cast<std::size_t>(problems.front().observation.grid.n_rays())};
+  const Problem& first = problems.front();
+  const ParameterLayout layout(first.model);
+  const auto rays = static_cast<std::size_t>(first.observation.grid.n_rays());
+  return {problems.size(), layout.size(), rays, layout.light_weights.empty() ? 0 : rays,
+          layout.light_weights.size() - layout.n_light_weights};
 }
 
 /// validate_problems() and what the device asks beyond it: rays are shared by the lenses.
@@ -163,6 +172,10 @@ std::size_t planned_bytes(const std::vector<Problem>& problems) {
     bytes += CudaNetwork<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
                                           DeviceLimits::current())
                  .workspace_bytes;
+  if (const LightComponent* const light = network_light(first.model))
+    bytes += CudaNetwork<Real>::make_plan(light->network, grid.n_rays(), static_cast<int>(problems.size()),
+                                          DeviceLimits::current())
+                 .workspace_bytes;
   return bytes;
 }
 
@@ -185,11 +198,18 @@ class Training {
     if (problems.front().model.network)
       network_.emplace(*problems.front().model.network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
                        DeviceLimits::current());
-    std::vector<Real> parameters;
-    for (const Problem& p : problems)
+    if (const LightComponent* const light = network_light(problems.front().model))
+      light_network_.emplace(light->network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
+                             DeviceLimits::current());
+    std::vector<Real> parameters, light_weights;
+    for (const Problem& p : problems) {
       for (const double v : p.initial_parameters) parameters.push_back(static_cast<Real>(v));
+      if (sizes_.fixed_light_weights > 0)
+        for (const double v : network_light(p.model)->weights) light_weights.push_back(static_cast<Real>(v));
+    }
     fields_.parameters.upload(parameters, stream);
-    synchronize();  // `parameters` ends here
+    fields_.light_weights.upload(light_weights, stream);
+    synchronize();  // the vectors end here
   }
   Training(const Training&) = delete;
   Training& operator=(const Training&) = delete;
@@ -234,7 +254,14 @@ class Training {
       network_->forward(stream_, fields_.parameters.get(), sizes_.parameters, render_.positions(), fields_.potential.get(),
                         fields_.deflection.get());
   }
-  void render() { render_.forward(stream_, fields_.parameters.get(), alpha_nn(), convolution_.image()); }
+  void render() {
+    if (light_network_) {
+      render_.network_positions(stream_, fields_.parameters.get(), alpha_nn(), fields_.light_position.get());
+      light_network_->forward(stream_, light_weights(), light_stride(), fields_.light_position.get(),
+                              fields_.light_value.get(), fields_.light_gradient.get(), true);
+    }
+    render_.forward(stream_, fields_.parameters.get(), alpha_nn(), convolution_.image(), light());
+  }
   void convolve() { convolution_.forward(stream_); }
   void loss() {
     likelihood_.evaluate(stream_, convolution_.model(), convolution_.model_bar(), adam_.learning_rates(), adam_.states());
@@ -248,13 +275,17 @@ class Training {
     EINFIELD_CUDA(cudaMemset2DAsync(first, sizeof(StepState), 0, 2 * sizeof(double), sizes_.lenses, stream_));
   }
   void render_adjoint() {
-    render_.adjoint(stream_, fields_.parameters.get(), alpha_nn(), convolution_.image_bar(), fields_.deflection_bar.get(),
-                    fields_.gradient.get());
+    render_.adjoint(stream_, fields_.parameters.get(), alpha_nn(), convolution_.image_bar(),
+                    fields_.deflection_bar.get(), fields_.gradient.get(), light());
+    if (layout_.n_light_weights > 0)
+      light_network_->adjoint(stream_, light_weights(), light_stride(), fields_.light_position.get(), nullptr,
+                              fields_.gradient.get() + layout_.light_weights_offset(), fields_.light_value_bar.get(),
+                              true);
   }
   void regularize() {
-    if (network_)
-      regularization_.apply(stream_, SceneAccess::arrays(render_), render_.positions(), fields_.parameters.get(),
-                            fields_.deflection.get(), fields_.deflection_bar.get(), fields_.gradient.get(), adam_.states());
+    regularization_.apply(stream_, SceneAccess::arrays(render_), render_.positions(), fields_.parameters.get(),
+                          fields_.deflection.get(), fields_.deflection_bar.get(), fields_.gradient.get(),
+                          adam_.states());
   }
   void network_adjoint() {
     if (network_)
@@ -343,6 +374,18 @@ class Training {
   }
   /// Zero without a network, unless the caller has uploaded a deflection of their own.
   const Real* alpha_nn() const { return fields_.deflection.get(); }
+  /// Weights of the NETWORK component's network: lens k's begin at k · light_stride().
+  const Real* light_weights() const {
+    return sizes_.fixed_light_weights > 0 ? fields_.light_weights.get()
+                                          : fields_.parameters.get() + layout_.light_weights_offset();
+  }
+  std::size_t light_stride() const {
+    return sizes_.fixed_light_weights > 0 ? sizes_.fixed_light_weights : sizes_.parameters;
+  }
+  NetworkLight<Real> light() const {
+    if (!light_network_) return {};
+    return {fields_.light_value.get(), fields_.light_gradient.get(), fields_.light_value_bar.get()};
+  }
 
   ParameterLayout layout_;
   FieldSizes sizes_;
@@ -355,6 +398,7 @@ class Training {
   RegularizationStage<Real> regularization_;
   AdamStage<Real> adam_;
   std::optional<CudaNetwork<Real>> network_;
+  std::optional<CudaNetwork<Real>> light_network_;  ///< of the NETWORK component
   Graph graph_;
   Stream copies_;
   Event computed_;

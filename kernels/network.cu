@@ -260,16 +260,18 @@ class Tiles {
     tile_.allow_shared();
   }
 
-  void forward(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions, Real* psi,
-               Real* alpha) {
+  void forward(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions,
+               bool own_positions, Real* psi, Real* alpha) {
+    net_.position_rows = own_positions ? 2 : 0;
     const int pack_blocks = net_.stages + ceil_div(net_.constants_size, tiled::kThreads);
     tile_.pack(dim3(static_cast<unsigned>(pack_blocks), lenses_), stream, net_, parameters, stride);
     tile_.forward(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, psi, alpha);
   }
 
   /// Needs no parameters: the packed ones are still those of forward().
-  void adjoint(cudaStream_t stream, std::size_t stride, const Real* positions, const Real* alpha_bar, Real* gradient,
-               const Real* psi_bar) {
+  void adjoint(cudaStream_t stream, std::size_t stride, const Real* positions, bool own_positions,
+               const Real* alpha_bar, Real* gradient, const Real* psi_bar) {
+    net_.position_rows = own_positions ? 2 : 0;
     tile_.adjoint(grid(), plan_.shared_bytes, stream, net_, positions, alpha_bar, psi_bar);
     const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, tiled::kLanes);
     tiled::reduce_kernel<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(tiled::kLanes, tiled::kStrands), 0, stream>>>(
@@ -349,22 +351,23 @@ const NetworkPlan& CudaNetwork<Real>::plan() const {
 
 template <class Real>
 void CudaNetwork<Real>::forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
-                                const Real* positions, Real* psi, Real* alpha) {
+                                const Real* positions, Real* psi, Real* alpha, bool own_positions) {
   impl_->check_stride(parameter_stride);
   if (impl_->tiles)
-    impl_->tiles->forward(stream, parameters, parameter_stride, positions, psi, alpha);
+    impl_->tiles->forward(stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
   else
-    impl_->batch->forward(stream, parameters, parameter_stride, positions, psi, alpha);
+    impl_->batch->forward(stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
 }
 
 template <class Real>
 void CudaNetwork<Real>::adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
-                                const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar) {
+                                const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar,
+                                bool own_positions) {
   impl_->check_stride(parameter_stride);
   if (impl_->tiles)
-    impl_->tiles->adjoint(stream, parameter_stride, positions, alpha_bar, gradient, psi_bar);
+    impl_->tiles->adjoint(stream, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);
   else
-    impl_->batch->adjoint(stream, parameters, parameter_stride, positions, alpha_bar, gradient, psi_bar);
+    impl_->batch->adjoint(stream, parameters, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);
 }
 
 template class CudaNetwork<float>;

@@ -1,5 +1,6 @@
 // The network stage on the device: ψ and α = ∇ψ at every point, and the adjoint (network.hpp has the contract).
-// Many lenses share one grid of points; their parameters, fields and gradients lie one after the other.
+// Many lenses share one grid of points, or have positions of their own; their parameters, fields and gradients lie one
+// after the other.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -38,7 +39,7 @@ struct NetworkPlan {
   std::size_t workspace_bytes = 0;  ///< device memory that CudaNetwork will hold
 };
 
-/// ψ_nn and α_nn of `n_lenses` networks of one shape at `n_points` common points, and the adjoint.
+/// ψ_nn and α_nn of `n_lenses` networks of one shape at `n_points` points each, and the adjoint.
 /// Same input, same bits: every sum has a fixed order. An instance serves one stream at a time. All work is
 /// asynchronous and may be captured in a graph; nothing is allocated after the constructor.
 template <class Real>
@@ -59,21 +60,21 @@ class CudaNetwork {
 
   /// Value and gradient; keeps the tape for adjoint().
   /// @param parameters  lens k's flat vector begins at k · parameter_stride (≥ shape.size())
-  /// @param positions   θ [arcsec]: all x, then all y; shared by the lenses
+  /// @param positions   θ [arcsec]: all x, then all y; shared by the lenses, or n_lenses of them
   /// @param psi         n_lenses × n_points [arcsec²], overwritten
   /// @param alpha       n_lenses × 2 × n_points [arcsec], x then y, overwritten
   /// @throws InvalidInput when lenses would overlap; CudaError, CublasError
   void forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
-               Real* psi, Real* alpha);
+               Real* psi, Real* alpha, bool own_positions = false);
 
   /// Adds the gradient of every weight and bias. Takes the tape and the weights of the last forward(), so the
   /// parameters and positions must still be those.
-  /// @param alpha_bar  n_lenses × 2 × n_points
+  /// @param alpha_bar  n_lenses × 2 × n_points, or null for zero
   /// @param gradient   lens k's flat vector begins at k · parameter_stride; added to
   /// @param psi_bar    n_lenses × n_points, or null for zero
   /// @throws as forward()
   void adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
-               const Real* alpha_bar, Real* gradient, const Real* psi_bar = nullptr);
+               const Real* alpha_bar, Real* gradient, const Real* psi_bar = nullptr, bool own_positions = false);
 
  private:
   struct Impl;

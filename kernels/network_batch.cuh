@@ -163,12 +163,13 @@ class Batch {
     return (sizes.tape_per_lens * static_cast<std::size_t>(lenses) + sizes.shared) * sizeof(Real) + kCublasWorkspace;
   }
 
-  void forward(cudaStream_t stream, const Real* all_parameters, std::size_t stride, const Real* positions, Real* psi,
-               Real* alpha) {
+  void forward(cudaStream_t stream, const Real* all_parameters, std::size_t stride, const Real* all_positions,
+               bool own_positions, Real* psi, Real* alpha) {
     bind(stream);
     const Real scale = static_cast<Real>(shape_.input_scale);
-    const Points<Real> theta{positions, positions + points_};
     for (int lens = 0; lens < lenses_; ++lens) {
+      const Real* positions = all_positions + (own_positions ? static_cast<std::size_t>(lens) * 2 * points_ : 0);
+      const Points<Real> theta{positions, positions + points_};
       const Real* w = all_parameters + static_cast<std::size_t>(lens) * stride;
       const Arrays t = arrays(lens);
       const int last = hidden() - 1;
@@ -196,21 +197,26 @@ class Batch {
     }
   }
 
-  void adjoint(cudaStream_t stream, const Real* all_parameters, std::size_t stride, const Real* positions,
-               const Real* alpha_bar, Real* all_gradients, const Real* psi_bar) {
+  void adjoint(cudaStream_t stream, const Real* all_parameters, std::size_t stride, const Real* all_positions,
+               bool own_positions, const Real* alpha_bar, Real* all_gradients, const Real* psi_bar) {
     bind(stream);
     const Real scale = static_cast<Real>(shape_.input_scale);
     for (int lens = 0; lens < lenses_; ++lens) {
       const Real* w = all_parameters + static_cast<std::size_t>(lens) * stride;
       Real* gradient = all_gradients + static_cast<std::size_t>(lens) * stride;
-      const Real* cotangent = alpha_bar + static_cast<std::size_t>(lens) * 2 * points_;
+      const Real* positions = all_positions + (own_positions ? static_cast<std::size_t>(lens) * 2 * points_ : 0);
+      const Real* cotangent = alpha_bar != nullptr ? alpha_bar + static_cast<std::size_t>(lens) * 2 * points_ : nullptr;
       const Real* psi_cotangent = psi_bar != nullptr ? psi_bar + static_cast<std::size_t>(lens) * points_ : nullptr;
       const Arrays t = arrays(lens);
       const int last = hidden() - 1;
       const Real* output = w + shape_.kernel_offset(hidden());
-      first_g_bar_kernel<<<grid(width(0)), kThreads, 0, stream>>>(
-          points_, width(0), w + shape_.kernel_offset(0), Points<Real>{cotangent, cotangent + points_}, scale, t.g[0]);
-      EINFIELD_LAUNCH_CHECK();
+      if (cotangent != nullptr) {
+        first_g_bar_kernel<<<grid(width(0)), kThreads, 0, stream>>>(
+            points_, width(0), w + shape_.kernel_offset(0), Points<Real>{cotangent, cotangent + points_}, scale, t.g[0]);
+        EINFIELD_LAUNCH_CHECK();
+      } else {
+        EINFIELD_CUDA(cudaMemsetAsync(t.g[0], 0, size(0) * sizeof(Real), stream));
+      }
       for (int l = 1; l <= last; ++l) {
         first_derivative(stream, l - 1, size(l - 1), t.a[l - 1], t.g[l - 1], t.x);
         up(w, l, t.x, t.g[l]);
@@ -243,7 +249,8 @@ class Batch {
                        last > 0 ? t.p[0] : output, t.x);  // g₁
       for (int axis = 0; axis < 2; ++axis) {
         Real* kernel_bar = gradient + shape_.kernel_offset(0) + axis * width(0);
-        column_sum(stream, width(0), t.x, cotangent + static_cast<std::size_t>(axis) * points_, scale, kernel_bar);
+        if (cotangent != nullptr)
+          column_sum(stream, width(0), t.x, cotangent + static_cast<std::size_t>(axis) * points_, scale, kernel_bar);
         column_sum(stream, width(0), t.y, positions + static_cast<std::size_t>(axis) * points_, scale, kernel_bar);
       }
       column_sum(stream, width(0), t.y, nullptr, Real(1), gradient + shape_.bias_offset(0));

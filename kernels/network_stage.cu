@@ -26,14 +26,16 @@ std::size_t NetworkStage<Real>::workspace_bytes() const {
 
 template <class Real>
 void NetworkStage<Real>::forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
-                                 const Real* positions, Real* potential, Real* alpha_nn) {
-  impl_->network.forward(stream, parameters, parameter_stride, positions, potential, alpha_nn);
+                                 const Real* positions, Real* potential, Real* alpha_nn, bool own_positions) {
+  impl_->network.forward(stream, parameters, parameter_stride, positions, potential, alpha_nn, own_positions);
 }
 
 template <class Real>
 void NetworkStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
-                                 const Real* positions, const Real* alpha_bar, Real* gradient, const Real* potential_bar) {
-  impl_->network.adjoint(stream, parameters, parameter_stride, positions, alpha_bar, gradient, potential_bar);
+                                 const Real* positions, const Real* alpha_bar, Real* gradient,
+                                 const Real* potential_bar, bool own_positions) {
+  impl_->network.adjoint(stream, parameters, parameter_stride, positions, alpha_bar, gradient, potential_bar,
+                         own_positions);
 }
 
 template class NetworkStage<float>;

@@ -108,6 +108,7 @@ struct Network {
   int stream, stages;                             // the packed weights behind the constants: offset, stages of the ring
   int pack_size, constants_size, reduce_blocks;
   int padding_row;                                // rows of a buffer from here on may be padding
+  int position_rows;                              // of the positions, a lens: 2 (all x, then all y), or 0 = common ones
   Real scale;
   Real* packed;
   Real* tape;
@@ -681,9 +682,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     Real* const tape = net.tape + (static_cast<std::size_t>(lens) * net.tiles + tile) * net.tape_size;
     __syncthreads();  // the tile before has left shared memory
     ring.start(packed + net.stream, net.stages);
+#pragma unroll 1
     for (int i = thread; i < 5 * T::kPoints; i += kThreads) {
-      const int what = i / T::kPoints, px = i % T::kPoints;
-      point_data[i] = what < 2 && px < valid ? net.scale * positions[what * net.points + first_point + px] : Real(0);
+      const int what = i / T::kPoints, px = i % T::kPoints, row = lens * net.position_rows + what;
+      point_data[i] = what < 2 && px < valid
+                          ? net.scale * positions[static_cast<std::size_t>(row) * net.points + first_point + px]
+                          : Real(0);
     }
     __syncthreads();
 
@@ -911,16 +915,13 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
     for (int i = thread; i < 5 * T::kPoints; i += kThreads) {
       const int what = i / T::kPoints, px = i % T::kPoints;
+      // Position, ᾱ, ψ̄: rows of `points` numbers, from one array after the other.
+      const Real* const array = what < 2 ? positions : what < 4 ? alpha_bar : psi_bar;
+      const int row = what < 2 ? lens * net.position_rows + what : what < 4 ? lens * 2 + what - 2 : lens;
       Real value = 0;
-      if (px < valid) {
-        if (what < 2)
-          value = net.scale * positions[what * net.points + first_point + px];
-        else if (what < 4)
-          value = net.scale * alpha_bar[(static_cast<std::size_t>(lens) * 2 + what - 2) * net.points + first_point + px];
-        else if (psi_bar != nullptr)
-          value = psi_bar[static_cast<std::size_t>(lens) * net.points + first_point + px];
-        any |= what >= 2 && value != 0;
-      }
+      if (px < valid && array != nullptr)
+        value = (what < 4 ? net.scale : Real(1)) * array[static_cast<std::size_t>(row) * net.points + first_point + px];
+      any |= what >= 2 && value != 0;
       point_data[i] = value;
     }
     if (!__syncthreads_or(any)) continue;

@@ -1,4 +1,4 @@
-// Penalties on the network's convergence and weight decay; the formulas are regularization.hpp's.
+// Penalties on the network's convergence and on source pixels, and weight decay; the formulas are regularization.hpp's.
 // Sums are made in double, block by block in index order.
 #include "kernels/regularization.cuh"
 
@@ -89,20 +89,43 @@ __global__ void __launch_bounds__(kSumThreads)
   add_to_state(sum, partial + lens * gridDim.x, tickets + lens, states[lens]);
 }
 
+/// Penalty on the pixels of a component of the source, and its gradient.
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads, 4)
+    source_pixels_kernel(FreePixels block, std::size_t parameter_stride, const Real* parameters,
+                         const Regularization* weights, Real* gradient, double* partial, unsigned* tickets,
+                         StepState* states) {
+  const std::size_t lens = blockIdx.y;
+  const Regularization w = weights[lens];
+  const Real* pixels = parameters + lens * parameter_stride + block.offset;
+  gradient += lens * parameter_stride + block.offset;
+  const int n = block.nx * block.ny;
+  double sum = 0;
+  for (int i = static_cast<int>(blockIdx.x) * kSumThreads + static_cast<int>(threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x) * kSumThreads) {
+    const int iy = i / block.nx, ix = i % block.nx;
+    sum += static_cast<double>(source_pixel_penalty(w, pixels, block.nx, block.ny, ix, iy)) / n;
+    gradient[i] += source_pixel_penalty_adjoint(w, pixels, block.nx, block.ny, ix, iy) / static_cast<Real>(n);
+  }
+  add_to_state(sum, partial + lens * gridDim.x, tickets + lens, states[lens]);
+}
+
 }  // namespace
 
 template <class Real>
 RegularizationStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
     : lenses(problems.size()), rays(static_cast<std::size_t>(problems.front().observation.grid.n_rays())) {
   const Problem& first = problems.front();
-  if (!first.model.network) return;
-  weights = first.model.network->size();
+  bool on_pixels = false;
   for (const Problem& p : problems) {
-    const Regularization& r = p.regularization;
-    convergence |= r.smoothness > 0 || r.negative_convergence > 0 || r.negative_total_convergence > 0;
-    decay |= r.weight_decay > 0;
+    convergence |= p.regularization.on_convergence();
+    decay |= p.regularization.weight_decay > 0;
+    on_pixels |= p.regularization.on_source_pixels();
   }
-  convergence &= RayGrid(first.observation.grid).interior() > 0;
+  convergence &= first.model.network && RayGrid(first.observation.grid).interior() > 0;
+  decay &= first.model.network.has_value();
+  if (decay) weights = first.model.network->size();
+  if (on_pixels) source_pixels = free_source_pixels(first.model);
 }
 template <class Real>
 unsigned RegularizationStage<Real>::Sizes::ray_blocks() const {
@@ -111,6 +134,12 @@ unsigned RegularizationStage<Real>::Sizes::ray_blocks() const {
 template <class Real>
 unsigned RegularizationStage<Real>::Sizes::weight_blocks() const {
   return decay ? sum_blocks(static_cast<int>(weights)) : 0;
+}
+template <class Real>
+unsigned RegularizationStage<Real>::Sizes::most_blocks() const {
+  unsigned most = std::max(ray_blocks(), weight_blocks());
+  for (const FreePixels& block : source_pixels) most = std::max(most, sum_blocks(block.nx * block.ny));
+  return most;
 }
 
 template <class Real>
@@ -154,6 +183,12 @@ void RegularizationStage<Real>::apply(cudaStream_t stream, const SceneArrays<Rea
   if (sizes_.decay) {
     weight_decay_kernel<<<dim3(sizes_.weight_blocks(), lenses), kSumThreads, 0, stream>>>(
         kernels_, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
+        storage_.tickets.get(), states);
+    EINFIELD_LAUNCH_CHECK();
+  }
+  for (const FreePixels& block : sizes_.source_pixels) {
+    source_pixels_kernel<<<dim3(sum_blocks(block.nx * block.ny), lenses), kSumThreads, 0, stream>>>(
+        block, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
         storage_.tickets.get(), states);
     EINFIELD_LAUNCH_CHECK();
   }

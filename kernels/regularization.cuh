@@ -1,4 +1,4 @@
-// The regularisation stage on the device: penalties on the network's convergence, and weight decay.
+// The regularisation stage on the device: penalties on the network's convergence and on source pixels, weight decay.
 #pragma once
 
 #include <vector>
@@ -16,7 +16,7 @@ struct NetworkKernels {
   unsigned end[kMaxHiddenLayers + 1] = {};
 };
 
-/// Terms of regularization.hpp for all lenses; without a network, or with all weights 0, it does nothing.
+/// Terms of regularization.hpp for all lenses; with all weights 0, or without what they weigh, it does nothing.
 template <class Real>
 class RegularizationStage {
  public:
@@ -24,7 +24,7 @@ class RegularizationStage {
   RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream);
   static std::size_t planned_bytes(const std::vector<Problem>& problems);
 
-  /// Adds to StepState::regularization, to `alpha_bar` and to the network's part of `gradient`.
+  /// Adds to StepState::regularization, to `alpha_bar` and to `gradient`.
   void apply(cudaStream_t stream, const SceneArrays<Real>& scenes, const Real* positions, const Real* parameters,
              const Real* alpha_nn, Real* alpha_bar, Real* gradient, StepState* states);
 
@@ -33,8 +33,10 @@ class RegularizationStage {
     explicit Sizes(const std::vector<Problem>& problems);
     std::size_t lenses, rays, weights = 0;  ///< weights: network parameters
     bool convergence = false, decay = false;
+    std::vector<FreePixels> source_pixels;
     unsigned ray_blocks() const;
     unsigned weight_blocks() const;
+    unsigned most_blocks() const;  ///< of any kernel
   };
   struct Storage {
     DeviceBuffer<Regularization> weights;
@@ -45,7 +47,7 @@ class RegularizationStage {
     void each(Take&& take, const Sizes& s) {
       take(weights, s.lenses);
       take(kappa_bar, s.convergence ? s.lenses * s.rays : 0);
-      take(partial, s.lenses * (s.ray_blocks() > s.weight_blocks() ? s.ray_blocks() : s.weight_blocks()));
+      take(partial, s.lenses * s.most_blocks());
       take(tickets, s.lenses);
     }
   };

@@ -50,6 +50,43 @@ struct RayArrays {
   }
 };
 
+/// The networks of NETWORK components; `kNetwork` false: there are none, and kernels have no code for them.
+template <class Real, bool kNetwork>
+struct Samples {
+  NetworkLight<Real> light;
+  int n_rays;
+  __device__ NetworkSample<Real> at(int lens, int ray) const {
+    if constexpr (kNetwork) {
+      const std::size_t first = static_cast<std::size_t>(lens) * n_rays;
+      return {light.value[first + ray], {light.gradient[2 * first + ray], light.gradient[2 * first + n_rays + ray]}};
+    } else {
+      return {};
+    }
+  }
+  __device__ void put_bar(int lens, int ray, Real value_bar) const {
+    if constexpr (kNetwork) light.value_bar[static_cast<std::size_t>(lens) * n_rays + ray] = value_bar;
+  }
+};
+
+/// Where the network of NETWORK component `component` is evaluated; one thread per ray.
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads, 2)
+    network_positions_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, int component, const Real* parameters,
+                             const Real* alpha_nn, Real* positions) {
+  extern __shared__ double shared[];
+  const int lens = static_cast<int>(blockIdx.y);
+  const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
+  const std::size_t first = static_cast<std::size_t>(lens) * 2 * rays.n_rays;
+  if (alpha_nn != nullptr) alpha_nn += first;
+  positions += first;
+  const int stride = static_cast<int>(gridDim.x * blockDim.x);
+  for (int ray = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); ray < rays.n_rays; ray += stride) {
+    const Vec2<Real> at = network_position(scene, component, rays.theta(ray), rays.deflection(alpha_nn, ray));
+    positions[ray] = at.x;
+    positions[rays.n_rays + ray] = at.y;
+  }
+}
+
 /// Free source pixels from the flat vectors into the table of pixels.
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads)
@@ -60,10 +97,10 @@ __global__ void __launch_bounds__(kSumThreads)
     pixels[static_cast<std::size_t>(lens) * scenes.n_pixels + free_pixels[i]] = u[i];
 }
 
-template <class Real>
+template <class Real, bool kNetwork>
 __global__ void __launch_bounds__(kSumThreads, 2)
-    render_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, const Real* parameters, const Real* alpha_nn,
-                  ImageView<Real> image) {
+    render_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, Samples<Real, kNetwork> samples,
+                  const Real* parameters, const Real* alpha_nn, ImageView<Real> image) {
   extern __shared__ double shared[];
   const int lens = static_cast<int>(blockIdx.y);
   const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
@@ -72,7 +109,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
   for (int pixel = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); pixel < rays.n_pixels; pixel += stride) {
     Real sum = 0;
     for (int ray = pixel * rays.rays_per_pixel; ray < (pixel + 1) * rays.rays_per_pixel; ++ray)
-      sum += render_ray(scene, rays.theta(ray), rays.deflection(alpha_nn, ray));
+      sum += render_ray(scene, rays.theta(ray), rays.deflection(alpha_nn, ray), samples.at(lens, ray));
     image.data[rays.pixel_offset(image, lens, pixel)] = sum / static_cast<Real>(rays.rays_per_pixel);
   }
 }
@@ -80,11 +117,12 @@ __global__ void __launch_bounds__(kSumThreads, 2)
 /// One thread per ray. The last block of a lens adds up the table's cotangents and transposes the transforms.
 /// Shared: the scene, then n_slots sums (double), then n_slots cotangents.
 /// @param partial  [lenses][blocks][n_slots]
-template <class Real>
+template <class Real, bool kNetwork>
 __global__ void __launch_bounds__(kSumThreads, 1)
     render_adjoint_kernel(SceneArrays<Real> scenes, ComponentSet wanted, RayArrays<Real> rays, TapArrays<Real> taps,
-                          const Real* parameters, const Real* alpha_nn, ImageView<Real> image_bar, Real* alpha_bar,
-                          Real* gradient, double* partial, unsigned* tickets) {
+                          Samples<Real, kNetwork> samples, const Real* parameters, const Real* alpha_nn,
+                          ImageView<Real> image_bar, Real* alpha_bar, Real* gradient, double* partial,
+                          unsigned* tickets) {
   extern __shared__ double shared[];
   const int lens = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
   const int blocks = static_cast<int>(gridDim.x), n_slots = scenes.n_slots();
@@ -126,9 +164,11 @@ __global__ void __launch_bounds__(kSumThreads, 1)
       if (target >= 0) put(static_cast<unsigned>(lens * taps.n_free_pixels + target), value);
     };
     Vec2<Real> ray_bar{};
-    render_ray_adjoint_by_component(scene, rays.theta(ray), rays.deflection(alpha_nn, ray), bar, scalars, ray_bar, collect,
-                                    scatter);
+    Real value_bar = 0;
+    render_ray_adjoint_by_component(scene, rays.theta(ray), rays.deflection(alpha_nn, ray), bar, scalars, ray_bar,
+                                    collect, scatter, samples.at(lens, ray), kNetwork ? &value_bar : nullptr);
     if (!inside) continue;
+    samples.put_bar(lens, ray, lit ? value_bar : Real(0));
     while (tap < taps.taps) put(taps.n_targets, Real(0));
     alpha_bar[ray] = lit ? ray_bar.x : Real(0);
     alpha_bar[rays.n_rays + ray] = lit ? ray_bar.y : Real(0);
@@ -293,6 +333,7 @@ struct RenderStage<Real>::Impl {
   RayArrays<Real> rays{};
   ComponentSet wanted;
   TapArrays<Real> taps;
+  int network_component = -1;
 
   Impl(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream)
       : sizes(grid, models) {
@@ -311,7 +352,8 @@ struct RenderStage<Real>::Impl {
       EINFIELD_REQUIRE(layout.size() == first.size() && layout.names == first.names &&
                            layout.table.size() == first.table.size() && layout.free_pixels == first.free_pixels &&
                            model.lens.size() == models.front().lens.size() &&
-                           model.source.size() == models.front().source.size(),
+                           model.source.size() == models.front().source.size() &&
+                           network_light_index(model) == network_light_index(models.front()),
                        "render: models of different shapes, expected the same components and free parameters");
       append(table, layout.table);
       append(pixels, layout.pixels);
@@ -346,6 +388,7 @@ struct RenderStage<Real>::Impl {
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors above end here
 
     const Model& model = models.front();
+    network_component = network_light_index(model);
     scenes = {storage.components.get(),
               storage.table.get(),
               storage.free.get(),
@@ -369,6 +412,18 @@ struct RenderStage<Real>::Impl {
 
   std::size_t adjoint_shared_bytes() const {
     return scenes.shared_bytes() + sizes.slots * (sizeof(double) + sizeof(Real));
+  }
+  /// Calls launch(samples) with the networks of the NETWORK component, or with none.
+  template <class Launch>
+  void with_samples(const NetworkLight<Real>& light, Launch&& launch) const {
+    const bool given = light.value != nullptr && light.gradient != nullptr;
+    EINFIELD_REQUIRE(given == (network_component >= 0), std::string("render: a network of a NETWORK component is ") +
+                                                            (given ? "given" : "missing") +
+                                                            ", expected it with such a component and not without");
+    if (given)
+      launch(Samples<Real, true>{light, rays.n_rays});
+    else
+      launch(Samples<Real, false>{{}, rays.n_rays});
   }
   dim3 grid(unsigned blocks) const { return dim3(blocks, static_cast<unsigned>(sizes.lenses)); }
 
@@ -415,21 +470,38 @@ const Real* RenderStage<Real>::positions() const {
 }
 
 template <class Real>
-void RenderStage<Real>::forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, ImageView<Real> image) {
-  impl_->place_pixels(stream, parameters);
-  render_kernel<<<impl_->grid(sum_blocks(impl_->rays.n_pixels)), kSumThreads, impl_->scenes.shared_bytes(), stream>>>(
-      impl_->scenes, impl_->rays, parameters, alpha_nn, image);
+void RenderStage<Real>::network_positions(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
+                                          Real* positions) {
+  EINFIELD_REQUIRE(impl_->network_component >= 0, "render: no NETWORK component, expected one");
+  network_positions_kernel<<<impl_->grid(impl_->sizes.ray_blocks), kSumThreads, impl_->scenes.shared_bytes(), stream>>>(
+      impl_->scenes, impl_->rays, impl_->network_component, parameters, alpha_nn, positions);
   EINFIELD_LAUNCH_CHECK();
 }
 
 template <class Real>
-void RenderStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
-                                ImageView<Real> image_bar, Real* alpha_bar, Real* gradient) {
+void RenderStage<Real>::forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
+                                ImageView<Real> image, const NetworkLight<Real>& light) {
   impl_->place_pixels(stream, parameters);
-  render_adjoint_kernel<<<impl_->grid(impl_->sizes.ray_blocks), kSumThreads, impl_->adjoint_shared_bytes(), stream>>>(
-      impl_->scenes, impl_->wanted, impl_->rays, impl_->taps, parameters, alpha_nn, image_bar, alpha_bar, gradient,
-      impl_->storage.partial.get(), impl_->storage.tickets.get());
-  EINFIELD_LAUNCH_CHECK();
+  impl_->with_samples(light, [&](const auto& samples) {
+    render_kernel<<<impl_->grid(sum_blocks(impl_->rays.n_pixels)), kSumThreads, impl_->scenes.shared_bytes(), stream>>>(
+        impl_->scenes, impl_->rays, samples, parameters, alpha_nn, image);
+    EINFIELD_LAUNCH_CHECK();
+  });
+}
+
+template <class Real>
+void RenderStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
+                                ImageView<Real> image_bar, Real* alpha_bar, Real* gradient,
+                                const NetworkLight<Real>& light) {
+  EINFIELD_REQUIRE(light.value == nullptr || light.value_bar != nullptr,
+                   "render: no place for the cotangent of the network of a NETWORK component");
+  impl_->place_pixels(stream, parameters);
+  impl_->with_samples(light, [&](const auto& samples) {
+    render_adjoint_kernel<<<impl_->grid(impl_->sizes.ray_blocks), kSumThreads, impl_->adjoint_shared_bytes(), stream>>>(
+        impl_->scenes, impl_->wanted, impl_->rays, impl_->taps, samples, parameters, alpha_nn, image_bar, alpha_bar,
+        gradient, impl_->storage.partial.get(), impl_->storage.tickets.get());
+    EINFIELD_LAUNCH_CHECK();
+  });
   impl_->add_taps(stream, gradient);
 }
 

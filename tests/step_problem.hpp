@@ -2,9 +2,11 @@
 // per-ray headers: the judge of every backend.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "einfield/backend.hpp"
@@ -24,6 +26,11 @@ struct StepCase {
   int fourier_features = 0;
   int psf_size = 5;                  ///< 0 = none
   bool free_lens = false, free_light = false, pixel_source = false, lens_light = false, masked = false;
+  std::vector<int> light_hidden = {};  ///< of a NETWORK component; empty = none
+  int light_features = 0;              ///< its Fourier features
+  bool light_alone = false;            ///< it takes the place of the source
+  bool light_unlensed = false;         ///< it is lens light
+  bool light_fixed = false;            ///< its weights are
   LossKind loss = LossKind::mse;
   Regularization regularization;
   std::uint64_t seed = 3;
@@ -61,6 +68,18 @@ inline Problem make_problem(const StepCase& c) {
     light.free = {s, s, false, s};
     model.lens_light.push_back(light);
   }
+  if (!c.light_hidden.empty()) {
+    LightComponent light;
+    light.kind = LightKind::network;
+    light.values = {6, 0.2, -0.1};
+    light.free = {s, s, s};
+    light.network = NetworkShape{c.light_hidden, 1.3, c.light_features};
+    light.weights = initial_weights(light.network, c.seed, false, 0.7, 2);
+    for (double& w : light.weights) w += 0.3 * philox.normal(counter++);  // biases too
+    light.weights_free = !c.light_fixed;
+    if (c.light_alone) model.source.clear();
+    (c.light_unlensed ? model.lens_light : model.source).push_back(light);
+  }
   if (!c.hidden.empty()) model.network = NetworkShape{c.hidden, 0.8, c.fourier_features};
 
   Observation& observation = problem.observation;
@@ -75,16 +94,14 @@ inline Problem make_problem(const StepCase& c) {
   problem.loss = c.loss;
   problem.regularization = c.regularization;
   problem.learning_rates = {1e-2, 5e-3, 2e-3};
-  if (model.network) problem.initial_parameters = initial_weights(*model.network, c.seed, false);
-  const ParameterLayout layout(model);
-  for (const double u : layout.initial_scalars()) problem.initial_parameters.push_back(u);
-  for (const int k : layout.free_pixels) problem.initial_parameters.push_back(layout.pixels[static_cast<std::size_t>(k)]);
+  problem.initial_parameters = ParameterLayout(model).initial_parameters(
+      model.network ? initial_weights(*model.network, c.seed, false) : std::vector<double>{});
   return problem;
 }
 
 /// Every kind of content at least once, odd sizes on purpose.
 inline std::vector<StepCase> step_cases() {
-  std::vector<StepCase> cases(10);
+  std::vector<StepCase> cases(16);
   cases[0].name = "paper";
   cases[1].name = "masked_chi2";
   cases[1].masked = true;
@@ -118,6 +135,31 @@ inline std::vector<StepCase> step_cases() {
   cases[9].fourier_features = 3;
   cases[9].free_lens = true;
   cases[9].regularization = {0.3, 0, 0, 1e-3};
+  cases[10].name = "network_source";
+  cases[10].light_hidden = {6, 4};
+  cases[10].light_alone = true;
+  cases[11].name = "network_source_on_sersic_all_free";
+  cases[11].light_hidden = {5};
+  cases[11].light_features = 2;
+  cases[11].free_lens = cases[11].free_light = cases[11].lens_light = cases[11].masked = true;
+  cases[11].supersampling = 2;
+  cases[11].loss = LossKind::chi2;
+  cases[12].name = "network_source_of_fixed_weights";
+  cases[12].light_hidden = {4, 5, 3};
+  cases[12].light_alone = cases[12].light_fixed = true;
+  cases[12].free_lens = cases[12].free_light = true;
+  cases[13].name = "network_lens_light_no_network";
+  cases[13].hidden = {};
+  cases[13].light_hidden = {7, 3};
+  cases[13].light_unlensed = cases[13].pixel_source = true;
+  cases[14].name = "regularized_pixels_no_network";
+  cases[14].hidden = {};
+  cases[14].pixel_source = true;
+  cases[14].regularization.source_gradient = 0.4;
+  cases[14].regularization.source_curvature = 0.2;
+  cases[15].name = "everything_regularized";
+  cases[15].pixel_source = cases[15].free_lens = true;
+  cases[15].regularization = {0.3, 0.7, 1.1, 1e-3, 0.5, 0.9};
   return cases;
 }
 
@@ -126,6 +168,32 @@ struct NaiveStep {
   std::vector<double> potential, deflection, image, model, model_bar, image_bar, deflection_bar, gradient;
   double loss = 0, chi2 = 0, regularization = 0;
 };
+
+/// Gradient and curvature penalty of pixels with a border of zeros, and its gradient added to `bar`: every difference
+/// with its three ends, forwards.
+inline double naive_pixel_penalty(const Regularization& r, int nx, int ny, const double* pixels, double* bar) {
+  double sum = 0;
+  const auto value = [&](int x, int y) { return x < 0 || y < 0 || x >= nx || y >= ny ? 0 : pixels[y * nx + x]; };
+  const auto add = [&](int x, int y, double v) {
+    if (x >= 0 && y >= 0 && x < nx && y < ny) bar[y * nx + x] += v;
+  };
+  const double n = static_cast<double>(nx) * ny;
+  for (int y = -1; y < ny; ++y)
+    for (int x = -1; x < nx; ++x)
+      for (const auto& [dx, dy] : {std::pair{1, 0}, std::pair{0, 1}}) {
+        if ((dx == 1 && y < 0) || (dy == 1 && x < 0)) continue;  // between two zeros
+        const double difference = value(x + dx, y + dy) - value(x, y);
+        sum += r.source_gradient / n * difference * difference;
+        add(x + dx, y + dy, 2 * r.source_gradient / n * difference);
+        add(x, y, -2 * r.source_gradient / n * difference);
+        if (x < 0 || y < 0) continue;
+        const double second = value(x + dx, y + dy) - 2 * value(x, y) + value(x - dx, y - dy);
+        sum += r.source_curvature / n * second * second;
+        for (const int side : {-1, 1}) add(x + side * dx, y + side * dy, 2 * r.source_curvature / n * second);
+        add(x, y, -4 * r.source_curvature / n * second);
+      }
+  return sum;
+}
 
 inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& parameters) {
   NaiveStep out;
@@ -173,11 +241,30 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
                             table.data(),
                             pixels.data()};
 
+  const LightComponent* const light = network_light(problem.model);
+  std::vector<double> light_weights = layout.light_weights, light_positions;
+  std::vector<NetworkSample<double>> samples(rays);
+  if (light) {
+    if (light->weights_free)
+      light_weights.assign(parameters.begin() + static_cast<std::ptrdiff_t>(layout.light_weights_offset()),
+                           parameters.end());
+    light_positions.resize(2 * rays);
+    for (std::size_t i = 0; i < rays; ++i) {
+      const Vec2<double> at =
+          network_position(scene, network_light_index(problem.model), Vec2<double>{theta[i], theta[rays + i]},
+                           Vec2<double>{out.deflection[i], out.deflection[rays + i]});
+      light_positions[i] = at.x;
+      light_positions[rays + i] = at.y;
+    }
+    const ReferenceResult r = reference_network(light->network, light_weights, light_positions);
+    for (std::size_t i = 0; i < rays; ++i) samples[i] = {r.psi[i], {r.alpha[i], r.alpha[rays + i]}};
+  }
+
   const auto per_pixel = static_cast<std::size_t>(grid.rays_per_pixel());
   out.image.assign(n, 0.0);
   for (std::size_t i = 0; i < rays; ++i)
     out.image[i / per_pixel] += render_ray(scene, Vec2<double>{theta[i], theta[rays + i]},
-                                           Vec2<double>{out.deflection[i], out.deflection[rays + i]}) /
+                                           Vec2<double>{out.deflection[i], out.deflection[rays + i]}, samples[i]) /
                                 static_cast<double>(per_pixel);
 
   // out[y, x] = Σ kernel[v, w] in[y − (v − cv), x − (w − cw)], zero outside; transposed: target and source swapped.
@@ -215,13 +302,13 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
 
   out.gradient.assign(layout.size(), 0.0);
   out.deflection_bar.assign(2 * rays, 0.0);
-  std::vector<double> table_bar(table.size(), 0.0), pixel_bar(pixels.size(), 0.0);
+  std::vector<double> table_bar(table.size(), 0.0), pixel_bar(pixels.size(), 0.0), value_bar(rays);
   for (std::size_t i = 0; i < rays; ++i) {
     Vec2<double> alpha_bar{};
-    render_ray_adjoint(scene, Vec2<double>{theta[i], theta[rays + i]},
-                       Vec2<double>{out.deflection[i], out.deflection[rays + i]},
-                       out.image_bar[i / per_pixel] / static_cast<double>(per_pixel), alpha_bar, table_bar.data(),
-                       [&](int k, double value) { pixel_bar[static_cast<std::size_t>(k)] += value; });
+    render_ray_adjoint(
+        scene, Vec2<double>{theta[i], theta[rays + i]}, Vec2<double>{out.deflection[i], out.deflection[rays + i]},
+        out.image_bar[i / per_pixel] / static_cast<double>(per_pixel), alpha_bar, table_bar.data(),
+        [&](int k, double value) { pixel_bar[static_cast<std::size_t>(k)] += value; }, samples[i], &value_bar[i]);
     out.deflection_bar[i] = alpha_bar.x;
     out.deflection_bar[rays + i] = alpha_bar.y;
   }
@@ -229,8 +316,20 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
     out.gradient[layout.n_network + i] = transform_adjoint(layout.free.data(), static_cast<int>(i), u, table_bar.data());
   for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
     out.gradient[layout.n_network + layout.free.size() + k] = pixel_bar[static_cast<std::size_t>(layout.free_pixels[k])];
+  if (layout.n_light_weights > 0) {
+    const ReferenceResult r = reference_network(light->network, light_weights, light_positions, value_bar);
+    std::copy(r.gradient.begin(), r.gradient.end(),
+              out.gradient.begin() + static_cast<std::ptrdiff_t>(layout.light_weights_offset()));
+  }
 
   const Regularization& r = problem.regularization;
+  std::size_t first_pixel = layout.n_network + layout.free.size();
+  for (const LightComponent& c : problem.model.source) {
+    if (!c.pixels_free) continue;
+    out.regularization += naive_pixel_penalty(r, c.grid.nx, c.grid.ny, parameters.data() + first_pixel,
+                                              out.gradient.data() + first_pixel);
+    first_pixel += c.pixels.size();
+  }
   const RayGrid nodes(grid);
   if (network && r.any() && nodes.interior() > 0) {
     const double spacing = grid.pixel_scale / grid.supersampling;

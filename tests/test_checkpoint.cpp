@@ -121,6 +121,31 @@ TYPED_TEST(CheckpointOf, ResumedRunsEndWithTheSameBits) {
   }
 }
 
+/// Settings that put a network in the place of the source, and the rest of its keys.
+Override network_source(const std::string& more = "fit = [\"network\"]") {
+  return {"source", "[{ profile = \"NETWORK\", amp = 4.0, hidden = [6, 5], " + more + " }]"};
+}
+
+TYPED_TEST(CheckpointOf, ResumedNetworkSourcesEndWithTheSameBits) {
+  const SmallLens lens{network_source()};
+  const Config config = lens.config();
+  const SmallFit<TypeParam> whole(config), part(config, 11, nullptr, 2);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  const Checkpoint<TypeParam> resume = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
+  expect_same_result(SmallFit<TypeParam>(config, 0, &resume.snapshots.at(0), 2).result, whole.result);
+  EXPECT_NE(whole.result.parameters.back(), static_cast<TypeParam>(whole.loaded.problem.initial_parameters.back()));
+
+  const auto refused = [&](const std::string& more) { return refusal<TypeParam>(lens, {network_source(more)}); };
+  for (const auto& [more, key] : std::vector<std::pair<std::string, std::string>>{
+           {"fit = [\"network\"], input_scale = 2.0", "source.0.input_scale"},
+           {"fit = [\"network\"], seed = 2", "source.0.seed"},
+           {"fit = [\"network\"], encoding = \"fourier\"", "source.0.encoding"},
+           {"fit = [\"network\"], center_x = 0.1", "source.0.center_x"},
+           {"fit = []", "source.0.initial"},
+           {"fit = [\"network\", \"amp\"]", "source.0.fit"}})
+    EXPECT_NE(refused(more).find(" " + key + ": "), std::string::npos) << key << ": " << refused(more);
+}
+
 TYPED_TEST(CheckpointOf, FinishedRunsAreFinishedAgainOrGoOn) {
   const SmallLens lens{{"optimizer.best_of_last", "5"}};
   const SmallFit<TypeParam> whole(lens.config());

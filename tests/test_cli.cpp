@@ -264,6 +264,13 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
                           "regularization.negative_convergence",
                           "regularization.negative_total_convergence",
                           "regularization.weight_decay",
+                          "regularization.source_gradient",
+                          "regularization.source_curvature",
+                          "source.N.initial",
+                          "source.N.hidden",
+                          "source.N.input_scale",
+                          "source.N.seed",
+                          "source.N.fit",
                           "truth.file",
                           "simulate.nx",
                           "simulate.ny",
@@ -275,7 +282,7 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
   for (const char* block : {"lens", "source", "lens_light", "network", "truth", "simulate", "perturbation"})
     EXPECT_NE(outcome.out.find("\n  " + std::string(block) + " "), std::string::npos) << block;
   for (const char* profile : {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "MULTIPOLE",
-                              "CONVERGENCE", "POINT_MASS", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED"})
+                              "CONVERGENCE", "POINT_MASS", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED", "NETWORK"})
     EXPECT_NE(outcome.out.find(" profile = \"" + std::string(profile) + "\"\n"), std::string::npos) << profile;
   // Type, unit, range, default and meaning.
   const std::size_t at = outcome.out.find("\n  observation.max_noise ") + 1;

@@ -271,7 +271,46 @@ fit = ["pixels"]
   EXPECT_EQ(c.model.lens_light[0].grid.nx, 5);
   EXPECT_EQ(c.model.lens_light[0].grid.center_y, 0.1);
   EXPECT_TRUE(c.model.lens_light[0].pixels_free);
-  EXPECT_EQ(c.lens_light_pixels.at(0).value, 0.5);
+  EXPECT_EQ(c.lens_light_start.at(0).value, 0.5);
+}
+
+TEST_F(ConfigFile, ReadsANetworkSource) {
+  const std::string network =
+      "[[source]]\nprofile = 'NETWORK'\namp = 3.5\ncenter_x = 0.2\nhidden = [8, 4]\ninput_scale = 2.5\nseed = 9\n"
+      "fit = ['network', 'amp']\n";
+  Config c = read(kShortest + network);
+  ASSERT_EQ(c.model.source.size(), 2u);
+  EXPECT_EQ(c.model.source[1].kind, LightKind::network);
+  EXPECT_EQ(c.model.source[1].values, (std::vector<double>{3.5, 0.2, 0}));
+  EXPECT_EQ(c.model.source[1].free, (std::vector<bool>{true, false, false}));
+  EXPECT_TRUE(c.model.source[1].weights_free);
+  EXPECT_EQ(c.model.source[1].network.hidden, (std::vector<int>{8, 4}));
+  EXPECT_EQ(c.model.source[1].network.input_scale, 2.5);
+  EXPECT_EQ(c.source_start.at(1).network.seed, 9u);
+  EXPECT_EQ(to_toml(read(to_toml(c))), to_toml(c));
+  // Defaults; fixed weights; as lens light.
+  c = read(kShortest + "[[lens_light]]\nprofile = 'NETWORK'\namp = 1\n");
+  EXPECT_FALSE(c.model.lens_light[0].weights_free);
+  EXPECT_EQ(c.model.lens_light[0].network.hidden, (std::vector<int>{64, 64}));
+  EXPECT_EQ(c.lens_light_start.at(0).network.seed, 1u);
+  EXPECT_EQ(to_toml(read(to_toml(c))), to_toml(c));
+  // An encoding, as in [network].
+  c = read(kShortest +
+           "[[source]]\nprofile = 'NETWORK'\namp = 1\nencoding = 'fourier'\nfourier_features = 5\nfit = ['network']\n");
+  EXPECT_EQ(c.model.source[1].network, (NetworkShape{{64, 64}, 1.0, 5}));
+  EXPECT_EQ(c.source_start.at(1).network.fourier_scale, 0.5);
+  EXPECT_EQ(to_toml(read(to_toml(c))), to_toml(c));
+  // Stages may name the weights, and pixels, which are read later.
+  const std::string pixels = "[[source]]\nprofile = 'PIXELATED'\nnx = 2\nny = 3\npixel_scale = 1\nfit = ['pixels']\n";
+  c = read(kShortest + network + pixels + "[[optimizer.stage]]\nfree = ['source.1.network', 'source.2.pixels']\n");
+  EXPECT_EQ(c.optimizer.stages.at(0).free.size(), 2u);
+  EXPECT_NE(
+      failure(kShortest + network + pixels + "[[optimizer.stage]]\nfree = ['source.2.network']\n").find("nothing free"),
+      std::string::npos);
+  // The weights alone are something to fit.
+  const std::string alone = "[observation]\nimage = 'x'\nnoise = 1\n[[source]]\nprofile = 'NETWORK'\namp = 1\n";
+  EXPECT_TRUE(read(alone + "fit = ['network']\n").model.source[0].weights_free);
+  EXPECT_NE(failure(alone).find("nothing to fit"), std::string::npos);
 }
 
 // ---- mistakes
@@ -394,6 +433,24 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
        "lens.toml:10: network.seed: has no effect, found the integer 2, expected only without network.initial"},
       {"[[source]]\nprofile = 'PIXELATED'\nnx = 3\nny = 3\npixel_scale = 1\nimage = 'x.fits'\nvalue = 1",
        "lens.toml:15: source.1.value: has no effect, found the integer 1, expected only without image"},
+      {"[[source]]\nprofile = 'NETWORK'\namp = 1\ninitial = 'w.safetensors'\nseed = 1",
+       "lens.toml:13: source.1.seed: has no effect, found the integer 1, expected only without initial"},
+      {"[[source]]\nprofile = 'NETWORK'\namp = 1\nhidden = []",
+       "lens.toml:12: source.1.hidden: wrong number of layers, found 0, expected 1 to 16"},
+      {"[[source]]\nprofile = 'NETWORK'\namp = 0",
+       "lens.toml:11: source.1.amp: out of range, found 0.0 image unit, expected a number > 0 image unit"},
+      {"[[source]]\nprofile = 'NETWORK'\namp = 1\nfit = ['pixels']",
+       "lens.toml:12: source.1.fit: no such name, found \"pixels\", expected one of amp, center_x, center_y, network"},
+      {"[[source]]\nprofile = 'NETWORK'\namp = 1\n[[lens_light]]\nprofile = 'NETWORK'\namp = 1",
+       "lens.toml:13: lens_light.0.profile: found a second NETWORK component, expected at most one in all [[source]] "
+       "and [[lens_light]]"},
+      {"[regularization]\nsource_gradient = 0.5",
+       "lens.toml:10: regularization.source_gradient: has no effect, found 0.5 without a free PIXELATED source, "
+       "expected 0 or a [[source]] with fit = [\"pixels\"]"},
+      {"[regularization]\nsource_curvature = 0.5\n[[lens_light]]\nprofile = 'PIXELATED'\nnx = 2\nny = 2\npixel_scale = "
+       "1\nfit = ['pixels']",
+       "lens.toml:10: regularization.source_curvature: has no effect, found 0.5 without a free PIXELATED source, "
+       "expected 0 or a [[source]] with fit = [\"pixels\"]"},
       {"[simulate]\nnoise = 1\nbackground_rms = 1",
        "lens.toml:11: simulate.background_rms: has no effect, found the integer 1, expected only without "
        "simulate.noise"},
@@ -473,6 +530,13 @@ TEST_F(ConfigFile, SaysWhatContradictsBetweenBlocks) {
   EXPECT_EQ(
       failure(observation + "[[source]]\n" + light + "fit = ['amp']\n[regularization]\nsmoothness = 0.1\n"),
       "lens.toml:10: regularization.smoothness: has no effect, found 0.1 without [network], expected 0 or a [network]");
+  // Each weight asks for what it weighs, and for nothing else.
+  const std::string pixels = "[[source]]\nprofile = 'PIXELATED'\nnx = 2\nny = 2\npixel_scale = 1\nfit = ['pixels']\n";
+  EXPECT_EQ(failure(observation + pixels + "[regularization]\nsource_gradient = 0.1\nsource_curvature = 0.1\n"),
+            "no InvalidInput");
+  EXPECT_EQ(failure(observation + pixels + "[regularization]\nsource_gradient = 0.1\nweight_decay = 0.1\n"),
+            "lens.toml:12: regularization.weight_decay: has no effect, found 0.1 without [network], expected 0 or a "
+            "[network]");
 }
 
 TEST_F(ConfigFile, SaysWhatIsWrongWithTheFile) {
@@ -653,7 +717,7 @@ TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
   EXPECT_EQ(row("network.encoding").rfind("network.encoding \"none\" | \"fourier\" - - \"none\" what", 0), 0u);
   EXPECT_EQ(row("optimizer.loss").rfind("optimizer.loss \"mse\" | \"chi2\" - - \"mse\"", 0), 0u);
   for (const char* profile : {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "CONVERGENCE",
-                              "POINT_MASS", "MULTIPOLE", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED"})
+                              "POINT_MASS", "MULTIPOLE", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED", "NETWORK"})
     EXPECT_NE(list.find(std::string("profile = \"") + profile + "\"\n"), std::string::npos) << profile;
 }
 
@@ -688,6 +752,7 @@ class Generator {
     text += "pixel_scale = " + number(0.2, 0.5) + "\n" + maybe("center_x = 0.1\n") + maybe("supersampling = 2\n");
     for (int i = integer(0, 3); i > 0; --i) text += lens("lens");
     for (int i = integer(1, 2); i > 0; --i) text += light("source");
+    const bool free_pixels = text.find("fit = ['pixels']") != std::string::npos;
     for (int i = integer(0, 2); i > 0; --i) text += light("lens_light");
     const bool network = integer(0, 3) > 0;
     if (network) {
@@ -698,8 +763,9 @@ class Generator {
     }
     text += maybe("[optimizer]\n" + maybe("loss = 'chi2'\n") + maybe("learning_rate = 0.01\n") +
                   maybe("stop = 'chi2'\nstop_chi2 = 0.9\n") + maybe("best_of_last = 5\n"));
-    if (network)
-      text += maybe("[regularization]\n" + maybe("smoothness = 0.1\n") + maybe("negative_total_convergence = 0.2\n"));
+    if (network || free_pixels) text += "[regularization]\n";
+    if (network) text += maybe("smoothness = 0.1\n") + maybe("negative_total_convergence = 0.2\n");
+    if (free_pixels) text += maybe("source_gradient = 0.3\n") + maybe("source_curvature = 0.1\n");
     // Something must be free: one more component that is.
     return text + "[[lens_light]]\nprofile = 'GAUSSIAN'\namp = 1\nsigma = 0.5\nfit = ['amp', 'sigma']\n";
   }
@@ -732,7 +798,15 @@ class Generator {
     return "[[" + block + "]]\n" + parameters(lens_info(static_cast<LensKind>(integer(0, kLensKinds - 1))));
   }
   std::string light(const std::string& block) {
-    const auto kind = static_cast<LightKind>(integer(0, kLightKinds - 1));
+    auto kind = static_cast<LightKind>(integer(0, kLightKinds - 1));
+    if (kind == LightKind::network && network_light_) kind = LightKind::gaussian;  // one has place
+    if (kind == LightKind::network) {
+      network_light_ = true;
+      return "[[" + block + "]]\nprofile = 'NETWORK'\namp = " + number(0.5, 3) + "\n" + maybe("center_y = 0.1\n") +
+             one_of({"hidden = [5]\n", "hidden = [4, 3]\n"}) + maybe("seed = 3\n") +
+             one_of({"", "input_scale = 1.5\n", "encoding = 'fourier'\nfourier_features = 3\n"}) +
+             maybe(one_of({"fit = ['network']\n", "fit = ['amp', 'network', 'center_x']\n", "fit = ['center_y']\n"}));
+    }
     if (kind == LightKind::pixelated)
       return "[[" + block + "]]\nprofile = 'PIXELATED'\nnx = 3\nny = 4\npixel_scale = " + number(0.2, 1) + "\n" +
              one_of({"value = 0.5\n", "image = 'data.fits[SOURCE]'\n", ""}) + maybe("fit = ['pixels']\n");
@@ -742,6 +816,7 @@ class Generator {
 
   Philox philox_;
   std::uint64_t counter_ = 0;
+  bool network_light_ = false;  ///< there is one
 };
 
 class RandomConfig : public ConfigFile {

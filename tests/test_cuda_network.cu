@@ -47,8 +47,11 @@ struct Problem {
   std::size_t stride;
   std::vector<double> parameters, positions, alpha_bar, psi_bar;
   std::vector<double> psi, alpha, gradient;
+  bool own_positions;
 
-  explicit Problem(const Case& c, bool with_psi_bar = true) : points(c.points), lenses(c.lenses) {
+  /// @param own  positions of each lens
+  explicit Problem(const Case& c, bool with_psi_bar = true, bool own = false)
+      : points(c.points), lenses(c.lenses), own_positions(own) {
     shape = {c.hidden, 0.7, c.features};
     stride = shape.size() + 3;  // lenses need not lie back to back
     const Philox philox{20210};
@@ -58,7 +61,7 @@ struct Problem {
       for (double& value : values) value = sigma * philox.normal(counter++);
       return values;
     };
-    positions = normals(2 * static_cast<std::size_t>(points), 1.5);
+    positions = normals(2 * static_cast<std::size_t>(points) * static_cast<std::size_t>(own ? lenses : 1), 1.5);
     parameters.assign(stride * static_cast<std::size_t>(lenses), 0.0);
     for (int lens = 0; lens < lenses; ++lens)
       for (int l = 0; l < shape.layers(); ++l) {
@@ -86,7 +89,8 @@ struct Problem {
         return std::vector<double>(v.begin() + static_cast<std::ptrdiff_t>(lens * step),
                                    v.begin() + static_cast<std::ptrdiff_t>(lens * step + size));
       };
-      const ReferenceResult r = reference_network(shape, part(parameters, shape.size(), stride), positions,
+      const ReferenceResult r = reference_network(shape, part(parameters, shape.size(), stride),
+                                                  part(positions, 2 * n, own_positions ? 2 * n : 0),
                                                   part(psi_bar, n, n), part(alpha_bar, 2 * n, 2 * n));
       psi.insert(psi.end(), r.psi.begin(), r.psi.end());
       alpha.insert(alpha.end(), r.alpha.begin(), r.alpha.end());
@@ -102,7 +106,8 @@ struct Answer {
 
 /// forward() once and adjoint() `repeats` times.
 template <class Real>
-Answer<Real> run(const Problem& problem, NetworkPath path, int repeats, const DeviceLimits& limits, bool null_psi = false) {
+Answer<Real> run(const Problem& problem, NetworkPath path, int repeats, const DeviceLimits& limits,
+                 bool null_psi = false, bool null_alpha = false) {
   const Stream stream;
   CudaNetwork<Real> network(problem.shape, problem.points, problem.lenses, limits, path);
   const auto upload = [&](const std::vector<double>& values) {
@@ -116,10 +121,12 @@ Answer<Real> run(const Problem& problem, NetworkPath path, int repeats, const De
                            alpha_bar = upload(problem.alpha_bar), psi_bar = upload(problem.psi_bar);
   DeviceBuffer<Real> psi(problem.psi.size()), alpha(problem.alpha.size()), gradient(problem.gradient.size());
   gradient.zero(stream.get());
-  network.forward(stream.get(), parameters.get(), problem.stride, positions.get(), psi.get(), alpha.get());
+  network.forward(stream.get(), parameters.get(), problem.stride, positions.get(), psi.get(), alpha.get(),
+                  problem.own_positions);
   for (int i = 0; i < repeats; ++i)
-    network.adjoint(stream.get(), parameters.get(), problem.stride, positions.get(), alpha_bar.get(), gradient.get(),
-                    null_psi ? nullptr : psi_bar.get());
+    network.adjoint(stream.get(), parameters.get(), problem.stride, positions.get(),
+                    null_alpha ? nullptr : alpha_bar.get(), gradient.get(), null_psi ? nullptr : psi_bar.get(),
+                    problem.own_positions);
   return {psi.to_vector(stream.get()), alpha.to_vector(stream.get()), gradient.to_vector(stream.get())};
 }
 
@@ -193,6 +200,36 @@ TEST_F(CudaNetworkTest, CublasInSinglePrecisionAgreesWithTheReference) {
 }
 TEST_F(CudaNetworkTest, CublasInDoublePrecisionAgreesWithTheReference) {
   for (const Case& c : cases()) check<double>(c, NetworkPath::kCublas);
+}
+
+template <class Real>
+void check_own_positions() {
+  const DeviceLimits limits = DeviceLimits::current();
+  for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas})
+    for (const Case& c : {Case{{16}, 31, 3}, Case{{33, 7, 16}, 200, 2}, Case{{64, 64}, 1, 3}}) {
+      SCOPED_TRACE(name(c) + (path == NetworkPath::kTiles ? " tiles" : " cublas"));
+      const Problem problem(c, true, true);
+      const Answer<Real> answer = run<Real>(problem, path, 2, limits);
+      expect_close(answer.psi, problem.psi, 1, kTolerance<Real>, "psi");
+      expect_close(answer.alpha, problem.alpha, 1, kTolerance<Real>, "alpha");
+      expect_close(answer.gradient, problem.gradient, 2, kTolerance<Real>, "gradient of two adjoints");
+    }
+}
+TEST_F(CudaNetworkTest, LensesMayHavePositionsOfTheirOwn) {
+  check_own_positions<float>();
+  check_own_positions<double>();
+}
+
+TEST_F(CudaNetworkTest, AbsentCotangentOfTheDeflectionIsZero) {
+  Problem problem(Case{{33, 7, 16}, 200, 2});
+  std::fill(problem.alpha_bar.begin(), problem.alpha_bar.end(), 0.0);
+  problem.solve();
+  for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
+    const Answer<float> absent = run<float>(problem, path, 1, DeviceLimits::current(), false, true),
+                        zero = run<float>(problem, path, 1, DeviceLimits::current());
+    EXPECT_EQ(absent.gradient, zero.gradient);
+    expect_close(absent.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
+  }
 }
 
 /// Other devices get other tiles: a small card has little shared memory, and few multiprocessors make blocks take

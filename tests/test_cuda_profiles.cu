@@ -54,13 +54,17 @@ EINFIELD_HD void answer(const Profile<Real>& profile, const Real* pixels, Vec2<R
                         LensValues<Real>{Real(0.5), {Real(0.25), -1}, Real(0.75), Real(-0.5), Real(1.25)}, second,
                         out + 18);
   } else {
-    out[0] = light_brightness(profile.component, profile.p, pixels, at);
+    // A NETWORK component takes the position for what its network says.
+    const NetworkSample<Real> sample{at.x - 2 * at.y, {at.y, Real(0.5)}};
+    out[0] = light_brightness(profile.component, profile.p, pixels, at, sample);
     Real* scattered = out + 18;
-    light_brightness_adjoint(profile.component, profile.p, pixels, at, Real(0.75), first, out + 8,
-                             [scattered](int k, Real value) { scattered[k % 8] += value; });
+    light_brightness_adjoint(
+        profile.component, profile.p, pixels, at, Real(0.75), first, out + 8,
+        [scattered](int k, Real value) { scattered[k % 8] += value; }, sample, out + 16);
   }
   out[6] = first.x;
   out[7] = first.y;
+  if (!profile.lens) return;
   out[16] = second.x;
   out[17] = second.y;
 }
@@ -110,6 +114,7 @@ std::vector<ProfileCase> profile_cases() {
   lens("multipole_5", LensKind::multipole, {5, 0.04, 0.3, 0, 0});
   cases.push_back(
       {"gaussian", false, static_cast<int>(LightKind::gaussian), RadiusKind::product_average, {20, 0.7, 0, 0}});
+  cases.push_back({"network", false, static_cast<int>(LightKind::network), RadiusKind::product_average, {5, 0, 0}});
   cases.push_back({"pixelated", false, static_cast<int>(LightKind::pixelated), RadiusKind::product_average, {}});
   return cases;
 }

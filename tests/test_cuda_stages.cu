@@ -110,6 +110,19 @@ class Program {
     if (problems.front().model.network)
       network_ = std::make_unique<NetworkStage<Real>>(*problems.front().model.network, grid_.n_rays(),
                                                       static_cast<int>(lenses_));
+    const LightComponent* const light = network_light(problems.front().model);
+    if (!light) return;
+    light_network_ = std::make_unique<NetworkStage<Real>>(light->network, grid_.n_rays(), static_cast<int>(lenses_));
+    for (DeviceBuffer<Real>* field : {&light_value_, &light_value_bar_}) *field = DeviceBuffer<Real>(lenses_ * rays);
+    for (DeviceBuffer<Real>* field : {&light_position_, &light_gradient_})
+      *field = DeviceBuffer<Real>(lenses_ * 2 * rays);
+    if (light->weights_free) return;
+    std::vector<double> weights;
+    for (const Problem& p : problems) {
+      const std::vector<double>& own = network_light(p.model)->weights;
+      weights.insert(weights.end(), own.begin(), own.end());
+    }
+    fixed_weights_ = on_device(as<Real>(weights), stream);
   }
 
   void enqueue(const Stream& stream) {
@@ -117,11 +130,23 @@ class Program {
     gradient_.zero(stream.get());
     if (network_)
       network_->forward(stream.get(), parameters_.get(), stride_, render_.positions(), potential_.get(), alpha_nn_.get());
-    render_.forward(stream.get(), parameters_.get(), alpha_nn, dense_images(image_.get(), grid_.ny, grid_.nx));
+    const bool fixed = fixed_weights_.size() > 0;
+    const Real* const weights = fixed ? fixed_weights_.get() : parameters_.get() + layout_.light_weights_offset();
+    const std::size_t weights_stride = fixed ? fixed_weights_.size() / lenses_ : stride_;
+    const NetworkLight<Real> light{light_value_.get(), light_gradient_.get(), light_value_bar_.get()};
+    if (light_network_) {
+      render_.network_positions(stream.get(), parameters_.get(), alpha_nn, light_position_.get());
+      light_network_->forward(stream.get(), weights, weights_stride, light_position_.get(), light_value_.get(),
+                              light_gradient_.get(), true);
+    }
+    render_.forward(stream.get(), parameters_.get(), alpha_nn, dense_images(image_.get(), grid_.ny, grid_.nx), light);
     convolution_.forward(stream.get(), image_.get(), model_.get());
     convolution_.adjoint(stream.get(), model_bar_.get(), image_bar_.get());
     render_.adjoint(stream.get(), parameters_.get(), alpha_nn, dense_images(image_bar_.get(), grid_.ny, grid_.nx),
-                    alpha_bar_.get(), gradient_.get());
+                    alpha_bar_.get(), gradient_.get(), light);
+    if (light_network_ && !fixed)
+      light_network_->adjoint(stream.get(), weights, weights_stride, light_position_.get(), nullptr,
+                              gradient_.get() + layout_.light_weights_offset(), light_value_bar_.get(), true);
     if (network_)
       network_->adjoint(stream.get(), parameters_.get(), stride_, render_.positions(), alpha_bar_.get(), gradient_.get());
   }
@@ -167,8 +192,9 @@ class Program {
   Grid grid_;
   RenderStage<Real> render_;
   ConvolutionStage<Real> convolution_;
-  std::unique_ptr<NetworkStage<Real>> network_;
+  std::unique_ptr<NetworkStage<Real>> network_, light_network_;
   std::vector<NaiveStep> naive_;
+  DeviceBuffer<Real> light_position_, light_value_, light_gradient_, light_value_bar_, fixed_weights_;
   DeviceBuffer<Real> parameters_, gradient_, potential_, alpha_nn_, alpha_bar_, image_, model_, model_bar_, image_bar_;
 };
 
@@ -196,7 +222,7 @@ TEST_F(CudaStages, AgreeWithTheNaiveStepInDoublePrecision) { check_every_case<do
 
 TEST_F(CudaStages, RunFromTheCallersGraph) {
   const Stream stream;
-  for (const int index : {2, 4}) {
+  for (const int index : {2, 4, 11}) {
     Program<float> program(problems_of(step_cases()[static_cast<std::size_t>(index)]), stream, 0);
     const Graph graph = Graph::capture(stream.get(), [&] { program.enqueue(stream); });
     for (int i = 0; i < 2; ++i) graph.launch(stream.get());
@@ -370,6 +396,18 @@ TEST_F(CudaStages, RefuseNonsense) {
   const std::size_t stride = ParameterLayout(a.model).size();
   EXPECT_THROW(RenderStage<float>(grid, {}, stride, stream.get()), InvalidInput);
   EXPECT_THROW(RenderStage<float>(grid, {a.model, b.model}, stride, stream.get()), InvalidInput);
+  // A NETWORK component without its network, and a network without a component.
+  const Problem with_light = make_problem(step_cases()[10]);
+  const std::size_t light_stride = ParameterLayout(with_light.model).size();
+  RenderStage<float> plain(grid, {a.model}, stride, stream.get()),
+      lit(grid, {with_light.model}, light_stride, stream.get());
+  DeviceBuffer<float> data(std::max(light_stride, 8 * static_cast<std::size_t>(grid.n_rays())));
+  const ImageView<float> image = dense_images(data.get(), grid.ny, grid.nx);
+  const NetworkLight<float> light{data.get(), data.get(), data.get()}, no_place{data.get(), data.get(), nullptr};
+  EXPECT_THROW(lit.forward(stream.get(), data.get(), nullptr, image), InvalidInput);
+  EXPECT_THROW(plain.forward(stream.get(), data.get(), nullptr, image, light), InvalidInput);
+  EXPECT_THROW(plain.network_positions(stream.get(), data.get(), nullptr, data.get()), InvalidInput);
+  EXPECT_THROW(lit.adjoint(stream.get(), data.get(), nullptr, image, data.get(), data.get(), no_place), InvalidInput);
   EXPECT_THROW(ConvolutionStage<float>(0, 5, {Psf{}}, stream.get()), InvalidInput);
   EXPECT_THROW(ConvolutionStage<float>(5, 5, {Psf{2, 1, {1, 1}}}, stream.get()), InvalidInput);
   EXPECT_THROW(ConvolutionStage<float>(5, 5, {Psf{1, 1, {1}}, Psf{}}, stream.get()), InvalidInput);

@@ -72,6 +72,57 @@ FitResult<Real> run(const Problem& problem, const FitSettings& settings, const F
       .front();
 }
 
+/// Mass and source both unknown: the data have a shear and a Sérsic source, the model a fixed SIE, a network for the
+/// rest of the potential, and a network for the source.
+TEST(Fit, SourceAndPotentialTogetherReachTheNoise) {
+  StepCase c;
+  c.nx = c.ny = 24;
+  c.hidden = {};
+  c.free_light = true;
+  Problem truth = make_problem(c);
+  truth.observation.grid.pixel_scale = 0.2;
+  truth.model.source[0].values = {10, 0.8, 0.8, -0.09, 0.03, 0.2, 0.1};
+  truth.initial_parameters = ParameterLayout(truth.model).initial_parameters({});
+  const auto backend = make_backend<float>("cpu", {2, 0});
+  backend->load({truth});
+  backend->evaluate(false);
+
+  c.hidden = {24, 24};
+  c.light_hidden = {32, 32};
+  c.light_alone = true;
+  c.free_light = false;
+  c.loss = LossKind::chi2;
+  Problem problem = make_problem(c);
+  problem.model.lens.pop_back();  // the shear is missing
+  problem.observation = truth.observation;
+  const std::vector<float> image = backend->download(Field::model, 0);
+  const Philox philox{8};
+  constexpr double kNoise = 0.3;
+  for (std::size_t i = 0; i < image.size(); ++i) {
+    problem.observation.noise[i] = kNoise;
+    problem.observation.image[i] = static_cast<double>(image[i]) + kNoise * philox.normal(i);
+  }
+  LightComponent& light = problem.model.source[0];
+  light.network.input_scale = 3;
+  light.weights = initial_weights(light.network, 1, false, 2);
+  problem.initial_parameters =
+      ParameterLayout(problem.model).initial_parameters(initial_weights(*problem.model.network, 1, true));
+  problem.learning_rates = {5e-3};
+
+  const auto train = [&problem](int threads) {
+    const auto own = make_backend<float>("cpu", {threads, 0});
+    own->load({problem});
+    FitSettings settings;
+    settings.steps = 1200;
+    settings.log_every = 1200;
+    return fit<float>(*own, settings, {}).at(0);
+  };
+  const FitResult<float> result = train(2);
+  EXPECT_GT(result.snapshot.history.front().chi2_reduced, 50);
+  EXPECT_LT(result.final_state.chi2_reduced, 1);
+  EXPECT_EQ(train(1).parameters, result.parameters) << "same seed, same bits";
+}
+
 TEST(Fit, HistoryHasEveryRowOnce) {
   std::vector<std::int64_t> seen;
   FitCallbacks<float> callbacks;
@@ -372,8 +423,32 @@ TEST(Fit, OnlyWhatAStageFreesMoves) {
     }
   }
   EXPECT_THROW(trainable(problem.model, {"lens.0.theta"}), InvalidInput);
+  EXPECT_THROW(trainable(problem.model, {"source.0.network"}), InvalidInput);
   EXPECT_THROW(trainable(problem.model, {"network"}), InvalidInput);
   EXPECT_TRUE(trainable(problem.model, {}).empty());
+}
+
+TEST(Fit, WeightsOfTheSourceAreAGroupOfTheirOwn) {
+  StepCase c;
+  c.light_hidden = {4};
+  c.free_light = c.free_lens = true;
+  const Problem problem = make_problem(c);
+  const ParameterLayout layout(problem.model);
+  for (const char* name : {"source.1.network", "network"}) {
+    FitSettings settings = short_run();
+    StageSettings stage = adam_stage(3, 1e-2);
+    stage.schedule.trainable = trainable(problem.model, {name});
+    settings.stages = {stage};
+    const FitResult<double> result = run<double>(problem, settings);
+    for (std::size_t i = 0; i < layout.size(); ++i) {
+      const bool light = i >= layout.light_weights_offset(),
+                 potential = i + 1 < layout.n_network;  // its last bias is idle
+      if (i + 1 == layout.n_network) continue;
+      EXPECT_EQ(result.parameters[i] != problem.initial_parameters[i],
+                std::string(name) == "network" ? potential : light)
+          << name << " " << i;
+    }
+  }
 }
 
 TEST(Fit, ClippedGradientsAreNoLongerThanAllowed) {

@@ -11,6 +11,18 @@ namespace {
 
 LensComponent sie(std::vector<double> values, std::vector<bool> free) { return {LensKind::sie, std::move(values), std::move(free)}; }
 
+/// A NETWORK component of 2 → 3 → 1 with weights 0, 1, 2, …
+LightComponent network_component(bool free) {
+  LightComponent c;
+  c.kind = LightKind::network;
+  c.values = {4, 0.1, -0.2};
+  c.free = {false, false, false};
+  c.network = NetworkShape{{3}, 2.0};
+  for (int i = 0; i < 13; ++i) c.weights.push_back(i);
+  c.weights_free = free;
+  return c;
+}
+
 Model example() {
   Model model;
   model.lens.push_back(sie({1.6, 0.15, -0.04, 0.01, -0.02}, {true, true, true, true, false}));
@@ -55,6 +67,63 @@ TEST(Model, StartingValuesComeBack) {
   for (std::size_t k = 0; k < model.source[0].values.size(); ++k)
     EXPECT_NEAR(back.source[0].values[k], model.source[0].values[k], 1e-13);
   EXPECT_EQ(back.source[1].pixels, (std::vector<double>{6, 5, 4, 3, 2, 1}));
+}
+
+TEST(Model, WeightsOfTheNetworkComponentComeLast) {
+  for (const bool lensed : {true, false}) {
+    Model model = example();
+    (lensed ? model.source : model.lens_light).push_back(network_component(true));
+    EXPECT_EQ(network_light_index(model), 4);
+    ASSERT_EQ(network_light(model), &(lensed ? model.source : model.lens_light).back());
+    const ParameterLayout before(example()), layout(model);
+    EXPECT_EQ(layout.n_network, before.n_network);
+    EXPECT_EQ(layout.names, before.names);
+    EXPECT_EQ(layout.light_weights_offset(), before.size());
+    EXPECT_EQ(layout.n_light_weights, 13u);
+    EXPECT_EQ(layout.size(), before.size() + 13);
+
+    std::vector<double> parameters = layout.initial_parameters(std::vector<double>(layout.n_network, 0.5));
+    ASSERT_EQ(parameters.size(), layout.size());
+    EXPECT_EQ(parameters[layout.n_network - 1], 0.5);
+    EXPECT_EQ(parameters[layout.light_weights_offset() - 1], 6);
+    EXPECT_EQ(parameters.back(), 12);
+    parameters.back() = -7;
+    EXPECT_EQ(network_light(with_parameters(model, layout, parameters))->weights.back(), -7);
+    EXPECT_THROW(layout.initial_parameters({}), InvalidInput);
+  }
+}
+
+TEST(Model, FixedWeightsAreNoParameters) {
+  Model model = example();
+  model.source.push_back(network_component(false));
+  const ParameterLayout layout(model);
+  EXPECT_EQ(layout.size(), ParameterLayout(example()).size());
+  EXPECT_EQ(layout.n_light_weights, 0u);
+  EXPECT_EQ(layout.light_weights.size(), 13u);
+  const std::vector<double> parameters = layout.initial_parameters(std::vector<double>(layout.n_network, 0.0));
+  EXPECT_EQ(network_light(with_parameters(model, layout, parameters))->weights, model.source.back().weights);
+  EXPECT_EQ(network_light(example()), nullptr);
+  EXPECT_EQ(network_light_index(example()), -1);
+}
+
+TEST(Model, FreePixelsOfTheSourceAndWhereTheyAre) {
+  Model model = example();
+  LightComponent more = model.source[1];
+  more.grid.nx = 6;
+  more.grid.ny = 1;
+  LightComponent fixed = more;
+  fixed.pixels_free = false;
+  model.source.push_back(fixed);
+  model.source.push_back(more);
+  model.lens_light.push_back(more);  // not the source's
+  const std::size_t first = ParameterLayout(model).n_network + 10;
+  const std::vector<FreePixels> blocks = free_source_pixels(model);
+  ASSERT_EQ(blocks.size(), 2u);
+  EXPECT_EQ(blocks[0].nx, 3);
+  EXPECT_EQ(blocks[0].ny, 2);
+  EXPECT_EQ(blocks[0].offset, first);
+  EXPECT_EQ(blocks[1].nx, 6);
+  EXPECT_EQ(blocks[1].offset, first + 6);
 }
 
 TEST(Model, FreeParametersCannotLeaveTheirRange) {
@@ -125,6 +194,22 @@ TEST(Model, ValidateNamesParameterValueAndRange) {
   model = example();
   model.source[1].pixels.pop_back();
   expect_invalid(model, "source.1: 5 pixel values for a grid of 3 x 2");
+  model = example();
+  model.source.push_back(network_component(true));
+  model.source[2].weights.pop_back();
+  expect_invalid(model, "source.2: 12 weights for a network of 13");
+  model.source[2] = network_component(true);
+  model.source[2].weights[3] = std::numeric_limits<double>::infinity();
+  expect_invalid(model, "source.2: a weight is not finite");
+  model.source[2] = network_component(true);
+  model.source[2].network.hidden = {};
+  expect_invalid(model, "source.2: hidden has 0 layers");
+  model.source[2] = network_component(true);
+  model.source[2].values[0] = 0;
+  expect_invalid(model, "source.2.amp = 0 image unit, expected > 0");
+  model.source[2] = network_component(true);
+  model.lens_light.push_back(network_component(false));
+  expect_invalid(model, "2 NETWORK components, expected at most one");
   model = example();
   model.network->hidden = {0};
   EXPECT_THROW(model.validate(), InvalidInput);

@@ -392,6 +392,22 @@ TEST(Network, SkipsPointsWithoutCotangentExactly) {
   EXPECT_EQ(evaluate<double>(all).gradient, std::vector<double>(all.shape.size(), 0.0));
 }
 
+TEST(Network, AbsentCotangentOfTheDeflectionIsZero) {
+  Problem p({20, 30}, 50);
+  p.psi_bar[7] = 0;  // skipped
+  ThreadPool pool(2);
+  CpuNetwork<double> network(p.shape, 50, pool);
+  std::vector<double> alpha(100), absent(p.shape.size()), zero(p.shape.size());
+  network.forward(p.parameters.data(), p.theta.data(), 50, nullptr, alpha.data());
+  network.adjoint(p.parameters.data(), p.theta.data(), 50, p.psi_bar.data(), nullptr, absent.data());
+  p.alpha_bar.assign(100, 0.0);
+  network.adjoint(p.parameters.data(), p.theta.data(), 50, p.psi_bar.data(), p.alpha_bar.data(), zero.data());
+  EXPECT_EQ(absent, zero);
+  expect_gradient(p.shape, absent, p.reference().gradient, kAgreement<double>);
+  network.adjoint(p.parameters.data(), p.theta.data(), 50, nullptr, nullptr, absent.data());
+  EXPECT_EQ(absent, zero) << "no cotangent at all adds nothing";
+}
+
 /// A point counts when any one of its three cotangents does.
 TEST(Network, OneCotangentIsEnough) {
   for (int kind = 0; kind < 3; ++kind) {
@@ -883,6 +899,7 @@ TEST(InitialWeights, RepeatForever) {
   EXPECT_NEAR(weights[0], expected[0], 1e-14);
   EXPECT_NEAR(weights[13], expected[1], 1e-14);
   EXPECT_NEAR(weights[29], expected[2], 1e-14);
+  EXPECT_NE(weights, initial_weights(shape, 42, false, 1)) << "another stream";
   const std::vector<double> zero = initial_weights(shape, 42, true);
   for (std::size_t i = 0; i < zero.size(); ++i)
     EXPECT_EQ(zero[i], i < shape.kernel_offset(2) ? weights[i] : 0.0) << i;

@@ -349,6 +349,50 @@ TEST_F(LoadProblem, FourierFeaturesAreDrawnOrRead) {
   EXPECT_NE(message.find(" rad in the image, expected at most 30000 rad"), std::string::npos) << message;
 }
 
+TEST_F(LoadProblem, NetworkSourceStartsFromSeedOrFile) {
+  const std::string source = "{ profile = \"NETWORK\", amp = 2.0, ";
+  const NetworkShape shape{{3, 2}, 1.0};
+  LoadedProblem loaded =
+      load({{"source", "[" + source + "hidden = [3, 2], seed = 7, fit = [\"network\", \"amp\"] }]"}});
+  const std::vector<double> drawn = loaded.problem.model.source[0].weights;
+  ASSERT_EQ(drawn.size(), shape.size());
+  std::vector<double> expected = {std::log(2.0)};
+  expected.insert(expected.end(), drawn.begin(), drawn.end());
+  EXPECT_EQ(loaded.problem.initial_parameters, expected);
+  EXPECT_EQ(load({{"source", "[" + source + "hidden = [3, 2], seed = 7, fit = [\"amp\"] }]"}})
+                .problem.model.source[0]
+                .weights,
+            drawn);
+  EXPECT_NE(load({{"source", "[" + source + "hidden = [3, 2], seed = 8, fit = [\"amp\"] }]"}})
+                .problem.model.source[0]
+                .weights,
+            drawn);
+  EXPECT_NE(initial_weights(shape, 7, false), drawn) << "the potential's weights of the same seed";
+
+  // Fourier features, whose phases single precision must hold.
+  const std::string fourier = source + "hidden = [3], encoding = \"fourier\", fit = [\"network\"], fourier_scale = ";
+  loaded = load({{"source", "[" + fourier + "0.5 }]"}});
+  EXPECT_EQ(loaded.problem.model.source[0].network, (NetworkShape{{3}, 1.0, 16}));
+  EXPECT_EQ(
+      failure({{"source", "[" + fourier + "1e-6 }]"}}).find("--set: source.0.fourier_scale: frequencies too high"), 0u);
+
+  const std::vector<double> stored = initial_weights({{4}, 0.5}, 3, false);
+  write_network(directory_ / "net.safetensors", {{4}, 0.5}, stored, true);
+  loaded = load({{"source", "[" + source + "initial = \"net.safetensors\", fit = [\"network\"] }]"}});
+  EXPECT_EQ(loaded.problem.initial_parameters, stored);
+  EXPECT_EQ(loaded.problem.model.source[0].network.hidden, std::vector<int>{4});
+  EXPECT_EQ(loaded.problem.model.source[0].network.input_scale, 0.5);
+  // Fixed: in the model and not among the parameters.
+  loaded = load({{"source", "[" + source + "initial = \"net.safetensors\", fit = [\"center_x\"] }]"}});
+  EXPECT_EQ(loaded.problem.initial_parameters, std::vector<double>{0});
+  EXPECT_EQ(loaded.problem.model.source[0].weights, stored);
+  EXPECT_EQ(failure({{"source", "[" + source + "initial = \"net.safetensors\", hidden = [5] }]"}}),
+            "--set: source.0.hidden: another shape, found [5], expected [4] as in " + (directory_ / "net.safetensors"));
+  EXPECT_EQ(failure({{"source", "[" + source + "initial = \"absent.safetensors\" }]"}})
+                .find(directory_ / "absent.safetensors"),
+            0u);
+}
+
 TEST_F(LoadProblem, ReadsTheTruth) {
   const auto map = [](const std::string& name, int planes, double value) {
     return FitsOutput{name, 4, 3, planes, std::vector<double>(static_cast<std::size_t>(12 * planes), value), -64, "",

@@ -15,13 +15,14 @@
 namespace einfield {
 namespace {
 
-/// A scene of two lenses and three lights on random rays, and what render_ray() and its adjoint say of it.
+/// A scene of two lenses and four lights on random rays, and what render_ray() and its adjoint say of it.
 template <class Real>
 struct Case {
   std::vector<Component> components;
   std::vector<Real> table, pixels;
   int count;
   std::vector<Real> theta, deflection, brightness_bar;
+  std::vector<Real> network_value, network_gradient;
 
   Case(LensKind lens, RadiusKind radius, int n) : count(n) {
     const PixelGrid grid{5, 4, 0.5, 0.1, -0.1};
@@ -29,6 +30,7 @@ struct Case {
     add(static_cast<int>(LensKind::shear), {0.03, -0.02, 0.1, 0});
     add(static_cast<int>(LightKind::sersic_ellipse), {10, 1.2, 1.5, -0.09, 0.03, 0.4, 0.15}, radius);
     add(static_cast<int>(LightKind::pixelated), {}, RadiusKind::product_average, grid);
+    add(static_cast<int>(LightKind::network), {7, 0.3, -0.2});
     add(static_cast<int>(LightKind::gaussian), {20, 0.6, 0.01, 0.02});
     const Philox philox{5};
     for (std::uint64_t i = 0; i < 20; ++i) pixels.push_back(static_cast<Real>(philox.normal(i)));
@@ -39,6 +41,8 @@ struct Case {
     draw(theta, 2 * n, 1.5, 1);
     draw(deflection, 2 * n, 0.1, 2);
     draw(brightness_bar, n, 1, 3);
+    draw(network_value, n, 2, 4);
+    draw(network_gradient, 2 * n, 0.3, 6);
     for (int i = 0; i < n; i += 3) brightness_bar[static_cast<std::size_t>(i)] = 0;
   }
 
@@ -74,14 +78,22 @@ struct Case {
     table.insert(table.end(), values.begin(), values.end());
   }
 
-  Scene<Real> scene() const { return {components.data(), 2, 2, 1, table.data(), pixels.data()}; }
+  Scene<Real> scene() const { return {components.data(), 2, 3, 1, table.data(), pixels.data()}; }
   Rays<Real> rays() const {
-    return {count, theta.data(), theta.data() + count, deflection.data(), deflection.data() + count};
+    return {count,
+            theta.data(),
+            theta.data() + count,
+            deflection.data(),
+            deflection.data() + count,
+            network_value.data(),
+            network_gradient.data(),
+            network_gradient.data() + count};
   }
 };
+constexpr int kNetworkComponent = 4;
 
 struct Answer {
-  std::vector<double> brightness, alpha_bar, table_bar, pixel_bar;
+  std::vector<double> positions, brightness, alpha_bar, table_bar, pixel_bar, value_bar;
 };
 
 /// The formulas themselves, in double from the same (rounded) input.
@@ -90,18 +102,25 @@ Answer formulas(const Case<Real>& c) {
   const auto n = static_cast<std::size_t>(c.count);
   const auto wide = [](const std::vector<Real>& v) { return std::vector<double>(v.begin(), v.end()); };
   const std::vector<double> table = wide(c.table), pixels = wide(c.pixels), theta = wide(c.theta),
-                            deflection = wide(c.deflection);
-  const Scene<double> scene{c.components.data(), 2, 2, 1, table.data(), pixels.data()};
-  Answer answer{std::vector<double>(n), std::vector<double>(2 * n), std::vector<double>(table.size()),
-                std::vector<double>(pixels.size())};
+                            deflection = wide(c.deflection), value = wide(c.network_value),
+                            gradient = wide(c.network_gradient);
+  const Scene<double> scene{c.components.data(), 2, 3, 1, table.data(), pixels.data()};
+  Answer answer{std::vector<double>(2 * n),         std::vector<double>(n),
+                std::vector<double>(2 * n),         std::vector<double>(table.size()),
+                std::vector<double>(pixels.size()), std::vector<double>(n)};
   for (std::size_t i = 0; i < n; ++i) {
     const Vec2<double> position{theta[i], theta[n + i]}, alpha{deflection[i], deflection[n + i]};
-    answer.brightness[i] = render_ray(scene, position, alpha);
+    const NetworkSample<double> sample{value[i], {gradient[i], gradient[n + i]}};
+    const Vec2<double> from_center = network_position(scene, kNetworkComponent, position, alpha);
+    answer.positions[i] = from_center.x;
+    answer.positions[n + i] = from_center.y;
+    answer.brightness[i] = render_ray(scene, position, alpha, sample);
     Vec2<double> alpha_bar{};
     if (c.brightness_bar[i] != 0)
       render_ray_adjoint(
           scene, position, alpha, static_cast<double>(c.brightness_bar[i]), alpha_bar, answer.table_bar.data(),
-          [&](int target, double value) { answer.pixel_bar[static_cast<std::size_t>(target)] += value; });
+          [&](int target, double bar) { answer.pixel_bar[static_cast<std::size_t>(target)] += bar; }, sample,
+          &answer.value_bar[i]);
     answer.alpha_bar[i] = alpha_bar.x;
     answer.alpha_bar[n + i] = alpha_bar.y;
   }
@@ -111,11 +130,15 @@ Answer formulas(const Case<Real>& c) {
 template <class Real>
 Answer loops(const Case<Real>& c, bool scalars = true) {
   const auto n = static_cast<std::size_t>(c.count);
-  std::vector<Real> brightness(n), alpha_bar(2 * n, Real(7));
-  Answer answer{{}, {}, std::vector<double>(c.table.size()), std::vector<double>(c.pixels.size())};
+  std::vector<Real> positions(2 * n), brightness(n), alpha_bar(2 * n, Real(7)), value_bar(n, Real(7));
+  Answer answer{{}, {}, {}, std::vector<double>(c.table.size()), std::vector<double>(c.pixels.size()), {}};
+  ray_kernels<Real>().network_positions(c.scene(), c.rays(), kNetworkComponent, positions.data(), positions.data() + n);
   ray_kernels<Real>().render(c.scene(), c.rays(), brightness.data());
   ray_kernels<Real>().adjoint(c.scene(), c.rays(), c.brightness_bar.data(), alpha_bar.data(), alpha_bar.data() + n,
-                              scalars ? answer.table_bar.data() : nullptr, scalars ? answer.pixel_bar.data() : nullptr);
+                              scalars ? answer.table_bar.data() : nullptr, scalars ? answer.pixel_bar.data() : nullptr,
+                              value_bar.data());
+  answer.positions.assign(positions.begin(), positions.end());
+  answer.value_bar.assign(value_bar.begin(), value_bar.end());
   answer.brightness.assign(brightness.begin(), brightness.end());
   answer.alpha_bar.assign(alpha_bar.begin(), alpha_bar.end());
   return answer;
@@ -150,11 +173,14 @@ void check_agreement() {
         SCOPED_TRACE(lens_info(static_cast<LensKind>(kind)).name + (", " + std::to_string(n) + " rays"));
         const Case<Real> c(static_cast<LensKind>(kind), radius, n);
         const Answer expected = formulas(c), found = loops(c);
+        expect_near<Real>(found.positions, expected.positions, "positions of the network");
+        expect_near<Real>(found.value_bar, expected.value_bar, "value_bar");
         expect_near<Real>(found.brightness, expected.brightness, "brightness");
         expect_near<Real>(found.alpha_bar, expected.alpha_bar, "alpha_bar");
         expect_near<Real>(found.table_bar, expected.table_bar, "table_bar");
         expect_near<Real>(found.pixel_bar, expected.pixel_bar, "pixel_bar");
         EXPECT_EQ(loops(c, false).alpha_bar, found.alpha_bar) << "with no free parameter";
+        EXPECT_EQ(loops(c, false).value_bar, found.value_bar) << "with no free parameter";
       }
 }
 TEST(Rays, AgreeWithTheFormulas) {
@@ -164,12 +190,13 @@ TEST(Rays, AgreeWithTheFormulas) {
 
 TEST(Rays, SumsAreAddedTo) {
   const Case<double> c(LensKind::sie, RadiusKind::major_axis, 150);
-  std::vector<double> alpha_bar(300), table_bar(c.table.size()), pixel_bar(c.pixels.size());
+  std::vector<double> alpha_bar(300), table_bar(c.table.size()), pixel_bar(c.pixels.size()), value_bar(150);
   for (int k = 0; k < 2; ++k)
     ray_kernels<double>().adjoint(c.scene(), c.rays(), c.brightness_bar.data(), alpha_bar.data(),
-                                  alpha_bar.data() + 150, table_bar.data(), pixel_bar.data());
+                                  alpha_bar.data() + 150, table_bar.data(), pixel_bar.data(), value_bar.data());
   const Answer once = loops(c);
   EXPECT_EQ(alpha_bar, once.alpha_bar);
+  EXPECT_EQ(value_bar, once.value_bar);
   for (std::size_t i = 0; i < table_bar.size(); ++i)
     EXPECT_NEAR(table_bar[i], 2 * once.table_bar[i], 1e-12 * std::abs(once.table_bar[i]));
   for (std::size_t i = 0; i < pixel_bar.size(); ++i)
@@ -180,17 +207,19 @@ TEST(Rays, ZeroCotangentsGiveExactZerosAndNothingElseIsTouched) {
   Case<float> c(LensKind::sie, RadiusKind::major_axis, 260);
   std::fill(c.brightness_bar.begin() + 100, c.brightness_bar.end(), 0.0f);  // parts of two blocks, one of them the last
   for (const std::size_t broken : {110u, 200u, 259u}) c.theta[broken] = std::numeric_limits<float>::quiet_NaN();
-  std::vector<float> alpha_bar(2 * 260 + 1, 7.0f);
+  std::vector<float> alpha_bar(2 * 260 + 1, 7.0f), value_bar(260 + 1, 7.0f);
   std::vector<double> table_bar(c.table.size()), pixel_bar(c.pixels.size());
   ray_kernels<float>().adjoint(c.scene(), c.rays(), c.brightness_bar.data(), alpha_bar.data(), alpha_bar.data() + 260,
-                               table_bar.data(), pixel_bar.data());
+                               table_bar.data(), pixel_bar.data(), value_bar.data());
   for (const double value : table_bar) EXPECT_TRUE(std::isfinite(value));
   for (std::size_t i = 0; i < 260; ++i)
     if (c.brightness_bar[i] == 0) {
       EXPECT_EQ(alpha_bar[i], 0.0f) << i;
       EXPECT_EQ(alpha_bar[260 + i], 0.0f) << i;
+      EXPECT_EQ(value_bar[i], 0.0f) << i;
     }
   EXPECT_EQ(alpha_bar.back(), 7.0f);
+  EXPECT_EQ(value_bar.back(), 7.0f);
 }
 
 TEST(Rays, BrokenNumbersStayWhereTheyAre) {

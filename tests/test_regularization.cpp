@@ -1,11 +1,15 @@
-// Convergence from differences of the deflection, its penalties, and their adjoints.
+// Convergence from differences of the deflection, its penalties, those on source pixels, and their adjoints.
 #include "einfield/regularization.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
+#include <string>
 #include <vector>
+
+#include "tests/gradcheck.hpp"
+#include "tests/tolerance.hpp"
 
 namespace einfield {
 namespace {
@@ -76,7 +80,7 @@ TEST_P(RayGrids, AdjointIsTheTranspose) {
 INSTANTIATE_TEST_SUITE_P(Supersampling, RayGrids, testing::Values(1, 2, 3));
 
 TEST(Regularization, PenaltyAdjointAgainstDifferences) {
-  const Regularization weights{0.3, 0.5, 0.7, 0};
+  const Regularization weights{0.3, 0.5, 0.7};
   const double h = std::cbrt(std::numeric_limits<double>::epsilon());
   for (const double kappa : {-2.0, -0.4, -1e-3, 1e-3, 0.2, 1.5})
     for (const double macro : {-0.3, 0.0, 0.35, 1.0}) {
@@ -86,11 +90,81 @@ TEST(Regularization, PenaltyAdjointAgainstDifferences) {
     }
 }
 
+/// Sum of the penalties of all pixels.
+double pixel_penalty(const Regularization& weights, const std::vector<double>& pixels, int nx, int ny) {
+  double sum = 0;
+  for (int iy = 0; iy < ny; ++iy)
+    for (int ix = 0; ix < nx; ++ix) sum += source_pixel_penalty(weights, pixels.data(), nx, ny, ix, iy);
+  return sum;
+}
+
+struct PixelCase {
+  int nx, ny;
+};
+class SourcePixels : public testing::TestWithParam<PixelCase> {};
+
+TEST_P(SourcePixels, AdjointAgainstDifferences) {
+  const auto [nx, ny] = GetParam();
+  const std::vector<double> pixels = wave(static_cast<std::size_t>(nx * ny), 0.3);
+  Regularization gradient, curvature, both;
+  gradient.source_gradient = 0.7;
+  curvature.source_curvature = 1.3;
+  both.source_gradient = 0.2;
+  both.source_curvature = 0.9;
+  for (const Regularization& weights : {gradient, curvature, both}) {
+    std::vector<double> found;
+    for (int iy = 0; iy < ny; ++iy)
+      for (int ix = 0; ix < nx; ++ix)
+        found.push_back(source_pixel_penalty_adjoint(weights, pixels.data(), nx, ny, ix, iy));
+    const auto f = [&](const std::vector<double>& at) { return pixel_penalty(weights, at, nx, ny); };
+    EXPECT_LE(gradient_error(f, pixels, std::vector<double>(pixels.size(), 1.0), found), tolerance::kDifference);
+    // Squares: half of the derivative along the pixels is the penalty itself.
+    EXPECT_NEAR(inner_product(found, pixels) / 2, f(pixels), 1e-12 * f(pixels));
+  }
+}
+
+TEST_P(SourcePixels, AMirroredSourceCostsTheSame) {
+  const auto [nx, ny] = GetParam();
+  const std::vector<double> pixels = wave(static_cast<std::size_t>(nx * ny), 0.8);
+  std::vector<double> mirrored(pixels), turned(pixels);
+  for (int iy = 0; iy < ny; ++iy)
+    for (int ix = 0; ix < nx; ++ix) {
+      const double value = pixels[static_cast<std::size_t>(iy * nx + ix)];
+      mirrored[static_cast<std::size_t>(iy * nx + nx - 1 - ix)] = value;
+      turned[static_cast<std::size_t>(ix * ny + iy)] = value;  // x and y exchanged
+    }
+  Regularization weights;
+  weights.source_gradient = 0.7;
+  weights.source_curvature = 1.3;
+  const double cost = pixel_penalty(weights, pixels, nx, ny);
+  EXPECT_NEAR(pixel_penalty(weights, mirrored, nx, ny), cost, 1e-12 * cost);
+  EXPECT_NEAR(pixel_penalty(weights, turned, ny, nx), cost, 1e-12 * cost);
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, SourcePixels,
+                         testing::Values(PixelCase{1, 1}, PixelCase{1, 4}, PixelCase{2, 2}, PixelCase{3, 1},
+                                         PixelCase{7, 5}),
+                         [](const auto& test) {
+                           return std::to_string(test.param.nx) + "x" + std::to_string(test.param.ny);
+                         });
+
+TEST(Regularization, PixelsByHand) {
+  // 0 1 3 0 along x, zeros around: differences 1 2 −3 and 0, second differences 1 1 −5 3; along y each pixel with two
+  // zeros: differences twice its value, second difference minus twice it.
+  const std::vector<double> pixels = {0, 1, 3, 0};
+  Regularization weights;
+  weights.source_gradient = 1;
+  EXPECT_DOUBLE_EQ(pixel_penalty(weights, pixels, 4, 1), 1 + 4 + 9 + 2 * (1 + 9));
+  weights.source_gradient = 0;
+  weights.source_curvature = 1;
+  EXPECT_DOUBLE_EQ(pixel_penalty(weights, pixels, 4, 1), 1 + 1 + 25 + 9 + 4 * (1 + 9));
+}
+
 TEST(Regularization, OnlyWhatIsUnphysicalCosts) {
-  EXPECT_EQ(convergence_penalty(Regularization{0, 1, 1, 0}, 0.4, 0.1), 0);
-  EXPECT_GT(convergence_penalty(Regularization{0, 1, 0, 0}, -0.4, 1.0), 0);
-  EXPECT_EQ(convergence_penalty(Regularization{0, 0, 1, 0}, -0.4, 1.0), 0);
-  EXPECT_GT(convergence_penalty(Regularization{0, 0, 1, 0}, -0.4, 0.1), 0);
+  EXPECT_EQ(convergence_penalty(Regularization{0, 1, 1}, 0.4, 0.1), 0);
+  EXPECT_GT(convergence_penalty(Regularization{0, 1, 0}, -0.4, 1.0), 0);
+  EXPECT_EQ(convergence_penalty(Regularization{0, 0, 1}, -0.4, 1.0), 0);
+  EXPECT_GT(convergence_penalty(Regularization{0, 0, 1}, -0.4, 0.1), 0);
 }
 
 }  // namespace

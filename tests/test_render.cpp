@@ -73,6 +73,22 @@ RayGradient adjoint(const Stage& s, Vec2<double> theta, Vec2<double> alpha_nn, d
   return g;
 }
 
+/// A smooth stand-in for a network, and its gradient.
+NetworkSample<double> sample_at(Vec2<double> position) {
+  const double phase = 1.3 * position.x - 0.7 * position.y;
+  return {2 * std::sin(phase) - 0.3 * position.x, {2.6 * std::cos(phase) - 0.3, -1.4 * std::cos(phase)}};
+}
+
+/// A lens, and a NETWORK component on a Sérsic: lensed or not.
+Stage network_stage(bool lensed) {
+  Stage s;
+  s.lens(LensKind::sie, {1.1, 0.15, -0.04, 0.02, -0.03});
+  s.light(s.n_source, LightKind::sersic_ellipse, {10, 1.2, 1.5, -0.09, 0.03, 0.4, 0.15}, RadiusKind::major_axis);
+  s.light(lensed ? s.n_source : s.n_lens_light, LightKind::network, {6, 0.3, -0.2});
+  return s;
+}
+constexpr int kNetwork = 2;  // its place
+
 constexpr Vec2<double> kRays[] = {{1.3, 0.61}, {-0.7, 0.9}, {0.2, -1.6}, {2.1, 1.9}, {-0.05, 0.06}, {9, -7}};
 
 TEST(Render, AdjointAgainstDifferences) {
@@ -97,6 +113,52 @@ TEST(Render, AdjointAgainstDifferences) {
     std::vector<double> direction(x.size());
     for (std::size_t i = 0; i < x.size(); ++i) direction[i] = std::cos(1.3 * static_cast<double>(i));
     EXPECT_NEAR(taylor_order(f, x, direction, gradient, 1e-4), 2, tolerance::kTaylorOrder);
+  }
+}
+
+TEST(Render, NetworkComponentAgainstDifferences) {
+  for (const bool lensed : {true, false}) {
+    const Stage s = network_stage(lensed);
+    for (const Vec2<double> theta : kRays) {
+      // Variables: α_nn, the table; the last is added to the network's value, like a bias.
+      std::vector<double> x = {0.05, -0.03};
+      x.insert(x.end(), s.table.begin(), s.table.end());
+      x.push_back(0);
+      const auto f = [&](const std::vector<double>& at) {
+        Stage moved = s;
+        std::copy_n(at.begin() + 2, s.table.size(), moved.table.begin());
+        const Vec2<double> alpha_nn{at[0], at[1]};
+        NetworkSample<double> sample = sample_at(network_position(moved.scene(), kNetwork, theta, alpha_nn));
+        sample.value += at.back();
+        return render_ray(moved.scene(), theta, alpha_nn, sample);
+      };
+      const Vec2<double> alpha_nn{x[0], x[1]};
+      Vec2<double> alpha_bar{};
+      std::vector<double> table_bar(s.table.size());
+      double value_bar = 9;  // overwritten
+      render_ray_adjoint(
+          s.scene(), theta, alpha_nn, 1.0, alpha_bar, table_bar.data(), [](int, double) {},
+          sample_at(network_position(s.scene(), kNetwork, theta, alpha_nn)), &value_bar);
+      std::vector<double> gradient = {alpha_bar.x, alpha_bar.y};
+      gradient.insert(gradient.end(), table_bar.begin(), table_bar.end());
+      gradient.push_back(value_bar);
+      EXPECT_LE(gradient_error(f, x, std::vector<double>(x.size(), 0.05), gradient), tolerance::kDifference)
+          << theta.x << ", " << theta.y;
+    }
+  }
+}
+
+TEST(Render, NetworkSeesTheSourcePlaneOrTheImage) {
+  const Vec2<double> alpha_nn{0.05, -0.03};
+  for (const Vec2<double> theta : kRays) {
+    const Stage s = network_stage(true);
+    const Vec2<double> beta = theta - macro_deflection(s.scene(), theta) - alpha_nn;
+    const Vec2<double> source = network_position(s.scene(), kNetwork, theta, alpha_nn),
+                       light = network_position(network_stage(false).scene(), kNetwork, theta, alpha_nn);
+    EXPECT_EQ(source.x, beta.x - 0.3);
+    EXPECT_EQ(source.y, beta.y + 0.2);
+    EXPECT_EQ(light.x, theta.x - 0.3);
+    EXPECT_EQ(light.y, theta.y + 0.2);
   }
 }
 

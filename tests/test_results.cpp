@@ -16,6 +16,7 @@
 #include "host/metrics.hpp"
 #include "host/number.hpp"
 #include "host/safetensors.hpp"
+#include "tests/reference_network.hpp"
 #include "tests/small_lens.hpp"
 
 namespace einfield {
@@ -291,6 +292,49 @@ TEST(Results, WithoutNetworkPsfAndTruth) {
   EXPECT_TRUE(w.result["network"].is_null());
   EXPECT_EQ(w.result["metrics"].size(), 2u);
   EXPECT_EQ(w.summary.find("truth"), std::string::npos) << w.summary;
+}
+
+TYPED_TEST(ResultsOf, ANetworkSource) {
+  const SmallLens lens{{"source",
+                        "[{ profile = \"NETWORK\", amp = 4.0, center_x = 0.1, hidden = [6, 5], input_scale = 1.5, "
+                        "fit = [\"network\", \"amp\"] }]"}};
+  const Written<TypeParam> w(lens.config(), lens.out());
+  const StoredNetwork network = read_network(w.path + "/source_network.safetensors");
+  EXPECT_EQ(network.shape.hidden, (std::vector<int>{6, 5}));
+  EXPECT_EQ(network.shape.input_scale, 1.5);
+  const std::vector<double> parameters = w.parameters();
+  EXPECT_EQ(
+      network.parameters,
+      std::vector<double>(parameters.end() - static_cast<std::ptrdiff_t>(network.shape.size()), parameters.end()));
+  EXPECT_EQ(w.result["profiles"]["source.0"], "NETWORK");
+  EXPECT_EQ(
+      w.result["light_network"],
+      (json{{"hidden", {6, 5}}, {"activation", "swish"}, {"input_scale", 1.5}, {"encoding", "none"}, {"members", 1}}));
+  const double amp = w.result["parameters"]["source.0.amp"];
+  EXPECT_NE(amp, 4.0);
+  EXPECT_EQ(w.result["parameters"]["source.0.center_x"], 0.1);
+
+  // The map, from what has been written.
+  const FitsImage image = w.hdu("SOURCE");
+  ASSERT_TRUE(image.linear);
+  const Grid grid{image.nx, image.ny, image.linear->pixel_scale, image.linear->center_x, image.linear->center_y, 1};
+  for (std::size_t i = 0; i < image.values.size(); i += 397) {
+    const Vec2<double> at = grid.pixel(static_cast<int>(i));
+    const double v = reference_network(network.shape, network.parameters, {at.x - 0.1, at.y}).psi[0];
+    EXPECT_NEAR(image.values[i] / (amp * std::log1p(std::exp(v))), 1, 1e-5) << i;  // the WCS is text
+  }
+  // Results without it leave no file of earlier ones.
+  const SmallLens plain;
+  const Written<TypeParam> without(plain.config(), w.path);
+  EXPECT_FALSE(fs::exists(w.path + "/source_network.safetensors"));
+  EXPECT_TRUE(without.result["light_network"].is_null());
+}
+
+TEST(Results, ANetworkOfTheLensLightHasAFileOfItsOwn) {
+  const SmallLens lens{{"lens_light", "[{ profile = \"NETWORK\", amp = 0.5, hidden = [3] }]"}};
+  const Written<double> w(lens.config(), lens.out());
+  EXPECT_EQ(read_network(w.path + "/lens_light_network.safetensors").shape.hidden, std::vector<int>{3});
+  EXPECT_FALSE(fs::exists(w.path + "/source_network.safetensors"));
 }
 
 TEST(Results, APixelatedSourceKeepsItsGrid) {

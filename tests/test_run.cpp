@@ -21,6 +21,7 @@
 #include "host/fits_io.hpp"
 #include "host/results.hpp"
 #include "host/safetensors.hpp"
+#include "tests/reference_network.hpp"
 #include "tests/small_lens.hpp"
 
 namespace einfield {
@@ -157,6 +158,41 @@ void check_ensemble(const std::string& encoding) {
 TEST(Run, AnEnsembleIsTheMeanOfItsMembers) {
   check_ensemble("'none'");
   check_ensemble("'fourier'");  // every member with frequencies of its own
+}
+
+TEST(Run, MembersOfAnEnsembleHaveNetworkSourcesOfTheirOwn) {
+  const SmallLens lens{{"source", "[{ profile = 'NETWORK', amp = 4.0, hidden = [6], seed = 3, fit = ['network'] }]"},
+                       {"optimizer.steps", "4"}};
+  const auto run = [&](const std::vector<Override>& settings, const std::string& out) {
+    RunOptions options = options_for(lens.folder() / out);
+    options.double_precision = true;
+    EXPECT_EQ(run_fit(lens.config(settings), options).stop_reason, "steps");
+  };
+  run({{"network.ensemble", "2"}}, "all");
+  run({}, "first");
+  EXPECT_EQ(names_in(lens.folder() / "all"),
+            (std::vector<std::string>{"checkpoint.safetensors", "history.csv", "network.1.safetensors",
+                                      "network.safetensors", "result.fits", "result.json",
+                                      "source_network.1.safetensors", "source_network.safetensors"}));
+  const auto weights = [&](const std::string& name) { return read_network(lens.folder() / name).parameters; };
+  EXPECT_EQ(weights("all/source_network.safetensors"), weights("first/source_network.safetensors"));
+  EXPECT_NE(weights("all/source_network.1.safetensors"), weights("all/source_network.safetensors"));
+  // SOURCE is the mean of the members' sources, each from its own weights.
+  const FitsImage image = read_fits(lens.folder() / "all/result.fits", "SOURCE");
+  const Grid grid{image.nx, image.ny, image.linear->pixel_scale, image.linear->center_x, image.linear->center_y, 1};
+  for (std::size_t i = 0; i < image.values.size(); i += 997) {
+    const Vec2<double> at = grid.pixel(static_cast<int>(i));
+    double mean = 0;
+    for (const char* name : {"all/source_network.safetensors", "all/source_network.1.safetensors"}) {
+      const StoredNetwork network = read_network(lens.folder() / name);
+      mean += 2 * std::log1p(std::exp(reference_network(network.shape, network.parameters, {at.x, at.y}).psi[0]));
+    }
+    EXPECT_NEAR(image.values[i] / mean, 1, 1e-5) << i;  // the WCS is text
+  }
+  RunOptions options = options_for(lens.folder() / "all");
+  options.overwrite = true;
+  run_fit(lens.config(), options);
+  EXPECT_FALSE(fs::exists(lens.folder() / "all/source_network.1.safetensors"));
 }
 
 TEST(Run, InterruptedEnsemblesResume) {

@@ -10,9 +10,14 @@
 #include <nlohmann/json.hpp>
 
 #include "einfield/error.hpp"
+#include "einfield/grid.hpp"
+#include "einfield/lens.hpp"
 #include "einfield/psf.hpp"
+#include "einfield/source.hpp"
 #include "host/fits_io.hpp"
 #include "host/number.hpp"
+#include "host/safetensors.hpp"
+#include "tests/reference_network.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {
@@ -258,6 +263,29 @@ TEST_F(Simulate, PixelatedSourceComesFromItsImage) {
   run("[observation]\npixel_scale = 0.5\n[[source]]\nprofile = 'PIXELATED'\nnx = 2\nny = 1\npixel_scale = 0.5\n"
       "image = 'source.fits'\nfit = ['pixels']\n[simulate]\nnx = 2\nny = 1\nnoise = 0\n");
   EXPECT_EQ(map("IMAGE"), (std::vector<double>{3, 5}));
+}
+
+TEST_F(Simulate, NetworkSourceComesFromItsWeights) {
+  const NetworkShape shape{{4, 3}, 0.7};
+  const std::vector<double> weights = initial_weights(shape, 5, false);
+  write_network(directory_ / "source_network.safetensors", shape, weights, true);
+  const std::string text =
+      "[observation]\npixel_scale = 0.5\nsupersampling = 2\n[[lens]]\nprofile = 'SIS'\ntheta_E = 0.8\n"
+      "[[source]]\nprofile = 'NETWORK'\namp = 3\ncenter_x = 0.2\ninitial = 'source_network.safetensors'\n"
+      "[[lens_light]]\nprofile = 'GAUSSIAN'\namp = 2\nsigma = 0.6\n[simulate]\nnx = 5\nny = 4\nnoise = 0\n";
+  run(text);
+  const std::vector<double> image = map("IMAGE");
+  const Grid grid{5, 4, 0.5, 0, 0, 2};
+  const double sis[] = {0.8, 0, 0}, gaussian[] = {2, 0.6, 0, 0};
+  for (int pixel = 0; pixel < 20; ++pixel) {
+    double sum = 0;
+    for (int ray = 4 * pixel; ray < 4 * pixel + 4; ++ray) {
+      const Vec2<double> theta = grid.ray(ray), beta = theta - lens_deflection(LensKind::sis, sis, theta);
+      const double v = reference_network(shape, weights, {beta.x - 0.2, beta.y}).psi[0];
+      sum += (3 * std::log1p(std::exp(v)) + gaussian_brightness(gaussian, theta)) / 4;
+    }
+    EXPECT_NEAR(image[static_cast<std::size_t>(pixel)], sum, 1e-12 * sum) << pixel;
+  }
 }
 
 TEST_F(Simulate, AnExistingFileIsSafe) {

@@ -396,6 +396,63 @@ TEST(Pixelated, ScatterIsTheTransposeOfGather) {
 
 // ---- Everywhere ----
 
+// ---- network --------------------------------------------------------------------------------------------------
+
+TEST(NetworkLight, SoftplusIsAccurateFromEndToEnd) {
+  const double p[] = {2.5, 0, 0};
+  const float p_single[] = {2.5f, 0, 0};
+  for (double v = -700; v <= 700; v += 0.37) {
+    // In long double ln(1 + e^v) has digits to spare, except far below 0, where it is e^v.
+    const long double expected =
+        2.5L * (v < -40 ? std::exp(static_cast<long double>(v)) : std::log1p(std::exp(static_cast<long double>(v))));
+    EXPECT_NEAR(network_brightness(p, v), static_cast<double>(expected),
+                tolerance::kSameFormula * static_cast<double>(expected))
+        << v;
+    if (std::abs(v) > 80) continue;  // single precision underflows
+    const auto rounded = static_cast<float>(v);
+    const long double single = 2.5L * std::log1p(std::exp(static_cast<long double>(rounded)));
+    EXPECT_NEAR(network_brightness(p_single, rounded), static_cast<double>(single),
+                tolerance::kSingle * static_cast<double>(single))
+        << v;
+  }
+}
+
+TEST(NetworkLight, AdjointAgainstDifferences) {
+  // Variables: v and amp directly; the position by way of v with a gradient that is known.
+  const Vec2<double> slope{0.8, -1.7};
+  for (const double v : {-30.0, -3.0, -0.4, 0.0, 0.2, 1.5, 30.0}) {
+    const auto f = [&](const std::vector<double>& x) {
+      const double p[] = {x[1], 0, 0};
+      return network_brightness(p, x[0] + slope.x * (x[2] - x[4]) + slope.y * (x[3] - x[5]));
+    };
+    const std::vector<double> x = {v, 4, 0, 0, 0, 0};
+    const double p[] = {4, 0, 0};
+    double value_bar = 0, p_bar[3] = {};
+    Vec2<double> position_bar{};
+    network_brightness_adjoint(p, NetworkSample<double>{v, slope}, 1.0, value_bar, position_bar, p_bar);
+    const std::vector<double> gradient = {value_bar, p_bar[0], position_bar.x, position_bar.y, p_bar[1], p_bar[2]};
+    EXPECT_LE(gradient_error(f, x, std::vector<double>(x.size(), 0.5), gradient), tolerance::kDifference) << v;
+    // A second call adds.
+    network_brightness_adjoint(p, NetworkSample<double>{v, slope}, 1.0, value_bar, position_bar, p_bar);
+    EXPECT_EQ(value_bar, 2 * gradient[0]);
+    EXPECT_EQ(p_bar[0], 2 * gradient[1]);
+    EXPECT_EQ(position_bar.x, 2 * gradient[2]);
+    EXPECT_EQ(p_bar[2], 2 * gradient[5]);
+  }
+}
+
+TEST(NetworkLight, WithoutFreeParametersThePositionIsTheSame) {
+  const double p[] = {4, 0, 0};
+  const NetworkSample<double> sample{0.3, {0.8, -1.7}};
+  double value_bar[2] = {}, p_bar[3] = {};
+  Vec2<double> position_bar[2] = {};
+  network_brightness_adjoint(p, sample, -0.7, value_bar[0], position_bar[0], p_bar);
+  network_brightness_adjoint<double>(p, sample, -0.7, value_bar[1], position_bar[1], nullptr);
+  EXPECT_EQ(value_bar[0], value_bar[1]);
+  EXPECT_EQ(position_bar[0].x, position_bar[1].x);
+  EXPECT_EQ(position_bar[0].y, position_bar[1].y);
+}
+
 template <class Real>
 class LightPrecision : public testing::Test {};
 using Precisions = testing::Types<float, double>;
@@ -445,6 +502,24 @@ TYPED_TEST(LightPrecision, EveryValueAndDerivativeIsFinite) {
   EXPECT_GE(cases, 100000);
 }
 
+TYPED_TEST(LightPrecision, NetworkBrightnessIsFiniteAndPositive) {
+  using Real = TypeParam;
+  const Real p[] = {Real(3), 0, 0};
+  for (const double size : {0.0, 1e-30, 1e-6, 0.5, 3.0, 50.0, 80.0, 1e3, 1e30})
+    for (const int sign : {-1, 1}) {
+      const NetworkSample<Real> sample{static_cast<Real>(sign * size), {Real(2), Real(-1e10)}};
+      const Real value = network_brightness(p, sample.value);
+      Real value_bar = 0, p_bar[kMaxProfileParameters] = {};
+      Vec2<Real> bar{};
+      network_brightness_adjoint(p, sample, Real(-0.7), value_bar, bar, p_bar);
+      EXPECT_TRUE(std::isfinite(value) && std::isfinite(value_bar) && std::isfinite(bar.x) && std::isfinite(bar.y));
+      for (int k = 0; k < 3; ++k) EXPECT_TRUE(std::isfinite(p_bar[k])) << sample.value;
+      EXPECT_GE(value, sample.value > -80 ? std::numeric_limits<Real>::min() : Real(0)) << sample.value;
+      EXPECT_LE(value_bar, 0);
+    }
+  EXPECT_TRUE(std::isnan(network_brightness(p, std::numeric_limits<Real>::quiet_NaN())));
+}
+
 TEST(LightInfo, NamesAreThoseOfLenstronomyInItsOrder) {
   const auto names = [](LightKind kind) {
     std::string joined = light_info(kind).name;
@@ -454,6 +529,7 @@ TEST(LightInfo, NamesAreThoseOfLenstronomyInItsOrder) {
   EXPECT_EQ(names(LightKind::sersic_ellipse), "SERSIC_ELLIPSE amp R_sersic n_sersic e1 e2 center_x center_y");
   EXPECT_EQ(names(LightKind::gaussian), "GAUSSIAN amp sigma center_x center_y");
   EXPECT_EQ(names(LightKind::pixelated), "PIXELATED");
+  EXPECT_EQ(names(LightKind::network), "NETWORK amp center_x center_y");
 }
 
 }  // namespace

@@ -95,8 +95,16 @@ struct Lens {
     for (std::vector<Real>* field : {&image, &model_image, &model_bar, &image_bar}) field->resize(image_size);
     for (std::vector<Real>* field : {&gradient, &first_moment, &second_moment}) field->resize(layout.size());
     if (grid.supersampling > 1) ray_brightness.resize(rays);
-    if (regularization.any()) kappa_bar.resize(rays);
+    if (shape && regularization.on_convergence()) kappa_bar.resize(rays);
     if (shape) network = std::make_unique<CpuNetwork<Real>>(*shape, n_rays, pool);
+    source_pixels = free_source_pixels(model);
+    if (const LightComponent* const light = network_light(model)) {
+      light_component = network_light_index(model);
+      light_network = std::make_unique<CpuNetwork<Real>>(light->network, n_rays, pool);
+      if (layout.n_light_weights == 0) fixed_light_weights = converted<Real>(layout.light_weights);
+      for (std::vector<Real>* field : {&light_value, &light_value_bar}) field->resize(rays);
+      for (std::vector<Real>* field : {&light_position, &light_gradient}) field->resize(2 * rays);
+    }
   }
 
   Scene<Real> scene() const { return {components.data(), n_lens, n_source, n_lens_light, table.data(), pixels.data()}; }
@@ -107,7 +115,15 @@ struct Lens {
   Rays<Real> rays_of(Span span) const {
     const int rays = grid.rays_per_pixel(), first = span.begin * rays;
     const Real *const t = theta.data() + first, *const d = deflection.data() + first;
-    return {(span.end - span.begin) * rays, t, t + n_rays, d, d + n_rays};
+    Rays<Real> result{(span.end - span.begin) * rays, t, t + n_rays, d, d + n_rays};
+    if (!light_network) return result;
+    result.network_value = light_value.data() + first;
+    result.network_gradient_x = light_gradient.data() + first;
+    result.network_gradient_y = light_gradient.data() + n_rays + first;
+    return result;
+  }
+  const Real* light_weights() const {
+    return fixed_light_weights.empty() ? parameters.data() + layout.light_weights_offset() : fixed_light_weights.data();
   }
 
   /// Physical values of the free scalars and pixels from the flat vector.
@@ -139,6 +155,13 @@ struct Lens {
   std::vector<Real> parameters, gradient, first_moment, second_moment;
   std::vector<Real> ray_brightness;  ///< of every ray, or its cotangent; empty with one ray a pixel
   std::vector<Real> kappa_bar;       ///< per node of the ray grid, (rows, columns)
+  std::vector<FreePixels> source_pixels;
+
+  // The network of the NETWORK component; empty without one.
+  std::unique_ptr<CpuNetwork<Real>> light_network;
+  int light_component = -1;               ///< among all components
+  std::vector<Real> fixed_light_weights;  ///< empty when they are free: then they are in `parameters`
+  std::vector<Real> light_position, light_value, light_gradient, light_value_bar;
   StepState state;
 };
 
@@ -194,6 +217,7 @@ class CpuBackend final : public Backend<Real> {
   void render() override {
     for (auto& l : lenses_) {
       l->place_parameters();
+      if (l->light_network) evaluate_light_network(*l);
       pool_.parallel_for(kChunks, [&](int chunk, int) {
         const int rays = l->grid.rays_per_pixel();
         const Span span = chunk_of(l->n_pixels, chunk);
@@ -258,7 +282,7 @@ class CpuBackend final : public Backend<Real> {
 
   void regularize() override {
     for (auto& l : lenses_)
-      if (l->network && l->regularization.any()) regularize(*l);
+      if (l->regularization.any()) regularize(*l);
   }
 
   void network_adjoint() override {
@@ -369,6 +393,18 @@ class CpuBackend final : public Backend<Real> {
     return std::sqrt(sum);
   }
 
+  /// The NETWORK component's network where its rays arrive.
+  void evaluate_light_network(Lens<Real>& l) {
+    pool_.parallel_for(kChunks, [&](int chunk, int) {
+      const Span span = chunk_of(l.n_pixels, chunk);
+      Real* const position = l.light_position.data() + span.begin * l.grid.rays_per_pixel();
+      ray_kernels<Real>().network_positions(l.scene(), l.rays_of(span), l.light_component, position,
+                                            position + l.n_rays);
+    });
+    l.light_network->forward(l.light_weights(), l.light_position.data(), l.n_rays, l.light_value.data(),
+                             l.light_gradient.data());
+  }
+
   void render_adjoint(Lens<Real>& l) {
     l.place_parameters();
     const bool scalars = !l.free.empty(), source_pixels = !l.layout.free_pixels.empty();
@@ -388,8 +424,12 @@ class CpuBackend final : public Backend<Real> {
       const Real* const brightness_bar = (rays == 1 ? l.image_bar : l.ray_brightness).data() + first;
       Real* const alpha_bar = l.deflection_bar.data() + first;
       ray_kernels<Real>().adjoint(l.scene(), l.rays_of(span), brightness_bar, alpha_bar, alpha_bar + l.n_rays,
-                                  scalars ? table_sum.data() : nullptr, source_pixels ? pixel_sum.data() : nullptr);
+                                  scalars ? table_sum.data() : nullptr, source_pixels ? pixel_sum.data() : nullptr,
+                                  l.light_network ? l.light_value_bar.data() + first : nullptr);
     });
+    if (l.layout.n_light_weights > 0)
+      l.light_network->adjoint(l.light_weights(), l.light_position.data(), l.n_rays, l.light_value_bar.data(), nullptr,
+                               l.gradient.data() + l.layout.light_weights_offset());
 
     Real* gradient = l.gradient.data() + l.layout.n_network;
     if (scalars) {
@@ -416,7 +456,7 @@ class CpuBackend final : public Backend<Real> {
     double total = 0;
 
     const RayGrid nodes(l.grid);
-    if (const int interior = nodes.interior(); interior > 0) {
+    if (const int interior = nodes.interior(); l.network && weights.on_convergence() && interior > 0) {
       const Real spacing = static_cast<Real>(l.grid.pixel_scale / l.grid.supersampling);
       std::array<double, kChunks> parts{};
       pool_.parallel_for(kChunks, [&](int chunk, int) {
@@ -450,14 +490,39 @@ class CpuBackend final : public Backend<Real> {
       });
     }
 
-    if (weights.weight_decay > 0)
+    if (weights.weight_decay > 0 && l.network)
       for (int layer = l.shape->fixed_layers(); layer < l.shape->layers(); ++layer)
         for (std::size_t i = l.shape->kernel_offset(layer); i < l.shape->bias_offset(layer); ++i) {
           const double w = static_cast<double>(l.parameters[i]);
           total += 0.5 * weights.weight_decay * w * w;
           l.gradient[i] += static_cast<Real>(weights.weight_decay * w);
         }
+
+    if (weights.on_source_pixels())
+      for (const FreePixels& block : l.source_pixels) total += regularize_pixels(l, block);
     l.state.regularization += total;
+  }
+
+  /// Adds the gradient of the penalty on a component's pixels and returns its value.
+  double regularize_pixels(Lens<Real>& l, const FreePixels& block) {
+    const Regularization& weights = l.regularization;
+    const Real* const pixels = l.parameters.data() + block.offset;
+    Real* const gradient = l.gradient.data() + block.offset;
+    const int n = block.nx * block.ny;
+    std::array<double, kChunks> parts{};
+    pool_.parallel_for(kChunks, [&](int chunk, int) {
+      const Span span = chunk_of(n, chunk);
+      double sum = 0;
+      for (int i = span.begin; i < span.end; ++i) {
+        const int ix = i % block.nx, iy = i / block.nx;
+        sum += static_cast<double>(source_pixel_penalty(weights, pixels, block.nx, block.ny, ix, iy));
+        gradient[i] += source_pixel_penalty_adjoint(weights, pixels, block.nx, block.ny, ix, iy) / static_cast<Real>(n);
+      }
+      parts[static_cast<std::size_t>(chunk)] = sum;
+    });
+    double total = 0;
+    for (const double part : parts) total += part / n;
+    return total;
   }
 
   ThreadPool pool_;
@@ -480,9 +545,12 @@ std::size_t cpu_planned_bytes(const std::vector<Problem>& problems, int threads)
     const ParameterLayout layout(problem.model);
     bytes += sizeof(Real) * (7 * rays + (problem.held_out.empty() ? 7 : 8) * pixels + 4 * layout.size() + layout.pixels.size());
     if (grid.supersampling > 1) bytes += sizeof(Real) * rays;
-    if (problem.regularization.any()) bytes += sizeof(Real) * rays;
+    if (problem.model.network && problem.regularization.on_convergence()) bytes += sizeof(Real) * rays;
     if (!layout.free_pixels.empty()) bytes += sizeof(double) * kChunks * layout.pixels.size();
     if (problem.model.network) bytes += CpuNetwork<Real>::planned_bytes(*problem.model.network, grid.n_rays(), threads);
+    if (const LightComponent* const light = network_light(problem.model))
+      bytes += sizeof(Real) * (6 * rays + layout.light_weights.size() - layout.n_light_weights) +
+               CpuNetwork<Real>::planned_bytes(light->network, grid.n_rays(), threads);
   }
   return bytes;
 }

@@ -251,8 +251,8 @@ struct CpuNetwork<Real>::Storage {
         worker.x[t] = theta[point];
         worker.y[t] = theta[second];
         worker.psi_bar[t] = psi_bar ? psi_bar[point] : Real(0);
-        worker.alpha_x_bar[t] = alpha_bar[point];
-        worker.alpha_y_bar[t] = alpha_bar[second];
+        worker.alpha_x_bar[t] = alpha_bar ? alpha_bar[point] : Real(0);
+        worker.alpha_y_bar[t] = alpha_bar ? alpha_bar[second] : Real(0);
         worker.tape_row[t] = plan.recompute ? t : static_cast<std::ptrdiff_t>(point);
       }
       if (plan.recompute)
@@ -310,7 +310,7 @@ void CpuNetwork<Real>::adjoint(const Real* parameters, const Real* theta, int n,
                    "adjoint of " + std::to_string(n) + " points after a forward of " + std::to_string(s.taped));
   int count = 0;
   for (int i = 0; i < n; ++i)
-    if (alpha_bar[i] != 0 || alpha_bar[n + i] != 0 || (psi_bar && psi_bar[i] != 0))
+    if ((alpha_bar && (alpha_bar[i] != 0 || alpha_bar[n + i] != 0)) || (psi_bar && psi_bar[i] != 0))
       s.active[static_cast<std::size_t>(count++)] = i;
   if (count == 0) return;
   s.pack(parameters);

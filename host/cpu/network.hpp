@@ -41,7 +41,7 @@ class CpuNetwork {
   /// Adds the gradient of Σ ψ̄ψ + ᾱ·α to `gradient` (flat layout). Points whose cotangents are all exactly zero are
   /// skipped. Parameters, theta and n are those of the last forward().
   /// @param psi_bar    n values, or null for zero
-  /// @param alpha_bar  2 × n values
+  /// @param alpha_bar  2 × n values, or null for zero
   void adjoint(const Real* parameters, const Real* theta, int n, const Real* psi_bar, const Real* alpha_bar,
                Real* gradient);
 

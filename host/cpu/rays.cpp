@@ -56,6 +56,13 @@ struct alignas(64) Block {
   Lane<Real> brightness, brightness_bar;
 };
 
+/// The same about the network of the NETWORK component; zeros without one.
+template <class Real>
+struct alignas(64) Samples {
+  Lane<Real> value, value_bar;
+  Plane<Real> gradient;
+};
+
 template <class Real>
 void copy_lane(const Real* from, int count, Lane<Real>& lane) {
   std::copy_n(from, count, lane);
@@ -110,27 +117,37 @@ EINFIELD_LOOP void deflect_adjoint(const Real* p, const Block<Real>& block, doub
 
 template <LightKind kKind, RadiusKind kRadius, class Real>
 EINFIELD_LOOP void shine(const Component& component, const Real* p, const Real* pixels, const Plane<Real>& at,
-                         Lane<Real>& brightness) {
+                         const Samples<Real>& samples, Lane<Real>& brightness) {
   const Parameters<Real> light(p);
   const Component known{static_cast<int>(kKind), kRadius, component.pixel_offset, component.grid};
-  for (int i = 0; i < kBlock; ++i)
-    brightness[i] += light_brightness(known, light.p, pixels, Vec2<Real>{at.x[i], at.y[i]});
+  for (int i = 0; i < kBlock; ++i) {
+    NetworkSample<Real> sample{};
+    if constexpr (kKind == LightKind::network) sample.value = samples.value[i];
+    brightness[i] += light_brightness(known, light.p, pixels, Vec2<Real>{at.x[i], at.y[i]}, sample);
+  }
 }
 
-/// Adds to the position's cotangents and to the sums.
+/// Adds to the position's and the samples' cotangents and to the sums.
 template <LightKind kKind, RadiusKind kRadius, bool kScalars, class Real>
 EINFIELD_LOOP void shine_adjoint(const Component& component, const Real* p, const Real* pixels, const Plane<Real>& at,
-                                 const Real* brightness_bar, Plane<Real>& at_bar, double* sum, double* pixel_sum) {
+                                 const Real* brightness_bar, Plane<Real>& at_bar, Samples<Real>& samples, double* sum,
+                                 double* pixel_sum) {
   const Parameters<Real> light(p);
   const Component known{static_cast<int>(kKind), kRadius, component.pixel_offset, component.grid};
   Lane<Real> bar[kScalars ? kMaxProfileParameters : 1];
   for (int i = 0; i < kBlock; ++i) {
     Real p_bar[kMaxProfileParameters] = {};
     Vec2<Real> position_bar{};
-    light_brightness_adjoint(known, light.p, pixels, Vec2<Real>{at.x[i], at.y[i]}, brightness_bar[i], position_bar,
-                             kScalars ? p_bar : nullptr, [pixel_sum](int target, Real value) HWY_ATTR {
-                               if (pixel_sum) pixel_sum[target] += static_cast<double>(value);
-                             });
+    NetworkSample<Real> sample{};
+    if constexpr (kKind == LightKind::network)
+      sample = {samples.value[i], {samples.gradient.x[i], samples.gradient.y[i]}};
+    light_brightness_adjoint(
+        known, light.p, pixels, Vec2<Real>{at.x[i], at.y[i]}, brightness_bar[i], position_bar,
+        kScalars ? p_bar : nullptr,
+        [pixel_sum](int target, Real value) HWY_ATTR {
+          if (pixel_sum) pixel_sum[target] += static_cast<double>(value);
+        },
+        sample, kKind == LightKind::network ? &samples.value_bar[i] : nullptr);
     at_bar.x[i] += position_bar.x;
     at_bar.y[i] += position_bar.y;
     [[maybe_unused]] const bool used = brightness_bar[i] != 0;
@@ -180,6 +197,8 @@ void with_light_kind(const Component& component, const Loop& loop) {
       return loop.template operator()<LightKind::gaussian, RadiusKind::product_average>();
     case LightKind::pixelated:
       return loop.template operator()<LightKind::pixelated, RadiusKind::product_average>();
+    case LightKind::network:
+      return loop.template operator()<LightKind::network, RadiusKind::product_average>();
   }
 }
 
@@ -199,18 +218,46 @@ void trace(const Scene<Real>& scene, const Rays<Real>& rays, int begin, int coun
                    [&]<LensKind kKind>() HWY_ATTR { deflect<kKind>(scene.table + c * kMaxProfileParameters, block); });
 }
 
+/// What the network of the NETWORK component is at the rays from `begin` on; nothing without one.
+template <class Real>
+void copy_samples(const Rays<Real>& rays, int begin, int count, Samples<Real>& samples) {
+  if (!rays.network_value) return;
+  copy_lane(rays.network_value + begin, count, samples.value);
+  copy_lane(rays.network_gradient_x + begin, count, samples.gradient.x);
+  copy_lane(rays.network_gradient_y + begin, count, samples.gradient.y);
+  std::fill_n(samples.value_bar, kBlock, Real(0));
+}
+
+template <class Real>
+void network_positions(const Scene<Real>& scene, const Rays<Real>& rays, int component, Real* x, Real* y) {
+  Block<Real> block;
+  const Real* const p = scene.table + component * kMaxProfileParameters;
+  const Vec2<Real> center{p[1], p[2]};
+  const Plane<Real>& plane = component < scene.n_lens + scene.n_source ? block.beta : block.theta;
+  for (int begin = 0; begin < rays.count; begin += kBlock) {
+    const int count = std::min(kBlock, rays.count - begin);
+    trace(scene, rays, begin, count, block);
+    for (int i = 0; i < count; ++i) {
+      x[begin + i] = plane.x[i] - center.x;
+      y[begin + i] = plane.y[i] - center.y;
+    }
+  }
+}
+
 template <class Real>
 void render(const Scene<Real>& scene, const Rays<Real>& rays, Real* brightness) {
   Block<Real> block;
+  Samples<Real> samples;
   const int first_light = scene.n_lens + scene.n_source, end = first_light + scene.n_lens_light;
   for (int begin = 0; begin < rays.count; begin += kBlock) {
     const int count = std::min(kBlock, rays.count - begin);
     trace(scene, rays, begin, count, block);
+    copy_samples(rays, begin, count, samples);
     std::fill_n(block.brightness, kBlock, Real(0));
     for (int c = scene.n_lens; c < end; ++c)
       with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
         shine<kKind, kRadius>(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
-                              c < first_light ? block.beta : block.theta, block.brightness);
+                              c < first_light ? block.beta : block.theta, samples, block.brightness);
       });
     std::copy_n(block.brightness, count, brightness + begin);
   }
@@ -218,8 +265,9 @@ void render(const Scene<Real>& scene, const Rays<Real>& rays, Real* brightness) 
 
 template <class Real>
 void adjoint(const Scene<Real>& scene, const Rays<Real>& rays, const Real* brightness_bar, Real* alpha_bar_x,
-             Real* alpha_bar_y, double* table_sum, double* pixel_sum) {
+             Real* alpha_bar_y, double* table_sum, double* pixel_sum, Real* value_bar) {
   Block<Real> block;
+  Samples<Real> samples;
   Plane<Real> theta_bar;  // θ is data: formed and not used
   const int first_light = scene.n_lens + scene.n_source, end = first_light + scene.n_lens_light;
   for (int begin = 0; begin < rays.count; begin += kBlock) {
@@ -230,6 +278,7 @@ void adjoint(const Scene<Real>& scene, const Rays<Real>& rays, const Real* brigh
       std::fill_n(*lane, kBlock, Real(0));
     if (std::any_of(block.brightness_bar, block.brightness_bar + count, [](Real bar) { return bar != 0; })) {
       trace(scene, rays, begin, count, block);
+      copy_samples(rays, begin, count, samples);
       for (int c = scene.n_lens; c < end; ++c)
         with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
           const Real* p = scene.table + c * kMaxProfileParameters;
@@ -237,10 +286,10 @@ void adjoint(const Scene<Real>& scene, const Rays<Real>& rays, const Real* brigh
           Plane<Real>& at_bar = c < first_light ? block.beta_bar : theta_bar;
           if (table_sum)
             shine_adjoint<kKind, kRadius, true>(scene.components[c], p, scene.pixels, at, block.brightness_bar, at_bar,
-                                                table_sum + c * kMaxProfileParameters, pixel_sum);
+                                                samples, table_sum + c * kMaxProfileParameters, pixel_sum);
           else
             shine_adjoint<kKind, kRadius, false>(scene.components[c], p, scene.pixels, at, block.brightness_bar, at_bar,
-                                                 nullptr, pixel_sum);
+                                                 samples, nullptr, pixel_sum);
         });
       if (table_sum)
         for (int c = 0; c < scene.n_lens; ++c)
@@ -253,13 +302,14 @@ void adjoint(const Scene<Real>& scene, const Rays<Real>& rays, const Real* brigh
       const bool used = block.brightness_bar[i] != 0;
       alpha_bar_x[begin + i] = used ? -block.beta_bar.x[i] : Real(0);
       alpha_bar_y[begin + i] = used ? -block.beta_bar.y[i] : Real(0);
+      if (value_bar) value_bar[begin + i] = used ? samples.value_bar[i] : Real(0);
     }
   }
 }
 
 template <class Real>
 const RayKernels<Real>& kernels() {
-  static const RayKernels<Real> table{render<Real>, adjoint<Real>};
+  static const RayKernels<Real> table{network_positions<Real>, render<Real>, adjoint<Real>};
   return table;
 }
 const RayKernels<float>& kernels_single() {

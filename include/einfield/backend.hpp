@@ -16,15 +16,19 @@
 namespace einfield {
 
 /// Weights of the terms added to the loss; 0 = off. The convergence of the network is that of differences of α on the
-/// grid of rays, so a term costs no second derivatives of the network.
+/// grid of rays, so a term costs no second derivatives of the network. Means over pixels are those of each free
+/// PIXELATED component of the source; several components are added up.
 struct Regularization {
   double smoothness = 0;                  ///< mean κ_NN²
   double negative_convergence = 0;        ///< mean max(0, −κ_NN)²
   double negative_total_convergence = 0;  ///< mean max(0, −κ_macro − κ_NN)²
   double weight_decay = 0;                ///< ½ Σ w² over the network's kernels
-  bool any() const {
-    return smoothness > 0 || negative_convergence > 0 || negative_total_convergence > 0 || weight_decay > 0;
-  }
+  double source_gradient = 0;             ///< mean squared difference of neighbouring source pixels
+  double source_curvature = 0;            ///< mean squared second difference of source pixels
+
+  bool on_convergence() const { return smoothness > 0 || negative_convergence > 0 || negative_total_convergence > 0; }
+  bool on_source_pixels() const { return source_gradient > 0 || source_curvature > 0; }
+  bool any() const { return on_convergence() || weight_decay > 0 || on_source_pixels(); }
 };
 
 /// Everything a backend needs to know about one lens.
@@ -104,12 +108,12 @@ class Backend {
 
   // The stages, in the order of a step; each reads and writes fields. For tests and for callers with their own loop.
   virtual void network() = 0;           ///< parameters → potential, deflection (zero without a network)
-  virtual void render() = 0;            ///< parameters, deflection → image
+  virtual void render() = 0;            ///< parameters, deflection → image, by way of the network of a NETWORK light
   virtual void convolve() = 0;          ///< image → model
   virtual void loss() = 0;              ///< model → state().loss, model_bar
   virtual void convolve_adjoint() = 0;  ///< model_bar → image_bar
   virtual void zero_gradient() = 0;
-  virtual void render_adjoint() = 0;   ///< image_bar → deflection_bar, adds to gradient (scalars, pixels)
+  virtual void render_adjoint() = 0;   ///< image_bar → deflection_bar, adds to gradient (all but the network)
   virtual void regularize() = 0;       ///< adds to deflection_bar, gradient and state().regularization
   virtual void network_adjoint() = 0;  ///< deflection_bar → adds to gradient (network)
   virtual void adam() = 0;             ///< gradient, moments → parameters

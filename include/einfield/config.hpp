@@ -83,10 +83,11 @@ struct OptimizerConfig : StageConfig {
   int checkpoint_every = 100;  ///< steps between checkpoints; 0 = only at the end
 };
 
-/// Start values of a PIXELATED component; of another one unused.
-struct PixelStart {
-  FitsReference image;  ///< (ny, nx) of the grid
-  double value = 0;     ///< of every pixel, without an image [image unit per pixel]
+/// Start values of a PIXELATED or NETWORK component; of another one unused.
+struct LightStart {
+  FitsReference image;    ///< PIXELATED: (ny, nx) of the grid
+  double value = 0;       ///< PIXELATED: of every pixel, without an image [image unit per pixel]
+  NetworkConfig network;  ///< NETWORK; `ensemble` is that of [network]
 };
 
 /// A Gaussian random field of the potential (host/random_field.hpp).
@@ -108,8 +109,8 @@ struct Config {
   std::string title;
   std::string recipe = "default";
   ObservationConfig observation;
-  Model model;                      ///< lens, source, lens_light, network; pixel values of PIXELATED are filled by load_problem()
-  std::vector<PixelStart> source_pixels, lens_light_pixels;  ///< one per component
+  Model model;  ///< lens, source, lens_light, network; load_problem() fills pixels of PIXELATED and weights of NETWORK
+  std::vector<LightStart> source_start, lens_light_start;  ///< one per component
   std::optional<NetworkConfig> network;
   OptimizerConfig optimizer;
   Regularization regularization;

@@ -7,8 +7,8 @@
 // per-pixel fields and add to the gradient vector, which the caller zeroes.
 //
 // Arrays are dense, lens after lens; within a lens (n rays, N = ny · nx pixels, row 0 at the bottom):
-//   parameters, gradient, moments  flat vectors of ParameterLayout: [network | free scalars | free source pixels],
-//                                  lens k at k · parameter_stride
+//   parameters, gradient, moments  flat vectors of ParameterLayout: [network | free scalars | free source pixels |
+//                                  weights of a NETWORK component], lens k at k · parameter_stride
 //   positions, alpha_nn, alpha_bar [2][n]: all x, then all y [arcsec]; positions are common to all lenses
 //   potential                      [n] [arcsec²]
 //   images                         [ny][nx], or with the strides of an ImageView
@@ -45,7 +45,16 @@ ImageView<Real> dense_images(Real* data, int ny, int nx) {
   return {data, row, static_cast<std::size_t>(ny) * row};
 }
 
-/// ψ_nn and α_nn = ∇ψ_nn of networks of one shape, and the adjoint; network.hpp has the equations.
+/// What the network of a NETWORK component is at every ray, and where RenderStage::adjoint() puts its cotangent.
+template <class Real>
+struct NetworkLight {
+  const Real* value = nullptr;     ///< [lenses][n]
+  const Real* gradient = nullptr;  ///< [lenses][2][n]: all x, then all y [1/arcsec]
+  Real* value_bar = nullptr;       ///< [lenses][n], written
+};
+
+/// ψ_nn and α_nn = ∇ψ_nn of networks of one shape, and the adjoint; network.hpp has the equations. Another one of it
+/// evaluates the network of a NETWORK component at RenderStage::network_positions().
 template <class Real>
 class NetworkStage {
  public:
@@ -57,12 +66,14 @@ class NetworkStage {
   /// Device memory that the stage holds.
   std::size_t workspace_bytes() const;
   /// Writes `potential` and `alpha_nn`; keeps what adjoint() needs.
+  /// @param own_positions  `positions` is [lenses][2][n], not common to all lenses
   void forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
-               Real* potential, Real* alpha_nn);
+               Real* potential, Real* alpha_nn, bool own_positions = false);
   /// Adds the gradient of every weight and bias, at the parameters of the last forward().
+  /// @param alpha_bar      cotangent of the deflection, or null for zero
   /// @param potential_bar  cotangent of the potential, or null for zero
   void adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
-               const Real* alpha_bar, Real* gradient, const Real* potential_bar = nullptr);
+               const Real* alpha_bar, Real* gradient, const Real* potential_bar = nullptr, bool own_positions = false);
 
  private:
   struct Impl;
@@ -83,13 +94,21 @@ class RenderStage {
   static std::size_t planned_bytes(const Grid& grid, const std::vector<Model>& models);
   /// θ of every ray, [2][n], device memory.
   const Real* positions() const;
+  /// Where the network of the NETWORK component is to be evaluated: β (or θ) from the component's centre.
+  /// @param positions  [lenses][2][n], written
+  /// @throws InvalidInput when the models have no NETWORK component
+  void network_positions(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, Real* positions);
   /// @param alpha_nn  deflection of the network, [lenses][2][n], or null for none
   /// @param image     written
-  void forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, ImageView<Real> image);
+  /// @param light     needed with a NETWORK component, and only then
+  void forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, ImageView<Real> image,
+               const NetworkLight<Real>& light = {});
   /// @param alpha_bar  ∂/∂α_nn, [lenses][2][n], overwritten
   /// @param gradient   of the free scalars and source pixels, added to
+  /// @param light      as in forward(); the gradient of its network's weights is NetworkStage::adjoint()'s, with
+  ///                   `value_bar` as potential_bar
   void adjoint(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, ImageView<Real> image_bar,
-               Real* alpha_bar, Real* gradient);
+               Real* alpha_bar, Real* gradient, const NetworkLight<Real>& light = {});
 
  private:
   friend class SceneAccess;

@@ -117,8 +117,8 @@ std::vector<FitResult<Real>> fit(Backend<Real>& backend, const FitSettings& sett
 /// down over the rest as half a period of a cosine, to 0 behind the last update (Loshchilov & Hutter 2017, eq. 5).
 std::vector<double> learning_rates(double rate, int steps, int warmup, bool cosine);
 
-/// Parameters that a list of names frees: "network", "lens", "source.0", "source.0.amp", "source.1.pixels"; an empty list
-/// is all of them. @throws InvalidInput naming what matches nothing that is free
+/// Parameters that a list of names frees: "network", "lens", "source.0", "source.0.amp", "source.1.pixels",
+/// "source.2.network"; an empty list is all of them. @throws InvalidInput naming what matches nothing that is free
 std::vector<std::uint8_t> trainable(const Model& model, const std::vector<std::string>& names);
 
 }  // namespace einfield

@@ -21,27 +21,36 @@ struct LensComponent {
   std::vector<bool> free;
 };
 
-/// A brightness profile, lensed (source) or not (lens_light); a PIXELATED one has its pixels instead of parameters.
+/// A brightness profile, lensed (source) or not (lens_light); a PIXELATED one has its pixels instead of parameters, a
+/// NETWORK one its weights beside them.
 struct LightComponent {
   LightKind kind{};
   RadiusKind radius = RadiusKind::product_average;
   std::vector<double> values;
   std::vector<bool> free;
-  PixelGrid grid{};            ///< PIXELATED only
-  std::vector<double> pixels;  ///< PIXELATED only: (ny, nx)
-  bool pixels_free = false;    ///< PIXELATED only
+  PixelGrid grid{};             ///< PIXELATED only
+  std::vector<double> pixels;   ///< PIXELATED only: (ny, nx)
+  bool pixels_free = false;     ///< PIXELATED only
+  NetworkShape network{};       ///< NETWORK only
+  std::vector<double> weights;  ///< NETWORK only: flat layout of `network`
+  bool weights_free = false;    ///< NETWORK only
 };
 
 /// The model of one lens.
 struct Model {
   std::vector<LensComponent> lens;
   std::vector<LightComponent> source;
-  std::vector<LightComponent> lens_light;
+  std::vector<LightComponent> lens_light;  ///< at most one component of `source` and `lens_light` is a NETWORK
   std::optional<NetworkShape> network;
 
   /// @throws InvalidInput naming component, parameter, value, range and unit.
   void validate() const;
 };
+
+/// The NETWORK component of a model, or null.
+const LightComponent* network_light(const Model& model);
+/// Its place in the list of all components (lens, then source, then lens light), or −1.
+int network_light_index(const Model& model);
 
 /// How a free parameter p follows from the unconstrained number u that the optimiser moves:
 ///
@@ -111,8 +120,9 @@ EINFIELD_HD Real transform_adjoint(const FreeParameter<Real>* free, int i, const
   return bar;
 }
 
-/// Where everything sits: one flat vector of parameters = [network | free scalars (unconstrained) | free source pixels],
-/// and the table of physical values (kMaxProfileParameters slots a component; lens, then source, then lens light).
+/// Where everything sits: one flat vector of parameters = [network | free scalars (unconstrained) | free source pixels |
+/// free weights of a NETWORK light], and the table of physical values (kMaxProfileParameters slots a component; lens,
+/// then source, then lens light).
 struct ParameterLayout {
   std::size_t n_network = 0;
   std::vector<FreeParameter<double>> free;
@@ -120,9 +130,12 @@ struct ParameterLayout {
   std::vector<double> table;              ///< physical values, fixed and initial
   std::vector<double> pixels;             ///< all PIXELATED values, component after component
   std::vector<int> free_pixels;           ///< indices into `pixels` of the free ones
+  std::vector<double> light_weights;      ///< of the NETWORK component, fixed or initial
+  std::size_t n_light_weights = 0;        ///< how many of them are free: all or none
 
   std::size_t n_free() const { return free.size(); }
-  std::size_t size() const { return n_network + free.size() + free_pixels.size(); }
+  std::size_t light_weights_offset() const { return n_network + free.size() + free_pixels.size(); }
+  std::size_t size() const { return light_weights_offset() + n_light_weights; }
 
   /// @throws InvalidInput like Model::validate()
   explicit ParameterLayout(const Model& model);
@@ -130,7 +143,19 @@ struct ParameterLayout {
 
   /// Unconstrained starting values of the free scalars.
   std::vector<double> initial_scalars() const;
+  /// The flat vector that a fit starts from.
+  /// @param network  the network's weights, n_network values
+  std::vector<double> initial_parameters(const std::vector<double>& network) const;
 };
+
+/// The free pixels of one PIXELATED component: (ny, nx) values of the flat vector, from `offset` on.
+struct FreePixels {
+  int nx, ny;
+  std::size_t offset;
+};
+
+/// Those of the components of the source, in their order.
+std::vector<FreePixels> free_source_pixels(const Model& model);
 
 /// "lens.0", "source.1" …: name of component `index` of the table, and of parameter `slot % kMaxProfileParameters` in it.
 std::string slot_name(const Model& model, int slot);

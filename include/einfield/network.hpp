@@ -71,10 +71,11 @@ inline bool operator!=(const NetworkShape& a, const NetworkShape& b) {
 /// from a stream of their own, counter = position in the encoding's kernel.
 /// @param last_layer_zero  start with the output kernel at zero: the correction starts at nothing
 /// @param fourier_scale    over which a typical feature changes by a radian, > 0; without features unused  [arcsec]
+/// @param stream           of the random numbers: networks of one seed and different streams are unlike
 /// @return flat parameter vector, shape.size() values
 /// @throws InvalidInput for a shape or a scale out of range.
 std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,
-                                    double fourier_scale = 2.0);
+                                    double fourier_scale = 2.0, std::uint64_t stream = 0);
 
 /// Philox4x32-10: one counter, one key, four 32-bit words (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 struct Philox {

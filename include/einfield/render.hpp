@@ -54,14 +54,29 @@ EINFIELD_HD LensValues<Real> macro_values(const Scene<Real>& scene, Vec2<Real> t
   return sum;
 }
 
-/// Brightness of one light component at a position of its plane.
+/// Where the network of a NETWORK component is evaluated: β − center for a source, θ − center for lens light [arcsec].
+/// A cotangent of β or θ by way of the network is part of light_brightness_adjoint.
+/// @param c  the component's place in the list
 template <class Real>
-EINFIELD_HD Real light_brightness(const Component& component, const Real* p, const Real* pixels, Vec2<Real> position) {
+EINFIELD_HD Vec2<Real> network_position(const Scene<Real>& scene, int c, Vec2<Real> theta, Vec2<Real> alpha_nn) {
+  const Real* p = scene.table + c * kMaxProfileParameters;
+  const Vec2<Real> center{p[1], p[2]};
+  if (c >= scene.n_lens + scene.n_source) return theta - center;
+  return theta - macro_deflection(scene, theta) - alpha_nn - center;
+}
+
+/// Brightness of one light component at a position of its plane.
+/// @param sample  NETWORK only: its network there
+template <class Real>
+EINFIELD_HD Real light_brightness(const Component& component, const Real* p, const Real* pixels, Vec2<Real> position,
+                                  const NetworkSample<Real>& sample = {}) {
   switch (static_cast<LightKind>(component.kind)) {
     case LightKind::sersic_ellipse:
       return sersic_brightness(p, component.radius, position);
     case LightKind::gaussian:
       return gaussian_brightness(p, position);
+    case LightKind::network:
+      return network_brightness(p, sample.value);
     case LightKind::pixelated:
       break;
   }
@@ -70,11 +85,13 @@ EINFIELD_HD Real light_brightness(const Component& component, const Real* p, con
 
 /// Adjoint of light_brightness: adds to `position_bar` and, unless null, `p_bar`; every pixel weight goes to
 /// `scatter(index into Scene::pixels, value)`, which the backend sums in a fixed order.
+/// @param value_bar  NETWORK only: cotangent of NetworkSample::value, added to
 EINFIELD_NO_EXEC_CHECK
 template <class Real, class Scatter>
 EINFIELD_HD void light_brightness_adjoint(const Component& component, const Real* p, const Real* pixels,
-                                          Vec2<Real> position, Real brightness_bar, Vec2<Real>& position_bar, Real* p_bar,
-                                          Scatter&& scatter) {
+                                          Vec2<Real> position, Real brightness_bar, Vec2<Real>& position_bar,
+                                          Real* p_bar, Scatter&& scatter, const NetworkSample<Real>& sample = {},
+                                          Real* value_bar = nullptr) {
   switch (static_cast<LightKind>(component.kind)) {
     case LightKind::sersic_ellipse:
       sersic_brightness_adjoint(p, component.radius, position, brightness_bar, position_bar, p_bar);
@@ -82,6 +99,11 @@ EINFIELD_HD void light_brightness_adjoint(const Component& component, const Real
     case LightKind::gaussian:
       gaussian_brightness_adjoint(p, position, brightness_bar, position_bar, p_bar);
       return;
+    case LightKind::network: {
+      Real unused = 0;
+      network_brightness_adjoint(p, sample, brightness_bar, value_bar ? *value_bar : unused, position_bar, p_bar);
+      return;
+    }
     case LightKind::pixelated:
       break;
   }
@@ -94,37 +116,42 @@ EINFIELD_HD void light_brightness_adjoint(const Component& component, const Real
 /// Brightness of one ray.
 /// @param theta     image-plane position                      [arcsec]
 /// @param alpha_nn  deflection of the network, 0 without one  [arcsec]
+/// @param sample    the network of the NETWORK component, if there is one, at network_position()
 template <class Real>
-EINFIELD_HD Real render_ray(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn) {
+EINFIELD_HD Real render_ray(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn,
+                            const NetworkSample<Real>& sample = {}) {
   const Vec2<Real> beta = theta - macro_deflection(scene, theta) - alpha_nn;
   Real brightness = 0;
   const int first_light = scene.n_lens + scene.n_source;
   for (int c = scene.n_lens; c < first_light + scene.n_lens_light; ++c)
     brightness += light_brightness(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
-                                   c < first_light ? beta : theta);
+                                   c < first_light ? beta : theta, sample);
   return brightness;
 }
 
 /// Adjoint of render_ray, component by component: sets `alpha_bar`, calls `collect(c, p_bar)` with the cotangent of the
-/// parameters of each component c in turn (for the callers that sum over rays before they store), passes pixel cotangents
-/// to `scatter`.
+/// parameters of each component c in turn (for the callers that sum over rays before they store), passes pixel
+/// cotangents to `scatter`.
 ///
 /// β̄ = Ī ∇S(β), and from β = θ − α_lens − α_nn: ᾱ_nn = ᾱ_lens = −β̄. θ is data: no cotangent.
-/// @param scalars  false when no parameter of a profile is free: `collect` is not called, which saves the work
+/// @param scalars    false when no parameter of a profile is free: `collect` is not called, which saves the work
+/// @param value_bar  cotangent of `sample.value`, set; null where there is no NETWORK component
 EINFIELD_NO_EXEC_CHECK
 template <class Real, class Collect, class Scatter>
 EINFIELD_HD void render_ray_adjoint_by_component(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn,
                                                  Real brightness_bar, bool scalars, Vec2<Real>& alpha_bar,
-                                                 Collect&& collect, Scatter&& scatter) {
+                                                 Collect&& collect, Scatter&& scatter,
+                                                 const NetworkSample<Real>& sample = {}, Real* value_bar = nullptr) {
   const Vec2<Real> beta = theta - macro_deflection(scene, theta) - alpha_nn;
   Vec2<Real> beta_bar{};
   Vec2<Real> theta_bar{};
+  if (value_bar) *value_bar = 0;
   const int first_light = scene.n_lens + scene.n_source;
   for (int c = scene.n_lens; c < first_light + scene.n_lens_light; ++c) {
     Real p_bar[kMaxProfileParameters] = {};
     light_brightness_adjoint(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
                              c < first_light ? beta : theta, brightness_bar, c < first_light ? beta_bar : theta_bar,
-                             scalars ? p_bar : nullptr, scatter);
+                             scalars ? p_bar : nullptr, scatter, sample, value_bar);
     if (scalars) collect(c, p_bar);
   }
   alpha_bar = {-beta_bar.x, -beta_bar.y};
@@ -137,17 +164,19 @@ EINFIELD_HD void render_ray_adjoint_by_component(const Scene<Real>& scene, Vec2<
   }
 }
 
-/// Adjoint of render_ray: sets `alpha_bar`, adds to `table_bar`, passes pixel cotangents to `scatter`.
+/// Adjoint of render_ray: sets `alpha_bar` and, unless null, `value_bar`, adds to `table_bar`, passes pixel cotangents
+/// to `scatter`.
 /// @param table_bar  laid out like Scene::table; null when no parameter of a profile is free, which saves the work
 template <class Real, class Scatter>
-EINFIELD_HD void render_ray_adjoint(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn, Real brightness_bar,
-                                    Vec2<Real>& alpha_bar, Real* table_bar, Scatter&& scatter) {
+EINFIELD_HD void render_ray_adjoint(const Scene<Real>& scene, Vec2<Real> theta, Vec2<Real> alpha_nn,
+                                    Real brightness_bar, Vec2<Real>& alpha_bar, Real* table_bar, Scatter&& scatter,
+                                    const NetworkSample<Real>& sample = {}, Real* value_bar = nullptr) {
   render_ray_adjoint_by_component(
       scene, theta, alpha_nn, brightness_bar, table_bar != nullptr, alpha_bar,
       [table_bar](int c, const Real* p_bar) {
         for (int k = 0; k < kMaxProfileParameters; ++k) table_bar[c * kMaxProfileParameters + k] += p_bar[k];
       },
-      scatter);
+      scatter, sample, value_bar);
 }
 
 }  // namespace einfield

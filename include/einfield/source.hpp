@@ -1,5 +1,5 @@
-// Brightness profiles of the source and of the lens's own light: Sérsic, Gaussian, pixels; values beside their adjoints.
-// Conventions are lenstronomy's; Sérsic (1968), b_n after Capaccioli (1989).
+// Brightness profiles of the source and of the lens's own light: Sérsic, Gaussian, pixels, a network; values beside
+// their adjoints. Conventions are lenstronomy's; Sérsic (1968), b_n after Capaccioli (1989).
 #pragma once
 
 #include "einfield/core.hpp"
@@ -7,8 +7,8 @@
 
 namespace einfield {
 
-enum class LightKind : int { sersic_ellipse, gaussian, pixelated };
-inline constexpr int kLightKinds = 3;
+enum class LightKind : int { sersic_ellipse, gaussian, pixelated, network };
+inline constexpr int kLightKinds = 4;
 
 /// What R_sersic measures on an elliptical isophote.
 enum class RadiusKind : int {
@@ -46,7 +46,11 @@ inline const ProfileInfo& light_info(LightKind kind) {
         {"sigma", "arcsec", Range::positive, 0, kInfinity, kRequired},
         {"center_x", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0},
         {"center_y", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0}}},
-      {"PIXELATED", {}}};
+      {"PIXELATED", {}},
+      {"NETWORK",
+       {{"amp", "image unit", Range::positive, 0, kInfinity, kRequired},
+        {"center_x", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0},
+        {"center_y", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0}}}};
   return table[static_cast<int>(kind)];
 }
 
@@ -222,6 +226,44 @@ EINFIELD_HD void pixelated_brightness_adjoint(const PixelGrid& grid, const Real*
   const Real scaled = brightness_bar * Real(1 / grid.pixel_scale);
   position_bar.x += scaled * ((1 - taps.fy) * (value[1] - value[0]) + taps.fy * (value[3] - value[2]));
   position_bar.y += scaled * ((1 - taps.fx) * (value[2] - value[0]) + taps.fx * (value[3] - value[1]));
+}
+
+/// What the network of a NETWORK component is at one position: the network stage has evaluated it there.
+template <class Real>
+struct NetworkSample {
+  Real value{};           ///< v = MLP(ℓ (position − center)), ℓ = input_scale
+  Vec2<Real> gradient{};  ///< ∇v [1/arcsec]
+};
+
+/// Brightness from a network, positive everywhere.
+///
+///     I = amp softplus(v),   softplus(v) = ln(1 + e^v) = max(v, 0) + ln(1 + e^(−|v|))                            (10)
+///
+/// Nothing diverges: I → amp v for v → ∞ and falls like amp e^v, until it underflows to 0, for v → −∞.
+/// @param p      amp [image unit per pixel] > 0, center_x, center_y [arcsec]; the centre is part of v
+/// @param value  v of NetworkSample
+template <class Real>
+EINFIELD_HD Real network_brightness(const Real* p, Real value) {
+  return p[0] * ((value > 0 ? value : Real(0)) + log1p(exp(-(value < 0 ? -value : value))));
+}
+
+/// Adjoint of network_brightness: adds to `value_bar`, `position_bar` and, unless null, to `p_bar`. The weights'
+/// gradient follows from `value_bar` by the adjoint of the network.
+///
+///     ∂I/∂v = amp σ(v),   ∂I/∂x = amp σ(v) ∂v/∂x = −∂I/∂center_x,   ∂I/∂amp = I/amp                              (11)
+template <class Real>
+EINFIELD_HD void network_brightness_adjoint(const Real* p, const NetworkSample<Real>& sample, Real brightness_bar,
+                                            Real& value_bar, Vec2<Real>& position_bar, Real* p_bar) {
+  const Real v = sample.value;
+  const Real e = exp(-(v < 0 ? -v : v));  // ≤ 1: never overflows
+  const Real bar = brightness_bar * p[0] * (v < 0 ? e : Real(1)) / (1 + e);
+  const Vec2<Real> at_bar = bar * sample.gradient;
+  value_bar += bar;
+  position_bar += at_bar;
+  if (!p_bar) return;
+  p_bar[0] += brightness_bar * ((v > 0 ? v : Real(0)) + log1p(e));
+  p_bar[1] -= at_bar.x;
+  p_bar[2] -= at_bar.y;
 }
 
 }  // namespace einfield
