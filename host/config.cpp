@@ -48,8 +48,24 @@ const std::vector<Recipe>& recipes() {
     paper.optimizer.steps = 200;
     paper.optimizer.stop = StopRule::none;
     paper.optimizer.best_of_last = 0;
-    Recipe best = paper;
+    // What served best in examples/README.md: full-memory L-BFGS on a few small networks that see Fourier features, with
+    // priors that only forbid what no mass does.
+    Recipe best;
     best.name = "default";
+    best.network.fourier = true;
+    best.network.hidden = {32, 32, 32, 32};
+    best.network.fourier_features = 16;
+    best.network.fourier_scale = 4;
+    best.network.last_layer_zero = true;
+    best.network.ensemble = 3;
+    best.optimizer.name = OptimizerKind::lbfgs;
+    best.optimizer.memory = 300;
+    best.optimizer.loss = LossKind::chi2;
+    best.optimizer.steps = 300;
+    best.optimizer.stop = StopRule::plateau;
+    best.regularization.smoothness = 3;
+    best.regularization.negative_convergence = 20;
+    best.regularization.negative_total_convergence = 2000;
     return std::vector<Recipe>{best, paper};
   }();
   return all;
@@ -253,7 +269,7 @@ Keys shape_keys(NetworkConfig& n, const std::string& initial) {
        "pairs of a sine and a cosine; those of " + initial + " when that is given", between(1, kMaxWidth / 2), "",
        false, fourier},
       {"fourier_scale", &n.fourier_scale,
-       "frequencies along x and y are normal with a standard deviation of 1 rad per fourier_scale", above(0), "arcsec",
+       "frequencies along x and y are normal with a standard deviation of 1 rad per fourier_scale of position · input_scale", above(0), "arcsec",
        false, Condition{[&n] { return n.fourier && n.initial.empty(); }, fourier.text + " and " + drawn.text}},
       {"hidden", &n.hidden,
        "widths of the hidden layers, 1 to " + std::to_string(kMaxHiddenLayers) +
@@ -261,8 +277,7 @@ Keys shape_keys(NetworkConfig& n, const std::string& initial) {
        between(1, kMaxWidth)},
       {"activation", only("swish"), "of the hidden layers"},
       {"input_scale", &n.input_scale,
-       "the network sees position · input_scale; that of " + initial + " when that is given", above(0), "1/arcsec",
-       false, Condition{[&n] { return !n.fourier; }, "with encoding = \"none\""}},
+       "the network sees position · input_scale; that of " + initial + " when that is given", above(0), "1/arcsec"},
       {"seed", &n.seed, "of the random weights", at_least(0), "", false, drawn}};
 }
 
@@ -489,8 +504,6 @@ NetworkShape read_shape(const Document& document, const std::string& path, Netwo
     network.input_scale = stored.input_scale;
     network.fourier = fourier;
     if (fourier) network.fourier_features = stored.fourier_features;
-  } else if (network.fourier) {
-    network.input_scale = 1;  // fourier_scale is in arcsec
   }
   const std::size_t layers = network.hidden.size(), most = kMaxHiddenLayers - (network.fourier ? 1 : 0);
   if (layers < 1 || layers > most)
@@ -659,7 +672,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   document.read("", top_keys(config));
   const Recipe& defaults = recipe(config.recipe);
   config.optimizer = defaults.optimizer;
-  config.regularization = defaults.regularization;
+  if (document.has("network")) config.regularization = defaults.regularization;  // terms on the network
 
   read_observation(document, config, for_simulation);
   config.model.lens = read_lenses(document);
@@ -668,6 +681,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   if (document.has("network")) {
     config.network = defaults.network;
     document.read("network", network_keys(*config.network));
+    if (!config.network->initial.empty()) config.network->ensemble = 1;  // one start is one member
     // A simulation has no use for the network: the file that it starts from need not exist yet.
     NetworkConfig network = *config.network;
     if (for_simulation) network.initial.clear();

@@ -126,7 +126,7 @@ std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t see
       for (std::size_t f = 0; f < features; ++f) {
         const std::size_t sine = 2 * features * axis + f;  // in the kernel (2 × 2F), which begins at 0
         const double frequency = philox.normal(sine, frequencies) / fourier_scale;
-        weights[sine] = weights[sine + features] = frequency / shape.input_scale;  // the layer sees ℓ θ
+        weights[sine] = weights[sine + features] = frequency;
       }
     std::fill_n(weights.begin() + static_cast<std::ptrdiff_t>(shape.bias_offset(0) + features), features, kHalfPi);
   }

@@ -19,6 +19,7 @@ class SmallLens {
   /// @param settings  of the fit, "optimizer.steps" …, on top of the configuration below
   SmallLens(std::initializer_list<Override> settings = {}) : settings_(settings) {
     folder_.write("lens.toml", R"(title = "small"
+recipe = "biggio2021"
 [observation]
 image = "data.fits[IMAGE]"
 noise = "data.fits[NOISE]"

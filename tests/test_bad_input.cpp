@@ -26,7 +26,8 @@ constexpr int kSide = 16;
 const std::string kGnuplotWarning = "einfield: warning: gnuplot is not installed: no figures were drawn\n";
 
 /// Line numbers of the messages below are those of this text.
-const std::string kConfig = R"([observation]
+const std::string kConfig = R"(recipe = "biggio2021"
+[observation]
 image = "data.fits[IMAGE]"
 noise = "data.fits[NOISE]"
 mask = "data.fits[MASK]"
@@ -152,118 +153,118 @@ TEST_F(BadInput, Configurations) {
   } cases[] = {
       // ranges: above, an interval, two together, whole numbers, finite numbers
       {{"theta_E = 1.2", "theta_E = -1.2"},
-       "lens.toml:9: lens.0.theta_E: out of range, found -1.2 arcsec, expected a number > 0 arcsec"},
+       "lens.toml:10: lens.0.theta_E: out of range, found -1.2 arcsec, expected a number > 0 arcsec"},
       {{"theta_E = 1.2", "theta_E = 0"},
-       "lens.toml:9: lens.0.theta_E: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
+       "lens.toml:10: lens.0.theta_E: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
       {{"theta_E = 1.2", "theta_E = nan"},
-       "lens.toml:9: lens.0.theta_E: out of range, found nan arcsec, expected a number > 0 arcsec"},
+       "lens.toml:10: lens.0.theta_E: out of range, found nan arcsec, expected a number > 0 arcsec"},
       {{"theta_E = 1.2", "theta_E = inf"},
-       "lens.toml:9: lens.0.theta_E: out of range, found inf arcsec, expected a number > 0 arcsec"},
-      {{"e1 = 0.1", "e1 = 1.5"}, "lens.toml:10: lens.0.e1: out of range, found 1.5, expected a number > -1 and < 1"},
+       "lens.toml:10: lens.0.theta_E: out of range, found inf arcsec, expected a number > 0 arcsec"},
+      {{"e1 = 0.1", "e1 = 1.5"}, "lens.toml:11: lens.0.e1: out of range, found 1.5, expected a number > -1 and < 1"},
       {{"e1 = 0.1", "e2 = 0.7\ne1 = 0.8"},
-       "lens.toml:11: lens.0.e1: out of range, found e1 = 0.8 and e2 = 0.7, expected e1^2 + e2^2 < 1"},
+       "lens.toml:12: lens.0.e1: out of range, found e1 = 0.8 and e2 = 0.7, expected e1^2 + e2^2 < 1"},
       {{"R_sersic = 0.8", "R_sersic = 0.0"},
-       "lens.toml:15: source.0.R_sersic: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
+       "lens.toml:16: source.0.R_sersic: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
       {{"n_sersic = 1.5", "n_sersic = 0.2"},
-       "lens.toml:16: source.0.n_sersic: out of range, found 0.2, expected a number > 0.25 and < 10"},
+       "lens.toml:17: source.0.n_sersic: out of range, found 0.2, expected a number > 0.25 and < 10"},
       {{"n_sersic = 1.5", "n_sersic = 12"},
-       "lens.toml:16: source.0.n_sersic: out of range, found 12.0, expected a number > 0.25 and < 10"},
+       "lens.toml:17: source.0.n_sersic: out of range, found 12.0, expected a number > 0.25 and < 10"},
       {{"amp = 10.0", "amp = -10.0"},
-       "lens.toml:14: source.0.amp: out of range, found -10.0 image unit, expected a number > 0 image unit"},
+       "lens.toml:15: source.0.amp: out of range, found -10.0 image unit, expected a number > 0 image unit"},
       {{"pixel_scale = 0.2", "pixel_scale = 0"},
-       "lens.toml:6: observation.pixel_scale: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
+       "lens.toml:7: observation.pixel_scale: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
       {{"pixel_scale = 0.2", "pixel_scale = 0.2\nsupersampling = 33"},
-       "lens.toml:7: observation.supersampling: out of range, found 33, expected an integer 1 to 32"},
+       "lens.toml:8: observation.supersampling: out of range, found 33, expected an integer 1 to 32"},
       {{"hidden = [8]", "hidden = [8, 0]"},
-       "lens.toml:18: network.hidden: out of range, found 0, expected an integer 1 to 4096"},
+       "lens.toml:19: network.hidden: out of range, found 0, expected an integer 1 to 4096"},
       {{"hidden = [8]", "hidden = []"},
-       "lens.toml:18: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
+       "lens.toml:19: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
       {{"steps = 20", "steps = -1"},
-       "lens.toml:20: optimizer.steps: out of range, found -1, expected an integer 0 to 1000000000"},
+       "lens.toml:21: optimizer.steps: out of range, found -1, expected an integer 0 to 1000000000"},
       {{"steps = 20", "learning_rate = 0"},
-       "lens.toml:20: optimizer.learning_rate: out of range, found 0.0, expected a number > 0"},
+       "lens.toml:21: optimizer.learning_rate: out of range, found 0.0, expected a number > 0"},
       {{"[optimizer]", "[regularization]\nsmoothness = -1\n[optimizer]"},
-       "lens.toml:20: regularization.smoothness: out of range, found -1.0, expected a number >= 0"},
+       "lens.toml:21: regularization.smoothness: out of range, found -1.0, expected a number >= 0"},
       {{"noise = \"data.fits[NOISE]\"", "noise = -0.5"},
-       "lens.toml:3: observation.noise: out of range, found -0.5 image unit, expected a text \"FILE[HDU]\" or a number "
+       "lens.toml:4: observation.noise: out of range, found -0.5 image unit, expected a text \"FILE[HDU]\" or a number "
        "> 0 "
        "image unit"},
       {{"psf = \"data.fits[PSF]\"", "psf = { fwhm = 0 }"},
-       "lens.toml:5: observation.psf.fwhm: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
+       "lens.toml:6: observation.psf.fwhm: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
       {{"psf = \"data.fits[PSF]\"", "psf = { type = \"moffat\", fwhm = 0.3, beta = 1 }"},
-       "lens.toml:5: observation.psf.beta: out of range, found 1.0, expected a number > 1"},
+       "lens.toml:6: observation.psf.beta: out of range, found 1.0, expected a number > 1"},
       {{"psf = \"data.fits[PSF]\"", "psf = { fwhm = 0.3, size = 4 }"},
-       "lens.toml:5: observation.psf.size: even, found 4 pixels, expected an odd number"},
+       "lens.toml:6: observation.psf.size: even, found 4 pixels, expected an odd number"},
       {{"profile = \"SIE\"", "profile = \"EPL\"\ngamma = 3"},
-       "lens.toml:9: lens.0.gamma: out of range, found 3.0, expected a number > 1 and < 3"},
+       "lens.toml:10: lens.0.gamma: out of range, found 3.0, expected a number > 1 and < 3"},
       {{"[[source]]", "[[lens]]\nprofile = \"MULTIPOLE\"\nm = 1\na_m = 0.1\nphi_m = 0\n[[source]]"},
-       "lens.toml:14: lens.1.m: out of range, found 1, expected an integer 2 to 100"},
+       "lens.toml:15: lens.1.m: out of range, found 1, expected an integer 2 to 100"},
 
       // unknown keys and names, the nearest one beside them
-      {{"theta_E = 1.2", "thetaE = 1.2"}, "lens.toml:9: lens.0.thetaE: unknown key, found thetaE, expected theta_E"},
-      {{"[[source]]", "[[sources]]"}, "lens.toml:12: sources: unknown key, found sources, expected source"},
+      {{"theta_E = 1.2", "thetaE = 1.2"}, "lens.toml:10: lens.0.thetaE: unknown key, found thetaE, expected theta_E"},
+      {{"[[source]]", "[[sources]]"}, "lens.toml:13: sources: unknown key, found sources, expected source"},
       {{"steps = 20", "iterations = 20"},
-       "lens.toml:20: optimizer.iterations: unknown key, found iterations, expected one of name, loss, learning_rate, "
+       "lens.toml:21: optimizer.iterations: unknown key, found iterations, expected one of name, loss, learning_rate, "
        "steps, warmup, schedule, clip_norm, memory, free, stop, stop_chi2, patience, tolerance, held_out, held_out_seed, "
        "best_of_last, checkpoint_every, stage"},
       {{"profile = \"SIE\"", "profile = \"SIEE\""},
-       "lens.toml:8: lens.0.profile: no such name, found \"SIEE\", expected SIE"},
+       "lens.toml:9: lens.0.profile: no such name, found \"SIEE\", expected SIE"},
       {{"profile = \"SIE\"", "profile = \"sie\""},
-       "lens.toml:8: lens.0.profile: no such name, found \"sie\", expected SIE"},
+       "lens.toml:9: lens.0.profile: no such name, found \"sie\", expected SIE"},
       {{"profile = \"SERSIC_ELLIPSE\"", "profile = \"SERSIC\""},
-       "lens.toml:13: source.0.profile: no such name, found \"SERSIC\", expected SERSIC_ELLIPSE"},
-      {{"steps = 20", "loss = \"chi\""}, "lens.toml:20: optimizer.loss: no such name, found \"chi\", expected chi2"},
+       "lens.toml:14: source.0.profile: no such name, found \"SERSIC\", expected SERSIC_ELLIPSE"},
+      {{"steps = 20", "loss = \"chi\""}, "lens.toml:21: optimizer.loss: no such name, found \"chi\", expected chi2"},
       {{"steps = 20", "stop = \"soon\""},
-       "lens.toml:20: optimizer.stop: no such name, found \"soon\", expected one of none, chi2, heldout, plateau"},
-      {{"[observation]", "recipe = \"biggio\"\n[observation]"},
+       "lens.toml:21: optimizer.stop: no such name, found \"soon\", expected one of none, chi2, heldout, plateau"},
+      {{"biggio2021", "biggio"},
        "lens.toml:1: recipe: no such name, found \"biggio\", expected biggio2021"},
       {{"fit = [\"theta_E\"]", "fit = [\"theta_e\", \"gamma\"]"},
-       "lens.toml:11: lens.0.fit: no such name, found \"theta_e\", expected theta_E"},
+       "lens.toml:12: lens.0.fit: no such name, found \"theta_e\", expected theta_E"},
 
       // wrong types
       {{"theta_E = 1.2", "theta_E = \"1.2\""},
-       "lens.toml:9: lens.0.theta_E: wrong type, found the string \"1.2\", expected a number > 0 arcsec"},
+       "lens.toml:10: lens.0.theta_E: wrong type, found the string \"1.2\", expected a number > 0 arcsec"},
       {{"steps = 20", "steps = 20.0"},
-       "lens.toml:20: optimizer.steps: wrong type, found the number 20.0, expected an integer 0 to 1000000000"},
+       "lens.toml:21: optimizer.steps: wrong type, found the number 20.0, expected an integer 0 to 1000000000"},
       {{"hidden = [8]", "hidden = 8"},
-       "lens.toml:18: network.hidden: wrong type, found the integer 8, expected a list of integers"},
+       "lens.toml:19: network.hidden: wrong type, found the integer 8, expected a list of integers"},
       {{"image = \"data.fits[IMAGE]\"", "image = true"},
-       "lens.toml:2: observation.image: wrong type, found true, expected a text \"FILE[HDU]\""},
-      {{"[[lens]]", "[lens]"}, "lens.toml:7: lens: wrong type, found a table, expected [[lens]]"},
-      {{"[network]", "[[network]]"}, "lens.toml:17: network: wrong type, found an array of 1, expected [network]"},
+       "lens.toml:3: observation.image: wrong type, found true, expected a text \"FILE[HDU]\""},
+      {{"[[lens]]", "[lens]"}, "lens.toml:8: lens: wrong type, found a table, expected [[lens]]"},
+      {{"[network]", "[[network]]"}, "lens.toml:18: network: wrong type, found an array of 1, expected [network]"},
 
       // duplicate, missing, contradicting, useless
       {{"theta_E = 1.2", "theta_E = 1.2\ntheta_E = 1.3"},
-       "lens.toml:10: lens.0.theta_E: not TOML, Error while parsing key-value pair: cannot redefine existing "
+       "lens.toml:11: lens.0.theta_E: not TOML, Error while parsing key-value pair: cannot redefine existing "
        "floating-point "
        "'theta_E'"},
       {{"[optimizer]", "[observation]\n[optimizer]"},
-       "lens.toml:19: observation: not TOML, Error while parsing table header: cannot redefine existing table "
+       "lens.toml:20: observation: not TOML, Error while parsing table header: cannot redefine existing table "
        "'observation'"},
       {{"theta_E = 1.2", "theta_E 1.2"},
-       "lens.toml:9: lens.0.theta_E 1.2: not TOML, Error while parsing key-value pair: expected '=', saw '1'"},
-      {{"theta_E = 1.2\n", ""}, "lens.toml:7: lens.0.theta_E: missing, expected number > 0 arcsec"},
+       "lens.toml:10: lens.0.theta_E 1.2: not TOML, Error while parsing key-value pair: expected '=', saw '1'"},
+      {{"theta_E = 1.2\n", ""}, "lens.toml:8: lens.0.theta_E: missing, expected number > 0 arcsec"},
       {{"profile = \"SIE\"\n", ""},
-       "lens.toml:7: lens.0.profile: missing, expected \"SIE\" | \"SIS\" | \"NIE\" | \"EPL\" | \"NFW\" | "
+       "lens.toml:8: lens.0.profile: missing, expected \"SIE\" | \"SIS\" | \"NIE\" | \"EPL\" | \"NFW\" | "
        "\"NFW_ELLIPSE_POTENTIAL\" | \"SHEAR\" | \"CONVERGENCE\" | \"POINT_MASS\" | \"MULTIPOLE\""},
       {{"noise = \"data.fits[NOISE]\"\n", ""},
-       "lens.toml:1: observation.noise: missing, expected \"FILE[HDU]\" or a number > 0 image unit, or background_rms "
+       "lens.toml:2: observation.noise: missing, expected \"FILE[HDU]\" or a number > 0 image unit, or background_rms "
        "with "
        "exposure_time"},
       {{"noise = \"data.fits[NOISE]\"\n", "background_rms = 0.5\n"},
-       "lens.toml:1: observation.exposure_time: missing, expected a number > 0 s beside background_rms"},
+       "lens.toml:2: observation.exposure_time: missing, expected a number > 0 s beside background_rms"},
       {{"pixel_scale = 0.2", "background_rms = 0.5"},
-       "lens.toml:6: observation.background_rms: has no effect, found the number 0.5, expected only without "
+       "lens.toml:7: observation.background_rms: has no effect, found the number 0.5, expected only without "
        "observation.noise"},
       {{"steps = 20", "stop_chi2 = 1.1"},
-       "lens.toml:20: optimizer.stop_chi2: has no effect, found the number 1.1, expected only with stop = \"chi2\""},
+       "lens.toml:21: optimizer.stop_chi2: has no effect, found the number 1.1, expected only with stop = \"chi2\""},
       {{"[network]\nhidden = [8]", "[regularization]\nsmoothness = 0.1"},
-       "lens.toml:18: regularization.smoothness: has no effect, found 0.1 without [network], expected 0 or a "
+       "lens.toml:19: regularization.smoothness: has no effect, found 0.1 without [network], expected 0 or a "
        "[network]"},
       {{"fit = [\"theta_E\"]\n", "fit = [\"theta_E\", \"theta_E\"]\n"},
-       "lens.toml:11: lens.0.fit: a name twice, found \"theta_E\", expected it once"},
+       "lens.toml:12: lens.0.fit: a name twice, found \"theta_E\", expected it once"},
       {{"[optimizer]", "[truth]\nfile = \"data.fits[KAPPA_TRUE]\"\n[optimizer]"},
-       "lens.toml:20: truth.file: not a file alone, found \"data.fits[KAPPA_TRUE]\", expected \"FILE\" without [HDU]"},
+       "lens.toml:21: truth.file: not a file alone, found \"data.fits[KAPPA_TRUE]\", expected \"FILE\" without [HDU]"},
       {{"hidden = [8]", "initial = \"none.safetensors\""}, "none.safetensors: no such file"},
       {{"[optimizer]", "[truth]\nfile = \"data.fits\"\n[optimizer]"},
        "data.fits[IMAGE_TRUE]: no such HDU, expected one of IMAGE, NOISE, MASK, PSF"},
@@ -475,7 +476,7 @@ TEST_F(BadInput, AllMasked) {
       "max_noise = 1000, expected at least one that is used");
   EXPECT_EQ(
       refused_data({{"noise = \"data.fits[NOISE]\"", "noise = 2e3"}}),
-      "lens.toml:3: observation.noise: every pixel would be masked, found 2000, expected at most max_noise = 1000");
+      "lens.toml:4: observation.noise: every pixel would be masked, found 2000, expected at most max_noise = 1000");
 }
 
 TEST_F(BadInput, Noise) {
@@ -522,7 +523,7 @@ TEST_F(BadInput, PointSpreadFunction) {
   EXPECT_EQ(warnings(), "einfield: warning: data.fits[PSF]: a PSF with the sum 2, normalised to 1\n");
   EXPECT_EQ(
       refused_data({{"psf = \"data.fits[PSF]\"", "psf = { fwhm = 20.0 }"}}),
-      "lens.toml:5: observation.psf: a PSF larger than the image, found 297 x 297 pixels, expected at most 16 x 16");
+      "lens.toml:6: observation.psf: a PSF larger than the image, found 297 x 297 pixels, expected at most 16 x 16");
 }
 
 // ---- a real image

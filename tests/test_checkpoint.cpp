@@ -242,7 +242,7 @@ TYPED_TEST(CheckpointOf, ContradictionsNameTheirKey) {
     const std::string message = refusal<TypeParam>(lens, {{key, value}});
     // The PSF is compared by its values, whatever they come from.
     const std::string named = key == "observation.psf.fwhm" ? "observation.psf" : key;
-    const std::string place = named == key ? "--set" : lens.path() + ":6";
+    const std::string place = named == key ? "--set" : lens.path() + ":7";
     EXPECT_EQ(message.rfind(place + ": " + named + ": ", 0), 0u) << key << ": " << message;
     EXPECT_NE(message.find("contradicts the checkpoint in " + lens.out()), std::string::npos) << message;
   }

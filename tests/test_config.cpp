@@ -155,24 +155,30 @@ TEST_F(ConfigFile, ReadsTheDocumentedSample) {
 TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
   for (const std::string recipe : {"", "recipe = 'default'\n", "recipe = 'biggio2021'\n"}) {
     const Config c = read(recipe + kShortest);
-    EXPECT_EQ(c.recipe, recipe == "recipe = 'biggio2021'\n" ? "biggio2021" : "default");
+    const bool paper = recipe == "recipe = 'biggio2021'\n";
+    EXPECT_EQ(c.recipe, paper ? "biggio2021" : "default");
     ASSERT_TRUE(c.network.has_value());
-    EXPECT_EQ(c.network->hidden, (std::vector<int>{200, 200, 200}));
+    EXPECT_EQ(c.network->hidden, paper ? (std::vector<int>{200, 200, 200}) : (std::vector<int>{32, 32, 32, 32}));
     EXPECT_EQ(c.network->input_scale, 1.0);
-    EXPECT_FALSE(c.network->last_layer_zero);
+    EXPECT_EQ(c.network->fourier, !paper);
+    EXPECT_EQ(c.network->ensemble, paper ? 1 : 3);
+    EXPECT_EQ(c.network->last_layer_zero, !paper);
     EXPECT_EQ(c.network->seed, 1u);
-    EXPECT_EQ(c.optimizer.loss, LossKind::mse);
+    EXPECT_EQ(c.optimizer.name, paper ? OptimizerKind::adam : OptimizerKind::lbfgs);
+    EXPECT_EQ(c.optimizer.loss, paper ? LossKind::mse : LossKind::chi2);
     EXPECT_EQ(c.optimizer.learning_rate, 1e-3);
-    EXPECT_EQ(c.optimizer.steps, 200);
-    EXPECT_EQ(c.optimizer.stop, StopRule::none);
-    EXPECT_FALSE(c.regularization.any());
+    EXPECT_EQ(c.optimizer.steps, paper ? 200 : 300);
+    EXPECT_EQ(c.optimizer.stop, paper ? StopRule::none : StopRule::plateau);
+    EXPECT_NE(c.regularization.any(), paper);
     EXPECT_EQ(c.observation.max_noise, 1e3);
     EXPECT_EQ(c.observation.supersampling, 1);
     EXPECT_FALSE(c.observation.pixel_scale.has_value());
     EXPECT_EQ(c.observation.psf.type, "");
     EXPECT_FALSE(c.simulate.has_value());
   }
-  EXPECT_FALSE(read(kShortest.substr(0, kShortest.find("[network]")) + "fit = ['amp']\n").model.network.has_value());
+  const Config smooth = read(kShortest.substr(0, kShortest.find("[network]")) + "fit = ['amp']\n");
+  EXPECT_FALSE(smooth.model.network.has_value());
+  EXPECT_FALSE(smooth.regularization.any());  // there is nothing that its terms could act on
 }
 
 TEST_F(ConfigFile, KeysOverrideTheRecipe) {
@@ -197,10 +203,10 @@ TEST_F(ConfigFile, KeysOverrideTheRecipe) {
 }
 
 TEST_F(ConfigFile, FourierFeatures) {
-  EXPECT_FALSE(read(kShortest).network->fourier);
-  EXPECT_EQ(read(kShortest).model.network->fourier_features, 0);
+  EXPECT_FALSE(read("recipe = 'biggio2021'\n" + kShortest).network->fourier);
+  EXPECT_EQ(read("recipe = 'biggio2021'\n" + kShortest).model.network->fourier_features, 0);
   EXPECT_EQ(read(kShortest + "encoding = 'none'\ninput_scale = 3\n").model.network->input_scale, 3.0);
-  const Config plain = read(kShortest + "encoding = 'fourier'\n");
+  const Config plain = read("recipe = 'biggio2021'\n" + kShortest + "encoding = 'fourier'\n");
   EXPECT_EQ(plain.model.network->fourier_features, 16);
   EXPECT_EQ(plain.network->fourier_scale, 2.0);
   EXPECT_EQ(plain.model.network->hidden, plain.network->hidden);
@@ -297,7 +303,7 @@ TEST_F(ConfigFile, ReadsANetworkSource) {
   // An encoding, as in [network].
   c = read(kShortest +
            "[[source]]\nprofile = 'NETWORK'\namp = 1\nencoding = 'fourier'\nfourier_features = 5\nfit = ['network']\n");
-  EXPECT_EQ(c.model.source[1].network, (NetworkShape{{64, 64}, 1.0, 5}));
+  EXPECT_EQ(c.model.source[1].network, (NetworkShape{{64, 64}, 3.0, 5}));
   EXPECT_EQ(c.source_start.at(1).network.fourier_scale, 0.5);
   EXPECT_EQ(to_toml(read(to_toml(c))), to_toml(c));
   // Stages may name the weights, and pixels, which are read later.
@@ -336,11 +342,11 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {"activation = 'tanh'", "lens.toml:9: network.activation: no such name, found \"tanh\", expected swish"},
       {"[optimizer]\nstop = 'never'",
        "lens.toml:10: optimizer.stop: no such name, found \"never\", expected one of none, chi2, heldout, plateau"},
-      {"[optimizer]\npatience = 3",
-       "lens.toml:10: optimizer.patience: has no effect, found the integer 3, expected only with stop = \"heldout\" or "
+      {"[optimizer]\nstop = 'none'\npatience = 3",
+       "lens.toml:11: optimizer.patience: has no effect, found the integer 3, expected only with stop = \"heldout\" or "
        "\"plateau\""},
-      {"[optimizer]\nschedule = 'cosine'\nsteps = 5\nwarmup = 5",
-       "lens.toml:12: optimizer.warmup: not shorter than the stage, found 5 steps, expected fewer than steps = 5"},
+      {"[optimizer]\nname = 'adam'\nschedule = 'cosine'\nsteps = 5\nwarmup = 5",
+       "lens.toml:13: optimizer.warmup: not shorter than the stage, found 5 steps, expected fewer than steps = 5"},
       {"[[optimizer.stage]]\nname = 'lbfgs'\nfree = ['lens.0.gamma']",
        "lens.toml:11: optimizer.stage.0.free: nothing free of that name, found \"lens.0.gamma\", expected network, a block, "
        "a component or a parameter that is free"},
@@ -404,7 +410,7 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {"[[lens]]\nprofile = 'MULTIPOLE'\nm = 1\na_m = 0\nphi_m = 0",
        "lens.toml:11: lens.0.m: out of range, found 1, expected an integer 2 to 100"},
       {"hidden = [0]", "lens.toml:9: network.hidden: out of range, found 0, expected an integer 1 to 4096"},
-      {"hidden = []", "lens.toml:9: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
+      {"encoding = 'none'\nhidden = []", "lens.toml:10: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
       {"encoding = 'fourier'\nhidden = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]",
        "lens.toml:10: network.hidden: wrong number of layers, found 16, expected 1 to 15 behind the encoding"},
       {"encoding = 'fourier'\nfourier_features = 2049",
@@ -420,12 +426,9 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {"[optimizer]\nstop_chi2 = 2",
        "lens.toml:10: optimizer.stop_chi2: has no effect, found the integer 2, expected only with stop = \"chi2\""},
       {"encoding = 'Fourier'", "lens.toml:9: network.encoding: no such name, found \"Fourier\", expected fourier"},
-      {"fourier_features = 8",
-       "lens.toml:9: network.fourier_features: has no effect, found the integer 8, expected only with encoding = "
+      {"encoding = 'none'\nfourier_features = 8",
+       "lens.toml:10: network.fourier_features: has no effect, found the integer 8, expected only with encoding = "
        "\"fourier\""},
-      {"encoding = 'fourier'\ninput_scale = 2",
-       "lens.toml:10: network.input_scale: has no effect, found the integer 2, expected only with encoding = "
-       "\"none\""},
       {"encoding = 'fourier'\ninitial = 'w.safetensors'\nfourier_scale = 2",
        "lens.toml:11: network.fourier_scale: has no effect, found the integer 2, expected only with encoding = "
        "\"fourier\" and without network.initial"},
@@ -712,10 +715,10 @@ TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
   EXPECT_EQ(row("observation.max_noise"),
             "observation.max_noise number image unit > 0 1000.0 pixels of larger noise are masked");
   EXPECT_EQ(row("lens.N.theta_E"), "lens.N.theta_E number arcsec > 0 required");
-  EXPECT_EQ(row("network.hidden").rfind("network.hidden list of integers - 1 to 4096 [200, 200, 200] widths", 0), 0u);
-  EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 2.0 frequencies", 0), 0u);
-  EXPECT_EQ(row("network.encoding").rfind("network.encoding \"none\" | \"fourier\" - - \"none\" what", 0), 0u);
-  EXPECT_EQ(row("optimizer.loss").rfind("optimizer.loss \"mse\" | \"chi2\" - - \"mse\"", 0), 0u);
+  EXPECT_EQ(row("network.hidden").rfind("network.hidden list of integers - 1 to 4096 [32, 32, 32, 32] widths", 0), 0u);
+  EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 4.0 frequencies", 0), 0u);
+  EXPECT_EQ(row("network.encoding").rfind("network.encoding \"none\" | \"fourier\" - - \"fourier\" what", 0), 0u);
+  EXPECT_EQ(row("optimizer.loss").rfind("optimizer.loss \"mse\" | \"chi2\" - - \"chi2\"", 0), 0u);
   for (const char* profile : {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "CONVERGENCE",
                               "POINT_MASS", "MULTIPOLE", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED", "NETWORK"})
     EXPECT_NE(list.find(std::string("profile = \"") + profile + "\"\n"), std::string::npos) << profile;
@@ -762,7 +765,7 @@ class Generator {
                       "encoding = 'fourier'\n" + maybe("fourier_features = 3\n") + maybe("fourier_scale = 0.7\n")});
     }
     text += maybe("[optimizer]\n" + maybe("loss = 'chi2'\n") + maybe("learning_rate = 0.01\n") +
-                  maybe("stop = 'chi2'\nstop_chi2 = 0.9\n") + maybe("best_of_last = 5\n"));
+                  one_of({"", "stop = 'chi2'\nstop_chi2 = 0.9\n", "stop = 'none'\nbest_of_last = 5\n"}));
     if (network || free_pixels) text += "[regularization]\n";
     if (network) text += maybe("smoothness = 0.1\n") + maybe("negative_total_convergence = 0.2\n");
     if (free_pixels) text += maybe("source_gradient = 0.3\n") + maybe("source_curvature = 0.1\n");

@@ -864,7 +864,7 @@ TEST(InitialWeights, FrequenciesAreNormalPerArcsec) {
     for (std::size_t f = 0; f < features; ++f) {
       const std::size_t at = 2 * features * axis + f;
       EXPECT_EQ(weights[at], weights[at + features]);
-      const double frequency = weights[at] * shape.input_scale;
+      const double frequency = weights[at];
       mean += frequency / (2 * features);
       variance += frequency * frequency / (2 * features);
       largest = std::max(largest, std::abs(frequency));
@@ -881,9 +881,9 @@ TEST(InitialWeights, FrequenciesAreNormalPerArcsec) {
   double width = 0;
   for (std::size_t i = shape.kernel_offset(1); i < shape.bias_offset(1); ++i) width += weights[i] * weights[i] / 30;
   EXPECT_NEAR(width, 1, 4 * std::sqrt(1.37 / (60.0 * features)));
-  // Only the scale counts, not what the layer sees.
+  // A fourth of the scale, four times the frequencies, whatever the layer sees.
   const std::vector<double> wide = initial_weights({{30}, 1, shape.fourier_features}, 7, false, 2);
-  for (std::size_t i = 0; i < shape.bias_offset(0); ++i) EXPECT_DOUBLE_EQ(weights[i], 16 * wide[i]);
+  for (std::size_t i = 0; i < shape.bias_offset(0); ++i) EXPECT_DOUBLE_EQ(weights[i], 4 * wide[i]);
   EXPECT_THROW(initial_weights(shape, 7, false, 0), InvalidInput);
   EXPECT_THROW(initial_weights(shape, 7, false, kNaN), InvalidInput);
 }
@@ -899,13 +899,13 @@ TEST(InitialWeights, RepeatForever) {
   EXPECT_NEAR(weights[0], expected[0], 1e-14);
   EXPECT_NEAR(weights[13], expected[1], 1e-14);
   EXPECT_NEAR(weights[29], expected[2], 1e-14);
-  EXPECT_NE(weights, initial_weights(shape, 42, false, 1)) << "another stream";
+  EXPECT_NE(weights, initial_weights(shape, 42, false, 2.0, 1)) << "another stream";
   const std::vector<double> zero = initial_weights(shape, 42, true);
   for (std::size_t i = 0; i < zero.size(); ++i)
     EXPECT_EQ(zero[i], i < shape.kernel_offset(2) ? weights[i] : 0.0) << i;
   const std::vector<double> encoded = initial_weights({{4, 3}, 1, 2}, 42, false);
-  EXPECT_NEAR(encoded[0], -0.57214943901247717, 1e-14);
-  EXPECT_NEAR(encoded[5], 0.91387576474760857, 1e-14);
+  EXPECT_NEAR(encoded[0], -0.71541393110472784, 1e-14);
+  EXPECT_NEAR(encoded[5], 0.39169249156587865, 1e-14);
   EXPECT_NEAR(encoded[12], -0.50368601474978025, 1e-14);
 }
 

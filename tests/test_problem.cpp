@@ -38,6 +38,7 @@ class LoadProblem : public testing::Test {
 
   Config config(const std::vector<Override>& more = {}) {
     const std::string text = R"(
+recipe = "biggio2021"
 [observation]
 image = "data.fits[IMAGE]"
 noise = "data.fits[NOISE]"
@@ -372,7 +373,7 @@ TEST_F(LoadProblem, NetworkSourceStartsFromSeedOrFile) {
   // Fourier features, whose phases single precision must hold.
   const std::string fourier = source + "hidden = [3], encoding = \"fourier\", fit = [\"network\"], fourier_scale = ";
   loaded = load({{"source", "[" + fourier + "0.5 }]"}});
-  EXPECT_EQ(loaded.problem.model.source[0].network, (NetworkShape{{3}, 1.0, 16}));
+  EXPECT_EQ(loaded.problem.model.source[0].network, (NetworkShape{{3}, 3.0, 16}));
   EXPECT_EQ(
       failure({{"source", "[" + fourier + "1e-6 }]"}}).find("--set: source.0.fourier_scale: frequencies too high"), 0u);
 

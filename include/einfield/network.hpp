@@ -67,10 +67,10 @@ inline bool operator!=(const NetworkShape& a, const NetworkShape& b) {
 /// Initial weights of Flax's Dense: kernels from lecun_normal (a normal of σ = √(1/fan_in)/0.87962566 truncated at
 /// ±2σ), biases zero; drawn in double from Philox4x32-10 (Salmon et al. 2011) with counter = position in the flat
 /// vector and key = seed, so every backend, precision and thread count starts from the same numbers. Frequencies of
-/// Fourier features are normal in x and y with σ = 1/fourier_scale per arcsec of θ, whatever input_scale is; they come
+/// Fourier features are normal in x and y with σ = 1/fourier_scale rad per unit of u = input_scale · θ; they come
 /// from a stream of their own, counter = position in the encoding's kernel.
 /// @param last_layer_zero  start with the output kernel at zero: the correction starts at nothing
-/// @param fourier_scale    over which a typical feature changes by a radian, > 0; without features unused  [arcsec]
+/// @param fourier_scale    over which a typical feature changes by a radian, > 0; without features unused  [u]
 /// @param stream           of the random numbers: networks of one seed and different streams are unlike
 /// @return flat parameter vector, shape.size() values
 /// @throws InvalidInput for a shape or a scale out of range.
