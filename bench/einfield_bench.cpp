@@ -25,7 +25,8 @@ namespace {
 
 constexpr int kSizes[] = {50, 100, 200, 400, 1000};
 constexpr int kWidths[] = {64, 128, 200, 256};
-constexpr int kLenses[] = {1, 4, 16, 64};  // side by side in one launch, of a size that alone leaves most of a device idle
+constexpr int kLenses[] = {1, 4, 16,
+                           64};  // side by side in one launch, of a size that alone leaves most of a device idle
 constexpr int kLensSize = 50;
 
 /// A stage: how it is called, and its part of step_flop(); 0 = too little arithmetic for a rate to mean anything.

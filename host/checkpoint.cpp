@@ -265,9 +265,15 @@ void check_steps(const SafetensorsFile& file, const std::string& dir, const Conf
 /// Numbers of a snapshot that are no vectors.
 template <class Real>
 nlohmann::json numbers_of(const Snapshot<Real>& s) {
-  return {{"step", s.step},           {"stage", s.stage},         {"stage_step", s.stage_step},
-          {"evaluations", s.evaluations}, {"time_s", s.time_s},   {"best_step", s.best_step},
-          {"best_value", s.best_value},   {"fall_step", s.fall_step}, {"fall_value", s.fall_value}};
+  return {{"step", s.step},
+          {"stage", s.stage},
+          {"stage_step", s.stage_step},
+          {"evaluations", s.evaluations},
+          {"time_s", s.time_s},
+          {"best_step", s.best_step},
+          {"best_value", s.best_value},
+          {"fall_step", s.fall_step},
+          {"fall_value", s.fall_value}};
 }
 
 template <class Real>
@@ -338,8 +344,9 @@ void add_vectors(std::size_t lens, const ParameterLayout& layout, const Snapshot
   add("first_moment", s.first_moment);
   add("second_moment", s.second_moment);
   if (s.best_step >= 0) add("best_parameters", s.best_parameters);
-  tensors.push_back(TensorData::of(tensor_name("memory", lens), {s.memory.size() / (2 * layout.size()), 2, layout.size()},
-                                   s.memory.data(), s.memory.size()));
+  tensors.push_back(TensorData::of(tensor_name("memory", lens),
+                                   {s.memory.size() / (2 * layout.size()), 2, layout.size()}, s.memory.data(),
+                                   s.memory.size()));
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace einfield {
 template <class Real>
 struct Checkpoint {
   std::vector<Snapshot<Real>> snapshots;  ///< one per lens of the backend
-  std::string backend;  ///< that made it: only the same one goes on with the same bits
+  std::string backend;                    ///< that made it: only the same one goes on with the same bits
 };
 
 bool has_checkpoint(const std::string& dir);

@@ -48,8 +48,8 @@ const std::vector<Recipe>& recipes() {
     paper.optimizer.steps = 200;
     paper.optimizer.stop = StopRule::none;
     paper.optimizer.best_of_last = 0;
-    // What served best in examples/README.md: full-memory L-BFGS on a few small networks that see Fourier features, with
-    // priors that only forbid what no mass does.
+    // What served best in examples/README.md: full-memory L-BFGS on a few small networks that see Fourier features,
+    // with priors that only forbid what no mass does.
     Recipe best;
     best.name = "default";
     best.network.fourier = true;
@@ -259,26 +259,27 @@ NetworkConfig light_network_defaults() {
 Keys shape_keys(NetworkConfig& n, const std::string& initial) {
   const Condition drawn{[&n] { return n.initial.empty(); }, "without " + initial};
   const Condition fourier{[&n] { return n.fourier; }, "with encoding = \"fourier\""};
-  return {
-      {"initial", FilePath{&n.initial}, "start from the weights of a network.safetensors; \"\" = random ones"},
-      {"encoding", choice<bool>(n.fourier, {{"none", false}, {"fourier", true}}),
-       "what the network sees: \"none\": the position; \"fourier\": sines and cosines of it with random, fixed "
-       "frequencies; that of " +
-           initial + " when that is given"},
-      {"fourier_features", &n.fourier_features,
-       "pairs of a sine and a cosine; those of " + initial + " when that is given", between(1, kMaxWidth / 2), "",
-       false, fourier},
-      {"fourier_scale", &n.fourier_scale,
-       "frequencies along x and y are normal with a standard deviation of 1 rad per fourier_scale of position · input_scale", above(0), "arcsec",
-       false, Condition{[&n] { return n.fourier && n.initial.empty(); }, fourier.text + " and " + drawn.text}},
-      {"hidden", &n.hidden,
-       "widths of the hidden layers, 1 to " + std::to_string(kMaxHiddenLayers) +
-           " of them, one fewer with an encoding; those of " + initial + " when that is given",
-       between(1, kMaxWidth)},
-      {"activation", only("swish"), "of the hidden layers"},
-      {"input_scale", &n.input_scale,
-       "the network sees position · input_scale; that of " + initial + " when that is given", above(0), "1/arcsec"},
-      {"seed", &n.seed, "of the random weights", at_least(0), "", false, drawn}};
+  return {{"initial", FilePath{&n.initial}, "start from the weights of a network.safetensors; \"\" = random ones"},
+          {"encoding", choice<bool>(n.fourier, {{"none", false}, {"fourier", true}}),
+           "what the network sees: \"none\": the position; \"fourier\": sines and cosines of it with random, fixed "
+           "frequencies; that of " +
+               initial + " when that is given"},
+          {"fourier_features", &n.fourier_features,
+           "pairs of a sine and a cosine; those of " + initial + " when that is given", between(1, kMaxWidth / 2), "",
+           false, fourier},
+          {"fourier_scale", &n.fourier_scale,
+           "frequencies along x and y are normal with a standard deviation of 1 rad per fourier_scale of position · "
+           "input_scale",
+           above(0), "arcsec", false,
+           Condition{[&n] { return n.fourier && n.initial.empty(); }, fourier.text + " and " + drawn.text}},
+          {"hidden", &n.hidden,
+           "widths of the hidden layers, 1 to " + std::to_string(kMaxHiddenLayers) +
+               " of them, one fewer with an encoding; those of " + initial + " when that is given",
+           between(1, kMaxWidth)},
+          {"activation", only("swish"), "of the hidden layers"},
+          {"input_scale", &n.input_scale,
+           "the network sees position · input_scale; that of " + initial + " when that is given", above(0), "1/arcsec"},
+          {"seed", &n.seed, "of the random weights", at_least(0), "", false, drawn}};
 }
 
 /// A NETWORK component: the parameters of the profile, then its network.
@@ -349,8 +350,8 @@ Keys stage_keys(StageConfig& s) {
            "the optimiser; a step of L-BFGS is a line search"},
           {"learning_rate", &s.learning_rate, "of Adam", above(0)},
           {"steps", &s.steps, "at most; 0 = the model is only evaluated", between(0, kMaxSteps)},
-          {"warmup", &s.warmup, "of Adam: the learning rate rises linearly over so many steps", between(0, kMaxScheduled),
-           "steps"},
+          {"warmup", &s.warmup, "of Adam: the learning rate rises linearly over so many steps",
+           between(0, kMaxScheduled), "steps"},
           {"schedule", choice<bool>(s.cosine, {{"constant", false}, {"cosine", true}}),
            "of Adam: the learning rate after the warm-up; \"cosine\": half a period, to 0 at the last step"},
           {"clip_norm", &s.clip_norm, "of Adam: a longer gradient is shortened to it; 0 = never", at_least(0)},
@@ -362,7 +363,8 @@ Keys stage_keys(StageConfig& s) {
                                      {"chi2", StopRule::chi2},
                                      {"heldout", StopRule::held_out},
                                      {"plateau", StopRule::plateau}}),
-           "stop before the last step; \"chi2\": reduced chi^2 has come down to stop_chi2; \"heldout\": that of pixels left "
+           "stop before the last step; \"chi2\": reduced chi^2 has come down to stop_chi2; \"heldout\": that of pixels "
+           "left "
            "out of the fit no longer falls; \"plateau\": the loss no longer falls"}};
 }
 
@@ -375,24 +377,25 @@ Keys optimizer_keys(OptimizerConfig& o) {
   Keys keys = stage_keys(o);
   const Condition chi2{[&o] { return stops_by(o, {StopRule::chi2}); }, "with stop = \"chi2\""};
   const Condition heldout{[&o] { return stops_by(o, {StopRule::held_out}); }, "with stop = \"heldout\""};
-  const Condition patient{[&o] { return stops_by(o, {StopRule::held_out, StopRule::plateau}); },
+  const Condition patient{[&o] {
+                            return stops_by(o, {StopRule::held_out, StopRule::plateau});
+                          },
                           "with stop = \"heldout\" or \"plateau\""};
   const Condition unjudged{[&o] { return keeps_last(o.stop); }, "with stop = \"none\" or \"chi2\""};
-  keys.insert(
-      keys.begin() + 1,
-      {{"loss", choice<LossKind>(o.loss, {{"mse", LossKind::mse}, {"chi2", LossKind::chi2}}),
-        "mean over used pixels of (model - data)^2, or of ((model - data)/noise)^2"}});
-  keys.insert(
-      keys.end(),
-      {{"stop_chi2", &o.stop_chi2, "reduced chi^2 to stop at", above(0), "", false, chi2},
-       {"patience", &o.patience, "so many steps without a fall stop the fit", between(1, kMaxSteps), "steps", false, patient},
-       {"tolerance", &o.tolerance, "relative fall that counts", Bounds{0, 1, false, true}, "", false, patient},
-       {"held_out", &o.held_out, "share of the used pixels that is left out", Bounds{0, 1, true, true}, "", false, heldout},
-       {"held_out_seed", &o.held_out_seed, "of their choice", at_least(0), "", false, heldout},
-       {"best_of_last", &o.best_of_last, "take the state of lowest loss among so many last steps; 0 = the last",
-        between(0, kMaxSteps), "steps", false, unjudged},
-       {"checkpoint_every", &o.checkpoint_every, "0 = only at the end", between(0, kMaxSteps), "steps"},
-       {"stage", SubTable{true}, "stages that follow each other; what they do not say is as in [optimizer]"}});
+  keys.insert(keys.begin() + 1, {{"loss", choice<LossKind>(o.loss, {{"mse", LossKind::mse}, {"chi2", LossKind::chi2}}),
+                                  "mean over used pixels of (model - data)^2, or of ((model - data)/noise)^2"}});
+  keys.insert(keys.end(),
+              {{"stop_chi2", &o.stop_chi2, "reduced chi^2 to stop at", above(0), "", false, chi2},
+               {"patience", &o.patience, "so many steps without a fall stop the fit", between(1, kMaxSteps), "steps",
+                false, patient},
+               {"tolerance", &o.tolerance, "relative fall that counts", Bounds{0, 1, false, true}, "", false, patient},
+               {"held_out", &o.held_out, "share of the used pixels that is left out", Bounds{0, 1, true, true}, "",
+                false, heldout},
+               {"held_out_seed", &o.held_out_seed, "of their choice", at_least(0), "", false, heldout},
+               {"best_of_last", &o.best_of_last, "take the state of lowest loss among so many last steps; 0 = the last",
+                between(0, kMaxSteps), "steps", false, unjudged},
+               {"checkpoint_every", &o.checkpoint_every, "0 = only at the end", between(0, kMaxSteps), "steps"},
+               {"stage", SubTable{true}, "stages that follow each other; what they do not say is as in [optimizer]"}});
   return keys;
 }
 
@@ -619,8 +622,8 @@ void read_optimizer(const Document& document, OptimizerConfig& o) {
   const auto check = [&](const std::string& path, const StageConfig& s) {
     if (s.name != OptimizerKind::adam) return;
     if (s.cosine && s.steps > kMaxScheduled)
-      document.fail(path + ".steps", "too many for a schedule, found " + std::to_string(s.steps) + ", expected at most " +
-                                         std::to_string(kMaxScheduled));
+      document.fail(path + ".steps", "too many for a schedule, found " + std::to_string(s.steps) +
+                                         ", expected at most " + std::to_string(kMaxScheduled));
     if (s.cosine && s.warmup >= s.steps && s.warmup > 0)
       document.fail(path + ".warmup", "not shorter than the stage, found " + std::to_string(s.warmup) +
                                           " steps, expected fewer than steps = " + std::to_string(s.steps));
@@ -746,7 +749,8 @@ std::string to_toml(const Config& config) {
   if (c.simulate)
     text += "\n[simulate]\n" + write_keys(simulate_keys(*c.simulate)) + psf_text("simulate.psf", c.simulate->psf);
   for (LensComponent& lens : c.perturbation) text += "\n[[perturbation]]\n" + write_keys(perturbation_keys(lens));
-  for (RandomFieldConfig& field : c.random_fields) text += "\n[[perturbation]]\n" + write_keys(random_field_keys(field));
+  for (RandomFieldConfig& field : c.random_fields)
+    text += "\n[[perturbation]]\n" + write_keys(random_field_keys(field));
   return text;
 }
 
@@ -808,7 +812,8 @@ std::string list_keys() {
   }
   text += "\n" + list_table("[network]", "network.", network_keys(network));
   text += "\n" + list_table("[optimizer]", "optimizer.", optimizer_keys(optimizer));
-  text += "\n" + list_table("[[optimizer.stage]], defaults as in [optimizer]", "optimizer.stage.N.", stage_keys(optimizer));
+  text +=
+      "\n" + list_table("[[optimizer.stage]], defaults as in [optimizer]", "optimizer.stage.N.", stage_keys(optimizer));
   text += "\n" + list_table("[regularization]", "regularization.", regularization_keys(regularization));
   text += "\n" + list_table("[truth]", "truth.", truth_keys(c.truth));
   text += "\n" + list_table("[simulate]", "simulate.", simulate_keys(simulate));

@@ -43,8 +43,8 @@ EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const Obs
           std::move(offsets)};
 }
 
-Coverage coverage(const std::vector<double>& mean, const std::vector<double>& deviation, const std::vector<double>& truth,
-                  const std::vector<std::size_t>& pixels) {
+Coverage coverage(const std::vector<double>& mean, const std::vector<double>& deviation,
+                  const std::vector<double>& truth, const std::vector<std::size_t>& pixels) {
   if (pixels.empty()) return {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
   double one = 0, two = 0;
   for (const std::size_t i : pixels) {

@@ -14,7 +14,8 @@ struct EnsembleFields {
   std::vector<double> offsets;  ///< what was taken off each member's potential [arcsec²]; empty for one member
 };
 
-/// @param members  at the pixel centres; the mean over used pixels is taken off each potential first, since a constant of
+/// @param members  at the pixel centres; the mean over used pixels is taken off each potential first, since a constant
+/// of
 ///                 ψ is unobservable: for one member, the fields as they are
 EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const Observation& observation);
 
@@ -28,7 +29,7 @@ struct Coverage {
   double one = 0, two = 0;
 };
 /// @param pixels  that count
-Coverage coverage(const std::vector<double>& mean, const std::vector<double>& deviation, const std::vector<double>& truth,
-                  const std::vector<std::size_t>& pixels);
+Coverage coverage(const std::vector<double>& mean, const std::vector<double>& deviation,
+                  const std::vector<double>& truth, const std::vector<std::size_t>& pixels);
 
 }  // namespace einfield

@@ -74,9 +74,9 @@ StoredLens interpret(const json& result, std::optional<NetworkShape>& shape) {
   EINFIELD_REQUIRE(!stored.networks.empty(), "network.members is 0, expected > 0");
   if (stored.networks.size() == 1) return stored;
   stored.offsets = network.at("potential_offsets").get<std::vector<double>>();
-  EINFIELD_REQUIRE(stored.offsets.size() == stored.networks.size(), "network.potential_offsets has " +
-                                                                        std::to_string(stored.offsets.size()) +
-                                                                        " numbers, expected one per member");
+  EINFIELD_REQUIRE(
+      stored.offsets.size() == stored.networks.size(),
+      "network.potential_offsets has " + std::to_string(stored.offsets.size()) + " numbers, expected one per member");
   return stored;
 }
 

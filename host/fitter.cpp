@@ -1,4 +1,5 @@
-// The loop of a fit: stages, when to log, keep, stop and hand out snapshots. The work of an evaluation is the backend's.
+// The loop of a fit: stages, when to log, keep, stop and hand out snapshots. The work of an evaluation is the
+// backend's.
 #include "einfield/fitter.hpp"
 
 #include <algorithm>
@@ -43,8 +44,12 @@ class Fit {
  public:
   Fit(Backend<Real>& backend, const FitSettings& settings, const FitCallbacks<Real>& callbacks,
       const std::vector<Snapshot<Real>>& resume)
-      : backend_(backend), settings_(settings), callbacks_(callbacks), start_(std::chrono::steady_clock::now()),
-        stages_(settings.stages), lenses_(static_cast<std::size_t>(backend.lenses())) {
+      : backend_(backend),
+        settings_(settings),
+        callbacks_(callbacks),
+        start_(std::chrono::steady_clock::now()),
+        stages_(settings.stages),
+        lenses_(static_cast<std::size_t>(backend.lenses())) {
     EINFIELD_REQUIRE(!lenses_.empty(), "a backend without problems, expected at least one");
     if (stages_.empty()) {
       stages_.resize(1);
@@ -267,7 +272,8 @@ class Fit {
   }
 
   /// The parameters that gave a bad number are of no use. Those of the step before are: the steps since the last state
-  /// known to be good are repeated, which gives the same bits. The other lenses move too, and are restored by results().
+  /// known to be good are repeated, which gives the same bits. The other lenses move too, and are restored by
+  /// results().
   void recover(int i, const StepState& bad) {
     Track& lens = track(i);
     lens.message = std::string(bad.bad_loss ? "the loss" : "the gradient") + " is not finite in step " +
@@ -371,7 +377,8 @@ class Fit {
   // ---- what both share -------------------------------------------------------------------------------------
 
   bool due(std::int64_t step) const {
-    return settings_.checkpoint_every > 0 && callbacks_.checkpoint && step > 0 && step % settings_.checkpoint_every == 0;
+    return settings_.checkpoint_every > 0 && callbacks_.checkpoint && step > 0 &&
+           step % settings_.checkpoint_every == 0;
   }
   void hand_out() const {
     std::vector<Snapshot<Real>> all;
@@ -485,8 +492,8 @@ class Fit {
 }  // namespace
 
 template <class Real>
-std::vector<FitResult<Real>> fit(Backend<Real>& backend, const FitSettings& settings, const FitCallbacks<Real>& callbacks,
-                                 const std::vector<Snapshot<Real>>& resume) {
+std::vector<FitResult<Real>> fit(Backend<Real>& backend, const FitSettings& settings,
+                                 const FitCallbacks<Real>& callbacks, const std::vector<Snapshot<Real>>& resume) {
   return Fit<Real>(backend, settings, callbacks, resume).run();
 }
 
@@ -512,7 +519,8 @@ std::vector<std::uint8_t> trainable(const Model& model, const std::vector<std::s
   all.insert(all.end(), layout.names.begin(), layout.names.end());
   const auto add_pixels = [&all](const std::string& block, const std::vector<LightComponent>& lights) {
     for (std::size_t i = 0; i < lights.size(); ++i)
-      if (lights[i].pixels_free) all.insert(all.end(), lights[i].pixels.size(), block + "." + std::to_string(i) + ".pixels");
+      if (lights[i].pixels_free)
+        all.insert(all.end(), lights[i].pixels.size(), block + "." + std::to_string(i) + ".pixels");
   };
   add_pixels("source", model.source);
   add_pixels("lens_light", model.lens_light);

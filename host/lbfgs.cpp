@@ -58,8 +58,8 @@ Lbfgs<Real>::Lbfgs(std::vector<Real> start, int memory, std::vector<Pair> pairs)
       trial_(position_),
       direction_(position_.size()) {}
 
-/// A new line from position_. d = −H g by two loops over the pairs; without any, down the gradient, first by a length of
-/// at most one.
+/// A new line from position_. d = −H g by two loops over the pairs; without any, down the gradient, first by a length
+/// of at most one.
 template <class Real>
 void Lbfgs<Real>::aim() {
   direction_.assign(gradient_.begin(), gradient_.end());
@@ -127,7 +127,8 @@ typename Lbfgs<Real>::Answer Lbfgs<Real>::accept(double value, const std::vector
   return Answer::accepted;
 }
 
-/// The line is given up: its lowest point is asked for again and taken, or the memory is dropped for the steepest descent.
+/// The line is given up: its lowest point is asked for again and taken, or the memory is dropped for the steepest
+/// descent.
 template <class Real>
 typename Lbfgs<Real>::Answer Lbfgs<Real>::settle() {
   if (low_.step > 0) {
@@ -151,8 +152,8 @@ typename Lbfgs<Real>::Answer Lbfgs<Real>::tell(double value, const std::vector<R
   const bool finite = std::isfinite(value) && std::isfinite(now_.slope);
   // A sum in single precision does not tell values apart that differ by less than this.
   const double noise = static_cast<double>(std::numeric_limits<Real>::epsilon()) * std::abs(value_);
-  const bool too_high = !finite || value > value_ + kDecrease * now_.step * start_slope + noise ||
-                        (low_.step > 0 && value >= low_.value);
+  const bool too_high =
+      !finite || value > value_ + kDecrease * now_.step * start_slope + noise || (low_.step > 0 && value >= low_.value);
   if (!too_high && std::abs(now_.slope) <= -kCurvature * start_slope) return accept(value, gradient);
   if (++evaluations_ >= kMaxEvaluations) {
     if (!too_high) low_ = now_;

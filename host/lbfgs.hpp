@@ -1,5 +1,6 @@
-// L-BFGS: the two-loop recursion (Nocedal & Wright 2006, algorithm 7.4) with a line search to the strong Wolfe conditions
-// (algorithms 3.5 and 3.6). It asks for evaluations instead of making them, so that many lenses can be evaluated together.
+// L-BFGS: the two-loop recursion (Nocedal & Wright 2006, algorithm 7.4) with a line search to the strong Wolfe
+// conditions (algorithms 3.5 and 3.6). It asks for evaluations instead of making them, so that many lenses can be
+// evaluated together.
 #pragma once
 
 #include <cstddef>
@@ -54,9 +55,9 @@ class Lbfgs {
 
   bool started_ = false;
   bool bracketed_ = false;
-  bool settled_ = false;      ///< the trial is the lowest point of a line that was given up
-  int evaluations_ = 0;       ///< on this line
-  Point now_, low_, high_;    ///< being tried; the ends of the bracket, `low_` the one of lower value
+  bool settled_ = false;    ///< the trial is the lowest point of a line that was given up
+  int evaluations_ = 0;     ///< on this line
+  Point now_, low_, high_;  ///< being tried; the ends of the bracket, `low_` the one of lower value
 };
 
 }  // namespace einfield

@@ -14,7 +14,8 @@ std::string resolved(const std::string& name) {
   if (name == "auto") return cuda_devices().empty() ? "cpu" : "cuda";
   EINFIELD_REQUIRE(name == "cpu" || name == "cuda", "backend " + name + ", expected auto, cuda or cpu");
 #ifndef EINFIELD_HAVE_CUDA
-  if (name == "cuda") throw NotBuilt("the CUDA backend is not in this build, expected one configured with EINFIELD_ENABLE_CUDA=ON");
+  if (name == "cuda")
+    throw NotBuilt("the CUDA backend is not in this build, expected one configured with EINFIELD_ENABLE_CUDA=ON");
 #endif
   return name;
 }
@@ -44,17 +45,19 @@ void validate_problems(const std::vector<Problem>& problems) {
     p.observation.validate();
     const ParameterLayout layout(p.model);
     EINFIELD_REQUIRE(layout.size() > 0, "nothing to fit: no network and no free parameter");
-    EINFIELD_REQUIRE(p.initial_parameters.size() == layout.size(),
-                     std::to_string(p.initial_parameters.size()) + " initial parameters, expected " +
-                         std::to_string(layout.size()));
-    for (const double v : p.initial_parameters) EINFIELD_REQUIRE(std::isfinite(v), "an initial parameter is not finite");
+    EINFIELD_REQUIRE(
+        p.initial_parameters.size() == layout.size(),
+        std::to_string(p.initial_parameters.size()) + " initial parameters, expected " + std::to_string(layout.size()));
+    for (const double v : p.initial_parameters)
+      EINFIELD_REQUIRE(std::isfinite(v), "an initial parameter is not finite");
     EINFIELD_REQUIRE(!p.learning_rates.empty(), "no learning rate, expected at least one");
     for (const double v : p.learning_rates)
       EINFIELD_REQUIRE(std::isfinite(v) && v >= 0, "learning_rate = " + std::to_string(v) + ", expected >= 0");
     const Regularization& r = p.regularization;
     for (const double v : {r.smoothness, r.negative_convergence, r.negative_total_convergence, r.weight_decay,
                            r.source_gradient, r.source_curvature})
-      EINFIELD_REQUIRE(std::isfinite(v) && v >= 0, "a regularization weight of " + std::to_string(v) + ", expected >= 0");
+      EINFIELD_REQUIRE(std::isfinite(v) && v >= 0,
+                       "a regularization weight of " + std::to_string(v) + ", expected >= 0");
 
     const std::size_t n_pixels = p.observation.mask.size();
     EINFIELD_REQUIRE(p.held_out.empty() || p.held_out.size() == n_pixels,
@@ -72,8 +75,9 @@ void validate_problems(const std::vector<Problem>& problems) {
     const Grid &a = first.observation.grid, &b = p.observation.grid;
     EINFIELD_REQUIRE(a.nx == b.nx && a.ny == b.ny && a.supersampling == b.supersampling,
                      "lenses of different image sizes, expected one shape");
-    EINFIELD_REQUIRE(first.observation.psf.nx == p.observation.psf.nx && first.observation.psf.ny == p.observation.psf.ny,
-                     "lenses with PSFs of different sizes, expected one shape");
+    EINFIELD_REQUIRE(
+        first.observation.psf.nx == p.observation.psf.nx && first.observation.psf.ny == p.observation.psf.ny,
+        "lenses with PSFs of different sizes, expected one shape");
     EINFIELD_REQUIRE(first.model.network == p.model.network, "lenses with different networks, expected one shape");
     EINFIELD_REQUIRE(same_kinds(first.model.lens, p.model.lens) && same_kinds(first.model.source, p.model.source) &&
                          same_kinds(first.model.lens_light, p.model.lens_light) &&

@@ -15,7 +15,9 @@ std::string number(double value) {
   return text;
 }
 
-std::string unit_suffix(const char* unit) { return *unit ? std::string(" ") + unit : std::string(); }
+std::string unit_suffix(const char* unit) {
+  return *unit ? std::string(" ") + unit : std::string();
+}
 
 void validate_component(const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
                         const std::vector<bool>& free) {
@@ -27,8 +29,7 @@ void validate_component(const std::string& name, const ProfileInfo& info, const 
     const ParameterInfo& p = info.parameters[i];
     const std::string where = name + "." + p.name + " = " + number(values[i]) + unit_suffix(p.unit);
     EINFIELD_REQUIRE(std::isfinite(values[i]), where + ", expected a finite number");
-    if (p.range == Range::positive)
-      EINFIELD_REQUIRE(values[i] > p.lower, where + ", expected > " + number(p.lower));
+    if (p.range == Range::positive) EINFIELD_REQUIRE(values[i] > p.lower, where + ", expected > " + number(p.lower));
     if (p.range == Range::interval)
       EINFIELD_REQUIRE(values[i] > p.lower && values[i] < p.upper,
                        where + ", expected a value between " + number(p.lower) + " and " + number(p.upper));
@@ -41,7 +42,8 @@ void validate_component(const std::string& name, const ProfileInfo& info, const 
   }
   if (e1 >= 0 && e2 >= 0) {
     const double a = values[static_cast<std::size_t>(e1)], b = values[static_cast<std::size_t>(e2)];
-    EINFIELD_REQUIRE(a * a + b * b < 1, name + ": e1 = " + number(a) + ", e2 = " + number(b) + ", expected e1² + e2² < 1");
+    EINFIELD_REQUIRE(a * a + b * b < 1,
+                     name + ": e1 = " + number(a) + ", e2 = " + number(b) + ", expected e1² + e2² < 1");
   }
 }
 
@@ -89,7 +91,8 @@ void Model::validate() const {
       if (c.kind != LightKind::pixelated) continue;
       EINFIELD_REQUIRE(c.grid.nx >= 1 && c.grid.ny >= 1 && c.grid.pixel_scale > 0,
                        name + ": a pixel grid of " + std::to_string(c.grid.nx) + " x " + std::to_string(c.grid.ny) +
-                           " pixels of " + number(c.grid.pixel_scale) + " arcsec, expected at least 1 x 1 of a size > 0");
+                           " pixels of " + number(c.grid.pixel_scale) +
+                           " arcsec, expected at least 1 x 1 of a size > 0");
       EINFIELD_REQUIRE(c.pixels.size() == static_cast<std::size_t>(c.grid.nx) * static_cast<std::size_t>(c.grid.ny),
                        name + ": " + std::to_string(c.pixels.size()) + " pixel values for a grid of " +
                            std::to_string(c.grid.nx) + " x " + std::to_string(c.grid.ny));

@@ -72,9 +72,9 @@ void NetworkShape::validate() const {
                    "hidden has " + std::to_string(hidden.size()) + " layers, expected 1 to " + std::to_string(most) +
                        (fourier_features > 0 ? " beside the Fourier features" : ""));
   for (std::size_t i = 0; i < hidden.size(); ++i)
-    EINFIELD_REQUIRE(hidden[i] >= 1 && hidden[i] <= kMaxWidth, "hidden[" + std::to_string(i) + "] = " +
-                                                                   std::to_string(hidden[i]) + ", expected 1 to " +
-                                                                   std::to_string(kMaxWidth));
+    EINFIELD_REQUIRE(hidden[i] >= 1 && hidden[i] <= kMaxWidth, "hidden[" + std::to_string(i) +
+                                                                   "] = " + std::to_string(hidden[i]) +
+                                                                   ", expected 1 to " + std::to_string(kMaxWidth));
   EINFIELD_REQUIRE(std::isfinite(input_scale) && input_scale > 0,
                    "input_scale = " + std::to_string(input_scale) + " per arcsec, expected a finite number > 0");
 }

@@ -13,7 +13,8 @@ void Observation::validate() const {
                                                      std::to_string(grid.ny) + " pixels, expected at least 1 x 1");
   EINFIELD_REQUIRE(std::isfinite(grid.pixel_scale) && grid.pixel_scale > 0,
                    "pixel_scale = " + std::to_string(grid.pixel_scale) + " arcsec, expected > 0");
-  EINFIELD_REQUIRE(grid.supersampling >= 1, "supersampling = " + std::to_string(grid.supersampling) + ", expected >= 1");
+  EINFIELD_REQUIRE(grid.supersampling >= 1,
+                   "supersampling = " + std::to_string(grid.supersampling) + ", expected >= 1");
   const auto n = static_cast<std::size_t>(grid.nx) * static_cast<std::size_t>(grid.ny);
   EINFIELD_REQUIRE(n * static_cast<std::size_t>(grid.rays_per_pixel()) < (std::size_t(1) << 30),
                    "an image of " + std::to_string(n) + " pixels and supersampling " +

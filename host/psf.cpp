@@ -20,8 +20,9 @@ void check(double fwhm, double pixel_scale, int size) {
   EINFIELD_REQUIRE(std::isfinite(fwhm) && fwhm > 0, "psf fwhm = " + number(fwhm) + " arcsec, expected > 0");
   EINFIELD_REQUIRE(std::isfinite(pixel_scale) && pixel_scale > 0,
                    "pixel_scale = " + number(pixel_scale) + " arcsec, expected > 0");
-  EINFIELD_REQUIRE(size == 0 || (size > 0 && size % 2 == 1 && size <= kMaxPsfSide),
-                   "psf size = " + std::to_string(size) + ", expected an odd number up to " + std::to_string(kMaxPsfSide));
+  EINFIELD_REQUIRE(
+      size == 0 || (size > 0 && size % 2 == 1 && size <= kMaxPsfSide),
+      "psf size = " + std::to_string(size) + ", expected an odd number up to " + std::to_string(kMaxPsfSide));
 }
 
 /// @param profile  of r² in pixels²
@@ -33,9 +34,9 @@ Psf sampled(const std::function<double(double)>& profile, double total, int size
     // Ring by ring; a narrow profile's samples may exceed its integral, then one pixel holds all.
     double inside = at(0, 0);
     for (half = 0; inside < 0.999 * total; ++half) {
-      EINFIELD_REQUIRE(2 * half + 3 <= kMaxPsfSide,
-                       "a psf kernel that holds 99.9 % of the light exceeds " + std::to_string(kMaxPsfSide) +
-                           " pixels, expected a smaller fwhm, a larger beta or a size");
+      EINFIELD_REQUIRE(2 * half + 3 <= kMaxPsfSide, "a psf kernel that holds 99.9 % of the light exceeds " +
+                                                        std::to_string(kMaxPsfSide) +
+                                                        " pixels, expected a smaller fwhm, a larger beta or a size");
       const int edge = half + 1;
       for (int k = -edge; k < edge; ++k) inside += at(edge, k) + at(-edge, -k) + at(-k, edge) + at(k, -edge);
     }

@@ -15,9 +15,9 @@ namespace einfield {
 ///
 ///     ψ(θ) = Σ_k a_k cos(k·θ + φ_k),   α = −Σ_k k a_k sin(k·θ + φ_k),   κ = −½ Σ_k |k|² a_k cos(k·θ + φ_k)
 ///
-/// with k = 2π n/side for all integer n, 1 ≤ |n| ≤ 32, half of them (the other half are the same waves); a_k is Rayleigh
-/// distributed with ⟨a_k²⟩ = 2 variance k^(−slope)/Σ k^(−slope) and φ_k uniform, so ψ at a point is normal with the variance
-/// asked for.
+/// with k = 2π n/side for all integer n, 1 ≤ |n| ≤ 32, half of them (the other half are the same waves); a_k is
+/// Rayleigh distributed with ⟨a_k²⟩ = 2 variance k^(−slope)/Σ k^(−slope) and φ_k uniform, so ψ at a point is normal
+/// with the variance asked for.
 class RandomField {
  public:
   /// @param side  longest wave, the larger side of the image [arcsec]

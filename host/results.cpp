@@ -225,8 +225,8 @@ template <class Real>
 std::string summary(const FitResult<Real>& result, const DataFit& data, std::size_t members,
                     const std::optional<TruthErrors>& errors) {
   std::string text = members > 1 ? format("mean of %zu networks: ", members) : "";
-  text += format("reduced chi2 %.5g after %lld steps in %.3g s", data.chi2_reduced, static_cast<long long>(result.steps),
-                 result.time_s);
+  text += format("reduced chi2 %.5g after %lld steps in %.3g s", data.chi2_reduced,
+                 static_cast<long long>(result.steps), result.time_s);
   if (result.steps > 0) text += format(" (%.3g ms a step)", 1e3 * result.time_s / static_cast<double>(result.steps));
   if (result.state_step != result.steps)
     text += format(", the best state: that of step %lld", static_cast<long long>(result.state_step));
@@ -239,14 +239,14 @@ std::string summary(const FitResult<Real>& result, const DataFit& data, std::siz
 /// The model whose every number is the mean of the members'; weights have no mean, and stay the first one's.
 Model mean_model(const std::vector<Model>& members) {
   Model mean = members.front();
-  const auto average = [&](auto Model::* block) {
+  const auto average = [&](auto Model::*block) {
     for (std::size_t i = 0; i < (mean.*block).size(); ++i) {
       std::vector<std::vector<double>> values;
       for (const Model& member : members) values.push_back((member.*block)[i].values);
       (mean.*block)[i].values = mean_of(values);
     }
   };
-  const auto average_pixels = [&](std::vector<LightComponent> Model::* block) {
+  const auto average_pixels = [&](std::vector<LightComponent> Model::*block) {
     for (std::size_t i = 0; i < (mean.*block).size(); ++i) {
       std::vector<std::vector<double>> pixels;
       for (const Model& member : members) pixels.push_back((member.*block)[i].pixels);
@@ -263,9 +263,9 @@ Model mean_model(const std::vector<Model>& members) {
 
 /// What the members of an ensemble have found each, how far they scatter and, with truth, how far that can be trusted.
 template <class Real>
-ordered_json ensemble_json(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
-                           const std::vector<std::vector<double>>& values, const ParameterLayout& layout,
-                           const EnsembleFields& ensemble) {
+ordered_json ensemble_json(const Config& config, const LoadedProblem& loaded,
+                           const std::vector<FitResult<Real>>& results, const std::vector<std::vector<double>>& values,
+                           const ParameterLayout& layout, const EnsembleFields& ensemble) {
   ordered_json json;
   for (std::size_t k = 0; k < results.size(); ++k) {
     const FitResult<Real>& r = results[k];
@@ -400,8 +400,8 @@ bool holds_results(const std::string& dir) {
 
 template <class Real>
 std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
-                          const std::vector<FitResult<Real>>& results, const std::vector<std::vector<Real>>& model_images,
-                          const RunInfo& info, int threads) {
+                          const std::vector<FitResult<Real>>& results,
+                          const std::vector<std::vector<Real>>& model_images, const RunInfo& info, int threads) {
   constexpr bool kDouble = sizeof(Real) == 8;
   const Problem& problem = loaded.problem;
   const Observation& observation = problem.observation;

@@ -40,8 +40,8 @@ struct RunInfo {
 ///
 ///     PSI_NN_STD ALPHA_NN_STD KAPPA_NN_STD        standard deviation over the members of an ensemble
 ///
-/// Of an ensemble, maps and the values of parameters are means over its members (each potential less its mean over the used
-/// pixels), history.csv is the first one's, and network.safetensors, network.1.safetensors … are their networks.
+/// Of an ensemble, maps and the values of parameters are means over its members (each potential less its mean over the
+/// used pixels), history.csv is the first one's, and network.safetensors, network.1.safetensors … are their networks.
 /// @param results       one per member
 /// @param model_images  Field::model of the backend at their parameters, (ny, nx)
 /// @param threads       for the maps of the network; 0 = as many as the process may use
@@ -49,7 +49,7 @@ struct RunInfo {
 /// @throws IoError
 template <class Real>
 std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
-                          const std::vector<FitResult<Real>>& results, const std::vector<std::vector<Real>>& model_images,
-                          const RunInfo& info, int threads);
+                          const std::vector<FitResult<Real>>& results,
+                          const std::vector<std::vector<Real>>& model_images, const RunInfo& info, int threads);
 
 }  // namespace einfield

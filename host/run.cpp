@@ -222,7 +222,8 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     if (told->message.empty() && !result.message.empty()) told = &result;
   const RunOutcome outcome{told->stop_reason, told->message};
   if (std::any_of(results.begin(), results.end(), [](const auto& r) { return r.stop_reason == "interrupted"; })) {
-    log.line("interrupted after step " + std::to_string(results.front().steps) + "; --resume continues from " + options.out);
+    log.line("interrupted after step " + std::to_string(results.front().steps) + "; --resume continues from " +
+             options.out);
     return {"interrupted", ""};
   }
   std::vector<std::vector<Real>> images;

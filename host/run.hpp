@@ -22,7 +22,7 @@ struct RunOptions {
   int log_every = 10;
   std::ostream* log = nullptr;       ///< messages and progress; null = quiet
   std::ostream* warnings = nullptr;  ///< null = quiet
-  bool terminal = false;        ///< a progress bar instead of lines
+  bool terminal = false;             ///< a progress bar instead of lines
   bool figures = true;
   std::function<bool()> interrupted;  ///< asked once a step; true ends the run with a checkpoint
 };

@@ -1,5 +1,5 @@
-// Adam (Kingma & Ba 2015) on flat vectors, one thread per parameter around adam.hpp. The gradient's norm comes first: it
-// decides on the device whether a lens takes the step or, a number not being finite, keeps its last good state.
+// Adam (Kingma & Ba 2015) on flat vectors, one thread per parameter around adam.hpp. The gradient's norm comes first:
+// it decides on the device whether a lens takes the step or, a number not being finite, keeps its last good state.
 #include "einfield/adam.hpp"
 
 #include <algorithm>
@@ -12,8 +12,8 @@
 namespace einfield::cuda {
 namespace {
 
-/// Zeroes the gradient of what is not to be moved, and takes the Euclidean norm of the rest, lens by lens. With `decide`,
-/// also whether the update is done, and counts it.
+/// Zeroes the gradient of what is not to be moved, and takes the Euclidean norm of the rest, lens by lens. With
+/// `decide`, also whether the update is done, and counts it.
 /// @param trainable  [n], or null: all are moved
 /// @param partial    [lenses][blocks]
 template <class Real>
@@ -55,8 +55,8 @@ __global__ void __launch_bounds__(kSumThreads)
 /// The update that gradient_norm_kernel has decided on and counted.
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads)
-    adam_kernel(const Real* gradient, std::size_t parameter_stride, std::size_t n, double clip_norm, const StepState* states,
-                Real* parameters, Real* first_moment, Real* second_moment) {
+    adam_kernel(const Real* gradient, std::size_t parameter_stride, std::size_t n, double clip_norm,
+                const StepState* states, Real* parameters, Real* first_moment, Real* second_moment) {
   __shared__ AdamStep<Real> step;
   __shared__ Real scale;
   const std::size_t lens = blockIdx.y;
@@ -129,7 +129,8 @@ struct AdamStage<Real>::Impl {
     sizes.rates = schedule.learning_rates.size();
     if (storage.rates.size() < rates.size()) storage.rates = DeviceBuffer<double>(rates.size());
     storage.rates.upload(rates.data(), rates.size(), stream);
-    if (trainable.size() != schedule.trainable.size()) trainable = DeviceBuffer<unsigned char>(schedule.trainable.size());
+    if (trainable.size() != schedule.trainable.size())
+      trainable = DeviceBuffer<unsigned char>(schedule.trainable.size());
     trainable.upload(schedule.trainable, stream);
     clip_norm = schedule.clip_norm;
     set_updates(stream, 0);  // waits for the copies
@@ -146,9 +147,9 @@ struct AdamStage<Real>::Impl {
   dim3 grid() const { return dim3(sizes.blocks(), static_cast<unsigned>(sizes.lenses)); }
   LearningRates rates() const { return {storage.rates.get(), static_cast<int>(sizes.rates)}; }
   void norm(cudaStream_t stream, Real* gradient, bool decide) {
-    gradient_norm_kernel<<<grid(), kSumThreads, 0, stream>>>(gradient, stride, sizes.parameters, trainable.get(), decide,
-                                                             rates(), storage.states.get(), storage.partial.get(),
-                                                             storage.tickets.get());
+    gradient_norm_kernel<<<grid(), kSumThreads, 0, stream>>>(gradient, stride, sizes.parameters, trainable.get(),
+                                                             decide, rates(), storage.states.get(),
+                                                             storage.partial.get(), storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();
   }
 };
@@ -165,7 +166,8 @@ template <class Real>
 AdamStage<Real>& AdamStage<Real>::operator=(AdamStage&&) noexcept = default;
 
 template <class Real>
-std::size_t AdamStage<Real>::planned_bytes(std::size_t n_parameters, std::size_t n_lenses, std::size_t n_learning_rates) {
+std::size_t AdamStage<Real>::planned_bytes(std::size_t n_parameters, std::size_t n_lenses,
+                                           std::size_t n_learning_rates) {
   return planned_bytes_of<AdamStorage>(AdamSizes{n_parameters, n_lenses, n_learning_rates});
 }
 template <class Real>
@@ -184,8 +186,9 @@ template <class Real>
 void AdamStage<Real>::apply(cudaStream_t stream, Real* gradient, Real* parameters, Real* first_moment,
                             Real* second_moment) {
   impl_->norm(stream, gradient, true);
-  adam_kernel<<<impl_->grid(), kSumThreads, 0, stream>>>(gradient, impl_->stride, impl_->sizes.parameters, impl_->clip_norm,
-                                                         impl_->storage.states.get(), parameters, first_moment, second_moment);
+  adam_kernel<<<impl_->grid(), kSumThreads, 0, stream>>>(gradient, impl_->stride, impl_->sizes.parameters,
+                                                         impl_->clip_norm, impl_->storage.states.get(), parameters,
+                                                         first_moment, second_moment);
   EINFIELD_LAUNCH_CHECK();
 }
 template <class Real>

@@ -34,23 +34,31 @@ inline void check(cublasStatus_t status, const char* call, const char* file, int
 
 inline const char* cufft_name(cufftResult status) {
   switch (status) {
-    case CUFFT_INVALID_PLAN: return "CUFFT_INVALID_PLAN";
-    case CUFFT_ALLOC_FAILED: return "CUFFT_ALLOC_FAILED";
-    case CUFFT_INVALID_TYPE: return "CUFFT_INVALID_TYPE";
-    case CUFFT_INVALID_VALUE: return "CUFFT_INVALID_VALUE";
-    case CUFFT_INTERNAL_ERROR: return "CUFFT_INTERNAL_ERROR";
-    case CUFFT_EXEC_FAILED: return "CUFFT_EXEC_FAILED";
-    case CUFFT_SETUP_FAILED: return "CUFFT_SETUP_FAILED";
-    case CUFFT_INVALID_SIZE: return "CUFFT_INVALID_SIZE";
-    default: return "cuFFT error";
+    case CUFFT_INVALID_PLAN:
+      return "CUFFT_INVALID_PLAN";
+    case CUFFT_ALLOC_FAILED:
+      return "CUFFT_ALLOC_FAILED";
+    case CUFFT_INVALID_TYPE:
+      return "CUFFT_INVALID_TYPE";
+    case CUFFT_INVALID_VALUE:
+      return "CUFFT_INVALID_VALUE";
+    case CUFFT_INTERNAL_ERROR:
+      return "CUFFT_INTERNAL_ERROR";
+    case CUFFT_EXEC_FAILED:
+      return "CUFFT_EXEC_FAILED";
+    case CUFFT_SETUP_FAILED:
+      return "CUFFT_SETUP_FAILED";
+    case CUFFT_INVALID_SIZE:
+      return "CUFFT_INVALID_SIZE";
+    default:
+      return "cuFFT error";
   }
 }
 
 inline void check(cufftResult status, const char* call, const char* file, int line) {
   if (status == CUFFT_SUCCESS) return;
   (void)cudaGetLastError();
-  throw CufftError(
-      error_text(call, std::string(cufft_name(status)) + " (" + std::to_string(status) + ")", file, line));
+  throw CufftError(error_text(call, std::string(cufft_name(status)) + " (" + std::to_string(status) + ")", file, line));
 }
 
 /// For destructors: an error there cannot be reported, but it must not reach the next check as a sticky error either.

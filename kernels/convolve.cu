@@ -13,9 +13,9 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kMaxTileX = 128, kMaxTileY = 32;  ///< pixels of a block in the direct convolution
-constexpr int kMaxDirectKernel = 31;          ///< largest side: image tile and kernel fit 48 KB in double
-constexpr int kMaxDirectArea = 441;           ///< above, three launches and two transforms are cheaper
-constexpr double kMaxDirectWork = 1 << 29;    ///< pixels × kernel pixels; likewise
+constexpr int kMaxDirectKernel = 31;            ///< largest side: image tile and kernel fit 48 KB in double
+constexpr int kMaxDirectArea = 441;             ///< above, three launches and two transforms are cheaper
+constexpr double kMaxDirectWork = 1 << 29;      ///< pixels × kernel pixels; likewise
 
 template <class Real>
 struct ComplexOf;
@@ -140,8 +140,9 @@ struct ConvolutionSizes {
     for (const Psf& psf : psfs) {
       EINFIELD_REQUIRE(psf.nx == psf_nx && psf.ny == psf_ny && psf.values.size() == area,
                        "PSFs of different sizes, expected one shape");
-      EINFIELD_REQUIRE(psf.empty() || (psf.nx % 2 == 1 && psf.ny % 2 == 1),
-                       "a PSF of " + std::to_string(psf.nx) + " x " + std::to_string(psf.ny) + " pixels, expected odd sizes");
+      EINFIELD_REQUIRE(
+          psf.empty() || (psf.nx % 2 == 1 && psf.ny % 2 == 1),
+          "a PSF of " + std::to_string(psf.nx) + " x " + std::to_string(psf.ny) + " pixels, expected odd sizes");
     }
     const bool fits = psf_nx <= kMaxDirectKernel && psf_ny <= kMaxDirectKernel;
     if (area == 0) {
@@ -151,8 +152,9 @@ struct ConvolutionSizes {
       path = fits && area <= kMaxDirectArea && work <= kMaxDirectWork ? Path::direct : Path::fft;
     } else {
       path = method == ConvolutionMethod::direct ? Path::direct : Path::fft;
-      EINFIELD_REQUIRE(path == Path::fft || fits, "a PSF of " + std::to_string(psf_nx) + " x " + std::to_string(psf_ny) +
-                                                      " pixels, expected at most " + std::to_string(kMaxDirectKernel) +
+      EINFIELD_REQUIRE(path == Path::fft || fits, "a PSF of " + std::to_string(psf_nx) + " x " +
+                                                      std::to_string(psf_ny) + " pixels, expected at most " +
+                                                      std::to_string(kMaxDirectKernel) +
                                                       " a side for the direct convolution");
     }
     if (path != Path::fft) return;
@@ -163,7 +165,9 @@ struct ConvolutionSizes {
 
   std::size_t area() const { return static_cast<std::size_t>(psf_nx) * static_cast<std::size_t>(psf_ny); }
   std::size_t image() const { return static_cast<std::size_t>(padded_nx) * static_cast<std::size_t>(padded_ny); }
-  std::size_t spectrum() const { return static_cast<std::size_t>(padded_nx / 2 + 1) * static_cast<std::size_t>(padded_ny); }
+  std::size_t spectrum() const {
+    return static_cast<std::size_t>(padded_nx / 2 + 1) * static_cast<std::size_t>(padded_ny);
+  }
   std::size_t direct_shared_bytes(std::size_t real) const {
     const DirectTile block(nx);
     const auto tile = static_cast<std::size_t>(block.nx + psf_nx - 1) * static_cast<std::size_t>(block.ny + psf_ny - 1);
@@ -229,12 +233,14 @@ struct ConvolutionStage<Real>::Impl {
   void run(cudaStream_t stream, Real* in, Real* out, bool transpose) {
     switch (sizes.path) {
       case Path::identity:
-        EINFIELD_CUDA(cudaMemcpyAsync(out, in, sizes.lenses * sizes.image() * sizeof(Real), cudaMemcpyDeviceToDevice, stream));
+        EINFIELD_CUDA(
+            cudaMemcpyAsync(out, in, sizes.lenses * sizes.image() * sizeof(Real), cudaMemcpyDeviceToDevice, stream));
         return;
       case Path::direct: {
         const DirectTile block(sizes.nx);
         const dim3 grid(static_cast<unsigned>((sizes.nx + block.nx - 1) / block.nx),
-                        static_cast<unsigned>((sizes.ny + block.ny - 1) / block.ny), static_cast<unsigned>(sizes.lenses));
+                        static_cast<unsigned>((sizes.ny + block.ny - 1) / block.ny),
+                        static_cast<unsigned>(sizes.lenses));
         convolve_kernel<<<grid, kThreads, sizes.direct_shared_bytes(sizeof(Real)), stream>>>(
             in, storage.psf.get(), sizes.psf_nx, sizes.psf_ny, sizes.nx, sizes.ny, block, transpose, out);
         EINFIELD_LAUNCH_CHECK();
@@ -246,8 +252,8 @@ struct ConvolutionStage<Real>::Impl {
         const std::size_t n = sizes.lenses * sizes.spectrum();
         const std::size_t blocks = std::min<std::size_t>((n + kThreads - 1) / kThreads, 65535);
         transform_forward(to_spectrum, in, storage.work.get());
-        multiply_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-            storage.work.get(), storage.spectrum.get(), n, transpose);
+        multiply_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(storage.work.get(),
+                                                                                storage.spectrum.get(), n, transpose);
         EINFIELD_LAUNCH_CHECK();
         transform_inverse(to_image, storage.work.get(), out);
         return;
@@ -263,11 +269,12 @@ struct ConvolutionStage<Real>::Impl {
   void copy(cudaStream_t stream, const Real* from, int from_nx, int from_ny, Real* to, int to_nx, int to_ny) {
     const auto width = static_cast<std::size_t>(sizes.nx);
     for (std::size_t lens = 0; lens < sizes.lenses; ++lens)
-      EINFIELD_CUDA(cudaMemcpy2DAsync(to + lens * static_cast<std::size_t>(to_nx) * static_cast<std::size_t>(to_ny),
-                                      static_cast<std::size_t>(to_nx) * sizeof(Real),
-                                      from + lens * static_cast<std::size_t>(from_nx) * static_cast<std::size_t>(from_ny),
-                                      static_cast<std::size_t>(from_nx) * sizeof(Real), width * sizeof(Real),
-                                      static_cast<std::size_t>(sizes.ny), cudaMemcpyDeviceToDevice, stream));
+      EINFIELD_CUDA(
+          cudaMemcpy2DAsync(to + lens * static_cast<std::size_t>(to_nx) * static_cast<std::size_t>(to_ny),
+                            static_cast<std::size_t>(to_nx) * sizeof(Real),
+                            from + lens * static_cast<std::size_t>(from_nx) * static_cast<std::size_t>(from_ny),
+                            static_cast<std::size_t>(from_nx) * sizeof(Real), width * sizeof(Real),
+                            static_cast<std::size_t>(sizes.ny), cudaMemcpyDeviceToDevice, stream));
   }
   void copy_in(cudaStream_t stream, const Real* dense, DeviceBuffer<Real>& own) {
     copy(stream, dense, sizes.nx, sizes.ny, own.get(), sizes.padded_nx, sizes.padded_ny);
@@ -289,14 +296,16 @@ template <class Real>
 ConvolutionStage<Real>& ConvolutionStage<Real>::operator=(ConvolutionStage&&) noexcept = default;
 
 template <class Real>
-std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vector<Psf>& psfs, ConvolutionMethod method) {
+std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vector<Psf>& psfs,
+                                                  ConvolutionMethod method) {
   const ConvolutionSizes sizes(ny, nx, psfs, method);
   std::size_t bytes = planned_bytes_of<ConvolutionStorage<Real>>(sizes);
   if (sizes.path == Path::fft)
     for (const cufftType type : {ComplexOf<Real>::kForward, ComplexOf<Real>::kInverse}) {
       int n[2] = {sizes.padded_ny, sizes.padded_nx};
       std::size_t work = 0;
-      EINFIELD_CUFFT(cufftEstimateMany(2, n, nullptr, 1, 0, nullptr, 1, 0, type, static_cast<int>(sizes.lenses), &work));
+      EINFIELD_CUFFT(
+          cufftEstimateMany(2, n, nullptr, 1, 0, nullptr, 1, 0, type, static_cast<int>(sizes.lenses), &work));
       bytes += work;
     }
   return bytes;

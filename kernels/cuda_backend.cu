@@ -162,12 +162,11 @@ std::size_t planned_bytes(const std::vector<Problem>& problems) {
   const Problem& first = problems.front();
   const Grid& grid = first.observation.grid;
   const FieldSizes sizes = field_sizes(problems);
-  std::size_t bytes = planned_bytes_of<FieldStorage<Real>>(sizes) +
-                      RenderStage<Real>::planned_bytes(grid, models_of(problems)) +
-                      ConvolutionStage<Real>::planned_bytes(grid.ny, grid.nx, psfs_of(problems)) +
-                      LikelihoodStage<Real>::planned_bytes(problems) +
-                      RegularizationStage<Real>::planned_bytes(problems) +
-                      AdamStage<Real>::planned_bytes(sizes.parameters, sizes.lenses, learning_rates_of(problems)[0].size());
+  std::size_t bytes =
+      planned_bytes_of<FieldStorage<Real>>(sizes) + RenderStage<Real>::planned_bytes(grid, models_of(problems)) +
+      ConvolutionStage<Real>::planned_bytes(grid.ny, grid.nx, psfs_of(problems)) +
+      LikelihoodStage<Real>::planned_bytes(problems) + RegularizationStage<Real>::planned_bytes(problems) +
+      AdamStage<Real>::planned_bytes(sizes.parameters, sizes.lenses, learning_rates_of(problems)[0].size());
   if (first.model.network)
     bytes += CudaNetwork<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
                                           DeviceLimits::current())
@@ -251,8 +250,8 @@ class Training {
 
   void network() {
     if (network_)
-      network_->forward(stream_, fields_.parameters.get(), sizes_.parameters, render_.positions(), fields_.potential.get(),
-                        fields_.deflection.get());
+      network_->forward(stream_, fields_.parameters.get(), sizes_.parameters, render_.positions(),
+                        fields_.potential.get(), fields_.deflection.get());
   }
   void render() {
     if (light_network_) {
@@ -264,7 +263,8 @@ class Training {
   }
   void convolve() { convolution_.forward(stream_); }
   void loss() {
-    likelihood_.evaluate(stream_, convolution_.model(), convolution_.model_bar(), adam_.learning_rates(), adam_.states());
+    likelihood_.evaluate(stream_, convolution_.model(), convolution_.model_bar(), adam_.learning_rates(),
+                         adam_.states());
   }
   void convolve_adjoint() { convolution_.adjoint(stream_); }
   void zero_gradient() { fields_.gradient.zero(stream_); }
@@ -373,7 +373,9 @@ class Training {
     synchronize();
   }
   /// Zero without a network, unless the caller has uploaded a deflection of their own.
-  const Real* alpha_nn() const { return fields_.deflection.get(); }
+  const Real* alpha_nn() const {
+    return fields_.deflection.get();
+  }
   /// Weights of the NETWORK component's network: lens k's begin at k · light_stride().
   const Real* light_weights() const {
     return sizes_.fixed_light_weights > 0 ? fields_.light_weights.get()
@@ -421,8 +423,8 @@ class CudaBackend final : public Backend<Real> {
     std::size_t free = 0, total = 0;
     EINFIELD_CUDA(cudaMemGetInfo(&free, &total));
     const std::string need = "CUDA device " + std::to_string(device_) + " (" + name_ + "): the run needs " +
-                             megabytes(planned) + " of device memory (" + std::to_string(planned) + " bytes), free are " +
-                             megabytes(free);
+                             megabytes(planned) + " of device memory (" + std::to_string(planned) +
+                             " bytes), free are " + megabytes(free);
     if (planned > free) throw CudaError(need);
     try {
       training_ = std::make_unique<Training<Real>>(problems, stream_.get());
@@ -450,21 +452,39 @@ class CudaBackend final : public Backend<Real> {
     on_device([&](Training<Real>& t) { t.begin(schedule); });
   }
 
-  void network() override { on_device([](Training<Real>& t) { t.network(); }); }
-  void render() override { on_device([](Training<Real>& t) { t.render(); }); }
-  void convolve() override { on_device([](Training<Real>& t) { t.convolve(); }); }
-  void loss() override { on_device([](Training<Real>& t) { t.loss(); }); }
-  void convolve_adjoint() override { on_device([](Training<Real>& t) { t.convolve_adjoint(); }); }
+  void network() override {
+    on_device([](Training<Real>& t) { t.network(); });
+  }
+  void render() override {
+    on_device([](Training<Real>& t) { t.render(); });
+  }
+  void convolve() override {
+    on_device([](Training<Real>& t) { t.convolve(); });
+  }
+  void loss() override {
+    on_device([](Training<Real>& t) { t.loss(); });
+  }
+  void convolve_adjoint() override {
+    on_device([](Training<Real>& t) { t.convolve_adjoint(); });
+  }
   void zero_gradient() override {
     on_device([](Training<Real>& t) {
       t.zero_gradient();
       t.zero_sums();
     });
   }
-  void render_adjoint() override { on_device([](Training<Real>& t) { t.render_adjoint(); }); }
-  void regularize() override { on_device([](Training<Real>& t) { t.regularize(); }); }
-  void network_adjoint() override { on_device([](Training<Real>& t) { t.network_adjoint(); }); }
-  void adam() override { on_device([](Training<Real>& t) { t.adam(); }); }
+  void render_adjoint() override {
+    on_device([](Training<Real>& t) { t.render_adjoint(); });
+  }
+  void regularize() override {
+    on_device([](Training<Real>& t) { t.regularize(); });
+  }
+  void network_adjoint() override {
+    on_device([](Training<Real>& t) { t.network_adjoint(); });
+  }
+  void adam() override {
+    on_device([](Training<Real>& t) { t.adam(); });
+  }
 
   void evaluate(bool with_gradient) override {
     on_device([with_gradient](Training<Real>& t) {
@@ -478,7 +498,9 @@ class CudaBackend final : public Backend<Real> {
       }
     });
   }
-  void step() override { on_device([](Training<Real>& t) { t.step(); }); }
+  void step() override {
+    on_device([](Training<Real>& t) { t.step(); });
+  }
   StepState state(int lens) override {
     return on_device([&](Training<Real>& t) { return t.state(checked(lens)); });
   }

@@ -24,8 +24,8 @@ std::vector<std::string> list_cuda_devices();
 template <class Real>
 std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device);
 
-/// Milliseconds on the device from the beginning to the end of what `work` enqueues through this backend, by CUDA events;
-/// waits for the end. For benchmarks.
+/// Milliseconds on the device from the beginning to the end of what `work` enqueues through this backend, by CUDA
+/// events; waits for the end. For benchmarks.
 /// @throws InvalidInput when the backend is not a CUDA backend; CudaError
 template <class Real>
 double cuda_milliseconds(Backend<Real>& backend, const std::function<void()>& work);

@@ -14,8 +14,8 @@ namespace {
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads)
     likelihood_kernel(ImageView<Real> model, const Real* data, const Real* loss_weight, const Real* chi2_weight,
-                      const Real* held_out_weight, int n, int nx, ImageView<Real> model_bar, LearningRates rates, StepState* states, double* partial,
-                      unsigned* tickets) {
+                      const Real* held_out_weight, int n, int nx, ImageView<Real> model_bar, LearningRates rates,
+                      StepState* states, double* partial, unsigned* tickets) {
   const std::size_t lens = blockIdx.y, first = lens * static_cast<std::size_t>(n);
   double sums[3] = {0, 0, 0};
   const int stride = static_cast<int>(gridDim.x) * kSumThreads;
@@ -90,8 +90,8 @@ void LikelihoodStage<Real>::evaluate(cudaStream_t stream, ImageView<Real> model,
                                      LearningRates rates, StepState* states) {
   likelihood_kernel<<<dim3(sizes_.blocks, static_cast<unsigned>(sizes_.lenses)), kSumThreads, 0, stream>>>(
       model, storage_.data.get(), storage_.loss_weight.get(), storage_.chi2_weight.get(),
-      sizes_.held_out > 0 ? storage_.held_out_weight.get() : nullptr, static_cast<int>(sizes_.pixels), nx_, model_bar, rates, states,
-      storage_.partial.get(), storage_.tickets.get());
+      sizes_.held_out > 0 ? storage_.held_out_weight.get() : nullptr, static_cast<int>(sizes_.pixels), nx_, model_bar,
+      rates, states, storage_.partial.get(), storage_.tickets.get());
   EINFIELD_LAUNCH_CHECK();
 }
 

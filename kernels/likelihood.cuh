@@ -16,8 +16,8 @@ class LikelihoodStage {
   LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream);
   static std::size_t planned_bytes(const std::vector<Problem>& problems);
 
-  /// Writes `model_bar` and, in `states`, the scalars of a new evaluation: loss, chi2_reduced, held_out_chi2 and learning_rate;
-  /// regularization and gradient_norm begin at 0.
+  /// Writes `model_bar` and, in `states`, the scalars of a new evaluation: loss, chi2_reduced, held_out_chi2 and
+  /// learning_rate; regularization and gradient_norm begin at 0.
   void evaluate(cudaStream_t stream, ImageView<Real> model, ImageView<Real> model_bar, LearningRates rates,
                 StepState* states);
 

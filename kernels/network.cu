@@ -17,8 +17,12 @@ namespace {
 using tiled::Layer;
 using tiled::Network;
 
-constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
-constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
+constexpr int ceil_div(int a, int b) {
+  return (a + b - 1) / b;
+}
+constexpr int round_up(int a, int b) {
+  return ceil_div(a, b) * b;
+}
 
 /// A tile size that was compiled, with its launchers.
 template <class Real>
@@ -36,10 +40,15 @@ struct TileChoice {
 template <class T, bool kEncoded>
 TileChoice<typename T::Real> tile_choice() {
   using Real = typename T::Real;
-  return {T::kPoints, T::kPixels, T::kMaxGroups, T::kOwn, T::kStageRows, &tiled::Shared<T>::bytes,
+  return {T::kPoints,
+          T::kPixels,
+          T::kMaxGroups,
+          T::kOwn,
+          T::kStageRows,
+          &tiled::Shared<T>::bytes,
           [] {
-            // All that the device grants, not this plan's bytes: the limit belongs to the kernel, which networks of other
-            // shapes share, so a smaller one would take a larger one's memory away.
+            // All that the device grants, not this plan's bytes: the limit belongs to the kernel, which networks of
+            // other shapes share, so a smaller one would take a larger one's memory away.
             const int limit = static_cast<int>(DeviceLimits::current().shared_bytes_per_block);
             for (const void* kernel : {reinterpret_cast<const void*>(&tiled::network_kernel<T, kEncoded>),
                                        reinterpret_cast<const void*>(&tiled::network_adjoint_kernel<T, kEncoded>)}) {
@@ -68,8 +77,9 @@ TileChoice<typename T::Real> tile_choice() {
 }
 
 /// Register tiles per pass are groups of points × groups of channels: many points for narrow layers, few for wide ones.
-/// 80 points make 125 tiles of a 100 × 100 image and take exactly 200 channels per pass. Tiles of 8 points a thread cost
-/// half and fill devices whose number of multiprocessors the large ones do not divide well, or whose shared memory is small.
+/// 80 points make 125 tiles of a 100 × 100 image and take exactly 200 channels per pass. Tiles of 8 points a thread
+/// cost half and fill devices whose number of multiprocessors the large ones do not divide well, or whose shared memory
+/// is small.
 template <class... T>
 struct TileList {
   template <class Real>
@@ -81,10 +91,10 @@ struct TileList {
 template <class Real>
 std::vector<TileChoice<Real>> tile_choices(bool encoded) {
   using tiled::Tile;
-  using List = std::conditional_t<
-      std::is_same_v<Real, float>,
-      TileList<Tile<float, 8>, Tile<float, 5>, Tile<float, 4>, Tile<float, 5, 8>, Tile<float, 2, 8>>,
-      TileList<Tile<double, 5>, Tile<double, 2>>>;
+  using List =
+      std::conditional_t<std::is_same_v<Real, float>,
+                         TileList<Tile<float, 8>, Tile<float, 5>, Tile<float, 4>, Tile<float, 5, 8>, Tile<float, 2, 8>>,
+                         TileList<Tile<double, 5>, Tile<double, 2>>>;
   return List::template choices<Real>(encoded);
 }
 
@@ -108,12 +118,11 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
     layer.groups = ceil_div(layer.width, layer.passes * R::kChannels);
     layer.kernel = static_cast<int>(shape.kernel_offset(l));
     layer.bias = static_cast<int>(shape.bias_offset(l));
-    layer.constants = std::exchange(net.constants_size,
-                                    net.constants_size + layer.passes * layer.groups * R::kChannels);
+    layer.constants =
+        std::exchange(net.constants_size, net.constants_size + layer.passes * layer.groups * R::kChannels);
     const int array = layer.passes * pass_size;
     if (l > 0) layer.tape_a = std::exchange(net.tape_size, net.tape_size + array);
-    if (l + 1 < net.layers && !(l == 0 && encoded))
-      layer.tape_p = std::exchange(net.tape_size, net.tape_size + array);
+    if (l + 1 < net.layers && !(l == 0 && encoded)) layer.tape_p = std::exchange(net.tape_size, net.tape_size + array);
     net.rows = std::max({net.rows, round_up(layer.width, tiled::kUnit), layer.passes * layer.groups * R::kChannels,
                          round_up(layer.width, R::kGradIn), round_up(layer.width, R::kGradOut)});
   }
@@ -154,7 +163,8 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
   return net;
 }
 
-/// Keeps a layer's array in shared memory where the limit allows: that of the layer below the last, which is needed first.
+/// Keeps a layer's array in shared memory where the limit allows: that of the layer below the last, which is needed
+/// first.
 /// @return bytes, 0 if nothing fits
 template <class Real>
 std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<Real>& net) {
@@ -167,7 +177,8 @@ std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<
   return bytes <= limit ? bytes : 0;
 }
 
-/// Multiply-adds and loads of one thread for one tile of value, gradient and adjoint: what a tile costs, padding included.
+/// Multiply-adds and loads of one thread for one tile of value, gradient and adjoint: what a tile costs, padding
+/// included.
 template <class Real>
 double tile_cost(const Network<Real>& net, const TileChoice<Real>& tile) {
   using R = tiled::Registers<Real>;
@@ -180,8 +191,8 @@ double tile_cost(const Network<Real>& net, const TileChoice<Real>& tile) {
     const double row = R::kChannels * tile.pixels + (R::kChannels + tile.pixels) / static_cast<double>(R::kVector);
     cost += 2 * row / tiled::kSplit *
             (1.0 * layer.passes * tiled::padded_rows(below.width) + below.passes * tiled::padded_rows(layer.width));
-    cost += 2.0 * layer.grad_passes * R::kGradIn * R::kGradOut *
-            ceil_div(tile.points / R::kVector, layer.grad_ways) * R::kVector;
+    cost += 2.0 * layer.grad_passes * R::kGradIn * R::kGradOut * ceil_div(tile.points / R::kVector, layer.grad_ways) *
+            R::kVector;
   }
   return cost;
 }
@@ -229,17 +240,25 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
       if (best.plan.tile != 0 && time >= best_time) continue;
       best_time = time;
       const std::size_t n = static_cast<std::size_t>(lenses);
-      best.plan = {NetworkPath::kTiles, tile.points, net.tiles, blocks, tiled::kThreads, net.kept >= 0, shared,
-                   n * (static_cast<std::size_t>(net.pack_size) +
+      best.plan = {NetworkPath::kTiles,
+                   tile.points,
+                   net.tiles,
+                   blocks,
+                   tiled::kThreads,
+                   net.kept >= 0,
+                   shared,
+                   n *
+                       (static_cast<std::size_t>(net.pack_size) +
                         static_cast<std::size_t>(net.tape_size) * static_cast<std::size_t>(net.tiles) +
-                        static_cast<std::size_t>(net.sums_size) * static_cast<std::size_t>(blocks)) * sizeof(Real)};
+                        static_cast<std::size_t>(net.sums_size) * static_cast<std::size_t>(blocks)) *
+                       sizeof(Real)};
       best.tile = tile;
       best.net = net;
     }
     if (best.plan.tile != 0) return best;
-    EINFIELD_REQUIRE(path == NetworkPath::kAutomatic,
-                     "network: no tile of this shape fits the " + std::to_string(limits.shared_bytes_per_block) +
-                         " bytes of shared memory of a block");
+    EINFIELD_REQUIRE(path == NetworkPath::kAutomatic, "network: no tile of this shape fits the " +
+                                                          std::to_string(limits.shared_bytes_per_block) +
+                                                          " bytes of shared memory of a block");
   }
   best.plan.path = NetworkPath::kCublas;
   best.plan.workspace_bytes = batch::Batch<Real>::bytes(shape, points, lenses);
@@ -251,8 +270,12 @@ template <class Real>
 class Tiles {
  public:
   Tiles(const Chosen<Real>& chosen, int lenses)
-      : plan_(chosen.plan), tile_(chosen.tile), net_(chosen.net), lenses_(static_cast<unsigned>(lenses)),
-        packed_(count(net_.pack_size)), tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
+      : plan_(chosen.plan),
+        tile_(chosen.tile),
+        net_(chosen.net),
+        lenses_(static_cast<unsigned>(lenses)),
+        packed_(count(net_.pack_size)),
+        tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
         sums_(count(net_.sums_size) * static_cast<std::size_t>(plan_.blocks)) {
     net_.packed = packed_.get();
     net_.tape = tape_.get();
@@ -274,8 +297,8 @@ class Tiles {
     net_.position_rows = own_positions ? 2 : 0;
     tile_.adjoint(grid(), plan_.shared_bytes, stream, net_, positions, alpha_bar, psi_bar);
     const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, tiled::kLanes);
-    tiled::reduce_kernel<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(tiled::kLanes, tiled::kStrands), 0, stream>>>(
-        net_, gradient, stride, plan_.blocks);
+    tiled::reduce_kernel<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(tiled::kLanes, tiled::kStrands), 0,
+                           stream>>>(net_, gradient, stride, plan_.blocks);
     EINFIELD_LAUNCH_CHECK();
   }
 
@@ -311,9 +334,9 @@ struct CudaNetwork<Real>::Impl {
   std::unique_ptr<batch::Batch<Real>> batch;
 
   void check_stride(std::size_t stride) const {
-    EINFIELD_REQUIRE(lenses == 1 || stride >= parameters,
-                     "network: parameter_stride = " + std::to_string(stride) + ", expected at least the " +
-                         std::to_string(parameters) + " parameters of a lens");
+    EINFIELD_REQUIRE(lenses == 1 || stride >= parameters, "network: parameter_stride = " + std::to_string(stride) +
+                                                              ", expected at least the " + std::to_string(parameters) +
+                                                              " parameters of a lens");
   }
 };
 

@@ -34,7 +34,7 @@ struct NetworkPlan {
   int tiles = 0;                               ///< tiles per lens
   int blocks = 0;                              ///< blocks per lens; each takes every blocks-th tile
   int threads = 0;
-  bool keeps_layer = false;                    ///< shared memory holds an array that is needed twice
+  bool keeps_layer = false;  ///< shared memory holds an array that is needed twice
   std::size_t shared_bytes = 0;
   std::size_t workspace_bytes = 0;  ///< device memory that CudaNetwork will hold
 };

@@ -27,8 +27,8 @@ __global__ void first_layer_kernel(int points, int width, const Real* kernel, co
   if (i >= static_cast<std::size_t>(points) * width) return;
   const std::size_t point = i / width;
   const int channel = static_cast<int>(i % width);
-  const Real value = kernel[channel] * (scale * theta.x[point]) + kernel[width + channel] * (scale * theta.y[point]) +
-                     bias[channel];
+  const Real value =
+      kernel[channel] * (scale * theta.x[point]) + kernel[width + channel] * (scale * theta.y[point]) + bias[channel];
   a[i] = value;
   h[i] = kSine ? sine(value) : swish(value).value;
 }
@@ -103,8 +103,8 @@ __global__ void dot_kernel(int points, int width, const Real* v, const Real* x, 
   if (lane == 0) out[point] = factor * sum + (offset != nullptr ? *offset : Real(0));
 }
 
-/// out[channel] += factor · Σ_point weight[point] x[point][channel]; weight null = 1. A block of 32 × 32 threads sums 32
-/// channels: each row of threads every 32nd point, then the rows in order.
+/// out[channel] += factor · Σ_point weight[point] x[point][channel]; weight null = 1. A block of 32 × 32 threads sums
+/// 32 channels: each row of threads every 32nd point, then the rows in order.
 template <class Real>
 __global__ void column_sum_kernel(int points, int width, const Real* x, const Real* weight, Real factor, Real* out) {
   __shared__ Real rows[32][32];
@@ -144,7 +144,7 @@ struct Sizes {
       widest = widest > width ? widest : width;
     }
     tape_per_lens = points * (2 * sum - static_cast<std::size_t>(shape.hidden.back()));
-    shared = points * (sum + 3 * widest) ;
+    shared = points * (sum + 3 * widest);
   }
 };
 constexpr std::size_t kCublasWorkspace = std::size_t{32} << 20;
@@ -154,8 +154,12 @@ template <class Real>
 class Batch {
  public:
   Batch(const NetworkShape& shape, int points, int lenses)
-      : shape_(shape), points_(points), lenses_(lenses), sizes_(shape, static_cast<std::size_t>(points)),
-        tape_(sizes_.tape_per_lens * static_cast<std::size_t>(lenses)), shared_(sizes_.shared),
+      : shape_(shape),
+        points_(points),
+        lenses_(lenses),
+        sizes_(shape, static_cast<std::size_t>(points)),
+        tape_(sizes_.tape_per_lens * static_cast<std::size_t>(lenses)),
+        shared_(sizes_.shared),
         workspace_(kCublasWorkspace) {}
 
   static std::size_t bytes(const NetworkShape& shape, int points, int lenses) {
@@ -211,8 +215,9 @@ class Batch {
       const int last = hidden() - 1;
       const Real* output = w + shape_.kernel_offset(hidden());
       if (cotangent != nullptr) {
-        first_g_bar_kernel<<<grid(width(0)), kThreads, 0, stream>>>(
-            points_, width(0), w + shape_.kernel_offset(0), Points<Real>{cotangent, cotangent + points_}, scale, t.g[0]);
+        first_g_bar_kernel<<<grid(width(0)), kThreads, 0, stream>>>(points_, width(0), w + shape_.kernel_offset(0),
+                                                                    Points<Real>{cotangent, cotangent + points_}, scale,
+                                                                    t.g[0]);
         EINFIELD_LAUNCH_CHECK();
       } else {
         EINFIELD_CUDA(cudaMemsetAsync(t.g[0], 0, size(0) * sizeof(Real), stream));

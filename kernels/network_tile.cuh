@@ -13,12 +13,12 @@
 //   weight gradient out[i][o] = Σ_px p̄[i][px] g[o][px] + h[i][px] ā[o][px]: a thread owns kGradIn × kGradOut sums over
 //                   both terms; each block writes its sums once, reduce_kernel adds the blocks in order
 //
-// An encoding (network.hpp) is layer 0 with another activation and no gradient. Both kernels come with it and without, as
-// kernels of their own: they have no register to spare.
+// An encoding (network.hpp) is layer 0 with another activation and no gradient. Both kernels come with it and without,
+// as kernels of their own: they have no register to spare.
 //
-// Why these register tiles: a warp loads (kChannels + kPixels) numbers per kChannels · kPixels multiply-adds, and shared
-// memory delivers 32 numbers a clock where the fp32 units take 128: 8 × 8 needs every clock of both, 8 × 16 3/4 of them,
-// 8 × 20 (gradient) 7/10. 8 × 8 is for devices or images where large tiles would leave multiprocessors idle.
+// Why these register tiles: a warp loads (kChannels + kPixels) numbers per kChannels · kPixels multiply-adds, and
+// shared memory delivers 32 numbers a clock where the fp32 units take 128: 8 × 8 needs every clock of both, 8 × 16 3/4
+// of them, 8 × 20 (gradient) 7/10. 8 × 8 is for devices or images where large tiles would leave multiprocessors idle.
 #pragma once
 
 #include <cstddef>
@@ -31,10 +31,10 @@ namespace einfield::cuda::tiled {
 constexpr int kThreads = 256;
 constexpr int kSplit = 2;                  // parts of the block that share the rows k of a product
 constexpr int kItems = kThreads / kSplit;  // register tiles per product and pass
-constexpr int kUnroll = 2;                 // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
-constexpr int kUnit = kSplit * kUnroll;    // rows are padded to a multiple of this with zero weights
-constexpr int kSlots = 2;                  // stages of the ring
-constexpr int kLanes = 64, kStrands = 4;   // of reduce_kernel: vectors side by side, partial sums of each
+constexpr int kUnroll = 2;  // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
+constexpr int kUnit = kSplit * kUnroll;   // rows are padded to a multiple of this with zero weights
+constexpr int kSlots = 2;                 // stages of the ring
+constexpr int kLanes = 64, kStrands = 4;  // of reduce_kernel: vectors side by side, partial sums of each
 
 /// Register tiles. kVector numbers make the 16 bytes of one access.
 template <class Real>
@@ -59,11 +59,11 @@ struct Tile : Registers<RealType> {
   static constexpr int kGroups = kGroupsOfPixels;
   static constexpr int kPoints = kGroups * kPixels;
   static constexpr int kPitch = kPoints + Base::kVector;
-  static constexpr int kChunks = kPixels / Base::kVector;  // vectors of points per register tile
-  static constexpr int kOwn = kChunks / kSplit;                  // of these, finished by one thread
-  static constexpr int kChunkStride = kGroups * Base::kVector;   // points between the chunks of a register tile
-  static constexpr int kHalf = kOwn * kChunkStride;              // points that one half of the block finishes
-  static constexpr int kMaxGroups = kItems / kGroups;            // groups of channels per pass
+  static constexpr int kChunks = kPixels / Base::kVector;       // vectors of points per register tile
+  static constexpr int kOwn = kChunks / kSplit;                 // of these, finished by one thread
+  static constexpr int kChunkStride = kGroups * Base::kVector;  // points between the chunks of a register tile
+  static constexpr int kHalf = kOwn * kChunkStride;             // points that one half of the block finishes
+  static constexpr int kMaxGroups = kItems / kGroups;           // groups of channels per pass
   static constexpr int kWeightPitch = kMaxGroups * Base::kChannels;
   /// Rows of weights per stage: a stage also holds what channel_sums() collects, kThreads · kChannels numbers.
   static constexpr int kStageRows = kWeightPitch <= 256 ? 16 : 4096 / kWeightPitch;
@@ -78,16 +78,16 @@ struct Layer {
   int width;
   int groups;  // groups of kChannels channels per pass; channel = (pass · kChannels + j) · groups + group
   int passes;
-  int kernel, bias;                // offsets in the parameters
-  int tape_a, tape_p;              // offsets in a tile's tape: a of layers ≥ 1, p of fitted layers below the last
-  int g_bar;                       // offset in a block's sums: ḡ of the tile at hand, of layers that are not kept
-  int constants;                   // offset of the layer's Constants, with which the packed weights begin
-  int value_stage, gradient_stage; // first stages of the matrix and of its transpose in the stream
-  int partial;                     // offset of the matrix's gradient in a block's sums
+  int kernel, bias;                 // offsets in the parameters
+  int tape_a, tape_p;               // offsets in a tile's tape: a of layers ≥ 1, p of fitted layers below the last
+  int g_bar;                        // offset in a block's sums: ḡ of the tile at hand, of layers that are not kept
+  int constants;                    // offset of the layer's Constants, with which the packed weights begin
+  int value_stage, gradient_stage;  // first stages of the matrix and of its transpose in the stream
+  int partial;                      // offset of the matrix's gradient in a block's sums
   int bias_partial;
-  int grad_in, grad_out;           // register tiles along the rows and columns of the matrix
+  int grad_in, grad_out;                   // register tiles along the rows and columns of the matrix
   int grad_items, grad_passes, grad_ways;  // per pass; ways = parts of the block that share the points
-  int reduce_block;                // first block of reduce_kernel that serves this matrix
+  int reduce_block;                        // first block of reduce_kernel that serves this matrix
 };
 
 /// What a channel needs besides its products: W₁ and the bias, and the channel's weight in ψ if its layer is the last.
@@ -107,8 +107,8 @@ struct Network {
   int tape_size, sums_size;                       // per tile, per block
   int stream, stages;                             // the packed weights behind the constants: offset, stages of the ring
   int pack_size, constants_size, reduce_blocks;
-  int padding_row;                                // rows of a buffer from here on may be padding
-  int position_rows;                              // of the positions, a lens: 2 (all x, then all y), or 0 = common ones
+  int padding_row;    // rows of a buffer from here on may be padding
+  int position_rows;  // of the positions, a lens: 2 (all x, then all y), or 0 = common ones
   Real scale;
   Real* packed;
   Real* tape;
@@ -125,7 +125,9 @@ __device__ __forceinline__ int forget(int x) {
   return x;
 }
 
-__device__ inline unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
+__device__ inline unsigned shared_address(const void* p) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
 
 template <class Real>
 struct Pack;  // one 16-byte access
@@ -165,13 +167,15 @@ struct Activation {
   __device__ Real first() const { return fma(value, tau, sigma); }
   __device__ Real second() const { return tau * fma(value, tau - sigma, 2 * sigma); }
 };
-/// Keeps functions of several numbers in double precision one after the other: side by side they take more registers than
-/// there are.
+/// Keeps functions of several numbers in double precision one after the other: side by side they take more registers
+/// than there are.
 __device__ inline double one_by_one(double a) {
   asm volatile("" : "+d"(a));
   return a;
 }
-__device__ inline float one_by_one(float a) { return a; }
+__device__ inline float one_by_one(float a) {
+  return a;
+}
 __device__ inline Activation<double> activate(double a) {
   a = one_by_one(a);
   const double e = exp(a < 0 ? a : -a), inverse = 1 / (1 + e);
@@ -205,10 +209,14 @@ __device__ __forceinline__ Real slope_of(Real a) {
 }
 
 /// Rows of a matrix that one block of reduce_kernel adds up, each of so many vectors.
-__host__ __device__ constexpr int reduce_rows(int row_vectors) { return row_vectors < kLanes ? kLanes / row_vectors : 1; }
+__host__ __device__ constexpr int reduce_rows(int row_vectors) {
+  return row_vectors < kLanes ? kLanes / row_vectors : 1;
+}
 
 /// Rows of a matrix that a product takes.
-__host__ __device__ constexpr int padded_rows(int width) { return (width + kUnit - 1) / kUnit * kUnit; }
+__host__ __device__ constexpr int padded_rows(int width) {
+  return (width + kUnit - 1) / kUnit * kUnit;
+}
 
 /// Where a thread stands: which register tile of a product, which part of the rows, which points are its own to finish.
 template <class T>
@@ -243,8 +251,8 @@ struct Cell {
 };
 
 /// Calls f(cell, constants of its channel) for each vector of a share in one pass over a layer. Channels of padding are
-/// computed like the others (buffers and tape have room, weights and constants are zero): a branch each would cost more.
-/// f may index registers by cell.j only where all channels are unrolled.
+/// computed like the others (buffers and tape have room, weights and constants are zero): a branch each would cost
+/// more. f may index registers by cell.j only where all channels are unrolled.
 template <class T, int kUnrollChannels = T::kChannels, class F>
 __device__ __forceinline__ void for_cells(const Layer& layer, int pass, const Share& share,
                                           const Constants<typename T::Real>* all_constants, F f) {
@@ -271,7 +279,8 @@ class Ring {
   using Real = typename T::Real;
   /// @param offset  where this thread begins to read in a stage
   __device__ Ring(Real* slots, int offset)
-      : slots_(slots), read_(reinterpret_cast<const char*>(slots + offset)),
+      : slots_(slots),
+        read_(reinterpret_cast<const char*>(slots + offset)),
         target_(shared_address(slots) + threadIdx.x * 16u) {}
   /// Begins with the first stage of a stream. Every thread has left the ring.
   __device__ void start(const Real* stream, int stages) {
@@ -279,8 +288,8 @@ class Ring {
     stages_ = stages;
     if (stages > 0) fetch();
   }
-  /// The stage that has been fetched, from the thread's offset on; the fetch of the following one begins. Every thread has
-  /// left the stage before, and sees all earlier writes to shared memory.
+  /// The stage that has been fetched, from the thread's offset on; the fetch of the following one begins. Every thread
+  /// has left the stage before, and sees all earlier writes to shared memory.
   __device__ const Real* next() {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group 0;" ::: "memory");
@@ -293,7 +302,9 @@ class Ring {
     return stage;
   }
   /// The stage that next() returned last: the caller's own as soon as all threads have left it, until the next next().
-  __device__ Real* idle() const { return slots_ + (slot_ == 0 ? T::kStage : 0); }
+  __device__ Real* idle() const {
+    return slots_ + (slot_ == 0 ? T::kStage : 0);
+  }
 
  private:
   static constexpr unsigned kBytes = T::kStage * sizeof(Real), kStep = kThreads * 16;
@@ -338,13 +349,13 @@ class Ring {
   int stages_ = 0;
 };
 
-/// acc[j][i] = Σ_k W[k][channel j] · in[k][point i] for this thread's register tile, over `rows` rows of stages. The points come as own chunks, then the partner's. On return the halves have exchanged their sums through `out` (rows
-/// of this pass), and the first kOwn chunks of acc are complete. Every thread may then write its own cells of `out` and
+/// acc[j][i] = Σ_k W[k][channel j] · in[k][point i] for this thread's register tile, over `rows` rows of stages. The
+/// points come as own chunks, then the partner's. On return the halves have exchanged their sums through `out` (rows of
+/// this pass), and the first kOwn chunks of acc are complete. Every thread may then write its own cells of `out` and
 /// the idle stage, and `in` where this was the last pass.
 template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], const Real* in, Real* out,
-                                         const Layer& layer, int pass, int rows, Ring<T>& ring,
-                                         const Place<T>& place) {
+                                         const Layer& layer, int pass, int rows, Ring<T>& ring, const Place<T>& place) {
   constexpr int V = T::kVector, kWeightPitch = T::kWeightPitch;
   const int groups = layer.groups;
   const bool active = place.group < groups;
@@ -424,8 +435,8 @@ __device__ __forceinline__ void for_sums(const Real (&acc)[T::kChannels][T::kPix
   });
 }
 
-/// A product over all passes of `layer` (its output), from `rows` rows of `in`: finish(acc, pass) takes the sums of each
-/// pass and writes the own cells of `out`; every thread calls it.
+/// A product over all passes of `layer` (its output), from `rows` rows of `in`: finish(acc, pass) takes the sums of
+/// each pass and writes the own cells of `out`; every thread calls it.
 template <class T, class Real = typename T::Real, class Finish>
 __device__ __forceinline__ void product(const Real* in, Real* out, const Layer& layer, int rows, Ring<T>& ring,
                                         const Place<T>& place, Finish finish) {
@@ -533,8 +544,8 @@ __device__ __forceinline__ Pack<Real> first_g_bar(const Real* point_data, int po
   return g;
 }
 
-// Sums over the threads of a block that share something. What a thread has goes where the others leave it alone, in vectors
-// of adjacent lanes; after a barrier one thread adds the terms in order.
+// Sums over the threads of a block that share something. What a thread has goes where the others leave it alone, in
+// vectors of adjacent lanes; after a barrier one thread adds the terms in order.
 
 /// Up to four sums of a channel over the own points, into the own cells of its row.
 template <class T, class Real = typename T::Real>
@@ -578,7 +589,8 @@ __device__ __forceinline__ Real own_channel_sum(const Real* area, int j, int gro
   for (int split = 0; split < kSplit; ++split)
 #pragma unroll
     for (int px = 0; px < T::kGroups; ++px)
-      sum += area[((j / T::kVector) * kThreads + split * kItems + group * T::kGroups + px) * T::kVector + j % T::kVector];
+      sum +=
+          area[((j / T::kVector) * kThreads + split * kItems + group * T::kGroups + px) * T::kVector + j % T::kVector];
   return sum;
 }
 /// What the threads put for a point, one number per own point, added over the groups of channels.
@@ -594,12 +606,11 @@ __device__ __forceinline__ Real own_point_sum(const Real* area, int px, int grou
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 /// Packs the Constants of every channel, and W and Wᵀ of every matrix as the ring reads them: a block makes one stage,
-/// [row k][group][channel], zero where row or channel are padding, by way of shared memory, so that reads and writes are
-/// whole lines. x: stages, then blocks of channels; y: lens.
+/// [row k][group][channel], zero where row or channel are padding, by way of shared memory, so that reads and writes
+/// are whole lines. x: stages, then blocks of channels; y: lens.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    pack_kernel(const __grid_constant__ Network<typename T::Real> net, const typename T::Real* all_parameters,
-                std::size_t stride) {
+__global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ Network<typename T::Real> net,
+                                                        const typename T::Real* all_parameters, std::size_t stride) {
   using Real = typename T::Real;
   __shared__ Real tile[T::kStage + T::kStageRows];  // [row][channel of the pass], one number of padding per row
   const int thread = threadIdx.x, last = net.layers - 1;
@@ -641,7 +652,8 @@ __global__ void __launch_bounds__(kThreads)
     const int row = value ? i / channels : i % T::kStageRows, channel = value ? i % channels : i / T::kStageRows;
     const int k = first_row + row, ch = first_channel + channel;
     Real w = 0;
-    if (k < from.width && ch < to.width) w = parameters[matrix.kernel + (value ? k : ch) * matrix.width + (value ? ch : k)];
+    if (k < from.width && ch < to.width)
+      w = parameters[matrix.kernel + (value ? k : ch) * matrix.width + (value ? ch : k)];
     tile[row * pitch + channel] = w;
   }
   __syncthreads();
@@ -651,8 +663,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// ψ and α of all points; writes the tape. x: blocks that share the tiles of a lens, y: lens. kEncoded: layer 0 is that of
-/// Fourier features.
+/// ψ and α of all points; writes the tape. x: blocks that share the tiles of a lens, y: lens. kEncoded: layer 0 is that
+/// of Fourier features.
 template <class T, bool kEncoded>
 __global__ void __launch_bounds__(kThreads, 1)
     network_kernel(const __grid_constant__ Network<typename T::Real> net, const typename T::Real* all_parameters,
@@ -869,12 +881,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 /// The adjoint of network_kernel: partial sums of all parameter gradients, one set per block. A tile whose cotangents
-/// are all zero is left out: it would add zeros. An encoding has no gradient, so that ā of layer 1 is the last one needed.
+/// are all zero is left out: it would add zeros. An encoding has no gradient, so that ā of layer 1 is the last one
+/// needed.
 template <class T, bool kEncoded>
 __global__ void __launch_bounds__(kThreads, 1)
-    network_adjoint_kernel(const __grid_constant__ Network<typename T::Real> net,
-                           const typename T::Real* positions, const typename T::Real* alpha_bar,
-                           const typename T::Real* psi_bar) {
+    network_adjoint_kernel(const __grid_constant__ Network<typename T::Real> net, const typename T::Real* positions,
+                           const typename T::Real* alpha_bar, const typename T::Real* psi_bar) {
   using Real = typename T::Real;
   using Vector = Pack<Real>;
   using K = Constants<Real>;
@@ -894,9 +906,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   Ring<T> ring(shared.slots, place.weights());
   shared.clear(net);
   bool touched = false;  // the sums hold something
-  const auto add_partial = [&](int index, Real value) {
-    sums[index] = touched ? sums[index] + value : value;
-  };
+  const auto add_partial = [&](int index, Real value) { sums[index] = touched ? sums[index] + value : value; };
   /// ā_L = w∘(s″(a)∘ḡ + ψ̄ s′(a))
   const auto top_a_bar = [](const Activation<Real>& s, Real w, Real g_bar, Real psi_bar_value) {
     return w * fma(s.second(), g_bar, s.first() * psi_bar_value);
@@ -908,7 +918,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int tile = blockIdx.x; tile < net.tiles; tile += gridDim.x) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
     bool any = false;
-    __syncthreads();  // the tile before has left shared memory
+    __syncthreads();                          // the tile before has left shared memory
     const auto tape = [&]() -> const Real* {  // anew wherever it is needed
       return net.tape + (static_cast<std::size_t>(lens) * net.tiles + forget(tile)) * net.tape_size;
     };
@@ -1036,7 +1046,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     if (thread == 0) add_partial(net.last_partial + net.layer[last].width, row_sum<T>(psi_cotangent));  // b̄ = Σ ψ̄
 
-    // Downwards: ā_l in `current`; the gradient of matrix l (from layer l − 1 to l), then ā of the layer below.
+      // Downwards: ā_l in `current`; the gradient of matrix l (from layer l − 1 to l), then ā of the layer below.
 #pragma unroll 1
     for (int l = last; l >= 1; --l) {
       const bool first = l == 1;
@@ -1054,7 +1064,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
           for (int i = 0; i < V; ++i) acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut] = v.v[i];
         }
-        {  // h_{l−1} and ā_l
+        {                   // h_{l−1} and ā_l
           __syncthreads();  // `spare` is free
           const Layer& below = net.layer[forget(l) - 1];
           const Real* const tape_a = tape() + below.tape_a;
@@ -1078,8 +1088,8 @@ __global__ void __launch_bounds__(kThreads, 1)
           __syncthreads();
           multiply_gradient<T>(acc, spare, current, T::kPoints / V, net.layer[forget(l)], grad_pass);
         }
-        // p̄_{l−1} and g_l, each ∘ s′(a): for one half of the points after the other, p̄ in the first half of the columns of
-        // `spare` and g in the second. One half of the block makes each.
+        // p̄_{l−1} and g_l, each ∘ s′(a): for one half of the points after the other, p̄ in the first half of the columns
+        // of `spare` and g in the second. One half of the block makes each.
 #pragma unroll 1
         for (int half = 0; half < kSplit; ++half) {
           __syncthreads();  // `spare` is free
@@ -1178,9 +1188,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int i = thread; i < net.partial_size; i += kThreads) sums[i] = 0;
 }
 
-/// Adds the blocks' partial sums to the gradient. Lanes take vectors of sums, strands every kStrands-th term of each; the
-/// strands are added in order. x < reduce_blocks: rows of a matrix, so that consecutive threads write consecutive numbers;
-/// else kLanes numbers of the vectors (W₁, biases, w).
+/// Adds the blocks' partial sums to the gradient. Lanes take vectors of sums, strands every kStrands-th term of each;
+/// the strands are added in order. x < reduce_blocks: rows of a matrix, so that consecutive threads write consecutive
+/// numbers; else kLanes numbers of the vectors (W₁, biases, w).
 template <class Real>
 __global__ void __launch_bounds__(kLanes* kStrands)
     reduce_kernel(const __grid_constant__ Network<Real> net, Real* all_gradients, std::size_t stride, int blocks) {
@@ -1231,7 +1241,8 @@ __global__ void __launch_bounds__(kLanes* kStrands)
         const int count = min(rows, height - first) * layer.width;
         for (int i = thread; i < count; i += kLanes * kStrands) {
           const int row = i / layer.width, out = i % layer.width;
-          const int b = out / layer.grad_out, of_lane = row * row_vectors + b / V * layer.grad_out + out % layer.grad_out;
+          const int b = out / layer.grad_out,
+                    of_lane = row * row_vectors + b / V * layer.grad_out + out % layer.grad_out;
           gradient[layer.kernel + first * layer.width + i] += sum_of(b % V, of_lane);
         }
       } else {

@@ -44,14 +44,16 @@ class DeviceBuffer {
   /// @throws InvalidInput outside the buffer, CudaError
   void upload(const T* host, std::size_t count, cudaStream_t stream, std::size_t first = 0) {
     check_range(first, count);
-    if (count > 0) EINFIELD_CUDA(cudaMemcpyAsync(data_ + first, host, count * sizeof(T), cudaMemcpyHostToDevice, stream));
+    if (count > 0)
+      EINFIELD_CUDA(cudaMemcpyAsync(data_ + first, host, count * sizeof(T), cudaMemcpyHostToDevice, stream));
   }
   void upload(const std::vector<T>& host, cudaStream_t stream) { upload(host.data(), host.size(), stream); }
   /// Copies `count` elements to the host, from element `first` on; valid once the stream has run.
   /// @throws InvalidInput outside the buffer, CudaError
   void download(T* host, std::size_t count, cudaStream_t stream, std::size_t first = 0) const {
     check_range(first, count);
-    if (count > 0) EINFIELD_CUDA(cudaMemcpyAsync(host, data_ + first, count * sizeof(T), cudaMemcpyDeviceToHost, stream));
+    if (count > 0)
+      EINFIELD_CUDA(cudaMemcpyAsync(host, data_ + first, count * sizeof(T), cudaMemcpyDeviceToHost, stream));
   }
   /// All elements as a vector; waits for the stream.
   std::vector<T> to_vector(cudaStream_t stream) const {

@@ -1,5 +1,6 @@
-// Sums in a fixed order: within a warp, a block and, by the block that finishes last, a grid. No floating-point atomics,
-// so the same input gives the same bits. The last-block scheme is that of the CUDA guide (threadFenceReduction).
+// Sums in a fixed order: within a warp, a block and, by the block that finishes last, a grid. No floating-point
+// atomics, so the same input gives the same bits. The last-block scheme is that of the CUDA guide
+// (threadFenceReduction).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -49,7 +50,8 @@ __device__ inline bool is_last_block(unsigned* ticket, unsigned blocks) {
   return last;
 }
 
-/// Blocks of kSumThreads for n elements; capped, so that the partial sums stay few: a block takes every blocks-th chunk.
+/// Blocks of kSumThreads for n elements; capped, so that the partial sums stay few: a block takes every blocks-th
+/// chunk.
 inline unsigned sum_blocks(int n) {
   constexpr int kMaxBlocks = 512;
   const int blocks = (n + kSumThreads - 1) / kSumThreads;

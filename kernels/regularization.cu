@@ -27,8 +27,8 @@ __device__ void add_to_state(double value, double* partial, unsigned* ticket, St
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads, 2)
     convergence_penalty_kernel(SceneArrays<Real> scenes, RayGrid nodes, Real spacing, const Real* positions,
-                               const Real* parameters, const Real* alpha_nn, const Regularization* weights, Real* kappa_bar,
-                               double* partial, unsigned* tickets, StepState* states) {
+                               const Real* parameters, const Real* alpha_nn, const Regularization* weights,
+                               Real* kappa_bar, double* partial, unsigned* tickets, StepState* states) {
   extern __shared__ double shared[];
   const int lens = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
   const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
@@ -73,7 +73,8 @@ __global__ void __launch_bounds__(kSumThreads)
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads)
     weight_decay_kernel(NetworkKernels kernels, std::size_t parameter_stride, const Real* parameters,
-                        const Regularization* weights, Real* gradient, double* partial, unsigned* tickets, StepState* states) {
+                        const Regularization* weights, Real* gradient, double* partial, unsigned* tickets,
+                        StepState* states) {
   const std::size_t lens = blockIdx.y;
   const double decay = weights[lens].weight_decay;
   parameters += lens * parameter_stride;
@@ -177,7 +178,7 @@ void RegularizationStage<Real>::apply(cudaStream_t stream, const SceneArrays<Rea
         storage_.partial.get(), storage_.tickets.get(), states);
     EINFIELD_LAUNCH_CHECK();
     convergence_penalty_adjoint_kernel<<<blocks, kSumThreads, 0, stream>>>(nodes, spacing, storage_.kappa_bar.get(),
-                                                                          alpha_bar);
+                                                                           alpha_bar);
     EINFIELD_LAUNCH_CHECK();
   }
   if (sizes_.decay) {

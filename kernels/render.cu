@@ -93,7 +93,8 @@ __global__ void __launch_bounds__(kSumThreads)
     place_pixels_kernel(SceneArrays<Real> scenes, const Real* parameters, const int* free_pixels, int n, Real* pixels) {
   const int lens = static_cast<int>(blockIdx.y);
   const Real* u = parameters + lens * scenes.parameter_stride + scenes.n_network + scenes.n_free;
-  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n; i += static_cast<int>(gridDim.x * blockDim.x))
+  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x * blockDim.x))
     pixels[static_cast<std::size_t>(lens) * scenes.n_pixels + free_pixels[i]] = u[i];
 }
 
@@ -177,7 +178,8 @@ __global__ void __launch_bounds__(kSumThreads, 1)
 
   __syncthreads();
   partial += static_cast<std::size_t>(lens) * blocks * n_slots;
-  for (int i = thread; i < n_slots; i += kSumThreads) partial[static_cast<std::size_t>(blockIdx.x) * n_slots + i] = sums[i];
+  for (int i = thread; i < n_slots; i += kSumThreads)
+    partial[static_cast<std::size_t>(blockIdx.x) * n_slots + i] = sums[i];
   if (!is_last_block(tickets + lens, gridDim.x)) return;
 
   // A strand of threads per slot takes every strands-th block; then the strands of a slot are added in order.
@@ -188,7 +190,8 @@ __global__ void __launch_bounds__(kSumThreads, 1)
     const int slot = first + thread % width, strand = thread / width;
     double sum = 0;
     if (strand < strands && slot < n_slots)
-      for (int b = strand; b < blocks; b += strands) sum += __ldcg(partial + static_cast<std::size_t>(b) * n_slots + slot);
+      for (int b = strand; b < blocks; b += strands)
+        sum += __ldcg(partial + static_cast<std::size_t>(b) * n_slots + slot);
     strand_sums[thread] = sum;
     __syncthreads();
     if (strand == 0 && slot < n_slots) {
@@ -287,7 +290,8 @@ struct RenderSizes {
                          " free source pixels of all lenses, expected fewer than 2^31");
     ray_blocks = sum_blocks(static_cast<int>(rays));
     if (all_taps > 0)
-      sort_taps(nullptr, sort_bytes, nullptr, nullptr, nullptr, nullptr, all_taps, static_cast<unsigned>(targets), nullptr);
+      sort_taps(nullptr, sort_bytes, nullptr, nullptr, nullptr, nullptr, all_taps, static_cast<unsigned>(targets),
+                nullptr);
   }
 };
 
@@ -313,7 +317,8 @@ struct RenderStorage {
     take(partial, s.free > 0 ? s.lenses * s.ray_blocks * s.slots : 0);
     take(tickets, s.lenses);
     take(tap_values, s.all_taps);
-    for (DeviceBuffer<unsigned>* arrays : {&tap_keys, &tap_places, &sorted_keys, &sorted_places}) take(*arrays, s.all_taps);
+    for (DeviceBuffer<unsigned>* arrays : {&tap_keys, &tap_places, &sorted_keys, &sorted_places})
+      take(*arrays, s.all_taps);
     take(sort_workspace, s.sort_bytes);
   }
 };
@@ -381,8 +386,8 @@ struct RenderStage<Real>::Impl {
     storage.free_pixels.upload(first.free_pixels, stream);
     storage.pixel_to_free.upload(pixel_to_free, stream);
     if (sizes.all_taps > 0) {
-      enumerate_kernel<<<sum_blocks(static_cast<int>(sizes.all_taps)), kSumThreads, 0, stream>>>(storage.tap_places.get(),
-                                                                                               sizes.all_taps);
+      enumerate_kernel<<<sum_blocks(static_cast<int>(sizes.all_taps)), kSumThreads, 0, stream>>>(
+          storage.tap_places.get(), sizes.all_taps);
       EINFIELD_LAUNCH_CHECK();
     }
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors above end here
@@ -430,8 +435,8 @@ struct RenderStage<Real>::Impl {
   void place_pixels(cudaStream_t stream, const Real* parameters) {
     if (sizes.free_pixels == 0) return;
     const int n = static_cast<int>(sizes.free_pixels);
-    place_pixels_kernel<<<grid(sum_blocks(n)), kSumThreads, 0, stream>>>(scenes, parameters, storage.free_pixels.get(), n,
-                                                                        storage.pixels.get());
+    place_pixels_kernel<<<grid(sum_blocks(n)), kSumThreads, 0, stream>>>(scenes, parameters, storage.free_pixels.get(),
+                                                                         n, storage.pixels.get());
     EINFIELD_LAUNCH_CHECK();
   }
 

@@ -43,13 +43,15 @@ __device__ Scene<Real> unpack(const SceneArrays<Real>& s, int lens, const Real* 
   const int words = s.n_components() * static_cast<int>(sizeof(Component) / sizeof(int));
   const int* source = reinterpret_cast<const int*>(s.components + static_cast<std::size_t>(lens) * s.n_components());
   for (int i = thread; i < words; i += threads) reinterpret_cast<int*>(components)[i] = source[i];
-  for (int i = thread; i < s.n_slots(); i += threads) table[i] = s.table[static_cast<std::size_t>(lens) * s.n_slots() + i];
+  for (int i = thread; i < s.n_slots(); i += threads)
+    table[i] = s.table[static_cast<std::size_t>(lens) * s.n_slots() + i];
   __syncthreads();
   const FreeParameter<Real>* free = s.free + static_cast<std::size_t>(lens) * s.n_free;
   const Real* u = parameters + lens * s.parameter_stride + s.n_network;
   for (int i = thread; i < s.n_free; i += threads) table[free[i].slot] = transform(free, i, u);
   __syncthreads();
-  return {components, s.n_lens, s.n_source, s.n_lens_light, table, s.pixels + static_cast<std::size_t>(lens) * s.n_pixels};
+  return {components,     s.n_lens, s.n_source,
+          s.n_lens_light, table,    s.pixels + static_cast<std::size_t>(lens) * s.n_pixels};
 }
 
 }  // namespace einfield::cuda

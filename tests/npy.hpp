@@ -1,5 +1,6 @@
-// Reader of .npy files (NumPy format 1 to 3) with little-endian doubles in C order: the reference data of EINFIELD_REFERENCE.
-// The format: numpy.lib.format, a magic string, a Python literal that describes the array, the values.
+// Reader of .npy files (NumPy format 1 to 3) with little-endian doubles in C order: the reference data of
+// EINFIELD_REFERENCE. The format: numpy.lib.format, a magic string, a Python literal that describes the array, the
+// values.
 #pragma once
 
 #include <cstdint>
@@ -27,9 +28,9 @@ inline std::vector<double> read_npy(const std::string& path) {
   const std::size_t begin = 8 + length_bytes + header;
   EINFIELD_REQUIRE(begin <= bytes.size() && (bytes.size() - begin) % sizeof(double) == 0, path + ": cut off");
   const std::string description(bytes.data() + 8 + length_bytes, header);
-  EINFIELD_REQUIRE(description.find("'<f8'") != std::string::npos &&
-                       description.find("'fortran_order': False") != std::string::npos,
-                   path + ": expected little-endian doubles in C order, found " + description);
+  EINFIELD_REQUIRE(
+      description.find("'<f8'") != std::string::npos && description.find("'fortran_order': False") != std::string::npos,
+      path + ": expected little-endian doubles in C order, found " + description);
   std::vector<double> values((bytes.size() - begin) / sizeof(double));
   if (!values.empty()) std::memcpy(values.data(), bytes.data() + begin, values.size() * sizeof(double));
   return values;

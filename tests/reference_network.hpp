@@ -1,5 +1,6 @@
-// The judge of every network implementation: naive loops in double, on purpose by another route than theirs. α comes from
-// two forward tangents and the gradient from the adjoint of those three lanes (Griewank & Walther 2008, chapter 3).
+// The judge of every network implementation: naive loops in double, on purpose by another route than theirs. α comes
+// from two forward tangents and the gradient from the adjoint of those three lanes (Griewank & Walther 2008, chapter
+// 3).
 #pragma once
 
 #include <array>

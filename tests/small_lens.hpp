@@ -114,7 +114,8 @@ struct SmallFit {
     FitCallbacks<Real> callbacks;
     int asked = 0;
     if (stop_after > 0) callbacks.interrupted = [&asked, stop_after] { return ++asked == stop_after; };
-    const std::vector<Snapshot<Real>> from = resume ? std::vector<Snapshot<Real>>{*resume} : std::vector<Snapshot<Real>>{};
+    const std::vector<Snapshot<Real>> from =
+        resume ? std::vector<Snapshot<Real>>{*resume} : std::vector<Snapshot<Real>>{};
     result = fit<Real>(*backend, settings, callbacks, from).front();
   }
   // As write_results takes them.

@@ -24,7 +24,7 @@ struct StepCase {
   int nx = 9, ny = 7, supersampling = 1;
   std::vector<int> hidden = {7, 5};  ///< empty = no network
   int fourier_features = 0;
-  int psf_size = 5;                  ///< 0 = none
+  int psf_size = 5;  ///< 0 = none
   bool free_lens = false, free_light = false, pixel_source = false, lens_light = false, masked = false;
   std::vector<int> light_hidden = {};  ///< of a NETWORK component; empty = none
   int light_features = 0;              ///< its Fourier features
@@ -209,7 +209,8 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
     theta[i] = position.x;
     theta[rays + i] = position.y;
   }
-  const std::vector<double> weights(parameters.begin(), parameters.begin() + static_cast<std::ptrdiff_t>(layout.n_network));
+  const std::vector<double> weights(parameters.begin(),
+                                    parameters.begin() + static_cast<std::ptrdiff_t>(layout.n_network));
   out.potential.assign(rays, 0.0);
   out.deflection.assign(2 * rays, 0.0);
   if (network) {
@@ -278,7 +279,8 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
           for (int w = 0; w < psf.nx; ++w) {
             const int sy = y - (v - psf.ny / 2), sx = x - (w - psf.nx / 2);
             if (sy < 0 || sx < 0 || sy >= grid.ny || sx >= grid.nx) continue;
-            const auto target = static_cast<std::size_t>(y * grid.nx + x), source = static_cast<std::size_t>(sy * grid.nx + sx);
+            const auto target = static_cast<std::size_t>(y * grid.nx + x),
+                       source = static_cast<std::size_t>(sy * grid.nx + sx);
             const double k = psf.values[static_cast<std::size_t>(v * psf.nx + w)];
             if (transposed)
               result[source] += k * in[target];
@@ -313,9 +315,11 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
     out.deflection_bar[rays + i] = alpha_bar.y;
   }
   for (std::size_t i = 0; i < layout.free.size(); ++i)
-    out.gradient[layout.n_network + i] = transform_adjoint(layout.free.data(), static_cast<int>(i), u, table_bar.data());
+    out.gradient[layout.n_network + i] =
+        transform_adjoint(layout.free.data(), static_cast<int>(i), u, table_bar.data());
   for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
-    out.gradient[layout.n_network + layout.free.size() + k] = pixel_bar[static_cast<std::size_t>(layout.free_pixels[k])];
+    out.gradient[layout.n_network + layout.free.size() + k] =
+        pixel_bar[static_cast<std::size_t>(layout.free_pixels[k])];
   if (layout.n_light_weights > 0) {
     const ReferenceResult r = reference_network(light->network, light_weights, light_positions, value_bar);
     std::copy(r.gradient.begin(), r.gradient.end(),

@@ -114,7 +114,8 @@ TEST_F(AtomicFile, WhatKilledProcessesLeaveCanBeRemoved) {
   waitpid(gone, nullptr, 0);
   const std::string abandoned = ".einfield-" + std::to_string(gone) + "-0.tmp";
   const std::string ours = ".einfield-" + std::to_string(getpid()) + "-999.tmp";
-  for (const std::string& name : {abandoned, ours, std::string(".einfield-x.tmp"), abandoned + ".txt", std::string("x.tmp")})
+  for (const std::string& name :
+       {abandoned, ours, std::string(".einfield-x.tmp"), abandoned + ".txt", std::string("x.tmp")})
     directory_.write(name, "");
   remove_abandoned_temporaries(directory_.path().string());
   EXPECT_FALSE(fs::exists(path(abandoned)));

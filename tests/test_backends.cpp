@@ -7,8 +7,8 @@
 #include <memory>
 #include <string>
 
-#include "einfield/backend.hpp"
 #include "einfield/adam.hpp"
+#include "einfield/backend.hpp"
 #include "tests/step_problem.hpp"
 
 namespace einfield {
@@ -203,10 +203,12 @@ struct StepsEqualStages {
       // The first update of Adam moves every parameter with a gradient by the learning rate (bias correction).
       backend.load({problem});
       backend.step();
-      const std::vector<Real> gradient = backend.download(Field::gradient, 0), moved = backend.download(Field::parameters, 0);
+      const std::vector<Real> gradient = backend.download(Field::gradient, 0),
+                              moved = backend.download(Field::parameters, 0);
       for (std::size_t i = 0; i < moved.size(); ++i) {
         if (std::abs(static_cast<double>(gradient[i])) <= 1e-3) continue;
-        EXPECT_NEAR(static_cast<double>(moved[i]) - static_cast<double>(first[i]), gradient[i] > 0 ? -1e-2 : 1e-2, 1e-6);
+        EXPECT_NEAR(static_cast<double>(moved[i]) - static_cast<double>(first[i]), gradient[i] > 0 ? -1e-2 : 1e-2,
+                    1e-6);
       }
     }
   }
@@ -316,7 +318,8 @@ struct Schedules {
     std::vector<Real> m(n), v(n), p = backend.download(Field::parameters, 0);
     for (int k = 0; k < 4; ++k) {
       backend.step();
-      const std::vector<Real> gradient = backend.download(Field::gradient, 0), moved = backend.download(Field::parameters, 0);
+      const std::vector<Real> gradient = backend.download(Field::gradient, 0),
+                              moved = backend.download(Field::parameters, 0);
       const StepState state = backend.state(0);
       double sum = 0;
       for (const Real g : gradient) sum += double(g) * double(g);
@@ -332,7 +335,8 @@ struct Schedules {
           EXPECT_EQ(gradient[i], 0);
           EXPECT_EQ(moved[i], before);
         } else {
-          EXPECT_NEAR(double(moved[i]), double(p[i]), 64 * double(std::numeric_limits<Real>::epsilon()) * (std::abs(double(p[i])) + 1e-2));
+          EXPECT_NEAR(double(moved[i]), double(p[i]),
+                      64 * double(std::numeric_limits<Real>::epsilon()) * (std::abs(double(p[i])) + 1e-2));
         }
       }
       p = moved;
@@ -363,7 +367,8 @@ struct HeldOutPixels {
     for (std::size_t i = 0; i < o.mask.size(); i += 4) problem.held_out[i] = 1;
     backend.load({problem});
     backend.evaluate(true);
-    const std::vector<Real> model = backend.download(Field::model, 0), model_bar = backend.download(Field::model_bar, 0);
+    const std::vector<Real> model = backend.download(Field::model, 0),
+                            model_bar = backend.download(Field::model_bar, 0);
     double chi2 = 0, held_out = 0;
     int fitted = 0, judged = 0;
     for (std::size_t i = 0; i < model.size(); ++i) {
@@ -406,22 +411,46 @@ struct RefusesNonsense {
   }
 };
 
-TEST_P(Conformance, EveryStage) { run<EveryStage>(); }
-TEST_P(Conformance, AdjointsAdd) { run<AdjointsAdd>(); }
-TEST_P(Conformance, WholeStepDifferences) { run<WholeStepDifferences>(); }
-TEST_P(Conformance, StepsEqualStages) { run<StepsEqualStages>(); }
-TEST_P(Conformance, SameBits) { run<SameBits>(); }
-TEST_P(Conformance, ResumedSteps) { run<ResumedSteps>(); }
-TEST_P(Conformance, SeveralLenses) { run<SeveralLenses>(); }
-TEST_P(Conformance, StopsAtNonFinite) { run<StopsAtNonFinite>(); }
-TEST_P(Conformance, Schedules) { run<Schedules>(); }
-TEST_P(Conformance, HeldOutPixels) { run<HeldOutPixels>(); }
-TEST_P(Conformance, RefusesNonsense) { run<RefusesNonsense>(); }
+TEST_P(Conformance, EveryStage) {
+  run<EveryStage>();
+}
+TEST_P(Conformance, AdjointsAdd) {
+  run<AdjointsAdd>();
+}
+TEST_P(Conformance, WholeStepDifferences) {
+  run<WholeStepDifferences>();
+}
+TEST_P(Conformance, StepsEqualStages) {
+  run<StepsEqualStages>();
+}
+TEST_P(Conformance, SameBits) {
+  run<SameBits>();
+}
+TEST_P(Conformance, ResumedSteps) {
+  run<ResumedSteps>();
+}
+TEST_P(Conformance, SeveralLenses) {
+  run<SeveralLenses>();
+}
+TEST_P(Conformance, StopsAtNonFinite) {
+  run<StopsAtNonFinite>();
+}
+TEST_P(Conformance, Schedules) {
+  run<Schedules>();
+}
+TEST_P(Conformance, HeldOutPixels) {
+  run<HeldOutPixels>();
+}
+TEST_P(Conformance, RefusesNonsense) {
+  run<RefusesNonsense>();
+}
 
 INSTANTIATE_TEST_SUITE_P(Backends, Conformance,
                          testing::Values(Parameter{"cpu", true}, Parameter{"cpu", false}, Parameter{"cuda", true},
                                          Parameter{"cuda", false}),
-                         [](const auto& test) { return test.param.backend + (test.param.single ? "_float" : "_double"); });
+                         [](const auto& test) {
+                           return test.param.backend + (test.param.single ? "_float" : "_double");
+                         });
 
 TEST(Backends, UnknownNamesAreRefused) {
   EXPECT_THROW(make_backend<float>("gpu", {}), InvalidInput);

@@ -205,7 +205,8 @@ TEST_F(BadInput, Configurations) {
       {{"[[source]]", "[[sources]]"}, "lens.toml:13: sources: unknown key, found sources, expected source"},
       {{"steps = 20", "iterations = 20"},
        "lens.toml:21: optimizer.iterations: unknown key, found iterations, expected one of name, loss, learning_rate, "
-       "steps, warmup, schedule, clip_norm, memory, free, stop, stop_chi2, patience, tolerance, held_out, held_out_seed, "
+       "steps, warmup, schedule, clip_norm, memory, free, stop, stop_chi2, patience, tolerance, held_out, "
+       "held_out_seed, "
        "best_of_last, checkpoint_every, stage"},
       {{"profile = \"SIE\"", "profile = \"SIEE\""},
        "lens.toml:9: lens.0.profile: no such name, found \"SIEE\", expected SIE"},
@@ -216,8 +217,7 @@ TEST_F(BadInput, Configurations) {
       {{"steps = 20", "loss = \"chi\""}, "lens.toml:21: optimizer.loss: no such name, found \"chi\", expected chi2"},
       {{"steps = 20", "stop = \"soon\""},
        "lens.toml:21: optimizer.stop: no such name, found \"soon\", expected one of none, chi2, heldout, plateau"},
-      {{"biggio2021", "biggio"},
-       "lens.toml:1: recipe: no such name, found \"biggio\", expected biggio2021"},
+      {{"biggio2021", "biggio"}, "lens.toml:1: recipe: no such name, found \"biggio\", expected biggio2021"},
       {{"fit = [\"theta_E\"]", "fit = [\"theta_e\", \"gamma\"]"},
        "lens.toml:12: lens.0.fit: no such name, found \"theta_e\", expected theta_E"},
 

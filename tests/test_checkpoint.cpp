@@ -363,8 +363,9 @@ TEST(Checkpoint, AnEarlierOneSurvivesAFailure) {
   const SmallLens lens;
   const Config config = lens.config();
   const SmallFit<float> part(config, 2);
-  EXPECT_THROW(write_checkpoint(lens.folder() / "absent", config, part.loaded.problem, "cpu", std::vector{part.result.snapshot}),
-               IoError);
+  EXPECT_THROW(
+      write_checkpoint(lens.folder() / "absent", config, part.loaded.problem, "cpu", std::vector{part.result.snapshot}),
+      IoError);
   write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
   Snapshot<float> broken = part.result.snapshot;
   broken.history[0].free.clear();

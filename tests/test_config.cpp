@@ -348,10 +348,12 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {"[optimizer]\nname = 'adam'\nschedule = 'cosine'\nsteps = 5\nwarmup = 5",
        "lens.toml:13: optimizer.warmup: not shorter than the stage, found 5 steps, expected fewer than steps = 5"},
       {"[[optimizer.stage]]\nname = 'lbfgs'\nfree = ['lens.0.gamma']",
-       "lens.toml:11: optimizer.stage.0.free: nothing free of that name, found \"lens.0.gamma\", expected network, a block, "
+       "lens.toml:11: optimizer.stage.0.free: nothing free of that name, found \"lens.0.gamma\", expected network, a "
+       "block, "
        "a component or a parameter that is free"},
       {"[[optimizer.stage]]\nlos = 3",
-       "lens.toml:10: optimizer.stage.0.los: unknown key, found los, expected one of name, learning_rate, steps, warmup, "
+       "lens.toml:10: optimizer.stage.0.los: unknown key, found los, expected one of name, learning_rate, steps, "
+       "warmup, "
        "schedule, clip_norm, memory, free, stop"},
       {"[optimizer]\nloss = 'chi'", "lens.toml:10: optimizer.loss: no such name, found \"chi\", expected chi2"},
       {sie + "theta_E = 1\nfit = ['theta']",
@@ -410,7 +412,8 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {"[[lens]]\nprofile = 'MULTIPOLE'\nm = 1\na_m = 0\nphi_m = 0",
        "lens.toml:11: lens.0.m: out of range, found 1, expected an integer 2 to 100"},
       {"hidden = [0]", "lens.toml:9: network.hidden: out of range, found 0, expected an integer 1 to 4096"},
-      {"encoding = 'none'\nhidden = []", "lens.toml:10: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
+      {"encoding = 'none'\nhidden = []",
+       "lens.toml:10: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
       {"encoding = 'fourier'\nhidden = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]",
        "lens.toml:10: network.hidden: wrong number of layers, found 16, expected 1 to 15 behind the encoding"},
       {"encoding = 'fourier'\nfourier_features = 2049",

@@ -61,8 +61,8 @@ struct Size {
   int nx, ny, psf_nx, psf_ny;
 };
 // One pixel, one row, odd and even, a kernel as large as the image and one larger than it, more rows than columns.
-constexpr Size kSizes[] = {{1, 1, 1, 1},   {1, 1, 3, 3},    {7, 1, 3, 1},   {1, 6, 1, 5},    {9, 7, 5, 3},
-                           {8, 10, 3, 9},  {13, 13, 13, 13}, {5, 4, 9, 11}, {32, 31, 11, 11}, {40, 25, 21, 15}};
+constexpr Size kSizes[] = {{1, 1, 1, 1},  {1, 1, 3, 3},     {7, 1, 3, 1},  {1, 6, 1, 5},     {9, 7, 5, 3},
+                           {8, 10, 3, 9}, {13, 13, 13, 13}, {5, 4, 9, 11}, {32, 31, 11, 11}, {40, 25, 21, 15}};
 
 template <class Real>
 class ConvolutionTest : public testing::Test {
@@ -70,8 +70,8 @@ class ConvolutionTest : public testing::Test {
   using Method = typename Convolution<Real>::Method;
 
   void expect_all(const Size& size, const Psf& psf, Method method) {
-    SCOPED_TRACE(std::to_string(size.nx) + " x " + std::to_string(size.ny) + ", PSF " + std::to_string(size.psf_nx) + " x " +
-                 std::to_string(size.psf_ny) + ", method " + std::to_string(static_cast<int>(method)));
+    SCOPED_TRACE(std::to_string(size.nx) + " x " + std::to_string(size.ny) + ", PSF " + std::to_string(size.psf_nx) +
+                 " x " + std::to_string(size.psf_ny) + ", method " + std::to_string(static_cast<int>(method)));
     Convolution<Real> convolution(size.nx, size.ny, psf, method);
     const auto n = static_cast<std::size_t>(size.nx * size.ny);
     const std::vector<double> x = random_values(n, 1), y = random_values(n, 2);
@@ -88,7 +88,8 @@ class ConvolutionTest : public testing::Test {
       forward_dot += forward[i] * y[i];
       back_dot += x[i] * back[i];
     }
-    EXPECT_NEAR(forward_dot, back_dot, tolerance * norm(psf.values) * norm(x) * norm(y) * std::sqrt(static_cast<double>(n)));
+    EXPECT_NEAR(forward_dot, back_dot,
+                tolerance * norm(psf.values) * norm(x) * norm(y) * std::sqrt(static_cast<double>(n)));
 
     EXPECT_EQ(applied(convolution, x, false), forward) << "a second call gives other bits";
   }

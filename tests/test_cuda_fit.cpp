@@ -26,7 +26,8 @@ struct Promise {
 };
 
 template <class Real>
-void expect_close(const std::vector<Real>& found, const std::vector<Real>& expected, double tolerance, const char* what) {
+void expect_close(const std::vector<Real>& found, const std::vector<Real>& expected, double tolerance,
+                  const char* what) {
   ASSERT_EQ(found.size(), expected.size()) << what;
   double largest = 0, error = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -37,7 +38,9 @@ void expect_close(const std::vector<Real>& found, const std::vector<Real>& expec
   EXPECT_LE(error, tolerance * largest) << what << ", largest " << largest;
 }
 
-bool device_available() { return !cuda_devices().empty(); }
+bool device_available() {
+  return !cuda_devices().empty();
+}
 
 class CudaFit : public testing::Test {
  protected:
@@ -121,8 +124,12 @@ void check_fits() {
     EXPECT_EQ(again.final_state.loss, on_cuda.final_state.loss) << "the same bits";
   }
 }
-TEST_F(CudaFit, AgreesWithTheCpuInSinglePrecision) { check_fits<float>(); }
-TEST_F(CudaFit, AgreesWithTheCpuInDoublePrecision) { check_fits<double>(); }
+TEST_F(CudaFit, AgreesWithTheCpuInSinglePrecision) {
+  check_fits<float>();
+}
+TEST_F(CudaFit, AgreesWithTheCpuInDoublePrecision) {
+  check_fits<double>();
+}
 
 TEST_F(CudaFit, ARunTooLargeForTheDeviceIsRefusedBeforeIt) {
   Problem problem = make_problem(StepCase{});
@@ -175,7 +182,8 @@ TEST_F(CudaFit, TheBinaryFitsResumesAndSaysWhatItTook) {
   EXPECT_EQ(result["steps"], 20);
   run({"--out", parts, "--set", "optimizer.steps=12"});
   run({"--out", parts, "--set", "optimizer.steps=20", "--resume"});
-  EXPECT_EQ(contents(parts + "/network.safetensors"), contents(out + "/network.safetensors")) << "resumed: the same bits";
+  EXPECT_EQ(contents(parts + "/network.safetensors"), contents(out + "/network.safetensors"))
+      << "resumed: the same bits";
 
   const Outcome automatic = run_binary({"fit", lens.path(), "--dry-run", "--out", lens.folder() / "auto"});
   EXPECT_EQ(automatic.status, 0) << automatic.err;

@@ -65,10 +65,12 @@ struct Problem {
     parameters.assign(stride * static_cast<std::size_t>(lenses), 0.0);
     for (int lens = 0; lens < lenses; ++lens)
       for (int l = 0; l < shape.layers(); ++l) {
-        const std::size_t in = static_cast<std::size_t>(shape.inputs(l)), out = static_cast<std::size_t>(shape.outputs(l));
+        const std::size_t in = static_cast<std::size_t>(shape.inputs(l)),
+                          out = static_cast<std::size_t>(shape.outputs(l));
         const std::vector<double> layer = normals((in + 1) * out, 1.2 / std::sqrt(static_cast<double>(in)));
         std::copy(layer.begin(), layer.end(),
-                  parameters.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(lens) * stride + shape.kernel_offset(l)));
+                  parameters.begin() +
+                      static_cast<std::ptrdiff_t>(static_cast<std::size_t>(lens) * stride + shape.kernel_offset(l)));
       }
     const std::size_t n = static_cast<std::size_t>(points) * static_cast<std::size_t>(lenses);
     alpha_bar = normals(2 * n, 1.0);
@@ -155,7 +157,8 @@ constexpr double kTolerance = 256 * static_cast<double>(std::numeric_limits<Real
 
 template <class Real>
 void check(const Case& c, NetworkPath path) {
-  SCOPED_TRACE(name(c) + (path == NetworkPath::kTiles ? " tiles" : " cublas") + (sizeof(Real) == 4 ? " float" : " double"));
+  SCOPED_TRACE(name(c) + (path == NetworkPath::kTiles ? " tiles" : " cublas") +
+               (sizeof(Real) == 4 ? " float" : " double"));
   const Problem problem(c);
   const DeviceLimits limits = DeviceLimits::current();
   ASSERT_EQ(CudaNetwork<Real>::make_plan(problem.shape, c.points, c.lenses, limits, path).path, path);
@@ -172,13 +175,28 @@ void check(const Case& c, NetworkPath path) {
 }
 
 const std::vector<Case>& cases() {
-  static const std::vector<Case> all = {
-      {{1}, 1, 1},          {{7}, 31, 2},         {{33}, 33, 1},           {{200}, 31, 1},
-      {{1, 1}, 33, 1},      {{16, 16}, 31, 1},    {{250, 301}, 31, 1},     {{16, 33}, 1000, 3},
-      {{33, 7, 16}, 33, 2}, {{32, 200, 33}, 1, 1}, {{200, 200, 200}, 200, 1}, {{16, 16, 16, 16}, 400, 1},
-      {{7, 33, 1, 32}, 31, 1}, {{9, 8, 7, 6, 5}, 33, 2}, {{30, 260, 20}, 100, 1},
-      {{1}, 1, 1, 1},       {{7}, 31, 2, 3},      {{33}, 200, 1, 16},      {{16, 33}, 1000, 3, 8},
-      {{48}, 100, 1, 150},  {{64, 64, 64}, 90, 1, 16}, {{9, 8, 7, 6}, 33, 2, 20}};
+  static const std::vector<Case> all = {{{1}, 1, 1},
+                                        {{7}, 31, 2},
+                                        {{33}, 33, 1},
+                                        {{200}, 31, 1},
+                                        {{1, 1}, 33, 1},
+                                        {{16, 16}, 31, 1},
+                                        {{250, 301}, 31, 1},
+                                        {{16, 33}, 1000, 3},
+                                        {{33, 7, 16}, 33, 2},
+                                        {{32, 200, 33}, 1, 1},
+                                        {{200, 200, 200}, 200, 1},
+                                        {{16, 16, 16, 16}, 400, 1},
+                                        {{7, 33, 1, 32}, 31, 1},
+                                        {{9, 8, 7, 6, 5}, 33, 2},
+                                        {{30, 260, 20}, 100, 1},
+                                        {{1}, 1, 1, 1},
+                                        {{7}, 31, 2, 3},
+                                        {{33}, 200, 1, 16},
+                                        {{16, 33}, 1000, 3, 8},
+                                        {{48}, 100, 1, 150},
+                                        {{64, 64, 64}, 90, 1, 16},
+                                        {{9, 8, 7, 6}, 33, 2, 20}};
   return all;
 }
 
@@ -240,8 +258,8 @@ TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
   for (const std::size_t kilobytes : {48, 99, 163, 227})
     for (const int multiprocessors : {1, 2, 16}) {
       const DeviceLimits limits{multiprocessors, std::min(kilobytes * 1024, device.shared_bytes_per_block)};
-      for (const Case& c : {Case{{40, 24}, 300, 2}, Case{{210, 100}, 130, 1}, Case{{64, 200, 48}, 90, 1},
-                            Case{{40, 24}, 300, 2, 13}}) {
+      for (const Case& c :
+           {Case{{40, 24}, 300, 2}, Case{{210, 100}, 130, 1}, Case{{64, 200, 48}, 90, 1}, Case{{40, 24}, 300, 2, 13}}) {
         SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
         const Problem problem(c);
         const NetworkPlan plan = CudaNetwork<float>::make_plan(problem.shape, c.points, c.lenses, limits);
@@ -448,7 +466,8 @@ TEST_F(CudaNetworkTest, StepRunsFromAGraph) {
 }
 
 TEST(CudaNetworkPlan, ChoosesTilesByShapeAndDevice) {
-  const auto plan = [](std::vector<int> hidden, int points, DeviceLimits limits, NetworkPath path = NetworkPath::kAutomatic) {
+  const auto plan = [](std::vector<int> hidden, int points, DeviceLimits limits,
+                       NetworkPath path = NetworkPath::kAutomatic) {
     NetworkShape shape;
     shape.hidden = std::move(hidden);
     return CudaNetwork<float>::make_plan(shape, points, 1, limits, path);
@@ -458,7 +477,8 @@ TEST(CudaNetworkPlan, ChoosesTilesByShapeAndDevice) {
   EXPECT_EQ(paper.path, NetworkPath::kTiles);
   EXPECT_EQ(paper.tile, 80);
   EXPECT_EQ(paper.blocks, 125);
-  // Two rounds of 80 points on 108 multiprocessors, the second nearly empty; three of 40 take three quarters of that time.
+  // Two rounds of 80 points on 108 multiprocessors, the second nearly empty; three of 40 take three quarters of that
+  // time.
   EXPECT_EQ(plan({200, 200, 200}, 10000, a100).tile, 40);
   EXPECT_EQ(plan({200, 200, 200}, 10000, consumer).tile, 40);
   EXPECT_EQ(plan({4096, 4096}, 10000, h100).path, NetworkPath::kCublas);

@@ -54,11 +54,11 @@ class CudaRaii : public ::testing::Test {
 };
 
 template <class T>
-constexpr bool kMoveOnly = !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T> &&
-                           std::is_nothrow_move_constructible_v<T> && std::is_nothrow_move_assignable_v<T> &&
-                           std::is_nothrow_destructible_v<T>;
-static_assert(kMoveOnly<DeviceBuffer<float>> && kMoveOnly<PinnedBuffer<float>> && kMoveOnly<Stream> && kMoveOnly<Event> &&
-              kMoveOnly<Graph> && kMoveOnly<CublasHandle> && kMoveOnly<FftPlan>);
+constexpr bool kMoveOnly =
+    !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T> && std::is_nothrow_move_constructible_v<T> &&
+    std::is_nothrow_move_assignable_v<T> && std::is_nothrow_destructible_v<T>;
+static_assert(kMoveOnly<DeviceBuffer<float>> && kMoveOnly<PinnedBuffer<float>> && kMoveOnly<Stream> &&
+              kMoveOnly<Event> && kMoveOnly<Graph> && kMoveOnly<CublasHandle> && kMoveOnly<FftPlan>);
 
 TEST_F(CudaRaii, BuffersHoldWhatTheyAreGiven) {
   const Stream stream;
@@ -160,8 +160,8 @@ TEST_F(CudaRaii, ErrorsCarryCallCodeAndPlaceAndDoNotStick) {
 
   const std::string blas = message_of<CublasError>([] {
     CublasHandle handle;
-    EINFIELD_CUBLAS(cublasSgemm(handle.get(), CUBLAS_OP_N, CUBLAS_OP_N, -1, 1, 1, nullptr, nullptr, 1, nullptr, 1, nullptr,
-                                nullptr, 1));
+    EINFIELD_CUBLAS(cublasSgemm(handle.get(), CUBLAS_OP_N, CUBLAS_OP_N, -1, 1, 1, nullptr, nullptr, 1, nullptr, 1,
+                                nullptr, nullptr, 1));
   });
   EXPECT_NE(blas.find("cublasSgemm("), std::string::npos) << blas;
   EXPECT_NE(blas.find("CUBLAS_STATUS_"), std::string::npos) << blas;

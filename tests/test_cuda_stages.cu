@@ -1,5 +1,5 @@
-// The stages of cuda.hpp as a CUDA program uses them: its own stream, its own device memory, several lenses; and fits of
-// different threads side by side. The judge is the naive step in double.
+// The stages of cuda.hpp as a CUDA program uses them: its own stream, its own device memory, several lenses; and fits
+// of different threads side by side. The judge is the naive step in double.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -94,12 +94,14 @@ class Program {
       const std::vector<Real> own = as<Real>(p.initial_parameters);
       parameters.insert(parameters.end(), own.begin(), own.end());
       parameters.resize(parameters.size() + padding, std::numeric_limits<Real>::quiet_NaN());  // nobody's
-      std::vector<double> seen;  // the rounded numbers
+      std::vector<double> seen;                                                                // the rounded numbers
       for (const Real v : own) seen.push_back(static_cast<double>(v));
       naive_.push_back(naive_step(p, seen));
     }
     parameters_ = on_device(parameters, stream);
-    model_bar_ = on_device(as<Real>(all_lenses(naive_, [](const NaiveStep& s) -> auto& { return s.model_bar; })), stream);
+    model_bar_ = on_device(as<Real>(all_lenses(
+                               naive_, [](const NaiveStep& s) -> auto& { return s.model_bar; })),
+                           stream);
     gradient_ = DeviceBuffer<Real>(lenses_ * stride_);
     potential_ = DeviceBuffer<Real>(lenses_ * rays);
     alpha_nn_ = DeviceBuffer<Real>(lenses_ * 2 * rays);
@@ -129,7 +131,8 @@ class Program {
     const Real* alpha_nn = network_ ? alpha_nn_.get() : nullptr;
     gradient_.zero(stream.get());
     if (network_)
-      network_->forward(stream.get(), parameters_.get(), stride_, render_.positions(), potential_.get(), alpha_nn_.get());
+      network_->forward(stream.get(), parameters_.get(), stride_, render_.positions(), potential_.get(),
+                        alpha_nn_.get());
     const bool fixed = fixed_weights_.size() > 0;
     const Real* const weights = fixed ? fixed_weights_.get() : parameters_.get() + layout_.light_weights_offset();
     const std::size_t weights_stride = fixed ? fixed_weights_.size() / lenses_ : stride_;
@@ -148,7 +151,8 @@ class Program {
       light_network_->adjoint(stream.get(), weights, weights_stride, light_position_.get(), nullptr,
                               gradient_.get() + layout_.light_weights_offset(), light_value_bar_.get(), true);
     if (network_)
-      network_->adjoint(stream.get(), parameters_.get(), stride_, render_.positions(), alpha_bar_.get(), gradient_.get());
+      network_->adjoint(stream.get(), parameters_.get(), stride_, render_.positions(), alpha_bar_.get(),
+                        gradient_.get());
   }
 
   void expect_naive(const Stream& stream) {
@@ -156,13 +160,19 @@ class Program {
       expect_close(found.to_vector(stream.get()), all_lenses(naive_, get), what);
     };
     if (network_) {
-      expect(potential_, "potential", [](const NaiveStep& s) -> auto& { return s.potential; });
-      expect(alpha_nn_, "deflection", [](const NaiveStep& s) -> auto& { return s.deflection; });
+      expect(
+          potential_, "potential", [](const NaiveStep& s) -> auto& { return s.potential; });
+      expect(
+          alpha_nn_, "deflection", [](const NaiveStep& s) -> auto& { return s.deflection; });
     }
-    expect(image_, "image", [](const NaiveStep& s) -> auto& { return s.image; });
-    expect(model_, "model", [](const NaiveStep& s) -> auto& { return s.model; });
-    expect(image_bar_, "image_bar", [](const NaiveStep& s) -> auto& { return s.image_bar; });
-    expect(alpha_bar_, "deflection_bar", [](const NaiveStep& s) -> auto& { return s.deflection_bar; });
+    expect(
+        image_, "image", [](const NaiveStep& s) -> auto& { return s.image; });
+    expect(
+        model_, "model", [](const NaiveStep& s) -> auto& { return s.model; });
+    expect(
+        image_bar_, "image_bar", [](const NaiveStep& s) -> auto& { return s.image_bar; });
+    expect(
+        alpha_bar_, "deflection_bar", [](const NaiveStep& s) -> auto& { return s.deflection_bar; });
     const std::vector<Real> gradients = gradient_.to_vector(stream.get());
     for (std::size_t lens = 0; lens < lenses_; ++lens) {
       const auto begin = gradients.begin() + static_cast<std::ptrdiff_t>(lens * stride_);
@@ -217,8 +227,12 @@ void check_every_case() {
     program.expect_naive(stream);
   }
 }
-TEST_F(CudaStages, AgreeWithTheNaiveStepInSinglePrecision) { check_every_case<float>(); }
-TEST_F(CudaStages, AgreeWithTheNaiveStepInDoublePrecision) { check_every_case<double>(); }
+TEST_F(CudaStages, AgreeWithTheNaiveStepInSinglePrecision) {
+  check_every_case<float>();
+}
+TEST_F(CudaStages, AgreeWithTheNaiveStepInDoublePrecision) {
+  check_every_case<double>();
+}
 
 TEST_F(CudaStages, RunFromTheCallersGraph) {
   const Stream stream;
@@ -263,7 +277,8 @@ TEST_F(CudaStages, TwoFittersDoNotMeet) {
   for (int i = 0; i < 2; ++i) EXPECT_EQ(together[i], alone[i]);
 }
 
-// ---- convolution --------------------------------------------------------------------------------------------------------
+// ---- convolution
+// --------------------------------------------------------------------------------------------------------
 
 /// m(y, x) = Σ P(k, l) I(y − k, x − l), zero outside; or the transpose.
 std::vector<double> convolved(const Psf& psf, int ny, int nx, const std::vector<double>& image, bool transpose) {
@@ -275,8 +290,8 @@ std::vector<double> convolved(const Psf& psf, int ny, int nx, const std::vector<
           const int dy = k - psf.ny / 2, dx = l - psf.nx / 2;
           const int from_y = transpose ? y + dy : y - dy, from_x = transpose ? x + dx : x - dx;
           if (from_y < 0 || from_y >= ny || from_x < 0 || from_x >= nx) continue;
-          out[static_cast<std::size_t>(y * nx + x)] +=
-              psf.values[static_cast<std::size_t>(k * psf.nx + l)] * image[static_cast<std::size_t>(from_y * nx + from_x)];
+          out[static_cast<std::size_t>(y * nx + x)] += psf.values[static_cast<std::size_t>(k * psf.nx + l)] *
+                                                       image[static_cast<std::size_t>(from_y * nx + from_x)];
         }
   return out;
 }
@@ -318,8 +333,8 @@ void check_convolution(int ny, int nx, int psf_ny, int psf_nx, ConvolutionMethod
 }
 
 TEST_F(CudaStages, ConvolutionAndItsTranspose) {
-  const int shapes[][4] = {{1, 1, 1, 1},   {1, 1, 3, 5},    {17, 30, 1, 1},  {17, 30, 3, 3},   {17, 30, 13, 7},
-                           {33, 65, 5, 31}, {40, 40, 21, 21}, {5, 7, 9, 11}, {100, 36, 13, 13}, {64, 10, 31, 1}};
+  const int shapes[][4] = {{1, 1, 1, 1},    {1, 1, 3, 5},     {17, 30, 1, 1}, {17, 30, 3, 3},    {17, 30, 13, 7},
+                           {33, 65, 5, 31}, {40, 40, 21, 21}, {5, 7, 9, 11},  {100, 36, 13, 13}, {64, 10, 31, 1}};
   for (const auto& s : shapes)
     for (const ConvolutionMethod method : {ConvolutionMethod::direct, ConvolutionMethod::fft}) {
       check_convolution<float>(s[0], s[1], s[2], s[3], method);
@@ -331,14 +346,16 @@ TEST_F(CudaStages, ConvolutionAndItsTranspose) {
 TEST_F(CudaStages, NoPsfIsNoChange) {
   const Stream stream;
   ConvolutionStage<float> stage(3, 5, {Psf{}, Psf{}}, stream.get());
-  const std::vector<float> image = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30};
+  const std::vector<float> image = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                    16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30};
   const DeviceBuffer<float> in = on_device(image, stream);
   DeviceBuffer<float> out(image.size());
   stage.forward(stream.get(), in.get(), out.get());
   EXPECT_EQ(out.to_vector(stream.get()), image);
 }
 
-// ---- Adam ---------------------------------------------------------------------------------------------------------------
+// ---- Adam
+// ---------------------------------------------------------------------------------------------------------------
 
 template <class Real>
 void check_adam() {
@@ -350,7 +367,8 @@ void check_adam() {
   AdamStage<Real> adam(kParameters, kStride, rates, stream.get());
   std::vector<Real> p(kLenses * kStride), m(p.size(), Real(0)), v(p.size(), Real(0)), g(p.size());
   for (Real& value : p) value = static_cast<Real>(philox.normal(counter++));
-  DeviceBuffer<Real> parameters = on_device(p, stream), first = on_device(m, stream), second = on_device(v, stream), gradient(p.size());
+  DeviceBuffer<Real> parameters = on_device(p, stream), first = on_device(m, stream), second = on_device(v, stream),
+                     gradient(p.size());
   for (std::int64_t update = 1; update <= 4; ++update) {
     for (Real& value : g) value = static_cast<Real>(philox.normal(counter++));
     gradient.upload(g, stream.get());
@@ -358,10 +376,13 @@ void check_adam() {
     stream.synchronize();
     for (std::size_t lens = 0; lens < kLenses; ++lens) {
       const auto step = make_adam_step<Real>(rates[lens][update == 1 ? 0 : 1], update);
-      for (std::size_t i = lens * kStride; i < lens * kStride + kParameters; ++i) adam_update(step, g[i], p[i], m[i], v[i]);
+      for (std::size_t i = lens * kStride; i < lens * kStride + kParameters; ++i)
+        adam_update(step, g[i], p[i], m[i], v[i]);
     }
   }
-  const auto as_double = [](const std::vector<Real>& values) { return std::vector<double>(values.begin(), values.end()); };
+  const auto as_double = [](const std::vector<Real>& values) {
+    return std::vector<double>(values.begin(), values.end());
+  };
   expect_close(parameters.to_vector(stream.get()), as_double(p), "parameters, and nothing between the lenses");
   expect_close(first.to_vector(stream.get()), as_double(m), "first moments");
   expect_close(second.to_vector(stream.get()), as_double(v), "second moments");
@@ -373,7 +394,8 @@ void check_adam() {
   adam.apply(stream.get(), gradient.get(), parameters.get(), first.get(), second.get());
   const std::vector<Real> after = parameters.to_vector(stream.get());
   std::vector<StepState> states(kLenses);
-  EINFIELD_CUDA(cudaMemcpyAsync(states.data(), adam.states(), kLenses * sizeof(StepState), cudaMemcpyDeviceToHost, stream.get()));
+  EINFIELD_CUDA(
+      cudaMemcpyAsync(states.data(), adam.states(), kLenses * sizeof(StepState), cudaMemcpyDeviceToHost, stream.get()));
   stream.synchronize();
   EXPECT_EQ(states[0].updates, 5);
   EXPECT_EQ(states[0].bad_step, 0);
@@ -382,12 +404,18 @@ void check_adam() {
   EXPECT_FALSE(states[1].bad_loss);
   EXPECT_NE(std::vector<Real>(after.begin(), after.begin() + kParameters),
             std::vector<Real>(before.begin(), before.begin() + kParameters));
-  EXPECT_EQ(std::vector<Real>(after.begin() + kStride, after.end()), std::vector<Real>(before.begin() + kStride, before.end()));
+  EXPECT_EQ(std::vector<Real>(after.begin() + kStride, after.end()),
+            std::vector<Real>(before.begin() + kStride, before.end()));
 }
-TEST_F(CudaStages, AdamInSinglePrecision) { check_adam<float>(); }
-TEST_F(CudaStages, AdamInDoublePrecision) { check_adam<double>(); }
+TEST_F(CudaStages, AdamInSinglePrecision) {
+  check_adam<float>();
+}
+TEST_F(CudaStages, AdamInDoublePrecision) {
+  check_adam<double>();
+}
 
-// ---- bad input ----------------------------------------------------------------------------------------------------------
+// ---- bad input
+// ----------------------------------------------------------------------------------------------------------
 
 TEST_F(CudaStages, RefuseNonsense) {
   const Stream stream;
@@ -411,8 +439,9 @@ TEST_F(CudaStages, RefuseNonsense) {
   EXPECT_THROW(ConvolutionStage<float>(0, 5, {Psf{}}, stream.get()), InvalidInput);
   EXPECT_THROW(ConvolutionStage<float>(5, 5, {Psf{2, 1, {1, 1}}}, stream.get()), InvalidInput);
   EXPECT_THROW(ConvolutionStage<float>(5, 5, {Psf{1, 1, {1}}, Psf{}}, stream.get()), InvalidInput);
-  EXPECT_THROW(ConvolutionStage<float>(9, 9, {Psf{33, 1, std::vector<double>(33, 1)}}, stream.get(), ConvolutionMethod::direct),
-               InvalidInput);
+  EXPECT_THROW(
+      ConvolutionStage<float>(9, 9, {Psf{33, 1, std::vector<double>(33, 1)}}, stream.get(), ConvolutionMethod::direct),
+      InvalidInput);
   EXPECT_THROW(AdamStage<float>(4, 3, {{1e-3}}, stream.get()), InvalidInput);
   EXPECT_THROW(AdamStage<float>(4, 4, {{1e-3}, {1e-3, 1e-3}}, stream.get()), InvalidInput);
   EXPECT_THROW(AdamStage<float>(4, 4, {{}}, stream.get()), InvalidInput);

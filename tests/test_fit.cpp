@@ -68,7 +68,8 @@ FitResult<Real> run(const Problem& problem, const FitSettings& settings, const F
                     const Snapshot<Real>* resume = nullptr, int threads = 1) {
   const auto backend = make_backend<Real>("cpu", {threads, 0});
   backend->load({problem});
-  return fit<Real>(*backend, settings, callbacks, resume ? std::vector<Snapshot<Real>>{*resume} : std::vector<Snapshot<Real>>{})
+  return fit<Real>(*backend, settings, callbacks,
+                   resume ? std::vector<Snapshot<Real>>{*resume} : std::vector<Snapshot<Real>>{})
       .front();
 }
 

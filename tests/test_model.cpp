@@ -9,7 +9,9 @@
 namespace einfield {
 namespace {
 
-LensComponent sie(std::vector<double> values, std::vector<bool> free) { return {LensKind::sie, std::move(values), std::move(free)}; }
+LensComponent sie(std::vector<double> values, std::vector<bool> free) {
+  return {LensKind::sie, std::move(values), std::move(free)};
+}
 
 /// A NETWORK component of 2 → 3 → 1 with weights 0, 1, 2, …
 LightComponent network_component(bool free) {
@@ -45,10 +47,9 @@ Model example() {
 TEST(Model, LayoutCountsAndNamesWhatIsFree) {
   const ParameterLayout layout(example());
   EXPECT_EQ(layout.n_network, 2u * 4 + 4 + 4 * 3 + 3 + 3 + 1);
-  const std::vector<std::string> names = {"lens.0.theta_E",     "lens.0.e1",           "lens.0.e2",
-                                          "lens.0.center_x",    "lens.1.gamma1",       "lens.1.gamma2",
-                                          "source.0.amp",       "source.0.R_sersic",   "source.0.n_sersic",
-                                          "source.0.e2"};
+  const std::vector<std::string> names = {"lens.0.theta_E",    "lens.0.e1",     "lens.0.e2",    "lens.0.center_x",
+                                          "lens.1.gamma1",     "lens.1.gamma2", "source.0.amp", "source.0.R_sersic",
+                                          "source.0.n_sersic", "source.0.e2"};
   EXPECT_EQ(layout.names, names);
   EXPECT_EQ(layout.free_pixels, (std::vector<int>{0, 1, 2, 3, 4, 5}));
   EXPECT_EQ(layout.size(), layout.n_network + names.size() + 6);

@@ -1,5 +1,5 @@
-// The CPU network against the naive reference and JAX; its adjoint against finite differences; threads, instruction sets,
-// masked points, extreme and broken numbers; random numbers and initial weights.
+// The CPU network against the naive reference and JAX; its adjoint against finite differences; threads, instruction
+// sets, masked points, extreme and broken numbers; random numbers and initial weights.
 #include <gtest/gtest.h>
 
 #include <hwy/targets.h>
@@ -31,8 +31,8 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 template <class Real>
 constexpr double kEpsilon = static_cast<double>(std::numeric_limits<Real>::epsilon());
 
-/// Sums of up to 1000 points × 300 terms through up to five layers, value and derivative: a few hundred units in the last
-/// place of the largest component. A wrong or missing term is wrong by 1e-2 and more.
+/// Sums of up to 1000 points × 300 terms through up to five layers, value and derivative: a few hundred units in the
+/// last place of the largest component. A wrong or missing term is wrong by 1e-2 and more.
 template <class Real>
 constexpr double kAgreement = 256 * kEpsilon<Real>;
 
@@ -138,11 +138,24 @@ std::string name(const Problem& p) {
 // ---------------------------------------------------------------- agreement with the reference
 
 TEST(Network, AgreesWithTheReference) {
-  const std::vector<std::pair<std::vector<int>, int>> cases = {
-      {{1}, 1},           {{7}, 31},           {{32}, 33},           {{33}, 1000},           {{200}, 33},
-      {{1, 1}, 33},       {{7, 33}, 31},       {{32, 32}, 1000},     {{33, 1, 32}, 31},      {{7, 7, 7}, 1000},
-      {{32, 32, 32}, 64}, {{200, 33, 7}, 31},  {{200, 200, 200}, 1}, {{200, 200, 200}, 129}, {{64, 48, 17, 5}, 33},
-      {{5, 4, 3, 2, 1}, 31}, {{33, 7, 32, 1, 33}, 65}, {{300, 290}, 17}};
+  const std::vector<std::pair<std::vector<int>, int>> cases = {{{1}, 1},
+                                                               {{7}, 31},
+                                                               {{32}, 33},
+                                                               {{33}, 1000},
+                                                               {{200}, 33},
+                                                               {{1, 1}, 33},
+                                                               {{7, 33}, 31},
+                                                               {{32, 32}, 1000},
+                                                               {{33, 1, 32}, 31},
+                                                               {{7, 7, 7}, 1000},
+                                                               {{32, 32, 32}, 64},
+                                                               {{200, 33, 7}, 31},
+                                                               {{200, 200, 200}, 1},
+                                                               {{200, 200, 200}, 129},
+                                                               {{64, 48, 17, 5}, 33},
+                                                               {{5, 4, 3, 2, 1}, 31},
+                                                               {{33, 7, 32, 1, 33}, 65},
+                                                               {{300, 290}, 17}};
   for (const auto& [hidden, points] : cases) {
     const Problem p(hidden, points);
     SCOPED_TRACE(name(p));
@@ -185,7 +198,8 @@ TEST(Network, EveryInstructionSetAgreesWithTheReference) {
   hwy::SetSupportedTargetsForTest(0);
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
-  EXPECT_EQ(std::count(names.begin(), names.end(), CpuNetwork<float>::instructions()), 1) << "the best set was not tried";
+  EXPECT_EQ(std::count(names.begin(), names.end(), CpuNetwork<float>::instructions()), 1)
+      << "the best set was not tried";
 }
 
 TEST(Network, SixteenLayers) {
@@ -433,7 +447,8 @@ TEST(Network, MemoryIsWhatWasPlannedAndLessThanFourKilobytesPerPoint) {
         EXPECT_EQ(network.bytes(), CpuNetwork<float>::planned_bytes(shape, 10000, threads, limit));
       }
   EXPECT_LE(CpuNetwork<float>::planned_bytes(paper, 10000, 2), std::size_t{4096} * 10000);
-  EXPECT_LE(CpuNetwork<float>::planned_bytes(paper, 1 << 24, 2), std::size_t{1} << 28) << "the tape of a huge image is kept";
+  EXPECT_LE(CpuNetwork<float>::planned_bytes(paper, 1 << 24, 2), std::size_t{1} << 28)
+      << "the tape of a huge image is kept";
 }
 
 TEST(Network, FewerPointsThanRoom) {
@@ -543,8 +558,8 @@ TEST(Network, NonFiniteNumbersPropagate) {
 
 // ---------------------------------------------------------------- activation
 
-/// s, s′ and s″ against long double. Each is a sum that passes through zero, so errors are measured against the sum of the
-/// magnitudes of its terms; below the smallest normal number exp() may lose digits or become zero.
+/// s, s′ and s″ against long double. Each is a sum that passes through zero, so errors are measured against the sum of
+/// the magnitudes of its terms; below the smallest normal number exp() may lose digits or become zero.
 template <class Real>
 void check_swish(double limit, double units, const std::function<Swish<Real>(Real)>& activation) {
   const double tiny = static_cast<double>(std::numeric_limits<Real>::min());
@@ -800,10 +815,12 @@ TEST(Philox, GivesTheKnownAnswers) {
     std::uint32_t word[4];
   };
   const std::uint64_t ones = ~std::uint64_t{0};
-  const Known known[] = {
-      {0, 0, 0, {0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}},
-      {ones, ones, ones, {0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu}},
-      {0x85a308d3243f6a88u, 0x0370734413198a2eu, 0x299f31d0a4093822u, {0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u}}};
+  const Known known[] = {{0, 0, 0, {0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}},
+                         {ones, ones, ones, {0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu}},
+                         {0x85a308d3243f6a88u,
+                          0x0370734413198a2eu,
+                          0x299f31d0a4093822u,
+                          {0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u}}};
   for (const Known& k : known) {
     const Philox::Block block = Philox{k.key}(k.counter, k.stream);
     for (int i = 0; i < 4; ++i) EXPECT_EQ(block.word[i], k.word[i]);
@@ -901,8 +918,7 @@ TEST(InitialWeights, RepeatForever) {
   EXPECT_NEAR(weights[29], expected[2], 1e-14);
   EXPECT_NE(weights, initial_weights(shape, 42, false, 2.0, 1)) << "another stream";
   const std::vector<double> zero = initial_weights(shape, 42, true);
-  for (std::size_t i = 0; i < zero.size(); ++i)
-    EXPECT_EQ(zero[i], i < shape.kernel_offset(2) ? weights[i] : 0.0) << i;
+  for (std::size_t i = 0; i < zero.size(); ++i) EXPECT_EQ(zero[i], i < shape.kernel_offset(2) ? weights[i] : 0.0) << i;
   const std::vector<double> encoded = initial_weights({{4, 3}, 1, 2}, 42, false);
   EXPECT_NEAR(encoded[0], -0.71541393110472784, 1e-14);
   EXPECT_NEAR(encoded[5], 0.39169249156587865, 1e-14);

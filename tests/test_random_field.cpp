@@ -10,7 +10,8 @@ namespace {
 
 constexpr double kSide = 8;
 
-LensFields field_of(double variance, double slope, std::uint64_t seed, const std::vector<double>& theta, int threads = 1) {
+LensFields field_of(double variance, double slope, std::uint64_t seed, const std::vector<double>& theta,
+                    int threads = 1) {
   ThreadPool pool(threads);
   return RandomField({variance, slope, seed}, kSide).fields(theta, pool);
 }

@@ -1,5 +1,6 @@
-// A whole step against JAX in double: model, loss, the gradient of every weight, profile parameter and source pixel, and ten
-// updates of Adam. The small network is in tests/golden; the paper's network is read where the full reference is at hand.
+// A whole step against JAX in double: model, loss, the gradient of every weight, profile parameter and source pixel,
+// and ten updates of Adam. The small network is in tests/golden; the paper's network is read where the full reference
+// is at hand.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -91,9 +92,10 @@ Problem make_problem(const Reference& reference, Content content) {
       {LensKind::sie, values_of(lens_info(LensKind::sie), setup.at("macro")), std::vector<bool>(5, true)});
   const nlohmann::json no_shear = {{"gamma1", 0.0}, {"gamma2", 0.0}};
   if (content != Content::pixels)
-    model.lens.push_back({LensKind::shear,
-                          values_of(lens_info(LensKind::shear), content == Content::shear ? setup.at("shear") : no_shear),
-                          {true, true, false, false}});
+    model.lens.push_back(
+        {LensKind::shear,
+         values_of(lens_info(LensKind::shear), content == Content::shear ? setup.at("shear") : no_shear),
+         {true, true, false, false}});
   LightComponent source;
   if (content == Content::pixels) {
     const nlohmann::json& grid = setup.at("source_grid");
@@ -138,11 +140,12 @@ template <class Real>
 void compare(const Reference& reference, const std::string& backend_name) {
   const auto backend = make_backend<Real>(backend_name, {2, 0});
   ASSERT_EQ(backend->name(), backend_name);
-  // The demand of the project. In single precision the gradient of a profile parameter is a sum of terms a hundred times
-  // larger than itself, each rounded to 6e-8, and the largest weight gradients cancel alike.
+  // The demand of the project. In single precision the gradient of a profile parameter is a sum of terms a hundred
+  // times larger than itself, each rounded to 6e-8, and the largest weight gradients cancel alike.
   const double tolerance = sizeof(Real) == 8 ? 1e-9 : 1e-5;
   const auto slice = [](const std::vector<Real>& all, std::size_t begin, std::size_t end) {
-    return std::vector<Real>(all.begin() + static_cast<std::ptrdiff_t>(begin), all.begin() + static_cast<std::ptrdiff_t>(end));
+    return std::vector<Real>(all.begin() + static_cast<std::ptrdiff_t>(begin),
+                             all.begin() + static_cast<std::ptrdiff_t>(end));
   };
 
   for (const Content content : {Content::sersic, Content::shear, Content::pixels}) {
@@ -161,7 +164,8 @@ void compare(const Reference& reference, const std::string& backend_name) {
     for (int layer = 0; layer < 4; ++layer)
       for (const char* part : {"dkernel", "dbias"}) {
         const std::vector<double> expected = reference.array(prefix + part + std::to_string(layer) + suffix);
-        expect_close(slice(gradient, offset, offset + expected.size()), expected, tolerance, part + std::to_string(layer));
+        expect_close(slice(gradient, offset, offset + expected.size()), expected, tolerance,
+                     part + std::to_string(layer));
         offset += expected.size();
       }
     ASSERT_EQ(offset, layout.n_network);
@@ -184,10 +188,11 @@ void compare(const Reference& reference, const std::string& backend_name) {
     std::vector<double> expected;
     for (std::size_t i = 0; i < u.size(); ++i)
       expected.push_back(transform_adjoint(layout.free.data(), static_cast<int>(i), u.data(), table_bar.data()));
-    expect_close(slice(gradient, layout.n_network, layout.n_network + u.size()), expected, tolerance, "profile parameters");
+    expect_close(slice(gradient, layout.n_network, layout.n_network + u.size()), expected, tolerance,
+                 "profile parameters");
     if (content == Content::pixels)
-      expect_close(slice(gradient, layout.n_network + u.size(), gradient.size()), reference.array("pixsrc_grad"), tolerance,
-                   "source pixels");
+      expect_close(slice(gradient, layout.n_network + u.size(), gradient.size()), reference.array("pixsrc_grad"),
+                   tolerance, "source pixels");
   }
 
   // Ten updates of the network alone.

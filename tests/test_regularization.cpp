@@ -48,8 +48,8 @@ TEST_P(RayGrids, QuadraticPotentialIsExact) {
   }
   for (int row = 1; row + 1 < nodes.rows; ++row)
     for (int column = 1; column + 1 < nodes.columns; ++column)
-      EXPECT_NEAR(difference_convergence(nodes, alpha.data(), n, grid.pixel_scale / grid.supersampling, column, row), 0.5,
-                  1e-13);
+      EXPECT_NEAR(difference_convergence(nodes, alpha.data(), n, grid.pixel_scale / grid.supersampling, column, row),
+                  0.5, 1e-13);
 }
 
 TEST_P(RayGrids, AdjointIsTheTranspose) {

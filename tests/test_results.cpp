@@ -370,8 +370,7 @@ TEST(Results, NumbersThatDoNotExistAreNull) {
   SmallFit<float> fit(lens.config(), 1);
   fit.loaded.truth->deflection.assign(fit.loaded.truth->deflection.size(), 0.0);
   fit.result.steps = 0;
-  write_results(lens.out(), lens.config(), fit.loaded, fit.results(), fit.images(),
-                {"cpu", "", "single"}, 1);
+  write_results(lens.out(), lens.config(), fit.loaded, fit.results(), fit.images(), {"cpu", "", "single"}, 1);
   const json result = json::parse(lens.folder().read("out/result.json"));
   EXPECT_TRUE(result["metrics"]["alpha_relative_rms_all"].is_null());
   EXPECT_FALSE(result["metrics"]["psi_relative_rms_all"].is_null());
@@ -427,7 +426,8 @@ TEST(Results, AFullDiskLeavesTheEarlierResults) {
   rlimit small = before;
   small.rlim_cur = 4096;
   setrlimit(RLIMIT_FSIZE, &small);
-  EXPECT_THROW(write_results(lens.out(), lens.config(), second.loaded, second.results(), second.images(), {"cpu", "", "double"}, 1),
+  EXPECT_THROW(write_results(lens.out(), lens.config(), second.loaded, second.results(), second.images(),
+                             {"cpu", "", "double"}, 1),
                IoError);
   setrlimit(RLIMIT_FSIZE, &before);
   signal(SIGXFSZ, handler);

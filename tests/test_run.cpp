@@ -119,14 +119,16 @@ void check_ensemble(const std::string& encoding) {
     return read_fits(lens.folder() / (dir + "/result.fits"), name, planes).values;
   };
   for (const auto& [name, planes] : {std::pair{"ALPHA_NN", 2}, {"KAPPA_NN", 1}, {"MODEL", 1}}) {
-    const std::vector<double> mean = map("all", name, planes), a = map("seed5", name, planes), b = map("seed6", name, planes),
-                              c = map("seed7", name, planes);
+    const std::vector<double> mean = map("all", name, planes), a = map("seed5", name, planes),
+                              b = map("seed6", name, planes), c = map("seed7", name, planes);
     for (std::size_t i = 0; i < mean.size(); ++i) {
       const double expected = (a[i] + b[i] + c[i]) / 3;
       ASSERT_NEAR(mean[i], expected, 1e-12 * (1 + std::abs(expected)));
       if (std::string(name) == "MODEL") continue;
-      const double deviation = std::sqrt(((a[i] - expected) * (a[i] - expected) + (b[i] - expected) * (b[i] - expected) +
-                                          (c[i] - expected) * (c[i] - expected)) / 2);
+      const double deviation =
+          std::sqrt(((a[i] - expected) * (a[i] - expected) + (b[i] - expected) * (b[i] - expected) +
+                     (c[i] - expected) * (c[i] - expected)) /
+                    2);
       ASSERT_NEAR(map("all", std::string(name) == "ALPHA_NN" ? "ALPHA_NN_STD" : "KAPPA_NN_STD", planes)[i], deviation,
                   1e-10 * (1 + deviation));
     }
@@ -134,7 +136,8 @@ void check_ensemble(const std::string& encoding) {
   const json result = json::parse(lens.folder().read("all/result.json"));
   ASSERT_EQ(result["ensemble"]["members"].size(), 3u);
   EXPECT_EQ(result["ensemble"]["members"][2]["seed"], 7);
-  EXPECT_EQ(result["ensemble"]["members"][1]["loss"], json::parse(lens.folder().read("seed6/result.json"))["metrics"]["loss"]);
+  EXPECT_EQ(result["ensemble"]["members"][1]["loss"],
+            json::parse(lens.folder().read("seed6/result.json"))["metrics"]["loss"]);
   for (const char* where : {"psi_all", "alpha_x_all", "kappa_all"}) {
     const json& coverage = result["ensemble"]["coverage"][where];
     EXPECT_GE(coverage["2_sigma"].get<double>(), coverage["1_sigma"].get<double>());

@@ -124,8 +124,8 @@ TEST_F(Simulate, RandomFieldsJoinTheOtherMass) {
   const std::vector<double> alpha = map("ALPHA_TRUE", 2);
   const std::size_t middle = 50 * 100 + 50;
   EXPECT_NEAR(alpha[middle], (both[middle + 1] - both[middle - 1]) / 0.16, 2e-3);
-  EXPECT_NE(failure(kPaper + "[[perturbation]]\nprofile = 'GAUSSIAN_RANDOM_FIELD'\nslope = 5\n").find(
-                "perturbation.0.variance: missing, expected number > 0 arcsec^4"),
+  EXPECT_NE(failure(kPaper + "[[perturbation]]\nprofile = 'GAUSSIAN_RANDOM_FIELD'\nslope = 5\n")
+                .find("perturbation.0.variance: missing, expected number > 0 arcsec^4"),
             std::string::npos);
 }
 

@@ -12,7 +12,9 @@ namespace {
 
 using namespace einfield;
 
-std::vector<bool> fixed(std::size_t n) { return std::vector<bool>(n, false); }
+std::vector<bool> fixed(std::size_t n) {
+  return std::vector<bool>(n, false);
+}
 
 Problem make_problem() {
   Problem problem;
@@ -66,7 +68,8 @@ int fit_in_memory() {
   };
   const FitResult<float> result = fit(*backend, settings, callbacks).front();
   const double before = result.snapshot.history.front().chi2_reduced, after = result.final_state.chi2_reduced;
-  std::printf("%s on %s: reduced chi2 %.3f -> %.3f\n", backend->name().c_str(), backend->device().c_str(), before, after);
+  std::printf("%s on %s: reduced chi2 %.3f -> %.3f\n", backend->name().c_str(), backend->device().c_str(), before,
+              after);
   return std::isfinite(after) && after < 0.8 * before ? 0 : 1;
 }
 

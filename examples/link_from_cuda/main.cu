@@ -25,14 +25,18 @@ class Array {
   Array& operator=(const Array&) = delete;
   ~Array() { cudaFree(data_); }
   double* get() const { return data_; }
-  void zero(cudaStream_t stream) { check(cudaMemsetAsync(data_, 0, size_ * sizeof(double), stream), "cudaMemsetAsync"); }
+  void zero(cudaStream_t stream) {
+    check(cudaMemsetAsync(data_, 0, size_ * sizeof(double), stream), "cudaMemsetAsync");
+  }
   void put(const std::vector<double>& host, cudaStream_t stream) {
-    check(cudaMemcpyAsync(data_, host.data(), size_ * sizeof(double), cudaMemcpyHostToDevice, stream), "copy to the device");
+    check(cudaMemcpyAsync(data_, host.data(), size_ * sizeof(double), cudaMemcpyHostToDevice, stream),
+          "copy to the device");
     check(cudaStreamSynchronize(stream), "wait");
   }
   std::vector<double> take(cudaStream_t stream) const {
     std::vector<double> host(size_);
-    check(cudaMemcpyAsync(host.data(), data_, size_ * sizeof(double), cudaMemcpyDeviceToHost, stream), "copy to the host");
+    check(cudaMemcpyAsync(host.data(), data_, size_ * sizeof(double), cudaMemcpyDeviceToHost, stream),
+          "copy to the host");
     check(cudaStreamSynchronize(stream), "wait");
     return host;
   }
@@ -83,7 +87,8 @@ class Program {
   ~Program() { cudaStreamDestroy(stream_); }
 
   cudaStream_t stream() {
-    if (stream_ == nullptr) check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    if (stream_ == nullptr)
+      check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     return stream_;
   }
   Array& parameters() { return parameters_; }

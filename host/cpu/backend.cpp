@@ -543,7 +543,8 @@ std::size_t cpu_planned_bytes(const std::vector<Problem>& problems, int threads)
     const Grid& grid = problem.observation.grid;
     const auto rays = static_cast<std::size_t>(grid.n_rays()), pixels = static_cast<std::size_t>(grid.n_pixels());
     const ParameterLayout layout(problem.model);
-    bytes += sizeof(Real) * (7 * rays + (problem.held_out.empty() ? 7 : 8) * pixels + 4 * layout.size() + layout.pixels.size());
+    bytes += sizeof(Real) *
+             (7 * rays + (problem.held_out.empty() ? 7 : 8) * pixels + 4 * layout.size() + layout.pixels.size());
     if (grid.supersampling > 1) bytes += sizeof(Real) * rays;
     if (problem.model.network && problem.regularization.on_convergence()) bytes += sizeof(Real) * rays;
     if (!layout.free_pixels.empty()) bytes += sizeof(double) * kChunks * layout.pixels.size();

@@ -43,8 +43,9 @@ int fast_size(int n) {
 
 }  // namespace
 
-/// The convolution by FFT. The kernel is real, so the image's lower half goes in as the real part and its upper half as the
-/// imaginary part of one transform of half the height; each half comes out convolved, and they are added where they overlap.
+/// The convolution by FFT. The kernel is real, so the image's lower half goes in as the real part and its upper half as
+/// the imaginary part of one transform of half the height; each half comes out convolved, and they are added where they
+/// overlap.
 template <class Real>
 struct Convolution<Real>::Fourier {
   using Complex = std::complex<Real>;
@@ -66,8 +67,8 @@ struct Convolution<Real>::Fourier {
       for (int w = 0; w < psf.nx; ++w) {
         const auto at = static_cast<std::size_t>(v * width + w);
         kernel[at] = static_cast<Real>(scale * psf.values[static_cast<std::size_t>(v * psf.nx + w)]);
-        turned[at] = static_cast<Real>(
-            scale * psf.values[static_cast<std::size_t>((psf.ny - 1 - v) * psf.nx + psf.nx - 1 - w)]);
+        turned[at] =
+            static_cast<Real>(scale * psf.values[static_cast<std::size_t>((psf.ny - 1 - v) * psf.nx + psf.nx - 1 - w)]);
       }
     transform(kernel, false);
     transform(turned, false);
@@ -81,9 +82,11 @@ struct Convolution<Real>::Fourier {
     const auto columns = [&] {
       auto& plan = inverse ? column_inverse : column_forward;
       for (int x = 0; x < width; ++x) {
-        for (int y = 0; y < height; ++y) line[static_cast<std::size_t>(y)] = values[static_cast<std::size_t>(y * width + x)];
+        for (int y = 0; y < height; ++y)
+          line[static_cast<std::size_t>(y)] = values[static_cast<std::size_t>(y * width + x)];
         plan.transform(line.data(), line_out.data());
-        for (int y = 0; y < height; ++y) values[static_cast<std::size_t>(y * width + x)] = line_out[static_cast<std::size_t>(y)];
+        for (int y = 0; y < height; ++y)
+          values[static_cast<std::size_t>(y * width + x)] = line_out[static_cast<std::size_t>(y)];
       }
     };
     const auto rows = [&] {
@@ -131,10 +134,10 @@ struct Convolution<Real>::Fourier {
 template <class Real>
 Convolution<Real>::Convolution(int nx, int ny, const Psf& psf)
     : Convolution(nx, ny, psf,
-                  psf.empty()                                ? Method::identity
-                  : !factors(psf).first.empty()              ? Method::separable
-                  : psf.nx * psf.ny <= kLargestDirect        ? Method::direct
-                                                             : Method::fft) {}
+                  psf.empty()                         ? Method::identity
+                  : !factors(psf).first.empty()       ? Method::separable
+                  : psf.nx * psf.ny <= kLargestDirect ? Method::direct
+                                                      : Method::fft) {}
 
 template <class Real>
 Convolution<Real>::Convolution(int nx, int ny, const Psf& psf, Method method) : nx_(nx), ny_(ny), method_(method) {
@@ -214,7 +217,8 @@ void Convolution<Real>::run(const Real* in, Real* out, bool transposed) {
       return;
     case Method::direct:
       for (int y = 0; y < ny_; ++y)
-        std::copy_n(in + static_cast<std::ptrdiff_t>(y) * nx_, nx_, padded_.begin() + static_cast<std::ptrdiff_t>(y) * stride + cx);
+        std::copy_n(in + static_cast<std::ptrdiff_t>(y) * nx_, nx_,
+                    padded_.begin() + static_cast<std::ptrdiff_t>(y) * stride + cx);
       for (int y = 0; y < ny_; ++y) {
         Real* target = out + static_cast<std::ptrdiff_t>(y) * nx_;
         std::fill_n(target, nx_, Real(0));

@@ -13,8 +13,8 @@ namespace einfield {
 ///     m[y, x] = Σ_{v,w} P[v, w] I[y − (v − c_y), x − (w − c_x)]                                                  (1)
 ///     Ī[y, x] = Σ_{v,w} P[v, w] m̄[y + (v − c_y), x + (w − c_x)]                                                  (2)
 ///
-/// (2) is (1) with P turned by 180°, the padding included. A kernel of rank one to rounding (a Gaussian) is applied row by
-/// row and column by column; another one directly up to kLargestDirect values, and by FFT above.
+/// (2) is (1) with P turned by 180°, the padding included. A kernel of rank one to rounding (a Gaussian) is applied row
+/// by row and column by column; another one directly up to kLargestDirect values, and by FFT above.
 template <class Real>
 class Convolution {
  public:
@@ -42,8 +42,8 @@ class Convolution {
 
   int nx_, ny_, psf_nx_ = 1, psf_ny_ = 1;
   Method method_;
-  std::vector<Real> kernel_;                ///< direct: (psf_ny, psf_nx)
-  std::vector<Real> row_, column_;          ///< separable: P = column ⊗ row
+  std::vector<Real> kernel_;        ///< direct: (psf_ny, psf_nx)
+  std::vector<Real> row_, column_;  ///< separable: P = column ⊗ row
   std::vector<Real> padded_, intermediate_;
   std::unique_ptr<Fourier> fourier_;
 };

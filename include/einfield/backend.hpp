@@ -1,5 +1,6 @@
 // The seam between the fit and the hardware: named fields, the stages of a training step, and the step itself.
-// One Backend holds one or more lenses of one shape (same grid, network and free parameters); each is a problem of its own.
+// One Backend holds one or more lenses of one shape (same grid, network and free parameters); each is a problem of its
+// own.
 #pragma once
 
 #include <cstddef>
@@ -38,15 +39,16 @@ struct Problem {
   LossKind loss = LossKind::mse;
   Regularization regularization;
   std::vector<double> initial_parameters;  ///< flat, ParameterLayout of `model`
-  std::vector<double> learning_rates;      ///< one per update; a later update uses the last (Backend::begin() replaces them)
-  std::vector<std::uint8_t> held_out;      ///< (ny, nx), 1 = not fitted: its χ² judges the fit. Empty = none
+  std::vector<double>
+      learning_rates;  ///< one per update; a later update uses the last (Backend::begin() replaces them)
+  std::vector<std::uint8_t> held_out;  ///< (ny, nx), 1 = not fitted: its χ² judges the fit. Empty = none
 };
 
 /// What the updates that follow may move, and how far.
 struct Schedule {
-  std::vector<double> learning_rates;    ///< of Adam, one per update; a later update uses the last
-  double clip_norm = 0;                  ///< a gradient longer than this is shortened to it before an update; 0 = never
-  std::vector<std::uint8_t> trainable;   ///< per parameter, 1 = moves; the gradient of the others is zero. Empty = all
+  std::vector<double> learning_rates;   ///< of Adam, one per update; a later update uses the last
+  double clip_norm = 0;                 ///< a gradient longer than this is shortened to it before an update; 0 = never
+  std::vector<std::uint8_t> trainable;  ///< per parameter, 1 = moves; the gradient of the others is zero. Empty = all
 };
 
 /// Checks problems that one backend is to hold together: each by itself, and that they are of one shape (grid, kinds of
@@ -72,15 +74,16 @@ enum class Field {
 
 /// Scalars of the last evaluation of one lens. Taken at the parameters *before* the update of the step.
 struct StepState {
-  double loss = 0;            ///< as LossKind says, without regularisation
-  double chi2_reduced = 0;    ///< mean over used pixels of ((model − data)/noise)²
-  double held_out_chi2 = 0;   ///< the same over the pixels that are held out, which the other two leave out; 0 without any
+  double loss = 0;          ///< as LossKind says, without regularisation
+  double chi2_reduced = 0;  ///< mean over used pixels of ((model − data)/noise)²
+  double held_out_chi2 =
+      0;  ///< the same over the pixels that are held out, which the other two leave out; 0 without any
   double regularization = 0;  ///< sum of the weighted terms
   double gradient_norm = 0;   ///< Euclidean norm of the gradient; 0 when none was computed
   double learning_rate = 0;   ///< of the update that follows the evaluation
   std::int64_t updates = 0;   ///< Adam updates done so far
-  /// The first update that was refused because of a non-finite number (1-based), or 0. From then on every step leaves the
-  /// parameters as they are: they are the last good state.
+  /// The first update that was refused because of a non-finite number (1-based), or 0. From then on every step leaves
+  /// the parameters as they are: they are the last good state.
   std::int64_t bad_step = 0;
   bool bad_loss = false;  ///< what was not finite in it: the loss, or else the gradient
 };

@@ -1,5 +1,5 @@
-// The configuration of a run: TOML → typed values → the problem to be fitted. `einfield info --keys` lists every key; the
-// tables behind it are in host/config.cpp.
+// The configuration of a run: TOML → typed values → the problem to be fitted. `einfield info --keys` lists every key;
+// the tables behind it are in host/config.cpp.
 #pragma once
 
 #include <cstdint>
@@ -73,10 +73,10 @@ struct StageConfig {
 /// The only stage, or what `stages` differ from; `stop` is that of the last one.
 struct OptimizerConfig : StageConfig {
   LossKind loss = LossKind::mse;
-  double stop_chi2 = 1.0;      ///< reduced χ² that stop = "chi2" waits for
-  int patience = 20;           ///< steps without a fall by more than `tolerance` after which heldout and plateau stop
+  double stop_chi2 = 1.0;  ///< reduced χ² that stop = "chi2" waits for
+  int patience = 20;       ///< steps without a fall by more than `tolerance` after which heldout and plateau stop
   double tolerance = 1e-3;
-  double held_out = 0.1;       ///< share of the used pixels that stop = "heldout" keeps out of the fit
+  double held_out = 0.1;  ///< share of the used pixels that stop = "heldout" keeps out of the fit
   std::uint64_t held_out_seed = 1;
   std::vector<StageConfig> stages;
   int best_of_last = 0;
@@ -105,7 +105,7 @@ struct SimulateConfig {
 };
 
 struct Config {
-  std::string file;   ///< as given on the command line
+  std::string file;  ///< as given on the command line
   std::string title;
   std::string recipe = "default";
   ObservationConfig observation;
@@ -157,7 +157,8 @@ struct LoadedProblem {
   std::vector<std::string> warnings;
 };
 
-/// Reads the data that a configuration names, checks it (product rules: masks, noise, PSF), and puts the problem together.
+/// Reads the data that a configuration names, checks it (product rules: masks, noise, PSF), and puts the problem
+/// together.
 /// @throws InvalidInput "FILE[HDU]: what was found, what is expected"
 LoadedProblem load_problem(const Config& config);
 

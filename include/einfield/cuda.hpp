@@ -153,7 +153,8 @@ class ConvolutionStage {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Learning rates of every update in device memory: lens k, update t (1-based) takes values[k · count + min(t, count) − 1].
+/// Learning rates of every update in device memory: lens k, update t (1-based) takes values[k · count + min(t, count) −
+/// 1].
 struct LearningRates {
   const double* values = nullptr;
   int count = 0;
@@ -166,8 +167,8 @@ class AdamStage {
  public:
   /// @param learning_rates  [lenses][updates], every row of one length ≥ 1; later updates use the last
   /// @param stream          used for the copies of the constructor, which waits for it
-  AdamStage(std::size_t n_parameters, std::size_t parameter_stride, const std::vector<std::vector<double>>& learning_rates,
-            cudaStream_t stream);
+  AdamStage(std::size_t n_parameters, std::size_t parameter_stride,
+            const std::vector<std::vector<double>>& learning_rates, cudaStream_t stream);
   ~AdamStage();
   AdamStage(AdamStage&&) noexcept;
   AdamStage& operator=(AdamStage&&) noexcept;
@@ -179,8 +180,8 @@ class AdamStage {
   void gradient_norm(cudaStream_t stream, Real* gradient);
   /// gradient_norm(), then one update of every lens that is not frozen. Moments start at zero.
   void apply(cudaStream_t stream, Real* gradient, Real* parameters, Real* first_moment, Real* second_moment);
-  /// Another schedule, the same for all lenses; counts from 0; the moments are the caller's to zero. Waits for the stream.
-  /// A graph that holds apply() or learning_rates() must be captured anew.
+  /// Another schedule, the same for all lenses; counts from 0; the moments are the caller's to zero. Waits for the
+  /// stream. A graph that holds apply() or learning_rates() must be captured anew.
   void begin(cudaStream_t stream, const Schedule& schedule);
   /// Forgets the state of every lens and counts on from `updates`; waits for the stream.
   void set_updates(cudaStream_t stream, std::int64_t updates);

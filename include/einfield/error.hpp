@@ -59,7 +59,7 @@ class CufftError : public Error {
 }  // namespace einfield
 
 /// Validates at public entry points; stays on in Release. `message` gives value, expectation and unit.
-#define EINFIELD_REQUIRE(condition, message)                    \
-  do {                                                          \
-    if (!(condition)) throw ::einfield::InvalidInput(message);  \
+#define EINFIELD_REQUIRE(condition, message)                   \
+  do {                                                         \
+    if (!(condition)) throw ::einfield::InvalidInput(message); \
   } while (false)

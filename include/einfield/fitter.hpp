@@ -1,5 +1,5 @@
-// The fit: stages of optimisers, stopping, history, snapshots to resume from. It knows a Backend and nothing of files or
-// terminals.
+// The fit: stages of optimisers, stopping, history, snapshots to resume from. It knows a Backend and nothing of files
+// or terminals.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,9 @@ namespace einfield {
 
 /// When to stop before all steps are done, and which state is then the result.
 enum class StopRule {
-  none,      ///< never; the last state (or best_of_last)
-  chi2,      ///< reduced χ² has come down to `stop_chi2` (the discrepancy principle); the state that reached it, else the last
+  none,  ///< never; the last state (or best_of_last)
+  chi2,  ///< reduced χ² has come down to `stop_chi2` (the discrepancy principle); the state that reached it, else the
+         ///< last
   held_out,  ///< the χ² of the held-out pixels no longer falls; the state of its lowest value
   plateau,   ///< loss and regularisation no longer fall; the state of their lowest sum
 };
@@ -33,20 +34,21 @@ enum class OptimizerKind {
 struct StageSettings {
   OptimizerKind optimizer = OptimizerKind::adam;
   int steps = 200;
-  Schedule schedule;  ///< learning rates and clipping are Adam's
-  int memory = 20;    ///< pairs that L-BFGS keeps
+  Schedule schedule;               ///< learning rates and clipping are Adam's
+  int memory = 20;                 ///< pairs that L-BFGS keeps
   StopRule stop = StopRule::none;  ///< ends this stage
 };
 
 struct FitSettings {
-  int steps = 200;                ///< of the one stage of Adam, with the problem's learning rates, when `stages` is empty
-  StopRule stop = StopRule::none; ///< of that stage
+  int steps = 200;  ///< of the one stage of Adam, with the problem's learning rates, when `stages` is empty
+  StopRule stop = StopRule::none;  ///< of that stage
   std::vector<StageSettings> stages;
   int log_every = 10;
   double stop_chi2 = 1.0;
-  int patience = 20;         ///< held_out, plateau: so many steps without a fall by more than `tolerance` end the stage
-  double tolerance = 1e-3;   ///< relative
-  int best_of_last = 0;      ///< after all steps, where keeps_last(): the state of lowest loss among the last so many; 0 = the last
+  int patience = 20;        ///< held_out, plateau: so many steps without a fall by more than `tolerance` end the stage
+  double tolerance = 1e-3;  ///< relative
+  int best_of_last =
+      0;  ///< after all steps, where keeps_last(): the state of lowest loss among the last so many; 0 = the last
   int checkpoint_every = 0;  ///< steps between snapshots handed out; 0 = none
 };
 
@@ -73,7 +75,7 @@ struct Snapshot {
   std::int64_t evaluations = 0;
   double time_s = 0;
   std::vector<Real> parameters, first_moment, second_moment;
-  std::vector<Real> memory;  ///< L-BFGS: [pairs][2][size()], oldest first: move, change of the gradient
+  std::vector<Real> memory;     ///< L-BFGS: [pairs][2][size()], oldest first: move, change of the gradient
   std::int64_t best_step = -1;  ///< of the best state of this stage so far, by its rule, or −1
   double best_value = 0;        ///< what the rule compares
   std::vector<Real> best_parameters;
@@ -84,10 +86,10 @@ struct Snapshot {
 
 template <class Real>
 struct FitResult {
-  std::string stop_reason;  ///< of the last stage: "steps", "chi2", "heldout", "plateau", "converged" (L-BFGS finds no lower
-                            ///< point); or "interrupted", "non-finite"
-  std::string message;      ///< for "non-finite": which quantity in which step
-  std::int64_t steps = 0;   ///< steps done
+  std::string stop_reason;  ///< of the last stage: "steps", "chi2", "heldout", "plateau", "converged" (L-BFGS finds no
+                            ///< lower point); or "interrupted", "non-finite"
+  std::string message;           ///< for "non-finite": which quantity in which step
+  std::int64_t steps = 0;        ///< steps done
   std::int64_t state_step = 0;   ///< steps behind the returned state
   std::int64_t evaluations = 0;  ///< of loss and gradient
   double time_s = 0;
@@ -107,14 +109,15 @@ struct FitCallbacks {
   std::function<bool()> interrupted;
 };
 
-/// Fits all lenses of a backend side by side, each for itself, from `resume` (one per lens) or from the problems' initial
-/// parameters. @throws InvalidInput for settings out of range
+/// Fits all lenses of a backend side by side, each for itself, from `resume` (one per lens) or from the problems'
+/// initial parameters. @throws InvalidInput for settings out of range
 template <class Real>
-std::vector<FitResult<Real>> fit(Backend<Real>& backend, const FitSettings& settings, const FitCallbacks<Real>& callbacks,
-                                 const std::vector<Snapshot<Real>>& resume = {});
+std::vector<FitResult<Real>> fit(Backend<Real>& backend, const FitSettings& settings,
+                                 const FitCallbacks<Real>& callbacks, const std::vector<Snapshot<Real>>& resume = {});
 
-/// Learning rates of a stage of Adam: `rate` reached linearly over the first `warmup` updates, and with `cosine` brought
-/// down over the rest as half a period of a cosine, to 0 behind the last update (Loshchilov & Hutter 2017, eq. 5).
+/// Learning rates of a stage of Adam: `rate` reached linearly over the first `warmup` updates, and with `cosine`
+/// brought down over the rest as half a period of a cosine, to 0 behind the last update (Loshchilov & Hutter 2017, eq.
+/// 5).
 std::vector<double> learning_rates(double rate, int steps, int warmup, bool cosine);
 
 /// Parameters that a list of names frees: "network", "lens", "source.0", "source.0.amp", "source.1.pixels",

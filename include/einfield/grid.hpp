@@ -10,8 +10,8 @@ namespace einfield {
 /// Pixels of an image and their sub-pixels. Arrays are (ny, nx), row 0 at the bottom; x grows with the column.
 ///
 /// Centre of pixel (ix, iy):  θ = center + (i − (n − 1)/2) · pixel_scale                                  [arcsec]
-/// With supersampling s every pixel is the mean of s × s rays at the centres of its sub-pixels. Rays are stored pixel by
-/// pixel: ray = (iy · nx + ix) · s² + (sy · s + sx).
+/// With supersampling s every pixel is the mean of s × s rays at the centres of its sub-pixels. Rays are stored pixel
+/// by pixel: ray = (iy · nx + ix) · s² + (sy · s + sx).
 struct Grid {
   int nx = 0;
   int ny = 0;

@@ -58,8 +58,8 @@ int network_light_index(const Model& model);
 ///     exponential  p = lower + e^u                                          p in (lower, ∞)
 ///     logistic     p = lower + (upper − lower) σ(u)                         p in (lower, upper)
 ///     disk         e_i = B u_i / √(1 + u_i² + u_j²)                         e1² + e2² < 1
-/// where for `disk` j is the other component of the ellipticity when that is free (then B = 1); when it is fixed, u_j = 0
-/// and B = √(1 − e_j²).
+/// where for `disk` j is the other component of the ellipticity when that is free (then B = 1); when it is fixed, u_j =
+/// 0 and B = √(1 − e_j²).
 enum class TransformKind : int { identity, exponential, logistic, disk };
 
 /// One free parameter: where it lives in the table of physical values and how it is transformed.
@@ -120,18 +120,18 @@ EINFIELD_HD Real transform_adjoint(const FreeParameter<Real>* free, int i, const
   return bar;
 }
 
-/// Where everything sits: one flat vector of parameters = [network | free scalars (unconstrained) | free source pixels |
-/// free weights of a NETWORK light], and the table of physical values (kMaxProfileParameters slots a component; lens,
+/// Where everything sits: one flat vector of parameters = [network | free scalars (unconstrained) | free source pixels
+/// | free weights of a NETWORK light], and the table of physical values (kMaxProfileParameters slots a component; lens,
 /// then source, then lens light).
 struct ParameterLayout {
   std::size_t n_network = 0;
   std::vector<FreeParameter<double>> free;
-  std::vector<std::string> names;         ///< of the free scalars: "lens.0.theta_E"
-  std::vector<double> table;              ///< physical values, fixed and initial
-  std::vector<double> pixels;             ///< all PIXELATED values, component after component
-  std::vector<int> free_pixels;           ///< indices into `pixels` of the free ones
-  std::vector<double> light_weights;      ///< of the NETWORK component, fixed or initial
-  std::size_t n_light_weights = 0;        ///< how many of them are free: all or none
+  std::vector<std::string> names;     ///< of the free scalars: "lens.0.theta_E"
+  std::vector<double> table;          ///< physical values, fixed and initial
+  std::vector<double> pixels;         ///< all PIXELATED values, component after component
+  std::vector<int> free_pixels;       ///< indices into `pixels` of the free ones
+  std::vector<double> light_weights;  ///< of the NETWORK component, fixed or initial
+  std::size_t n_light_weights = 0;    ///< how many of them are free: all or none
 
   std::size_t n_free() const { return free.size(); }
   std::size_t light_weights_offset() const { return n_network + free.size() + free_pixels.size(); }
@@ -157,7 +157,8 @@ struct FreePixels {
 /// Those of the components of the source, in their order.
 std::vector<FreePixels> free_source_pixels(const Model& model);
 
-/// "lens.0", "source.1" …: name of component `index` of the table, and of parameter `slot % kMaxProfileParameters` in it.
+/// "lens.0", "source.1" …: name of component `index` of the table, and of parameter `slot % kMaxProfileParameters` in
+/// it.
 std::string slot_name(const Model& model, int slot);
 
 /// A copy of the model with the values of a flat parameter vector put in (network excepted).

@@ -46,7 +46,8 @@ struct NetworkShape {
   }
   std::size_t kernel_offset(int layer) const {
     std::size_t offset = 0;
-    for (int l = 0; l < layer; ++l) offset += (static_cast<std::size_t>(inputs(l)) + 1) * static_cast<std::size_t>(outputs(l));
+    for (int l = 0; l < layer; ++l)
+      offset += (static_cast<std::size_t>(inputs(l)) + 1) * static_cast<std::size_t>(outputs(l));
     return offset;
   }
   std::size_t bias_offset(int layer) const {
@@ -77,7 +78,8 @@ inline bool operator!=(const NetworkShape& a, const NetworkShape& b) {
 std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,
                                     double fourier_scale = 2.0, std::uint64_t stream = 0);
 
-/// Philox4x32-10: one counter, one key, four 32-bit words (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+/// Philox4x32-10: one counter, one key, four 32-bit words (Salmon et al. 2011, "Parallel random numbers: as easy as 1,
+/// 2, 3").
 struct Philox {
   std::uint64_t key;
   struct Block {

@@ -13,11 +13,11 @@ inline constexpr int kMaxProfileParameters = 8;
 
 /// How a free parameter is kept inside its range (see model.hpp, "transforms").
 enum class Range {
-  unbounded,     ///< (-inf, inf)
-  positive,      ///< (lower, inf), lower usually 0
-  interval,      ///< (lower, upper)
-  ellipticity,   ///< e1 or e2: the pair obeys e1² + e2² < 1
-  integer,       ///< a whole number in [lower, upper]; chosen, never free
+  unbounded,    ///< (-inf, inf)
+  positive,     ///< (lower, inf), lower usually 0
+  interval,     ///< (lower, upper)
+  ellipticity,  ///< e1 or e2: the pair obeys e1² + e2² < 1
+  integer,      ///< a whole number in [lower, upper]; chosen, never free
 };
 
 /// One parameter of a profile, under lenstronomy's name.

@@ -33,7 +33,8 @@ struct RayGrid {
 /// @param alpha    deflection of every ray, all x then all y [arcsec]
 /// @param spacing  distance of neighbouring rays             [arcsec]
 template <class Real>
-EINFIELD_HD Real difference_convergence(const RayGrid& g, const Real* alpha, int n_rays, Real spacing, int column, int row) {
+EINFIELD_HD Real difference_convergence(const RayGrid& g, const Real* alpha, int n_rays, Real spacing, int column,
+                                        int row) {
   const Real* alpha_y = alpha + n_rays;
   return (alpha[g.ray(column + 1, row)] - alpha[g.ray(column - 1, row)] + alpha_y[g.ray(column, row + 1)] -
           alpha_y[g.ray(column, row - 1)]) /
@@ -63,8 +64,9 @@ EINFIELD_HD Real convergence_penalty_adjoint(const Regularization& weights, Real
               Real(weights.negative_total_convergence) * negative_total);
 }
 
-/// Adjoint of (1), gathered at a ray: what the nodes' cotangents κ̄ give to α_x and α_y there. Transposing (1), the ray at
-/// (c, r) is the right neighbour of node c − 1 and the left of node c + 1, the upper of r − 1 and the lower of r + 1:
+/// Adjoint of (1), gathered at a ray: what the nodes' cotangents κ̄ give to α_x and α_y there. Transposing (1), the ray
+/// at (c, r) is the right neighbour of node c − 1 and the left of node c + 1, the upper of r − 1 and the lower of r +
+/// 1:
 ///
 ///     ᾱ_x(c, r) = (κ̄(c − 1, r) − κ̄(c + 1, r)) / (4 spacing),   ᾱ_y(c, r) = (κ̄(c, r − 1) − κ̄(c, r + 1)) / (4 spacing)
 ///

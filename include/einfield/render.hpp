@@ -11,7 +11,7 @@ namespace einfield {
 
 /// A component as the kernels see it; its role (lens, source, lens light) follows from its position in the list.
 struct Component {
-  int kind;          ///< LensKind or LightKind
+  int kind;  ///< LensKind or LightKind
   RadiusKind radius;
   int pixel_offset;  ///< PIXELATED: start of its pixels in Scene::pixels
   PixelGrid grid;    ///< PIXELATED
@@ -34,7 +34,8 @@ template <class Real>
 EINFIELD_HD Vec2<Real> macro_deflection(const Scene<Real>& scene, Vec2<Real> theta) {
   Vec2<Real> alpha{};
   for (int c = 0; c < scene.n_lens; ++c)
-    alpha += lens_deflection(static_cast<LensKind>(scene.components[c].kind), scene.table + c * kMaxProfileParameters, theta);
+    alpha += lens_deflection(static_cast<LensKind>(scene.components[c].kind), scene.table + c * kMaxProfileParameters,
+                             theta);
   return alpha;
 }
 
@@ -158,8 +159,8 @@ EINFIELD_HD void render_ray_adjoint_by_component(const Scene<Real>& scene, Vec2<
   if (!scalars) return;
   for (int c = 0; c < scene.n_lens; ++c) {
     Real p_bar[kMaxProfileParameters] = {};
-    lens_deflection_adjoint(static_cast<LensKind>(scene.components[c].kind), scene.table + c * kMaxProfileParameters, theta,
-                            alpha_bar, theta_bar, p_bar);
+    lens_deflection_adjoint(static_cast<LensKind>(scene.components[c].kind), scene.table + c * kMaxProfileParameters,
+                            theta, alpha_bar, theta_bar, p_bar);
     collect(c, p_bar);
   }
 }

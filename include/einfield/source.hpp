@@ -25,13 +25,14 @@ struct PixelGrid {
   double center_y = 0.0;     ///< arcsec
 };
 
-/// Smallest radius of a Sérsic profile: the brightness gradient diverges at the centre for n > 1, so the profile is flat
-/// within it. Part of the model, as in lenstronomy. [arcsec]
+/// Smallest radius of a Sérsic profile: the brightness gradient diverges at the centre for n > 1, so the profile is
+/// flat within it. Part of the model, as in lenstronomy. [arcsec]
 inline constexpr double kSersicCore = 1e-4;
 
 /// Name, parameters, units, ranges and defaults of a profile.
 inline const ProfileInfo& light_info(LightKind kind) {
-  // b_n = 1.9992 n − 0.3271 is positive above n = 0.164 and good to a percent from 0.36 on; beyond 10 the profile is all core.
+  // b_n = 1.9992 n − 0.3271 is positive above n = 0.164 and good to a percent from 0.36 on; beyond 10 the profile is
+  // all core.
   static const ProfileInfo table[kLightKinds] = {
       {"SERSIC_ELLIPSE",
        {{"amp", "image unit", Range::positive, 0, kInfinity, kRequired},
@@ -61,14 +62,14 @@ inline const ProfileInfo& light_info(LightKind kind) {
 ///     g = 1/(1 − c²) (product average) or 1/(1 − c)² (major axis),   c² = e1² + e2²                              (3)
 ///
 /// (2) is q X² + Y²/q = g S with g = 1/(1 − c²): with q = (1 − c)/(1 + c), q + 1/q = 2(1 + c²)/(1 − c²) and
-/// q − 1/q = −4c/(1 − c²), so that (q + 1/q)(x² + y²)/2 + (q − 1/q)(cos 2φ (x² − y²) + 2 sin 2φ xy)/2 has no angle left in
-/// it, only e1 = c cos 2φ and e2 = c sin 2φ: smooth at e1 = e2 = 0. The major axis divides by q once more.
+/// q − 1/q = −4c/(1 − c²), so that (q + 1/q)(x² + y²)/2 + (q − 1/q)(cos 2φ (x² − y²) + 2 sin 2φ xy)/2 has no angle left
+/// in it, only e1 = c cos 2φ and e2 = c sin 2φ: smooth at e1 = e2 = 0. The major axis divides by q once more.
 ///
 /// | at the centre (R ≤ kSersicCore) | I | ∂I/∂x, ∂I/∂e, ∂I/∂centre | ∂I/∂amp, ∂I/∂R_s, ∂I/∂n |
 /// | value                           | that of R = kSersicCore | 0 | those of R = kSersicCore |
 ///
-/// On the major axis ∂R/∂e at c = 0 depends on the direction of e, because R² ∝ (1 + c)²; its mean over directions, 0 for
-/// this factor, is taken there.
+/// On the major axis ∂R/∂e at c = 0 depends on the direction of e, because R² ∝ (1 + c)²; its mean over directions, 0
+/// for this factor, is taken there.
 ///
 /// @param p  amp [image unit per pixel], R_sersic [arcsec] > 0, n_sersic, e1, e2, center_x, center_y [arcsec]
 /// @return   brightness [image unit per pixel]; no pixel-area factor
@@ -171,13 +172,13 @@ EINFIELD_HD void gaussian_brightness_adjoint(const Real* p, Vec2<Real> position,
 /// The four pixels around a position and their weights: lower left, lower right, upper left, upper right.
 template <class Real>
 struct BilinearTaps {
-  int index[4];     ///< iy · nx + ix, or −1 outside the grid, where the brightness is 0
+  int index[4];  ///< iy · nx + ix, or −1 outside the grid, where the brightness is 0
   Real weight[4];
-  Real fx, fy;      ///< position within the cell, [0, 1)
+  Real fx, fy;  ///< position within the cell, [0, 1)
 };
 
-/// Beyond the outer pixel centres the brightness falls to zero over one pixel; further out there are no taps. A position on
-/// a cell border belongs to the cell to its right and above.
+/// Beyond the outer pixel centres the brightness falls to zero over one pixel; further out there are no taps. A
+/// position on a cell border belongs to the cell to its right and above.
 template <class Real>
 EINFIELD_HD BilinearTaps<Real> bilinear_taps(const PixelGrid& grid, Vec2<Real> position) {
   BilinearTaps<Real> taps{{-1, -1, -1, -1}, {0, 0, 0, 0}, 0, 0};
@@ -212,8 +213,8 @@ EINFIELD_HD Real pixelated_brightness(const PixelGrid& grid, const Real* pixels,
   return sum;
 }
 
-/// Adjoint of pixelated_brightness with respect to position: adds. The cotangent of pixel k is brightness_bar · weight_k of
-/// bilinear_taps, which the caller sums in a fixed order.
+/// Adjoint of pixelated_brightness with respect to position: adds. The cotangent of pixel k is brightness_bar ·
+/// weight_k of bilinear_taps, which the caller sums in a fixed order.
 ///
 ///     ∂I/∂x = ((1 − f_y)(p₁ − p₀) + f_y (p₃ − p₂))/scale,   ∂I/∂y likewise                                       (9)
 /// On a cell border this is the derivative to the right and above.
