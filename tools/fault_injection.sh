@@ -22,6 +22,7 @@ trap 'rm -rf "$work"' EXIT
 # Two fits: tiles with a direct convolution; and a layer too wide for a tile (cuBLAS) with a wide PSF (cuFFT), a pixelated
 # source (sorting) and penalties.
 cat >"$work/tiles.toml" <<'END'
+recipe = "biggio2021"
 [observation]
 image = "tiles.fits[IMAGE]"
 noise = 0.5
