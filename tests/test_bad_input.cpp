@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "host/fits_io.hpp"
+#include "tests/raw_fits.hpp"
 #include "tests/run_binary.hpp"
 #include "tests/temporary_directory.hpp"
 
@@ -282,18 +283,6 @@ TEST_F(BadInput, Configurations) {
 // ---- FITS files
 // ---------------------------------------------------------------------------------------------------------
 
-/// A header of 80-character cards, padded, with `data_bytes` zeros behind.
-std::string raw(const Words& cards, std::size_t data_bytes = 0) {
-  std::string file;
-  for (std::string card : cards) {
-    card.resize(80, ' ');
-    file += card;
-  }
-  file += "END";
-  file.resize((file.size() + 2879) / 2880 * 2880, ' ');
-  return file + std::string((data_bytes + 2879) / 2880 * 2880, '\0');
-}
-
 /// The image of these tests is a file of its own, of any content.
 class BadFits : public BadInput {
  protected:
@@ -314,7 +303,7 @@ class BadFits : public BadInput {
     Words cards = {"SIMPLE  = T", "BITPIX  = -64", "NAXIS   = " + std::to_string(axes.size())};
     cards.insert(cards.end(), axes.begin(), axes.end());
     cards.insert(cards.end(), more.begin(), more.end());
-    return raw(cards, 16 * 16 * 8);
+    return raw_fits(cards, 16 * 16 * 8);
   }
 };
 
@@ -373,15 +362,16 @@ TEST_F(BadFits, Compression) {
 }
 
 TEST_F(BadFits, Hdus) {
-  const std::string empty = raw({"SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0", "EXTEND  = T"});
+  const std::string empty = raw_fits({"SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0", "EXTEND  = T"});
   const auto extension = [](const std::string& name) {
-    return raw({"XTENSION= 'IMAGE   '", "BITPIX  = -64", "NAXIS   = 2", "NAXIS1  = 16", "NAXIS2  = 16", "PCOUNT  = 0",
-                "GCOUNT  = 1", "EXTNAME = '" + name + "'"},
-               16 * 16 * 8);
+    return raw_fits({"XTENSION= 'IMAGE   '", "BITPIX  = -64", "NAXIS   = 2", "NAXIS1  = 16", "NAXIS2  = 16",
+                     "PCOUNT  = 0", "GCOUNT  = 1", "EXTNAME = '" + name + "'"},
+                    16 * 16 * 8);
   };
-  const std::string table = raw({"XTENSION= 'BINTABLE'", "BITPIX  = 8", "NAXIS   = 2", "NAXIS1  = 8", "NAXIS2  = 1",
-                                 "PCOUNT  = 0", "GCOUNT  = 1", "TFIELDS = 1", "TFORM1  = '1D'", "EXTNAME = 'STARS'"},
-                                8);
+  const std::string table =
+      raw_fits({"XTENSION= 'BINTABLE'", "BITPIX  = 8", "NAXIS   = 2", "NAXIS1  = 8", "NAXIS2  = 1", "PCOUNT  = 0",
+                "GCOUNT  = 1", "TFIELDS = 1", "TFORM1  = '1D'", "EXTNAME = 'STARS'"},
+               8);
   EXPECT_EQ(refused(empty), "x.fits: no image HDU, found PRIMARY (no data)");
   EXPECT_EQ(refused(empty + table), "x.fits: no image HDU, found PRIMARY (no data), STARS (a table)");
   EXPECT_EQ(refused(empty + extension("SCI") + extension("ERR")),

@@ -11,6 +11,7 @@
 
 #include "einfield/error.hpp"
 #include "einfield/network.hpp"
+#include "tests/raw_fits.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {
@@ -55,18 +56,6 @@ void add_image(fitsfile* file, const std::string& name, std::vector<long> axes, 
   for (const long axis : axes) n *= axis;
   std::vector<double> values(static_cast<std::size_t>(n), 2.5);
   if (n > 0) fits_write_img(file, TDOUBLE, 1, n, values.data(), status);
-}
-
-/// A header of 80-character cards, padded, with `data_bytes` zeros behind.
-std::string raw(const std::vector<std::string>& cards, std::size_t data_bytes = 0) {
-  std::string file;
-  for (std::string card : cards) {
-    card.resize(80, ' ');
-    file += card;
-  }
-  file += "END";
-  file.resize((file.size() + 2879) / 2880 * 2880, ' ');
-  return file + std::string((data_bytes + 2879) / 2880 * 2880, '\0');
 }
 
 TEST(FitsIo, GivesBackWhatWasWritten) {
@@ -254,17 +243,17 @@ TEST(FitsIo, SaysWhatIsWrongWithAFile) {
       cards.push_back("NAXIS" + std::to_string(i + 1) + "  = " + std::string(20 - numbers[i].size(), ' ') + numbers[i]);
     return cards;
   };
-  expect(raw(axes({"0", "5"})), "[PRIMARY]: an image without pixels, found 0 x 5, expected at least 1 x 1");
-  expect(raw(axes({"7"}), 56), "[PRIMARY]: wrong dimensions, found 7, expected two dimensions, nx x ny");
-  expect(raw(axes({"3", "4", "5"}), 480),
+  expect(raw_fits(axes({"0", "5"})), "[PRIMARY]: an image without pixels, found 0 x 5, expected at least 1 x 1");
+  expect(raw_fits(axes({"7"}), 56), "[PRIMARY]: wrong dimensions, found 7, expected two dimensions, nx x ny");
+  expect(raw_fits(axes({"3", "4", "5"}), 480),
          "[PRIMARY]: wrong dimensions, found 3 x 4 x 5, expected two dimensions, nx x ny");
-  expect(raw(axes({"3", "4", "5"}), 480), "[PRIMARY]: wrong dimensions, found 3 x 4 x 5, expected nx x ny x 2", 2);
-  expect(raw(axes({"3", "4"}), 96), "[PRIMARY]: wrong dimensions, found 3 x 4, expected nx x ny x 2", 2);
-  expect(raw(axes({"20000", "2"})), "[PRIMARY]: too large, found 20000 x 2, expected at most 16384 pixels a side");
-  expect(raw(axes({"9223372036854775807", "9223372036854775807"})),
+  expect(raw_fits(axes({"3", "4", "5"}), 480), "[PRIMARY]: wrong dimensions, found 3 x 4 x 5, expected nx x ny x 2", 2);
+  expect(raw_fits(axes({"3", "4"}), 96), "[PRIMARY]: wrong dimensions, found 3 x 4, expected nx x ny x 2", 2);
+  expect(raw_fits(axes({"20000", "2"})), "[PRIMARY]: too large, found 20000 x 2, expected at most 16384 pixels a side");
+  expect(raw_fits(axes({"9223372036854775807", "9223372036854775807"})),
          "[PRIMARY]: too large, found 9223372036854775807 x 9223372036854775807, expected at most 16384 pixels a side");
   // Two gigabytes are promised and not there: nothing may be allocated for them.
-  expect(raw(axes({"16000", "16000"})), "[PRIMARY]: truncated, found 2880 bytes in the file, expected 2048002880");
+  expect(raw_fits(axes({"16000", "16000"})), "[PRIMARY]: truncated, found 2880 bytes in the file, expected 2048002880");
   expect(simple + "rubbish", ": truncated, found 37 bytes, expected a FITS header of 2880 at least");
   expect(simple + std::string(50, ' ') + std::string(3000, 'x'),
          ": cannot be read as FITS (second keyword not BITPIX)");
