@@ -120,8 +120,8 @@ void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s
     return;
   }
   if (s.clip_norm > 0) print.emplace_back(name + ".clip_norm", to_text(s.clip_norm));
-  std::vector<double> rates = learning_rates(s.learning_rate, s.steps, s.warmup, s.cosine);
   if (updates == 0) return;
+  std::vector<double> rates = learning_rates(s.learning_rate, s.steps, s.warmup, s.cosine);
   rates.resize(static_cast<std::size_t>(updates), rates.back());
   const bool constant = std::adjacent_find(rates.begin(), rates.end(), std::not_equal_to<>()) == rates.end();
   print.emplace_back(name + ".learning_rate", constant ? to_text(rates[0]) : described(rates));
@@ -248,7 +248,7 @@ void check_steps(const SafetensorsFile& file, const std::string& dir, const Conf
   const OptimizerConfig& o = config.optimizer;
   const std::size_t stage = static_cast<std::size_t>(s.stage);
   const std::string key = o.stages.empty() ? "optimizer.steps" : "optimizer.stage." + std::to_string(stage) + ".steps";
-  const std::int64_t steps = o.stages.empty() ? o.steps : o.stages[stage].steps, best = o.best_of_last;
+  const std::int64_t steps = o.all_stages().at(stage).steps, best = o.best_of_last;
   const std::string where = config.at(key) + ": " + std::to_string(steps);
   EINFIELD_REQUIRE(steps >= s.stage_step, where + " contradicts the checkpoint in " + dir + ", expected at least the " +
                                               std::to_string(s.stage_step) + " steps that it has behind it");
@@ -407,7 +407,7 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
                       {"precision", precision_name<Real>()},
                       {"backend", backend},
                       {"states", states.dump()},
-                      {"steps", to_text(o.stages.empty() ? o.steps : o.stages.at(stage).steps)},
+                      {"steps", to_text(o.all_stages().at(stage).steps)},
                       {"fingerprint", nlohmann::json(fingerprint(config, problem, snapshots[0])).dump()}},
                      tensors);
   Checksum checksum;

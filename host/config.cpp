@@ -761,7 +761,7 @@ bool holds_out(const OptimizerConfig& optimizer) {
 FitSettings fit_settings(const Config& config, const Model& model, int log_every) {
   const OptimizerConfig& o = config.optimizer;
   FitSettings settings;
-  for (const StageConfig& stage : o.stages.empty() ? std::vector<StageConfig>{o} : o.stages)
+  for (const StageConfig& stage : o.all_stages())
     settings.stages.push_back({stage.name,
                                stage.steps,
                                {learning_rates(stage.learning_rate, stage.steps, stage.warmup, stage.cosine),

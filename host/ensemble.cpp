@@ -25,22 +25,36 @@ std::vector<double> deviation_of(const std::vector<std::vector<double>>& members
   return deviation;
 }
 
+namespace {
+
+/// One map of every member.
+std::vector<std::vector<double>> maps_of(const std::vector<LensFields>& members, std::vector<double> LensFields::*map) {
+  std::vector<std::vector<double>> maps;
+  for (const LensFields& member : members) maps.push_back(member.*map);
+  return maps;
+}
+
+}  // namespace
+
+LensFields mean_of(const std::vector<LensFields>& members) {
+  return {mean_of(maps_of(members, &LensFields::potential)), mean_of(maps_of(members, &LensFields::deflection)),
+          mean_of(maps_of(members, &LensFields::convergence))};
+}
+
 EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const Observation& observation) {
   if (members.size() == 1) return {members.front(), {}, {}};
   const std::vector<std::size_t> used = region(observation, nullptr);
-  std::vector<std::vector<double>> potential, deflection, convergence;
+  std::vector<LensFields> centred = members;
   std::vector<double> offsets;
-  for (const LensFields& member : members) {
-    double mean = 0;
-    for (const std::size_t i : used) mean += member.potential[i] / static_cast<double>(used.size());
-    offsets.push_back(mean);
-    for (double& v : potential.emplace_back(member.potential)) v -= mean;
-    deflection.push_back(member.deflection);
-    convergence.push_back(member.convergence);
+  for (LensFields& member : centred) {
+    offsets.push_back(mean(used, member.potential));
+    for (double& v : member.potential) v -= offsets.back();
   }
-  return {{mean_of(potential), mean_of(deflection), mean_of(convergence)},
-          {deviation_of(potential), deviation_of(deflection), deviation_of(convergence)},
-          std::move(offsets)};
+  return {
+      mean_of(centred),
+      {deviation_of(maps_of(centred, &LensFields::potential)), deviation_of(maps_of(centred, &LensFields::deflection)),
+       deviation_of(maps_of(centred, &LensFields::convergence))},
+      std::move(offsets)};
 }
 
 Coverage coverage(const std::vector<double>& mean, const std::vector<double>& deviation,

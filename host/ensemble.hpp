@@ -19,6 +19,8 @@ struct EnsembleFields {
 ///                 ψ is unobservable: for one member, the fields as they are
 EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const Observation& observation);
 
+/// Mean of the members' fields, value by value.
+LensFields mean_of(const std::vector<LensFields>& members);
 /// Mean of the members' values, element by element.
 std::vector<double> mean_of(const std::vector<std::vector<double>>& members);
 /// Standard deviation, as in EnsembleFields.

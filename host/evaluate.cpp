@@ -111,18 +111,16 @@ struct Fields {
 Fields evaluate(const StoredLens& lens, const std::vector<double>& theta) {
   ThreadPool pool(0);
   Fields fields{zero_fields(theta.size() / 2), smooth_fields(lens.smooth, theta, pool)};
-  std::vector<std::vector<double>> potential, deflection, convergence;
+  std::vector<LensFields> members;
   for (std::size_t k = 0; k < lens.networks.size(); ++k) {
     const auto& [shape, parameters] = lens.networks[k];
     LensFields member = lens.double_precision ? network_fields<double>(shape, parameters, theta, pool)
                                               : network_fields<float>(shape, parameters, theta, pool);
     if (!lens.offsets.empty())
       for (double& v : member.potential) v -= lens.offsets[k];
-    potential.push_back(std::move(member.potential));
-    deflection.push_back(std::move(member.deflection));
-    convergence.push_back(std::move(member.convergence));
+    members.push_back(std::move(member));
   }
-  if (!potential.empty()) fields.network = {mean_of(potential), mean_of(deflection), mean_of(convergence)};
+  if (!members.empty()) fields.network = mean_of(members);
   return fields;
 }
 

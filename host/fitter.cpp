@@ -35,8 +35,15 @@ std::vector<typename Lbfgs<Real>::Pair> pairs_of(const std::vector<Real>& flat, 
   return pairs;
 }
 
+bool has_finite_loss(const StepState& state) {
+  return std::isfinite(state.loss) && std::isfinite(state.regularization);
+}
 bool is_finite(const StepState& state) {
-  return std::isfinite(state.loss) && std::isfinite(state.regularization) && std::isfinite(state.gradient_norm);
+  return has_finite_loss(state) && std::isfinite(state.gradient_norm);
+}
+/// What FitResult::message says of a step whose numbers cannot be used.
+std::string not_finite(bool bad_loss, std::int64_t step) {
+  return std::string(bad_loss ? "the loss" : "the gradient") + " is not finite in step " + std::to_string(step);
 }
 
 template <class Real>
@@ -260,7 +267,7 @@ class Fit {
       StepState& state = states[static_cast<std::size_t>(i)] = backend_.state(i);
       if (state.bad_step == 0 && !is_finite(state)) {
         state.bad_step = state.updates + 1;
-        state.bad_loss = !std::isfinite(state.loss) || !std::isfinite(state.regularization);
+        state.bad_loss = !has_finite_loss(state);
       }
       if (state.bad_step != 0) {
         bad.push_back(i);
@@ -276,8 +283,7 @@ class Fit {
   /// results().
   void recover(int i, const StepState& bad) {
     Track& lens = track(i);
-    lens.message = std::string(bad.bad_loss ? "the loss" : "the gradient") + " is not finite in step " +
-                   std::to_string(lens.offset() + bad.bad_step);
+    lens.message = not_finite(bad.bad_loss, lens.offset() + bad.bad_step);
     upload(i, lens.good);
     backend_.set_updates(lens.good.updates);
     for (std::int64_t updates = lens.good.updates; updates < bad.bad_step - 2; ++updates) backend_.step();
@@ -343,9 +349,7 @@ class Fit {
     ++lens.now.evaluations;
     const bool start = !std::exchange(lens.told, true);
     if (start && !is_finite(state)) {
-      const bool loss = !std::isfinite(state.loss) || !std::isfinite(state.regularization);
-      lens.message = std::string(loss ? "the loss" : "the gradient") + " is not finite in step " +
-                     std::to_string(lens.now.step + 1);
+      lens.message = not_finite(!has_finite_loss(state), lens.now.step + 1);
       record(i, state, lens.now.step, lens.now.parameters);
       lens.failed = true;
       lens.end("non-finite");

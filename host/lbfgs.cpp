@@ -53,7 +53,7 @@ double interpolated(double a, double value_a, double slope_a, double b, double v
 template <class Real>
 Lbfgs<Real>::Lbfgs(std::vector<Real> start, int memory, std::vector<Pair> pairs)
     : memory_(static_cast<std::size_t>(memory)),
-      pairs_(std::make_move_iterator(pairs.begin()), std::make_move_iterator(pairs.end())),
+      pairs_(std::move(pairs)),
       position_(std::move(start)),
       trial_(position_),
       direction_(position_.size()) {}
@@ -115,7 +115,7 @@ typename Lbfgs<Real>::Answer Lbfgs<Real>::accept(double value, const std::vector
     // Positive by the curvature condition, but for rounding.
     if (dot(pair.move, pair.change) > std::numeric_limits<double>::epsilon() * dot(pair.change, pair.change)) {
       pairs_.push_back(std::move(pair));
-      if (pairs_.size() > memory_) pairs_.pop_front();
+      if (pairs_.size() > memory_) pairs_.erase(pairs_.begin());
     }
   }
   started_ = true;

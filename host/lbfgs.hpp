@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
 #include <vector>
 
 namespace einfield {
@@ -34,7 +33,7 @@ class Lbfgs {
   Answer tell(double value, const std::vector<Real>& gradient);
 
   const std::vector<Real>& position() const { return position_; }
-  std::vector<Pair> pairs() const { return {pairs_.begin(), pairs_.end()}; }
+  const std::vector<Pair>& pairs() const { return pairs_; }  ///< oldest first
 
  private:
   /// A point of the line: how far, and value and slope there.
@@ -48,7 +47,7 @@ class Lbfgs {
   void try_step(double step);
 
   std::size_t memory_;
-  std::deque<Pair> pairs_;
+  std::vector<Pair> pairs_;
   std::vector<Real> position_, gradient_, trial_;
   double value_ = 0;
   std::vector<double> direction_;

@@ -11,17 +11,27 @@ namespace {
 
 constexpr std::size_t kBatch = 8192;
 
-}  // namespace
-
-std::vector<double> pixel_centres(const Grid& grid) {
-  const auto n = static_cast<std::size_t>(grid.n_pixels());
+/// at(0) … at(n − 1), 2 × n: all x, then all y.
+template <class At>
+std::vector<double> positions(int count, At&& at) {
+  const auto n = static_cast<std::size_t>(count);
   std::vector<double> theta(2 * n);
   for (std::size_t i = 0; i < n; ++i) {
-    const Vec2<double> position = grid.pixel(static_cast<int>(i));
+    const Vec2<double> position = at(static_cast<int>(i));
     theta[i] = position.x;
     theta[n + i] = position.y;
   }
   return theta;
+}
+
+}  // namespace
+
+std::vector<double> pixel_centres(const Grid& grid) {
+  return positions(grid.n_pixels(), [&grid](int i) { return grid.pixel(i); });
+}
+
+std::vector<double> ray_positions(const Grid& grid) {
+  return positions(grid.n_rays(), [&grid](int i) { return grid.ray(i); });
 }
 
 LensFields zero_fields(std::size_t n) {

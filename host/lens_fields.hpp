@@ -37,6 +37,8 @@ std::vector<double> brightness(const std::vector<LightComponent>& lights, const 
 
 /// Positions of all pixel centres, 2 × n: all x, then all y [arcsec].
 std::vector<double> pixel_centres(const Grid& grid);
+/// Positions of all rays, likewise.
+std::vector<double> ray_positions(const Grid& grid);
 
 /// Adds the fields of further mass at the same positions.
 void add_fields(LensFields& to, const LensFields& more);

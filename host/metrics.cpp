@@ -17,12 +17,6 @@ double rms(const std::vector<std::size_t>& pixels, F&& f) {
   return std::sqrt(sum / static_cast<double>(pixels.size()));
 }
 
-double mean(const std::vector<std::size_t>& pixels, const std::vector<double>& map) {
-  double sum = 0;
-  for (const std::size_t i : pixels) sum += map[i];
-  return sum / static_cast<double>(pixels.size());
-}
-
 /// NaN, not an infinity, where the truth is zero: then there is no relative error.
 double ratio(double error, double truth) {
   return truth > 0 ? error / truth : kNone;
@@ -49,6 +43,12 @@ RegionErrors region_errors(const std::vector<std::size_t>& pixels, const Truth& 
 }
 
 }  // namespace
+
+double mean(const std::vector<std::size_t>& pixels, const std::vector<double>& map) {
+  double sum = 0;
+  for (const std::size_t i : pixels) sum += map[i];
+  return sum / static_cast<double>(pixels.size());
+}
 
 std::vector<std::size_t> region(const Observation& observation, const std::vector<double>* truth_image) {
   std::vector<std::size_t> pixels;

@@ -295,9 +295,8 @@ ordered_json ensemble_json(const Config& config, const LoadedProblem& loaded,
     };
     if (!truth.potential.empty()) {
       std::vector<double> psi = truth.potential;
-      double mean = 0;
-      for (const std::size_t i : used) mean += psi[i] / static_cast<double>(used.size());
-      for (double& v : psi) v -= mean;
+      const double offset = mean(used, psi);
+      for (double& v : psi) v -= offset;
       put("psi", ensemble.mean.potential, ensemble.deviation.potential, psi);
     }
     if (!truth.deflection.empty())

@@ -155,8 +155,8 @@ void make_directory(const std::string& path) {
 template <class Real>
 RunOutcome run(const Config& config, const RunOptions& options) {
   int steps = 0;
-  for (const StageConfig& stage : config.optimizer.stages) steps += stage.steps;
-  Log log(options, config.optimizer.stages.empty() ? config.optimizer.steps : steps);
+  for (const StageConfig& stage : config.optimizer.all_stages()) steps += stage.steps;
+  Log log(options, steps);
   const auto refuse_results = [&options] {
     if (!options.resume && !options.overwrite && holds_results(options.out))
       throw InvalidInput("--out: " + options.out + " holds results, expected a new directory, --resume or --overwrite");

@@ -60,12 +60,7 @@ std::vector<double> true_image(const Config& config, const Grid& grid, const Psf
   std::vector<double> image(static_cast<std::size_t>(grid.n_pixels())), convolved(image.size());
   ThreadPool pool(0);
   const auto n_rays = static_cast<std::size_t>(grid.n_rays());
-  std::vector<double> theta(2 * n_rays);
-  for (std::size_t i = 0; i < n_rays; ++i) {
-    const Vec2<double> position = grid.ray(static_cast<int>(i));
-    theta[i] = position.x;
-    theta[n_rays + i] = position.y;
-  }
+  const std::vector<double> theta = ray_positions(grid);
   const std::vector<double> alpha = random_fields(config, grid, theta, pool).deflection;
   std::vector<double> values;  // of the network of a NETWORK component, of every ray
   if (const LightComponent* const light = network_light(model)) {

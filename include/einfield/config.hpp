@@ -79,6 +79,8 @@ struct OptimizerConfig : StageConfig {
   double held_out = 0.1;  ///< share of the used pixels that stop = "heldout" keeps out of the fit
   std::uint64_t held_out_seed = 1;
   std::vector<StageConfig> stages;
+  /// `stages`, or the only one.
+  std::vector<StageConfig> all_stages() const { return stages.empty() ? std::vector<StageConfig>{*this} : stages; }
   int best_of_last = 0;
   int checkpoint_every = 100;  ///< steps between checkpoints; 0 = only at the end
 };

@@ -88,8 +88,8 @@ template <class Real>
 struct FitResult {
   std::string stop_reason;  ///< of the last stage: "steps", "chi2", "heldout", "plateau", "converged" (L-BFGS finds no
                             ///< lower point); or "interrupted", "non-finite"
-  std::string message;           ///< for "non-finite": which quantity in which step
-  std::int64_t steps = 0;        ///< steps done
+  std::string message;      ///< for "non-finite": which quantity in which step
+  std::int64_t steps = 0;   ///< steps done
   std::int64_t state_step = 0;   ///< steps behind the returned state
   std::int64_t evaluations = 0;  ///< of loss and gradient
   double time_s = 0;
