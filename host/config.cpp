@@ -53,8 +53,8 @@ const std::vector<Recipe>& recipes() {
     Recipe best;
     best.name = "default";
     best.network.fourier = true;
-    best.network.hidden = {32, 32, 32, 32};
-    best.network.fourier_features = 16;
+    best.network.hidden = {24, 24, 24};
+    best.network.fourier_features = 12;
     best.network.fourier_scale = 4;
     best.network.last_layer_zero = true;
     best.network.ensemble = 3;

@@ -95,7 +95,13 @@ struct Lens {
     for (std::vector<Real>* field : {&image, &model_image, &model_bar, &image_bar}) field->resize(image_size);
     for (std::vector<Real>* field : {&gradient, &first_moment, &second_moment}) field->resize(layout.size());
     if (grid.supersampling > 1) ray_brightness.resize(rays);
-    if (shape && regularization.on_convergence()) kappa_bar.resize(rays);
+    if (shape && regularization.on_convergence()) {
+      kappa_bar.resize(rays);
+      kappa_macro.resize(rays);
+    }
+    lens_is_free = std::any_of(free.begin(), free.end(), [&](const FreeParameter<Real>& f) {
+      return f.slot < n_lens * kMaxProfileParameters;
+    });
     if (shape) network = std::make_unique<CpuNetwork<Real>>(*shape, n_rays, pool);
     source_pixels = free_source_pixels(model);
     if (const LightComponent* const light = network_light(model)) {
@@ -155,6 +161,8 @@ struct Lens {
   std::vector<Real> parameters, gradient, first_moment, second_moment;
   std::vector<Real> ray_brightness;  ///< of every ray, or its cotangent; empty with one ray a pixel
   std::vector<Real> kappa_bar;       ///< per node of the ray grid, (rows, columns)
+  std::vector<Real> kappa_macro;     ///< of every ray, once regularize() has filled it
+  bool lens_is_free = false, kappa_macro_filled = false;
   std::vector<FreePixels> source_pixels;
 
   // The network of the NETWORK component; empty without one.
@@ -450,6 +458,17 @@ class CpuBackend final : public Backend<Real> {
     }
   }
 
+  /// In every step where a lens is free, else once.
+  void fill_kappa_macro(Lens<Real>& l) {
+    if (l.kappa_macro_filled && !l.lens_is_free) return;
+    l.kappa_macro_filled = true;
+    pool_.parallel_for(kChunks, [&](int chunk, int) {
+      const Span span = chunk_of(l.n_rays, chunk);
+      for (int ray = span.begin; ray < span.end; ++ray)
+        l.kappa_macro[static_cast<std::size_t>(ray)] = macro_values(l.scene(), l.theta_at(ray)).kappa;
+    });
+  }
+
   void regularize(Lens<Real>& l) {
     l.place_parameters();
     const Regularization& weights = l.regularization;
@@ -458,9 +477,9 @@ class CpuBackend final : public Backend<Real> {
     const RayGrid nodes(l.grid);
     if (const int interior = nodes.interior(); l.network && weights.on_convergence() && interior > 0) {
       const Real spacing = static_cast<Real>(l.grid.pixel_scale / l.grid.supersampling);
+      if (weights.negative_total_convergence > 0) fill_kappa_macro(l);
       std::array<double, kChunks> parts{};
       pool_.parallel_for(kChunks, [&](int chunk, int) {
-        const Scene<Real> scene = l.scene();
         const Span span = chunk_of(nodes.rows, chunk);
         double sum = 0;
         for (int row = span.begin; row < span.end; ++row)
@@ -469,9 +488,7 @@ class CpuBackend final : public Backend<Real> {
             bar = 0;
             if (row == 0 || column == 0 || row + 1 == nodes.rows || column + 1 == nodes.columns) continue;
             const Real kappa = difference_convergence(nodes, l.deflection.data(), l.n_rays, spacing, column, row);
-            const Real kappa_macro = weights.negative_total_convergence > 0
-                                         ? macro_values(scene, l.theta_at(nodes.ray(column, row))).kappa
-                                         : Real(0);
+            const Real kappa_macro = l.kappa_macro[static_cast<std::size_t>(nodes.ray(column, row))];
             sum += static_cast<double>(convergence_penalty(weights, kappa, kappa_macro));
             bar = convergence_penalty_adjoint(weights, kappa, kappa_macro) / static_cast<Real>(interior);
           }
@@ -546,7 +563,7 @@ std::size_t cpu_planned_bytes(const std::vector<Problem>& problems, int threads)
     bytes += sizeof(Real) *
              (7 * rays + (problem.held_out.empty() ? 7 : 8) * pixels + 4 * layout.size() + layout.pixels.size());
     if (grid.supersampling > 1) bytes += sizeof(Real) * rays;
-    if (problem.model.network && problem.regularization.on_convergence()) bytes += sizeof(Real) * rays;
+    if (problem.model.network && problem.regularization.on_convergence()) bytes += 2 * sizeof(Real) * rays;
     if (!layout.free_pixels.empty()) bytes += sizeof(double) * kChunks * layout.pixels.size();
     if (problem.model.network) bytes += CpuNetwork<Real>::planned_bytes(*problem.model.network, grid.n_rays(), threads);
     if (const LightComponent* const light = network_light(problem.model))
