@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Experiments behind the tables in examples/README.md: each prints a Markdown table.
+
+    tools/study.py EINFIELD robustness       ten systems that are hard for a network: sharp sources, small perturbers
+    tools/study.py EINFIELD stopping         the automatic stop beside the best one that the truth would choose
+    tools/study.py EINFIELD too_long         twenty times as many steps as the automatic stop takes
+    tools/study.py EINFIELD calibration      how often the truth lies within the scatter of an ensemble
+"""
+import argparse
+import csv
+import json
+import pathlib
+import random
+import subprocess
+import tempfile
+
+EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
+
+
+class Study:
+    def __init__(self, einfield, directory):
+        self.einfield, self.directory = einfield, directory
+
+    def call(self, *arguments):
+        # Without gnuplot on the path no figures are drawn.
+        done = subprocess.run([self.einfield, *map(str, arguments)], capture_output=True, text=True,
+                              env={"PATH": str(self.directory)})
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(map(str, arguments))}: {done.stderr}")
+        return done.stdout
+
+    def simulate(self, example, settings, lines=()):
+        """A copy of an example with the default recipe, other settings, and its image; the path of the configuration."""
+        path = pathlib.Path(self.directory) / f"{example}.toml"
+        path.write_text((EXAMPLES / f"{example}.toml").read_text().replace('recipe = "biggio2021"', 'recipe = "default"')
+                        + "\n".join(lines))
+        self.settings = list(settings)
+        self.call("simulate", path, "--overwrite", *self.flags())
+        return path
+
+    def flags(self, settings=()):
+        return [part for setting in self.settings + list(settings) for part in ("--set", setting)]
+
+    def fit(self, path, settings=()):
+        out = pathlib.Path(self.directory) / "fit"
+        self.call("fit", path, "--out", out, "--overwrite", "--quiet", "--backend", "cpu", *self.flags(settings))
+        with open(out / "history.csv") as file:
+            start = next(csv.DictReader(file))
+        return json.loads((out / "result.json").read_text()) | {"start_chi2": float(start["chi2_reduced"])}
+
+
+def table(*columns):
+    print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|", flush=True)
+
+
+def row(*cells):
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def percent(value):
+    return f"{100 * value:.2g} %"
+
+
+def errors(result):
+    metrics = result["metrics"]
+    return [percent(metrics[f"{field}_relative_rms_{where}"]) for field in ("psi", "alpha") for where in ("arc", "all")]
+
+
+def robustness(study):
+    """Random systems on the hard side: cuspy and small sources, fine pixels, perturbers of 0.07 arcsec on the ring."""
+    table("n", "R_sersic", "pixel", "perturber", "χ² without it", "χ²", "model − truth, of σ", "ψ, arcs", "ψ, field", "α, arcs",
+          "steps")
+    draw = random.Random(2021)
+    for i in range(10):
+        n, radius = (3.0, 0.4) if i < 3 else (round(draw.uniform(1.5, 4), 2), round(draw.uniform(0.15, 0.6), 2))
+        pixel = 0.05 if i % 2 == 0 else 0.08
+        theta_e = 0.07 if i % 3 == 0 else round(draw.uniform(0.05, 0.2), 3)
+        x, y = draw.choice([(1.9, -0.4), (1.2, 1.1), (-1.6, 0.5), (0.2, -1.7), (1.9, -1.4)])
+        settings = [f"observation.pixel_scale={pixel}", f"simulate.nx={round(8 / pixel)}", f"simulate.ny={round(8 / pixel)}",
+                    f"source.0.n_sersic={n}", f"source.0.R_sersic={radius}",
+                    f"source.0.center_x={draw.uniform(-0.3, 0.4):.3f}", f"source.0.center_y={draw.uniform(-0.3, 0.3):.3f}",
+                    f"perturbation.0.theta_E={theta_e}", f"perturbation.0.center_x={x}", f"perturbation.0.center_y={y}",
+                    f"simulate.seed={i + 1}"]
+        result = study.fit(study.simulate("sie_noisy", settings))
+        metrics = result["metrics"]
+        row(f"{n:g}", f"{radius:g}″", f"{pixel}″", f"{theta_e:g}″ at ({x}, {y})", f"{result['start_chi2']:.2f}",
+            f"{metrics['chi2_reduced']:.3f}", f"{metrics['image_rms_over_sigma']:.2f}", *errors(result)[:3],
+            str(result["steps"]))
+
+
+def stopping(study):
+    """Rows: state after every number of steps beside the one that stop = "plateau" chose."""
+    table("system", "noise", "steps, automatic", "ψ, arcs", "ψ, field", "best steps by ψ in the arcs", "ψ, arcs",
+          "best steps by ψ in the field", "ψ, field")
+    for example, noise_key, levels in [("sie_noisy", "simulate.noise", [1, 2, 4]), ("shear_noisy", "simulate.noise", [1, 2, 4]),
+                                       ("subhalo", "simulate.background_rms", [0.5, 1, 2]),
+                                       ("random_field", "simulate.background_rms", [0.5, 1, 2])]:
+        for level in levels:
+            settings = [f"{noise_key}={float(level)}"]
+            if noise_key == "simulate.noise":
+                settings.append(f"observation.noise={float(level)}")
+            path = study.simulate(example, settings)
+            chosen = study.fit(path)
+            states = {n: study.fit(path, [f"optimizer.steps={n}", 'optimizer.stop="none"'])["metrics"] for n in STEPS}
+            best = {where: min(STEPS, key=lambda n: states[n][f"psi_relative_rms_{where}"]) for where in ("arc", "all")}
+            cells = [example, str(level), str(chosen["steps"]), *errors(chosen)[:2]]
+            for where in ("arc", "all"):
+                cells += [str(best[where]), percent(states[best[where]][f"psi_relative_rms_{where}"])]
+            row(*cells)
+
+
+def too_long(study):
+    """The automatic stop, and twenty times as many steps, with the recipe's regularisation and without."""
+    table("system", "regularisation", "steps", "ψ, arcs", "ψ, field", "α, arcs", "α, field")
+    for example in ("sie_noisy", "shear_noisy"):
+        for regularisation in ("the recipe's", "none"):
+            settings = [f"regularization.{key}=0.0" for key in ("smoothness", "negative_convergence", "negative_total_convergence")
+                        ] if regularisation == "none" else []
+            path = study.simulate(example, settings)
+            result = study.fit(path)
+            row(example, regularisation, str(result["steps"]), *errors(result))
+            steps = 20 * result["steps"]
+            result = study.fit(path, [f"optimizer.steps={steps}", 'optimizer.stop="none"'])
+            row(example, regularisation, str(result["steps"]), *errors(result))
+
+
+def calibration(study):
+    """Share of pixels whose true value lies within the ensemble's scatter of the mean."""
+    table("system", "members", "ψ, arcs: 1 σ", "2 σ", "α_x, arcs: 1 σ", "2 σ", "α_x, field: 1 σ", "2 σ")
+    for example in ("sie_noisy", "shear_noisy", "subhalo"):
+        for members in (3, 10):
+            coverage = study.fit(study.simulate(example, [f"network.ensemble={members}"]))["ensemble"]["coverage"]
+            row(example, str(members), *(percent(coverage[region][f"{k}_sigma"])
+                                         for region in ("psi_arc", "alpha_x_arc", "alpha_x_all") for k in (1, 2)))
+
+
+STEPS = [20, 30, 45, 65, 100, 150, 220, 330, 500]
+STUDIES = {study.__name__: study for study in (robustness, stopping, too_long, calibration)}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("einfield", help="the program")
+    parser.add_argument("study", choices=STUDIES)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        STUDIES[args.study](Study(str(pathlib.Path(args.einfield).resolve()), directory))
