@@ -95,27 +95,62 @@ LensFields network_fields(const NetworkShape& shape, const std::vector<double>& 
   return fields;
 }
 
-template <class Real>
-std::vector<double> brightness(const std::vector<LightComponent>& lights, const std::vector<double>& positions,
-                               ThreadPool& pool) {
+namespace {
+
+/// Calls visit(component, profile, position, sample, i) for every component and position.
+template <class Real, class Visit>
+void visit_lights(const std::vector<LightComponent>& lights, const std::vector<double>& positions, ThreadPool& pool,
+                  Visit&& visit) {
   const std::size_t n = positions.size() / 2;
-  std::vector<double> sum(n, 0.0);
   for (const LightComponent& c : lights) {
-    std::vector<double> values;  // of the network
+    LensFields network;
     if (c.kind == LightKind::network) {
       std::vector<double> from_center = positions;
       for (std::size_t i = 0; i < n; ++i) {
         from_center[i] -= c.values[1];
         from_center[n + i] -= c.values[2];
       }
-      values = network_fields<Real>(c.network, c.weights, from_center, pool).potential;
+      network = network_fields<Real>(c.network, c.weights, from_center, pool);
     }
     const Component component{static_cast<int>(c.kind), c.radius, 0, c.grid};
-    for (std::size_t i = 0; i < n; ++i)
-      sum[i] +=
-          light_brightness(component, c.values.data(), c.pixels.data(), Vec2<double>{positions[i], positions[n + i]},
-                           NetworkSample<double>{values.empty() ? 0 : values[i], {}});
+    for (std::size_t i = 0; i < n; ++i) {
+      NetworkSample<double> sample{};
+      if (!network.potential.empty())
+        sample = {network.potential[i], {network.deflection[i], network.deflection[n + i]}};
+      visit(component, c, Vec2<double>{positions[i], positions[n + i]}, sample, i);
+    }
   }
+}
+
+}  // namespace
+
+template <class Real>
+std::vector<double> brightness(const std::vector<LightComponent>& lights, const std::vector<double>& positions,
+                               ThreadPool& pool) {
+  std::vector<double> sum(positions.size() / 2, 0.0);
+  visit_lights<Real>(lights, positions, pool,
+                     [&sum](const Component& component, const LightComponent& c, Vec2<double> position,
+                            const NetworkSample<double>& sample, std::size_t i) {
+                       sum[i] += light_brightness(component, c.values.data(), c.pixels.data(), position, sample);
+                     });
+  return sum;
+}
+
+template <class Real>
+std::vector<double> brightness_gradient(const std::vector<LightComponent>& lights, const std::vector<double>& positions,
+                                        ThreadPool& pool) {
+  const std::size_t n = positions.size() / 2;
+  std::vector<double> sum(2 * n, 0.0);
+  visit_lights<Real>(lights, positions, pool,
+                     [&sum, n](const Component& component, const LightComponent& c, Vec2<double> position,
+                               const NetworkSample<double>& sample, std::size_t i) {
+                       Vec2<double> gradient{};
+                       light_brightness_adjoint(
+                           component, c.values.data(), c.pixels.data(), position, 1.0, gradient,
+                           static_cast<double*>(nullptr), [](int, double) {}, sample);
+                       sum[i] += gradient.x;
+                       sum[n + i] += gradient.y;
+                     });
   return sum;
 }
 
@@ -123,6 +158,10 @@ template std::vector<double> brightness<float>(const std::vector<LightComponent>
                                                ThreadPool&);
 template std::vector<double> brightness<double>(const std::vector<LightComponent>&, const std::vector<double>&,
                                                 ThreadPool&);
+template std::vector<double> brightness_gradient<float>(const std::vector<LightComponent>&, const std::vector<double>&,
+                                                        ThreadPool&);
+template std::vector<double> brightness_gradient<double>(const std::vector<LightComponent>&, const std::vector<double>&,
+                                                         ThreadPool&);
 template LensFields network_fields<float>(const NetworkShape&, const std::vector<double>&, const std::vector<double>&,
                                           ThreadPool&);
 template LensFields network_fields<double>(const NetworkShape&, const std::vector<double>&, const std::vector<double>&,

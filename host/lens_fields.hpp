@@ -35,6 +35,12 @@ template <class Real>
 std::vector<double> brightness(const std::vector<LightComponent>& lights, const std::vector<double>& positions,
                                ThreadPool& pool);
 
+/// Its gradient with respect to the position.
+/// @return  2 × n, all x, then all y [image unit per pixel per arcsec]
+template <class Real>
+std::vector<double> brightness_gradient(const std::vector<LightComponent>& lights, const std::vector<double>& positions,
+                                        ThreadPool& pool);
+
 /// Positions of all pixel centres, 2 × n: all x, then all y [arcsec].
 std::vector<double> pixel_centres(const Grid& grid);
 /// Positions of all rays, likewise.

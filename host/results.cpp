@@ -17,6 +17,7 @@
 #include "einfield/error.hpp"
 #include "einfield/render.hpp"
 #include "host/atomic_file.hpp"
+#include "host/cpu/convolve.hpp"
 #include "host/ensemble.hpp"
 #include "host/fits_maps.hpp"
 #include "host/lens_fields.hpp"
@@ -96,6 +97,32 @@ PixelGrid source_grid(const std::vector<Model>& members, const Observation& obse
   // A source smaller than a pixel still gets a pixel's width around it.
   const double side = 1.2 * std::max({high_x - low_x, high_y - low_y, scale});
   return {kSourceSide, kSourceSide, side / kSourceSide, (low_x + high_x) / 2, (low_y + high_y) / 2};
+}
+
+/// Where the data constrain the network: by how many σ a pixel changes per arcsec of a deflection that is common to it
+/// and the reach of the PSF, ∂m/∂α = −P ∗ ∇S(β):
+///
+///     s = |P ∗ ∇S(β)| / σ
+///
+/// The convergence follows from differences of α: between pixels of small s it is what the priors make of it.
+/// @return  (ny, nx) [1/arcsec]; 0 at pixels that are not used
+template <class Real>
+std::vector<double> sensitivity(const std::vector<Model>& members, const Observation& observation,
+                                const std::vector<double>& theta, const LensFields& smooth, const LensFields& network,
+                                ThreadPool& pool) {
+  const std::size_t n = theta.size() / 2;
+  std::vector<double> positions(2 * n);
+  for (std::size_t i = 0; i < 2 * n; ++i) positions[i] = theta[i] - smooth.deflection[i] - network.deflection[i];
+  std::vector<std::vector<double>> gradients;
+  for (const Model& member : members) gradients.push_back(brightness_gradient<Real>(member.source, positions, pool));
+  const std::vector<double> gradient = mean_of(gradients);
+  Convolution<double> psf(observation.grid.nx, observation.grid.ny, observation.psf);
+  std::vector<double> blurred(2 * n), result(n, 0.0);
+  psf.apply(gradient.data(), blurred.data());
+  psf.apply(gradient.data() + n, blurred.data() + n);
+  for (std::size_t i = 0; i < n; ++i)
+    if (observation.mask[i]) result[i] = std::hypot(blurred[i], blurred[n + i]) / observation.noise[i];
+  return result;
 }
 
 void add_observation(FitsMaps& maps, const Observation& observation, const std::string& unit,
@@ -443,6 +470,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
                    source_grid<Real>(models, observation, theta, smooth, network, pool), pool);
   maps.add_fields("NN", network);
   if (members > 1) maps.add_fields("NN_STD", ensemble.deviation);
+  maps.add("SENSITIVITY", "arcsec-1", sensitivity<Real>(models, observation, theta, smooth, network, pool));
   maps.add_fields("MACRO", smooth);
   std::optional<TruthErrors> errors;
   if (loaded.truth) {

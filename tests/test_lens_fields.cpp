@@ -94,5 +94,36 @@ TEST(LensFields, PixelCentres) {
   EXPECT_EQ(theta, (std::vector<double>{-0.25, 0.25, 0.75, -0.25, 0.25, 0.75, -0.5, -0.5, -0.5, 0, 0, 0}));
 }
 
+TEST(LensFields, TheGradientOfTheBrightnessOfEveryKind) {
+  const auto light = [](LightKind kind, std::vector<double> values) {
+    LightComponent component;
+    component.kind = kind;
+    component.values = std::move(values);
+    return component;
+  };
+  const LightComponent sersic = light(LightKind::sersic_ellipse, {3, 0.8, 1.5, 0.1, -0.2, 0.1, 0.2});
+  const LightComponent gaussian = light(LightKind::gaussian, {5, 0.7, -0.1, 0.3});
+  LightComponent pixels = light(LightKind::pixelated, {});
+  pixels.grid = {3, 4, 0.9, 0.05, -0.1};
+  for (int i = 0; i < 12; ++i) pixels.pixels.push_back(0.3 * i - 0.02 * i * i);
+  LightComponent network = light(LightKind::network, {2, 0.3, -0.2});
+  network.network = kShape;
+  network.weights = initial_weights(kShape, 5, false);
+  const std::vector<LightComponent> lights{sersic, gaussian, pixels, network};
+  const std::vector<double> positions = spiral(57);
+  ThreadPool pool(2);
+  const std::vector<double> gradient = brightness_gradient<double>(lights, positions, pool);
+  const double h = 1e-6;
+  for (std::size_t i = 0; i < positions.size(); ++i) {
+    std::vector<double> above = positions, below = positions;
+    above[i] += h;
+    below[i] -= h;
+    const std::size_t point = i % 57;
+    const double expected =
+        (brightness<double>(lights, above, pool)[point] - brightness<double>(lights, below, pool)[point]) / (2 * h);
+    EXPECT_NEAR(gradient[i], expected, 1e-6 * (1 + std::abs(expected))) << i;
+  }
+}
+
 }  // namespace
 }  // namespace einfield

@@ -11,6 +11,7 @@
 
 #include "einfield/error.hpp"
 #include "einfield/render.hpp"
+#include "host/cpu/convolve.hpp"
 #include "host/fits_io.hpp"
 #include "host/lens_fields.hpp"
 #include "host/metrics.hpp"
@@ -84,13 +85,24 @@ TYPED_TEST(ResultsOf, EveryHduWithUnitAndWcsInThePrecisionOfTheRun) {
   const Written<TypeParam> w(lens.config(), lens.out());
   const int real = sizeof(TypeParam) == 4 ? -32 : -64;
   std::vector<std::pair<std::string, int>> expected;
-  const std::vector<std::pair<std::string, std::string>> names_and_units = {
-      {"DATA", "counts"},   {"NOISE", "counts"},      {"MASK", ""},
-      {"PSF", ""},          {"MODEL", "counts"},      {"RESIDUAL", ""},
-      {"SOURCE", "counts"}, {"PSI_NN", "arcsec2"},    {"ALPHA_NN", "arcsec"},
-      {"KAPPA_NN", ""},     {"PSI_MACRO", "arcsec2"}, {"ALPHA_MACRO", "arcsec"},
-      {"KAPPA_MACRO", ""},  {"PSI_TRUE", "arcsec2"},  {"ALPHA_TRUE", "arcsec"},
-      {"KAPPA_TRUE", ""},   {"IMAGE_TRUE", "counts"}};
+  const std::vector<std::pair<std::string, std::string>> names_and_units = {{"DATA", "counts"},
+                                                                            {"NOISE", "counts"},
+                                                                            {"MASK", ""},
+                                                                            {"PSF", ""},
+                                                                            {"MODEL", "counts"},
+                                                                            {"RESIDUAL", ""},
+                                                                            {"SOURCE", "counts"},
+                                                                            {"PSI_NN", "arcsec2"},
+                                                                            {"ALPHA_NN", "arcsec"},
+                                                                            {"KAPPA_NN", ""},
+                                                                            {"SENSITIVITY", "arcsec-1"},
+                                                                            {"PSI_MACRO", "arcsec2"},
+                                                                            {"ALPHA_MACRO", "arcsec"},
+                                                                            {"KAPPA_MACRO", ""},
+                                                                            {"PSI_TRUE", "arcsec2"},
+                                                                            {"ALPHA_TRUE", "arcsec"},
+                                                                            {"KAPPA_TRUE", ""},
+                                                                            {"IMAGE_TRUE", "counts"}};
   for (const auto& [name, unit] : names_and_units) expected.emplace_back(name, name == "MASK" ? 8 : real);
   EXPECT_EQ(list_hdus(lens.folder().read("out/result.fits")), expected);
   for (const auto& [name, unit] : names_and_units) {
@@ -136,6 +148,43 @@ TYPED_TEST(ResultsOf, MapsOfTheImage) {
   EXPECT_EQ(used, 14 * 12 - 2);
   // Single precision: every residual and every product is rounded.
   EXPECT_NEAR(w.result["metrics"]["chi2_reduced"].template get<double>() / (sum / used), 1, 1e-6);
+}
+
+/// A deflection common to all rays moves the source the other way: the change of the image, by finite differences.
+TYPED_TEST(ResultsOf, SensitivityIsTheChangeOfTheModelPerDeflection) {
+  const SmallLens lens;
+  Written<TypeParam> w(lens.config(), lens.out());
+  const Problem& problem = w.fit.loaded.problem;
+  const Observation& o = problem.observation;
+  const Model model = with_parameters(problem.model, ParameterLayout(problem.model), w.parameters());
+  const std::vector<double> alpha_nn = w.hdu("ALPHA_NN", 2).values;
+  ThreadPool pool(1);
+  const std::vector<double> theta = pixel_centres(o.grid);
+  const LensFields smooth = smooth_fields(model.lens, theta, pool);
+  const std::size_t n = theta.size() / 2;
+  const double h = 1e-5;
+  std::vector<double> derivative[2];
+  for (const int axis : {0, 1}) {
+    std::vector<double> change(n, 0.0);
+    for (const double sign : {-1.0, 1.0}) {
+      std::vector<double> beta(2 * n);
+      for (std::size_t i = 0; i < 2 * n; ++i)
+        beta[i] =
+            theta[i] - smooth.deflection[i] - alpha_nn[i] - (i / n == static_cast<std::size_t>(axis) ? sign * h : 0);
+      const std::vector<double> image = brightness<TypeParam>(model.source, beta, pool);
+      for (std::size_t i = 0; i < n; ++i) change[i] += sign * image[i] / (2 * h);
+    }
+    derivative[axis].resize(n);
+    Convolution<double>(o.grid.nx, o.grid.ny, o.psf).apply(change.data(), derivative[axis].data());
+  }
+  const std::vector<double> sensitivity = w.hdu("SENSITIVITY").values;
+  double largest = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double expected = o.mask[i] ? std::hypot(derivative[0][i], derivative[1][i]) / o.noise[i] : 0;
+    EXPECT_NEAR(sensitivity[i], expected, 1e-5 * expected + 1e-6);
+    largest = std::max(largest, expected);
+  }
+  EXPECT_GT(largest, 1);
 }
 
 TYPED_TEST(ResultsOf, FieldsAreThoseOfTheFittedModelAtPixelCentres) {

@@ -99,9 +99,8 @@ struct Lens {
       kappa_bar.resize(rays);
       kappa_macro.resize(rays);
     }
-    lens_is_free = std::any_of(free.begin(), free.end(), [&](const FreeParameter<Real>& f) {
-      return f.slot < n_lens * kMaxProfileParameters;
-    });
+    lens_is_free = std::any_of(free.begin(), free.end(),
+                               [&](const FreeParameter<Real>& f) { return f.slot < n_lens * kMaxProfileParameters; });
     if (shape) network = std::make_unique<CpuNetwork<Real>>(*shape, n_rays, pool);
     source_pixels = free_source_pixels(model);
     if (const LightComponent* const light = network_light(model)) {
