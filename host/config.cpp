@@ -61,7 +61,7 @@ const std::vector<Recipe>& recipes() {
     best.optimizer.name = OptimizerKind::lbfgs;
     best.optimizer.memory = 300;
     best.optimizer.loss = LossKind::chi2;
-    best.optimizer.steps = 300;
+    best.optimizer.steps = 1000;
     best.optimizer.stop = StopRule::plateau;
     best.regularization.smoothness = 3;
     best.regularization.negative_convergence = 20;

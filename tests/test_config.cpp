@@ -167,7 +167,7 @@ TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
     EXPECT_EQ(c.optimizer.name, paper ? OptimizerKind::adam : OptimizerKind::lbfgs);
     EXPECT_EQ(c.optimizer.loss, paper ? LossKind::mse : LossKind::chi2);
     EXPECT_EQ(c.optimizer.learning_rate, 1e-3);
-    EXPECT_EQ(c.optimizer.steps, paper ? 200 : 300);
+    EXPECT_EQ(c.optimizer.steps, paper ? 200 : 1000);
     EXPECT_EQ(c.optimizer.stop, paper ? StopRule::none : StopRule::plateau);
     EXPECT_NE(c.regularization.any(), paper);
     EXPECT_EQ(c.observation.max_noise, 1e3);
