@@ -348,7 +348,7 @@ TEST(Checkpoint, AnotherFormatIsRefused) {
   write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
   // The format number is replaced and the checksum made good: FNV-1a over all but the last eight bytes.
   std::string bytes = lens.folder().read(std::string("out/") + kFile);
-  const std::size_t at = bytes.find("\"checkpoint\":\"2\"");
+  const std::size_t at = bytes.find("\"checkpoint\":\"3\"");
   ASSERT_NE(at, std::string::npos);
   bytes[at + 14] = '1';
   std::uint64_t checksum = 0xcbf29ce484222325u;
