@@ -433,6 +433,7 @@ class Fit {
     }
     if (starts > 1) now.starts = result.starts;
     now.evaluations += result.evaluations;
+    const double began = now.time_s;
     now.time_s = elapsed(lens);
     if (!result.best) {
       lens.message = not_finite(true, now.step + 1);
@@ -452,7 +453,9 @@ class Fit {
       state.chi2_reduced = path[k].chi2_reduced;
       state.regularization = path[k].penalty;
       state.gradient_norm = path[k].gradient_norm;
-      record(i, state, now.step + static_cast<std::int64_t>(k), moved);
+      // The path of the best start is known when all have ended: its steps share the time of them all.
+      const double share = path.size() > 1 ? static_cast<double>(k) / static_cast<double>(path.size() - 1) : 1;
+      record(i, state, now.step + static_cast<std::int64_t>(k), moved, began + share * (now.time_s - began));
     }
     now.parameters = moved;
     now.step += result.best->steps();
@@ -497,11 +500,14 @@ class Fit {
 
   /// One row a step: a stage begins where the one before has ended.
   void record(int i, const StepState& state, std::int64_t step, const std::vector<Real>& parameters) {
+    record(i, state, step, parameters, elapsed(track(i)));
+  }
+  void record(int i, const StepState& state, std::int64_t step, const std::vector<Real>& parameters, double time_s) {
     Track& lens = track(i);
     lens.forget_rows_from(step);
     HistoryRow row;
     row.step = step;
-    row.time_s = elapsed(lens);
+    row.time_s = time_s;
     row.loss = state.loss;
     row.chi2_reduced = state.chi2_reduced;
     row.held_out_chi2 = state.held_out_chi2;
