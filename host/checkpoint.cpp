@@ -18,8 +18,9 @@
 namespace einfield {
 namespace {
 
-constexpr const char* kFormat = "2";
+constexpr const char* kFormat = "3";
 constexpr std::size_t kHistoryColumns = 8;  // before the free parameters
+constexpr std::size_t kStartColumns = 7;    // likewise
 constexpr std::size_t kChecksumBytes = 8;
 
 std::string path_in(const std::string& dir) {
@@ -58,7 +59,8 @@ std::string described(const std::vector<T>& values) {
 using Fingerprint = std::vector<std::pair<std::string, std::string>>;
 
 void add_profile(Fingerprint& print, const std::string& name, const ProfileInfo& info,
-                 const std::vector<double>& values, const std::vector<bool>& free) {
+                 const std::vector<double>& values, const std::vector<bool>& free,
+                 const std::vector<ParameterPrior>& priors) {
   print.emplace_back(name + ".profile", info.name);
   std::string names;
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -66,6 +68,15 @@ void add_profile(Fingerprint& print, const std::string& name, const ProfileInfo&
     if (free[i]) names += (names.empty() ? "" : ", ") + std::string(info.parameters[i].name);
   }
   print.emplace_back(name + ".fit", "[" + names + "]");
+  for (std::size_t i = 0; i < priors.size(); ++i) {
+    const ParameterPrior& prior = priors[i];
+    if (prior.bounded())
+      print.emplace_back(name + ".bounds." + info.parameters[i].name,
+                         "[" + to_text(prior.lower) + ", " + to_text(prior.upper) + "]");
+    if (prior.gaussian())
+      print.emplace_back(name + ".prior." + info.parameters[i].name,
+                         "mean " + to_text(prior.mean) + ", sigma " + to_text(prior.sigma));
+  }
 }
 
 void add_shape(Fingerprint& print, const std::string& name, const NetworkShape& shape) {
@@ -84,7 +95,7 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
   for (std::size_t i = 0; i < lights.size(); ++i) {
     const LightComponent& c = lights[i];
     const std::string name = block + "." + std::to_string(i);
-    add_profile(print, name, light_info(c.kind), c.values, c.free);
+    add_profile(print, name, light_info(c.kind), c.values, c.free, c.priors);
     if (c.kind == LightKind::sersic_ellipse)
       print.emplace_back(name + ".radius", c.radius == RadiusKind::major_axis ? "major_axis" : "product_average");
     if (c.kind == LightKind::network) {
@@ -109,7 +120,8 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
 void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s, std::int64_t updates) {
   std::string free;
   for (const std::string& n : s.free) free += (free.empty() ? "" : ", ") + n;
-  print.emplace_back(name + ".name", s.name == OptimizerKind::lbfgs ? "lbfgs" : "adam");
+  constexpr const char* kNames[] = {"adam", "lbfgs", "levenberg_marquardt"};
+  print.emplace_back(name + ".name", kNames[static_cast<int>(s.name)]);
   print.emplace_back(name + ".free", "[" + free + "]");
   // "none" and "chi2" keep nothing in mind, so one may follow the other.
   print.emplace_back(name + ".stop", s.stop == StopRule::held_out  ? "heldout"
@@ -119,6 +131,7 @@ void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s
     print.emplace_back(name + ".memory", to_text(s.memory));
     return;
   }
+  if (s.name == OptimizerKind::levenberg_marquardt) return;
   if (s.clip_norm > 0) print.emplace_back(name + ".clip_norm", to_text(s.clip_norm));
   if (updates == 0) return;
   std::vector<double> rates = learning_rates(s.learning_rate, s.steps, s.warmup, s.cosine);
@@ -138,6 +151,7 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   print.emplace_back("observation.noise", described(o.noise));
   print.emplace_back("observation.psf",
                      std::to_string(o.psf.nx) + " x " + std::to_string(o.psf.ny) + ": " + described(o.psf.values));
+  if (o.psf.supersampling > 1) print.emplace_back("observation.psf_supersampling", to_text(o.psf.supersampling));
   print.emplace_back("observation.pixel_scale", to_text(o.grid.pixel_scale));
   print.emplace_back("observation.center_x", to_text(o.grid.center_x));
   print.emplace_back("observation.center_y", to_text(o.grid.center_y));
@@ -147,7 +161,7 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   print.emplace_back("lens", std::to_string(model.lens.size()) + " components");
   for (std::size_t i = 0; i < model.lens.size(); ++i)
     add_profile(print, "lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values,
-                model.lens[i].free);
+                model.lens[i].free, model.lens[i].priors);
   add_lights(print, "source", model.source, config.source_start);
   add_lights(print, "lens_light", model.lens_light, config.lens_light_start);
 
@@ -170,6 +184,8 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   print.emplace_back("optimizer.best_of_last", to_text(config.optimizer.best_of_last));
   if (!problem.held_out.empty()) print.emplace_back("optimizer.held_out", described(problem.held_out));
   const OptimizerConfig& optimizer = config.optimizer;
+  print.emplace_back("optimizer.starts", to_text(optimizer.starts));
+  if (optimizer.starts > 1) print.emplace_back("optimizer.starts_seed", to_text(optimizer.starts_seed));
   print.emplace_back("optimizer.stage", to_text(static_cast<int>(optimizer.stages.size())) + " stages");
   if (optimizer.stages.empty()) add_stage(print, "optimizer", optimizer, state.stage_step);
   for (std::size_t i = 0; i < optimizer.stages.size(); ++i) {
@@ -268,6 +284,7 @@ nlohmann::json numbers_of(const Snapshot<Real>& s) {
   return {{"step", s.step},
           {"stage", s.stage},
           {"stage_step", s.stage_step},
+          {"stage_done", s.stage_done},
           {"evaluations", s.evaluations},
           {"time_s", s.time_s},
           {"best_step", s.best_step},
@@ -282,6 +299,7 @@ void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snaps
     from.at("step").get_to(s.step);
     from.at("stage").get_to(s.stage);
     from.at("stage_step").get_to(s.stage_step);
+    from.at("stage_done").get_to(s.stage_done);
     from.at("evaluations").get_to(s.evaluations);
     from.at("time_s").get_to(s.time_s);
     from.at("best_step").get_to(s.best_step);
@@ -321,6 +339,16 @@ void read_vectors(SafetensorsFile& file, std::size_t lens, const ParameterLayout
   for (auto row = values.begin(); row != values.end(); row += static_cast<std::ptrdiff_t>(columns))
     s.history.push_back({static_cast<std::int64_t>(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7],
                          std::vector<double>(row + kHistoryColumns, row + static_cast<std::ptrdiff_t>(columns))});
+
+  const TensorEntry& starts = file.tensor(tensor_name("starts", lens));
+  const std::size_t width = kStartColumns + layout.n_free();
+  if (starts.shape.size() != 2 || starts.shape[1] != width)
+    file.fail("starts is " + starts.shape_text() + ", expected rows x " + std::to_string(width));
+  const std::vector<double> rows = file.read(starts);
+  for (auto row = rows.begin(); row != rows.end(); row += static_cast<std::ptrdiff_t>(width))
+    s.starts.push_back({row[0], row[1], static_cast<std::int64_t>(row[2]), static_cast<int>(row[3]), row[4] != 0,
+                        row[5] != 0, row[6] != 0,
+                        std::vector<double>(row + kStartColumns, row + static_cast<std::ptrdiff_t>(width))});
 }
 
 template <class Real>
@@ -337,6 +365,15 @@ void add_vectors(std::size_t lens, const ParameterLayout& layout, const Snapshot
   }
   tensors.push_back(TensorData::of(tensor_name("history", lens), {s.history.size(), kHistoryColumns + layout.n_free()},
                                    history.data(), history.size()));
+  std::vector<double> starts;
+  for (const StartRecord& start : s.starts) {
+    starts.insert(starts.end(), {start.value, start.chi2_reduced, static_cast<double>(start.steps),
+                                 static_cast<double>(start.redrawn), static_cast<double>(start.alive),
+                                 static_cast<double>(start.finished), static_cast<double>(start.best)});
+    starts.insert(starts.end(), start.free.begin(), start.free.end());
+  }
+  tensors.push_back(TensorData::of(tensor_name("starts", lens), {s.starts.size(), kStartColumns + layout.n_free()},
+                                   starts.data(), starts.size()));
   const auto add = [&](const char* name, const std::vector<Real>& values) {
     tensors.push_back(TensorData::of(tensor_name(name, lens), {values.size()}, values.data(), values.size()));
   };

@@ -21,6 +21,7 @@ constexpr int kMaxSteps = 1'000'000'000;
 constexpr int kMaxScheduled = 10'000'000;  ///< learning rates are kept, one a step
 constexpr int kMaxMemory = 1000;
 constexpr int kMaxEnsemble = 1000;
+constexpr int kMaxStarts = 10'000;
 constexpr int kMaxSupersampling = 32;
 constexpr int kMaxSourceSide = 4096;
 
@@ -148,7 +149,11 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
                {"pixel_scale", &o.pixel_scale, "from a celestial WCS when absent", above(0), "arcsec"},
                {"center_x", &o.center_x, "coordinate of the middle of the image", {}, "arcsec"},
                {"center_y", &o.center_y, "coordinate of the middle of the image", {}, "arcsec"},
-               {"supersampling", &o.supersampling, "rays per pixel and side", between(1, kMaxSupersampling)}});
+               {"supersampling", &o.supersampling, "rays per pixel and side", between(1, kMaxSupersampling)},
+               {"psf_supersampling", &o.psf_supersampling,
+                "samples of the PSF per pixel and side, a divisor of supersampling: the image is convolved on them and "
+                "then averaged over pixels; more than 1 on the CPU only",
+                between(1, kMaxSupersampling)}});
   return keys;
 }
 
@@ -193,7 +198,38 @@ void add_parameters(Keys& keys, const ProfileInfo& info, std::vector<double>& va
     else
       more.add(i - own);
   };
+  keys.push_back({"bounds", SubTable{}, "intervals that free parameters keep to: { NAME = [lower, upper], ... }"});
+  keys.push_back({"prior", SubTable{}, "Gaussians of free parameters: { NAME = { mean = ..., sigma = ... }, ... }"});
   keys.push_back({"fit", names, "names of the free parameters"});
+}
+
+/// The keys of the table `bounds` of a component.
+Keys interval_keys(const ProfileInfo& info, std::vector<ParameterPrior>& priors) {
+  Keys keys;
+  for (std::size_t i = 0; i < priors.size(); ++i) {
+    const ParameterInfo& p = info.parameters[i];
+    if (p.range == Range::integer) continue;
+    keys.push_back({p.name, Interval{&priors[i].lower, &priors[i].upper}, "", between(p.lower, p.upper), p.unit});
+  }
+  return keys;
+}
+
+/// Those of the table `prior`.
+Keys normal_keys(const ProfileInfo& info, std::vector<ParameterPrior>& priors) {
+  Keys keys;
+  for (std::size_t i = 0; i < priors.size(); ++i)
+    if (info.parameters[i].range != Range::integer)
+      keys.push_back(
+          {info.parameters[i].name, Normal{&priors[i].mean, &priors[i].sigma}, "", {}, info.parameters[i].unit});
+  return keys;
+}
+
+/// Both tables as TOML, behind their component.
+std::string priors_text(const std::string& block, const ProfileInfo& info, std::vector<ParameterPrior>& priors) {
+  const std::string intervals = write_keys(interval_keys(info, priors)),
+                    normals = write_keys(normal_keys(info, priors));
+  return (intervals.empty() ? "" : "[" + block + ".bounds]\n" + intervals) +
+         (normals.empty() ? "" : "[" + block + ".prior]\n" + normals);
 }
 
 /// Gives a component its profile, with defaults: required parameters are NaN until they are read.
@@ -229,10 +265,10 @@ Keys lens_keys(LensComponent& c) {
   return keys;
 }
 
-/// The same without `fit`: what is simulated is not fitted.
+/// The same without what concerns a fit: what is simulated is not fitted.
 Keys perturbation_keys(LensComponent& c) {
   Keys keys = lens_keys(c);
-  keys.pop_back();
+  std::erase_if(keys, [](const Key& key) { return key.name == "fit" || key.name == "bounds" || key.name == "prior"; });
   return keys;
 }
 
@@ -346,8 +382,12 @@ Keys network_keys(NetworkConfig& n) {
 /// What a stage has of its own.
 Keys stage_keys(StageConfig& s) {
   // In [optimizer] these may be meant for a stage of another optimiser.
-  return {{"name", choice<OptimizerKind>(s.name, {{"adam", OptimizerKind::adam}, {"lbfgs", OptimizerKind::lbfgs}}),
-           "the optimiser; a step of L-BFGS is a line search"},
+  return {{"name",
+           choice<OptimizerKind>(s.name, {{"adam", OptimizerKind::adam},
+                                          {"lbfgs", OptimizerKind::lbfgs},
+                                          {"levenberg_marquardt", OptimizerKind::levenberg_marquardt}}),
+           "the optimiser; a step of L-BFGS is a line search; Levenberg-Marquardt moves parameters of profiles alone, "
+           "solves for their amplitudes, runs on the CPU in double precision and ends by itself"},
           {"learning_rate", &s.learning_rate, "of Adam", above(0)},
           {"steps", &s.steps, "at most; 0 = the model is only evaluated", between(0, kMaxSteps)},
           {"warmup", &s.warmup, "of Adam: the learning rate rises linearly over so many steps",
@@ -394,6 +434,12 @@ Keys optimizer_keys(OptimizerConfig& o) {
                {"held_out_seed", &o.held_out_seed, "of their choice", at_least(0), "", false, heldout},
                {"best_of_last", &o.best_of_last, "take the state of lowest loss among so many last steps; 0 = the last",
                 between(0, kMaxSteps), "steps", false, unjudged},
+               {"starts", &o.starts,
+                "of a first stage of levenberg_marquardt: one from the values given, the others drawn from prior and "
+                "bounds, bad ones given up early",
+                between(1, kMaxStarts)},
+               {"starts_seed", &o.starts_seed, "of their random numbers", at_least(0), "", false,
+                Condition{[&o] { return o.starts > 1; }, "with starts > 1"}},
                {"checkpoint_every", &o.checkpoint_every, "0 = only at the end", between(0, kMaxSteps), "steps"},
                {"stage", SubTable{true}, "stages that follow each other; what they do not say is as in [optimizer]"}});
   return keys;
@@ -443,6 +489,39 @@ void check_ellipticity(const Document& document, const std::string& path, const 
                 "out of range, found e1 = " + to_text(e1) + " and e2 = " + to_text(e2) + ", expected e1^2 + e2^2 < 1");
 }
 
+/// The tables `bounds` and `prior` of a component whose other keys have been read.
+template <class Component>
+void read_priors(const Document& document, const std::string& path, const ProfileInfo& info, Component& c) {
+  const std::string bounds = path + ".bounds", prior = path + ".prior";
+  if (info.parameters.empty() || (!document.has(bounds) && !document.has(prior))) return;
+  c.priors.resize(c.values.size());
+  document.read(bounds, interval_keys(info, c.priors));
+  document.read(prior, normal_keys(info, c.priors));
+  double reach = 0;
+  for (std::size_t i = 0; i < c.values.size(); ++i) {
+    const ParameterInfo& p = info.parameters[i];
+    const ParameterPrior& known = c.priors[i];
+    const std::string name = std::string(".") + p.name;
+    if ((known.bounded() || known.gaussian()) && !c.free[i])
+      document.fail((known.bounded() ? bounds : prior) + name,
+                    std::string("has no effect, found ") + p.name + " fixed, expected its name in fit");
+    const bool outside = known.bounded() && !(c.values[i] > known.lower && c.values[i] < known.upper);
+    // An amplitude is drawn or solved for; what it starts from does not matter, but must be in its range.
+    if (outside)
+      document.fail(document.has(path + name) ? path + name : bounds + name,
+                    "outside of its bounds, found " + to_text(c.values[i]) + ", expected > " + to_text(known.lower) +
+                        " and < " + to_text(known.upper));
+    if (p.range != Range::ellipticity) continue;
+    const double e = known.bounded() ? std::max(std::abs(known.lower), std::abs(known.upper))
+                     : c.free[i]     ? 0
+                                     : std::abs(c.values[i]);
+    reach += e * e;
+    if (reach >= 1)
+      document.fail(bounds, "an ellipticity out of range, found |e| = " + rounded(std::sqrt(reach)) +
+                                " in a corner of the bounds, expected e1^2 + e2^2 < 1 everywhere in them");
+  }
+}
+
 std::vector<LensComponent> read_lenses(const Document& document) {
   std::vector<LensComponent> components(document.size("lens"));
   for (std::size_t i = 0; i < components.size(); ++i) {
@@ -451,6 +530,7 @@ std::vector<LensComponent> read_lenses(const Document& document) {
     document.read_one(path, profile_choice(c, kLensKinds, lens_info));
     document.read(path, lens_keys(c));
     check_ellipticity(document, path, lens_info(c.kind), c.values);
+    read_priors(document, path, lens_info(c.kind), c);
   }
   return components;
 }
@@ -526,6 +606,7 @@ std::vector<LightComponent> read_lights(const Document& document, const std::str
     document.read_one(path, profile_choice(c, kLightKinds, light_info));
     document.read(path, light_keys(c, starts[i]));
     check_ellipticity(document, path, light_info(c.kind), c.values);
+    read_priors(document, path, light_info(c.kind), c);
     if (c.kind == LightKind::network) c.network = read_shape(document, path, starts[i].network);
   }
   return components;
@@ -557,6 +638,10 @@ void read_observation(const Document& document, Config& config, bool for_simulat
   ObservationConfig& o = config.observation;
   document.read("observation", observation_keys(o, !for_simulation));
   read_psf(document, "observation.psf", o.psf);
+  if (o.supersampling % o.psf_supersampling != 0)
+    document.fail("observation.psf_supersampling",
+                  "not a divisor, found " + std::to_string(o.psf_supersampling) +
+                      ", expected a divisor of supersampling = " + std::to_string(o.supersampling));
   check_noise(document, "observation", o.noise, !for_simulation, "\"FILE[HDU]\" or a number > 0 image unit");
   if (o.noise.value && *o.noise.value > o.max_noise)
     document.fail("observation.noise", "every pixel would be masked, found " + to_text(*o.noise.value) +
@@ -619,7 +704,16 @@ void read_optimizer(const Document& document, OptimizerConfig& o) {
     document.read("optimizer.stage." + std::to_string(i), stage_keys(stage));
   }
   document.read("optimizer", optimizer_keys(o));
+  if (o.starts > 1 && o.all_stages().front().name != OptimizerKind::levenberg_marquardt)
+    document.fail("optimizer.starts", "has no effect, found " + std::to_string(o.starts) + " with another first " +
+                                          (n == 0 ? "optimiser" : "stage") +
+                                          ", expected name = \"levenberg_marquardt\" there");
   const auto check = [&](const std::string& path, const StageConfig& s) {
+    const bool rule = document.has(path + ".stop") && (s.stop == StopRule::chi2 || s.stop == StopRule::held_out);
+    if (s.name == OptimizerKind::levenberg_marquardt && rule)
+      document.fail(path + ".stop",
+                    "has no effect, found a rule for levenberg_marquardt, which ends by itself, expected "
+                    "\"none\"");
     if (s.name != OptimizerKind::adam) return;
     if (s.cosine && s.steps > kMaxScheduled)
       document.fail(path + ".steps", "too many for a schedule, found " + std::to_string(s.steps) +
@@ -641,15 +735,44 @@ void check_stages(const Document& document, const Config& config) {
       c.weights.resize(c.kind == LightKind::network ? c.network.size() : 0);
     }
   const auto check = [&](const std::string& path, const StageConfig& s) {
+    std::vector<std::uint8_t> moves;
     try {
-      trainable(model, s.free);
+      moves = trainable(model, s.free);
     } catch (const InvalidInput& error) {
       document.fail(path + ".free", error.what());
     }
+    if (s.name != OptimizerKind::levenberg_marquardt) return;
+    const ParameterLayout layout(model);
+    bool scalars = moves.empty() && layout.n_free() > 0, others = false;
+    for (std::size_t i = 0; i < moves.size(); ++i)
+      (i >= layout.n_network && i < layout.n_network + layout.n_free() ? scalars : others) |= moves[i] != 0;
+    if (others)
+      document.fail(path + ".free",
+                    "weights or pixels, which levenberg_marquardt does not move, expected names of "
+                    "parameters of profiles");
+    if (!scalars)
+      document.fail(path + ".name",
+                    "nothing to move, found \"levenberg_marquardt\" without a free parameter of a "
+                    "profile, expected one in a fit = [...]");
   };
   check("optimizer", config.optimizer);
   for (std::size_t i = 0; i < config.optimizer.stages.size(); ++i)
     check("optimizer.stage." + std::to_string(i), config.optimizer.stages[i]);
+}
+
+/// Gaussian priors stand beside -2 ln of the likelihood.
+void check_priors(const Document& document, const Config& config) {
+  if (config.optimizer.loss == LossKind::chi2) return;
+  const auto check = [&](const std::string& block, const auto& components) {
+    for (std::size_t i = 0; i < components.size(); ++i)
+      for (const ParameterPrior& prior : components[i].priors)
+        if (prior.gaussian())
+          document.fail(block + "." + std::to_string(i) + ".prior",
+                        "cannot be weighed against the data, found optimizer.loss = \"mse\", expected \"chi2\"");
+  };
+  check("lens", config.model.lens);
+  check("source", config.model.source);
+  check("lens_light", config.model.lens_light);
 }
 
 /// What holds between the blocks.
@@ -716,6 +839,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   }
   read_perturbations(document, config);
   check_model(document, config, for_simulation);
+  check_priors(document, config);
   if (!for_simulation) check_stages(document, config);
   return config;
 }
@@ -736,11 +860,16 @@ std::string to_toml(const Config& config) {
   std::string text = write_keys(top_keys(c));
   text += "\n[observation]\n" + write_keys(observation_keys(c.observation, true)) +
           psf_text("observation.psf", c.observation.psf);
-  for (LensComponent& lens : c.model.lens) text += "\n[[lens]]\n" + write_keys(lens_keys(lens));
-  for (std::size_t i = 0; i < c.model.source.size(); ++i)
-    text += "\n[[source]]\n" + write_keys(light_keys(c.model.source[i], c.source_start.at(i)));
-  for (std::size_t i = 0; i < c.model.lens_light.size(); ++i)
-    text += "\n[[lens_light]]\n" + write_keys(light_keys(c.model.lens_light[i], c.lens_light_start.at(i)));
+  for (LensComponent& lens : c.model.lens)
+    text += "\n[[lens]]\n" + write_keys(lens_keys(lens)) + priors_text("lens", lens_info(lens.kind), lens.priors);
+  const auto write_lights = [&text](const std::string& block, std::vector<LightComponent>& lights,
+                                    std::vector<LightStart>& starts) {
+    for (std::size_t i = 0; i < lights.size(); ++i)
+      text += "\n[[" + block + "]]\n" + write_keys(light_keys(lights[i], starts.at(i))) +
+              priors_text(block, light_info(lights[i].kind), lights[i].priors);
+  };
+  write_lights("source", c.model.source, c.source_start);
+  write_lights("lens_light", c.model.lens_light, c.lens_light_start);
   if (c.network) text += "\n[network]\n" + write_keys(network_keys(*c.network));
   text += "\n[optimizer]\n" + write_keys(optimizer_keys(c.optimizer));
   for (StageConfig& stage : c.optimizer.stages) text += "\n[[optimizer.stage]]\n" + write_keys(stage_keys(stage));
@@ -774,6 +903,8 @@ FitSettings fit_settings(const Config& config, const Model& model, int log_every
   settings.tolerance = o.tolerance;
   settings.best_of_last = keeps_last(o.stop) ? o.best_of_last : 0;
   settings.checkpoint_every = o.checkpoint_every;
+  settings.starts = o.starts;
+  settings.starts_seed = o.starts_seed;
   return settings;
 }
 

@@ -11,6 +11,7 @@
 
 #include "einfield/error.hpp"
 #include "host/lbfgs.hpp"
+#include "host/starts.hpp"
 
 namespace einfield {
 namespace {
@@ -66,11 +67,17 @@ class Fit {
     for (const StageSettings& stage : stages_) {
       EINFIELD_REQUIRE(stage.steps >= 0, "steps = " + std::to_string(stage.steps) + ", expected >= 0");
       EINFIELD_REQUIRE(stage.memory >= 1, "memory = " + std::to_string(stage.memory) + ", expected >= 1");
+      EINFIELD_REQUIRE(stage.optimizer != OptimizerKind::levenberg_marquardt ||
+                           (settings.problems && settings.problems->size() == lenses_.size()),
+                       "a stage of Levenberg-Marquardt without the problems of the backend");
     }
     EINFIELD_REQUIRE(settings.log_every >= 1, "log_every = " + std::to_string(settings.log_every) + ", expected >= 1");
     EINFIELD_REQUIRE(settings.patience >= 1, "patience = " + std::to_string(settings.patience) + ", expected >= 1");
     EINFIELD_REQUIRE(settings.tolerance >= 0 && settings.tolerance < 1,
                      "tolerance = " + std::to_string(settings.tolerance) + ", expected >= 0 and < 1");
+    EINFIELD_REQUIRE(settings.starts >= 1, "starts = " + std::to_string(settings.starts) + ", expected >= 1");
+    EINFIELD_REQUIRE(settings.starts == 1 || stages_[0].optimizer == OptimizerKind::levenberg_marquardt,
+                     "several starts of a fit that does not begin with Levenberg-Marquardt");
     EINFIELD_REQUIRE(resume.empty() || resume.size() == lenses_.size(),
                      std::to_string(resume.size()) + " snapshots for " + std::to_string(lenses_.size()) + " lenses");
     resumed_ = !resume.empty();
@@ -81,7 +88,7 @@ class Fit {
       lens.now = resume[i];
       lens.earlier_s = resume[i].time_s;
       // Rows of the last step and later are written again by the steps that follow.
-      lens.forget_rows_from(resume[i].step);
+      if (!resume[i].stage_done) lens.forget_rows_from(resume[i].step);
       // With more steps than before, the last ones begin later.
       stage_ = resume[i].stage;
       if (keeps_last(stage().stop) && lens.now.best_step >= 0 && !may_be_best(lens.now.best_step - lens.offset()))
@@ -92,7 +99,17 @@ class Fit {
   std::vector<FitResult<Real>> run() {
     for (stage_ = resumed_ ? lenses_[0].now.stage : 0;; ++stage_) {
       enter_stage();
-      stage().optimizer == OptimizerKind::lbfgs ? run_lbfgs() : run_adam();
+      switch (stage().optimizer) {
+        case OptimizerKind::adam:
+          run_adam();
+          break;
+        case OptimizerKind::lbfgs:
+          run_lbfgs();
+          break;
+        case OptimizerKind::levenberg_marquardt:
+          run_levenberg_marquardt();
+          break;
+      }
       if (interrupted_ || stage_ + 1 == static_cast<int>(stages_.size())) break;
     }
     return results();
@@ -174,6 +191,7 @@ class Fit {
         now.second_moment = now.first_moment;
         now.stage = stage_;
         now.stage_step = 0;
+        now.stage_done = false;
         now.memory.clear();
         now.fall_step = 0;
         now.fall_value = 0;
@@ -378,7 +396,75 @@ class Fit {
     return due(now.stage_step) && !start && !last;
   }
 
-  // ---- what both share -------------------------------------------------------------------------------------
+  // ---- Levenberg–Marquardt ---------------------------------------------------------------------------------
+
+  /// A stage that takes seconds is not cut in two: interrupted, it has not begun, and is done again by the run that
+  /// goes on.
+  void run_levenberg_marquardt() {
+    ThreadPool pool(settings_.threads);
+    each_active([&](int i, Track& lens) {
+      if (interrupted_) {
+        lens.end("interrupted");
+        return;
+      }
+      descend(i, lens, pool);
+    });
+  }
+
+  void descend(int i, Track& lens, ThreadPool& pool) {
+    const Problem& problem = settings_.problems->at(static_cast<std::size_t>(i));
+    Snapshot<Real>& now = lens.now;
+    if (now.stage_done) {
+      lens.end("converged");
+      return;
+    }
+    // A stage that has ended for want of steps goes on from where it is.
+    const bool begins = now.stage_step == 0;
+    const int steps = stage().steps - static_cast<int>(now.stage_step);
+    const int starts = begins && stage_ == 0 ? settings_.starts : 1;
+    const std::vector<double> parameters(now.parameters.begin(), now.parameters.end());
+    const ScalarModel model(problem, parameters, problem.loss, stage().schedule.trainable, pool);
+    StartsResult result =
+        run_starts(problem.model, model, starts, settings_.starts_seed, steps, pool, callbacks_.interrupted);
+    interrupted_ = result.interrupted;
+    if (interrupted_) {
+      lens.end("interrupted");
+      return;
+    }
+    if (starts > 1) now.starts = result.starts;
+    now.evaluations += result.evaluations;
+    const double began = now.time_s;
+    now.time_s = elapsed(lens);
+    if (!result.best) {
+      lens.message = not_finite(true, now.step + 1);
+      lens.failed = true;
+      lens.end("non-finite");
+      return;
+    }
+    const std::vector<LevenbergMarquardt::Record>& path = result.best->records();
+    std::vector<Real> moved = now.parameters;
+    for (std::size_t k = 0; k < path.size(); ++k) {
+      std::copy(path[k].u.begin(), path[k].u.end(),
+                moved.begin() + static_cast<std::ptrdiff_t>(backend_.layout().n_network));
+      const bool last = k + 1 == path.size();
+      if (!last && static_cast<int>(k) % settings_.log_every != 0) continue;
+      StepState state;
+      state.loss = path[k].loss;
+      state.chi2_reduced = path[k].chi2_reduced;
+      state.regularization = path[k].penalty;
+      state.gradient_norm = path[k].gradient_norm;
+      // The path of the best start is known when all have ended: its steps share the time of them all.
+      const double share = path.size() > 1 ? static_cast<double>(k) / static_cast<double>(path.size() - 1) : 1;
+      record(i, state, now.step + static_cast<std::int64_t>(k), moved, began + share * (now.time_s - began));
+    }
+    now.parameters = moved;
+    now.step += result.best->steps();
+    now.stage_step += result.best->steps();
+    now.stage_done = result.best->converged();
+    lens.end(result.best->converged() ? "converged" : "steps");
+  }
+
+  // ---- what all share --------------------------------------------------------------------------------------
 
   bool due(std::int64_t step) const {
     return settings_.checkpoint_every > 0 && callbacks_.checkpoint && step > 0 &&
@@ -414,11 +500,14 @@ class Fit {
 
   /// One row a step: a stage begins where the one before has ended.
   void record(int i, const StepState& state, std::int64_t step, const std::vector<Real>& parameters) {
+    record(i, state, step, parameters, elapsed(track(i)));
+  }
+  void record(int i, const StepState& state, std::int64_t step, const std::vector<Real>& parameters, double time_s) {
     Track& lens = track(i);
     lens.forget_rows_from(step);
     HistoryRow row;
     row.step = step;
-    row.time_s = elapsed(lens);
+    row.time_s = time_s;
     row.loss = state.loss;
     row.chi2_reduced = state.chi2_reduced;
     row.held_out_chi2 = state.held_out_chi2;

@@ -100,6 +100,8 @@ std::string type_text(const Target& target) {
                  [](const NameSet&) { return std::string("list of names"); },
                  [](const NameList&) { return std::string("list of names"); },
                  [](const FilePath&) { return std::string("\"FILE\""); },
+                 [](const Interval&) { return std::string("[lower, upper]"); },
+                 [](const Normal&) { return std::string("{ mean = ..., sigma = ... }"); },
                  [](const MapOrNumber&) { return std::string("\"FILE[HDU]\" or number"); },
                  [](const MapOrTable&) { return std::string("\"FILE[HDU]\" or table"); },
                  [](const SubTable& table) { return std::string(table.array ? "array of tables" : "table"); }},
@@ -119,38 +121,48 @@ std::optional<std::string> reference_text(const FitsReference& reference) {
 std::optional<std::string> value_text(const Target& target) {
   using Text = std::optional<std::string>;
   return std::visit(
-      Overloaded{[](const double* value) { return std::isnan(*value) ? Text() : toml_number(*value); },
-                 [](const std::optional<double>* value) { return *value ? Text(toml_number(**value)) : Text(); },
-                 [](const int* value) { return Text(std::to_string(*value)); },
-                 [](const std::uint64_t* value) { return Text(std::to_string(*value)); },
-                 [](const std::string* value) { return Text(toml_string(*value)); },
-                 [](const std::vector<int>* values) {
-                   std::vector<std::string> texts;
-                   for (const int value : *values) texts.push_back(std::to_string(value));
-                   return Text("[" + joined(texts) + "]");
-                 },
-                 [](const FitsReference* reference) { return reference_text(*reference); },
-                 [](const Choice& choice) { return Text("\"" + choice.names[choice.get()] + "\""); },
-                 [](const WholeNumber& number) {
-                   return std::isnan(*number.value) ? Text() : Text(to_text(static_cast<long long>(*number.value)));
-                 },
-                 [](const NameSet& set) {
-                   std::vector<std::string> chosen;
-                   for (std::size_t i = 0; i < set.names.size(); ++i)
-                     if (set.get(i)) chosen.push_back("\"" + set.names[i] + "\"");
-                   return Text("[" + joined(chosen) + "]");
-                 },
-                 [](const NameList& list) {
-                   std::vector<std::string> texts;
-                   for (const std::string& name : *list.names) texts.push_back(toml_string(name));
-                   return Text("[" + joined(texts) + "]");
-                 },
-                 [](const FilePath& file) { return Text(toml_string(file.path->empty() ? "" : absolute(*file.path))); },
-                 [](const MapOrNumber& value) {
-                   return *value.number ? Text(toml_number(**value.number)) : reference_text(*value.map);
-                 },
-                 [](const MapOrTable& value) { return reference_text(*value.map); },
-                 [](const SubTable&) { return Text(); }},
+      Overloaded{
+          [](const double* value) { return std::isnan(*value) ? Text() : toml_number(*value); },
+          [](const std::optional<double>* value) { return *value ? Text(toml_number(**value)) : Text(); },
+          [](const int* value) { return Text(std::to_string(*value)); },
+          [](const std::uint64_t* value) { return Text(std::to_string(*value)); },
+          [](const std::string* value) { return Text(toml_string(*value)); },
+          [](const std::vector<int>* values) {
+            std::vector<std::string> texts;
+            for (const int value : *values) texts.push_back(std::to_string(value));
+            return Text("[" + joined(texts) + "]");
+          },
+          [](const FitsReference* reference) { return reference_text(*reference); },
+          [](const Choice& choice) { return Text("\"" + choice.names[choice.get()] + "\""); },
+          [](const WholeNumber& number) {
+            return std::isnan(*number.value) ? Text() : Text(to_text(static_cast<long long>(*number.value)));
+          },
+          [](const NameSet& set) {
+            std::vector<std::string> chosen;
+            for (std::size_t i = 0; i < set.names.size(); ++i)
+              if (set.get(i)) chosen.push_back("\"" + set.names[i] + "\"");
+            return Text("[" + joined(chosen) + "]");
+          },
+          [](const NameList& list) {
+            std::vector<std::string> texts;
+            for (const std::string& name : *list.names) texts.push_back(toml_string(name));
+            return Text("[" + joined(texts) + "]");
+          },
+          [](const FilePath& file) { return Text(toml_string(file.path->empty() ? "" : absolute(*file.path))); },
+          [](const Interval& value) {
+            return std::isfinite(*value.lower)
+                       ? Text("[" + toml_number(*value.lower) + ", " + toml_number(*value.upper) + "]")
+                       : Text();
+          },
+          [](const Normal& value) {
+            return *value.sigma > 0
+                       ? Text("{ mean = " + toml_number(*value.mean) + ", sigma = " + toml_number(*value.sigma) + " }")
+                       : Text();
+          },
+          [](const MapOrNumber& value) {
+            return *value.number ? Text(toml_number(**value.number)) : reference_text(*value.map);
+          },
+          [](const MapOrTable& value) { return reference_text(*value.map); }, [](const SubTable&) { return Text(); }},
       target);
 }
 
@@ -372,62 +384,94 @@ void Document::Tree::assign(const Key& key, const std::string& path, const toml:
     return *node.as_array();
   };
   const std::string number = with_range("a number", key.bounds, key.unit);
+  const auto interval = [&](const Interval& target) {
+    const std::string expected = with_range("[lower, upper], two numbers", key.bounds, key.unit);
+    const toml::array* ends = node.as_array();
+    const bool numbers = ends && ends->size() == 2 && (*ends)[0].is_number() && (*ends)[1].is_number();
+    if (!numbers) refuse("wrong type", described(node), expected);
+    const double lower = *(*ends)[0].value<double>(), upper = *(*ends)[1].value<double>();
+    const std::string found = "[" + toml_number(lower) + ", " + toml_number(upper) + "]";
+    if (!key.bounds.contain(lower) || !key.bounds.contain(upper)) refuse("out of range", found, expected);
+    if (!(lower < upper)) refuse("an empty interval", found, "lower < upper");
+    *target.lower = lower;
+    *target.upper = upper;
+  };
+  const auto normal = [&](const Normal& target) {
+    const std::string expected = "a table { mean = NUMBER, sigma = NUMBER > 0 }";
+    const toml::table* table = node.as_table();
+    if (!table) refuse("wrong type", described(node), expected);
+    for (const auto& [member, child] : *table)
+      if (member.str() != "mean" && member.str() != "sigma")
+        fail(child.source(), path,
+             "unknown key, found " + excerpt(std::string(member.str())) + ", expected " + expected);
+    const toml::node *const mean = table->get("mean"), *const sigma = table->get("sigma");
+    if (!mean || !sigma) refuse("incomplete", mean ? "no sigma" : "no mean", expected);
+    if (!mean->is_number() || !sigma->is_number())
+      refuse("wrong type", described(mean->is_number() ? *sigma : *mean), expected);
+    *target.mean = *mean->value<double>();
+    *target.sigma = *sigma->value<double>();
+    if (!std::isfinite(*target.mean) || !(*target.sigma > 0) || !std::isfinite(*target.sigma))
+      refuse("out of range", "mean = " + toml_number(*target.mean) + ", sigma = " + toml_number(*target.sigma),
+             expected);
+  };
 
-  std::visit(Overloaded{[&](double* value) { *value = real(number); },
-                        [&](std::optional<double>* value) { *value = real(number); },
-                        [&](int* value) { *value = static_cast<int>(integer(node)); },
-                        [&](std::uint64_t* value) { *value = static_cast<std::uint64_t>(integer(node)); },
-                        [&](std::string* value) { *value = text("a text"); },
-                        [&](std::vector<int>* values) {
-                          values->clear();
-                          for (const toml::node& element : array("a list of integers"))
-                            values->push_back(static_cast<int>(integer(element)));
-                        },
-                        [&](FitsReference* value) { *value = reference(path, node); },
-                        [&](const Choice& choice) {
-                          const std::size_t index = name(node, choice.names);
-                          if (choice.set) choice.set(index);
-                        },
-                        [&](const WholeNumber& value) { *value.value = static_cast<double>(integer(node)); },
-                        [&](const NameSet& set) {
-                          for (const toml::node& element : array("a list of names")) {
-                            const std::size_t index = name(element, set.names);
-                            if (set.get(index)) refuse("a name twice", "\"" + set.names[index] + "\"", "it once");
-                            set.add(index);
-                          }
-                        },
-                        [&](const NameList& list) {
-                          list.names->clear();
-                          for (const toml::node& element : array("a list of names")) {
-                            if (!element.is_string()) refuse("wrong type", described(element), "a list of names");
-                            list.names->push_back(element.as_string()->get());
-                          }
-                        },
-                        [&](const FilePath& target) {
-                          const std::string given = text("a text \"FILE\"");
-                          *target.path = given.empty() ? "" : resolved(given);
-                        },
-                        [&](const MapOrNumber& value) {
-                          if (node.is_string())
-                            *value.map = reference(path, node);
-                          else
-                            *value.number = real("a text \"FILE[HDU]\" or " + number);
-                        },
-                        [&](const MapOrTable& value) {
-                          if (node.is_string())
-                            *value.map = reference(path, node);
-                          else if (!node.is_table())
-                            refuse("wrong type", described(node), "a text \"FILE[HDU]\" or a table");
-                        },
-                        [&](const SubTable& table) {
-                          const bool right = table.array ? node.is_array() : node.is_table();
-                          const std::string brackets = table.array ? "[[" + key.name + "]]" : "[" + key.name + "]";
-                          if (!right) refuse("wrong type", described(node), brackets);
-                          if (!table.array) return;
-                          for (const toml::node& element : *node.as_array())
-                            if (!element.is_table()) refuse("wrong type", described(element), "tables, " + brackets);
-                        }},
-             key.target);
+  std::visit(
+      Overloaded{[&](double* value) { *value = real(number); },
+                 [&](std::optional<double>* value) { *value = real(number); },
+                 [&](int* value) { *value = static_cast<int>(integer(node)); },
+                 [&](std::uint64_t* value) { *value = static_cast<std::uint64_t>(integer(node)); },
+                 [&](std::string* value) { *value = text("a text"); },
+                 [&](std::vector<int>* values) {
+                   values->clear();
+                   for (const toml::node& element : array("a list of integers"))
+                     values->push_back(static_cast<int>(integer(element)));
+                 },
+                 [&](FitsReference* value) { *value = reference(path, node); },
+                 [&](const Choice& choice) {
+                   const std::size_t index = name(node, choice.names);
+                   if (choice.set) choice.set(index);
+                 },
+                 [&](const WholeNumber& value) { *value.value = static_cast<double>(integer(node)); },
+                 [&](const NameSet& set) {
+                   for (const toml::node& element : array("a list of names")) {
+                     const std::size_t index = name(element, set.names);
+                     if (set.get(index)) refuse("a name twice", "\"" + set.names[index] + "\"", "it once");
+                     set.add(index);
+                   }
+                 },
+                 [&](const NameList& list) {
+                   list.names->clear();
+                   for (const toml::node& element : array("a list of names")) {
+                     if (!element.is_string()) refuse("wrong type", described(element), "a list of names");
+                     list.names->push_back(element.as_string()->get());
+                   }
+                 },
+                 [&](const FilePath& target) {
+                   const std::string given = text("a text \"FILE\"");
+                   *target.path = given.empty() ? "" : resolved(given);
+                 },
+                 [&](const Interval& target) { interval(target); }, [&](const Normal& target) { normal(target); },
+                 [&](const MapOrNumber& value) {
+                   if (node.is_string())
+                     *value.map = reference(path, node);
+                   else
+                     *value.number = real("a text \"FILE[HDU]\" or " + number);
+                 },
+                 [&](const MapOrTable& value) {
+                   if (node.is_string())
+                     *value.map = reference(path, node);
+                   else if (!node.is_table())
+                     refuse("wrong type", described(node), "a text \"FILE[HDU]\" or a table");
+                 },
+                 [&](const SubTable& table) {
+                   const bool right = table.array ? node.is_array() : node.is_table();
+                   const std::string brackets = table.array ? "[[" + key.name + "]]" : "[" + key.name + "]";
+                   if (!right) refuse("wrong type", described(node), brackets);
+                   if (!table.array) return;
+                   for (const toml::node& element : *node.as_array())
+                     if (!element.is_table()) refuse("wrong type", described(element), "tables, " + brackets);
+                 }},
+      key.target);
 }
 
 Document::Document(const std::string& file, const std::vector<Override>& overrides) : tree_(std::make_unique<Tree>()) {

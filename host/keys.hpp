@@ -58,6 +58,14 @@ struct NameList {
 struct FilePath {
   std::string* path;
 };
+/// The ends of an interval, the lower one first; infinite ones = none.
+struct Interval {
+  double *lower, *upper;
+};
+/// A table { mean, sigma }; sigma = 0: none.
+struct Normal {
+  double *mean, *sigma;
+};
 /// A FITS image or one number.
 struct MapOrNumber {
   FitsReference* map;
@@ -74,7 +82,7 @@ struct SubTable {
 
 using Target =
     std::variant<double*, std::optional<double>*, int*, std::uint64_t*, std::string*, std::vector<int>*, FitsReference*,
-                 Choice, WholeNumber, NameSet, NameList, FilePath, MapOrNumber, MapOrTable, SubTable>;
+                 Choice, WholeNumber, NameSet, NameList, FilePath, Interval, Normal, MapOrNumber, MapOrTable, SubTable>;
 
 /// When a key has a meaning; given at another time it is an error.
 struct Condition {

@@ -75,15 +75,18 @@ void validate_problems(const std::vector<Problem>& problems) {
     const Grid &a = first.observation.grid, &b = p.observation.grid;
     EINFIELD_REQUIRE(a.nx == b.nx && a.ny == b.ny && a.supersampling == b.supersampling,
                      "lenses of different image sizes, expected one shape");
-    EINFIELD_REQUIRE(
-        first.observation.psf.nx == p.observation.psf.nx && first.observation.psf.ny == p.observation.psf.ny,
-        "lenses with PSFs of different sizes, expected one shape");
+    EINFIELD_REQUIRE(first.observation.psf.nx == p.observation.psf.nx &&
+                         first.observation.psf.ny == p.observation.psf.ny &&
+                         first.observation.psf.supersampling == p.observation.psf.supersampling,
+                     "lenses with PSFs of different sizes, expected one shape");
     EINFIELD_REQUIRE(first.model.network == p.model.network, "lenses with different networks, expected one shape");
     EINFIELD_REQUIRE(same_kinds(first.model.lens, p.model.lens) && same_kinds(first.model.source, p.model.source) &&
                          same_kinds(first.model.lens_light, p.model.lens_light) &&
                          same_shapes(first.model.source, p.model.source) &&
                          same_shapes(first.model.lens_light, p.model.lens_light),
                      "lenses with different components or free parameters, expected one shape");
+    EINFIELD_REQUIRE(ParameterLayout(first.model).priors.size() == layout.priors.size(),
+                     "lenses with different numbers of priors, expected one");
     EINFIELD_REQUIRE(first.loss == p.loss, "lenses with different losses, expected one");
     EINFIELD_REQUIRE(first.held_out.empty() == p.held_out.empty(),
                      "lenses with and without held-out pixels, expected one kind");

@@ -2,6 +2,7 @@
 #include "einfield/model.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "einfield/error.hpp"
@@ -19,8 +20,42 @@ std::string unit_suffix(const char* unit) {
   return *unit ? std::string(" ") + unit : std::string();
 }
 
+/// Bounds within the range of the profile and around the value, and a Gaussian, of free parameters only.
+void validate_priors(const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
+                     const std::vector<bool>& free, const std::vector<ParameterPrior>& priors) {
+  EINFIELD_REQUIRE(priors.empty() || priors.size() == values.size(),
+                   name + ": " + std::to_string(priors.size()) + " priors, expected " + std::to_string(values.size()));
+  for (std::size_t i = 0; i < priors.size(); ++i) {
+    const ParameterPrior& prior = priors[i];
+    const ParameterInfo& p = info.parameters[i];
+    if (!prior.bounded() && prior.sigma == 0) continue;
+    const std::string where = name + "." + p.name;
+    EINFIELD_REQUIRE(free[i], where + ": has bounds or a prior and is fixed, expected it to be free");
+    EINFIELD_REQUIRE(std::isfinite(prior.mean) && std::isfinite(prior.sigma) && prior.sigma >= 0,
+                     where + ": a prior of sigma = " + number(prior.sigma) + ", expected > 0");
+    EINFIELD_REQUIRE(!prior.bounded() || (prior.lower >= p.lower && prior.upper <= p.upper),
+                     where + ": bounds from " + number(prior.lower) + " to " + number(prior.upper) +
+                         ", expected them within " + number(p.lower) + " to " + number(p.upper));
+    EINFIELD_REQUIRE(std::isfinite(prior.lower) == std::isfinite(prior.upper),
+                     where + ": one bound alone, expected a lower and an upper one");
+    EINFIELD_REQUIRE(values[i] > prior.lower && values[i] < prior.upper,
+                     where + " = " + number(values[i]) + unit_suffix(p.unit) +
+                         ", expected a value between its bounds " + number(prior.lower) + " and " +
+                         number(prior.upper));
+  }
+}
+
+/// Largest |e| that a component of an ellipticity reaches: that of its bounds, or its own when it is fixed. 0 when it
+/// is free without bounds.
+double reach(const std::vector<double>& values, const std::vector<bool>& free,
+             const std::vector<ParameterPrior>& priors, std::size_t i) {
+  if (!free[i]) return std::abs(values[i]);
+  if (priors.empty() || !priors[i].bounded()) return 0;
+  return std::max(std::abs(priors[i].lower), std::abs(priors[i].upper));
+}
+
 void validate_component(const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
-                        const std::vector<bool>& free) {
+                        const std::vector<bool>& free, const std::vector<ParameterPrior>& priors) {
   EINFIELD_REQUIRE(values.size() == info.parameters.size() && free.size() == info.parameters.size(),
                    name + ": " + info.name + " has " + std::to_string(info.parameters.size()) + " parameters, found " +
                        std::to_string(values.size()));
@@ -45,6 +80,12 @@ void validate_component(const std::string& name, const ProfileInfo& info, const 
     EINFIELD_REQUIRE(a * a + b * b < 1,
                      name + ": e1 = " + number(a) + ", e2 = " + number(b) + ", expected e1² + e2² < 1");
   }
+  validate_priors(name, info, values, free, priors);
+  if (e1 < 0 || e2 < 0 || priors.empty()) return;
+  const double a = reach(values, free, priors, static_cast<std::size_t>(e1));
+  const double b = reach(values, free, priors, static_cast<std::size_t>(e2));
+  EINFIELD_REQUIRE(a * a + b * b < 1, name + ": bounds of the ellipticity that reach |e1| = " + number(a) +
+                                          ", |e2| = " + number(b) + ", expected e1² + e2² < 1 everywhere in them");
 }
 
 void validate_network_light(const std::string& name, const LightComponent& c) {
@@ -59,34 +100,17 @@ void validate_network_light(const std::string& name, const LightComponent& c) {
   for (const double w : c.weights) EINFIELD_REQUIRE(std::isfinite(w), name + ": a weight is not finite");
 }
 
-double unconstrained(const FreeParameter<double>& f, double value, double partner_value) {
-  switch (f.kind) {
-    case TransformKind::exponential:
-      return std::log(value - f.lower);
-    case TransformKind::logistic:
-      return std::log((value - f.lower) / (f.upper - value));
-    case TransformKind::disk: {
-      // e = B u / √(1 + |u|²)  ⇒  u = (e/B) / √(1 − |e/B|²), the partner's share included when it is free.
-      const double e = value / f.upper;
-      const double other = f.partner < 0 ? 0 : partner_value / f.upper;
-      return e / std::sqrt(1 - e * e - other * other);
-    }
-    case TransformKind::identity:
-      break;
-  }
-  return value;
-}
-
 }  // namespace
 
 void Model::validate() const {
   for (std::size_t i = 0; i < lens.size(); ++i)
-    validate_component("lens." + std::to_string(i), lens_info(lens[i].kind), lens[i].values, lens[i].free);
+    validate_component("lens." + std::to_string(i), lens_info(lens[i].kind), lens[i].values, lens[i].free,
+                       lens[i].priors);
   const auto validate_lights = [](const std::string& block, const std::vector<LightComponent>& lights) {
     for (std::size_t i = 0; i < lights.size(); ++i) {
       const LightComponent& c = lights[i];
       const std::string name = block + "." + std::to_string(i);
-      validate_component(name, light_info(c.kind), c.values, c.free);
+      validate_component(name, light_info(c.kind), c.values, c.free, c.priors);
       if (c.kind == LightKind::network) validate_network_light(name, c);
       if (c.kind != LightKind::pixelated) continue;
       EINFIELD_REQUIRE(c.grid.nx >= 1 && c.grid.ny >= 1 && c.grid.pixel_scale > 0,
@@ -131,7 +155,7 @@ ParameterLayout::ParameterLayout(const Model& model) {
   n_network = model.network ? model.network->size() : 0;
 
   const auto add = [this](const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
-                          const std::vector<bool>& is_free) {
+                          const std::vector<bool>& is_free, const std::vector<ParameterPrior>& known) {
     const int first_slot = static_cast<int>(table.size());
     table.resize(table.size() + kMaxProfileParameters, 0.0);
     int ellipticity[2] = {-1, -1};  // free-list index of e1, e2 of this component
@@ -143,30 +167,35 @@ ParameterLayout::ParameterLayout(const Model& model) {
       if (p.range == Range::unbounded) f.lower = f.upper = 0;
       if (p.range == Range::positive) f.kind = TransformKind::exponential, f.upper = 0;
       if (p.range == Range::interval) f.kind = TransformKind::logistic;
-      if (p.range == Range::ellipticity) {
+      const ParameterPrior prior = known.empty() ? ParameterPrior{} : known[i];
+      if (prior.bounded()) {
+        f.lower = prior.lower;
+        f.upper = prior.upper;
+        f.kind = TransformKind::logistic;
+      } else if (p.range == Range::ellipticity) {
         f.kind = TransformKind::disk;
-        double partner_value = 0;
+        double other = 0;
         for (std::size_t j = 0; j < values.size(); ++j)
-          if (j != i && info.parameters[j].range == Range::ellipticity) partner_value = values[j];
+          if (j != i && info.parameters[j].range == Range::ellipticity) other = reach(values, is_free, known, j);
         f.lower = 0;
-        f.upper = std::sqrt(1 - partner_value * partner_value);  // becomes 1 below when the partner is free too
+        f.upper = std::sqrt(1 - other * other);
         (ellipticity[0] < 0 ? ellipticity[0] : ellipticity[1]) = static_cast<int>(free.size());
       }
+      if (prior.gaussian()) priors.push_back({static_cast<int>(free.size()), prior.mean, prior.sigma});
       free.push_back(f);
       names.push_back(name + "." + p.name);
     }
     if (ellipticity[1] >= 0)
-      for (int k = 0; k < 2; ++k) {
-        free[static_cast<std::size_t>(ellipticity[k])].partner = ellipticity[1 - k];
-        free[static_cast<std::size_t>(ellipticity[k])].upper = 1;
-      }
+      for (int k = 0; k < 2; ++k) free[static_cast<std::size_t>(ellipticity[k])].partner = ellipticity[1 - k];
   };
 
   for (std::size_t i = 0; i < model.lens.size(); ++i)
-    add("lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values, model.lens[i].free);
+    add("lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values, model.lens[i].free,
+        model.lens[i].priors);
   const auto add_lights = [&](const std::string& block, const std::vector<LightComponent>& lights) {
     for (std::size_t i = 0; i < lights.size(); ++i) {
-      add(block + "." + std::to_string(i), light_info(lights[i].kind), lights[i].values, lights[i].free);
+      add(block + "." + std::to_string(i), light_info(lights[i].kind), lights[i].values, lights[i].free,
+          lights[i].priors);
       if (lights[i].kind != LightKind::pixelated) continue;
       for (std::size_t k = 0; k < lights[i].pixels.size(); ++k) {
         if (lights[i].pixels_free) free_pixels.push_back(static_cast<int>(pixels.size()));
@@ -182,15 +211,43 @@ ParameterLayout::ParameterLayout(const Model& model) {
   }
 }
 
+double inverse_transform(const FreeParameter<double>& f, double value, double partner_value) {
+  switch (f.kind) {
+    case TransformKind::exponential:
+      return std::log(value - f.lower);
+    case TransformKind::logistic:
+      return std::log((value - f.lower) / (f.upper - value));
+    case TransformKind::disk: {
+      // e = B u / √(1 + |u|²)  ⇒  u = (e/B) / √(1 − |e/B|²), the partner's share included when it is free.
+      const double e = value / f.upper;
+      const double other = f.partner < 0 ? 0 : partner_value / f.upper;
+      return e / std::sqrt(1 - e * e - other * other);
+    }
+    case TransformKind::identity:
+      break;
+  }
+  return value;
+}
+
 std::vector<double> ParameterLayout::initial_scalars() const {
-  std::vector<double> u(free.size());
+  std::vector<double> values;
+  for (const FreeParameter<double>& f : free) values.push_back(table[static_cast<std::size_t>(f.slot)]);
+  return unconstrained(values);
+}
+
+std::vector<double> ParameterLayout::unconstrained(const std::vector<double>& values) const {
+  std::vector<double> u;
   for (std::size_t i = 0; i < free.size(); ++i) {
-    const FreeParameter<double>& f = free[i];
-    const double partner =
-        f.partner < 0 ? 0.0 : table[static_cast<std::size_t>(free[static_cast<std::size_t>(f.partner)].slot)];
-    u[i] = unconstrained(f, table[static_cast<std::size_t>(f.slot)], partner);
+    const int partner = free[i].partner;
+    u.push_back(inverse_transform(free[i], values.at(i), partner < 0 ? 0 : values[static_cast<std::size_t>(partner)]));
   }
   return u;
+}
+
+std::vector<double> ParameterLayout::physical(const double* u) const {
+  std::vector<double> values;
+  for (std::size_t i = 0; i < free.size(); ++i) values.push_back(transform(free.data(), static_cast<int>(i), u));
+  return values;
 }
 
 std::vector<double> ParameterLayout::initial_parameters(const std::vector<double>& network) const {
@@ -236,8 +293,8 @@ Model with_parameters(const Model& model, const ParameterLayout& layout, const s
                                                            " values, expected " + std::to_string(layout.size()));
   std::vector<double> table = layout.table, pixels = layout.pixels;
   const double* u = parameters.data() + layout.n_network;
-  for (std::size_t i = 0; i < layout.free.size(); ++i)
-    table[static_cast<std::size_t>(layout.free[i].slot)] = transform(layout.free.data(), static_cast<int>(i), u);
+  const std::vector<double> scalars = layout.physical(u);
+  for (std::size_t i = 0; i < scalars.size(); ++i) table[static_cast<std::size_t>(layout.free[i].slot)] = scalars[i];
   for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
     pixels[static_cast<std::size_t>(layout.free_pixels[k])] = u[layout.free.size() + k];
 

@@ -107,7 +107,7 @@ double Philox::normal(std::uint64_t counter, std::uint64_t stream) const {
 }
 
 /// Streams of random numbers of one seed: 0 weights of the potential, 1 noise of a simulation, 2 weights of the light,
-/// 4 and 5 random fields, 8 and 10 frequencies of the two networks.
+/// 3 starts of a fit, 4 and 5 random fields, 8 and 10 frequencies of the two networks.
 constexpr std::uint64_t kFrequencyStream = 8;
 
 std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,

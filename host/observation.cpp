@@ -28,8 +28,13 @@ void Observation::validate() const {
                      "noise = " + std::to_string(noise[i]) + " at used pixel " + std::to_string(i) + ", expected > 0");
   }
   EINFIELD_REQUIRE(n_used() > 0, "every pixel is masked");
+  EINFIELD_REQUIRE(
+      psf.supersampling >= 1 && grid.supersampling % psf.supersampling == 0,
+      "a PSF of " + std::to_string(psf.supersampling) +
+          " samples a pixel's side, expected a divisor of supersampling = " + std::to_string(grid.supersampling));
   if (psf.empty()) return;
-  EINFIELD_REQUIRE(psf.nx % 2 == 1 && psf.ny % 2 == 1 && psf.nx <= grid.nx && psf.ny <= grid.ny,
+  EINFIELD_REQUIRE(psf.nx % 2 == 1 && psf.ny % 2 == 1 && psf.nx <= grid.nx * psf.supersampling &&
+                       psf.ny <= grid.ny * psf.supersampling,
                    "a PSF of " + std::to_string(psf.nx) + " x " + std::to_string(psf.ny) +
                        " pixels, expected odd sizes no larger than the image");
   EINFIELD_REQUIRE(psf.values.size() == static_cast<std::size_t>(psf.nx) * static_cast<std::size_t>(psf.ny),

@@ -167,18 +167,25 @@ Psf psf_from_profile(const PsfConfig& psf, double pixel_scale, const std::string
   }
 }
 
-void check_psf_size(const std::string& where, int nx, int ny, const Grid& grid) {
-  EINFIELD_REQUIRE(nx <= grid.nx && ny <= grid.ny, where + ": a PSF larger than the image, found " + size_text(nx, ny) +
-                                                       " pixels, expected at most " + size_text(grid.nx, grid.ny));
+/// @param fine  the pixels that the PSF acts on
+void check_psf_size(const std::string& where, int nx, int ny, const Grid& fine) {
+  EINFIELD_REQUIRE(nx <= fine.nx && ny <= fine.ny, where + ": a PSF larger than the image, found " + size_text(nx, ny) +
+                                                       " pixels, expected at most " + size_text(fine.nx, fine.ny));
 }
 
 }  // namespace
 
-Psf load_psf(const PsfConfig& psf, const Grid& grid, const std::string& key, std::vector<std::string>& warnings) {
+Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key,
+             std::vector<std::string>& warnings) {
   if (psf.type.empty()) return {};
+  Grid grid = pixels;  // of the sub-pixels that the PSF acts on
+  grid.nx *= supersampling;
+  grid.ny *= supersampling;
+  grid.pixel_scale /= supersampling;
   if (psf.kernel.empty()) {
     Psf made = psf_from_profile(psf, grid.pixel_scale, key);
     check_psf_size(key, made.nx, made.ny, grid);
+    made.supersampling = supersampling;
     return made;
   }
   FitsImage image = read_fits(psf.kernel.path, psf.kernel.hdu);
@@ -198,7 +205,7 @@ Psf load_psf(const PsfConfig& psf, const Grid& grid, const std::string& key, std
   if (std::abs(sum - 1) > kSumTolerance)
     warnings.push_back(name + ": a PSF with the sum " + rounded(sum) + ", normalised to 1");
   for (double& v : image.values) v /= sum;
-  return {image.nx, image.ny, std::move(image.values)};
+  return {image.nx, image.ny, std::move(image.values), supersampling};
 }
 
 /// Random weights of a NETWORK component, for a member of an ensemble.
@@ -334,7 +341,8 @@ LoadedProblem load_problem(const Config& config) {
   std::tie(o.noise, noise_name) = read_noise(config, maps, image.values);
   o.image = std::move(image.values);
   apply_data_rules(config, image_name, noise_name, o, loaded.warnings);
-  o.psf = load_psf(config.observation.psf, o.grid, config.at("observation.psf"), loaded.warnings);
+  o.psf = load_psf(config.observation.psf, o.grid, config.observation.psf_supersampling, config.at("observation.psf"),
+                   loaded.warnings);
 
   problem.model = load_lights(config);
   problem.loss = config.optimizer.loss;

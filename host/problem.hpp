@@ -17,11 +17,13 @@ inline constexpr double kMaxRays = 1 << 30;
 Model load_lights(const Config& config);
 
 /// The PSF that the configuration asks for, normalised; empty without one.
+/// @param supersampling  samples of the kernel a pixel's side
 /// @param key       "FILE: observation.psf", for messages about a PSF that is no file
 /// @param warnings  is appended to
 /// @throws InvalidInput "FILE[HDU]: …" for a kernel of even size, larger than the image, not finite, with a sum <= 0 or
 /// of
 ///         another pixel scale
-Psf load_psf(const PsfConfig& psf, const Grid& grid, const std::string& key, std::vector<std::string>& warnings);
+Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key,
+             std::vector<std::string>& warnings);
 
 }  // namespace einfield

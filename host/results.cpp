@@ -25,6 +25,7 @@
 #include "host/number.hpp"
 #include "host/safetensors.hpp"
 #include "host/toml.hpp"
+#include "host/uncertainties.hpp"
 
 namespace einfield {
 namespace {
@@ -135,7 +136,7 @@ void add_observation(FitsMaps& maps, const Observation& observation, const std::
   if (psf.empty())
     maps.add_on({1, 1, scale, 0, 0}, "PSF", "", {1});
   else
-    maps.add_on({psf.nx, psf.ny, scale, 0, 0}, "PSF", "", psf.values);
+    maps.add_on({psf.nx, psf.ny, scale / psf.supersampling, 0, 0}, "PSF", "", psf.values);
   maps.add("MODEL", unit, model);
   std::vector<double> residual(model.size(), std::nan(""));
   for (std::size_t i = 0; i < residual.size(); ++i)
@@ -336,6 +337,46 @@ ordered_json ensemble_json(const Config& config, const LoadedProblem& loaded,
   return json;
 }
 
+/// NaN has no place in JSON.
+ordered_json number_or_null(double value) {
+  return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
+}
+
+/// @param names  of the free scalars
+ordered_json uncertainties_json(const Uncertainties& errors, const std::vector<std::string>& names) {
+  ordered_json json = {
+      {"method", "Gauss-Newton curvature, noise as given; network weights and source pixels held fixed"},
+      {"sigma", ordered_json::object()},
+      {"correlations", {{"names", names}, {"matrix", ordered_json::array()}}}};
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    json["sigma"][names[i]] = number_or_null(errors.sigma[i]);
+    ordered_json row = ordered_json::array();
+    for (std::size_t j = 0; j < names.size(); ++j) row.push_back(number_or_null(errors.correlations(i, j)));
+    json["correlations"]["matrix"].push_back(row);
+  }
+  return json;
+}
+
+ordered_json starts_json(const OptimizerConfig& optimizer, const std::vector<StartRecord>& starts,
+                         const std::vector<std::string>& names) {
+  int redrawn = 0;
+  ordered_json runs = ordered_json::array();
+  for (const StartRecord& start : starts) {
+    redrawn += start.redrawn;
+    ordered_json run = {{"chi2_reduced", number_or_null(start.chi2_reduced)},
+                        {"value", number_or_null(start.value)},
+                        {"steps", start.steps},
+                        {"given_up_early", start.alive && !start.finished},
+                        {"dead", !start.alive},
+                        {"best", start.best},
+                        {"parameters", ordered_json::object()}};
+    for (std::size_t i = 0; i < names.size(); ++i) run["parameters"][names[i]] = number_or_null(start.free[i]);
+    runs.push_back(run);
+  }
+  return {{"count", starts.size()},   {"seed", optimizer.starts_seed},        {"redrawn", redrawn},
+          {"tolerance", kSameValley}, {"reached_best", reached_best(starts)}, {"runs", runs}};
+}
+
 /// A hidden folder for results in the making; gone with the object.
 class Staging {
  public:
@@ -532,6 +573,11 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
                          json["parameters"][name + "." + profile.parameters[i].name] = numbers[i];
                      });
   if (results.size() > 1) json["ensemble"] = ensemble_json(config, loaded, results, values, layout, ensemble);
+
+  if (layout.n_free() > 0 && !all_wrong)
+    json["uncertainties"] = uncertainties_json(scalar_uncertainties(problem, parameters.front(), pool), layout.names);
+  if (!result.snapshot.starts.empty())
+    json["starts"] = starts_json(config.optimizer, result.snapshot.starts, layout.names);
 
   const Staging staging(dir);
   write_fits(in(staging.path(), "result.fits"), maps.hdus());

@@ -112,6 +112,8 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
   log.line(text("image: %d x %d pixels of %g arcsec, %d used; PSF %d x %d; supersampling %d", observation.grid.nx,
                 observation.grid.ny, observation.grid.pixel_scale, observation.n_used(), observation.psf.nx,
                 observation.psf.ny, observation.grid.supersampling));
+  if (observation.psf.supersampling > 1)
+    log.line(text("PSF: %d samples per pixel and side, on the CPU", observation.psf.supersampling));
   std::string model = "model:";
   const auto add = [&model](const std::string& name, const char* profile) {
     model += " " + name + " " + profile + ",";
@@ -144,6 +146,26 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
            (of_light > 0 ? ", " + count(of_light, "light network weight") : ""));
 }
 
+/// How far the best start can be trusted.
+void tell_starts(Log& log, const std::vector<StartRecord>& starts) {
+  if (starts.empty()) return;
+  int redrawn = 0;
+  double best = kInfinity;
+  for (const StartRecord& start : starts) {
+    redrawn += start.redrawn;
+    if (start.best) best = start.chi2_reduced;
+  }
+  const int reached = reached_best(starts);
+  log.line(
+      text("starts: %d of %zu reached the best, reduced chi2 %.5g, within %g; %d without a finite value drawn again",
+           reached, starts.size(), best, kSameValley, redrawn));
+  if (reached < 2)
+    log.warning(
+        text("optimizer.starts: only %d of %zu starts reached the best chi2, expected several before it is "
+             "taken for the lowest; raise optimizer.starts",
+             reached, starts.size()));
+}
+
 void make_directory(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
@@ -168,7 +190,10 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   for (const std::string& warning : loaded.warnings) log.warning(warning);
 
   const BackendOptions backend_options{options.threads, options.device};
-  const std::unique_ptr<Backend<Real>> backend = make_backend<Real>(options.backend, backend_options);
+  // "auto" takes what can do the work.
+  const bool cpu_only = options.backend == "auto" && loaded.problem.observation.psf.supersampling > 1;
+  const std::unique_ptr<Backend<Real>> backend =
+      make_backend<Real>(cpu_only ? "cpu" : options.backend, backend_options);
   if (!config.title.empty()) log.line(config.title);
   const ParameterLayout layout(loaded.problem.model);
   describe(log, loaded, layout);
@@ -209,7 +234,9 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshots);
   };
   callbacks.interrupted = options.interrupted;
-  const FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
+  FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
+  settings.problems = &problems;
+  settings.threads = options.threads;
   const std::vector<FitResult<Real>> results =
       fit(*backend, settings, callbacks, resume ? resume->snapshots : std::vector<Snapshot<Real>>{});
 
@@ -226,6 +253,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
              options.out);
     return {"interrupted", ""};
   }
+  tell_starts(log, results.front().snapshot.starts);
   std::vector<std::vector<Real>> images;
   for (int lens = 0; lens < backend->lenses(); ++lens) images.push_back(backend->download(Field::model, lens));
   const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double"};

@@ -57,7 +57,9 @@ std::vector<double> true_image(const Config& config, const Grid& grid, const Psf
                             count(model.lens_light), layout.table.data(), layout.pixels.data()};
 
   const int rays = grid.rays_per_pixel();
-  std::vector<double> image(static_cast<std::size_t>(grid.n_pixels())), convolved(image.size());
+  const int f = psf.supersampling;  // sub-pixels that the PSF acts on, a pixel's side
+  const auto n_pixels = static_cast<std::size_t>(grid.n_pixels());
+  std::vector<double> image(n_pixels * static_cast<std::size_t>(f * f)), convolved(image.size()), binned(n_pixels);
   ThreadPool pool(0);
   const auto n_rays = static_cast<std::size_t>(grid.n_rays());
   const std::vector<double> theta = ray_positions(grid);
@@ -76,18 +78,19 @@ std::vector<double> true_image(const Config& config, const Grid& grid, const Psf
   }
   pool.parallel_for(grid.ny, [&](int row, int) {
     for (int pixel = row * grid.nx; pixel < (row + 1) * grid.nx; ++pixel) {
-      double sum = 0;
       for (int s = 0; s < rays; ++s) {
         const auto ray = static_cast<std::size_t>(pixel * rays + s);
-        sum += render_ray(scene, Vec2<double>{theta[ray], theta[n_rays + ray]},
-                          Vec2<double>{alpha[ray], alpha[n_rays + ray]},
-                          NetworkSample<double>{values.empty() ? 0 : values[ray], {}});
+        image[subpixel_of_ray(grid.nx, pixel % grid.nx, row, s, grid.supersampling, f)] +=
+            render_ray(scene, Vec2<double>{theta[ray], theta[n_rays + ray]},
+                       Vec2<double>{alpha[ray], alpha[n_rays + ray]},
+                       NetworkSample<double>{values.empty() ? 0 : values[ray], {}}) *
+            (f * f) / rays;
       }
-      image[static_cast<std::size_t>(pixel)] = sum / rays;
     }
   });
-  Convolution<double>(grid.nx, grid.ny, psf).apply(image.data(), convolved.data());
-  return convolved;
+  Convolution<double>(grid.nx * f, grid.ny * f, psf).apply(image.data(), convolved.data());
+  mean_of_subpixels(convolved.data(), grid.nx, grid.ny, f, binned.data());
+  return binned;
 }
 
 /// 1 σ of a pixel of noise-free brightness `value`.
@@ -113,7 +116,7 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
                    psf_key + ": in the file to be simulated, found " + target +
                        ", expected another file, { fwhm = … }, or one of them as simulate.psf");
   std::vector<std::string> warnings;
-  Psf psf = load_psf(psf_config, grid, psf_key, warnings);
+  Psf psf = load_psf(psf_config, grid, o.psf_supersampling, psf_key, warnings);
 
   const std::vector<double> truth = true_image(config, grid, psf);
   const LensFields mass = missing_mass(config, grid);
@@ -123,7 +126,7 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
     noise.push_back(sigma(settings.noise, truth[i]));
     image[i] += noise[i] * philox.normal(i, kNoiseStream);
   }
-  if (psf.empty()) psf = {1, 1, {1.0}};
+  if (psf.empty()) psf = {1, 1, {1.0}, 1};
 
   const auto map = [&grid](const std::string& name, std::vector<double> values, const std::string& unit,
                            int planes = 1) {
@@ -132,7 +135,8 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
   };
   FitsOutput mask = map("MASK", std::vector<double>(truth.size(), 1.0), "");
   mask.bitpix = 8;
-  const FitsOutput kernel{"PSF", psf.nx, psf.ny, 1, psf.values, -64, "", grid.pixel_scale, 0, 0, {}};
+  const FitsOutput kernel{"PSF", psf.nx, psf.ny, 1, psf.values, -64, "", grid.pixel_scale / psf.supersampling,
+                          0,     0,      {}};
   write_fits(target, {map("IMAGE", std::move(image), ""), map("NOISE", std::move(noise), ""), kernel, mask,
                       map("IMAGE_TRUE", truth, ""), map("PSI_TRUE", mass.potential, "arcsec2"),
                       map("ALPHA_TRUE", mass.deflection, "arcsec", 2), map("KAPPA_TRUE", mass.convergence, "")});

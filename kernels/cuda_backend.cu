@@ -152,6 +152,10 @@ void validate(const std::vector<Problem>& problems) {
     const Grid &a = first.observation.grid, &b = p.observation.grid;
     EINFIELD_REQUIRE(a.pixel_scale == b.pixel_scale && a.center_x == b.center_x && a.center_y == b.center_y,
                      "lenses with different pixel scales or centres, expected one grid on a CUDA device");
+    EINFIELD_REQUIRE(p.observation.psf.supersampling == 1,
+                     "a PSF of " + std::to_string(p.observation.psf.supersampling) +
+                         " samples a pixel's side, expected 1 on a CUDA device (psf_supersampling); the cpu backend "
+                         "takes more");
     EINFIELD_REQUIRE(!p.model.network || p.model.network->input_scale == first.model.network->input_scale,
                      "networks with different input scales, expected one on a CUDA device");
   }

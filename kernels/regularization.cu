@@ -1,5 +1,5 @@
-// Penalties on the network's convergence and on source pixels, and weight decay; the formulas are regularization.hpp's.
-// Sums are made in double, block by block in index order.
+// Penalties on the network's convergence and on source pixels, weight decay, Gaussian priors; the formulas are
+// regularization.hpp's. Sums are made in double, block by block in index order.
 #include "kernels/regularization.cuh"
 
 #include <algorithm>
@@ -111,6 +111,34 @@ __global__ void __launch_bounds__(kSumThreads, 4)
   add_to_state(sum, partial + lens * gridDim.x, tickets + lens, states[lens]);
 }
 
+/// Gaussian priors of the free scalars, backend.hpp (1), and their gradient: a block a lens, as there are only a few.
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    priors_kernel(SceneArrays<Real> scenes, const GaussianPrior<Real>* priors, int n_priors, const Real* weights,
+                  const Real* parameters, Real* gradient, StepState* states) {
+  extern __shared__ double shared[];
+  auto* table_bar = reinterpret_cast<Real*>(shared);
+  const std::size_t lens = blockIdx.x;
+  const int thread = static_cast<int>(threadIdx.x);
+  const FreeParameter<Real>* free = scenes.free + lens * static_cast<std::size_t>(scenes.n_free);
+  const Real* u = parameters + lens * scenes.parameter_stride + scenes.n_network;
+  gradient += lens * scenes.parameter_stride + scenes.n_network;
+  priors += lens * static_cast<std::size_t>(n_priors);
+  const Real weight = weights[lens];
+  for (int i = thread; i < scenes.n_slots(); i += kSumThreads) table_bar[i] = 0;
+  __syncthreads();
+  for (int k = thread; k < n_priors; k += kSumThreads)  // one at most for a parameter
+    table_bar[free[priors[k].free].slot] =
+        weight * prior_penalty_adjoint(priors[k], transform(free, priors[k].free, u));
+  __syncthreads();
+  for (int i = thread; i < scenes.n_free; i += kSumThreads) gradient[i] += transform_adjoint(free, i, u, table_bar);
+  if (thread > 0) return;
+  double sum = 0;
+  for (int k = 0; k < n_priors; ++k)
+    sum += static_cast<double>(weight * prior_penalty(priors[k], transform(free, priors[k].free, u)));
+  states[lens].regularization += sum;
+}
+
 }  // namespace
 
 template <class Real>
@@ -127,6 +155,7 @@ RegularizationStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
   decay &= first.model.network.has_value();
   if (decay) weights = first.model.network->size();
   if (on_pixels) source_pixels = free_source_pixels(first.model);
+  priors = ParameterLayout(first.model).priors.size();
 }
 template <class Real>
 unsigned RegularizationStage<Real>::Sizes::ray_blocks() const {
@@ -150,7 +179,16 @@ RegularizationStage<Real>::RegularizationStage(const std::vector<Problem>& probl
   std::vector<Regularization> weights;
   for (const Problem& problem : problems) weights.push_back(problem.regularization);
   storage_.weights.upload(weights, stream);
-  EINFIELD_CUDA(cudaStreamSynchronize(stream));  // `weights` ends here
+  std::vector<GaussianPrior<Real>> priors;
+  std::vector<Real> prior_weights;
+  for (const Problem& problem : problems) {
+    for (const GaussianPrior<double>& prior : ParameterLayout(problem.model).priors)
+      priors.push_back({prior.free, static_cast<Real>(prior.mean), static_cast<Real>(prior.sigma)});
+    if (sizes_.priors > 0) prior_weights.push_back(static_cast<Real>(1.0 / fitted_pixels(problem)));
+  }
+  storage_.priors.upload(priors, stream);
+  storage_.prior_weights.upload(prior_weights, stream);
+  EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
   if (!problems.front().model.network) return;
   const NetworkShape& shape = *problems.front().model.network;
   for (int l = shape.fixed_layers(); l < shape.layers(); ++l) {
@@ -191,6 +229,12 @@ void RegularizationStage<Real>::apply(cudaStream_t stream, const SceneArrays<Rea
     source_pixels_kernel<<<dim3(sum_blocks(block.nx * block.ny), lenses), kSumThreads, 0, stream>>>(
         block, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
         storage_.tickets.get(), states);
+    EINFIELD_LAUNCH_CHECK();
+  }
+  if (sizes_.priors > 0) {
+    priors_kernel<<<lenses, kSumThreads, static_cast<std::size_t>(scenes.n_slots()) * sizeof(Real), stream>>>(
+        scenes, storage_.priors.get(), static_cast<int>(sizes_.priors), storage_.prior_weights.get(), parameters,
+        gradient, states);
     EINFIELD_LAUNCH_CHECK();
   }
 }

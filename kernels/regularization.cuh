@@ -1,4 +1,5 @@
-// The regularisation stage on the device: penalties on the network's convergence and on source pixels, weight decay.
+// The regularisation stage on the device: penalties on the network's convergence and on source pixels, weight decay,
+// Gaussian priors.
 #pragma once
 
 #include <vector>
@@ -33,6 +34,7 @@ class RegularizationStage {
     explicit Sizes(const std::vector<Problem>& problems);
     std::size_t lenses, rays, weights = 0;  ///< weights: network parameters
     bool convergence = false, decay = false;
+    std::size_t priors = 0;  ///< a lens
     std::vector<FreePixels> source_pixels;
     unsigned ray_blocks() const;
     unsigned weight_blocks() const;
@@ -43,12 +45,16 @@ class RegularizationStage {
     DeviceBuffer<Real> kappa_bar;
     DeviceBuffer<double> partial;
     DeviceBuffer<unsigned> tickets;
+    DeviceBuffer<GaussianPrior<Real>> priors;
+    DeviceBuffer<Real> prior_weights;  ///< one over fitted_pixels()
     template <class Take>
     void each(Take&& take, const Sizes& s) {
       take(weights, s.lenses);
       take(kappa_bar, s.convergence ? s.lenses * s.rays : 0);
       take(partial, s.lenses * s.most_blocks());
       take(tickets, s.lenses);
+      take(priors, s.lenses * s.priors);
+      take(prior_weights, s.priors > 0 ? s.lenses : 0);
     }
   };
 

@@ -109,8 +109,11 @@ struct SmallFit {
   /// @param stop_after  steps after which the run is interrupted; 0 = never
   explicit SmallFit(const Config& config, int stop_after = 0, const Snapshot<Real>* resume = nullptr, int threads = 1)
       : loaded(load_problem(config)), backend(make_backend<Real>("cpu", {threads, 0})) {
-    backend->load({loaded.problem});
-    const FitSettings settings = fit_settings(config, loaded.problem.model, 4);
+    const std::vector<Problem> problems{loaded.problem};
+    backend->load(problems);
+    FitSettings settings = fit_settings(config, loaded.problem.model, 4);
+    settings.problems = &problems;
+    settings.threads = threads;
     FitCallbacks<Real> callbacks;
     int asked = 0;
     if (stop_after > 0) callbacks.interrupted = [&asked, stop_after] { return ++asked == stop_after; };

@@ -25,12 +25,14 @@ struct StepCase {
   std::vector<int> hidden = {7, 5};  ///< empty = no network
   int fourier_features = 0;
   int psf_size = 5;  ///< 0 = none
+  int psf_supersampling = 1;
   bool free_lens = false, free_light = false, pixel_source = false, lens_light = false, masked = false;
-  std::vector<int> light_hidden = {};  ///< of a NETWORK component; empty = none
-  int light_features = 0;              ///< its Fourier features
-  bool light_alone = false;            ///< it takes the place of the source
-  bool light_unlensed = false;         ///< it is lens light
-  bool light_fixed = false;            ///< its weights are
+  bool background = false, priors = false;  ///< priors: with free_lens and free_light
+  std::vector<int> light_hidden = {};       ///< of a NETWORK component; empty = none
+  int light_features = 0;                   ///< its Fourier features
+  bool light_alone = false;                 ///< it takes the place of the source
+  bool light_unlensed = false;              ///< it is lens light
+  bool light_fixed = false;                 ///< its weights are
   LossKind loss = LossKind::mse;
   Regularization regularization;
   std::uint64_t seed = 3;
@@ -68,6 +70,24 @@ inline Problem make_problem(const StepCase& c) {
     light.free = {s, s, false, s};
     model.lens_light.push_back(light);
   }
+  if (c.background) {
+    LightComponent light;
+    light.kind = LightKind::uniform;
+    light.values = {-0.3};
+    light.free = {s};
+    model.lens_light.push_back(light);
+  }
+  if (c.priors) {
+    const auto with = [](auto& component, std::size_t i, const ParameterPrior& prior) {
+      component.priors.resize(component.values.size());
+      component.priors[i] = prior;
+    };
+    with(model.lens[0], 0, {0.4, 3.0, 1.3, 0.2});                // theta_E: bounds and a Gaussian
+    with(model.lens[0], 2, {-kInfinity, kInfinity, 0.1, 0.05});  // e2: one of a disk
+    with(model.lens[1], 1, {-0.2, 0.3});                         // gamma2: bounds
+    with(model.source[0], 0, {-kInfinity, kInfinity, 8, 3});     // amp
+    with(model.source[0], 3, {-0.5, 0.4});                       // e1: bounds beside a disk
+  }
   if (!c.light_hidden.empty()) {
     LightComponent light;
     light.kind = LightKind::network;
@@ -89,7 +109,8 @@ inline Problem make_problem(const StepCase& c) {
     observation.noise.push_back(1.5 + philox.uniform(counter++));
     if (c.masked && (i % 5 == 1 || i < static_cast<std::size_t>(c.nx))) observation.mask[i] = 0;
   }
-  if (c.psf_size > 0) observation.psf = gaussian_psf(0.8, grid.pixel_scale, c.psf_size);
+  if (c.psf_size > 0) observation.psf = gaussian_psf(0.8, grid.pixel_scale / c.psf_supersampling, c.psf_size);
+  observation.psf.supersampling = c.psf_supersampling;
 
   problem.loss = c.loss;
   problem.regularization = c.regularization;
@@ -101,7 +122,7 @@ inline Problem make_problem(const StepCase& c) {
 
 /// Every kind of content at least once, odd sizes on purpose.
 inline std::vector<StepCase> step_cases() {
-  std::vector<StepCase> cases(16);
+  std::vector<StepCase> cases(18);
   cases[0].name = "paper";
   cases[1].name = "masked_chi2";
   cases[1].masked = true;
@@ -160,6 +181,14 @@ inline std::vector<StepCase> step_cases() {
   cases[15].name = "everything_regularized";
   cases[15].pixel_source = cases[15].free_lens = true;
   cases[15].regularization = {0.3, 0.7, 1.1, 1e-3, 0.5, 0.9};
+  cases[16].name = "background_and_priors";
+  cases[16].hidden = {};
+  cases[16].free_lens = cases[16].free_light = cases[16].background = cases[16].priors = true;
+  cases[16].loss = LossKind::chi2;
+  cases[17].name = "network_and_priors";
+  cases[17].free_lens = cases[17].free_light = cases[17].lens_light = cases[17].background = cases[17].priors = true;
+  cases[17].loss = LossKind::chi2;
+  cases[17].masked = true;
   return cases;
 }
 
@@ -317,6 +346,15 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
   for (std::size_t i = 0; i < layout.free.size(); ++i)
     out.gradient[layout.n_network + i] =
         transform_adjoint(layout.free.data(), static_cast<int>(i), u, table_bar.data());
+  for (const GaussianPrior<double>& prior : layout.priors) {
+    const auto slot = static_cast<std::size_t>(layout.free[static_cast<std::size_t>(prior.free)].slot);
+    const double z = (table[slot] - prior.mean) / prior.sigma, n_used = observation.n_used();
+    out.regularization += z * z / n_used;
+    std::vector<double> bar(table.size(), 0.0);
+    bar[slot] = 2 * z / prior.sigma / n_used;
+    for (std::size_t i = 0; i < layout.free.size(); ++i)
+      out.gradient[layout.n_network + i] += transform_adjoint(layout.free.data(), static_cast<int>(i), u, bar.data());
+  }
   for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
     out.gradient[layout.n_network + layout.free.size() + k] =
         pixel_bar[static_cast<std::size_t>(layout.free_pixels[k])];

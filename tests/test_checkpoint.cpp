@@ -146,6 +146,42 @@ TYPED_TEST(CheckpointOf, ResumedNetworkSourcesEndWithTheSameBits) {
     EXPECT_NE(refused(more).find(" " + key + ": "), std::string::npos) << key << ": " << refused(more);
 }
 
+TYPED_TEST(CheckpointOf, StartsAreKeptAndTheirStageIsNotDoneTwice) {
+  const SmallLens lens{{"optimizer.starts", "5"},
+                       {"optimizer.steps", "9"},
+                       {"optimizer.stage", "[{ name = 'levenberg_marquardt', steps = 40 }, { name = 'adam' }]"}};
+  const Config config = lens.config();
+  const SmallFit<TypeParam> whole(config);
+  ASSERT_EQ(whole.result.snapshot.starts.size(), 5u);
+  for (const int stop : {1, 3, 300}) {  // while the starts run, then, much later, in the other stage
+    const SmallFit<TypeParam> part(config, stop, nullptr, 2);
+    if (part.result.stop_reason != "interrupted") continue;
+    write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+    const Checkpoint<TypeParam> resume = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
+    const SmallFit<TypeParam> rest(config, 0, &resume.snapshots.at(0), 2);
+    expect_same_result(rest.result, whole.result);
+  }
+  write_checkpoint(lens.out(), config, whole.loaded.problem, "cpu", std::vector{whole.result.snapshot});
+  const Checkpoint<TypeParam> read = read_checkpoint<TypeParam>(lens.out(), config, whole.loaded.problem);
+  const auto& starts = read.snapshots.at(0).starts;
+  ASSERT_EQ(starts.size(), 5u);
+  for (std::size_t i = 0; i < 5; ++i) {
+    const StartRecord& expected = whole.result.snapshot.starts[i];
+    EXPECT_EQ(starts[i].value, expected.value);
+    EXPECT_EQ(starts[i].steps, expected.steps);
+    EXPECT_EQ(starts[i].finished, expected.finished);
+    EXPECT_EQ(starts[i].best, expected.best);
+    EXPECT_EQ(starts[i].free, expected.free);
+  }
+  for (const auto& [setting, key] : std::vector<std::pair<Override, std::string>>{
+           {{"optimizer.starts", "6"}, "optimizer.starts"},
+           {{"optimizer.starts_seed", "2"}, "optimizer.starts_seed"},
+           {{"lens.0.bounds", "{ theta_E = [0.5, 2] }"}, "lens.0.bounds.theta_E"},
+           {{"lens.0.prior", "{ e1 = { mean = 0, sigma = 0.1 } }"}, "lens.0.prior.e1"}})
+    EXPECT_NE(refusal<TypeParam>(lens, {setting}).find(key + ": "), std::string::npos)
+        << refusal<TypeParam>(lens, {setting});
+}
+
 TYPED_TEST(CheckpointOf, FinishedRunsAreFinishedAgainOrGoOn) {
   const SmallLens lens{{"optimizer.best_of_last", "5"}};
   const SmallFit<TypeParam> whole(lens.config());
@@ -348,7 +384,7 @@ TEST(Checkpoint, AnotherFormatIsRefused) {
   write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
   // The format number is replaced and the checksum made good: FNV-1a over all but the last eight bytes.
   std::string bytes = lens.folder().read(std::string("out/") + kFile);
-  const std::size_t at = bytes.find("\"checkpoint\":\"2\"");
+  const std::size_t at = bytes.find("\"checkpoint\":\"3\"");
   ASSERT_NE(at, std::string::npos);
   bytes[at + 14] = '1';
   std::uint64_t checksum = 0xcbf29ce484222325u;

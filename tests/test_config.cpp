@@ -335,7 +335,7 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {sie + "theta_e = 1.6", "lens.toml:11: lens.0.theta_e: unknown key, found theta_e, expected theta_E"},
       {sie + "theta_E = 1.6\ns_scale = 1",
        "lens.toml:12: lens.0.s_scale: unknown key, found s_scale, expected one of profile, theta_E, e1, e2, center_x, "
-       "center_y, fit"},
+       "center_y, bounds, prior, fit"},
       {"[[lens]]\nprofile = 'SEI'", "lens.toml:10: lens.0.profile: no such name, found \"SEI\", expected SIE"},
       {"[[lens_light]]\nprofile = 'sersic_elipse'",
        "lens.toml:10: lens_light.0.profile: no such name, found \"sersic_elipse\", expected SERSIC_ELLIPSE"},
@@ -475,6 +475,116 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
   };
   for (const Mistake& mistake : mistakes)
     EXPECT_EQ(failure(kShortest + mistake.added), mistake.message) << mistake.added;
+}
+
+const std::string kLens = "[[lens]]\nprofile = 'EPL'\ntheta_E = 1.2\ngamma = 2\nfit = ['theta_E', 'gamma', 'e1']\n";
+
+TEST_F(ConfigFile, ReadsBoundsAndPriors) {
+  const std::string text = kShortest + kLens +
+                           "bounds = { theta_E = [0.5, 2], e1 = [-0.3, 0.3] }\n"
+                           "prior = { gamma = { mean = 2.05, sigma = 0.1 }, theta_E = { mean = 1, sigma = 0.2 } }\n"
+                           "[[lens_light]]\nprofile = 'UNIFORM'\namp = -0.1\nfit = ['amp']\n"
+                           "[lens_light.prior]\namp = { mean = 0, sigma = 0.02 }\n"
+                           "[optimizer]\nloss = 'chi2'\n";
+  const Config c = read(text);
+  const std::vector<ParameterPrior>& priors = c.model.lens.at(0).priors;
+  ASSERT_EQ(priors.size(), 6u);
+  EXPECT_EQ(priors[0].lower, 0.5);
+  EXPECT_EQ(priors[0].upper, 2);
+  EXPECT_EQ(priors[0].mean, 1);
+  EXPECT_EQ(priors[0].sigma, 0.2);
+  EXPECT_FALSE(priors[1].bounded());
+  EXPECT_EQ(priors[1].mean, 2.05);
+  EXPECT_EQ(priors[1].sigma, 0.1);
+  EXPECT_EQ(priors[2].lower, -0.3);
+  EXPECT_FALSE(priors[3].bounded() || priors[3].gaussian());
+  EXPECT_EQ(c.model.lens_light.at(0).priors.at(0).sigma, 0.02);
+  EXPECT_TRUE(c.model.source.at(0).priors.empty());
+  const std::string written = to_toml(c);
+  EXPECT_NE(written.find("[lens.bounds]\ntheta_E = [0.5, 2.0]\ne1 = [-0.3, 0.3]\n[lens.prior]\n"), std::string::npos)
+      << written;
+  const Config again = read(written);
+  EXPECT_EQ(to_toml(again), written);
+  EXPECT_EQ(again.model.lens[0].priors[1].mean, 2.05);
+}
+
+TEST_F(ConfigFile, SaysWhatIsWrongWithBoundsAndPriors) {
+  struct Mistake {
+    std::string text, message;
+  };
+  const std::vector<Mistake> mistakes = {
+      {"bounds = 3", "lens.0.bounds: wrong type, found the integer 3, expected [bounds]"},
+      {"bounds = { theta_e = [1, 2] }", "lens.0.bounds.theta_e: unknown key, found theta_e, expected theta_E"},
+      {"bounds = { theta_E = 1 }",
+       "lens.0.bounds.theta_E: wrong type, found the integer 1, expected [lower, upper], two numbers >= 0 arcsec"},
+      {"bounds = { theta_E = [1, 2, 3] }",
+       "lens.0.bounds.theta_E: wrong type, found an array of 3, expected [lower, upper], two numbers >= 0 arcsec"},
+      {"bounds = { theta_E = [2, 1] }",
+       "lens.0.bounds.theta_E: an empty interval, found [2.0, 1.0], expected lower < upper"},
+      {"bounds = { gamma = [0.5, 2] }",
+       "lens.0.bounds.gamma: out of range, found [0.5, 2.0], expected [lower, upper], two numbers 1 to 3"},
+      {"bounds = { theta_E = [1, inf] }",
+       "lens.0.bounds.theta_E: out of range, found [1.0, inf], expected [lower, upper], two numbers >= 0 arcsec"},
+      {"bounds = { theta_E = [1.5, 2] }", "lens.0.theta_E: outside of its bounds, found 1.2, expected > 1.5 and < 2"},
+      {"bounds = { e2 = [-0.1, 0.1] }", "lens.0.bounds.e2: has no effect, found e2 fixed, expected its name in fit"},
+      {"e2 = 0.5\nbounds = { e1 = [-0.9, 0.9] }",
+       "lens.0.bounds: an ellipticity out of range, found |e| = 1.02956 in a corner of the bounds, expected e1^2 + "
+       "e2^2 < 1 "
+       "everywhere in them"},
+      {"prior = { gamma = 2 }",
+       "lens.0.prior.gamma: wrong type, found the integer 2, expected a table { mean = NUMBER, sigma = NUMBER > 0 }"},
+      {"prior = { gamma = { mean = 2 } }",
+       "lens.0.prior.gamma: incomplete, found no sigma, expected a table { mean = NUMBER, sigma = NUMBER > 0 }"},
+      {"prior = { gamma = { mean = 2, sigma = 0 } }",
+       "lens.0.prior.gamma: out of range, found mean = 2.0, sigma = 0.0, expected a table { mean = NUMBER, sigma = "
+       "NUMBER > "
+       "0 }"},
+      {"prior = { gamma = { mean = 2, sd = 1 } }",
+       "lens.0.prior.gamma: unknown key, found sd, expected a table { mean = NUMBER, sigma = NUMBER > 0 }"},
+      {"prior = { gamma = { mean = 'two', sigma = 1 } }",
+       "lens.0.prior.gamma: wrong type, found the string \"two\", expected a table { mean = NUMBER, sigma = NUMBER > 0 "
+       "}"},
+      {"prior = { center_x = { mean = 0, sigma = 1 } }",
+       "lens.0.prior.center_x: has no effect, found center_x fixed, expected its name in fit"},
+  };
+  const std::string end = "[optimizer]\nloss = 'chi2'\n";
+  for (const Mistake& mistake : mistakes) {
+    std::string message = failure(kShortest + kLens + mistake.text + "\n" + end);
+    EXPECT_EQ(message.rfind("lens.toml:1", 0), 0u) << message;
+    message.erase(0, message.find(' ') + 1);
+    EXPECT_EQ(message, mistake.message);
+  }
+  const std::string prior = "prior = { gamma = { mean = 2, sigma = 1 } }\n";
+  EXPECT_EQ(failure(kShortest + kLens + prior + "[optimizer]\nloss = 'mse'\n"),
+            "lens.toml:14: lens.0.prior: cannot be weighed against the data, found optimizer.loss = \"mse\", expected "
+            "\"chi2\"");
+}
+
+TEST_F(ConfigFile, LevenbergMarquardtAndItsStarts) {
+  const std::string lm = "[optimizer]\nname = 'levenberg_marquardt'\n";
+  const Config c = read(kShortest + kLens + lm + "starts = 7\nstarts_seed = 3\n");
+  EXPECT_EQ(c.optimizer.name, OptimizerKind::levenberg_marquardt);
+  EXPECT_EQ(c.optimizer.starts, 7);
+  EXPECT_EQ(c.optimizer.starts_seed, 3u);
+  EXPECT_EQ(to_toml(read(to_toml(c))), to_toml(c));
+  const FitSettings settings = fit_settings(c, c.model, 5);
+  EXPECT_EQ(settings.starts, 7);
+  EXPECT_EQ(settings.starts_seed, 3u);
+
+  const auto expect = [&](const std::string& text, const std::string& message) {
+    EXPECT_NE(failure(kShortest + text).find(message), std::string::npos) << failure(kShortest + text);
+  };
+  expect("[optimizer]\nstarts = 2\n",
+         "lens.toml:10: optimizer.starts: has no effect, found 2 with another first optimiser, expected name = "
+         "\"levenberg_marquardt\" there");
+  expect(kLens + lm + "starts_seed = 2\n",
+         "optimizer.starts_seed: has no effect, found the integer 2, expected only with starts > 1");
+  expect(lm, "optimizer.name: nothing to move, found \"levenberg_marquardt\" without a free parameter of a profile");
+  expect(kLens + lm + "free = ['network']\n",
+         "optimizer.free: weights or pixels, which levenberg_marquardt does not move");
+  expect(
+      kLens + lm + "stop = 'chi2'\n",
+      "optimizer.stop: has no effect, found a rule for levenberg_marquardt, which ends by itself, expected \"none\"");
 }
 
 TEST_F(ConfigFile, SaysWhatIsWrongWithTheObservation) {

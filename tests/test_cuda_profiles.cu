@@ -115,6 +115,7 @@ std::vector<ProfileCase> profile_cases() {
   cases.push_back(
       {"gaussian", false, static_cast<int>(LightKind::gaussian), RadiusKind::product_average, {20, 0.7, 0, 0}});
   cases.push_back({"network", false, static_cast<int>(LightKind::network), RadiusKind::product_average, {5, 0, 0}});
+  cases.push_back({"uniform", false, static_cast<int>(LightKind::uniform), RadiusKind::product_average, {-3}});
   cases.push_back({"pixelated", false, static_cast<int>(LightKind::pixelated), RadiusKind::product_average, {}});
   return cases;
 }

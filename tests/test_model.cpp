@@ -70,6 +70,62 @@ TEST(Model, StartingValuesComeBack) {
   EXPECT_EQ(back.source[1].pixels, (std::vector<double>{6, 5, 4, 3, 2, 1}));
 }
 
+TEST(Model, BoundsAreKeptAndTheirTransformsComeBack) {
+  Model model = example();
+  model.lens[0].priors.resize(5);
+  model.lens[0].priors[0] = {0.5, 2.0};
+  model.lens[0].priors[1] = {-0.3, 0.6, 0.1, 0.05};  // e1 beside a free e2
+  const ParameterLayout layout(model);
+  EXPECT_EQ(layout.free[0].kind, TransformKind::logistic);
+  EXPECT_EQ(layout.free[1].kind, TransformKind::logistic);
+  EXPECT_EQ(layout.free[2].kind, TransformKind::disk);
+  EXPECT_EQ(layout.free[2].partner, -1);
+  EXPECT_DOUBLE_EQ(layout.free[2].upper, std::sqrt(1 - 0.36));
+  ASSERT_EQ(layout.priors.size(), 1u);
+  EXPECT_EQ(layout.priors[0].free, 1);
+  EXPECT_EQ(layout.priors[0].mean, 0.1);
+  const std::vector<double> start = layout.physical(layout.initial_scalars().data());
+  EXPECT_NEAR(start[0], 1.6, 1e-14);
+  EXPECT_NEAR(start[1], 0.15, 1e-14);
+  EXPECT_NEAR(start[2], -0.04, 1e-14);
+  std::vector<double> u = layout.initial_scalars();
+  for (const double far : {-30.0, 30.0}) {
+    u[0] = u[1] = u[2] = far;
+    const std::vector<double> values = layout.physical(u.data());
+    EXPECT_GE(values[0], 0.5);
+    EXPECT_LE(values[0], 2.0);
+    EXPECT_LT(values[1] * values[1] + values[2] * values[2], 1);
+  }
+}
+
+TEST(Model, BoundsAndPriorsThatCannotBeAreRefused) {
+  const auto refused = [](std::size_t i, const ParameterPrior& prior) {
+    Model model = example();
+    model.lens[0].priors.resize(5);
+    model.lens[0].priors[i] = prior;
+    try {
+      model.validate();
+    } catch (const std::exception& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refused(0, {0.5, 2}), "");
+  EXPECT_NE(refused(0, {1.7, 2}).find("lens.0.theta_E = 1.6 arcsec, expected a value between its bounds 1.7 and 2"),
+            std::string::npos);
+  EXPECT_NE(refused(0, {-1, 2}).find("expected them within 0 to inf"), std::string::npos);
+  EXPECT_NE(refused(0, {0.5, kInfinity}).find("one bound alone"), std::string::npos);
+  EXPECT_NE(refused(0, {-kInfinity, kInfinity, 1, -1}).find("a prior of sigma = -1"), std::string::npos);
+  EXPECT_NE(refused(4, {-1, 1}).find("lens.0.center_y: has bounds or a prior and is fixed"), std::string::npos);
+  Model model = example();
+  model.lens[0].priors.resize(5);
+  model.lens[0].priors[1] = {-0.8, 0.8};
+  model.lens[0].priors[2] = {-0.8, 0.8};
+  EXPECT_ANY_THROW(model.validate());
+  model.lens[0].priors.resize(2);
+  EXPECT_ANY_THROW(model.validate());
+}
+
 TEST(Model, WeightsOfTheNetworkComponentComeLast) {
   for (const bool lensed : {true, false}) {
     Model model = example();

@@ -414,6 +414,52 @@ TEST(Results, APixelatedSourceKeepsItsGrid) {
   EXPECT_GT(two.hdu("SOURCE").nx, 6);
 }
 
+/// The network is fixed at nothing by its absence; four free scalars, one of them with a prior.
+const std::vector<Override> kStarts = {
+    {"lens.0.prior", "{ e1 = { mean = 0.1, sigma = 0.05 } }"},
+    {"source.0.fit", "['amp', 'R_sersic']"},
+    {"optimizer.name", "'levenberg_marquardt'"},
+    {"optimizer.starts", "6"},
+    {"optimizer.starts_seed", "9"}};
+
+TEST(Results, StartsAndUncertainties) {
+  const SmallLens lens;
+  const Written<double> w(lens.config(kStarts), lens.out());
+  const json& starts = w.result.at("starts");
+  const std::vector<StartRecord>& records = w.fit.result.snapshot.starts;
+  ASSERT_EQ(records.size(), 6u);
+  EXPECT_EQ(starts.at("count"), 6);
+  EXPECT_EQ(starts.at("seed"), 9);
+  EXPECT_EQ(starts.at("redrawn"), 0);
+  EXPECT_EQ(starts.at("tolerance"), kSameValley);
+  EXPECT_EQ(starts.at("reached_best"), reached_best(records));
+  int best = 0;
+  for (std::size_t i = 0; i < 6; ++i) {
+    const json& run = starts.at("runs").at(i);
+    EXPECT_EQ(run.at("chi2_reduced"), records[i].chi2_reduced);
+    EXPECT_EQ(run.at("parameters").size(), 4u);
+    EXPECT_EQ(run.at("parameters").at("lens.0.theta_E"), records[i].free[0]);
+    best += run.at("best") == true;
+  }
+  EXPECT_EQ(best, 1);
+
+  const json& errors = w.result.at("uncertainties");
+  EXPECT_EQ(errors.at("sigma").size(), 4u);
+  const json& correlations = errors.at("correlations");
+  EXPECT_EQ(correlations.at("names"), w.result.at("free"));
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_GT(errors.at("sigma").at(correlations.at("names").at(i).get<std::string>()), 0);
+    for (std::size_t j = 0; j < 4; ++j) {
+      const double c = correlations.at("matrix").at(i).at(j);
+      EXPECT_EQ(c, correlations.at("matrix").at(j).at(i));
+      i == j ? EXPECT_EQ(c, 1) : EXPECT_LT(std::abs(c), 1);
+    }
+  }
+  EXPECT_LT(errors.at("sigma").at("lens.0.e1"), 0.05);  // the prior alone
+  // A fit with one start has no block of them.
+  EXPECT_FALSE(Written<float>(lens.config(), lens.out()).result.contains("starts"));
+}
+
 TEST(Results, NumbersThatDoNotExistAreNull) {
   const SmallLens lens;
   SmallFit<float> fit(lens.config(), 1);

@@ -62,7 +62,9 @@ struct Lens {
         schedule{problem.learning_rates, 0, {}},
         data(converted<Real>(problem.observation.image)),
         weights(pixel_weights<Real>(problem.observation, problem.loss, problem.held_out)),
-        convolution(grid.nx, grid.ny, problem.observation.psf),
+        n_fitted(fitted_pixels(problem)),
+        psf_supersampling(problem.observation.psf.supersampling),
+        convolution(grid.nx * psf_supersampling, grid.ny * psf_supersampling, problem.observation.psf),
         table(converted<Real>(layout.table)),
         pixels(converted<Real>(layout.pixels)),
         parameters(converted<Real>(problem.initial_parameters)) {
@@ -95,6 +97,9 @@ struct Lens {
     for (std::vector<Real>* field : {&image, &model_image, &model_bar, &image_bar}) field->resize(image_size);
     for (std::vector<Real>* field : {&gradient, &first_moment, &second_moment}) field->resize(layout.size());
     if (grid.supersampling > 1) ray_brightness.resize(rays);
+    if (psf_supersampling > 1)
+      for (std::vector<Real>* field : {&subpixels, &subpixels_convolved})
+        field->resize(image_size * static_cast<std::size_t>(psf_supersampling * psf_supersampling));
     if (shape && regularization.on_convergence()) {
       kappa_bar.resize(rays);
       kappa_macro.resize(rays);
@@ -148,6 +153,8 @@ struct Lens {
   Schedule schedule;
   std::vector<Real> data;
   PixelWeights<Real> weights;
+  int n_fitted;  ///< pixels that have a part in the loss
+  int psf_supersampling;
   Convolution<Real> convolution;
   std::unique_ptr<CpuNetwork<Real>> network;
 
@@ -159,6 +166,8 @@ struct Lens {
   std::vector<Real> theta, potential, deflection, deflection_bar, image, model_image, model_bar, image_bar;
   std::vector<Real> parameters, gradient, first_moment, second_moment;
   std::vector<Real> ray_brightness;  ///< of every ray, or its cotangent; empty with one ray a pixel
+  /// Before and behind a PSF on sub-pixels, or their cotangents; empty with a PSF on pixels.
+  std::vector<Real> subpixels, subpixels_convolved;
   std::vector<Real> kappa_bar;       ///< per node of the ray grid, (rows, columns)
   std::vector<Real> kappa_macro;     ///< of every ray, once regularize() has filled it
   bool lens_is_free = false, kappa_macro_filled = false;
@@ -235,13 +244,22 @@ class CpuBackend final : public Backend<Real> {
           Real sum = 0;
           for (int ray = pixel * rays; ray < (pixel + 1) * rays; ++ray) sum += brightness[ray];
           l->image[static_cast<std::size_t>(pixel)] = sum / static_cast<Real>(rays);
+          if (l->psf_supersampling > 1) fill_subpixels(*l, pixel);
         }
       });
     }
   }
 
   void convolve() override {
-    for (auto& l : lenses_) l->convolution.apply(l->image.data(), l->model_image.data());
+    for (auto& l : lenses_) {
+      const int f = l->psf_supersampling;
+      if (f == 1) {
+        l->convolution.apply(l->image.data(), l->model_image.data());
+        continue;
+      }
+      l->convolution.apply(l->subpixels.data(), l->subpixels_convolved.data());
+      mean_of_subpixels(l->subpixels_convolved.data(), l->grid.nx, l->grid.ny, f, l->model_image.data());
+    }
   }
 
   void loss() override {
@@ -272,7 +290,18 @@ class CpuBackend final : public Backend<Real> {
   }
 
   void convolve_adjoint() override {
-    for (auto& l : lenses_) l->convolution.apply_transpose(l->model_bar.data(), l->image_bar.data());
+    for (auto& l : lenses_) {
+      const int f = l->psf_supersampling;
+      if (f == 1) {
+        l->convolution.apply_transpose(l->model_bar.data(), l->image_bar.data());
+        continue;
+      }
+      mean_of_subpixels_adjoint(l->model_bar.data(), l->grid.nx, l->grid.ny, f, l->subpixels_convolved.data());
+      l->convolution.apply_transpose(l->subpixels_convolved.data(), l->subpixels.data());
+      // What the image's cotangent would be if all sub-pixels of a pixel were one.
+      mean_of_subpixels(l->subpixels.data(), l->grid.nx, l->grid.ny, f, l->image_bar.data());
+      for (Real& bar : l->image_bar) bar *= static_cast<Real>(f * f);
+    }
   }
 
   void zero_gradient() override {
@@ -289,7 +318,7 @@ class CpuBackend final : public Backend<Real> {
 
   void regularize() override {
     for (auto& l : lenses_)
-      if (l->regularization.any()) regularize(*l);
+      if (l->regularization.any() || !l->layout.priors.empty()) regularize(*l);
   }
 
   void network_adjoint() override {
@@ -400,6 +429,17 @@ class CpuBackend final : public Backend<Real> {
     return std::sqrt(sum);
   }
 
+  /// Means of the rays of a pixel over its sub-pixels, for a PSF that acts on them.
+  static void fill_subpixels(Lens<Real>& l, int pixel) {
+    const int rays = l.grid.rays_per_pixel(), f = l.psf_supersampling, s = l.grid.supersampling;
+    const int x = pixel % l.grid.nx, y = pixel / l.grid.nx;
+    const auto target = [&](int ray) -> Real& { return l.subpixels[subpixel_of_ray(l.grid.nx, x, y, ray, s, f)]; };
+    for (int ray = 0; ray < rays; ++ray) target(ray) = 0;
+    const Real share = static_cast<Real>(f * f) / static_cast<Real>(rays);
+    for (int ray = 0; ray < rays; ++ray)
+      target(ray) += share * l.ray_brightness[static_cast<std::size_t>(pixel * rays + ray)];
+  }
+
   /// The NETWORK component's network where its rays arrive.
   void evaluate_light_network(Lens<Real>& l) {
     pool_.parallel_for(kChunks, [&](int chunk, int) {
@@ -425,9 +465,16 @@ class CpuBackend final : public Backend<Real> {
       const Span span = chunk_of(l.n_pixels, chunk);
       const int first = span.begin * rays;
       if (rays > 1)
-        for (int pixel = span.begin; pixel < span.end; ++pixel)
-          std::fill_n(l.ray_brightness.begin() + pixel * rays, rays,
-                      l.image_bar[static_cast<std::size_t>(pixel)] / static_cast<Real>(rays));
+        for (int pixel = span.begin; pixel < span.end; ++pixel) {
+          Real* const bar = l.ray_brightness.data() + pixel * rays;
+          std::fill_n(bar, rays, l.image_bar[static_cast<std::size_t>(pixel)] / static_cast<Real>(rays));
+          const int f = l.psf_supersampling;
+          if (f == 1) continue;
+          const int x = pixel % l.grid.nx, y = pixel / l.grid.nx;
+          for (int ray = 0; ray < rays; ++ray)
+            bar[ray] = l.subpixels[subpixel_of_ray(l.grid.nx, x, y, ray, l.grid.supersampling, f)] *
+                       static_cast<Real>(f * f) / static_cast<Real>(rays);
+        }
       const Real* const brightness_bar = (rays == 1 ? l.image_bar : l.ray_brightness).data() + first;
       Real* const alpha_bar = l.deflection_bar.data() + first;
       ray_kernels<Real>().adjoint(l.scene(), l.rays_of(span), brightness_bar, alpha_bar, alpha_bar + l.n_rays,
@@ -514,6 +561,20 @@ class CpuBackend final : public Backend<Real> {
           l.gradient[i] += static_cast<Real>(weights.weight_decay * w);
         }
 
+    for (const GaussianPrior<double>& prior : l.layout.priors) {
+      const FreeParameter<Real>& f = l.free[static_cast<std::size_t>(prior.free)];
+      const GaussianPrior<Real> known{prior.free, static_cast<Real>(prior.mean), static_cast<Real>(prior.sigma)};
+      const Real value = l.table[static_cast<std::size_t>(f.slot)], weight = static_cast<Real>(1.0 / l.n_fitted);
+      total += static_cast<double>(weight * prior_penalty(known, value));
+      std::vector<Real> table_bar(l.table.size(), Real(0));
+      table_bar[static_cast<std::size_t>(f.slot)] = weight * prior_penalty_adjoint(known, value);
+      const Real* const u = l.parameters.data() + l.layout.n_network;
+      for (const int i : {prior.free, f.partner})
+        if (i >= 0)
+          l.gradient[l.layout.n_network + static_cast<std::size_t>(i)] +=
+              transform_adjoint(l.free.data(), i, u, table_bar.data());
+    }
+
     if (weights.on_source_pixels())
       for (const FreePixels& block : l.source_pixels) total += regularize_pixels(l, block);
     l.state.regularization += total;
@@ -562,6 +623,8 @@ std::size_t cpu_planned_bytes(const std::vector<Problem>& problems, int threads)
     bytes += sizeof(Real) *
              (7 * rays + (problem.held_out.empty() ? 7 : 8) * pixels + 4 * layout.size() + layout.pixels.size());
     if (grid.supersampling > 1) bytes += sizeof(Real) * rays;
+    if (const int f = problem.observation.psf.supersampling; f > 1)
+      bytes += sizeof(Real) * 2 * pixels * static_cast<std::size_t>(f * f);
     if (problem.model.network && problem.regularization.on_convergence()) bytes += 2 * sizeof(Real) * rays;
     if (!layout.free_pixels.empty()) bytes += sizeof(double) * kChunks * layout.pixels.size();
     if (problem.model.network) bytes += CpuNetwork<Real>::planned_bytes(*problem.model.network, grid.n_rays(), threads);

@@ -99,9 +99,9 @@ EINFIELD_LOOP void deflect(const Real* p, Block<Real>& block) {
   }
 }
 
-/// Adds the parameters' cotangents for ᾱ = −β̄.
-template <LensKind kKind, class Real>
-EINFIELD_LOOP void deflect_adjoint(const Real* p, const Block<Real>& block, double* sum) {
+/// Gives the parameters' cotangents for ᾱ = −β̄ of every ray to `take(bar)`, a lane a parameter.
+template <LensKind kKind, class Real, class Take>
+EINFIELD_LOOP void deflect_adjoint(const Real* p, const Block<Real>& block, const Take& take) {
   const Parameters<Real> lens(p);
   Lane<Real> bar[kMaxProfileParameters];
   for (int i = 0; i < kBlock; ++i) {
@@ -112,7 +112,7 @@ EINFIELD_LOOP void deflect_adjoint(const Real* p, const Block<Real>& block, doub
     const bool used = block.brightness_bar[i] != 0;
     for (int k = 0; k < kMaxProfileParameters; ++k) bar[k][i] = used ? p_bar[k] : Real(0);
   }
-  for (int k = 0; k < kMaxProfileParameters; ++k) add_sum(bar[k], sum[k]);
+  take(bar);
 }
 
 template <LightKind kKind, RadiusKind kRadius, class Real>
@@ -127,11 +127,11 @@ EINFIELD_LOOP void shine(const Component& component, const Real* p, const Real* 
   }
 }
 
-/// Adds to the position's and the samples' cotangents and to the sums.
-template <LightKind kKind, RadiusKind kRadius, bool kScalars, class Real>
+/// Adds to the position's and the samples' cotangents; gives those of the parameters to `take(bar)`, if any is wanted.
+template <LightKind kKind, RadiusKind kRadius, bool kScalars, class Real, class Take>
 EINFIELD_LOOP void shine_adjoint(const Component& component, const Real* p, const Real* pixels, const Plane<Real>& at,
-                                 const Real* brightness_bar, Plane<Real>& at_bar, Samples<Real>& samples, double* sum,
-                                 double* pixel_sum) {
+                                 const Real* brightness_bar, Plane<Real>& at_bar, Samples<Real>& samples,
+                                 double* pixel_sum, const Take& take) {
   const Parameters<Real> light(p);
   const Component known{static_cast<int>(kKind), kRadius, component.pixel_offset, component.grid};
   Lane<Real> bar[kScalars ? kMaxProfileParameters : 1];
@@ -154,8 +154,12 @@ EINFIELD_LOOP void shine_adjoint(const Component& component, const Real* p, cons
     if constexpr (kScalars)
       for (int k = 0; k < kMaxProfileParameters; ++k) bar[k][i] = used ? p_bar[k] : Real(0);
   }
-  if constexpr (kScalars)
-    for (int k = 0; k < kMaxProfileParameters; ++k) add_sum(bar[k], sum[k]);
+  if constexpr (kScalars) take(bar);
+}
+
+template <class Real>
+void add_sums(const Lane<Real>* bar, double* sum) {
+  for (int k = 0; k < kMaxProfileParameters; ++k) add_sum(bar[k], sum[k]);
 }
 
 /// Calls `loop` with the kind of a lens as a constant.
@@ -199,6 +203,8 @@ void with_light_kind(const Component& component, const Loop& loop) {
       return loop.template operator()<LightKind::pixelated, RadiusKind::product_average>();
     case LightKind::network:
       return loop.template operator()<LightKind::network, RadiusKind::product_average>();
+    case LightKind::uniform:
+      return loop.template operator()<LightKind::uniform, RadiusKind::product_average>();
   }
 }
 
@@ -284,18 +290,21 @@ void adjoint(const Scene<Real>& scene, const Rays<Real>& rays, const Real* brigh
           const Real* p = scene.table + c * kMaxProfileParameters;
           const Plane<Real>& at = c < first_light ? block.beta : block.theta;
           Plane<Real>& at_bar = c < first_light ? block.beta_bar : theta_bar;
+          const auto add = [&](const Lane<Real>* lanes)
+                               HWY_ATTR { add_sums(lanes, table_sum + c * kMaxProfileParameters); };
           if (table_sum)
             shine_adjoint<kKind, kRadius, true>(scene.components[c], p, scene.pixels, at, block.brightness_bar, at_bar,
-                                                samples, table_sum + c * kMaxProfileParameters, pixel_sum);
+                                                samples, pixel_sum, add);
           else
             shine_adjoint<kKind, kRadius, false>(scene.components[c], p, scene.pixels, at, block.brightness_bar, at_bar,
-                                                 samples, nullptr, pixel_sum);
+                                                 samples, pixel_sum, add);
         });
       if (table_sum)
         for (int c = 0; c < scene.n_lens; ++c)
           with_lens_kind(scene.components[c].kind, [&]<LensKind kKind>() HWY_ATTR {
             deflect_adjoint<kKind>(scene.table + c * kMaxProfileParameters, block,
-                                   table_sum + c * kMaxProfileParameters);
+                                   [&](const Lane<Real>* lanes)
+                                       HWY_ATTR { add_sums(lanes, table_sum + c * kMaxProfileParameters); });
           });
     }
     for (int i = 0; i < count; ++i) {
@@ -308,8 +317,80 @@ void adjoint(const Scene<Real>& scene, const Rays<Real>& rays, const Real* brigh
 }
 
 template <class Real>
+void components(const Scene<Real>& scene, const Rays<Real>& rays, Real* brightness, std::size_t stride) {
+  Block<Real> block;
+  Samples<Real> samples;
+  const int first_light = scene.n_lens + scene.n_source, end = first_light + scene.n_lens_light;
+  for (int begin = 0; begin < rays.count; begin += kBlock) {
+    const int count = std::min(kBlock, rays.count - begin);
+    trace(scene, rays, begin, count, block);
+    copy_samples(rays, begin, count, samples);
+    for (int c = scene.n_lens; c < end; ++c) {
+      std::fill_n(block.brightness, kBlock, Real(0));
+      with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
+        shine<kKind, kRadius>(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
+                              c < first_light ? block.beta : block.theta, samples, block.brightness);
+      });
+      std::copy_n(block.brightness, count, brightness + static_cast<std::size_t>(c - scene.n_lens) * stride + begin);
+    }
+  }
+}
+
+/// Copies the wanted ones of a component's derivatives.
+/// @param row  of the component's slots
+template <class Real>
+void copy_derivatives(const Lane<Real>* bar, int count, const int* row, Real* columns, std::size_t stride) {
+  for (int k = 0; k < kMaxProfileParameters; ++k)
+    if (row[k] >= 0) std::copy_n(bar[k], count, columns + static_cast<std::size_t>(row[k]) * stride);
+}
+
+bool any_wanted(const int* row) {
+  return std::any_of(row, row + kMaxProfileParameters, [](int r) { return r >= 0; });
+}
+
+template <class Real>
+void derivatives(const Scene<Real>& scene, const Rays<Real>& rays, const int* row, Real* columns, std::size_t stride) {
+  Block<Real> block;
+  Samples<Real> samples;
+  Plane<Real> theta_bar;  // θ is data: formed and not used
+  const int first_light = scene.n_lens + scene.n_source, end = first_light + scene.n_lens_light;
+  bool lenses = false;
+  for (int c = 0; c < scene.n_lens; ++c) lenses |= any_wanted(row + c * kMaxProfileParameters);
+  std::fill_n(block.brightness_bar, kBlock, Real(1));
+  for (int begin = 0; begin < rays.count; begin += kBlock) {
+    const int count = std::min(kBlock, rays.count - begin);
+    for (Lane<Real>* lane : {&block.beta_bar.x, &block.beta_bar.y, &theta_bar.x, &theta_bar.y})
+      std::fill_n(*lane, kBlock, Real(0));
+    trace(scene, rays, begin, count, block);
+    copy_samples(rays, begin, count, samples);
+    for (int c = scene.n_lens; c < end; ++c) {
+      const int* const own = row + c * kMaxProfileParameters;
+      const bool source = c < first_light;
+      if (!any_wanted(own) && !(source && lenses)) continue;
+      with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
+        shine_adjoint<kKind, kRadius, true>(
+            scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
+            source ? block.beta : block.theta, block.brightness_bar, source ? block.beta_bar : theta_bar, samples,
+            nullptr,
+            [&](const Lane<Real>* lanes) HWY_ATTR { copy_derivatives(lanes, count, own, columns + begin, stride); });
+      });
+    }
+    for (int c = 0; c < scene.n_lens; ++c) {
+      const int* const own = row + c * kMaxProfileParameters;
+      if (!any_wanted(own)) continue;
+      with_lens_kind(scene.components[c].kind, [&]<LensKind kKind>() HWY_ATTR {
+        deflect_adjoint<kKind>(scene.table + c * kMaxProfileParameters, block, [&](const Lane<Real>* lanes) HWY_ATTR {
+          copy_derivatives(lanes, count, own, columns + begin, stride);
+        });
+      });
+    }
+  }
+}
+
+template <class Real>
 const RayKernels<Real>& kernels() {
-  static const RayKernels<Real> table{network_positions<Real>, render<Real>, adjoint<Real>};
+  static const RayKernels<Real> table{network_positions<Real>, render<Real>, adjoint<Real>, components<Real>,
+                                      derivatives<Real>};
   return table;
 }
 const RayKernels<float>& kernels_single() {

@@ -30,6 +30,13 @@ struct RayKernels {
   /// @param value_bar  v̅ of the network of the NETWORK component, or null without one
   void (*adjoint)(const Scene<Real>&, const Rays<Real>&, const Real* brightness_bar, Real* alpha_bar_x,
                   Real* alpha_bar_y, double* table_sum, double* pixel_sum, Real* value_bar);
+  /// Brightness of every light component by itself: row k of (n_source + n_lens_light) rows, `stride` numbers apart.
+  void (*components)(const Scene<Real>&, const Rays<Real>&, Real* brightness, std::size_t stride);
+  /// ∂I/∂(table slot) of every ray: the adjoint of render_ray for a cotangent of 1 that is not summed over rays, for I
+  /// is one number a ray.
+  /// @param row      of every slot of the table, −1 = not wanted
+  /// @param columns  rows of `stride` numbers
+  void (*derivatives)(const Scene<Real>&, const Rays<Real>&, const int* row, Real* columns, std::size_t stride);
 };
 
 /// The loops for the best instruction set of this processor.

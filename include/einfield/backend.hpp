@@ -44,6 +44,18 @@ struct Problem {
   std::vector<std::uint8_t> held_out;  ///< (ny, nx), 1 = not fitted: its χ² judges the fit. Empty = none
 };
 
+/// Pixels that have a part in the loss. The Gaussian priors of the model's parameters enter it as
+///
+///     Σ ((p − mean)/sigma)² / fitted_pixels                                                                     (1)
+///
+/// so that with LossKind::chi2 the sum of both is −2 ln of the posterior over that number, constants left out.
+inline int fitted_pixels(const Problem& problem) {
+  int n = 0;
+  for (std::size_t i = 0; i < problem.observation.mask.size(); ++i)
+    n += problem.observation.mask[i] != 0 && (problem.held_out.empty() || problem.held_out[i] == 0);
+  return n;
+}
+
 /// What the updates that follow may move, and how far.
 struct Schedule {
   std::vector<double> learning_rates;   ///< of Adam, one per update; a later update uses the last
@@ -78,7 +90,7 @@ struct StepState {
   double chi2_reduced = 0;  ///< mean over used pixels of ((model − data)/noise)²
   double held_out_chi2 =
       0;  ///< the same over the pixels that are held out, which the other two leave out; 0 without any
-  double regularization = 0;  ///< sum of the weighted terms
+  double regularization = 0;  ///< sum of the weighted terms, the priors among them
   double gradient_norm = 0;   ///< Euclidean norm of the gradient; 0 when none was computed
   double learning_rate = 0;   ///< of the update that follows the evaluation
   std::int64_t updates = 0;   ///< Adam updates done so far

@@ -43,6 +43,7 @@ struct ObservationConfig {
   std::optional<double> pixel_scale;
   double center_x = 0, center_y = 0;
   int supersampling = 1;
+  int psf_supersampling = 1;
 };
 
 struct NetworkConfig {
@@ -82,6 +83,8 @@ struct OptimizerConfig : StageConfig {
   /// `stages`, or the only one.
   std::vector<StageConfig> all_stages() const { return stages.empty() ? std::vector<StageConfig>{*this} : stages; }
   int best_of_last = 0;
+  int starts = 1;  ///< of a first stage of Levenberg–Marquardt
+  std::uint64_t starts_seed = 1;
   int checkpoint_every = 100;  ///< steps between checkpoints; 0 = only at the end
 };
 

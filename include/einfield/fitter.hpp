@@ -26,8 +26,10 @@ inline bool keeps_last(StopRule rule) {
 }
 
 enum class OptimizerKind {
-  adam,   ///< a step is an update, on the device without a round trip to the host
-  lbfgs,  ///< a step is a line search, which takes one evaluation or a few
+  adam,                 ///< a step is an update, on the device without a round trip to the host
+  lbfgs,                ///< a step is a line search, which takes one evaluation or a few
+  levenberg_marquardt,  ///< a step is a lower point; moves the scalars of profiles only, on the CPU in double, and ends
+                        ///< when nothing more is gained: stop rules do not concern it
 };
 
 /// One part of a fit: an optimiser that moves some of the parameters for a while. Its memory starts empty.
@@ -38,6 +40,30 @@ struct StageSettings {
   int memory = 20;                 ///< pairs that L-BFGS keeps
   StopRule stop = StopRule::none;  ///< ends this stage
 };
+
+/// What came of one of the starts of a fit.
+struct StartRecord {
+  double value = 0;         ///< loss and priors where it ended
+  double chi2_reduced = 0;  ///< the same of χ²
+  std::int64_t steps = 0;
+  int redrawn = 0;           ///< so many draws before it had no finite value
+  bool alive = false;        ///< false: this one has none either
+  bool finished = false;     ///< false: given up early
+  bool best = false;         ///< the fit went on from here
+  std::vector<double> free;  ///< physical values of the free scalars, in layout order
+};
+
+/// A start has reached the best one when its value lies no more than this above it, relative to it.
+inline constexpr double kSameValley = 1e-3;
+/// Starts that have reached the best one, itself included.
+inline int reached_best(const std::vector<StartRecord>& starts) {
+  double best = kInfinity;
+  for (const StartRecord& start : starts)
+    if (start.alive && start.value < best) best = start.value;
+  int n = 0;
+  for (const StartRecord& start : starts) n += start.alive && start.value <= best * (1 + kSameValley);
+  return n;
+}
 
 struct FitSettings {
   int steps = 200;  ///< of the one stage of Adam, with the problem's learning rates, when `stages` is empty
@@ -50,6 +76,10 @@ struct FitSettings {
   int best_of_last =
       0;  ///< after all steps, where keeps_last(): the state of lowest loss among the last so many; 0 = the last
   int checkpoint_every = 0;  ///< steps between snapshots handed out; 0 = none
+  int starts = 1;  ///< of a first stage of Levenberg–Marquardt: one from the initial values, the others drawn
+  std::uint64_t starts_seed = 1;
+  const std::vector<Problem>* problems = nullptr;  ///< those of the backend; for stages of Levenberg–Marquardt
+  int threads = 0;                                 ///< of these stages; 0 = as many as the process may use
 };
 
 /// One logged evaluation. `step` steps had been made when it was taken.
@@ -60,7 +90,7 @@ struct HistoryRow {
   double chi2_reduced = 0;
   double held_out_chi2 = 0;  ///< 0 without held-out pixels
   double regularization = 0;
-  double learning_rate = 0;  ///< of the update that follows; 0 with L-BFGS
+  double learning_rate = 0;  ///< of the update that follows; 0 with other optimisers than Adam
   double gradient_norm = 0;
   std::vector<double> free;  ///< physical values of the free scalars, in layout order
 };
@@ -71,7 +101,7 @@ struct Snapshot {
   std::int64_t step = 0;  ///< in all stages
   int stage = 0;
   std::int64_t stage_step = 0;  ///< in this stage
-  bool stage_done = false;      ///< this stage has ended, the next one has not begun
+  bool stage_done = false;      ///< Levenberg–Marquardt: this stage has converged
   std::int64_t evaluations = 0;
   double time_s = 0;
   std::vector<Real> parameters, first_moment, second_moment;
@@ -81,6 +111,7 @@ struct Snapshot {
   std::vector<Real> best_parameters;
   std::int64_t fall_step = 0;  ///< stage_step of the last fall by more than the tolerance
   double fall_value = 0;       ///< the value it fell to
+  std::vector<StartRecord> starts;
   std::vector<HistoryRow> history;
 };
 

@@ -14,11 +14,21 @@
 
 namespace einfield {
 
+/// What is known of a free parameter before the fit: nothing, an interval that it keeps to, a Gaussian, or both.
+struct ParameterPrior {
+  double lower = -kInfinity, upper = kInfinity;  ///< ends of the interval, exclusive
+  double mean = 0, sigma = 0;                    ///< of the Gaussian; sigma = 0: none
+
+  bool bounded() const { return lower > -kInfinity || upper < kInfinity; }
+  bool gaussian() const { return sigma > 0; }
+};
+
 /// A lens profile with its parameters in the order of lens_info(kind).
 struct LensComponent {
   LensKind kind{};
   std::vector<double> values;
   std::vector<bool> free;
+  std::vector<ParameterPrior> priors = {};  ///< one per value, or empty: none
 };
 
 /// A brightness profile, lensed (source) or not (lens_light); a PIXELATED one has its pixels instead of parameters, a
@@ -28,12 +38,13 @@ struct LightComponent {
   RadiusKind radius = RadiusKind::product_average;
   std::vector<double> values;
   std::vector<bool> free;
-  PixelGrid grid{};             ///< PIXELATED only
-  std::vector<double> pixels;   ///< PIXELATED only: (ny, nx)
-  bool pixels_free = false;     ///< PIXELATED only
-  NetworkShape network{};       ///< NETWORK only
-  std::vector<double> weights;  ///< NETWORK only: flat layout of `network`
-  bool weights_free = false;    ///< NETWORK only
+  std::vector<ParameterPrior> priors = {};  ///< one per value, or empty: none
+  PixelGrid grid{};                         ///< PIXELATED only
+  std::vector<double> pixels;               ///< PIXELATED only: (ny, nx)
+  bool pixels_free = false;                 ///< PIXELATED only
+  NetworkShape network{};                   ///< NETWORK only
+  std::vector<double> weights;              ///< NETWORK only: flat layout of `network`
+  bool weights_free = false;                ///< NETWORK only
 };
 
 /// The model of one lens.
@@ -59,7 +70,8 @@ int network_light_index(const Model& model);
 ///     logistic     p = lower + (upper − lower) σ(u)                         p in (lower, upper)
 ///     disk         e_i = B u_i / √(1 + u_i² + u_j²)                         e1² + e2² < 1
 /// where for `disk` j is the other component of the ellipticity when that is free (then B = 1); when it is fixed, u_j =
-/// 0 and B = √(1 − e_j²).
+/// 0 and B = √(1 − e_j²). A parameter with bounds is `logistic` between them; beside an ellipticity with bounds
+/// the other is as beside one fixed at the largest |e_j| in them.
 enum class TransformKind : int { identity, exponential, logistic, disk };
 
 /// One free parameter: where it lives in the table of physical values and how it is transformed.
@@ -120,13 +132,38 @@ EINFIELD_HD Real transform_adjoint(const FreeParameter<Real>* free, int i, const
   return bar;
 }
 
+/// u_i from the physical value of a free parameter: the inverse of transform().
+/// @param partner_value  disk with a partner: physical value of that
+double inverse_transform(const FreeParameter<double>& f, double value, double partner_value);
+
+/// A Gaussian that a free parameter p is drawn to: the loss has the term weight · ((p − mean)/sigma)².
+template <class Real>
+struct GaussianPrior {
+  int free;  ///< index into the list of free parameters
+  Real mean, sigma;
+};
+
+/// ((p − mean)/sigma)², −2 ln of the Gaussian without its norm.
+template <class Real>
+EINFIELD_HD Real prior_penalty(const GaussianPrior<Real>& prior, Real value) {
+  const Real z = (value - prior.mean) / prior.sigma;
+  return z * z;
+}
+
+/// ∂(prior_penalty)/∂p = 2 (p − mean)/sigma²
+template <class Real>
+EINFIELD_HD Real prior_penalty_adjoint(const GaussianPrior<Real>& prior, Real value) {
+  return 2 * (value - prior.mean) / (prior.sigma * prior.sigma);
+}
+
 /// Where everything sits: one flat vector of parameters = [network | free scalars (unconstrained) | free source pixels
 /// | free weights of a NETWORK light], and the table of physical values (kMaxProfileParameters slots a component; lens,
 /// then source, then lens light).
 struct ParameterLayout {
   std::size_t n_network = 0;
   std::vector<FreeParameter<double>> free;
-  std::vector<std::string> names;     ///< of the free scalars: "lens.0.theta_E"
+  std::vector<std::string> names;  ///< of the free scalars: "lens.0.theta_E"
+  std::vector<GaussianPrior<double>> priors;
   std::vector<double> table;          ///< physical values, fixed and initial
   std::vector<double> pixels;         ///< all PIXELATED values, component after component
   std::vector<int> free_pixels;       ///< indices into `pixels` of the free ones
@@ -143,6 +180,10 @@ struct ParameterLayout {
 
   /// Unconstrained starting values of the free scalars.
   std::vector<double> initial_scalars() const;
+  /// The same from other physical values, one per free scalar.
+  std::vector<double> unconstrained(const std::vector<double>& values) const;
+  /// Physical values of the free scalars from their unconstrained ones.
+  std::vector<double> physical(const double* u) const;
   /// The flat vector that a fit starts from.
   /// @param network  the network's weights, n_network values
   std::vector<double> initial_parameters(const std::vector<double>& network) const;

@@ -13,6 +13,9 @@ struct Psf {
   int nx = 0;
   int ny = 0;
   std::vector<double> values;
+  /// Samples of the kernel a pixel's side. With more than one the image is convolved on sub-pixels of that size, each
+  /// the mean of its rays, and averaged over pixels behind the PSF: a divisor of the grid's supersampling.
+  int supersampling = 1;
   bool empty() const { return values.empty(); }
 };
 

@@ -78,6 +78,8 @@ EINFIELD_HD Real light_brightness(const Component& component, const Real* p, con
       return gaussian_brightness(p, position);
     case LightKind::network:
       return network_brightness(p, sample.value);
+    case LightKind::uniform:
+      return uniform_brightness(p);
     case LightKind::pixelated:
       break;
   }
@@ -105,6 +107,9 @@ EINFIELD_HD void light_brightness_adjoint(const Component& component, const Real
       network_brightness_adjoint(p, sample, brightness_bar, value_bar ? *value_bar : unused, position_bar, p_bar);
       return;
     }
+    case LightKind::uniform:
+      uniform_brightness_adjoint(brightness_bar, p_bar);
+      return;
     case LightKind::pixelated:
       break;
   }

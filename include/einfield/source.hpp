@@ -1,5 +1,5 @@
-// Brightness profiles of the source and of the lens's own light: Sérsic, Gaussian, pixels, a network; values beside
-// their adjoints. Conventions are lenstronomy's; Sérsic (1968), b_n after Capaccioli (1989).
+// Brightness profiles of the source and of the lens's own light: Sérsic, Gaussian, pixels, a network, a constant;
+// values beside their adjoints. Conventions are lenstronomy's; Sérsic (1968), b_n after Capaccioli (1989).
 #pragma once
 
 #include "einfield/core.hpp"
@@ -7,8 +7,8 @@
 
 namespace einfield {
 
-enum class LightKind : int { sersic_ellipse, gaussian, pixelated, network };
-inline constexpr int kLightKinds = 4;
+enum class LightKind : int { sersic_ellipse, gaussian, pixelated, network, uniform };
+inline constexpr int kLightKinds = 5;
 
 /// What R_sersic measures on an elliptical isophote.
 enum class RadiusKind : int {
@@ -51,7 +51,8 @@ inline const ProfileInfo& light_info(LightKind kind) {
       {"NETWORK",
        {{"amp", "image unit", Range::positive, 0, kInfinity, kRequired},
         {"center_x", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0},
-        {"center_y", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0}}}};
+        {"center_y", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0}}},
+      {"UNIFORM", {{"amp", "image unit", Range::unbounded, -kInfinity, kInfinity, kRequired}}}};
   return table[static_cast<int>(kind)];
 }
 
@@ -167,6 +168,21 @@ EINFIELD_HD void gaussian_brightness_adjoint(const Real* p, Vec2<Real> position,
   p_bar[1] += weighted * (r2 - 2) / p[1];
   p_bar[2] -= x_bar;
   p_bar[3] -= y_bar;
+}
+
+/// The same brightness everywhere: a background that was not, or not rightly, subtracted.
+///
+///     I = amp                                                                                                  (7a)
+/// @param p  amp [image unit per pixel], of any sign
+template <class Real>
+EINFIELD_HD Real uniform_brightness(const Real* p) {
+  return p[0];
+}
+
+/// Adjoint of uniform_brightness: adds to `p_bar`, unless null. The position has no cotangent.
+template <class Real>
+EINFIELD_HD void uniform_brightness_adjoint(Real brightness_bar, Real* p_bar) {
+  if (p_bar) p_bar[0] += brightness_bar;
 }
 
 /// The four pixels around a position and their weights: lower left, lower right, upper left, upper right.
