@@ -509,6 +509,10 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
       {"light_network", nullptr},
       {"config", config_json(toml_text)},
       {"config_toml", toml_text}};
+  if (!info.command.empty()) json["command"] = info.command;
+  std::vector<std::string> warnings = config.warnings;
+  warnings.insert(warnings.end(), loaded.warnings.begin(), loaded.warnings.end());
+  if (!warnings.empty()) json["warnings"] = warnings;
   if (config.network) json["seed"] = config.network->seed;
   const auto network_json = [&](const NetworkShape& shape) {
     ordered_json text = {{"hidden", shape.hidden},

@@ -22,6 +22,7 @@ struct RunInfo {
   std::string backend;    ///< "cpu" or "cuda"
   std::string device;     ///< Backend::device()
   std::string precision;  ///< "single" or "double"
+  std::string command{};  ///< that started the run, for a shell; "" = unknown
 };
 
 /// Writes all results of a fit. They are made in a hidden folder of `dir` first; only when every one is complete do

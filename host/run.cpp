@@ -21,6 +21,7 @@
 #include "host/checkpoint.hpp"
 #include "host/directory_lock.hpp"
 #include "host/figures.hpp"
+#include "host/report.hpp"
 #include "host/results.hpp"
 
 namespace einfield {
@@ -228,10 +229,15 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   }
   std::vector<std::vector<Real>> images;
   for (int lens = 0; lens < backend->lenses(); ++lens) images.push_back(backend->download(Field::model, lens));
-  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double"};
+  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double", options.command};
   const std::string summary = write_results(options.out, config, loaded, results, images, info, options.threads);
-  if (options.figures)
-    for (const std::string& warning : draw_figures(options.out)) log.warning(warning);
+  if (options.figures) {
+    const std::vector<std::string> complaints = draw_figures(options.out);
+    for (const std::string& warning : complaints) log.warning(warning);
+    // What keeps gnuplot from drawing the figures keeps it from drawing the page's.
+    for (const std::string& warning : write_report(options.out, options.threads))
+      if (std::find(complaints.begin(), complaints.end(), warning) == complaints.end()) log.warning(warning);
+  }
   log.line(summary);
   log.line("results: " + options.out);
   return outcome;
