@@ -281,7 +281,8 @@ constexpr int kTop = 44;  ///< room for the title of a cell
 constexpr int kTopBare = 22;
 constexpr int kBottom = 72;  ///< room for tick labels and the name of the horizontal axis
 constexpr int kBottomBare = 18;
-constexpr int kTitle = 46;  ///< room for the title of the picture
+constexpr int kPageMore = 22;  ///< what the larger letters of a page need to the right and below
+constexpr int kTitle = 46;     ///< room for the title of the picture
 constexpr int kNote = 34;
 constexpr int kBarGap = 10, kBarWidth = 16, kArrow = 14;
 }  // namespace layout
@@ -356,10 +357,12 @@ class Script {
   fs::path directory_;
   std::string script_;
   Size size_{};
+  bool on_page_ = false;
   int n_files_ = 0;
 };
 
 void Script::add(const Picture& picture, const std::string& output) {
+  on_page_ = picture.on_page;
   const int columns = std::max(1, picture.columns);
   const int n = static_cast<int>(picture.cells.size());
   const int rows = (n + columns - 1) / columns;
@@ -385,10 +388,11 @@ void Script::add(const Picture& picture, const std::string& output) {
     left[column] = std::max(left[column], chart          ? layout::kChartLeft
                                           : bare_left(i) ? layout::kLeftBare
                                                          : layout::kLeft);
-    right[column] = std::max(right[column], chart ? layout::kChartRight : layout::kRight);
+    const int more = picture.on_page ? layout::kPageMore : 0;
+    right[column] = std::max(right[column], chart ? layout::kChartRight : layout::kRight + more);
     width[column] = std::max(width[column], box.width);
     top[row] = std::max(top[row], top_of(it));
-    below[row] = std::max(below[row], bare_below(i) ? layout::kBottomBare : layout::kBottom);
+    below[row] = std::max(below[row], bare_below(i) ? layout::kBottomBare : layout::kBottom + more);
     height[row] = std::max(height[row], box.height);
   }
   size_ = {0, picture.title.empty() ? 8 : layout::kTitle};
@@ -475,7 +479,7 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   script_ += std::string("set xlabel '") + (box.x_labels ? "x [arcsec]" : "") + "' offset 0,0.3; set ylabel '" +
              (box.y_labels ? "y [arcsec]" : "") + "' offset 0.6,0\n";
   script_ += "set title " + quoted(panel.title) + " offset 0,-0.4\n";
-  script_ += "set cblabel " + quoted(unit) + " offset 0.4,0\n";
+  script_ += "set cblabel " + quoted(unit) + text(" offset %g,0\n", on_page_ ? 1.6 : 0.4);
   script_ += std::string("set palette defined (") + colors(panel.palette) + ")\n";
 
   // The bar, and an arrow at each end beyond which there are values.
@@ -502,7 +506,7 @@ void Script::add_panel(const Panel& panel, const Box& box) {
     script_ += "set style textbox opaque margins 0.8,0.8 fillcolor rgb '#ffffff' noborder\nset label 3 " +
                quoted(panel.inset) +
                text(" at graph 0.035,0.06 left front boxed font 'DejaVu Sans,%.2f'\n",
-                    fitting_size(panel.inset, 0.93 * box.width, 13, false));
+                    fitting_size(panel.inset, 0.93 * box.width, on_page_ ? kPageFont : 13, false));
 
   const Raster map = raster(panel, factor);
   script_ +=
@@ -528,8 +532,8 @@ void Script::add_panel(const Panel& panel, const Box& box) {
     if (points.empty()) continue;
     const std::string source =
         data(points) + text(" binary record=(%zu) format='%%2float32' using 1:2 with lines ", points.size() / 2);
-    script_ += ", " + source + "lw 2.6 lc rgb '#000000' notitle, " + source +
-               text("lw 1.3 dt %d lc rgb '#00e5ff' notitle", trace.dashed ? 2 : 1);
+    script_ += ", " + source + "lw 3.6 lc rgb '#000000' notitle, " + source +
+               text("lw 2 dt %d lc rgb '#00e5ff' notitle", trace.dashed ? 2 : 1);
   }
   script_ += "\n";
 }
@@ -549,7 +553,8 @@ void Script::add_chart(const Chart& chart, const Box& box) {
       y_low = std::min(y_low, points[i + 1]);
       y_high = std::max(y_high, points[i + 1]);
     }
-    const char* line_color = curve.dashed ? "#555555" : line_colors[color++ % std::size(line_colors)];
+    const char* line_color =
+        curve.dashed ? (on_page_ ? kPageInk : "#555555") : line_colors[color++ % std::size(line_colors)];
     plot += (plot.empty() ? "plot " : ", ") + data(points) +
             text(" binary record=(%zu) format='%%2float64' using 1:2 with lines lw %s dt %d lc rgb '%s' ",
                  points.size() / 2, curve.dashed ? "1" : "1.8", curve.dashed ? 2 : 1, line_color) +

@@ -390,9 +390,12 @@ std::string numbers(const ordered_json& result, const std::optional<FittedMaps>&
   };
   truth("Error of ψ", fraction("psi_relative_rms_arc"), fraction("psi_relative_rms_all"));
   truth("Error of α", fraction("alpha_relative_rms_arc"), fraction("alpha_relative_rms_all"));
-  if (const std::optional<double> arc = number(metrics, "kappa_rms_arc"))
-    cards += number_card("Error of κ", rounded(std::round(*arc * 1e5) / 1e5),
-                         "rms on the arcs; all pixels: " + text_of(metrics, "kappa_rms_all"));
+  const auto two_digits = [&](const char* name) {
+    char buffer[32] = "";
+    if (const std::optional<double> value = number(metrics, name)) std::snprintf(buffer, sizeof buffer, "%.2g", *value);
+    return std::string(buffer);
+  };
+  truth("Error of κ (rms)", two_digits("kappa_rms_arc"), two_digits("kappa_rms_all"));
   return element("dl", "\n" + cards, "class=\"numbers\"") + "\n";
 }
 

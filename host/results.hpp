@@ -41,6 +41,8 @@ struct RunInfo {
 ///
 ///     PSI_NN_STD ALPHA_NN_STD KAPPA_NN_STD        standard deviation over the members of an ensemble
 ///
+/// Where the image has a celestial WCS, the maps on its grid have it as WCS A beside their own in arcsec.
+///
 /// Of an ensemble, maps and the values of parameters are means over its members (each potential less its mean over the
 /// used pixels), history.csv is the first one's, and network.safetensors, network.1.safetensors … are their networks.
 /// @param results       one per member

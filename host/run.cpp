@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -113,6 +114,10 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
   log.line(text("image: %d x %d pixels of %g arcsec, %d used; PSF %d x %d; supersampling %d", observation.grid.nx,
                 observation.grid.ny, observation.grid.pixel_scale, observation.n_used(), observation.psf.nx,
                 observation.psf.ny, observation.grid.supersampling));
+  if (loaded.wcs)
+    log.line(text("sky: +y points to position angle %g degrees (North towards East)",
+                  std::round(loaded.wcs->position_angle(M_PI / 2) * 100) / 100 + 0.0) +
+             (loaded.wcs->right_handed() ? "" : ", mirrored"));
   std::string model = "model:";
   const auto add = [&model](const std::string& name, const char* profile) {
     model += " " + name + " " + profile + ",";
