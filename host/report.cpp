@@ -101,8 +101,9 @@ std::string words(const ordered_json& value) {
   return list;
 }
 
-/// "stop_reason" → "Stop reason"
+/// "stop_reason" → "Stop reason"; names of parameters, which have a dot, stay as they are.
 std::string heading(std::string name) {
+  if (name.find('.') != std::string::npos) return name;
   std::replace(name.begin(), name.end(), '_', ' ');
   if (!name.empty()) name[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(name[0])));
   return name;
@@ -135,8 +136,18 @@ std::string cell(const ordered_json& value) {
   return element("td", html_text(words(value)), value.is_number() ? "class=\"number\"" : "");
 }
 
-/// A table of an array of objects: a column for every name that occurs.
-std::string table_of_rows(const ordered_json& rows) {
+/// A table of an array of objects: a column for every name that occurs, those of an object in a row as well.
+std::string table_of_rows(const ordered_json& nested) {
+  ordered_json rows = ordered_json::array();
+  for (const ordered_json& row : nested) {
+    ordered_json flat = ordered_json::object();
+    for (const auto& [name, value] : row.items())
+      if (value.is_object())
+        flat.update(value);
+      else
+        flat[name] = value;
+    rows.push_back(std::move(flat));
+  }
   std::vector<std::string> names;
   for (const ordered_json& row : rows)
     for (const auto& [name, value] : row.items())
@@ -179,12 +190,12 @@ std::string block(const ordered_json& value) {
   return (rows.empty() ? "" : table("", rows)) + below;
 }
 
-/// What result.json says of one parameter: in its entry, in a table of all parameters, or in the table of that name of
-/// its component in the configuration ("prior", "bounds").
+/// What result.json says of one parameter: in its entry, in a table of all parameters (`uncertainties` has one,
+/// "sigma"), or in the table of that name of its component in the configuration ("prior", "bounds").
 const ordered_json& of_parameter(const ordered_json& result, const std::string& parameter, const std::string& what) {
   const ordered_json& own = member(member(member(result, "parameters"), parameter), what);
   if (!own.is_null()) return own;
-  const ordered_json& in_table = member(member(result, what), parameter);
+  const ordered_json& in_table = member(member(member(result, "uncertainties"), what), parameter);
   if (!in_table.is_null()) return in_table;
   // "lens.0.theta_E"
   static const ordered_json none;
@@ -401,21 +412,17 @@ std::string numbers(const ordered_json& result, const std::optional<FittedMaps>&
 
 // ---- pictures --------------------------------------------------------------------------------------------
 
-/// Lines of the fitted lens over its image. The networks are evaluated in double: their differences are taken.
+/// Lines of the fitted lens over its image.
 CriticalCurves curves_of(const std::string& directory, const FittedMaps& fit, int threads) {
-  StoredLens lens = read_lens(directory);
-  const std::vector<LensComponent> smooth = std::exchange(lens.smooth, {});
-  lens.double_precision = true;
+  const StoredLens lens = read_lens(directory);
   Deflection network;
   if (!lens.networks.empty())
-    network = [&lens, threads](const std::vector<double>& theta) {
-      return evaluate(lens, theta, threads).network.deflection;
-    };
+    network = [&lens, threads](const std::vector<double>& theta) { return network_deflection(lens, theta, threads); };
   const PlacedMap& map = fit.data;
   const double width = map.nx * map.pixel_scale, height = map.ny * map.pixel_scale;
   const double spacing = std::max(width, height) / kNodes;
   const auto nodes = [spacing](double length) { return static_cast<int>(std::floor(length / spacing + 1e-6)) + 1; };
-  return critical_curves({nodes(width), nodes(height), spacing, map.center_x, map.center_y}, smooth, network);
+  return critical_curves({nodes(width), nodes(height), spacing, map.center_x, map.center_y}, lens.smooth, network);
 }
 
 /// Width and height of a PNG, from its first block.
@@ -583,9 +590,14 @@ std::vector<std::string> write_report(const std::string& directory, int threads)
   page.add("mass", "Mass", titled("Smooth model", section("smooth")) + titled("Network", section("network")));
   page.add("truth", "Against the truth", section("truth"));
   page.add("fit", "Fit", section("fit", "figures wide"));
-  if (!member(result, "parameters").empty()) page.add("parameters", "Parameters", parameter_table(result));
-  if (!member(result, "correlations").empty())
-    page.add("correlations", "Correlations", correlation_table(member(result, "correlations")));
+  const ordered_json& uncertainties = member(result, "uncertainties");
+  const std::string method = text_of(uncertainties, "method");
+  if (!member(result, "parameters").empty())
+    page.add(
+        "parameters", "Parameters",
+        parameter_table(result) + (method.empty() ? "" : element("p", html_text("Uncertainties: " + method + "."))));
+  if (!member(uncertainties, "correlations").empty())
+    page.add("correlations", "Correlations", correlation_table(member(uncertainties, "correlations")));
   if (!member(result, "starts").empty()) page.add("starts", "Starts", block(member(result, "starts")));
   if (ordered_json ensemble = member(result, "ensemble"); !ensemble.empty()) {
     ensemble.erase("parameters_std");  // in the table of parameters

@@ -103,4 +103,12 @@ StoredFields evaluate(const StoredLens& lens, const std::vector<double>& theta, 
   return fields;
 }
 
+std::vector<double> network_deflection(const StoredLens& lens, const std::vector<double>& theta, int threads) {
+  ThreadPool pool(threads);
+  std::vector<std::vector<double>> members;
+  for (const StoredNetwork& network : lens.networks)
+    members.push_back(network_fields<double>(network.shape, network.parameters, theta, pool, false).deflection);
+  return members.empty() ? std::vector<double>(theta.size(), 0.0) : mean_of(members);
+}
+
 }  // namespace einfield

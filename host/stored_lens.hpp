@@ -30,4 +30,8 @@ struct StoredFields {
 /// @param threads  0 = as many as the process may use
 StoredFields evaluate(const StoredLens& lens, const std::vector<double>& theta, int threads = 0);
 
+/// Deflection by the networks alone, always in double: for those who take differences of it. Arguments as above.
+/// @return  2 × n, all x, then all y [arcsec]; zeros without a network
+std::vector<double> network_deflection(const StoredLens& lens, const std::vector<double>& theta, int threads = 0);
+
 }  // namespace einfield

@@ -144,22 +144,28 @@ TEST_F(Report, WithoutGnuplotThereAreNoPicturesAndThePageSaysSo) {
 TEST_F(Report, ShowsWhatAFitMayHaveBeside) {
   fit();
   edit([](ordered_json& result) {
-    result["sigma"] = {{"lens.0.theta_E", 0.0123}};
-    result["prior"] = {{"lens.0.theta_E", "normal(1.2, 0.1)"}};
+    result["config"]["lens"][0]["prior"] = {{"theta_E", {{"mean", 1.2}, {"sigma", 0.1}}}};
     result["config"]["lens"][0]["bounds"] = {{"e1", {-0.5, 0.5}}};
     result["parameters"]["lens.0.theta_E"] = 1.23456;
-    result["correlations"] = {{"names", {"lens.0.theta_E", "lens.0.e1"}}, {"matrix", {{1, -0.25}, {-0.25, 1}}}};
-    result["starts"] = {{"best", 2}, {"runs", {{{"seed", 1}, {"chi2_reduced", 1.5}}, {{"seed", 2}, {"dead", true}}}}};
+    result["uncertainties"] = {
+        {"method", "curvature"},
+        {"sigma", {{"lens.0.theta_E", 0.0123}, {"lens.0.e1", nullptr}}},
+        {"correlations", {{"names", {"lens.0.theta_E", "lens.0.e1"}}, {"matrix", {{1, -0.25}, {-0.25, nullptr}}}}}};
+    result["starts"] = {{"count", 2},
+                        {"runs",
+                         {{{"chi2_reduced", 1.5}, {"parameters", {{"lens.0.theta_E", 1.25}}}},
+                          {{"chi2_reduced", nullptr}, {"dead", true}}}}};
     result["warnings"] = {"a PSF with the sum 2, normalised to 1"};
     result["message"] = "the loss is not finite in step 2";
   });
   const std::string html = page_without_pictures();
   // As many digits as the uncertainty has two of.
   EXPECT_TRUE(has(html, "<td class=\"number\">1.235</td><td class=\"number\">0.012</td>"));
-  EXPECT_TRUE(has(html, "<td>normal(1.2, 0.1)</td>"));
+  EXPECT_TRUE(has(html, "<td>mean = 1.2, sigma = 0.1</td>"));
+  EXPECT_TRUE(has(html, "Uncertainties: curvature."));
   EXPECT_TRUE(has(html, "<td>-0.5, 0.5</td>"));
   EXPECT_EQ(count(html, ">-0.25</td>"), 2u);
-  EXPECT_TRUE(has(html, "<th>Chi2 reduced</th>"));
+  EXPECT_TRUE(has(html, "<th>Chi2 reduced</th><th>lens.0.theta_E</th><th>Dead</th>"));
   EXPECT_TRUE(has(html, "<td>yes</td>"));
   EXPECT_TRUE(has(html, "a PSF with the sum 2"));
   EXPECT_TRUE(has(html, "The fit went wrong: the loss is not finite in step 2"));
@@ -217,7 +223,7 @@ TEST_F(Report, HostileTextStaysText) {
   edit([](ordered_json& result) {
     result["starts"] = {{kHostile, {{{kHostile, kHostile}}}}};
     result["ensemble"] = {{"members", {{{kHostile, 1}}}}, {kHostile, kHostile}};
-    result["correlations"] = {{kHostile, {{kHostile, 0.5}}}};
+    result["uncertainties"] = {{"method", kHostile}, {"correlations", {{kHostile, {{kHostile, 0.5}}}}}};
     result["warnings"] = {kHostile};
     result["stop_reason"] = result["device"] = result["version"] = result["precision"] = result["backend"] = kHostile;
     result["profiles"]["lens.0"] = kHostile;
