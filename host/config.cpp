@@ -137,23 +137,52 @@ void add_background(Keys& keys, NoiseConfig& noise, const std::string& where) {
                   false, alone});
 }
 
+/// The shape decides which of the others have a meaning.
+Key shape_key(RegionConfig& r) {
+  return {"shape", choice<bool>(r.annulus, {{"circle", false}, {"annulus", true}}), "", {}, "", true};
+}
+
+Keys region_keys(RegionConfig& r) {
+  const Condition circle{[&r] { return !r.annulus; }, "with shape = \"circle\""};
+  const Condition annulus{[&r] { return r.annulus; }, "with shape = \"annulus\""};
+  return {shape_key(r),
+          {"center_x", &r.center_x, "", {}, "arcsec"},
+          {"center_y", &r.center_y, "", {}, "arcsec"},
+          {"radius", &r.radius, "pixels whose centre is no farther away", above(0), "arcsec", true, circle},
+          {"inner", &r.inner, "pixels whose centre is no nearer", at_least(0), "arcsec", true, annulus},
+          {"outer", &r.outer, "... and no farther away", above(0), "arcsec", true, annulus},
+          {"keep", &r.keep,
+           "true: pixels outside of every region that is kept are masked; false: those inside this one are"}};
+}
+
 Keys observation_keys(ObservationConfig& o, bool need_image) {
   Keys keys{
       {"image", &o.image, "the image", {}, "", need_image},
-      {"noise", MapOrNumber{&o.noise.map, &o.noise.value}, "1 sigma, a map or one number", above(0), "image unit"}};
+      {"noise", MapOrNumber{&o.noise.map, &o.noise.value}, "1 sigma, a map or one number", above(0), "image unit"},
+      {"noise_kind",
+       choice<NoiseKind>(
+           o.noise.kind,
+           {{"sigma", NoiseKind::sigma}, {"variance", NoiseKind::variance}, {"weight", NoiseKind::weight}}),
+       "what a map of the noise holds: sigma, sigma^2 or 1/sigma^2; pixels of weight 0 are masked",
+       {},
+       "",
+       false,
+       Condition{[&o] { return !o.noise.map.empty(); }, "with a map as observation.noise"}}};
   add_background(keys, o.noise, "observation");
-  keys.insert(keys.end(),
-              {{"psf", MapOrTable{&o.psf.kernel}, "kernel of odd size, its centre in the middle; or a profile"},
-               {"mask", &o.mask, "1 = pixel used, 0 = not"},
-               {"max_noise", &o.max_noise, "pixels of larger noise are masked", above(0), "image unit"},
-               {"pixel_scale", &o.pixel_scale, "from a celestial WCS when absent", above(0), "arcsec"},
-               {"center_x", &o.center_x, "coordinate of the middle of the image", {}, "arcsec"},
-               {"center_y", &o.center_y, "coordinate of the middle of the image", {}, "arcsec"},
-               {"supersampling", &o.supersampling, "rays per pixel and side", between(1, kMaxSupersampling)},
-               {"psf_supersampling", &o.psf_supersampling,
-                "samples of the PSF per pixel and side, a divisor of supersampling: the image is convolved on them and "
-                "then averaged over pixels; more than 1 on the CPU only",
-                between(1, kMaxSupersampling)}});
+  keys.insert(
+      keys.end(),
+      {{"psf", MapOrTable{&o.psf.kernel}, "kernel of odd size, its centre in the middle; or a profile"},
+       {"mask", &o.mask, "which pixels are used"},
+       {"mask_used", &o.mask_used,
+        "value of the mask where a pixel is used; 1: it is 0 elsewhere; 0: anything else elsewhere, as in a map of "
+        "flags",
+        between(0, 1), "", false, Condition{[&o] { return !o.mask.empty(); }, "with observation.mask"}},
+       {"region", SubTable{true}, "circles and annuli that are kept or masked"},
+       {"max_noise", &o.max_noise, "pixels of larger noise are masked", above(0), "image unit"},
+       {"pixel_scale", &o.pixel_scale, "from a celestial WCS when absent", above(0), "arcsec"},
+       {"center_x", &o.center_x, "coordinate of the middle of the image", {}, "arcsec"},
+       {"center_y", &o.center_y, "coordinate of the middle of the image", {}, "arcsec"},
+       {"supersampling", &o.supersampling, "rays per pixel and side", between(1, kMaxSupersampling)}});
   return keys;
 }
 
@@ -642,6 +671,15 @@ void read_observation(const Document& document, Config& config, bool for_simulat
     document.fail("observation.psf_supersampling",
                   "not a divisor, found " + std::to_string(o.psf_supersampling) +
                       ", expected a divisor of supersampling = " + std::to_string(o.supersampling));
+  for (std::size_t i = 0; i < document.size("observation.region"); ++i) {
+    RegionConfig& region = o.regions.emplace_back();
+    const std::string path = "observation.region." + std::to_string(i);
+    document.read_one(path, shape_key(region));
+    document.read(path, region_keys(region));
+    if (region.annulus && !(region.inner < region.outer))
+      document.fail(path + ".outer", "not beyond the inner radius, found " + to_text(region.outer) +
+                                         " arcsec, expected a number > inner = " + to_text(region.inner) + " arcsec");
+  }
   check_noise(document, "observation", o.noise, !for_simulation, "\"FILE[HDU]\" or a number > 0 image unit");
   if (o.noise.value && *o.noise.value > o.max_noise)
     document.fail("observation.noise", "every pixel would be masked, found " + to_text(*o.noise.value) +
@@ -860,6 +898,8 @@ std::string to_toml(const Config& config) {
   std::string text = write_keys(top_keys(c));
   text += "\n[observation]\n" + write_keys(observation_keys(c.observation, true)) +
           psf_text("observation.psf", c.observation.psf);
+  for (RegionConfig& region : c.observation.regions)
+    text += "\n[[observation.region]]\n" + write_keys(region_keys(region));
   for (LensComponent& lens : c.model.lens)
     text += "\n[[lens]]\n" + write_keys(lens_keys(lens)) + priors_text("lens", lens_info(lens.kind), lens.priors);
   const auto write_lights = [&text](const std::string& block, std::vector<LightComponent>& lights,
@@ -925,6 +965,9 @@ std::string list_keys() {
       "from 0;\n`--set KEY=VALUE` names keys in the same way. Paths are relative to the configuration file.\n\n";
   text += list_table("title, recipe, blocks", "", top_keys(c));
   text += "\n" + list_table("[observation]", "observation.", observation_keys(c.observation, true));
+  RegionConfig region;
+  region.radius = region.inner = region.outer = std::nan("");
+  text += "\n" + list_table("[[observation.region]]", "observation.region.N.", region_keys(region));
   text += "\n" + list_table("psf = { ... } in [observation] and [simulate]", "observation.psf.", psf_keys(psf));
   for (int i = 0; i < kLensKinds; ++i) {
     LensComponent lens{static_cast<LensKind>(i), {}, {}};

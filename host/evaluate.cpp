@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <ostream>
 #include <string_view>
@@ -15,114 +14,15 @@
 #include "einfield/error.hpp"
 #include "einfield/grid.hpp"
 #include "host/atomic_file.hpp"
-#include "host/ensemble.hpp"
 #include "host/fits_maps.hpp"
 #include "host/lens_fields.hpp"
 #include "host/number.hpp"
-#include "host/results.hpp"
-#include "host/safetensors.hpp"
+#include "host/stored_lens.hpp"
 
 namespace einfield {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
-
-/// What a directory of results says about the lens.
-struct StoredLens {
-  std::vector<LensComponent> smooth;
-  std::vector<StoredNetwork> networks;  ///< none, one, or the members of an ensemble
-  std::vector<double> offsets;          ///< of their potentials; empty with one
-  bool double_precision = false;
-  double center_x = 0, center_y = 0;  ///< of the image [arcsec]
-};
-
-/// What result.json says of the lens; nlohmann's exceptions say what is missing.
-/// @param shape    becomes the layers of the network, if there is one
-StoredLens interpret(const json& result, std::optional<NetworkShape>& shape) {
-  StoredLens stored;
-  const std::string precision = result.at("precision").get<std::string>();
-  EINFIELD_REQUIRE(precision == "single" || precision == "double",
-                   "precision is " + precision + ", expected single or double");
-  stored.double_precision = precision == "double";
-  stored.center_x = result.at("grid").at("center_x").get<double>();
-  stored.center_y = result.at("grid").at("center_y").get<double>();
-  const json &profiles = result.at("profiles"), &parameters = result.at("parameters");
-  EINFIELD_REQUIRE(profiles.is_object(), "profiles is not an object");
-  for (std::size_t i = 0;; ++i) {
-    const std::string name = "lens." + std::to_string(i);
-    if (!profiles.contains(name)) break;
-    const std::string profile = profiles.at(name).get<std::string>();
-    LensComponent component;
-    int kind = 0;
-    while (kind < kLensKinds && profile != lens_info(static_cast<LensKind>(kind)).name) ++kind;
-    EINFIELD_REQUIRE(kind < kLensKinds, name + " is a " + profile + ", which this version does not know");
-    component.kind = static_cast<LensKind>(kind);
-    for (const ParameterInfo& p : lens_info(component.kind).parameters)
-      component.values.push_back(parameters.at(name + "." + p.name).get<double>());
-    component.free.assign(component.values.size(), false);
-    stored.smooth.push_back(std::move(component));
-  }
-  Model model;
-  model.lens = stored.smooth;
-  model.validate();
-  const json& network = result.at("network");
-  if (network.is_null()) return stored;
-  shape = NetworkShape{network.at("hidden").get<std::vector<int>>(), network.at("input_scale").get<double>(),
-                       network.value("fourier_features", 0)};
-  stored.networks.resize(network.at("members").get<std::size_t>());
-  EINFIELD_REQUIRE(!stored.networks.empty(), "network.members is 0, expected > 0");
-  if (stored.networks.size() == 1) return stored;
-  stored.offsets = network.at("potential_offsets").get<std::vector<double>>();
-  EINFIELD_REQUIRE(
-      stored.offsets.size() == stored.networks.size(),
-      "network.potential_offsets has " + std::to_string(stored.offsets.size()) + " numbers, expected one per member");
-  return stored;
-}
-
-StoredLens read_lens(const std::string& dir) {
-  const std::string path = (fs::path(dir) / "result.json").string();
-  std::ifstream file(path);
-  EINFIELD_REQUIRE(file, dir + ": no result.json, expected the directory of a finished fit");
-  const json result = json::parse(file, nullptr, false);
-  EINFIELD_REQUIRE(result.is_object(), path + ": damaged, not a JSON object");
-  StoredLens stored;
-  std::optional<NetworkShape> shape;
-  try {
-    stored = interpret(result, shape);
-  } catch (const json::exception& error) {
-    throw InvalidInput(path + ": " + error.what());
-  } catch (const InvalidInput& error) {
-    throw InvalidInput(path + ": " + error.what());
-  }
-  if (!shape) return stored;
-  for (std::size_t k = 0; k < stored.networks.size(); ++k) {
-    const std::string network = (fs::path(dir) / network_file(k)).string();
-    stored.networks[k] = read_network(network);
-    EINFIELD_REQUIRE(stored.networks[k].shape == *shape, network + ": another network than that of " + path);
-  }
-  return stored;
-}
-
-struct Fields {
-  LensFields network, smooth;
-};
-
-Fields evaluate(const StoredLens& lens, const std::vector<double>& theta) {
-  ThreadPool pool(0);
-  Fields fields{zero_fields(theta.size() / 2), smooth_fields(lens.smooth, theta, pool)};
-  std::vector<LensFields> members;
-  for (std::size_t k = 0; k < lens.networks.size(); ++k) {
-    const auto& [shape, parameters] = lens.networks[k];
-    LensFields member = lens.double_precision ? network_fields<double>(shape, parameters, theta, pool)
-                                              : network_fields<float>(shape, parameters, theta, pool);
-    if (!lens.offsets.empty())
-      for (double& v : member.potential) v -= lens.offsets[k];
-    members.push_back(std::move(member));
-  }
-  if (!members.empty()) fields.network = mean_of(members);
-  return fields;
-}
 
 constexpr const char* kColumns[] = {"psi",       "alpha_x",       "alpha_y",       "kappa",
                                     "psi_macro", "alpha_x_macro", "alpha_y_macro", "kappa_macro"};
@@ -250,7 +150,7 @@ class Table {
 void evaluate_points(const std::string& dir, const std::string& points, const std::string& out, std::ostream& stream) {
   const StoredLens lens = read_lens(dir);
   const Table table(points);
-  const Fields fields = evaluate(lens, table.theta());
+  const StoredFields fields = evaluate(lens, table.theta());
   std::string text(table.header());
   for (const char* name : kColumns) text.append(1, ',').append(name);
   text += '\n';
@@ -281,7 +181,7 @@ void evaluate_grid(const std::string& dir, int nx, int ny, double pixel_scale, c
                    "pixel_scale = " + to_text(pixel_scale) + " arcsec, expected > 0");
   const StoredLens lens = read_lens(dir);
   const Grid grid{nx, ny, pixel_scale, lens.center_x, lens.center_y, 1};
-  const Fields fields = evaluate(lens, pixel_centres(grid));
+  const StoredFields fields = evaluate(lens, pixel_centres(grid));
   FitsMaps maps(grid, lens.double_precision);
   maps.add_fields("NN", fields.network);
   maps.add_fields("MACRO", fields.smooth);

@@ -160,6 +160,86 @@ Picture comparison(const FittedMaps& fit) {
   return picture;
 }
 
+/// Densities of the residuals' values in bins, as a line of steps, and that of a normal distribution. Both end where
+/// less than a pixel would be in a bin.
+Chart histogram(const std::vector<double>& residuals) {
+  constexpr double kWidth = 0.25, kMost = 8;
+  constexpr auto kBins = static_cast<std::size_t>(2 * kMost / kWidth);
+  std::vector<double> counts(kBins, 0.0);
+  double n = 0;
+  for (const double r : residuals) {
+    if (!std::isfinite(r)) continue;
+    ++n;
+    // What lies beyond the ends is counted in the last bins.
+    const double bin = std::clamp(std::floor((r + kMost) / kWidth), 0.0, static_cast<double>(kBins - 1));
+    ++counts[static_cast<std::size_t>(bin)];
+  }
+  const double least = 0.5 / (std::max(n, 1.0) * kWidth);
+  Curve data{"residuals", {}, {}}, normal{"N(0, 1)", {}, {}, true};
+  for (std::size_t i = 0; i < kBins; ++i) {
+    const double left = static_cast<double>(i) * kWidth - kMost;
+    const double density = std::max(counts[i] / (std::max(n, 1.0) * kWidth), least);
+    for (const double x : {left, left + kWidth}) {
+      data.x.push_back(x);
+      data.y.push_back(density);
+    }
+  }
+  for (double x = -kMost; x <= kMost; x += 0.05) {
+    const double density = std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
+    if (density < least) continue;
+    normal.x.push_back(x);
+    normal.y.push_back(density);
+  }
+  Chart chart;
+  chart.x_label = "(data − model) / noise";
+  chart.y_label = "density";
+  chart.curves = {std::move(data), std::move(normal)};
+  return chart;
+}
+
+/// Mean, scatter and outliers of the residuals.
+std::string residual_statistics(const std::vector<double>& residuals) {
+  double n = 0, sum = 0, squares = 0, beyond = 0;
+  for (const double r : residuals) {
+    if (!std::isfinite(r)) continue;
+    ++n;
+    sum += r;
+    squares += r * r;
+    beyond += std::abs(r) > 3;
+  }
+  if (n == 0) return "";
+  const double mean = sum / n;
+  return "Mean " + significant(mean) + ", standard deviation " +
+         significant(std::sqrt(std::max(squares / n - mean * mean, 0.0))) + "; " + percent(beyond / n) +
+         " of the pixels beyond 3 σ, where a normal distribution has 0.3 %.";
+}
+
+PlacedMap lengths(const PlacedMap& x, const PlacedMap& y) {
+  PlacedMap result = x;
+  for (std::size_t i = 0; i < result.values.size(); ++i) result.values[i] = std::hypot(x.values[i], y.values[i]);
+  return result;
+}
+
+PlacedMap added(const PlacedMap& a, const PlacedMap& b) {
+  PlacedMap result = a;
+  for (std::size_t i = 0; i < result.values.size(); ++i) result.values[i] += b.values[i];
+  return result;
+}
+
+Trace trace(const Polyline& line, bool dashed) {
+  Trace result;
+  for (const Vec2<double> point : line) {
+    result.x.push_back(point.x);
+    result.y.push_back(point.y);
+  }
+  result.dashed = dashed;
+  return result;
+}
+
+ColorRange kappa_range(const FittedMaps& fit) {
+  return quantile_range(fit.macro.kappa.values, 0, 0.99);
+}
+
 }  // namespace
 
 bool FittedMaps::has_network() const {
@@ -195,7 +275,8 @@ FittedMaps read_fitted_maps(const std::string& directory) {
   fit.residual = read_map(file, "RESIDUAL", "σ");
   fit.source = read_map(file, "SOURCE", unit);
   fit.network = read_lens_maps(file, "NN");
-  fit.kappa_macro = read_map(file, "KAPPA_MACRO", "");
+  fit.macro = read_lens_maps(file, "MACRO");
+  if (has_hdu(file, "PSI_NN_STD")) fit.deviation = read_lens_maps(file, "NN_STD");
   fit.noise = read_map(file, "NOISE", unit);
   const PlacedMap mask = read_map(file, "MASK", "");
   for (const double m : mask.values) fit.used.push_back(m != 0);
@@ -272,6 +353,70 @@ Picture picture_of_convergence(const FittedMaps& fit) {
   return picture;
 }
 
+std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves& lines) {
+  std::vector<PageFigure> figures;
+  const auto add = [&](const char* section, std::string title, std::variant<Panel, Chart> cell,
+                       std::string caption = "") {
+    std::visit([](auto& it) { it.title.clear(); }, cell);
+    Picture picture;
+    picture.on_page = true;
+    picture.cells = {std::move(cell)};
+    figures.push_back({section, std::move(title), std::move(caption), std::move(picture)});
+  };
+  const auto add_map = [&](const char* section, std::string title, const PlacedMap& map, Palette palette,
+                           ColorRange range, std::string caption = "") {
+    add(section, std::move(title), panel(map, "", palette, range), std::move(caption));
+  };
+
+  const ColorRange light = brightness_range(fit.data);
+  const bool masked = std::count(fit.used.begin(), fit.used.end(), 0) > 0;
+  add_map("image", "Data", fit.data, Palette::intensity, light, masked ? "Grey: masked." : "");
+  add_map("image", "Model", fit.model, Palette::intensity, light);
+  add("image", "(Data − model) / noise", picture_of_image(fit).cells[2]);
+
+  Panel image = panel(fit.data, "", Palette::intensity, light);
+  Panel source = panel(fit.source, "", Palette::intensity, quantile_range(fit.source.values, 0, 0.999));
+  for (const CriticalCurve& curve : lines.curves) {
+    image.traces.push_back(trace(curve.image, false));
+    source.traces.push_back(trace(curve.source, false));
+  }
+  for (const Polyline& cut : lines.cuts) source.traces.push_back(trace(cut, true));
+  add("planes", "Image plane", std::move(image),
+      lines.curves.empty() ? "No critical curve was found." : "The data with the critical curves, where det A = 0.");
+  add("planes", "Source plane", std::move(source),
+      std::string("The source with the caustics") +
+          (lines.cuts.empty() ? "." : "; dashed: the cut, where a singular centre hides an image."));
+  add_map("planes", "κ, all mass", added(fit.macro.kappa, fit.network.kappa), Palette::sequential, kappa_range(fit));
+
+  add_map("smooth", "ψ", fit.macro.psi, Palette::sequential, quantile_range(fit.macro.psi.values, 0.005, 0.995));
+  const PlacedMap alpha = lengths(fit.macro.alpha_x, fit.macro.alpha_y);
+  add_map("smooth", "|α|", alpha, Palette::sequential, quantile_range(alpha.values, 0.005, 0.995));
+  add_map("smooth", "κ", fit.macro.kappa, Palette::sequential, kappa_range(fit));
+  if (fit.has_network()) {
+    const PlacedMap psi = without_mean(fit.network.psi, fit.used);
+    const PlacedMap shift = lengths(fit.network.alpha_x, fit.network.alpha_y);
+    add_map("network", "ψ − ⟨ψ⟩", psi, Palette::sequential, quantile_range(psi.values, 0.005, 0.995));
+    add_map("network", "|α|", shift, Palette::sequential, quantile_range(shift.values, 0.005, 0.995));
+    add_map("network", "κ", fit.network.kappa, Palette::diverging, symmetric_range(fit.network.kappa.values, 0.995));
+    if (fit.deviation) {
+      const auto scatter = [&](const char* title, const PlacedMap& map) {
+        add_map("network", title, map, Palette::sequential, {0, quantile_range(map.values, 0, 0.99).high},
+                "Standard deviation over the members of the ensemble.");
+      };
+      scatter("Scatter of ψ", fit.deviation->psi);
+      scatter("Scatter of α", lengths(fit.deviation->alpha_x, fit.deviation->alpha_y));
+      scatter("Scatter of κ", fit.deviation->kappa);
+    }
+  }
+  if (fit.truth)
+    for (const Picture& picture : {picture_of_potential(fit), picture_of_deflection(fit), picture_of_convergence(fit)})
+      for (const auto& cell : picture.cells) add("truth", std::get<Panel>(cell).title, cell);
+
+  add("fit", "History", picture_of_history(fit).cells[0]);
+  add("fit", "Residuals", histogram(fit.residual.values), residual_statistics(fit.residual.values));
+  return figures;
+}
+
 std::vector<std::string> draw_figures(const std::string& directory) {
   const FittedMaps fit = read_fitted_maps(directory);
   std::vector<Picture> pictures;
@@ -294,10 +439,7 @@ std::vector<std::string> draw_figures(const std::string& directory) {
   pictures.back().note = image.note;
 
   add("source", maps({panel(fit.source, "source", Palette::intensity, quantile_range(fit.source.values, 0, 0.999))}));
-  PlacedMap kappa = fit.kappa_macro;
-  for (std::size_t i = 0; i < kappa.values.size(); ++i) kappa.values[i] += fit.network.kappa.values[i];
-  const ColorRange kappa_range = quantile_range(fit.kappa_macro.values, 0, 0.99);
-  const Panel macro = panel(fit.kappa_macro, "κ, smooth model", Palette::sequential, kappa_range);
+  const Panel macro = panel(fit.macro.kappa, "κ, smooth model", Palette::sequential, kappa_range(fit));
   if (fit.has_network()) {
     const PlacedMap psi = without_mean(fit.network.psi, fit.used);
     add("potential",
@@ -306,9 +448,11 @@ std::vector<std::string> draw_figures(const std::string& directory) {
         together(symmetric_range(fit.network.alpha_x.values, 0.99), symmetric_range(fit.network.alpha_y.values, 0.99));
     add("deflection", maps({panel(fit.network.alpha_x, "∂ψ/∂x, network", Palette::diverging, range),
                             panel(fit.network.alpha_y, "∂ψ/∂y, network", Palette::diverging, range)}));
-    add("convergence", maps({panel(fit.network.kappa, "κ, network", Palette::diverging,
-                                   symmetric_range(fit.network.kappa.values, 0.995)),
-                             macro, panel(kappa, "κ, total", Palette::sequential, kappa_range)}));
+    add("convergence",
+        maps({panel(fit.network.kappa, "κ, network", Palette::diverging,
+                    symmetric_range(fit.network.kappa.values, 0.995)),
+              macro,
+              panel(added(fit.macro.kappa, fit.network.kappa), "κ, total", Palette::sequential, kappa_range(fit))}));
   } else {
     add("convergence", maps({macro}));
   }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "host/critical_curves.hpp"
 #include "host/picture.hpp"
 
 namespace einfield {
@@ -33,8 +34,8 @@ struct FittedMaps {
   PlacedMap data, model, residual;  ///< data and residual are NaN where masked
   PlacedMap noise;
   PlacedMap source;
-  LensMaps network;
-  PlacedMap kappa_macro;
+  LensMaps macro, network;
+  std::optional<LensMaps> deviation;  ///< over the members of an ensemble
   std::optional<PlacedMap> image_truth;
   std::optional<LensMaps> truth;
   std::vector<std::uint8_t> used;  ///< 1 = used in the fit
@@ -57,6 +58,18 @@ Picture picture_of_history(const FittedMaps& fit);      ///< loss and reduced χ
 Picture picture_of_potential(const FittedMaps& fit);    ///< truth | prediction | residual, means removed
 Picture picture_of_deflection(const FittedMaps& fit);   ///< the same, x above y
 Picture picture_of_convergence(const FittedMaps& fit);  ///< the same for κ
+
+/// A picture of the report, and the words beside it.
+struct PageFigure {
+  std::string section;  ///< "image", "planes", "smooth", "network", "truth", "fit"
+  std::string title;
+  std::string caption;  ///< "" = none
+  Picture picture;
+};
+
+/// What the report shows: a map or a chart each, without title.
+/// @param lines  critical curves, for the two planes
+std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves& lines);
 
 /// Draws every figure of the fit into DIRECTORY/figures/*.png; returns warnings.
 /// @throws InvalidInput without results, IoError

@@ -24,7 +24,7 @@
 namespace einfield {
 namespace {
 
-/// Relative tolerance of "square, upright pixels": the 0.1 % that a given pixel scale may differ by.
+/// Relative tolerance of "square pixels": the 0.1 % that a given pixel scale may differ by.
 constexpr double kWcsTolerance = 1e-3;
 /// Axes that are looked at; an image with more is refused.
 constexpr int kMaxAxes = 9;
@@ -266,7 +266,7 @@ char celestial_axis(const std::string& ctype) {
 
 /// The celestial WCS of the current HDU. The matrix from pixel steps to arcsec (Greisen & Calabretta 2002, section 2)
 /// comes from CDi_j, or CDELTi PCi_j, or CDELTi turned by CROTA2.
-/// @throws InvalidInput for pixels that are not square and upright: the fit's axes are the image's
+/// @throws InvalidInput for pixels that are not square; they may be turned and mirrored
 std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& where) {
   const char axis1 = celestial_axis(file.text("CTYPE1")), axis2 = celestial_axis(file.text("CTYPE2"));
   if (axis1 == ' ' || axis2 == ' ' || axis1 == axis2) return std::nullopt;
@@ -304,8 +304,7 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
   if (!std::isfinite(scale) || !(scale > 0)) throw InvalidInput(where + "celestial WCS with a singular matrix");
   const double width = std::hypot(m[0][0], m[1][0]), height = std::hypot(m[0][1], m[1][1]);
   const std::string advice =
-      ", expected square pixels with north up: resample the image, or leave out its celestial WCS "
-      "and give observation.pixel_scale";
+      ", expected square pixels: resample the image, or leave out its celestial WCS and give observation.pixel_scale";
   if (std::abs(width / height - 1) > kWcsTolerance)
     throw InvalidInput(where + "pixels that are not square, found " + rounded(width) + " x " + rounded(height) +
                        " arcsec" + advice);
@@ -313,11 +312,20 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
   if (std::abs(skew) > kWcsTolerance)
     throw InvalidInput(where + "skewed celestial WCS, found axes at " + rounded(std::acos(skew) * 180 / M_PI) +
                        " degrees" + advice);
-  if (axis1 == 'y') throw InvalidInput(where + "celestial WCS with the latitude along x" + advice);
-  if (std::abs(m[0][1]) > kWcsTolerance * scale || m[1][1] < 0)
-    throw InvalidInput(where + "rotated celestial WCS, found " + rounded(std::atan2(-m[0][1], m[1][1]) * 180 / M_PI) +
-                       " degrees" + advice);
-  return CelestialWcs{scale};
+  CelestialWcs wcs;
+  wcs.pixel_scale = scale;
+  for (std::size_t i = 0; i < 2; ++i) {
+    const std::string axis = std::to_string(i + 1);
+    wcs.type[i] = file.text("CTYPE" + axis).substr(0, 8);  // behind it stands a distortion, as in RA---TAN-SIP
+    wcs.cd[i] = {m[i][0] / 3600, m[i][1] / 3600};
+    wcs.reference_pixel[i] = file.value("CRPIX" + axis).value_or(0);
+    wcs.reference_value[i] = file.value("CRVAL" + axis).value_or(0) * (i == 0 ? unit1 : unit2) / 3600;
+  }
+  wcs.frame = file.text("RADESYS");
+  wcs.equinox = file.value("EQUINOX");
+  wcs.pole_lon = file.value("LONPOLE");
+  wcs.pole_lat = file.value("LATPOLE");
+  return wcs;
 }
 
 /// The linear WCS of the current HDU, as Writer::axis makes it.
@@ -411,6 +419,7 @@ class Writer {
       axis("1", "X", hdu.nx, hdu.center_x, hdu.pixel_scale);
       axis("2", "Y", hdu.ny, hdu.center_y, hdu.pixel_scale);
     }
+    if (hdu.sky) sky(*hdu.sky);
     for (const auto& [name, value] : hdu.cards) key(name, value);
     check(fits_write_img(file_.get(), TDOUBLE, 1, static_cast<LONGLONG>(n), const_cast<double*>(hdu.values.data()),
                          &status));
@@ -444,6 +453,22 @@ class Writer {
     key("CRPIX" + index, 0.5 * (n + 1));
     key("CRVAL" + index, center);
     key("CDELT" + index, scale);
+  }
+  /// The place on the sky beside it: what DS9 and Astropy know as WCS A.
+  void sky(const CelestialWcs& wcs) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      const std::string axis = std::to_string(i + 1);
+      key("CTYPE" + axis + "A", wcs.type[i]);
+      key("CUNIT" + axis + "A", std::string("deg"));
+      key("CRPIX" + axis + "A", wcs.reference_pixel[i]);
+      key("CRVAL" + axis + "A", wcs.reference_value[i]);
+      key("CD" + axis + "_1A", wcs.cd[i][0]);
+      key("CD" + axis + "_2A", wcs.cd[i][1]);
+    }
+    if (!wcs.frame.empty()) key("RADESYSA", wcs.frame);
+    if (wcs.equinox) key("EQUINOXA", *wcs.equinox);
+    if (wcs.pole_lon) key("LONPOLEA", *wcs.pole_lon);
+    if (wcs.pole_lat) key("LATPOLEA", *wcs.pole_lat);
   }
 
   /// What CFITSIO grows and the caller frees, after the file is closed.

@@ -6,12 +6,9 @@
 #include <utility>
 #include <vector>
 
-namespace einfield {
+#include "einfield/observation.hpp"
 
-/// A celestial WCS reduced to what a lens fit needs.
-struct CelestialWcs {
-  double pixel_scale = 0;  ///< arcsec, √|det CD|
-};
+namespace einfield {
 
 /// The linear WCS in arcsec that write_fits gives an image.
 struct LinearWcs {
@@ -50,6 +47,7 @@ struct FitsOutput {
   std::string unit;                                        ///< BUNIT; "" = dimensionless
   double pixel_scale = 0, center_x = 0, center_y = 0;      ///< linear WCS in arcsec: pixel centres
   std::vector<std::pair<std::string, std::string>> cards;  ///< further keywords (strings)
+  std::optional<CelestialWcs> sky{};                       ///< as the alternate WCS A
 };
 
 /// Writes all HDUs to `path` (under a temporary name, synced, renamed). @throws IoError

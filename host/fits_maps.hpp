@@ -1,6 +1,7 @@
 // The HDUs of one file of maps: units, WCS and precision in one place.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,15 +16,21 @@ namespace einfield {
 /// Maps at the pixel centres of a grid, in single or double precision.
 class FitsMaps {
  public:
-  FitsMaps(const Grid& grid, bool double_precision)
+  /// @param sky  where the grid lies on the sky, when that is known
+  FitsMaps(const Grid& grid, bool double_precision, std::optional<CelestialWcs> sky = {})
       : grid_{grid.nx, grid.ny, grid.pixel_scale, grid.center_x, grid.center_y},
-        bitpix_(double_precision ? -64 : -32) {}
+        bitpix_(double_precision ? -64 : -32),
+        sky_(std::move(sky)) {}
 
   void add(const std::string& name, const std::string& unit, std::vector<double> values, int planes = 1) {
     add(name, unit, std::move(values), grid_, bitpix_, planes);
+    hdus_.back().sky = sky_;
   }
   /// A map of bytes: a mask.
-  void add_bytes(const std::string& name, std::vector<double> values) { add(name, "", std::move(values), grid_, 8, 1); }
+  void add_bytes(const std::string& name, std::vector<double> values) {
+    add(name, "", std::move(values), grid_, 8, 1);
+    hdus_.back().sky = sky_;
+  }
   /// A map on a grid of its own.
   void add_on(const PixelGrid& grid, const std::string& name, const std::string& unit, std::vector<double> values) {
     add(name, unit, std::move(values), grid, bitpix_, 1);
@@ -56,6 +63,7 @@ class FitsMaps {
 
   PixelGrid grid_;
   int bitpix_;
+  std::optional<CelestialWcs> sky_;
   std::vector<FitsOutput> hdus_;
 };
 

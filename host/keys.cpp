@@ -92,7 +92,7 @@ std::string type_text(const Target& target) {
       Overloaded{[](double*) { return std::string("number"); },
                  [](std::optional<double>*) { return std::string("number"); },
                  [](int*) { return std::string("integer"); }, [](std::uint64_t*) { return std::string("integer"); },
-                 [](std::string*) { return std::string("text"); },
+                 [](bool*) { return std::string("true or false"); }, [](std::string*) { return std::string("text"); },
                  [](std::vector<int>*) { return std::string("list of integers"); },
                  [](FitsReference*) { return std::string("\"FILE[HDU]\""); },
                  [](const Choice& choice) { return quoted(choice.names); },
@@ -126,6 +126,7 @@ std::optional<std::string> value_text(const Target& target) {
           [](const std::optional<double>* value) { return *value ? Text(toml_number(**value)) : Text(); },
           [](const int* value) { return Text(std::to_string(*value)); },
           [](const std::uint64_t* value) { return Text(std::to_string(*value)); },
+          [](const bool* value) { return Text(*value ? "true" : "false"); },
           [](const std::string* value) { return Text(toml_string(*value)); },
           [](const std::vector<int>* values) {
             std::vector<std::string> texts;
@@ -420,6 +421,10 @@ void Document::Tree::assign(const Key& key, const std::string& path, const toml:
                  [&](std::optional<double>* value) { *value = real(number); },
                  [&](int* value) { *value = static_cast<int>(integer(node)); },
                  [&](std::uint64_t* value) { *value = static_cast<std::uint64_t>(integer(node)); },
+                 [&](bool* value) {
+                   if (!node.is_boolean()) refuse("wrong type", described(node), "true or false");
+                   *value = node.as_boolean()->get();
+                 },
                  [&](std::string* value) { *value = text("a text"); },
                  [&](std::vector<int>* values) {
                    values->clear();

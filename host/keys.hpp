@@ -80,9 +80,9 @@ struct SubTable {
   bool array = false;
 };
 
-using Target =
-    std::variant<double*, std::optional<double>*, int*, std::uint64_t*, std::string*, std::vector<int>*, FitsReference*,
-                 Choice, WholeNumber, NameSet, NameList, FilePath, Interval, Normal, MapOrNumber, MapOrTable, SubTable>;
+using Target = std::variant<double*, std::optional<double>*, int*, std::uint64_t*, bool*, std::string*,
+                            std::vector<int>*, FitsReference*, Choice, WholeNumber, NameSet, NameList, FilePath,
+                            Interval, Normal, MapOrNumber, MapOrTable, SubTable>;
 
 /// When a key has a meaning; given at another time it is an error.
 struct Condition {

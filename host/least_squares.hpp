@@ -1,5 +1,5 @@
-// Small dense least squares on the normal equations: Cholesky, and the bounded problem by an active set (Lawson & Hanson
-// 1974, chapter 23; Stark & Parker 1995).
+// Small dense least squares on the normal equations: Cholesky, and the bounded problem by an active set (Lawson &
+// Hanson 1974, chapter 23; Stark & Parker 1995).
 #pragma once
 
 #include <cstddef>
@@ -46,8 +46,8 @@ struct BoundedSolution {
   std::vector<bool> free;  ///< not at a bound
 };
 
-/// By an active set: what the gradient pushes off its bound is freed, one at a time, and what leaves the interval on the
-/// way to the minimum of the free ones is put back. Without a finite bound a variable is free from the beginning. A
+/// By an active set: what the gradient pushes off its bound is freed, one at a time, and what leaves the interval on
+/// the way to the minimum of the free ones is put back. Without a finite bound a variable is free from the beginning. A
 /// column that depends on the free ones stays where it is.
 /// @param lower, upper  may be infinite; lower < upper
 BoundedSolution bounded_least_squares(const SymmetricMatrix& n, const std::vector<double>& b,

@@ -66,7 +66,7 @@ LensFields smooth_fields(const std::vector<LensComponent>& lens, const std::vect
 
 template <class Real>
 LensFields network_fields(const NetworkShape& shape, const std::vector<double>& parameters,
-                          const std::vector<double>& theta, ThreadPool& pool) {
+                          const std::vector<double>& theta, ThreadPool& pool, bool with_convergence) {
   const std::size_t n = theta.size() / 2;
   LensFields fields = zero_fields(n);
   CpuNetwork<Real> network(shape, static_cast<int>(std::min(n, kBatch)), pool, 0);  // no adjoint, so no tape
@@ -84,7 +84,7 @@ LensFields network_fields(const NetworkShape& shape, const std::vector<double>& 
     }
     const int count = static_cast<int>(size);
     network.forward(weights.data(), positions.data(), count, psi.data(), alpha.data());
-    network.kappa(weights.data(), positions.data(), count, kappa.data());
+    if (with_convergence) network.kappa(weights.data(), positions.data(), count, kappa.data());
     for (std::size_t i = 0; i < size; ++i) {
       fields.potential[begin + i] = psi[i];
       fields.deflection[begin + i] = alpha[i];
@@ -163,8 +163,8 @@ template std::vector<double> brightness_gradient<float>(const std::vector<LightC
 template std::vector<double> brightness_gradient<double>(const std::vector<LightComponent>&, const std::vector<double>&,
                                                          ThreadPool&);
 template LensFields network_fields<float>(const NetworkShape&, const std::vector<double>&, const std::vector<double>&,
-                                          ThreadPool&);
+                                          ThreadPool&, bool);
 template LensFields network_fields<double>(const NetworkShape&, const std::vector<double>&, const std::vector<double>&,
-                                           ThreadPool&);
+                                           ThreadPool&, bool);
 
 }  // namespace einfield

@@ -24,9 +24,10 @@ LensFields smooth_fields(const std::vector<LensComponent>& lens, const std::vect
 /// Evaluated in the precision of Real; the same bits for any number of threads.
 /// @param parameters  flat layout of `shape`
 /// @param theta       2 × n, all x, then all y [arcsec]
+/// @param with_convergence  false: κ, which costs as much as all the rest, stays 0
 template <class Real>
 LensFields network_fields(const NetworkShape& shape, const std::vector<double>& parameters,
-                          const std::vector<double>& theta, ThreadPool& pool);
+                          const std::vector<double>& theta, ThreadPool& pool, bool with_convergence = true);
 
 /// Brightness of light components, summed, at positions of their plane; a NETWORK in the precision of Real.
 /// @param positions  2 × n, all x, then all y [arcsec]

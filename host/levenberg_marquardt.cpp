@@ -52,8 +52,7 @@ void LevenbergMarquardt::arrive(ScalarEvaluator& evaluator) {
   for (std::size_t i = 0; i < n_other; ++i)
     for (std::size_t k = n_linear; k < n; ++k) {
       gradient_[i] += jacobian[k * n_other + i] * physical.gradient[k];
-      for (std::size_t j = 0; j < n_other; ++j)
-        reduced_(i, j) += jacobian[k * n_other + i] * half[k * n_other + j];
+      for (std::size_t j = 0; j < n_other; ++j) reduced_(i, j) += jacobian[k * n_other + i] * half[k * n_other + j];
     }
 
   std::vector<std::size_t> free;

@@ -16,8 +16,8 @@ namespace einfield {
 ///
 ///     S = N_θθ − N_θc N_cc⁻¹ N_cθ,   (S + λ diag S) δ = −g_θ                                                    (1)
 ///
-/// over the amplitudes that are not pinned. g_θ needs no term for dc/dθ: at the best amplitudes g_c = 0. What S lacks of
-/// the second derivative of the projected function is of the order of the residual, as in every Gauss–Newton method;
+/// over the amplitudes that are not pinned. g_θ needs no term for dc/dθ: at the best amplitudes g_c = 0. What S lacks
+/// of the second derivative of the projected function is of the order of the residual, as in every Gauss–Newton method;
 /// that part of it that has first derivatives only, Kaufman showed to be well left out.
 class LevenbergMarquardt {
  public:

@@ -13,6 +13,7 @@
 #include <new>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <string_view>
 
 #include "einfield/config.hpp"
 #include "einfield/core.hpp"
@@ -170,6 +171,26 @@ struct GridOption {
 /// Default directory of results: the name of the configuration with _fit.
 std::string default_out(const std::string& config) {
   return std::filesystem::path(config).stem().string() + "_fit";
+}
+
+/// The command line as a shell takes it.
+std::string shell_command(const std::vector<std::string>& words) {
+  std::string line = "einfield";
+  for (const std::string& word : words) {
+    const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
+      return std::isalnum(c) != 0 ||
+             std::string_view("_-./=,:+@%").find(static_cast<char>(c)) != std::string_view::npos;
+    });
+    line += ' ';
+    if (plain) {
+      line += word;
+      continue;
+    }
+    line += '\'';
+    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    line += '\'';
+  }
+  return line;
 }
 
 int ended(const RunOutcome& outcome) {
@@ -405,6 +426,7 @@ int run(int argc, char** argv) {
     const Config config = read_config(config_file, overrides(settings), false);
     RunOptions options = fit_flags.options();
     options.out = out.empty() ? default_out(config_file) : out;
+    options.command = shell_command(words);
     return ended(run_fit(config, options));
   }
   if (evaluate_command->parsed()) {

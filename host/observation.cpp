@@ -1,12 +1,39 @@
 // Checks of an observation at the library's door; the binary's readers give their own messages with file and HDU.
 #include "einfield/observation.hpp"
 
+#include <array>
 #include <cmath>
 #include <string>
 
 #include "einfield/error.hpp"
 
 namespace einfield {
+namespace {
+
+/// Change of longitude (East) and latitude (North) a pixel along columns and along rows.
+struct SkySteps {
+  std::array<double, 2> east, north;
+};
+
+SkySteps sky_steps(const CelestialWcs& wcs) {
+  const bool latitude_first = wcs.type[0].rfind("DEC", 0) == 0 || wcs.type[0].find("LAT") == 1;
+  return {wcs.cd[latitude_first ? 1 : 0], wcs.cd[latitude_first ? 0 : 1]};
+}
+
+}  // namespace
+
+double CelestialWcs::position_angle(double phi) const {
+  const SkySteps steps = sky_steps(*this);
+  const double c = std::cos(phi), s = std::sin(phi);
+  const double angle =
+      std::atan2(steps.east[0] * c + steps.east[1] * s, steps.north[0] * c + steps.north[1] * s) * 180 / M_PI;
+  return angle == -180 ? 180 : angle;
+}
+
+bool CelestialWcs::right_handed() const {
+  const SkySteps steps = sky_steps(*this);
+  return steps.east[0] * steps.north[1] - steps.east[1] * steps.north[0] < 0;
+}
 
 void Observation::validate() const {
   EINFIELD_REQUIRE(grid.nx >= 1 && grid.ny >= 1, "an image of " + std::to_string(grid.nx) + " x " +

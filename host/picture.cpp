@@ -21,6 +21,7 @@
 
 #include "einfield/error.hpp"
 #include "host/atomic_file.hpp"
+#include "host/utf8.hpp"
 
 namespace einfield {
 namespace {
@@ -35,20 +36,6 @@ std::string text(const char* format, Arguments... arguments) {
 }
 
 // ---- text ------------------------------------------------------------------------------------------------
-
-/// Bytes of the UTF-8 character at `s[i]`, or 0 when it is none.
-std::size_t utf8_length(const std::string& s, std::size_t i) {
-  const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(k < s.size() ? s[k] : 0); };
-  const unsigned first = byte(i);
-  const std::size_t n = first < 0x80                    ? 1
-                        : first >= 0xc2 && first < 0xe0 ? 2
-                        : first >= 0xe0 && first < 0xf0 ? 3
-                        : first >= 0xf0 && first < 0xf5 ? 4
-                                                        : 0;
-  for (std::size_t k = 1; k < n; ++k)
-    if ((byte(i + k) & 0xc0) != 0x80) return 0;
-  return n;
-}
 
 /// `words` as one gnuplot string. Within single quotes gnuplot expands nothing, so only what could end the string must
 /// go: a single quote becomes an apostrophe (doubled, as the manual has it, it ends a string that it begins), line
@@ -290,13 +277,22 @@ constexpr int kLeftBare = 20;    ///< the same where the neighbour to the left h
 constexpr int kChartLeft = 104;  ///< numbers of a chart are longer
 constexpr int kRight = 142;      ///< room for the colour bar, its labels and its unit
 constexpr int kChartRight = 36;
-constexpr int kTop = 44;     ///< room for the title of a cell
+constexpr int kTop = 44;  ///< room for the title of a cell
+constexpr int kTopBare = 22;
 constexpr int kBottom = 72;  ///< room for tick labels and the name of the horizontal axis
 constexpr int kBottomBare = 18;
-constexpr int kTitle = 46;  ///< room for the title of the picture
+constexpr int kPageMore = 22;  ///< what the larger letters of a page need to the right and below
+constexpr int kTitle = 46;     ///< room for the title of the picture
 constexpr int kNote = 34;
 constexpr int kBarGap = 10, kBarWidth = 16, kArrow = 14;
 }  // namespace layout
+
+/// Ink of pictures on white paper, and of those on a page of either colour: as far from white as from black.
+constexpr const char* kInk = "#000000";
+constexpr const char* kPageInk = "#7a7a7a";
+/// Points. A page shows its pictures at half their size.
+constexpr int kFont = 15;
+constexpr int kPageFont = 19;
 
 struct Size {
   int width, height;
@@ -309,6 +305,12 @@ Size box_size(const std::variant<Panel, Chart>& cell) {
   // A map that is very long and thin keeps a width on which its frame can be seen.
   const auto side = [longer](int n) { return std::max(40, static_cast<int>(std::lround(layout::kBox * n / longer))); };
   return {side(panel.nx), side(panel.ny)};
+}
+
+/// Room above a cell.
+int top_of(const std::variant<Panel, Chart>& cell) {
+  const bool untitled = std::visit([](const auto& it) { return it.title.empty(); }, cell);
+  return untitled ? layout::kTopBare : layout::kTop;
 }
 
 bool same_frame(const std::variant<Panel, Chart>& a, const std::variant<Panel, Chart>& b) {
@@ -355,10 +357,12 @@ class Script {
   fs::path directory_;
   std::string script_;
   Size size_{};
+  bool on_page_ = false;
   int n_files_ = 0;
 };
 
 void Script::add(const Picture& picture, const std::string& output) {
+  on_page_ = picture.on_page;
   const int columns = std::max(1, picture.columns);
   const int n = static_cast<int>(picture.cells.size());
   const int rows = (n + columns - 1) / columns;
@@ -375,7 +379,7 @@ void Script::add(const Picture& picture, const std::string& output) {
            same_frame(picture.cells[static_cast<std::size_t>(i)], picture.cells[static_cast<std::size_t>(i + columns)]);
   };
   std::vector<int> left(static_cast<std::size_t>(columns), 0), width(left), right(left);
-  std::vector<int> below(static_cast<std::size_t>(rows), 0), height(below);
+  std::vector<int> top(static_cast<std::size_t>(rows), 0), below(top), height(top);
   for (int i = 0; i < n; ++i) {
     const auto column = static_cast<std::size_t>(i % columns), row = static_cast<std::size_t>(i / columns);
     const std::variant<Panel, Chart>& it = picture.cells[static_cast<std::size_t>(i)];
@@ -384,9 +388,11 @@ void Script::add(const Picture& picture, const std::string& output) {
     left[column] = std::max(left[column], chart          ? layout::kChartLeft
                                           : bare_left(i) ? layout::kLeftBare
                                                          : layout::kLeft);
-    right[column] = std::max(right[column], chart ? layout::kChartRight : layout::kRight);
+    const int more = picture.on_page ? layout::kPageMore : 0;
+    right[column] = std::max(right[column], chart ? layout::kChartRight : layout::kRight + more);
     width[column] = std::max(width[column], box.width);
-    below[row] = std::max(below[row], bare_below(i) ? layout::kBottomBare : layout::kBottom);
+    top[row] = std::max(top[row], top_of(it));
+    below[row] = std::max(below[row], bare_below(i) ? layout::kBottomBare : layout::kBottom + more);
     height[row] = std::max(height[row], box.height);
   }
   size_ = {0, picture.title.empty() ? 8 : layout::kTitle};
@@ -394,12 +400,19 @@ void Script::add(const Picture& picture, const std::string& output) {
     size_.width += left[static_cast<std::size_t>(column)] + width[static_cast<std::size_t>(column)] +
                    right[static_cast<std::size_t>(column)];
   for (int row = 0; row < rows; ++row)
-    size_.height += layout::kTop + height[static_cast<std::size_t>(row)] + below[static_cast<std::size_t>(row)];
+    size_.height += top[static_cast<std::size_t>(row)] + height[static_cast<std::size_t>(row)] +
+                    below[static_cast<std::size_t>(row)];
   if (!picture.note.empty()) size_.height += layout::kNote;
 
-  script_ += text("set terminal pngcairo noenhanced rounded size %d,%d font 'DejaVu Sans,15' linewidth 1.4\n",
-                  size_.width, size_.height);
+  script_ += text("set terminal pngcairo noenhanced rounded %s size %d,%d font 'DejaVu Sans,%d' linewidth 1.4\n",
+                  picture.on_page ? "transparent" : "notransparent", size_.width, size_.height,
+                  picture.on_page ? kPageFont : kFont);
   script_ += "set output '" + output + "'\nunset label\n";
+  // Kept by gnuplot when positions and texts are set.
+  const std::string ink = std::string(" textcolor rgb '") + (picture.on_page ? kPageInk : kInk) + "'\n";
+  for (const char* words : {"xtics", "ytics", "cbtics", "xlabel", "ylabel", "cblabel", "title", "key"})
+    script_ += std::string("set ") + words + ink;
+  script_ += std::string("set border lc rgb '") + (picture.on_page ? kPageInk : kInk) + "'\n";
   if (!picture.title.empty())
     script_ += "set label 1 " + quoted(picture.title) +
                text(" at screen 0.5,%.6f center front font 'DejaVu Sans:Bold,%.2f'\n", 1 - upward(26),
@@ -411,7 +424,7 @@ void Script::add(const Picture& picture, const std::string& output) {
   script_ += "set multiplot\n";
   int bottom = size_.height - (picture.title.empty() ? 8 : layout::kTitle);
   for (int row = 0; row < rows; ++row) {
-    bottom -= layout::kTop + height[static_cast<std::size_t>(row)];
+    bottom -= top[static_cast<std::size_t>(row)] + height[static_cast<std::size_t>(row)];
     int x = 0;
     for (int column = 0; column < columns && row * columns + column < n; ++column) {
       x += left[static_cast<std::size_t>(column)];
@@ -466,7 +479,7 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   script_ += std::string("set xlabel '") + (box.x_labels ? "x [arcsec]" : "") + "' offset 0,0.3; set ylabel '" +
              (box.y_labels ? "y [arcsec]" : "") + "' offset 0.6,0\n";
   script_ += "set title " + quoted(panel.title) + " offset 0,-0.4\n";
-  script_ += "set cblabel " + quoted(unit) + " offset 0.4,0\n";
+  script_ += "set cblabel " + quoted(unit) + text(" offset %g,0\n", on_page_ ? 1.6 : 0.4);
   script_ += std::string("set palette defined (") + colors(panel.palette) + ")\n";
 
   // The bar, and an arrow at each end beyond which there are values.
@@ -493,7 +506,7 @@ void Script::add_panel(const Panel& panel, const Box& box) {
     script_ += "set style textbox opaque margins 0.8,0.8 fillcolor rgb '#ffffff' noborder\nset label 3 " +
                quoted(panel.inset) +
                text(" at graph 0.035,0.06 left front boxed font 'DejaVu Sans,%.2f'\n",
-                    fitting_size(panel.inset, 0.93 * box.width, 13, false));
+                    fitting_size(panel.inset, 0.93 * box.width, on_page_ ? kPageFont : 13, false));
 
   const Raster map = raster(panel, factor);
   script_ +=
@@ -509,6 +522,18 @@ void Script::add_panel(const Panel& panel, const Box& box) {
           text(" binary record=(%zu) format='%%4float32' using 1:2:3:4 with vectors nohead ", edges.size() / 4);
       script_ += ", " + source + "lw 2.2 lc rgb '#ffffff' notitle, " + source + "lw 0.9 lc rgb '#000000' notitle";
     }
+  }
+  for (const Trace& trace : panel.traces) {
+    std::vector<float> points;
+    for (std::size_t i = 0; i < std::min(trace.x.size(), trace.y.size()); ++i) {
+      points.push_back(static_cast<float>(trace.x[i]));
+      points.push_back(static_cast<float>(trace.y[i]));
+    }
+    if (points.empty()) continue;
+    const std::string source =
+        data(points) + text(" binary record=(%zu) format='%%2float32' using 1:2 with lines ", points.size() / 2);
+    script_ += ", " + source + "lw 3.6 lc rgb '#000000' notitle, " + source +
+               text("lw 2 dt %d lc rgb '#00e5ff' notitle", trace.dashed ? 2 : 1);
   }
   script_ += "\n";
 }
@@ -528,7 +553,8 @@ void Script::add_chart(const Chart& chart, const Box& box) {
       y_low = std::min(y_low, points[i + 1]);
       y_high = std::max(y_high, points[i + 1]);
     }
-    const char* line_color = curve.dashed ? "#555555" : line_colors[color++ % std::size(line_colors)];
+    const char* line_color =
+        curve.dashed ? (on_page_ ? kPageInk : "#555555") : line_colors[color++ % std::size(line_colors)];
     plot += (plot.empty() ? "plot " : ", ") + data(points) +
             text(" binary record=(%zu) format='%%2float64' using 1:2 with lines lw %s dt %d lc rgb '%s' ",
                  points.size() / 2, curve.dashed ? "1" : "1.8", curve.dashed ? 2 : 1, line_color) +
@@ -546,7 +572,7 @@ void Script::add_chart(const Chart& chart, const Box& box) {
   script_ +=
       "set xlabel " + quoted(chart.x_label) + " offset 0,0.3; set ylabel " + quoted(chart.y_label) + " offset -0.4,0\n";
   script_ += "set title " + quoted(chart.title) + " offset 0,-0.4\n";
-  script_ += "set grid ytics lc rgb '#dddddd' lw 0.8\nset key top right samplen 1.6 noautotitle\n";
+  script_ += "set grid ytics lc rgb '#a0808080' lw 0.8\nset key top right samplen 1.6 noautotitle\n";
   script_ += plot + "\nunset grid\nunset logscale y\n";
 }
 
@@ -656,28 +682,35 @@ ColorRange symmetric_range(const std::vector<double>& values, double q) {
   return {-half, half};
 }
 
-std::vector<std::string> draw(const std::vector<Picture>& pictures, std::chrono::milliseconds time_limit) {
-  std::vector<std::string> drawn(pictures.size());
-  std::vector<std::string> warnings;
+DrawnPictures draw_in_memory(const std::vector<Picture>& pictures, std::chrono::milliseconds time_limit) {
+  DrawnPictures drawn{std::vector<std::string>(pictures.size()), {}};
   try {
     const PrivateDirectory directory;
     Script script(directory.path());
     for (std::size_t i = 0; i < pictures.size(); ++i) script.add(pictures[i], text("%zu.png", i));
     script.write();
     if (const std::string warning = run_gnuplot(directory.path(), time_limit); !warning.empty())
-      warnings.push_back(warning);
-    for (std::size_t i = 0; i < pictures.size(); ++i) drawn[i] = contents(directory.path() / text("%zu.png", i));
+      drawn.warnings.push_back(warning);
+    for (std::size_t i = 0; i < pictures.size(); ++i) {
+      drawn.png[i] = contents(directory.path() / text("%zu.png", i));
+      if (!is_complete_png(drawn.png[i])) drawn.png[i].clear();
+    }
   } catch (const std::exception& error) {
     // Without room for scratch files there are no figures; the results themselves are not touched by that.
-    return {std::string("no figures were drawn: ") + error.what()};
+    return {std::vector<std::string>(pictures.size()), {std::string("no figures were drawn: ") + error.what()}};
   }
+  return drawn;
+}
+
+std::vector<std::string> draw(const std::vector<Picture>& pictures, std::chrono::milliseconds time_limit) {
+  DrawnPictures drawn = draw_in_memory(pictures, time_limit);
   for (std::size_t i = 0; i < pictures.size(); ++i) {
-    if (is_complete_png(drawn[i]))
-      write_atomically(pictures[i].path, drawn[i]);
-    else if (warnings.empty())
-      warnings.push_back(pictures[i].path + ": gnuplot did not draw it");
+    if (!drawn.png[i].empty())
+      write_atomically(pictures[i].path, drawn.png[i]);
+    else if (drawn.warnings.empty())
+      drawn.warnings.push_back(pictures[i].path + ": gnuplot did not draw it");
   }
-  return warnings;
+  return std::move(drawn.warnings);
 }
 
 }  // namespace einfield

@@ -29,6 +29,12 @@ ColorRange quantile_range(const std::vector<double>& values, double low, double 
 /// Symmetric about zero: ± the `quantile` of the absolute finite values.
 ColorRange symmetric_range(const std::vector<double>& values, double quantile);
 
+/// A line over a map, in its coordinates [arcsec].
+struct Trace {
+  std::vector<double> x, y;
+  bool dashed = false;
+};
+
 /// One map with its colour bar, drawn with equal axes in arcsec.
 struct Panel {
   std::string title;
@@ -42,7 +48,8 @@ struct Panel {
   Palette palette = Palette::sequential;
   ColorRange range;                   ///< values beyond get the colour of its ends, and the bar an arrow
   std::vector<std::uint8_t> outline;  ///< (ny, nx): the region of ones is outlined; empty = none
-  std::string inset;                  ///< a few words in the lower left corner
+  std::vector<Trace> traces;
+  std::string inset;  ///< a few words in the lower left corner
 };
 
 /// One line of a chart.
@@ -66,10 +73,21 @@ struct Picture {
   std::string note;   ///< small, below them
   int columns = 1;
   std::vector<std::variant<Panel, Chart>> cells;
+  bool on_page = false;  ///< transparent, with ink that is read on white and on black
 };
 
-/// Draws all pictures with one gnuplot. What gnuplot cannot do is a warning (not installed, failed, too slow, its
-/// complaints).
+/// Pictures as the bytes of PNGs, empty where there is none, and what went wrong.
+struct DrawnPictures {
+  std::vector<std::string> png;
+  std::vector<std::string> warnings;
+};
+
+/// Draws all pictures with one gnuplot; their paths do not matter. What gnuplot cannot do is a warning (not installed,
+/// failed, too slow, its complaints).
+DrawnPictures draw_in_memory(const std::vector<Picture>& pictures,
+                             std::chrono::milliseconds time_limit = std::chrono::minutes(2));
+
+/// The same into the files that the pictures name; returns the warnings.
 /// @throws IoError when a finished picture cannot be written to its place
 std::vector<std::string> draw(const std::vector<Picture>& pictures,
                               std::chrono::milliseconds time_limit = std::chrono::minutes(2));

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
+#include <optional>
 #include <utility>
 
 #include "einfield/error.hpp"
@@ -17,6 +17,10 @@ namespace {
 
 constexpr double kScaleTolerance = 1e-3;  ///< between a given pixel scale and a WCS
 constexpr double kSumTolerance = 1e-5;    ///< of a normalised PSF: rounding in single precision, with room
+/// Pixels that the centroid of a PSF may lie off its middle. Real ones with uneven wings reach 0.13; a kernel that was
+/// cut out one pixel off, or centred between pixels, has 0.5 and more.
+constexpr double kCentroidTolerance = 0.25;
+constexpr double kTurnTolerance = 0.1;  ///< degrees between the images of one lens: half a pixel in 600
 /// A stream of random numbers of its own (host/network.cpp lists them).
 constexpr std::uint64_t kLightStream = 2;
 
@@ -44,6 +48,18 @@ void check_scale(const std::string& name, const FitsImage& image, double pixel_s
                      " arcsec in its WCS, expected " + rounded(pixel_scale) + " arcsec to 0.1 %");
 }
 
+/// Maps are taken pixel by pixel: one that is turned or mirrored against the image would be another sky.
+void check_orientation(const std::string& name, const FitsImage& map, const std::optional<CelestialWcs>& image) {
+  if (!map.wcs || !image) return;
+  const auto angle = [](const CelestialWcs& wcs) { return wcs.position_angle(M_PI / 2); };
+  const bool mirrored = map.wcs->right_handed() != image->right_handed();
+  const double turn = std::remainder(angle(*map.wcs) - angle(*image), 360);
+  if (!mirrored && std::abs(turn) <= kTurnTolerance) return;
+  throw InvalidInput(name + ": another orientation on the sky, found " +
+                     (mirrored ? "a mirrored image" : "an image turned by " + rounded(turn) + " degrees") +
+                     " by its WCS, expected that of the image");
+}
+
 void check_size(const std::string& name, const FitsImage& image, int nx, int ny, const std::string& as) {
   EINFIELD_REQUIRE(image.nx == nx && image.ny == ny, name + ": another shape, found " + size_text(image.nx, image.ny) +
                                                          " pixels, expected " + size_text(nx, ny) + " as " + as);
@@ -57,13 +73,15 @@ std::size_t first_not_finite(const std::vector<double>& values) {
 /// Reads the maps of one image; each must have its shape and scale.
 class MapReader {
  public:
-  MapReader(const Grid& grid, std::string image_name) : grid_(grid), image_name_(std::move(image_name)) {}
+  MapReader(const Grid& grid, std::string image_name, std::optional<CelestialWcs> wcs)
+      : grid_(grid), image_name_(std::move(image_name)), wcs_(std::move(wcs)) {}
 
   FitsImage read(const FitsReference& reference, int planes = 1) const {
     FitsImage map = read_fits(reference.path, reference.hdu, planes);
     const std::string name = name_of(reference, map);
     check_size(name, map, grid_.nx, grid_.ny, image_name_);
     check_scale(name, map, grid_.pixel_scale);
+    check_orientation(name, map, wcs_);
     return map;
   }
   /// A map of [truth].
@@ -81,6 +99,7 @@ class MapReader {
  private:
   const Grid& grid_;
   std::string image_name_;
+  std::optional<CelestialWcs> wcs_;
 };
 
 Grid image_grid(const Config& config, const FitsImage& image, const std::string& name) {
@@ -97,61 +116,108 @@ Grid image_grid(const Config& config, const FitsImage& image, const std::string&
   return grid;
 }
 
-std::vector<std::uint8_t> read_mask(const FitsReference& reference, const MapReader& maps, const Grid& grid) {
+std::vector<std::uint8_t> read_mask(const ObservationConfig& o, const MapReader& maps, const Grid& grid) {
   std::vector<std::uint8_t> mask(static_cast<std::size_t>(grid.n_pixels()), 1);
-  if (reference.empty()) return mask;
-  const FitsImage image = maps.read(reference);
+  if (o.mask.empty()) return mask;
+  const FitsImage image = maps.read(o.mask);
+  const std::string name = name_of(o.mask, image);
   for (std::size_t i = 0; i < mask.size(); ++i) {
-    EINFIELD_REQUIRE(image.values[i] == 0 || image.values[i] == 1,
-                     name_of(reference, image) + ": a mask with other values than 0 and 1, found " +
-                         rounded(image.values[i]) + " at " + pixel_text(i, grid.nx) + ", expected 1 = used, 0 = not");
-    mask[i] = image.values[i] == 1;
+    const double value = image.values[i];
+    if (o.mask_used == 0) {
+      EINFIELD_REQUIRE(!std::isnan(value), name + ": not a number at " + pixel_text(i, grid.nx) +
+                                               ", expected 0 = used, anything else = not");
+      mask[i] = value == 0;
+    } else {
+      EINFIELD_REQUIRE(value == 0 || value == 1, name + ": a mask with other values than 0 and 1, found " +
+                                                     rounded(value) + " at " + pixel_text(i, grid.nx) +
+                                                     ", expected 1 = used, 0 = not, or observation.mask_used = 0");
+      mask[i] = value == 1;
+    }
   }
   return mask;
 }
 
-/// The noise map, and its name for messages.
-std::pair<std::vector<double>, std::string> read_noise(const Config& config, const MapReader& maps,
-                                                       const std::vector<double>& image) {
+/// Masks what lies outside of all regions that are kept, or inside one that is not.
+void apply_regions(const std::vector<RegionConfig>& regions, const Grid& grid, std::vector<std::uint8_t>& mask) {
+  const bool some_kept = std::any_of(regions.begin(), regions.end(), [](const RegionConfig& r) { return r.keep; });
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    const Vec2<double> theta = grid.pixel(static_cast<int>(i));
+    bool used = !some_kept;
+    for (const RegionConfig& r : regions) used = used || (r.keep && r.contains(theta));
+    for (const RegionConfig& r : regions) used = used && (r.keep || !r.contains(theta));
+    if (!used) mask[i] = 0;
+  }
+}
+
+/// The noise of an image, and what it was made from.
+struct Noise {
+  std::vector<double> sigma;
+  std::vector<double> given;  ///< as the map has it
+  NoiseKind kind = NoiseKind::sigma;
+  std::string name;  ///< for messages
+};
+
+Noise read_noise(const Config& config, const MapReader& maps, const std::vector<double>& image) {
   const NoiseConfig& noise = config.observation.noise;
+  Noise result;
   if (!noise.map.empty()) {
     FitsImage map = maps.read(noise.map);
-    std::string name = name_of(noise.map, map);
-    return {std::move(map.values), std::move(name)};
+    result.name = name_of(noise.map, map);
+    result.kind = noise.kind;
+    result.sigma = result.given = std::move(map.values);
+    if (noise.kind == NoiseKind::variance)
+      for (double& v : result.sigma) v = std::sqrt(v);
+    if (noise.kind == NoiseKind::weight)
+      for (double& v : result.sigma) v = 1 / std::sqrt(v);
+    return result;
   }
-  if (noise.value) return {std::vector<double>(image.size(), *noise.value), config.at("observation.noise")};
-  std::vector<double> sigma;
-  sigma.reserve(image.size());
-  for (const double v : image)
-    sigma.push_back(std::sqrt(*noise.background_rms * *noise.background_rms + std::max(v, 0.0) / *noise.exposure_time));
-  return {std::move(sigma), config.at("observation.background_rms")};
+  if (noise.value) {
+    result.name = config.at("observation.noise");
+    result.sigma.assign(image.size(), *noise.value);
+  } else {
+    result.name = config.at("observation.background_rms");
+    for (const double v : image)
+      result.sigma.push_back(
+          std::sqrt(*noise.background_rms * *noise.background_rms + std::max(v, 0.0) / *noise.exposure_time));
+  }
+  result.given = result.sigma;
+  return result;
+}
+
+/// "a noise", "a variance", "a weight".
+std::string described(NoiseKind kind) {
+  return kind == NoiseKind::variance ? "a variance" : kind == NoiseKind::weight ? "a weight" : "a noise";
 }
 
 /// Masks what cannot be used, and says so; what must not be there is an error.
-void apply_data_rules(const Config& config, const std::string& image_name, const std::string& noise_name,
-                      Observation& o, std::vector<std::string>& warnings) {
+void apply_data_rules(const Config& config, const std::string& image_name, const Noise& noise, Observation& o,
+                      std::vector<std::string>& warnings) {
   const auto masked = o.mask.size() - static_cast<std::size_t>(o.n_used());
-  std::size_t not_finite = 0, noisy = 0;
+  std::size_t not_finite = 0, weightless = 0, noisy = 0;
   for (std::size_t i = 0; i < o.mask.size(); ++i) {
+    const bool no_weight = noise.kind == NoiseKind::weight && noise.given[i] == 0;
     if (!std::isfinite(o.image[i])) {
       not_finite += o.mask[i];
       o.mask[i] = 0;
       o.image[i] = 0;  // a NaN would survive its weight of 0
-    } else if (o.mask[i] && o.noise[i] > config.observation.max_noise) {
-      ++noisy;
+    } else if (o.mask[i] && (no_weight || o.noise[i] > config.observation.max_noise)) {
+      ++(no_weight ? weightless : noisy);
       o.mask[i] = 0;
     }
-    EINFIELD_REQUIRE(!o.mask[i] || o.noise[i] > 0, noise_name + ": not a noise, found " + rounded(o.noise[i]) + " at " +
-                                                       pixel_text(i, o.grid.nx) + ", expected > 0 where the mask is 1");
+    EINFIELD_REQUIRE(!o.mask[i] || o.noise[i] > 0, noise.name + ": not " + described(noise.kind) + ", found " +
+                                                       rounded(noise.given[i]) + " at " + pixel_text(i, o.grid.nx) +
+                                                       ", expected > 0 where the mask is 1");
   }
+  const std::string above = " with noise above max_noise = " + rounded(config.observation.max_noise);
   if (not_finite > 0) warnings.push_back(image_name + ": " + count_text(not_finite, "pixel") + " not finite, masked");
-  if (noisy > 0)
-    warnings.push_back(noise_name + ": " + count_text(noisy, "pixel") +
-                       " with noise above max_noise = " + rounded(config.observation.max_noise) + ", masked");
-  EINFIELD_REQUIRE(o.n_used() > 0, image_name + ": every pixel is masked, found " + std::to_string(masked) +
-                                       " masked by observation.mask, " + std::to_string(not_finite) + " not finite, " +
-                                       std::to_string(noisy) + " with noise above max_noise = " +
-                                       rounded(config.observation.max_noise) + ", expected at least one that is used");
+  if (weightless > 0) warnings.push_back(noise.name + ": " + count_text(weightless, "pixel") + " of weight 0, masked");
+  if (noisy > 0) warnings.push_back(noise.name + ": " + count_text(noisy, "pixel") + above + ", masked");
+  EINFIELD_REQUIRE(
+      o.n_used() > 0,
+      image_name + ": every pixel is masked, found " + std::to_string(masked) + " masked by observation.mask" +
+          (config.observation.regions.empty() ? "" : " and observation.region") + ", " + std::to_string(not_finite) +
+          " not finite, " + (noise.kind == NoiseKind::weight ? std::to_string(weightless) + " of weight 0, " : "") +
+          std::to_string(noisy) + above + ", expected at least one that is used");
 }
 
 }  // namespace
@@ -171,6 +237,17 @@ Psf psf_from_profile(const PsfConfig& psf, double pixel_scale, const std::string
 void check_psf_size(const std::string& where, int nx, int ny, const Grid& fine) {
   EINFIELD_REQUIRE(nx <= fine.nx && ny <= fine.ny, where + ": a PSF larger than the image, found " + size_text(nx, ny) +
                                                        " pixels, expected at most " + size_text(fine.nx, fine.ny));
+}
+
+/// Of a normalised kernel, from its middle [pixels].
+Vec2<double> centroid_of(const FitsImage& kernel) {
+  Vec2<double> sum;
+  for (std::size_t i = 0; i < kernel.values.size(); ++i) {
+    const int index = static_cast<int>(i);
+    sum += kernel.values[i] *
+           Vec2<double>{index % kernel.nx - 0.5 * (kernel.nx - 1), index / kernel.nx - 0.5 * (kernel.ny - 1)};
+  }
+  return sum;
 }
 
 }  // namespace
@@ -205,6 +282,10 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
   if (std::abs(sum - 1) > kSumTolerance)
     warnings.push_back(name + ": a PSF with the sum " + rounded(sum) + ", normalised to 1");
   for (double& v : image.values) v /= sum;
+  const Vec2<double> centroid = centroid_of(image);
+  if (std::max(std::abs(centroid.x), std::abs(centroid.y)) > kCentroidTolerance)
+    warnings.push_back(name + ": a PSF off its centre, its centroid lies " + rounded(centroid.x) + " columns and " +
+                       rounded(centroid.y) + " rows from the middle of the kernel, and so far it moves the model");
   return {image.nx, image.ny, std::move(image.values), supersampling};
 }
 
@@ -335,12 +416,14 @@ LoadedProblem load_problem(const Config& config) {
   o.grid = image_grid(config, image, image_name);
   loaded.pixel_scale = o.grid.pixel_scale;
   loaded.unit = image.unit;
-  const MapReader maps(o.grid, image_name);
-  o.mask = read_mask(config.observation.mask, maps, o.grid);
-  std::string noise_name;
-  std::tie(o.noise, noise_name) = read_noise(config, maps, image.values);
+  loaded.wcs = image.wcs;
+  const MapReader maps(o.grid, image_name, image.wcs);
+  o.mask = read_mask(config.observation, maps, o.grid);
+  apply_regions(config.observation.regions, o.grid, o.mask);
+  const Noise noise = read_noise(config, maps, image.values);
+  o.noise = noise.sigma;
   o.image = std::move(image.values);
-  apply_data_rules(config, image_name, noise_name, o, loaded.warnings);
+  apply_data_rules(config, image_name, noise, o, loaded.warnings);
   o.psf = load_psf(config.observation.psf, o.grid, config.observation.psf_supersampling, config.at("observation.psf"),
                    loaded.warnings);
 

@@ -205,6 +205,16 @@ ordered_json metrics_json(const DataFit& data, const std::optional<TruthErrors>&
   return metrics;
 }
 
+/// Where the image lies on the sky: its matrix, and the position angle of its y axis for those who need no more.
+ordered_json wcs_json(const CelestialWcs& wcs) {
+  return {{"type", wcs.type},
+          {"cd", wcs.cd},
+          {"reference_pixel", wcs.reference_pixel},
+          {"reference_value", wcs.reference_value},
+          {"position_angle_y", wcs.position_angle(M_PI / 2)},
+          {"mirrored", !wcs.right_handed()}};
+}
+
 /// The configuration as the same tree in JSON.
 ordered_json config_json(const std::string& toml_text) {
   std::ostringstream json;
@@ -505,7 +515,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   const Model model = mean_model(models);
   const LensFields smooth = smooth_fields(model.lens, theta, pool);
 
-  FitsMaps maps(grid, kDouble);
+  FitsMaps maps(grid, kDouble, loaded.wcs);
   add_observation(maps, observation, loaded.unit, image);
   add_source<Real>(maps, model, models, loaded.unit,
                    source_grid<Real>(models, observation, theta, smooth, network, pool), pool);
@@ -546,10 +556,15 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
         {"center_x", grid.center_x},
         {"center_y", grid.center_y},
         {"supersampling", grid.supersampling}}},
+      {"wcs", loaded.wcs ? wcs_json(*loaded.wcs) : ordered_json()},
       {"network", nullptr},
       {"light_network", nullptr},
       {"config", config_json(toml_text)},
       {"config_toml", toml_text}};
+  if (!info.command.empty()) json["command"] = info.command;
+  std::vector<std::string> warnings = config.warnings;
+  warnings.insert(warnings.end(), loaded.warnings.begin(), loaded.warnings.end());
+  if (!warnings.empty()) json["warnings"] = warnings;
   if (config.network) json["seed"] = config.network->seed;
   const auto network_json = [&](const NetworkShape& shape) {
     ordered_json text = {{"hidden", shape.hidden},

@@ -22,6 +22,7 @@ struct RunInfo {
   std::string backend;    ///< "cpu" or "cuda"
   std::string device;     ///< Backend::device()
   std::string precision;  ///< "single" or "double"
+  std::string command{};  ///< that started the run, for a shell; "" = unknown
 };
 
 /// Writes all results of a fit. They are made in a hidden folder of `dir` first; only when every one is complete do
@@ -39,6 +40,8 @@ struct RunInfo {
 ///     SOURCE_<i> LENS_LIGHT_<i>          the pixels of every other PIXELATED component
 ///
 ///     PSI_NN_STD ALPHA_NN_STD KAPPA_NN_STD        standard deviation over the members of an ensemble
+///
+/// Where the image has a celestial WCS, the maps on its grid have it as WCS A beside their own in arcsec.
 ///
 /// Of an ensemble, maps and the values of parameters are means over its members (each potential less its mean over the
 /// used pixels), history.csv is the first one's, and network.safetensors, network.1.safetensors … are their networks.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -21,6 +22,7 @@
 #include "host/checkpoint.hpp"
 #include "host/directory_lock.hpp"
 #include "host/figures.hpp"
+#include "host/report.hpp"
 #include "host/results.hpp"
 
 namespace einfield {
@@ -114,6 +116,10 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
                 observation.psf.ny, observation.grid.supersampling));
   if (observation.psf.supersampling > 1)
     log.line(text("PSF: %d samples per pixel and side, on the CPU", observation.psf.supersampling));
+  if (loaded.wcs)
+    log.line(text("sky: +y points to position angle %g degrees (North towards East)",
+                  std::round(loaded.wcs->position_angle(M_PI / 2) * 100) / 100 + 0.0) +
+             (loaded.wcs->right_handed() ? "" : ", mirrored"));
   std::string model = "model:";
   const auto add = [&model](const std::string& name, const char* profile) {
     model += " " + name + " " + profile + ",";
@@ -256,10 +262,15 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   tell_starts(log, results.front().snapshot.starts);
   std::vector<std::vector<Real>> images;
   for (int lens = 0; lens < backend->lenses(); ++lens) images.push_back(backend->download(Field::model, lens));
-  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double"};
+  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double", options.command};
   const std::string summary = write_results(options.out, config, loaded, results, images, info, options.threads);
-  if (options.figures)
-    for (const std::string& warning : draw_figures(options.out)) log.warning(warning);
+  if (options.figures) {
+    const std::vector<std::string> complaints = draw_figures(options.out);
+    for (const std::string& warning : complaints) log.warning(warning);
+    // What keeps gnuplot from drawing the figures keeps it from drawing the page's.
+    for (const std::string& warning : write_report(options.out, options.threads))
+      if (std::find(complaints.begin(), complaints.end(), warning) == complaints.end()) log.warning(warning);
+  }
   log.line(summary);
   log.line("results: " + options.out);
   return outcome;

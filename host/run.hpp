@@ -20,10 +20,11 @@ struct RunOptions {
   bool overwrite = false;
   bool dry_run = false;
   int log_every = 10;
-  std::ostream* log = nullptr;       ///< messages and progress; null = quiet
-  std::ostream* warnings = nullptr;  ///< null = quiet
-  bool terminal = false;             ///< a progress bar instead of lines
-  bool figures = true;
+  std::ostream* log = nullptr;        ///< messages and progress; null = quiet
+  std::ostream* warnings = nullptr;   ///< null = quiet
+  bool terminal = false;              ///< a progress bar instead of lines
+  bool figures = true;                ///< and the report
+  std::string command;                ///< for the report: how the run was started, for a shell
   std::function<bool()> interrupted;  ///< asked once a step; true ends the run with a checkpoint
 };
 

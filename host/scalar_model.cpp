@@ -35,13 +35,14 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 ScalarModel::ScalarModel(const Problem& problem, const std::vector<double>& parameters, LossKind loss,
                          const std::vector<std::uint8_t>& moves, ThreadPool& pool)
     : problem_(problem), layout_(problem.model), parameters_(parameters) {
-  EINFIELD_REQUIRE(parameters.size() == layout_.size(), std::to_string(parameters.size()) + " parameters, expected " +
-                                                            std::to_string(layout_.size()));
+  EINFIELD_REQUIRE(parameters.size() == layout_.size(),
+                   std::to_string(parameters.size()) + " parameters, expected " + std::to_string(layout_.size()));
   const Model& model = problem.model;
   const auto scalars = parameters.begin() + static_cast<std::ptrdiff_t>(layout_.n_network);
   initial_scalars_.assign(scalars, scalars + static_cast<std::ptrdiff_t>(layout_.n_free()));
   for (std::size_t k = 0; k < layout_.free_pixels.size(); ++k)
-    layout_.pixels[static_cast<std::size_t>(layout_.free_pixels[k])] = scalars[static_cast<std::ptrdiff_t>(layout_.n_free() + k)];
+    layout_.pixels[static_cast<std::size_t>(layout_.free_pixels[k])] =
+        scalars[static_cast<std::ptrdiff_t>(layout_.n_free() + k)];
   if (layout_.n_light_weights > 0)
     layout_.light_weights.assign(parameters.begin() + static_cast<std::ptrdiff_t>(layout_.light_weights_offset()),
                                  parameters.end());
@@ -131,20 +132,19 @@ ScalarEvaluator::ScalarEvaluator(const ScalarModel& model, ThreadPool& pool) : m
   residual_.resize(m_.used_.size());
   if (m_.light_component_ < 0) return;
   const std::size_t rays = m_.theta_.size() / 2;
-  light_network_ = std::make_unique<CpuNetwork<double>>(network_light(m_.problem_.model)->network,
-                                                        static_cast<int>(rays), pool, 0);
+  light_network_ =
+      std::make_unique<CpuNetwork<double>>(network_light(m_.problem_.model)->network, static_cast<int>(rays), pool, 0);
   light_position_.resize(2 * rays);
   light_value_.resize(rays);
   light_gradient_.resize(2 * rays);
 }
 
 Scene<double> ScalarEvaluator::scene(const std::vector<double>& table) const {
-  return {m_.components_.data(), m_.n_lens_,   m_.n_source_,
-          m_.n_lens_light_,      table.data(), m_.layout_.pixels.data()};
+  return {m_.components_.data(), m_.n_lens_, m_.n_source_, m_.n_lens_light_, table.data(), m_.layout_.pixels.data()};
 }
 
-/// Calls work(rays, values, stride) for chunks of pixels: it sets n_images rows of `stride` numbers, one a ray, of which
-/// images_ become the means.
+/// Calls work(rays, values, stride) for chunks of pixels: it sets n_images rows of `stride` numbers, one a ray, of
+/// which images_ become the means.
 template <class Work>
 void ScalarEvaluator::render(std::size_t n_images, Work&& work) {
   const int f = m_.psf_supersampling_, s = m_.rays_per_side_, rays = s * s;

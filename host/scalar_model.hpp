@@ -112,14 +112,14 @@ class ScalarEvaluator {
 
   const ScalarModel& m_;
   ThreadPool& pool_;
-  std::vector<Convolution<double>> convolutions_;                 // one a thread
-  std::vector<std::vector<double>> ray_values_, convolved_;       // one a thread
+  std::vector<Convolution<double>> convolutions_;            // one a thread
+  std::vector<std::vector<double>> ray_values_, convolved_;  // one a thread
   std::vector<double> light_position_, light_value_, light_gradient_;
   std::unique_ptr<CpuNetwork<double>> light_network_;
-  std::vector<std::vector<double>> images_;    // cut-outs before the PSF
-  std::vector<std::vector<double>> columns_;   // of the used pixels, weighted: moving() in order
-  std::vector<double> fixed_, residual_;       // the same: light that does not move linearly; model − data
-  std::vector<double> table_, values_;         // physical: all slots; all free scalars
+  std::vector<std::vector<double>> images_;   // cut-outs before the PSF
+  std::vector<std::vector<double>> columns_;  // of the used pixels, weighted: moving() in order
+  std::vector<double> fixed_, residual_;      // the same: light that does not move linearly; model − data
+  std::vector<double> table_, values_;        // physical: all slots; all free scalars
 };
 
 }  // namespace einfield

@@ -60,7 +60,8 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
     const auto i = static_cast<std::size_t>(scalars.moving()[m]);
     const auto [info, prior] = known(model, layout.free[i].slot);
     const std::uint64_t counter =
-        ((static_cast<std::uint64_t>(start) * kMaxAttempts + static_cast<std::uint64_t>(attempt)) * kMaxParameters + i) *
+        ((static_cast<std::uint64_t>(start) * kMaxAttempts + static_cast<std::uint64_t>(attempt)) * kMaxParameters +
+         i) *
         kMaxAttempts;
     const double normal = philox.normal(counter, kStartStream);
     double& value = values[i];

@@ -224,7 +224,11 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
                           "observation.psf.type",
                           "observation.psf.beta",
                           "observation.psf.size",
+                          "observation.noise_kind",
                           "observation.mask",
+                          "observation.mask_used",
+                          "observation.region.N.shape",
+                          "observation.region.N.keep",
                           "observation.max_noise",
                           "observation.pixel_scale",
                           "observation.center_x",
@@ -311,8 +315,23 @@ TEST_F(Cli, FitWritesIntoTheNameOfTheConfiguration) {
   EXPECT_EQ(outcome.err, kGnuplotWarning);
   EXPECT_EQ(outcome.out.rfind("results: lens_fit\n"), outcome.out.size() - 18);
   EXPECT_EQ(result("lens_fit")["stop_reason"], "steps");
-  for (const char* name : {"result.fits", "history.csv", "network.safetensors", "checkpoint.safetensors"})
+  for (const char* name :
+       {"result.fits", "history.csv", "network.safetensors", "checkpoint.safetensors", "report.html"})
     EXPECT_TRUE(fs::is_regular_file(folder() / ("lens_fit/" + std::string(name)))) << name;
+}
+
+TEST_F(Cli, TheCommandIsKeptAsAShellTakesIt) {
+  const Words words = fit({"--quiet", "--out", "a b", "--set", "title=\"it's <b> $HOME `id` \\\\\""});
+  EXPECT_EQ(run(words).status, 0);
+  const std::string command = result("a b")["command"];
+  EXPECT_EQ(command.rfind("einfield fit lens.toml --backend cpu --threads 1 --quiet --out 'a b' --set 'title=", 0), 0u);
+  // A shell that takes it apart finds the words.
+  const std::string script =
+      "einfield() { for word; do printf '%s\\n' \"$word\"; done > words.txt; }\n" + command + "\n";
+  folder().write("repeat.sh", script);
+  ASSERT_EQ(std::system(("cd '" + folder().path().string() + "' && sh repeat.sh").c_str()), 0);
+  EXPECT_EQ(lines(folder().read("words.txt")), words);
+  EXPECT_NE(folder().read("a b/report.html").find("<h1>it&#39;s &lt;b&gt; $HOME `id` \\</h1>"), std::string::npos);
 }
 
 TEST_F(Cli, ADryRunTellsTheModelTheMemoryAndTheBackend) {
@@ -469,9 +488,9 @@ class InterruptedFit : public Cli {
     for (const char* name : {"/result.fits", "/network.safetensors"})
       EXPECT_EQ(folder().read(dir + name), folder().read(whole + name)) << name;
     json a = result(dir), b = result(whole);
-    for (const char* clock : {"time_total_s", "time_per_step_ms"}) {
-      a.erase(clock);
-      b.erase(clock);
+    for (const char* own : {"time_total_s", "time_per_step_ms", "command"}) {
+      a.erase(own);
+      b.erase(own);
     }
     EXPECT_EQ(a, b);
     EXPECT_EQ(timeless_history(dir), timeless_history(whole));

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <sstream>
+#include <tuple>
 
 #include "einfield/error.hpp"
 #include "host/fits_io.hpp"
@@ -774,6 +775,12 @@ TEST_F(ConfigFile, WrittenConfigurationReadsBackTheSame) {
         {{"network", "{ encoding = \"fourier\", fourier_features = 7, fourier_scale = 0.25, hidden = [3] }"}},
         {{"simulate.psf", "\"k.fits[1]\""}, {"observation.noise", "0.1"}, {"lens.0.theta_E", "0.1234567890123456789"}},
         {{"source", "[{ profile = \"PIXELATED\", nx = 3, ny = 4, pixel_scale = 0.1, image = \"s.fits\" }]"}},
+        {{"observation.mask_used", "0"},
+         {"observation.noise_kind", "\"weight\""},
+         {"observation.psf", "{ fwhm = 0.2 }"},
+         {"observation.region",
+          "[{ shape = \"circle\", radius = 2.0 }, { shape = \"annulus\", center_x = 0.1, center_y "
+          "= -0.2, inner = 0.5, outer = 1.5, keep = false }]"}},
         {{"lens", "[{ profile = \"MULTIPOLE\", m = 3, a_m = 1e-300, phi_m = -0.0 }]"}}}) {
     const Config c = read(title, settings);
     const std::string text = to_toml(c);
@@ -785,6 +792,14 @@ TEST_F(ConfigFile, WrittenConfigurationReadsBackTheSame) {
     EXPECT_EQ(again.model.lens[0].values, c.model.lens[0].values);
     EXPECT_EQ(again.observation.image.path, c.observation.image.path);
     EXPECT_EQ(again.observation.psf.type, c.observation.psf.type);
+    EXPECT_EQ(again.observation.mask_used, c.observation.mask_used);
+    EXPECT_EQ(again.observation.noise.kind, c.observation.noise.kind);
+    ASSERT_EQ(again.observation.regions.size(), c.observation.regions.size());
+    for (std::size_t i = 0; i < c.observation.regions.size(); ++i) {
+      const RegionConfig &a = again.observation.regions[i], &b = c.observation.regions[i];
+      EXPECT_EQ(std::tie(a.annulus, a.center_x, a.center_y, a.radius, a.inner, a.outer, a.keep),
+                std::tie(b.annulus, b.center_x, b.center_y, b.radius, b.inner, b.outer, b.keep));
+    }
     EXPECT_EQ(again.model.network, c.model.network);
     EXPECT_EQ(again.network->fourier_scale, c.network->fourier_scale);
   }
@@ -793,8 +808,12 @@ TEST_F(ConfigFile, WrittenConfigurationReadsBackTheSame) {
 TEST_F(ConfigFile, EveryKeyThatIsWrittenIsListed) {
   const std::string list = list_keys();
   // The second configuration behind the first, as if they were one.
-  std::istringstream lines(to_toml(read(kSample, {{"simulate.psf", "{ type = \"moffat\", fwhm = 0.2, beta = 3.0 }"}})) +
-                           "[]\n" + to_toml(read(kShortest + "encoding = 'fourier'\n")));
+  std::istringstream lines(
+      to_toml(read(kSample, {{"simulate.psf", "{ type = \"moffat\", fwhm = 0.2, beta = 3.0 }"},
+                             {"observation.region",
+                              "[{ shape = \"circle\", radius = 1 }, { shape = \"annulus\", inner = "
+                              "1, outer = 2 }]"}})) +
+      "[]\n" + to_toml(read(kShortest + "encoding = 'fourier'\n")));
   std::string block;
   int keys = 0;
   for (std::string line; std::getline(lines, line);) {
@@ -827,6 +846,7 @@ TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
   };
   EXPECT_EQ(row("observation.max_noise"),
             "observation.max_noise number image unit > 0 1000.0 pixels of larger noise are masked");
+  EXPECT_EQ(row("observation.region.N.keep").rfind("observation.region.N.keep true or false - - true true:", 0), 0u);
   EXPECT_EQ(row("lens.N.theta_E"), "lens.N.theta_E number arcsec > 0 required");
   EXPECT_EQ(row("network.hidden").rfind("network.hidden list of integers - 1 to 4096 [24, 24, 24] widths", 0), 0u);
   EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 4.0 frequencies", 0), 0u);

@@ -467,25 +467,101 @@ INSTANTIATE_TEST_SUITE_P(
                 0.05 * std::sqrt(1 + 1e-8), ""},
         WcsCase{"not_square", kTan, matrix("CD", -kPixel, 0, 0, 1.01 * kPixel), 0,
                 "pixels that are not square, found 0.05 x 0.0505 arcsec"},
-        WcsCase{"rotated", kTan, matrix("CD", -0.8 * kPixel, -0.6 * kPixel, -0.6 * kPixel, 0.8 * kPixel), 0,
-                "rotated celestial WCS, found 36.8699 degrees"},
-        WcsCase{"crota",
-                kTan,
-                {{"CDELT1", -kPixel}, {"CDELT2", kPixel}, {"CROTA2", 30}},
-                0,
-                "rotated celestial WCS, found 30 degrees"},
-        WcsCase{"upside_down", kTan, matrix("CD", kPixel, 0, 0, -kPixel), 0,
-                "rotated celestial WCS, found -180 degrees"},
-        WcsCase{"quarter_turn", kTan, matrix("CD", 0, kPixel, kPixel, 0), 0,
-                "rotated celestial WCS, found -90 degrees"},
+        WcsCase{"rotated", kTan, matrix("CD", -0.8 * kPixel, -0.6 * kPixel, -0.6 * kPixel, 0.8 * kPixel), 0.05, ""},
+        WcsCase{"crota", kTan, {{"CDELT1", -kPixel}, {"CDELT2", kPixel}, {"CROTA2", 30}}, 0.05, ""},
+        WcsCase{"upside_down", kTan, matrix("CD", kPixel, 0, 0, -kPixel), 0.05, ""},
         WcsCase{"skewed", kTan, matrix("CD", -kPixel, 0.6 * kPixel, 0, 0.8 * kPixel), 0, "skewed celestial WCS"},
-        WcsCase{"swapped",
-                {{"CTYPE1", "DEC--TAN"}, {"CTYPE2", "RA---TAN"}},
-                matrix("CD", kPixel, 0, 0, kPixel),
-                0,
-                "latitude along x"},
+        WcsCase{
+            "swapped", {{"CTYPE1", "DEC--TAN"}, {"CTYPE2", "RA---TAN"}}, matrix("CD", kPixel, 0, 0, kPixel), 0.05, ""},
         WcsCase{"singular", kTan, matrix("CD", 0, 0, 0, 0), 0, "singular matrix"}),
     [](const auto& test) { return test.param.name; });
+
+TEST(FitsIo, PositionAnglesFollowFromTheWcs) {
+  // Position angle of +x and of +y, from North towards East, and whether East is a left turn from North. The numbers
+  // are Astropy's (8.0: WCS.pixel_to_world of neighbouring pixels at the reference point, SkyCoord.position_angle).
+  const struct {
+    std::string name;
+    std::vector<std::pair<std::string, std::string>> texts;
+    std::vector<std::pair<std::string, double>> numbers;
+    double of_x, of_y;
+    bool right_handed;
+  } cases[] = {
+      {"north up", kTan, matrix("CD", -kPixel, 0, 0, kPixel), -90, 0, true},
+      {"mirrored", kTan, matrix("CD", kPixel, 0, 0, kPixel), 90, 0, false},
+      {"rotated", kTan, matrix("CD", -0.8 * kPixel, -0.6 * kPixel, -0.6 * kPixel, 0.8 * kPixel), -126.869898,
+       -36.869898, true},
+      {"crota", kTan, {{"CDELT1", -kPixel}, {"CDELT2", kPixel}, {"CROTA2", 30}}, -120, -30, true},
+      {"upside down", kTan, matrix("CD", kPixel, 0, 0, -kPixel), 90, 180, true},
+      {"quarter turn", kTan, matrix("CD", 0, kPixel, kPixel, 0), 0, 90, true},
+      {"swapped", {{"CTYPE1", "DEC--TAN"}, {"CTYPE2", "RA---TAN"}}, matrix("CD", kPixel, 0, 0, kPixel), 0, 90, true},
+      {"galactic",
+       {{"CTYPE1", "GLAT-CAR"}, {"CTYPE2", "GLON-CAR"}},
+       matrix("CD", kPixel, 0, 0, -kPixel),
+       0,
+       -90,
+       false},
+  };
+  for (const auto& c : cases) {
+    const TemporaryDirectory directory;
+    make_file(directory / "x.fits", [&c](fitsfile* file, int* status) {
+      add_image(file, "", {2, 2}, status);
+      for (const auto& [key, text] : c.texts) fits_update_key_str(file, key.c_str(), text.c_str(), nullptr, status);
+      for (const auto& [key, number] : c.numbers) fits_update_key_dbl(file, key.c_str(), number, -15, nullptr, status);
+    });
+    const std::optional<CelestialWcs> wcs = read_fits(directory / "x.fits", "").wcs;
+    ASSERT_TRUE(wcs.has_value()) << c.name;
+    EXPECT_NEAR(wcs->position_angle(0), c.of_x, 1e-6) << c.name;
+    EXPECT_NEAR(wcs->position_angle(M_PI / 2), c.of_y, 1e-6) << c.name;
+    EXPECT_EQ(wcs->right_handed(), c.right_handed) << c.name;
+  }
+}
+
+TEST(FitsIo, ThePlaceOnTheSkyIsWrittenBesideThatInTheImage) {
+  const TemporaryDirectory directory;
+  FitsOutput image = ramp("IMAGE", 6, 5);
+  image.pixel_scale = 0.05;
+  image.center_x = 0.2;
+  CelestialWcs sky;
+  sky.type = {"RA---TAN", "DEC--TAN"};
+  sky.cd = {{{-0.8 * kPixel, -0.6 * kPixel}, {-0.6 * kPixel, 0.8 * kPixel}}};
+  sky.reference_pixel = {3.25, 2.5};
+  sky.reference_value = {43.2, 0.65};
+  sky.frame = "ICRS";
+  sky.equinox = 2000;
+  sky.pole_lon = 180;
+  image.sky = sky;
+  write_fits(directory / "x.fits", {image});
+  EXPECT_EQ(read_fits(directory / "x.fits", "IMAGE").linear->center_x, 0.2);
+  fitsfile* file = nullptr;
+  int status = 0;
+  fits_open_diskfile(&file, (directory / "x.fits").c_str(), READONLY, &status);
+  const auto number = [&](const char* key) {
+    double value = 0;
+    fits_read_key(file, TDOUBLE, key, &value, nullptr, &status);
+    return value;
+  };
+  const auto text = [&](const char* key) {
+    char value[FLEN_VALUE] = "";
+    fits_read_key(file, TSTRING, key, value, nullptr, &status);
+    return std::string(value);
+  };
+  EXPECT_EQ(text("CTYPE1A"), "RA---TAN");
+  EXPECT_EQ(text("CTYPE2A"), "DEC--TAN");
+  EXPECT_EQ(text("CUNIT1A"), "deg");
+  EXPECT_EQ(text("RADESYSA"), "ICRS");
+  EXPECT_EQ(number("CRPIX1A"), 3.25);
+  EXPECT_EQ(number("CRPIX2A"), 2.5);
+  EXPECT_EQ(number("CRVAL1A"), 43.2);
+  EXPECT_EQ(number("CRVAL2A"), 0.65);
+  EXPECT_NEAR(number("CD1_1A") / (-0.8 * kPixel), 1, 1e-14);
+  EXPECT_NEAR(number("CD1_2A") / (-0.6 * kPixel), 1, 1e-14);
+  EXPECT_NEAR(number("CD2_1A") / (-0.6 * kPixel), 1, 1e-14);
+  EXPECT_NEAR(number("CD2_2A") / (0.8 * kPixel), 1, 1e-14);
+  EXPECT_EQ(number("EQUINOXA"), 2000);
+  EXPECT_EQ(number("LONPOLEA"), 180);
+  EXPECT_EQ(status, 0);
+  fits_close_file(file, &status);
+}
 
 TEST(FitsIo, ThePlaceOfAnImageComesBack) {
   const TemporaryDirectory directory;

@@ -82,15 +82,17 @@ End kill_before_change(int n, const Words& words, const Surroundings& around) {
   return End::finished;
 }
 
-/// Results of a directory but for what the clock makes of them; no checkpoint, nothing hidden.
+/// Results of a directory but for what the clock and the command line make of them; no checkpoint, nothing hidden,
+/// nothing that is drawn.
 std::map<std::string, std::string> timeless(const fs::path& dir) {
   std::map<std::string, std::string> files;
   for (auto& [name, contents] : files_below(dir)) {
-    if (name[0] == '.' || name == "checkpoint.safetensors" || name == "figures") continue;
+    if (name[0] == '.' || name == "checkpoint.safetensors" || name == "figures" || name == "report.html") continue;
     if (name == "result.json") {
       json result = json::parse(contents);
       result.erase("time_total_s");
       result.erase("time_per_step_ms");
+      result.erase("command");
       contents = result.dump();
     } else if (name == "history.csv") {
       std::string text;

@@ -6,10 +6,13 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <string>
+#include <tuple>
 
 #include "einfield/error.hpp"
 #include "einfield/psf.hpp"
 #include "host/fits_io.hpp"
+#include "host/number.hpp"
 #include "host/safetensors.hpp"
 #include "tests/temporary_directory.hpp"
 
@@ -152,8 +155,84 @@ TEST_F(LoadProblem, AMaskHoldsZerosAndOnes) {
   for (const auto& [bad, text] : {std::pair{0.5, "0.5"}, {2.0, "2"}, {kNan, "nan"}}) {
     mask_.values[5] = bad;
     EXPECT_EQ(failure(), hdu("MASK") + "a mask with other values than 0 and 1, found " + text +
-                             " at column 2, row 2 (from 1), expected 1 = used, 0 = not");
+                             " at column 2, row 2 (from 1), expected 1 = used, 0 = not, or observation.mask_used = 0");
   }
+}
+
+TEST_F(LoadProblem, AMaskMayMarkWhatIsNotUsed) {
+  mask_.values.assign(12, 0.0);
+  mask_.values[1] = 1;
+  mask_.values[5] = 4096;  // a flag
+  mask_.values[7] = -1;
+  EXPECT_EQ(load({{"observation.mask_used", "0"}}).problem.observation.mask,
+            (std::vector<std::uint8_t>{1, 0, 1, 1, 1, 0, 1, 0, 1, 1, 1, 1}));
+  mask_.values[6] = kNan;
+  EXPECT_EQ(failure({{"observation.mask_used", "0"}}),
+            hdu("MASK") + "not a number at column 3, row 2 (from 1), expected 0 = used, anything else = not");
+}
+
+TEST_F(LoadProblem, RegionsKeepOrMaskPixelsByTheirCentres) {
+  // Columns at x = 0.15, 0.25, 0.35, 0.45, rows at y = -0.1, 0, 0.1.
+  const auto mask = [&](const std::string& regions) {
+    const LoadedProblem loaded = load({{"observation.region", regions}});
+    EXPECT_TRUE(loaded.warnings.empty());
+    return loaded.problem.observation.mask;
+  };
+  using Mask = std::vector<std::uint8_t>;
+  EXPECT_EQ(mask("[{ shape = \"circle\", center_x = 0.25, radius = 0.101 }]"),
+            (Mask{0, 1, 0, 0, 1, 1, 1, 0, 0, 1, 0, 0}));
+  EXPECT_EQ(mask("[{ shape = \"circle\", center_x = 0.25, radius = 0.101, keep = false }]"),
+            (Mask{1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1, 1}));
+  EXPECT_EQ(mask("[{ shape = \"annulus\", center_x = 0.25, center_y = 0.1, inner = 0.05, outer = 0.15 }]"),
+            (Mask{0, 0, 0, 0, 1, 1, 1, 0, 1, 0, 1, 0}));
+  // Those that are kept add up; one that is not is taken from them.
+  EXPECT_EQ(mask("[{ shape = \"circle\", center_x = 0.15, radius = 0.11 }, { shape = \"circle\", center_x = 0.45, "
+                 "radius = 0.01 }, { shape = \"circle\", center_x = 0.15, radius = 0.05, keep = false }]"),
+            (Mask{1, 0, 0, 0, 0, 1, 0, 1, 1, 0, 0, 0}));
+  mask_.values[5] = 0;
+  EXPECT_EQ(mask("[{ shape = \"circle\", center_x = 0.25, radius = 0.101 }]"),
+            (Mask{0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0}));
+  EXPECT_EQ(failure({{"observation.region", "[{ shape = \"circle\", center_x = 9.0, radius = 0.1 }]"}}),
+            hdu("IMAGE") +
+                "every pixel is masked, found 12 masked by observation.mask and observation.region, 0 not "
+                "finite, 0 with noise above max_noise = 1000, expected at least one that is used");
+}
+
+TEST_F(LoadProblem, NoiseAsVarianceOrWeight) {
+  for (std::size_t i = 0; i < 12; ++i) noise_.values[i] = 0.25 * static_cast<double>(i + 1);
+  Observation o = load({{"observation.noise_kind", "\"variance\""}}).problem.observation;
+  for (std::size_t i = 0; i < 12; ++i) EXPECT_DOUBLE_EQ(o.noise[i], std::sqrt(noise_.values[i]));
+  o = load({{"observation.noise_kind", "\"weight\""}}).problem.observation;
+  for (std::size_t i = 0; i < 12; ++i) EXPECT_DOUBLE_EQ(o.noise[i], 1 / std::sqrt(noise_.values[i]));
+
+  // Weight 0 is no data, and 1e-8 is a noise of 1e4.
+  noise_.values[2] = noise_.values[3] = 0;
+  noise_.values[4] = 1e-8;
+  const LoadedProblem loaded = load({{"observation.noise_kind", "\"weight\""}});
+  EXPECT_EQ(loaded.problem.observation.mask, (std::vector<std::uint8_t>{1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1}));
+  EXPECT_EQ(loaded.warnings,
+            (std::vector<std::string>{hdu("NOISE") + "2 pixels of weight 0, masked",
+                                      hdu("NOISE") + "1 pixel with noise above max_noise = 1000, masked"}));
+  loaded.problem.observation.validate();
+  // A variance of 1e8 is a noise of 1e4; one of 0 is none.
+  noise_.values.assign(12, 0.25);
+  noise_.values[7] = 1e8;
+  noise_.values[8] = kInf;
+  EXPECT_EQ(load({{"observation.noise_kind", "\"variance\""}}).warnings,
+            std::vector<std::string>{hdu("NOISE") + "2 pixels with noise above max_noise = 1000, masked"});
+  const std::string place = " at column 4, row 1 (from 1), expected > 0 where the mask is 1";
+  for (const auto& [kind, bad, text] : {std::tuple{"variance", 0.0, "a variance, found 0"},
+                                        {"variance", -0.5, "a variance, found -0.5"},
+                                        {"weight", -0.5, "a weight, found -0.5"},
+                                        {"weight", kNan, "a weight, found nan"},
+                                        {"weight", kInf, "a weight, found inf"}}) {
+    noise_.values[3] = bad;
+    EXPECT_EQ(failure({{"observation.noise_kind", '"' + std::string(kind) + '"'}}),
+              hdu("NOISE") + "not " + text + place);
+  }
+  noise_.values.assign(12, 0.0);
+  EXPECT_NE(failure({{"observation.noise_kind", "\"weight\""}}).find(", 12 of weight 0, 0 with noise above"),
+            std::string::npos);
 }
 
 TEST_F(LoadProblem, NoiseFromSkyAndPhotons) {
@@ -184,6 +263,24 @@ TEST_F(LoadProblem, PsfIsNormalisedWithAWarning) {
   loaded = load();
   EXPECT_DOUBLE_EQ(loaded.problem.observation.psf.values[4], 0.5);
   EXPECT_TRUE(loaded.warnings.empty());
+}
+
+TEST_F(LoadProblem, APsfOffItsCentreIsAWarning) {
+  psf_.values = {0, 0, 0, 0, 0.7, 0.3, 0, 0, 0};
+  const LoadedProblem loaded = load();
+  EXPECT_EQ(loaded.warnings,
+            std::vector<std::string>{
+                hdu("PSF") + "a PSF off its centre, its centroid lies 0.3 columns and 0 rows from the middle of "
+                             "the kernel, and so far it moves the model"});
+  EXPECT_EQ(loaded.problem.observation.psf.values, psf_.values);  // taken as it is
+  psf_.values = {0, 0, 0, 0, 0.76, 0.24, 0, 0, 0};
+  EXPECT_TRUE(load().warnings.empty());
+  psf_.values = {0, 2, 0, 0, 0, 0, 0, 0, 0};  // of the normalised kernel
+  EXPECT_EQ(
+      load().warnings[1],
+      hdu("PSF") +
+          "a PSF off its centre, its centroid lies 0 columns and -1 rows from the middle of the kernel, and so far "
+          "it moves the model");
 }
 
 TEST_F(LoadProblem, BadPsfIsAnError) {
@@ -254,6 +351,34 @@ TEST_F(LoadProblem, EveryMapHasTheScaleOfTheImage) {
   with_wcs(noise_);
   EXPECT_EQ(failure(),
             hdu("NOISE") + "another pixel scale, found 0.05 arcsec in its WCS, expected 0.1 arcsec to 0.1 %");
+}
+
+/// The image with a celestial WCS whose matrix is given in pixels of 0.1 arcsec. CFITSIO reads numbers from text as
+/// well.
+void with_matrix(FitsOutput& image, double a, double b, double c, double d) {
+  image.cards = {{"CTYPE1", "RA---TAN"}, {"CTYPE2", "DEC--TAN"}};
+  for (const auto& [key, value] : {std::pair{"CD1_1", a}, {"CD1_2", b}, {"CD2_1", c}, {"CD2_2", d}})
+    image.cards.emplace_back(key, to_text(value * 0.1 / 3600));
+}
+
+TEST_F(LoadProblem, ATurnedImageIsFittedAsItStands) {
+  with_matrix(image_, -0.6, 0.8, 0.8, 0.6);
+  const LoadedProblem loaded = load();
+  ASSERT_TRUE(loaded.wcs.has_value());
+  EXPECT_NEAR(loaded.wcs->position_angle(M_PI / 2), 53.130102, 1e-6);
+  EXPECT_TRUE(loaded.wcs->right_handed());
+  EXPECT_EQ(loaded.problem.observation.image, image_.values);  // not resampled
+  // A map of another sky is not taken for one of this.
+  with_matrix(noise_, -0.6, 0.8, 0.8, 0.6);
+  EXPECT_NO_THROW(load());
+  const std::string name = hdu("NOISE") + "another orientation on the sky, found ";
+  with_matrix(noise_, -1, 0, 0, 1);
+  EXPECT_EQ(failure(), name + "an image turned by -53.1301 degrees by its WCS, expected that of the image");
+  with_matrix(noise_, 0.6, 0.8, -0.8, 0.6);
+  EXPECT_EQ(failure(), name + "a mirrored image by its WCS, expected that of the image");
+  with_matrix(noise_, -0.6, 0.8, 0.8, 0.6);
+  with_matrix(mask_, -0.6, -0.8, -0.8, 0.6);
+  EXPECT_EQ(failure().rfind(hdu("MASK") + "another orientation on the sky, found an image turned by", 0), 0u);
 }
 
 TEST_F(LoadProblem, TooManyRaysAreRefused) {

@@ -339,8 +339,32 @@ TEST(Results, WithoutNetworkPsfAndTruth) {
   EXPECT_FALSE(fs::exists(w.path + "/network.safetensors"));
   EXPECT_TRUE(w.result["seed"].is_null());
   EXPECT_TRUE(w.result["network"].is_null());
+  EXPECT_TRUE(w.result["wcs"].is_null());
   EXPECT_EQ(w.result["metrics"].size(), 2u);
   EXPECT_EQ(w.summary.find("truth"), std::string::npos) << w.summary;
+}
+
+TEST(Results, ThePlaceOnTheSkyOfTheImageIsThatOfTheMaps) {
+  const SmallLens lens;
+  SmallFit<double> fit(lens.config());
+  CelestialWcs sky;
+  sky.type = {"RA---TAN", "DEC--TAN"};
+  sky.cd = {{{-0.6 * 0.3 / 3600, 0.8 * 0.3 / 3600}, {0.8 * 0.3 / 3600, 0.6 * 0.3 / 3600}}};
+  sky.reference_pixel = {7.5, 6.5};
+  sky.reference_value = {43.2, 0.65};
+  fit.loaded.wcs = sky;
+  write_results(lens.out(), lens.config(), fit.loaded, fit.results(), fit.images(), {"cpu", "", "double"}, 1);
+  const json wcs = json::parse(lens.folder().read("out/result.json"))["wcs"];
+  EXPECT_EQ(wcs["cd"], json(sky.cd));
+  EXPECT_EQ(wcs["mirrored"], false);
+  EXPECT_NEAR(wcs["position_angle_y"].get<double>(), 53.130102, 1e-6);
+  // Every HDU but PSF and SOURCE, which lie elsewhere: 17 in all.
+  const std::string bytes = lens.folder().read("out/result.fits");
+  std::size_t n = 0;
+  for (std::size_t at = bytes.find("CTYPE1A = 'RA---TAN'"); at != std::string::npos; ++n)
+    at = bytes.find("CTYPE1A = 'RA---TAN'", at + 1);
+  EXPECT_EQ(n, 15u);
+  EXPECT_DOUBLE_EQ(read_fits(lens.out() + "/result.fits", "KAPPA_NN").linear->pixel_scale, 0.3);
 }
 
 TYPED_TEST(ResultsOf, ANetworkSource) {
@@ -415,12 +439,11 @@ TEST(Results, APixelatedSourceKeepsItsGrid) {
 }
 
 /// The network is fixed at nothing by its absence; four free scalars, one of them with a prior.
-const std::vector<Override> kStarts = {
-    {"lens.0.prior", "{ e1 = { mean = 0.1, sigma = 0.05 } }"},
-    {"source.0.fit", "['amp', 'R_sersic']"},
-    {"optimizer.name", "'levenberg_marquardt'"},
-    {"optimizer.starts", "6"},
-    {"optimizer.starts_seed", "9"}};
+const std::vector<Override> kStarts = {{"lens.0.prior", "{ e1 = { mean = 0.1, sigma = 0.05 } }"},
+                                       {"source.0.fit", "['amp', 'R_sersic']"},
+                                       {"optimizer.name", "'levenberg_marquardt'"},
+                                       {"optimizer.starts", "6"},
+                                       {"optimizer.starts_seed", "9"}};
 
 TEST(Results, StartsAndUncertainties) {
   const SmallLens lens;

@@ -95,7 +95,8 @@ TEST(SubpixelPsf, IsSeenByTheJacobianToo) {
   const ParameterLayout& layout = model.layout();
   std::vector<double> bar(layout.table.size(), 0.0);
   for (std::size_t k = 0; k < model.moving().size(); ++k)
-    bar[static_cast<std::size_t>(layout.free[static_cast<std::size_t>(model.moving()[k])].slot)] = curvature.gradient[k];
+    bar[static_cast<std::size_t>(layout.free[static_cast<std::size_t>(model.moving()[k])].slot)] =
+        curvature.gradient[k];
   double largest = 0;
   for (std::size_t i = 0; i < layout.n_free(); ++i)
     largest = std::max(largest, std::abs(gradient[layout.n_network + i]));

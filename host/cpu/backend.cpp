@@ -168,8 +168,8 @@ struct Lens {
   std::vector<Real> ray_brightness;  ///< of every ray, or its cotangent; empty with one ray a pixel
   /// Before and behind a PSF on sub-pixels, or their cotangents; empty with a PSF on pixels.
   std::vector<Real> subpixels, subpixels_convolved;
-  std::vector<Real> kappa_bar;       ///< per node of the ray grid, (rows, columns)
-  std::vector<Real> kappa_macro;     ///< of every ray, once regularize() has filled it
+  std::vector<Real> kappa_bar;    ///< per node of the ray grid, (rows, columns)
+  std::vector<Real> kappa_macro;  ///< of every ray, once regularize() has filled it
   bool lens_is_free = false, kappa_macro_filled = false;
   std::vector<FreePixels> source_pixels;
 

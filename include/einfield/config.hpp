@@ -20,8 +20,12 @@ struct FitsReference {
   bool empty() const { return path.empty(); }
 };
 
+/// What the pixels of a noise map hold.
+enum class NoiseKind { sigma, variance, weight };  // weight = 1/variance
+
 struct NoiseConfig {
-  FitsReference map;                     ///< 1 σ map
+  FitsReference map;
+  NoiseKind kind = NoiseKind::sigma;     ///< of the map
   std::optional<double> value;           ///< one number
   std::optional<double> background_rms;  ///< with exposure_time: σ² = background_rms² + max(d, 0)/exposure_time
   std::optional<double> exposure_time;
@@ -35,8 +39,24 @@ struct PsfConfig {
   int size = 0;      ///< 0 = the smallest odd one that holds 99.9 %
 };
 
+/// A part of the image around a point, by pixel centres.
+struct RegionConfig {
+  bool annulus = false;               ///< else a circle
+  double center_x = 0, center_y = 0;  ///< arcsec
+  double radius = 0;                  ///< of the circle
+  double inner = 0, outer = 0;        ///< of the annulus
+  bool keep = true;                   ///< used: nothing outside of all such regions is; else: masked
+
+  bool contains(Vec2<double> theta) const {
+    const double r = hypot(theta.x - center_x, theta.y - center_y);
+    return annulus ? r >= inner && r <= outer : r <= radius;
+  }
+};
+
 struct ObservationConfig {
   FitsReference image, mask;
+  int mask_used = 1;  ///< 1: a mask of 1 where a pixel is used, else 0; 0: of 0 where one is used, else anything
+  std::vector<RegionConfig> regions;
   NoiseConfig noise;
   PsfConfig psf;
   double max_noise = 1e3;
@@ -158,7 +178,8 @@ struct LoadedProblem {
   Problem problem;
   std::optional<Truth> truth;
   double pixel_scale = 0;
-  std::string unit;  ///< BUNIT of the image, or ""
+  std::string unit;                 ///< BUNIT of the image, or ""
+  std::optional<CelestialWcs> wcs;  ///< of the image
   std::vector<std::string> warnings;
 };
 

@@ -1,7 +1,10 @@
 // What was observed: image, noise, mask, PSF and their grid.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "einfield/grid.hpp"
@@ -17,6 +20,26 @@ struct Psf {
   /// the mean of its rays, and averaged over pixels behind the PSF: a divisor of the grid's supersampling.
   int supersampling = 1;
   bool empty() const { return values.empty(); }
+};
+
+/// Where an image lies on the sky, as its header says it (Greisen & Calabretta 2002): direction on the tangent plane =
+/// cd · (pixel − reference_pixel). The fit's x and y are the image's columns and rows, however these lie on the sky.
+struct CelestialWcs {
+  double pixel_scale = 0;                             ///< arcsec, √|det CD|
+  std::array<std::string, 2> type;                    ///< CTYPE of the two axes, without distortions
+  std::array<std::array<double, 2>, 2> cd{};          ///< [axis][column, row] [deg]
+  std::array<double, 2> reference_pixel{};            ///< CRPIX, from 1
+  std::array<double, 2> reference_value{};            ///< CRVAL [deg]
+  std::string frame;                                  ///< RADESYS, or ""
+  std::optional<double> equinox, pole_lon, pole_lat;  ///< EQUINOX, LONPOLE, LATPOLE
+
+  /// Position angle on the sky, from North towards East, of a direction in the image. Where the longitude grows to the
+  /// left, as it does with North up and East left, that is phi − 90°.
+  /// @param phi  from +x (columns) towards +y (rows) [rad]
+  /// @return     in (−180, 180] [deg]
+  double position_angle(double phi) const;
+  /// The longitude grows to the left where the latitude grows upwards: seen from the Earth. Else the image is mirrored.
+  bool right_handed() const;
 };
 
 /// One image of a lens. All maps are (ny, nx) of `grid`.
