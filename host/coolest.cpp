@@ -1,5 +1,5 @@
-// The template out: a lensing entity per lens component, then the network, then the source. The template in: entities by
-// their redshifts, profiles by their types.
+// The template out: a lensing entity per lens component, then the network, then the source. The template in: entities
+// by their redshifts, profiles by their types.
 #include "host/coolest.hpp"
 
 #include <algorithm>
@@ -78,6 +78,10 @@ Vec2<double> constant_deflection(const std::vector<LensComponent>& lens) {
   return sum;
 }
 
+bool is_uniform(const LightComponent& c) {
+  return light_info(c.kind).name == std::string("UNIFORM");
+}
+
 void move(LightComponent& c, Vec2<double> by) {
   const ProfileInfo& info = light_info(c.kind);
   const int x = info.index_of("center_x");
@@ -113,8 +117,9 @@ class Writer {
 
   std::vector<std::string> write() {
     const Grid& grid = lens_.observation.grid;
-    if (grid.nx != grid.ny) note("maps of " + std::to_string(grid.nx) + " x " + std::to_string(grid.ny) +
-                                 " pixels are padded to squares, masked there: coolest 0.1.11 reads no others");
+    if (grid.nx != grid.ny)
+      note("maps of " + std::to_string(grid.nx) + " x " + std::to_string(grid.ny) +
+           " pixels are padded to squares, masked there: coolest 0.1.11 reads no others");
     if (grid.center_x != 0 || grid.center_y != 0 || (grid.nx + grid.ny) % 2 != 0)
       note("the middle of the image is not (0, 0), as field_of_view says; coolest 0.1.11 evaluates as if it were");
     ordered_json file = {{"standard", "COOLEST"},
@@ -126,13 +131,14 @@ class Writer {
                          {"likelihoods", ordered_json::array({mask()})},
                          {"lensing_entities", entities()}};
     note("redshifts, cosmology and coordinates_origin are placeholders: a fit knows none");
-    file["meta"] = {{"coolest.__version__", "0.1.11"},
-                    {"units", lens_.unit.empty() ? "unknown" : lens_.unit},
-                    {kOwn,
-                     {{"version", std::to_string(EINFIELD_VERSION_MAJOR) + "." + std::to_string(EINFIELD_VERSION_MINOR) +
-                                      "." + std::to_string(EINFIELD_VERSION_PATCH)},
-                      {"supersampling", grid.supersampling},
-                      {"notes", notes_}}}};
+    file["meta"] = {
+        {"coolest.__version__", "0.1.11"},
+        {"units", lens_.unit.empty() ? "unknown" : lens_.unit},
+        {kOwn,
+         {{"version", std::to_string(EINFIELD_VERSION_MAJOR) + "." + std::to_string(EINFIELD_VERSION_MINOR) + "." +
+                          std::to_string(EINFIELD_VERSION_PATCH)},
+          {"supersampling", grid.supersampling},
+          {"notes", notes_}}}};
     write_atomically((fs::path(dir_) / "coolest.json").string(),
                      file.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
     return notes_;
@@ -192,8 +198,11 @@ class Writer {
       psf = {{"type", "PixelatedPSF"},
              {"description", "sum 1"},
              {"pixels", grid_json("psf", {{o.psf.nx, o.psf.ny, o.grid.pixel_scale, 0, 0}, o.psf.values}, 0, "")}};
-    return {
-        {"name", ""}, {"band", ""}, {"pixel_size", o.grid.pixel_scale}, {"readout_noise", 0.0}, {"psf", std::move(psf)}};
+    return {{"name", ""},
+            {"band", ""},
+            {"pixel_size", o.grid.pixel_scale},
+            {"readout_noise", 0.0},
+            {"psf", std::move(psf)}};
   }
 
   ordered_json mask() {
@@ -229,8 +238,7 @@ class Writer {
   template <class Component>
   static double put_ellipse(ordered_json& profile, const Component& c, const ProfileInfo& info) {
     const bool elliptical = info.index_of("e1") >= 0;
-    const Polar e =
-        elliptical ? polar(value_of(info, c.values, "e1"), value_of(info, c.values, "e2")) : Polar{0, 0};
+    const Polar e = elliptical ? polar(value_of(info, c.values, "e1"), value_of(info, c.values, "e2")) : Polar{0, 0};
     const bool free = elliptical && (is_free(info, c.free, "e1") || is_free(info, c.free, "e2"));
     const double q = axis_ratio(e.size);
     put(profile, "q", q, free);
@@ -324,14 +332,18 @@ class Writer {
     if (c.kind == LightKind::gaussian) {
       const double sigma = value_of(info, c.values, "sigma"), b = sersic_b(kMinSersic);
       ordered_json json = profile("Sersic");
-      put(json, "I_eff",
-          value_of(info, c.values, "amp") * std::exp(-b) / (2 * kPi * sigma * sigma) / area,
+      put(json, "I_eff", value_of(info, c.values, "amp") * std::exp(-b) / (2 * kPi * sigma * sigma) / area,
           is_free(info, c.free, "amp"));
       put(json, "theta_eff", sigma * std::sqrt(2 * b), is_free(info, c.free, "sigma"));
       put(json, "n", kMinSersic, false);
       put_ellipse(json, c, info);
       put_center(json, c, info);
       json[kOwn] = {{"profile", "GAUSSIAN"}};
+      return json;
+    }
+    if (is_uniform(c) && value_of(info, c.values, "amp") >= 0) {
+      ordered_json json = profile("Uniform");
+      put(json, "A", value_of(info, c.values, "amp") / area, is_free(info, c.free, "amp"));
       return json;
     }
     PixelMap map = light_pixels(lens_, original, lensed);
@@ -344,15 +356,15 @@ class Writer {
       json[kOwn]["fit"] = c.pixels_free ? ordered_json::array({"pixels"}) : ordered_json::array();
       return json;
     }
-    if (c.kind == LightKind::sersic_ellipse && c.radius == RadiusKind::major_axis)
-      json[kOwn]["radius"] = "major_axis";
+    if (c.kind == LightKind::sersic_ellipse && c.radius == RadiusKind::major_axis) json[kOwn]["radius"] = "major_axis";
     if (c.kind == LightKind::network) {
       json[kOwn]["network"] = network_file(0, lensed ? "source_network" : "lens_light_network");
       if (c.weights_free) json[kOwn]["fit"].push_back("network");
       note_members(name, lens_.network_lights.size());
     }
     note(name + ": " + info.name + (c.kind == LightKind::sersic_ellipse ? " with n_sersic < 0.5" : "") +
-         " has no counterpart, stored as the pixels of " + json["parameters"]["pixels"]["fits_file"]["path"].get<std::string>());
+         " has no counterpart, stored as the pixels of " +
+         json["parameters"]["pixels"]["fits_file"]["path"].get<std::string>());
     return json;
   }
 
@@ -397,9 +409,9 @@ class Writer {
       const bool field = !standard || c.kind == LensKind::shear || c.kind == LensKind::convergence;
       ordered_json json = entity(name, !field, kLensRedshift);
       if (!standard) {
-        ThreadPool pool(0);
-        standard = potential_profile(file_name(name),
-                                     smooth_fields({c}, pixel_centres(pixels_of_image()), pool).potential);
+        ThreadPool pool(lens_.threads);
+        standard =
+            potential_profile(file_name(name), smooth_fields({c}, pixel_centres(pixels_of_image()), pool).potential);
         note(name + ": " + lens_info(c.kind).name + " has no counterpart, stored as the potential in coolest_" +
              file_name(name) + ".fits");
       }
@@ -413,20 +425,30 @@ class Writer {
     }
     if (!lens_.networks.empty()) {
       ordered_json json = entity("network", false, kLensRedshift);
-      ordered_json profile = potential_profile(
-          "network", exchanged_network(lens_, pixel_centres(pixels_of_image())).potential);
+      ordered_json profile =
+          potential_profile("network", exchanged_network(lens_, pixel_centres(pixels_of_image())).potential);
       profile[kOwn] = {{"network", network_file(0)}};
       note_members("network", lens_.networks.size());
       add(json, all.size(), "mass_model", std::move(profile));
       all.push_back(std::move(json));
     }
-    if (!model.lens_light.empty() && !galaxy) {
+    if (!galaxy) {  // readers tell lens from source by the redshifts of galaxies
       galaxy = all.size();
-      all.push_back(entity("lens light", true, kLensRedshift));
+      all.push_back(entity("lens", true, kLensRedshift));
     }
-    for (std::size_t i = 0; i < model.lens_light.size(); ++i)
-      add(all[*galaxy], *galaxy, "light_model",
-          light_profile("lens_light." + std::to_string(i), model.lens_light[i], false));
+    std::optional<std::size_t> background;
+    for (std::size_t i = 0; i < model.lens_light.size(); ++i) {
+      // coolest 0.1.11 evaluates no Uniform: apart from the galaxy, which it does.
+      const bool apart = is_uniform(model.lens_light[i]);
+      if (apart && !background) {
+        background = all.size();
+        all.push_back(entity("background", true, kLensRedshift));
+      }
+      const std::size_t at = apart ? *background : *galaxy;
+      ordered_json json = light_profile("lens_light." + std::to_string(i), model.lens_light[i], false);
+      json[kOwn]["index"] = i;
+      add(all[at], at, "light_model", std::move(json));
+    }
     ordered_json source = entity("source", true, kSourceRedshift);
     for (std::size_t i = 0; i < model.source.size(); ++i)
       add(source, all.size(), "light_model", light_profile("source." + std::to_string(i), model.source[i], true));
@@ -614,7 +636,8 @@ class Reader {
 
   // ---- the model ----
 
-  /// Galaxies of the smallest redshift deflect, those of the largest one are the source; fields of mass deflect.
+  /// Galaxies of the smallest redshift deflect, those of the largest one are the source; fields of mass deflect, at
+  /// whatever redshift.
   void read_entities() {
     const JsonView entities = root_.at("lensing_entities");
     const std::size_t n = entities.size(kMaxComponents);
@@ -624,18 +647,19 @@ class Reader {
       const std::string type = entity.at("type").text();
       if (type != "Galaxy" && type != "MassField")
         entity.at("type").fail("no such entity, expected Galaxy or MassField");
-      if (type == "MassField") continue;
+      if (type == "MassField" && !entity.has("redshift")) continue;
       const double z = entity.at("redshift").number(at_least(0));
       nearest = std::min(nearest, z);
-      farthest = std::max(farthest, z);
+      if (type == "Galaxy") farthest = std::max(farthest, z);
     }
     for (std::size_t i = 0; i < n; ++i) {
       const JsonView entity = entities.at(i);
       const bool galaxy = entity.at("type").text() == "Galaxy";
       const double z = galaxy ? entity.at("redshift").number() : nearest;
       if (z > nearest && z < farthest)
-        entity.at("redshift").fail("a third plane, found " + rounded(z) + " between " + rounded(nearest) + " and " +
-                                   rounded(farthest) + ", expected lens and source alone");
+        entity.at("redshift")
+            .fail("a third plane, found " + rounded(z) + " between " + rounded(nearest) + " and " + rounded(farthest) +
+                  ", expected lens and source alone");
       const bool behind = galaxy && z > nearest;
       if (entity.has("mass_model")) {
         const JsonView mass = entity.at("mass_model");
@@ -645,10 +669,32 @@ class Reader {
       }
       if (!galaxy || !entity.has("light_model")) continue;
       const JsonView light = entity.at("light_model");
-      for (std::size_t k = 0; k < light.size(kMaxComponents); ++k)
+      for (std::size_t k = 0; k < light.size(kMaxComponents); ++k) {
         (behind ? lens_.model.source : lens_.model.lens_light).push_back(read_light(light.at(k)));
+        if (behind) continue;
+        const bool indexed = light.at(k).has(kOwn) && light.at(k).at(kOwn).has("index");
+        lens_light_index_.push_back(
+            indexed ? std::optional(light.at(k).at(kOwn).at("index").integer(0, static_cast<int>(kMaxComponents)))
+                    : std::nullopt);
+      }
     }
     if (lens_.model.source.empty() && lens_.model.lens_light.empty()) entities.fail("no light, expected some");
+    sort_lens_light();
+  }
+
+  /// Light of one lens in several entities goes back into the order of the fit that wrote it.
+  void sort_lens_light() {
+    std::vector<LightComponent>& lights = lens_.model.lens_light;
+    std::vector<LightComponent> sorted(lights.size());
+    std::vector<bool> taken(lights.size(), false);
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      const std::optional<int> index = lens_light_index_[i];
+      if (!index || static_cast<std::size_t>(*index) >= lights.size() || taken[static_cast<std::size_t>(*index)])
+        return;
+      taken[static_cast<std::size_t>(*index)] = true;
+      sorted[static_cast<std::size_t>(*index)] = lights[i];
+    }
+    lights = std::move(sorted);
   }
 
   static Estimate estimate(const JsonView& profile, const char* name, const Bounds& bounds = {}) {
@@ -792,7 +838,8 @@ class Reader {
     const double area = lens_.observation.grid.pixel_scale * lens_.observation.grid.pixel_scale;
     LightComponent c;
     if (type == "Sersic") {
-      const Estimate intensity = estimate(profile, "I_eff", above(0)), radius = estimate(profile, "theta_eff", above(0));
+      const Estimate intensity = estimate(profile, "I_eff", above(0)),
+                     radius = estimate(profile, "theta_eff", above(0));
       const double n = estimate(profile, "n").value;
       const JsonView parameters = profile.at("parameters");
       if (own == "GAUSSIAN" && n == kMinSersic && estimate(profile, "q").value == 1) {
@@ -805,14 +852,18 @@ class Reader {
         c = new_light(LightKind::sersic_ellipse);
         const ProfileInfo& info = light_info(c.kind);
         const double q = take_ellipse(profile, c, info);
-        const bool major = profile.has(kOwn) && profile.at(kOwn).has("radius") &&
-                           profile.at(kOwn).at("radius").text() == "major_axis";
+        const bool major =
+            profile.has(kOwn) && profile.at(kOwn).has("radius") && profile.at(kOwn).at("radius").text() == "major_axis";
         if (major) c.radius = RadiusKind::major_axis;
         set(parameters.at("theta_eff"), c, info, "R_sersic", radius.value / (major ? std::sqrt(q) : 1), radius.free);
         set(parameters.at("I_eff"), c, info, "amp", intensity.value * area, intensity.free);
         take(profile, "n", c, info, "n_sersic");
       }
       take_center(profile, c, light_info(c.kind));
+    } else if (type == "Uniform" && light_kind("UNIFORM")) {
+      c = new_light(*light_kind("UNIFORM"));
+      const Estimate amplitude = estimate(profile, "A");
+      set(profile.at("parameters").at("A"), c, light_info(c.kind), "amp", amplitude.value * area, amplitude.free);
     } else if (type == "PixelatedRegularGrid") {
       const std::optional<LightKind> kind = light_kind(own);
       if (!own.empty() && !kind) profile.at(kOwn).at("profile").fail("no such profile, found " + own);
@@ -851,6 +902,7 @@ class Reader {
   std::string file_;
   std::vector<std::string>& warnings_;
   ExchangedLens lens_;
+  std::vector<std::optional<int>> lens_light_index_;  ///< of a fit that wrote the file
 };
 
 }  // namespace

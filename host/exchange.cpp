@@ -106,8 +106,8 @@ class StoredFit {
       const JsonView config = root().at("config").at(block);
       if (i >= config.size(kMaxComponents)) config.fail("fewer components than profiles");
       if (*kind == LightKind::sersic_ellipse && config.at(i).has("radius"))
-        c.radius = config.at(i).at("radius").text() == "major_axis" ? RadiusKind::major_axis
-                                                                    : RadiusKind::product_average;
+        c.radius =
+            config.at(i).at("radius").text() == "major_axis" ? RadiusKind::major_axis : RadiusKind::product_average;
       std::set<std::string> names;
       const JsonView fit = config.at(i).at("fit");
       for (std::size_t k = 0; k < fit.size(kMaxComponents); ++k) names.insert(fit.at(k).text());
@@ -262,8 +262,7 @@ std::string light_text(const std::string& block, const LightComponent& c, const 
 
 FitsOutput map_hdu(const std::string& name, const PixelGrid& grid, std::vector<double> values,
                    const std::string& unit) {
-  return {name, grid.nx,       grid.ny,       1, std::move(values), -64, unit, grid.pixel_scale, grid.center_x,
-          grid.center_y, {}};
+  return {name, grid.nx, grid.ny, 1, std::move(values), -64, unit, grid.pixel_scale, grid.center_x, grid.center_y, {}};
 }
 
 }  // namespace
@@ -321,14 +320,15 @@ void check_complete(const JsonView& where, const ProfileInfo& info, const std::v
 // ---- the lens --------------------------------------------------------------------------------------------
 
 ExchangedLens read_exchanged(const std::string& dir) {
-  EINFIELD_REQUIRE(fs::exists(in(dir, "result.json")), dir + ": no result.json, expected the directory of a finished "
-                                                             "fit");
+  EINFIELD_REQUIRE(fs::exists(in(dir, "result.json")), dir +
+                                                           ": no result.json, expected the directory of a finished "
+                                                           "fit");
   return StoredFit(dir).lens();
 }
 
 LensFields exchanged_network(const ExchangedLens& lens, const std::vector<double>& theta) {
   if (lens.networks.empty()) return zero_fields(theta.size() / 2);
-  ThreadPool pool(0);
+  ThreadPool pool(lens.threads);
   std::vector<LensFields> members;
   for (std::size_t k = 0; k < lens.networks.size(); ++k) {
     members.push_back(network_fields<double>(lens.networks[k].shape, lens.networks[k].parameters, theta, pool));
@@ -345,7 +345,7 @@ PixelMap light_pixels(const ExchangedLens& lens, const LightComponent& component
       lensed ? lens.source_grid : PixelGrid{image.nx, image.ny, image.pixel_scale, image.center_x, image.center_y};
   const std::vector<double> positions =
       pixel_centres({grid.nx, grid.ny, grid.pixel_scale, grid.center_x, grid.center_y, 1});
-  ThreadPool pool(0);
+  ThreadPool pool(lens.threads);
   std::vector<std::vector<double>> members;
   if (component.kind == LightKind::network)
     for (const LightComponent& member : lens.network_lights)
@@ -409,8 +409,9 @@ std::string write_configuration(const std::string& dir, const ExchangedLens& len
   add_lights("source", lens.model.source, "SOURCE_");
   add_lights("lens_light", lens.model.lens_light, "LENS_LIGHT_");
   if (!lens.networks.empty()) text += "\n[network]\n" + line("initial", toml_text(kNetwork));
-  if (!has_image) text += "\n[simulate]\nnx = " + std::to_string(grid.nx) + "\nny = " + std::to_string(grid.ny) +
-                          "\nnoise = " + toml_number(lens.noise) + "\n";
+  if (!has_image)
+    text += "\n[simulate]\nnx = " + std::to_string(grid.nx) + "\nny = " + std::to_string(grid.ny) +
+            "\nnoise = " + toml_number(lens.noise) + "\n";
 
   prepare_directory(dir, {kConfiguration, kMaps, kNetwork, kLightNetwork}, overwrite);
   if (!maps.empty()) write_fits(in(dir, kMaps), maps);

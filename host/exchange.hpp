@@ -32,6 +32,7 @@ struct ExchangedLens {
   std::vector<LightComponent> network_lights;
   /// Where a NETWORK source is sampled for packages that have no such thing.
   PixelGrid source_grid;
+  int threads = 0;  ///< that sample networks; 0 = as many as the process may use
 };
 
 /// Reads the directory of a finished fit: result.json, result.fits and the networks.
@@ -67,8 +68,8 @@ void set_parameter(const JsonView& where, const ProfileInfo& info, std::vector<d
 /// @throws InvalidInput for a parameter that has not been set, and for e1² + e2² ≥ 1
 void check_complete(const JsonView& where, const ProfileInfo& info, const std::vector<double>& values);
 
-/// Writes DIR/lens.toml, which `einfield fit` reads (`einfield simulate` when there is no image), DIR/lens.fits with its
-/// maps, and DIR/network.safetensors when there is a network.
+/// Writes DIR/lens.toml, which `einfield fit` reads (`einfield simulate` when there is no image), DIR/lens.fits with
+/// its maps, and DIR/network.safetensors when there is a network.
 /// @return the path of the configuration
 /// @throws InvalidInput when DIR holds one and `overwrite` is false; IoError
 std::string write_configuration(const std::string& dir, const ExchangedLens& lens, const std::string& title,

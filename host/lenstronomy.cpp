@@ -62,9 +62,8 @@ class Writer {
     for (const char* name : {"kwargs_lens", "kwargs_source", "kwargs_lens_light", "kwargs_fixed_lens",
                              "kwargs_fixed_source", "kwargs_fixed_lens_light"})
       json[name] = ordered_json::array();
-    ordered_json own = {{"lens", ordered_json::array()},
-                        {"source", ordered_json::array()},
-                        {"lens_light", ordered_json::array()}};
+    ordered_json own = {
+        {"lens", ordered_json::array()}, {"source", ordered_json::array()}, {"lens_light", ordered_json::array()}};
     for (const LensComponent& c : lens_.model.lens) {
       json["kwargs_model"]["lens_model_list"].push_back(lens_info(c.kind).name);
       add_parameters(json, "lens", c, lens_info(c.kind));
@@ -107,8 +106,17 @@ class Writer {
   /// Keeps a map for the FITS file. @return how the dictionaries name it
   std::string map(const std::string& name, const PixelGrid& grid, std::vector<double> values, const std::string& unit,
                   int bitpix = -64) {
-    maps_.push_back({name, grid.nx, grid.ny, 1, std::move(values), bitpix, unit, grid.pixel_scale, grid.center_x,
-                     grid.center_y, {}});
+    maps_.push_back({name,
+                     grid.nx,
+                     grid.ny,
+                     1,
+                     std::move(values),
+                     bitpix,
+                     unit,
+                     grid.pixel_scale,
+                     grid.center_x,
+                     grid.center_y,
+                     {}});
     return std::string(kMaps) + "[" + name + "]";
   }
 
@@ -312,7 +320,8 @@ class Reader {
     const double scale = m[1][1];
     if (!(scale > 0) || m[0][1] != 0 || m[1][0] != 0 || std::abs(std::abs(m[0][0]) - scale) > kScaleTolerance * scale)
       matrix.fail("found [[" + to_text(m[0][0]) + ", " + to_text(m[0][1]) + "], [" + to_text(m[1][0]) + ", " +
-                  to_text(m[1][1]) + "]], expected [[±s, 0], [0, s]] with the pixel scale s > 0: upright, square pixels");
+                  to_text(m[1][1]) +
+                  "]], expected [[±s, 0], [0, s]] with the pixel scale s > 0: upright, square pixels");
     mirrored_ = m[0][0] < 0;
     o.grid.pixel_scale = scale;
     if (data.has("image_data")) {
@@ -365,8 +374,9 @@ class Reader {
         psf.at("point_source_supersampling_factor").fail("expected 1: a kernel on the pixels of the image");
       Array kernel = read_array(psf.at("kernel_point_source"));
       if (kernel.nx % 2 == 0 || kernel.ny % 2 == 0)
-        psf.at("kernel_point_source").fail("a PSF of even size, found " + std::to_string(kernel.nx) + " x " +
-                                           std::to_string(kernel.ny) + " pixels, expected odd numbers");
+        psf.at("kernel_point_source")
+            .fail("a PSF of even size, found " + std::to_string(kernel.nx) + " x " + std::to_string(kernel.ny) +
+                  " pixels, expected odd numbers");
       lens_.observation.psf = {kernel.nx, kernel.ny, std::move(kernel.values)};
     } else if (type != "NONE") {
       psf.at("psf_type").fail("no counterpart, found " + type + ", expected NONE, GAUSSIAN or PIXEL");

@@ -1,7 +1,7 @@
-// lenstronomy's keyword dictionaries as JSON, out and in. Profiles, names and conventions are einfield's own; what differs:
-// lenstronomy's images are brightness per arcsec² times the area of a pixel, so amplitudes are divided by pixel_scale²;
-// R_sersic is on the product average; positions may grow to the left (a transform_pix2angle with a negative first entry),
-// then everything is mirrored.
+// lenstronomy's keyword dictionaries as JSON, out and in. Profiles, names and conventions are einfield's own; what
+// differs: lenstronomy's images are brightness per arcsec² times the area of a pixel, so amplitudes are divided by
+// pixel_scale²; R_sersic is on the product average; positions may grow to the left (a transform_pix2angle with a
+// negative first entry), then everything is mirrored.
 #pragma once
 
 #include <string>

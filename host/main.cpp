@@ -178,15 +178,16 @@ struct Conversion {
 
   void run() const {
     std::string given;
-    for (const auto& [option, value] : {std::pair("--to-coolest", &to_coolest), {"--from-coolest", &from_coolest},
-                                        {"--to-lenstronomy", &to_lenstronomy}, {"--from-lenstronomy", &from_lenstronomy}}) {
+    for (const auto& [option, value] : {std::pair("--to-coolest", &to_coolest),
+                                        {"--from-coolest", &from_coolest},
+                                        {"--to-lenstronomy", &to_lenstronomy},
+                                        {"--from-lenstronomy", &from_lenstronomy}}) {
       if (value->empty()) continue;
       if (!given.empty()) throw InvalidInput(std::string(option) + ": contradicts " + given + ", expected one of them");
       given = option;
     }
     if (given.empty())
-      throw InvalidInput(
-          "--to-coolest: missing, expected it, --from-coolest, --to-lenstronomy or --from-lenstronomy");
+      throw InvalidInput("--to-coolest: missing, expected it, --from-coolest, --to-lenstronomy or --from-lenstronomy");
     std::vector<std::string> warnings;
     std::string target;
     if (!to_coolest.empty()) target = write(to_coolest, "coolest.json", write_coolest, warnings);
@@ -419,8 +420,9 @@ int run(int argc, char** argv) {
       ->type_name("FILE.json")
       ->check(path());
   convert_command
-      ->add_option("--out", conversion.out,
-                   "directory; default: that of the results, or <name of the file>_einfield with lens.toml and lens.fits")
+      ->add_option(
+          "--out", conversion.out,
+          "directory; default: that of the results, or <name of the file>_einfield with lens.toml and lens.fits")
       ->type_name("DIR")
       ->check(path());
   convert_command->add_flag("--overwrite", conversion.overwrite, "replace files in --out")->disable_flag_override();

@@ -34,9 +34,13 @@ using nlohmann::ordered_json;
 
 constexpr const char* kStaging = ".results";
 /// What write_results makes, the mark of completeness last.
-constexpr const char* kFiles[] = {
-    "result.fits", "history.csv", "network.safetensors", "source_network.safetensors", "lens_light_network.safetensors",
-    "coolest.json", "result.json"};
+constexpr const char* kFiles[] = {"result.fits",
+                                  "history.csv",
+                                  "network.safetensors",
+                                  "source_network.safetensors",
+                                  "lens_light_network.safetensors",
+                                  "coolest.json",
+                                  "result.json"};
 /// What network_file() is called with: of the potential, of a NETWORK component.
 constexpr const char* kNetworks[] = {"network", "source_network", "lens_light_network"};
 /// What others make of the results afterwards: out of date with new ones.
@@ -314,8 +318,9 @@ ordered_json ensemble_json(const Config& config, const LoadedProblem& loaded,
 /// @param members  models of an ensemble, one without one; `model` is their mean
 ExchangedLens exchanged(const Model& model, const std::vector<Model>& members,
                         const std::vector<std::vector<double>>& weights, const std::vector<double>& offsets,
-                        const LoadedProblem& loaded, const PixelGrid& source_grid) {
+                        const LoadedProblem& loaded, const PixelGrid& source_grid, int threads) {
   ExchangedLens lens;
+  lens.threads = threads;
   lens.model = model;
   lens.observation = loaded.problem.observation;
   lens.unit = loaded.unit;
@@ -537,7 +542,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
     if (const LightComponent* const own = network_light(models[k]))
       write(kNetworks[lensed ? 1 : 2], own->network, own->weights);
   }
-  write_coolest(staging.path(), exchanged(model, models, weights, ensemble.offsets, loaded, source));
+  write_coolest(staging.path(), exchanged(model, models, weights, ensemble.offsets, loaded, source, threads));
   write_atomically(in(staging.path(), "result.json"),
                    json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
   put_in_place(staging.path(), dir);

@@ -49,23 +49,20 @@ inline ExchangedLens every_component(int nx, int ny) {
   o.psf = {3, 3, {0.05, 0.1, 0.05, 0.1, 0.4, 0.1, 0.05, 0.1, 0.05}};
   lens.unit = "e/s";
   lens.source_grid = {5, 5, 0.1, 0.3, 0.2};
-  lens.model.lens = {
-      lens_of(LensKind::sie, {1.2, 0.1, -0.2, 0.03, -0.04}, {"theta_E", "e1", "e2"}),
-      lens_of(LensKind::shear, {0.03, -0.05, 0.2, -0.1}, {"gamma1", "gamma2"}),
-      lens_of(LensKind::epl, {0.3, 1.8, -0.15, 0.2, 0.5, 0.4}, {"gamma", "center_x", "center_y"}),
-      lens_of(LensKind::nie, {0.2, 0.1, 0.1, 0.07, -0.5, 0.1}, {"s_scale"}),
-      lens_of(LensKind::convergence, {0.02, -0.3, 0.15}, {"kappa"}),
-      lens_of(LensKind::sis, {0.05, -0.7, 0.9}),
-      lens_of(LensKind::nfw, {1.5, 0.05, 0.2, 0.1}, {"Rs"}),
-      lens_of(LensKind::nfw_ellipse_potential, {2.0, 0.06, 0.1, 0.05, 0.0, 0.1}, {"alpha_Rs"}),
-      lens_of(LensKind::point_mass, {0.1, 0.6, 0.5}, {"theta_E"}),
-      lens_of(LensKind::multipole, {4, 0.01, 0.3, 0.02, 0.01}, {"a_m"})};
-  lens.model.source = {
-      light_of(LightKind::sersic_ellipse, {10, 0.4, 1.5, -0.09, 0.13, 0.1, 0.05}, {"amp", "R_sersic"}),
-      light_of(LightKind::sersic_ellipse, {7, 0.2, 2.5, 0.2, 0.1, -0.1, 0.05}, {"n_sersic"}),
-      light_of(LightKind::gaussian, {2, 0.1, -0.1, 0.12}, {"sigma"}),
-      light_of(LightKind::pixelated, {}),
-      light_of(LightKind::network, {3, 0.1, 0.2}, {"amp"})};
+  lens.model.lens = {lens_of(LensKind::sie, {1.2, 0.1, -0.2, 0.03, -0.04}, {"theta_E", "e1", "e2"}),
+                     lens_of(LensKind::shear, {0.03, -0.05, 0.2, -0.1}, {"gamma1", "gamma2"}),
+                     lens_of(LensKind::epl, {0.3, 1.8, -0.15, 0.2, 0.5, 0.4}, {"gamma", "center_x", "center_y"}),
+                     lens_of(LensKind::nie, {0.2, 0.1, 0.1, 0.07, -0.5, 0.1}, {"s_scale"}),
+                     lens_of(LensKind::convergence, {0.02, -0.3, 0.15}, {"kappa"}),
+                     lens_of(LensKind::sis, {0.05, -0.7, 0.9}),
+                     lens_of(LensKind::nfw, {1.5, 0.05, 0.2, 0.1}, {"Rs"}),
+                     lens_of(LensKind::nfw_ellipse_potential, {2.0, 0.06, 0.1, 0.05, 0.0, 0.1}, {"alpha_Rs"}),
+                     lens_of(LensKind::point_mass, {0.1, 0.6, 0.5}, {"theta_E"}),
+                     lens_of(LensKind::multipole, {4, 0.01, 0.3, 0.02, 0.01}, {"a_m"})};
+  lens.model.source = {light_of(LightKind::sersic_ellipse, {10, 0.4, 1.5, -0.09, 0.13, 0.1, 0.05}, {"amp", "R_sersic"}),
+                       light_of(LightKind::sersic_ellipse, {7, 0.2, 2.5, 0.2, 0.1, -0.1, 0.05}, {"n_sersic"}),
+                       light_of(LightKind::gaussian, {2, 0.1, -0.1, 0.12}, {"sigma"}),
+                       light_of(LightKind::pixelated, {}), light_of(LightKind::network, {3, 0.1, 0.2}, {"amp"})};
   lens.model.source[1].radius = RadiusKind::major_axis;
   LightComponent& pixels = lens.model.source[3];
   pixels.grid = {3, 3, 0.2, 0.1, -0.05};

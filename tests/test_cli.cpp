@@ -161,7 +161,8 @@ TEST_F(Cli, ErrorsAreOneLineWhateverTheNamesHold) {
 
 TEST_F(Cli, HelpNamesEveryCommandAndOption) {
   const std::pair<Words, Words> cases[] = {
-      {{"--help"}, {"Usage: einfield ", "simulate", "fit", "evaluate", "convert", "reproduce", "info", "130 interrupted"}},
+      {{"--help"},
+       {"Usage: einfield ", "simulate", "fit", "evaluate", "convert", "reproduce", "info", "130 interrupted"}},
       {{"simulate", "--help"}, {"Usage: einfield simulate [OPTIONS] CONFIG", "--out FILE.fits", "--set KEY=VALUE"}},
       {{"fit", "--help"},
        {"Usage: einfield fit [OPTIONS] CONFIG", "--out DIR", "--backend", "--device", "--threads", "--precision",

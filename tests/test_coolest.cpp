@@ -45,7 +45,8 @@ TEST(Coolest, ConventionsAreThoseOfTheReference) {
   // Numbers of a template that the coolest package has written for the paper's SIE lens.
   ExchangedLens lens = every_component(8, 8);
   lens.observation.grid.pixel_scale = 0.08;
-  lens.model.lens = {lens_of(LensKind::sie, {1.6, 0.15, -0.04, 0, 0}), lens_of(LensKind::sie, {0.15, 0, 0.3, 1.9, -1.4})};
+  lens.model.lens = {lens_of(LensKind::sie, {1.6, 0.15, -0.04, 0, 0}),
+                     lens_of(LensKind::sie, {0.15, 0, 0.3, 1.9, -1.4})};
   lens.model.source = {light_of(LightKind::sersic_ellipse, {10, 1.2, 1.5, -0.09, 0.03, 0.4, 0.15})};
   lens.model.source[0].radius = RadiusKind::major_axis;
   const TemporaryDirectory folder;
@@ -64,8 +65,12 @@ TEST(Coolest, ConventionsAreThoseOfTheReference) {
 }
 
 TEST(Coolest, AnglesLieInTheStandardsInterval) {
-  for (const auto& [e1, e2, phi] : {std::tuple(0.3, 0.0, 90.0), {0.0, 0.3, -45.0}, {-0.3, 0.0, 0.0}, {0.0, -0.3, 45.0},
-                                    {-0.3, -0.0, 0.0}, {0.0, 0.0, 90.0}}) {
+  for (const auto& [e1, e2, phi] : {std::tuple(0.3, 0.0, 90.0),
+                                    {0.0, 0.3, -45.0},
+                                    {-0.3, 0.0, 0.0},
+                                    {0.0, -0.3, 45.0},
+                                    {-0.3, -0.0, 0.0},
+                                    {0.0, 0.0, 90.0}}) {
     ExchangedLens lens = every_component(8, 8);
     lens.model.lens = {lens_of(LensKind::sie, {1.6, e1, e2, 0, 0})};
     const TemporaryDirectory folder;
@@ -85,9 +90,9 @@ TEST(Coolest, ThereAndBackIsTheSameLens) {
   // Everything that the standard has no parameters for is named.
   for (const char* named : {"lens.6: NFW ", "lens.7: NFW_ELLIPSE_POTENTIAL", "lens.8: POINT_MASS", "lens.9: MULTIPOLE",
                             "source.4: NETWORK", "lens.1: stored about (0, 0)", "redshifts"})
-    EXPECT_TRUE(std::any_of(notes.begin(), notes.end(),
-                            [&](const std::string& note) { return note.find(named) != std::string::npos; }))
-        << named;
+    EXPECT_TRUE(std::any_of(notes.begin(), notes.end(), [&](const std::string& note) {
+      return note.find(named) != std::string::npos;
+    })) << named;
   EXPECT_EQ(written(folder)["meta"]["einfield"]["notes"].get<std::vector<std::string>>(), notes);
 }
 
@@ -111,7 +116,7 @@ TEST(Coolest, ShearAboutAnotherPointMovesTheSourceInstead) {
   EXPECT_EQ(again.model.lens[1].values[2], 0);
   EXPECT_EQ(again.model.lens[0].kind, LensKind::epl);
   EXPECT_EQ(again.model.source[2].kind, LightKind::sersic_ellipse);
-  for (ExchangedLens* l : {&lens, &again}) l->observation.image.clear(), l->observation.mask.clear();
+  for (ExchangedLens* l : {&lens, &again}) l->observation.image.clear(), l->observation.mask.clear(), l->noise = 1;
   expect_same_image(simulated_image(again), simulated_image(lens));
 }
 
@@ -143,6 +148,19 @@ TEST(Coolest, MapsArePaddedToSquares) {
     EXPECT_NEAR(at.y, from.grid.pixel(j).y, 1e-12);
   }
   EXPECT_EQ(used, from.n_used());
+}
+
+TEST(Coolest, LensAndSourceAreToldApartWithoutAGalaxyOfMass) {
+  const TemporaryDirectory folder;
+  ExchangedLens lens = every_component(8, 8);
+  lens.model.lens = {lens_of(LensKind::shear, {0.03, -0.05, 0, 0})};
+  lens.model.source.resize(1);
+  lens.model.lens_light.clear();
+  lens.networks.clear();
+  lens.network_lights.clear();
+  write_coolest(folder.path().string(), lens);
+  std::vector<std::string> warnings;
+  expect_same_lens(lens, read_coolest(folder / "coolest.json", warnings));
 }
 
 TEST(Coolest, AFitLeavesIt) {
@@ -221,13 +239,6 @@ TEST(Coolest, OtherNoiseAndPsf) {
             std::string::npos);
 }
 
-/// The template of the golden numbers with one member changed.
-struct Change {
-  const char* pointer;
-  json value;
-  const char* message;  ///< part of the complaint, behind "FILE: "
-};
-
 TEST(Coolest, BadTemplatesNameFileAndMember) {
   const TemporaryDirectory folder;
   const json good = golden()["coolest"];
@@ -246,7 +257,8 @@ TEST(Coolest, BadTemplatesNameFileAndMember) {
       {"/lensing_entities/0", nullptr, "lensing_entities[0]: wrong type, found null, expected an object"},
       {"/lensing_entities/0/type", "Cluster", "lensing_entities[0].type: no such entity, expected Galaxy or MassField"},
       {"/lensing_entities/0/redshift", nullptr, "lensing_entities[0].redshift: missing"},
-      {"/lensing_entities/0/redshift", -1, "lensing_entities[0].redshift: out of range, found -1, expected a number >= 0"},
+      {"/lensing_entities/0/redshift", -1,
+       "lensing_entities[0].redshift: out of range, found -1, expected a number >= 0"},
       {mass + "/type", "Chameleon", in_mass + ".type: no counterpart, found Chameleon, expected one of SIE, PEMD"},
       {mass + "/type", "PixelatedRegularGridPotential", in_mass + ".type: no counterpart, found PixelatedRegularGrid"},
       {mass + "/parameters", json::array(), in_mass + ".parameters: wrong type, found a list of 0, expected an object"},
@@ -257,12 +269,15 @@ TEST(Coolest, BadTemplatesNameFileAndMember) {
       {mass + "/parameters/q/fixed", "yes", in_mass + ".parameters.q.fixed: wrong type, found the text \"yes\""},
       {mass + "/parameters/theta_E/point_estimate/value", -2,
        in_mass + ".parameters.theta_E: out of range, EPL theta_E is -2 arcsec, expected a number > 0 arcsec"},
-      {mass + "/parameters/gamma/point_estimate/value", 3.5, in_mass + ".parameters.gamma: out of range, EPL gamma is 3.5"},
+      {mass + "/parameters/gamma/point_estimate/value", 3.5,
+       in_mass + ".parameters.gamma: out of range, EPL gamma is 3.5"},
       {mass + "/parameters/phi/point_estimate/value", "north",
        in_mass + ".parameters.phi.point_estimate.value: wrong type, found the text \"north\""},
       {light + "/type", "Shapelets", in_light + ".type: no counterpart, found Shapelets, expected Sersic or"},
-      {light + "/parameters/n/point_estimate/value", 40, in_light + ".parameters.n: out of range, SERSIC_ELLIPSE n_sersic"},
-      {light + "/parameters/I_eff/point_estimate/value", 0, in_light + ".parameters.I_eff.point_estimate.value: out of"},
+      {light + "/parameters/n/point_estimate/value", 40,
+       in_light + ".parameters.n: out of range, SERSIC_ELLIPSE n_sersic"},
+      {light + "/parameters/I_eff/point_estimate/value", 0,
+       in_light + ".parameters.I_eff.point_estimate.value: out of"},
       {"/lensing_entities/2/mass_model", good["lensing_entities"][0]["mass_model"],
        "lensing_entities[2].mass_model: mass of the source, expected none"},
       {"/instrument/pixel_size", 0, "instrument.pixel_size: out of range, found 0, expected a number > 0 arcsec"},
@@ -272,11 +287,13 @@ TEST(Coolest, BadTemplatesNameFileAndMember) {
       {"/observation/pixels/num_pix_x", 16.5, "observation.pixels.num_pix_x: found 16.5, expected a whole number"},
       {"/observation/pixels/field_of_view_x", {1.28, -1.28}, "observation.pixels: field_of_view that falls"},
       {"/observation/pixels/field_of_view_x", {-1.28}, "observation.pixels.field_of_view_x: expected two numbers"},
-      {"/observation/pixels/fits_file/path", "/etc/passwd", "observation.pixels.fits_file.path: found \"/etc/passwd\", "
-                                                            "expected a file in the folder of"},
+      {"/observation/pixels/fits_file/path", "/etc/passwd",
+       "observation.pixels.fits_file.path: found \"/etc/passwd\", "
+       "expected a file in the folder of"},
       {"/observation/pixels/fits_file/path", "../x.fits", "observation.pixels.fits_file.path: found \"../x.fits\""},
       {"/observation/pixels/fits_file/path", "a/../../x", "observation.pixels.fits_file.path: found \"a/../../x\""},
-      {"/observation/pixels/fits_file/path", std::string("a\0b", 3), "observation.pixels.fits_file.path: found \"a?b\""},
+      {"/observation/pixels/fits_file/path", std::string("a\0b", 3),
+       "observation.pixels.fits_file.path: found \"a?b\""},
   };
   int number = 0;
   for (const auto& [pointer, value, message] : cases) {
@@ -286,11 +303,12 @@ TEST(Coolest, BadTemplatesNameFileAndMember) {
     EXPECT_EQ(complaint(read_coolest, file).substr(0, file.size() + 2 + message.size()), file + ": " + message)
         << pointer << " " << value;
   }
-  EXPECT_EQ(complaint(read_coolest, folder.write("missing.json", [&] {
-              json bad = good;
-              bad["observation"]["pixels"]["fits_file"]["path"] = "absent.fits";
-              return bad.dump();
-            }())),
+  EXPECT_EQ(complaint(read_coolest, folder.write("missing.json",
+                                                 [&] {
+                                                   json bad = good;
+                                                   bad["observation"]["pixels"]["fits_file"]["path"] = "absent.fits";
+                                                   return bad.dump();
+                                                 }())),
             folder / "absent.fits" + ": no such file");
 }
 
@@ -301,9 +319,11 @@ TEST(Coolest, AThirdPlaneIsRefused) {
   between["redshift"] = 1.1;
   bad["lensing_entities"].push_back(between);
   const std::string file = folder.write("bad.json", bad.dump());
-  EXPECT_EQ(complaint(read_coolest, file),
-            file + ": lensing_entities[3].redshift: a third plane, found 1.1 between 0.4 and 1.9, expected lens and source "
-                   "alone");
+  EXPECT_EQ(
+      complaint(read_coolest, file),
+      file +
+          ": lensing_entities[3].redshift: a third plane, found 1.1 between 0.4 and 1.9, expected lens and source "
+          "alone");
 }
 
 TEST(Coolest, FilesThatAreNoTemplatesAreRefused) {
@@ -313,11 +333,11 @@ TEST(Coolest, FilesThatAreNoTemplatesAreRefused) {
     EXPECT_EQ(complaint(read_coolest, file), file + ": " + message);
   };
   says("", "not JSON, found an error at byte 1");
-  says("{\"standard\": ", "not JSON, found an error at byte 15");
+  says("{\"standard\": ", "not JSON, found an error at byte 14");
   says("\xff\xfe", "not JSON, found an error at byte 1");
   says("[]", "found a list of 0, expected an object");
   says("{\"a\": 1e999}", "not JSON, found a number out of range");
-  says("{\"a\": " + std::string(100000, '['), "not JSON, found an error at byte 100008");
+  says("{\"a\": " + std::string(100000, '['), "not JSON, found an error at byte 100007");
   says("{\"a\": " + std::string(70, '[') + std::string(70, ']') + "}", "nested deeper than 64 levels");
   says("{}", "observation: missing");
   EXPECT_EQ(complaint(read_coolest, folder / "absent.json"), folder / "absent.json" + ": no such file");

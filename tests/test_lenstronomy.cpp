@@ -68,22 +68,21 @@ TEST(Lenstronomy, TheNetworkIsItsDeflectionAtEveryRay) {
 TEST(Lenstronomy, ListsAndFlatDictionariesAreRead) {
   // As a script would dump them: arrays as lists, model lists at the top, results in kwargs_result.
   const TemporaryDirectory folder;
-  const json file = {
-      {"lens_model_list", {"PEMD", "NFW_ELLIPSE"}},
-      {"source_light_model_list", {"SERSIC"}},
-      {"lens_light_model_list", json::array()},
-      {"kwargs_result",
-       {{"kwargs_lens", {{{"theta_E", 1.0}, {"gamma", 1.9}}, {{"Rs", 2}, {"alpha_Rs", 0.1}}}},
-        {"kwargs_source", {{{"amp", 100}, {"R_sersic", 0.3}, {"n_sersic", 1}}}}}},
-      {"kwargs_fixed_lens", {{{"gamma", 1.9}}, json::object()}},
-      {"kwargs_data",
-       {{"image_data", {{1, 2, 3}, {4, 5, 6}, {7, 8, 9}}},
-        {"background_rms", 0.5},
-        {"exposure_time", 10},
-        {"ra_at_xy_0", 0.2},
-        {"dec_at_xy_0", -0.2},
-        {"transform_pix2angle", {{-0.2, 0}, {0, 0.2}}}}},
-      {"kwargs_psf", {{"psf_type", "GAUSSIAN"}, {"fwhm", 0.3}}}};
+  const json file = {{"lens_model_list", {"PEMD", "NFW_ELLIPSE"}},
+                     {"source_light_model_list", {"SERSIC"}},
+                     {"lens_light_model_list", json::array()},
+                     {"kwargs_result",
+                      {{"kwargs_lens", {{{"theta_E", 1.0}, {"gamma", 1.9}}, {{"Rs", 2}, {"alpha_Rs", 0.1}}}},
+                       {"kwargs_source", {{{"amp", 100}, {"R_sersic", 0.3}, {"n_sersic", 1}}}}}},
+                     {"kwargs_fixed_lens", {{{"gamma", 1.9}}, json::object()}},
+                     {"kwargs_data",
+                      {{"image_data", {{1, 2, 3}, {4, 5, 6}, {7, 8, 9}}},
+                       {"background_rms", 0.5},
+                       {"exposure_time", 10},
+                       {"ra_at_xy_0", 0.2},
+                       {"dec_at_xy_0", -0.2},
+                       {"transform_pix2angle", {{-0.2, 0}, {0, 0.2}}}}},
+                     {"kwargs_psf", {{"psf_type", "GAUSSIAN"}, {"fwhm", 0.3}}}};
   std::vector<std::string> warnings;
   const ExchangedLens lens = read_lenstronomy(folder.write("flat.json", file.dump()), warnings);
   EXPECT_EQ(lens.model.lens[0].kind, LensKind::epl);
@@ -107,16 +106,23 @@ TEST(Lenstronomy, BadDictionariesNameFileAndMember) {
     std::string message;
   } cases[] = {
       {"/kwargs_data", nullptr, "kwargs_data: missing"},
-      {"/kwargs_data/transform_pix2angle", {{0.1, 0.1}, {-0.1, 0.1}}, "kwargs_data.transform_pix2angle: found [[0.1, 0.1]"},
+      {"/kwargs_data/transform_pix2angle",
+       {{0.1, 0.1}, {-0.1, 0.1}},
+       "kwargs_data.transform_pix2angle: found [[0.1, 0.1]"},
       {"/kwargs_data/transform_pix2angle", {0.1, 0.1}, "kwargs_data.transform_pix2angle[0]: wrong type"},
       {"/kwargs_data/nx", 1e7, "kwargs_data.nx: out of range"},
-      {"/kwargs_data/image_data", {{1, 2}, {3}}, "kwargs_data.image_data[1]: found 1 numbers, expected 2 as in the first row"},
+      {"/kwargs_data/image_data",
+       {{1, 2}, {3}},
+       "kwargs_data.image_data[1]: found 1 numbers, expected 2 as in the first row"},
       {"/kwargs_data/image_data", json::array(), "kwargs_data.image_data: an empty list, expected rows of numbers"},
       {"/kwargs_data/image_data", {{"one"}}, "kwargs_data.image_data[0][0]: wrong type, found the text \"one\""},
-      {"/kwargs_data/image_data", "/dev/zero", "kwargs_data.image_data: found \"/dev/zero\", expected a file in the folder"},
+      {"/kwargs_data/image_data", "/dev/zero",
+       "kwargs_data.image_data: found \"/dev/zero\", expected a file in the folder"},
       {"/kwargs_data/image_data", "../x.fits[1]", "kwargs_data.image_data: found \"../x.fits\""},
-      {"/kwargs_model/lens_model_list/0", "SIEE", "kwargs_model.lens_model_list[0]: no counterpart, found SIEE, expected SIE"},
-      {"/kwargs_model/lens_model_list/0", "INTERPOL", "kwargs_model.lens_model_list[0]: no counterpart, found INTERPOL"},
+      {"/kwargs_model/lens_model_list/0", "SIEE",
+       "kwargs_model.lens_model_list[0]: no counterpart, found SIEE, expected SIE"},
+      {"/kwargs_model/lens_model_list/0", "INTERPOL",
+       "kwargs_model.lens_model_list[0]: no counterpart, found INTERPOL"},
       {"/kwargs_model/lens_model_list/0", 5, "kwargs_model.lens_model_list[0]: wrong type, found the number 5"},
       {"/kwargs_model/source_light_model_list/0", "SHAPELETS",
        "kwargs_model.source_light_model_list[0]: no counterpart, found SHAPELETS"},
