@@ -29,8 +29,6 @@ constexpr double kDegrees = 180 / kPi;
 constexpr double kLensRedshift = 0.5, kSourceRedshift = 2.0;
 /// Smallest Sérsic index and largest shear of the standard.
 constexpr double kMinSersic = 0.5, kMaxShear = 1;
-/// Of pixels that are added to a map of noise, in units of its largest value: they weigh nothing.
-constexpr double kPaddedNoise = 1e8;
 constexpr const char* kPotential = "PixelatedRegularGridPotential";
 constexpr const char* kOwn = "einfield";  ///< members that other readers pass over
 
@@ -95,32 +93,19 @@ void move(LightComponent& c, Vec2<double> by) {
 
 // ---- out -------------------------------------------------------------------------------------------------
 
-/// A map on a square grid: rows and columns added on both sides, one more above or to the right when the number is odd.
-PixelMap squared(const PixelMap& map, double fill) {
-  const PixelGrid& from = map.grid;
-  const int side = std::max(from.nx, from.ny);
-  const int left = (side - from.nx) / 2, below = (side - from.ny) / 2;
-  const int odd_x = side - from.nx - 2 * left, odd_y = side - from.ny - 2 * below;
-  PixelMap square{{side, side, from.pixel_scale, from.center_x + 0.5 * odd_x * from.pixel_scale,
-                   from.center_y + 0.5 * odd_y * from.pixel_scale},
-                  std::vector<double>(static_cast<std::size_t>(side) * static_cast<std::size_t>(side), fill)};
-  for (int y = 0; y < from.ny; ++y)
-    std::copy_n(map.values.begin() + static_cast<std::ptrdiff_t>(y) * from.nx, from.nx,
-                square.values.begin() + static_cast<std::ptrdiff_t>(y + below) * side + left);
-  return square;
-}
-
 class Writer {
  public:
   Writer(std::string dir, const ExchangedLens& lens)
-      : dir_(std::move(dir)), lens_(lens), shift_(constant_deflection(lens.model.lens)) {}
+      : dir_(std::move(dir)), lens_(on_square_image(lens)), shift_(constant_deflection(lens.model.lens)) {
+    const Grid& grid = lens.observation.grid;
+    if (grid.nx != grid.ny)
+      note("the image of " + std::to_string(grid.nx) + " x " + std::to_string(grid.ny) +
+           " pixels is padded to a square, masked there: coolest 0.1.11 reads no other");
+  }
 
   std::vector<std::string> write() {
     const Grid& grid = lens_.observation.grid;
-    if (grid.nx != grid.ny)
-      note("maps of " + std::to_string(grid.nx) + " x " + std::to_string(grid.ny) +
-           " pixels are padded to squares, masked there: coolest 0.1.11 reads no others");
-    if (grid.center_x != 0 || grid.center_y != 0 || (grid.nx + grid.ny) % 2 != 0)
+    if (grid.center_x != 0 || grid.center_y != 0)
       note("the middle of the image is not (0, 0), as field_of_view says; coolest 0.1.11 evaluates as if it were");
     ordered_json file = {{"standard", "COOLEST"},
                          {"mode", "MAP"},
@@ -148,9 +133,8 @@ class Writer {
   void note(const std::string& text) { notes_.push_back(text); }
 
   /// Writes a map and describes it. @param name  of the file: "coolest_<name>.fits"
-  ordered_json grid_json(const std::string& name, const PixelMap& map, double fill, const std::string& unit,
-                         int bitpix = -64) {
-    const PixelMap square = squared(map, fill);
+  ordered_json grid_json(const std::string& name, const PixelMap& map, const std::string& unit, int bitpix = -64) {
+    const PixelMap square = squared(map, 0);
     const PixelGrid& g = square.grid;
     const std::string file = "coolest_" + name + ".fits";
     FitsOutput hdu;
@@ -179,16 +163,11 @@ class Writer {
 
   ordered_json observation() {
     const Observation& o = lens_.observation;
-    double largest = 0;
-    for (const double v : o.noise)
-      if (std::isfinite(v)) largest = std::max(largest, v);
-    return {{"pixels", grid_json("data", {image_grid(), o.image}, 0, lens_.unit)},
+    return {{"pixels", grid_json("data", {image_grid(), o.image}, lens_.unit)},
             {"exposure_time", nullptr},
             {"mag_zero_point", nullptr},
             {"mag_sky_brightness", nullptr},
-            {"noise",
-             {{"type", "NoiseMap"},
-              {"noise_map", grid_json("noise", {image_grid(), o.noise}, kPaddedNoise * largest, lens_.unit)}}}};
+            {"noise", {{"type", "NoiseMap"}, {"noise_map", grid_json("noise", {image_grid(), o.noise}, lens_.unit)}}}};
   }
 
   ordered_json instrument() {
@@ -197,7 +176,7 @@ class Writer {
     if (!o.psf.empty())
       psf = {{"type", "PixelatedPSF"},
              {"description", "sum 1"},
-             {"pixels", grid_json("psf", {{o.psf.nx, o.psf.ny, o.grid.pixel_scale, 0, 0}, o.psf.values}, 0, "")}};
+             {"pixels", grid_json("psf", {{o.psf.nx, o.psf.ny, o.grid.pixel_scale, 0, 0}, o.psf.values}, "")}};
     return {{"name", ""},
             {"band", ""},
             {"pixel_size", o.grid.pixel_scale},
@@ -208,7 +187,7 @@ class Writer {
   ordered_json mask() {
     const Observation& o = lens_.observation;
     return {{"type", "ImagingDataLikelihood"},
-            {"mask", grid_json("mask", {image_grid(), {o.mask.begin(), o.mask.end()}}, 0, "", 8)}};
+            {"mask", grid_json("mask", {image_grid(), {o.mask.begin(), o.mask.end()}}, "", 8)}};
   }
 
   // A profile is built up parameter by parameter; its identifiers follow from where it is put.
@@ -305,7 +284,7 @@ class Writer {
   /// A potential on the pixels of the image.
   ordered_json potential_profile(const std::string& name, std::vector<double> potential) {
     ordered_json json = profile(kPotential);
-    json["parameters"]["pixels"] = grid_json(name, {image_grid(), std::move(potential)}, 0, "arcsec2");
+    json["parameters"]["pixels"] = grid_json(name, {image_grid(), std::move(potential)}, "arcsec2");
     return json;
   }
 
@@ -350,7 +329,7 @@ class Writer {
     map.grid.center_x += by.x;
     map.grid.center_y += by.y;
     ordered_json json = profile("PixelatedRegularGrid");
-    json["parameters"]["pixels"] = grid_json(file_name(name), map, 0, lens_.unit);
+    json["parameters"]["pixels"] = grid_json(file_name(name), map, lens_.unit);
     json[kOwn] = own_json(c, info);
     if (c.kind == LightKind::pixelated) {
       json[kOwn]["fit"] = c.pixels_free ? ordered_json::array({"pixels"}) : ordered_json::array();
@@ -468,7 +447,7 @@ class Writer {
   }
 
   std::string dir_;
-  const ExchangedLens& lens_;
+  ExchangedLens lens_;  ///< on a square image
   Vec2<double> shift_;
   std::vector<std::string> notes_;
 };

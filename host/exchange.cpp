@@ -26,6 +26,8 @@ constexpr const char* kNetwork = "network.safetensors";
 constexpr const char* kLightNetwork = "light_network.safetensors";
 /// A network of more members than this was not written by a fit.
 constexpr int kMaxMembers = 1000;
+/// Of pixels that are added to a map of noise, in units of its largest value: they weigh nothing.
+constexpr double kPaddedNoise = 1e8;
 /// The default of observation.max_noise.
 constexpr double kMaxNoise = 1e3;
 
@@ -353,6 +355,38 @@ PixelMap light_pixels(const ExchangedLens& lens, const LightComponent& component
   else
     members.push_back(brightness<double>({component}, positions, pool));
   return {grid, mean_of(members)};
+}
+
+PixelMap squared(const PixelMap& map, double fill) {
+  const PixelGrid& from = map.grid;
+  const int side = std::max(from.nx, from.ny);
+  const int left = (side - from.nx) / 2, below = (side - from.ny) / 2;
+  const int odd_x = side - from.nx - 2 * left, odd_y = side - from.ny - 2 * below;
+  PixelMap square{{side, side, from.pixel_scale, from.center_x + 0.5 * odd_x * from.pixel_scale,
+                   from.center_y + 0.5 * odd_y * from.pixel_scale},
+                  std::vector<double>(static_cast<std::size_t>(side) * static_cast<std::size_t>(side), fill)};
+  for (int y = 0; y < from.ny; ++y)
+    std::copy_n(map.values.begin() + static_cast<std::ptrdiff_t>(y) * from.nx, from.nx,
+                square.values.begin() + static_cast<std::ptrdiff_t>(y + below) * side + left);
+  return square;
+}
+
+ExchangedLens on_square_image(const ExchangedLens& lens) {
+  ExchangedLens square = lens;
+  Observation& o = square.observation;
+  if (o.grid.nx == o.grid.ny) return square;
+  const PixelGrid grid{o.grid.nx, o.grid.ny, o.grid.pixel_scale, o.grid.center_x, o.grid.center_y};
+  double largest = 0;
+  for (const double v : o.noise)
+    if (std::isfinite(v)) largest = std::max(largest, v);
+  const PixelMap mask = squared({grid, {o.mask.begin(), o.mask.end()}}, 0);
+  o.mask.assign(mask.values.begin(), mask.values.end());
+  o.image = squared({grid, std::move(o.image)}, 0).values;
+  o.noise = squared({grid, std::move(o.noise)}, kPaddedNoise * largest).values;
+  o.grid.nx = o.grid.ny = mask.grid.nx;
+  o.grid.center_x = mask.grid.center_x;
+  o.grid.center_y = mask.grid.center_y;
+  return square;
 }
 
 void prepare_directory(const std::string& dir, const std::vector<std::string>& files, bool overwrite) {

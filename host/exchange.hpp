@@ -49,6 +49,13 @@ struct PixelMap {
   std::vector<double> values;
 };
 
+/// A map on a square grid: rows and columns of `fill` on both sides, one more above or to the right when their number
+/// is odd.
+PixelMap squared(const PixelMap& map, double fill);
+
+/// The same lens with its image, noise and mask padded to squares, for packages that take no other: masked there.
+ExchangedLens on_square_image(const ExchangedLens& lens);
+
 /// The pixels of a PIXELATED component, or of a NETWORK one sampled: a source on lens.source_grid, other light on the
 /// image's grid.
 /// @param lensed  whether the component is one of the source

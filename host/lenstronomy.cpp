@@ -45,7 +45,11 @@ double& value(LightComponent& c, const char* name) {
 
 class Writer {
  public:
-  Writer(std::string dir, const ExchangedLens& lens) : dir_(std::move(dir)), lens_(lens) {
+  Writer(std::string dir, const ExchangedLens& lens) : dir_(std::move(dir)), lens_(on_square_image(lens)) {
+    const Grid& grid = lens.observation.grid;
+    if (grid.nx != grid.ny)
+      note("the image of " + std::to_string(grid.nx) + " x " + std::to_string(grid.ny) +
+           " pixels is padded to a square, masked there: lenstronomy 1.14.2 evaluates no other");
     const double scale = lens.observation.grid.pixel_scale;
     area_ = scale * scale;
   }
@@ -53,8 +57,6 @@ class Writer {
   std::vector<std::string> write() {
     const Observation& o = lens_.observation;
     const Grid& grid = o.grid;
-    if (grid.nx != grid.ny && grid.supersampling > 1)
-      note("the image is not square; lenstronomy 1.14.2 evaluates it with supersampling_factor 1 alone");
     ordered_json json;
     json["kwargs_model"] = {{"lens_model_list", ordered_json::array()},
                             {"source_light_model_list", ordered_json::array()},
@@ -87,10 +89,10 @@ class Writer {
                            {"dec_at_xy_0", first.y},
                            {"transform_pix2angle", {{grid.pixel_scale, 0.0}, {0.0, grid.pixel_scale}}}};
     json["kwargs_psf"] = {{"psf_type", "NONE"}};
-    if (!o.psf.empty())
-      json["kwargs_psf"] = {
-          {"psf_type", "PIXEL"},
-          {"kernel_point_source", map("PSF", {o.psf.nx, o.psf.ny, grid.pixel_scale, 0, 0}, o.psf.values, "")}};
+    if (!o.psf.empty()) {
+      const PixelMap psf = squared({{o.psf.nx, o.psf.ny, grid.pixel_scale, 0, 0}, o.psf.values}, 0);
+      json["kwargs_psf"] = {{"psf_type", "PIXEL"}, {"kernel_point_source", map("PSF", psf.grid, psf.values, "")}};
+    }
     json["kwargs_numerics"] = {{"supersampling_factor", grid.supersampling}, {"supersampling_convolution", false}};
     json["kwargs_likelihood"] = {
         {"image_likelihood_mask_list", {map("MASK", pixels, {o.mask.begin(), o.mask.end()}, "", 8)}}};
@@ -214,7 +216,7 @@ class Writer {
   }
 
   std::string dir_;
-  const ExchangedLens& lens_;
+  ExchangedLens lens_;  ///< on a square image
   double area_ = 1;
   std::vector<FitsOutput> maps_;
   std::vector<std::string> notes_;

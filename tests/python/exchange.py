@@ -17,7 +17,6 @@ import sys
 import tempfile
 
 try:
-    import lenstronomy
     import numpy as np
     from astropy.io import fits
     from coolest.api.composable_models import ComposableLensModel, ComposableLightModel
@@ -126,8 +125,8 @@ center_y = -0.8
 [[lens]]
 profile = "SIS"
 theta_E = 0.05
-center_x = -0.7
-center_y = 0.9
+center_x = -0.713
+center_y = 0.907
 [[lens]]
 profile = "CONVERGENCE"
 kappa = 0.04
@@ -215,6 +214,10 @@ def expect(holds, text):
 
 
 def agrees(name, image, ours):
+    if image.shape != ours.shape:  # padded to a square; what lies in the padding is blurred into the border
+        below, left = ((a - b) // 2 for a, b in zip(image.shape, ours.shape))
+        image = image[below : below + ours.shape[0], left : left + ours.shape[1]]
+        image, ours = image[4:-4, 4:-4], ours[4:-4, 4:-4]
     error = np.max(np.abs(image - ours)) / np.max(np.abs(ours))
     expect(image.shape == ours.shape and error < IMAGE, f"{name}: image to {error:.1e} of its maximum")
 
@@ -262,16 +265,11 @@ def check(binary):
             expect(noise.shape == mask.shape and np.sum(mask) == nx * ny, f"{name}: coolest reads the maps")
             if not network:  # coolest evaluates no potential on pixels
                 image, _ = coolest_image(os.path.join(fit, "coolest.json"), True, supersampling)
-                below, left = (image.shape[0] - ny) // 2, (image.shape[1] - nx) // 2
-                image = image[below : below + ny, left : left + nx]
-                inner = np.s_[:, :]
-                if nx != ny:  # light from the padding is blurred into the border
-                    inner = np.s_[4:-4, 4:-4]
-                agrees(f"{name}: coolest", image[inner], ours[inner])
+                agrees(f"{name}: coolest", image, ours)
 
             run(binary, "convert", "--to-lenstronomy", "fit", directory=directory)
             kwargs = load_dictionaries(os.path.join(fit, "lenstronomy.json"))
-            agrees(f"{name}: lenstronomy {lenstronomy.__version__}", lenstronomy_image(kwargs), ours)
+            agrees(f"{name}: lenstronomy", lenstronomy_image(kwargs), ours)
 
             for package in ("coolest", "lenstronomy"):
                 source = os.path.join("fit", package + ".json")
@@ -281,8 +279,7 @@ def check(binary):
                     "--set", "optimizer.steps=0", directory=directory)
                 same_parameters(f"{name}: back from {package}", fit, os.path.join(directory, again))
                 model = fits.getdata(os.path.join(directory, again, "result.fits"), "MODEL")
-                if model.shape == ours.shape:
-                    agrees(f"{name}: back from {package}", model, ours)
+                agrees(f"{name}: back from {package}", model, ours)
     sys.exit(1 if failures else 0)
 
 
