@@ -390,7 +390,8 @@ void put_in_place(const std::string& staging, const std::string& dir) {
   for (const fs::path& figure : figures) remove_file(figure);
   std::vector<fs::path> earlier, files;
   for (const auto& entry : fs::directory_iterator(dir, error))
-    if (is_one_of_many(entry.path())) earlier.push_back(entry.path());
+    if (is_one_of_many(entry.path()) && !fs::exists(fs::path(staging) / entry.path().filename()))
+      earlier.push_back(entry.path());
   for (const fs::path& file : earlier) remove_file(file);
   for (const auto& entry : fs::directory_iterator(staging, error))
     if (is_one_of_many(entry.path())) files.push_back(entry.path());
