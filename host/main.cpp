@@ -18,8 +18,11 @@
 #include "einfield/config.hpp"
 #include "einfield/core.hpp"
 #include "einfield/error.hpp"
+#include "host/coolest.hpp"
 #include "host/evaluate.hpp"
+#include "host/exchange.hpp"
 #include "host/fits_io.hpp"
+#include "host/lenstronomy.hpp"
 #include "host/names.hpp"
 #include "host/number.hpp"
 #include "host/reproduce.hpp"
@@ -165,6 +168,56 @@ struct GridOption {
     nx = static_cast<int>(numbers[0]);
     ny = static_cast<int>(numbers[1]);
     pixel_scale = numbers[2];
+  }
+};
+
+/// What `einfield convert` is asked for; one of the first four is given.
+struct Conversion {
+  std::string to_coolest, from_coolest, to_lenstronomy, from_lenstronomy;
+  std::string out;
+  bool overwrite = false;
+
+  void run() const {
+    std::string given;
+    for (const auto& [option, value] : {std::pair("--to-coolest", &to_coolest),
+                                        {"--from-coolest", &from_coolest},
+                                        {"--to-lenstronomy", &to_lenstronomy},
+                                        {"--from-lenstronomy", &from_lenstronomy}}) {
+      if (value->empty()) continue;
+      if (!given.empty()) throw InvalidInput(std::string(option) + ": contradicts " + given + ", expected one of them");
+      given = option;
+    }
+    if (given.empty())
+      throw InvalidInput("--to-coolest: missing, expected it, --from-coolest, --to-lenstronomy or --from-lenstronomy");
+    std::vector<std::string> warnings;
+    std::string target;
+    if (!to_coolest.empty()) target = write(to_coolest, "coolest.json", write_coolest, warnings);
+    if (!to_lenstronomy.empty()) target = write(to_lenstronomy, "lenstronomy.json", write_lenstronomy, warnings);
+    if (!from_coolest.empty()) target = read(from_coolest, read_coolest, warnings);
+    if (!from_lenstronomy.empty()) target = read(from_lenstronomy, read_lenstronomy, warnings);
+    for (const std::string& warning : warnings) std::cerr << "einfield: warning: " << warning << '\n';
+    std::cout << target << '\n';
+  }
+
+ private:
+  using Write = std::vector<std::string> (*)(const std::string& dir, const ExchangedLens& lens);
+  using Read = ExchangedLens (*)(const std::string& file, std::vector<std::string>& warnings);
+
+  /// Results in another format: in their own directory, where they replace what was made of them before, or in --out.
+  std::string write(const std::string& results, const std::string& name, Write write_format,
+                    std::vector<std::string>& warnings) const {
+    const ExchangedLens lens = read_exchanged(results);
+    const std::string dir = out.empty() ? results : out;
+    prepare_directory(dir, {name}, overwrite || out.empty());
+    warnings = write_format(dir, lens);
+    return (std::filesystem::path(dir) / name).string();
+  }
+  /// A configuration of another format.
+  std::string read(const std::string& file, Read read_format, std::vector<std::string>& warnings) const {
+    const ExchangedLens lens = read_format(file, warnings);
+    const std::filesystem::path path(file);
+    return write_configuration(out.empty() ? path.stem().string() + "_einfield" : out, lens,
+                               "from " + path.filename().string(), overwrite);
   }
 };
 
@@ -370,6 +423,31 @@ int run(int argc, char** argv) {
       ->type_name("NX,NY,PIXEL_SCALE");
   add_out(evaluate_command, "FILE", "CSV (default: stdout) or FITS (default: DIR/evaluate.fits)");
 
+  Conversion conversion;
+  CLI::App* convert_command =
+      app.add_subcommand("convert", "Results to, and a configuration from, the files of other packages")
+          ->group("Commands");
+  convert_command->add_option("--to-coolest", conversion.to_coolest, "results of a fit to the COOLEST standard")
+      ->type_name("DIR")
+      ->check(path());
+  convert_command->add_option("--from-coolest", conversion.from_coolest, "a COOLEST template to a configuration")
+      ->type_name("FILE.json")
+      ->check(path());
+  convert_command->add_option("--to-lenstronomy", conversion.to_lenstronomy, "results to lenstronomy's dictionaries")
+      ->type_name("DIR")
+      ->check(path());
+  convert_command
+      ->add_option("--from-lenstronomy", conversion.from_lenstronomy, "lenstronomy's dictionaries to a configuration")
+      ->type_name("FILE.json")
+      ->check(path());
+  convert_command
+      ->add_option(
+          "--out", conversion.out,
+          "directory; default: that of the results, or <name of the file>_einfield with lens.toml and lens.fits")
+      ->type_name("DIR")
+      ->check(path());
+  convert_command->add_flag("--overwrite", conversion.overwrite, "replace files in --out")->disable_flag_override();
+
   CLI::App* reproduce_command = app.add_subcommand("reproduce", "Repeat the experiments of a paper")->group("Commands");
   reproduce_command->add_option("PAPER", experiment, "biggio2021")
       ->type_name("")
@@ -439,6 +517,10 @@ int run(int argc, char** argv) {
     }
     const GridOption maps(grid);
     evaluate_grid(directory, maps.nx, maps.ny, maps.pixel_scale, out);
+    return kDone;
+  }
+  if (convert_command->parsed()) {
+    conversion.run();
     return kDone;
   }
   catch_signals();

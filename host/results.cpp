@@ -17,6 +17,7 @@
 #include "einfield/error.hpp"
 #include "einfield/render.hpp"
 #include "host/atomic_file.hpp"
+#include "host/coolest.hpp"
 #include "host/cpu/convolve.hpp"
 #include "host/ensemble.hpp"
 #include "host/fits_maps.hpp"
@@ -35,13 +36,17 @@ using nlohmann::ordered_json;
 
 constexpr const char* kStaging = ".results";
 /// What write_results makes, the mark of completeness last.
-constexpr const char* kFiles[] = {
-    "result.fits", "history.csv", "network.safetensors", "source_network.safetensors", "lens_light_network.safetensors",
-    "result.json"};
+constexpr const char* kFiles[] = {"result.fits",
+                                  "history.csv",
+                                  "network.safetensors",
+                                  "source_network.safetensors",
+                                  "lens_light_network.safetensors",
+                                  "coolest.json",
+                                  "result.json"};
 /// What network_file() is called with: of the potential, of a NETWORK component.
 constexpr const char* kNetworks[] = {"network", "source_network", "lens_light_network"};
 /// What others make of the results afterwards: out of date with new ones.
-constexpr const char* kDerived[] = {"report.html", "coolest.json", "evaluate.fits"};
+constexpr const char* kDerived[] = {"report.html", "lenstronomy.json", "lenstronomy.fits", "evaluate.fits"};
 
 /// Pixels a side of the rendered source plane.
 constexpr int kSourceSide = 200;
@@ -387,6 +392,25 @@ ordered_json starts_json(const OptimizerConfig& optimizer, const std::vector<Sta
           {"tolerance", kSameValley}, {"reached_best", reached_best(starts)}, {"runs", runs}};
 }
 
+/// What the other packages' formats are made of.
+/// @param members  models of an ensemble, one without one; `model` is their mean
+ExchangedLens exchanged(const Model& model, const std::vector<Model>& members,
+                        const std::vector<std::vector<double>>& weights, const std::vector<double>& offsets,
+                        const LoadedProblem& loaded, const PixelGrid& source_grid, int threads) {
+  ExchangedLens lens;
+  lens.threads = threads;
+  lens.model = model;
+  lens.observation = loaded.problem.observation;
+  lens.unit = loaded.unit;
+  lens.source_grid = source_grid;
+  for (std::size_t k = 0; k < members.size(); ++k) {
+    if (model.network) lens.networks.push_back({*model.network, weights[k]});
+    if (const LightComponent* const light = network_light(members[k])) lens.network_lights.push_back(*light);
+  }
+  if (members.size() > 1) lens.offsets = offsets;
+  return lens;
+}
+
 /// A hidden folder for results in the making; gone with the object.
 class Staging {
  public:
@@ -421,9 +445,10 @@ void remove_file(const fs::path& file) {
   if (error) throw IoError(file.string() + ": cannot remove the earlier file (" + error.message() + ")");
 }
 
-/// "network.3.safetensors"
-bool is_member_network(const fs::path& file) {
+/// What there may be any number of: "network.3.safetensors", the maps of coolest.json.
+bool is_one_of_many(const fs::path& file) {
   const std::string name = file.filename().string();
+  if (is_coolest_map(name)) return true;
   return file.extension() == ".safetensors" &&
          std::any_of(std::begin(kNetworks), std::end(kNetworks), [&name](const std::string& network) {
            return name.rfind(network + ".", 0) == 0 && name != network_file(0, network);
@@ -441,15 +466,16 @@ void put_in_place(const std::string& staging, const std::string& dir) {
   for (const auto& entry : fs::directory_iterator(in(dir, "figures"), error))
     if (entry.path().extension() == ".png") figures.push_back(entry.path());
   for (const fs::path& figure : figures) remove_file(figure);
-  std::vector<fs::path> earlier, members;
+  std::vector<fs::path> earlier, files;
   for (const auto& entry : fs::directory_iterator(dir, error))
-    if (is_member_network(entry.path())) earlier.push_back(entry.path());
-  for (const fs::path& network : earlier) remove_file(network);
+    if (is_one_of_many(entry.path()) && !fs::exists(fs::path(staging) / entry.path().filename()))
+      earlier.push_back(entry.path());
+  for (const fs::path& file : earlier) remove_file(file);
   for (const auto& entry : fs::directory_iterator(staging, error))
-    if (is_member_network(entry.path())) members.push_back(entry.path());
-  for (const fs::path& network : members) {
-    fs::rename(network, fs::path(dir) / network.filename(), error);
-    if (error) throw IoError(network.filename().string() + ": cannot be put in place (" + error.message() + ")");
+    if (is_one_of_many(entry.path())) files.push_back(entry.path());
+  for (const fs::path& file : files) {
+    fs::rename(file, fs::path(dir) / file.filename(), error);
+    if (error) throw IoError(file.filename().string() + ": cannot be put in place (" + error.message() + ")");
   }
   for (const char* name : kFiles) {
     if (!fs::exists(in(staging, name))) {
@@ -517,8 +543,8 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
 
   FitsMaps maps(grid, kDouble, loaded.wcs);
   add_observation(maps, observation, loaded.unit, image);
-  add_source<Real>(maps, model, models, loaded.unit,
-                   source_grid<Real>(models, observation, theta, smooth, network, pool), pool);
+  const PixelGrid source = source_grid<Real>(models, observation, theta, smooth, network, pool);
+  add_source<Real>(maps, model, models, loaded.unit, source, pool);
   maps.add_fields("NN", network);
   if (members > 1) maps.add_fields("NN_STD", ensemble.deviation);
   maps.add("SENSITIVITY", "arcsec-1", sensitivity<Real>(models, observation, theta, smooth, network, pool));
@@ -606,6 +632,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
     if (const LightComponent* const own = network_light(models[k]))
       write(kNetworks[lensed ? 1 : 2], own->network, own->weights);
   }
+  write_coolest(staging.path(), exchanged(model, models, weights, ensemble.offsets, loaded, source, threads));
   write_atomically(in(staging.path(), "result.json"),
                    json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
   put_in_place(staging.path(), dir);

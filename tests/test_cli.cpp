@@ -81,7 +81,7 @@ TEST_F(Cli, UsageErrorsSayWhatIsWrongFoundAndExpected) {
   } cases[] = {
       {{}, "no command, expected one of those that einfield --help lists"},
       {{"fitt", "lens.toml"}, "fitt: no such command, expected fit"},
-      {{"optimise"}, "optimise: no such command, expected one of simulate, fit, evaluate, reproduce, info"},
+      {{"optimise"}, "optimise: no such command, expected one of simulate, fit, evaluate, convert, reproduce, info"},
       {{"--verison"}, "--verison: no such option of einfield, expected --version"},
 
       {{"fit"}, "arguments missing, expected einfield fit CONFIG"},
@@ -130,6 +130,16 @@ TEST_F(Cli, UsageErrorsSayWhatIsWrongFoundAndExpected) {
        "--grid: no grid, found 3,3,-1, expected NX,NY,PIXEL_SCALE: whole numbers 1 to 16384 and a number > 0 arcsec"},
       {{"evaluate", "fit", "--grid", "3,3,0.1"}, "fit: no result.json, expected the directory of a finished fit"},
 
+      {{"convert"}, "--to-coolest: missing, expected it, --from-coolest, --to-lenstronomy or --from-lenstronomy"},
+      {{"convert", "--to-coolest", "fit", "--from-coolest", "x.json"},
+       "--from-coolest: contradicts --to-coolest, expected one of them"},
+      {{"convert", "--to-coolest"}, "--to-coolest: no value, expected DIR"},
+      {{"convert", "--to-coolest", "fit"}, "fit: no result.json, expected the directory of a finished fit"},
+      {{"convert", "--to-lenstronomy", "data.fits"},
+       "data.fits: no result.json, expected the directory of a finished fit"},
+      {{"convert", "--from-coolest", "absent.json"}, "absent.json: no such file"},
+      {{"convert", "--from-lenstronomy", "data.fits"}, "data.fits: not JSON, found an error at byte 1"},
+
       {{"reproduce"}, "arguments missing, expected einfield reproduce PAPER"},
       {{"reproduce", "biggio2022"}, "PAPER: no such name, found biggio2022, expected biggio2021"},
       {{"reproduce", "biggio2021", "--only", "sie_noisy,sie"},
@@ -151,7 +161,8 @@ TEST_F(Cli, ErrorsAreOneLineWhateverTheNamesHold) {
 
 TEST_F(Cli, HelpNamesEveryCommandAndOption) {
   const std::pair<Words, Words> cases[] = {
-      {{"--help"}, {"Usage: einfield ", "simulate", "fit", "evaluate", "reproduce", "info", "130 interrupted"}},
+      {{"--help"},
+       {"Usage: einfield ", "simulate", "fit", "evaluate", "convert", "reproduce", "info", "130 interrupted"}},
       {{"simulate", "--help"}, {"Usage: einfield simulate [OPTIONS] CONFIG", "--out FILE.fits", "--set KEY=VALUE"}},
       {{"fit", "--help"},
        {"Usage: einfield fit [OPTIONS] CONFIG", "--out DIR", "--backend", "--device", "--threads", "--precision",
@@ -699,6 +710,35 @@ TEST_F(Evaluate, AFileThatCannotBeWrittenIsAFailure) {
 
 // ---- simulate
 // -----------------------------------------------------------------------------------------------------------
+
+TEST_F(Cli, ConvertGoesThereAndBack) {
+  ASSERT_EQ(run(fit({"--set", "optimizer.steps=0", "--precision", "double"})).status, 0);
+  for (const std::string name : {"coolest", "lenstronomy"}) {
+    // In the results' own directory, and in another one.
+    Outcome outcome = run({"convert", "--to-" + name, "lens_fit"});
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_EQ(outcome.out, "lens_fit/" + name + ".json\n");
+    EXPECT_EQ(outcome.err.rfind("einfield: warning: ", 0), 0u) << outcome.err;
+    EXPECT_EQ(run({"convert", "--to-" + name, "lens_fit", "--out", "made/" + name}).status, 0);
+    expect_refused({"convert", "--to-" + name, "lens_fit", "--out", "made/" + name},
+                   "--out: made/" + name + "/" + name + ".json exists, expected a new directory or --overwrite");
+    EXPECT_EQ(run({"convert", "--to-" + name, "lens_fit", "--out", "made/" + name, "--overwrite"}).status, 0);
+
+    outcome = run({"convert", "--from-" + name, "lens_fit/" + name + ".json"});
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_EQ(outcome.out, name + "_einfield/lens.toml\n");
+    expect_refused({"convert", "--from-" + name, "lens_fit/" + name + ".json"},
+                   "--out: " + name + "_einfield/lens.toml exists, expected a new directory or --overwrite");
+    outcome = run({"fit", name + "_einfield/lens.toml", "--out", name + "_fit", "--backend", "cpu", "--threads", "1",
+                   "--precision", "double", "--set", "optimizer.steps=0"});
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    const json before = result("lens_fit"), after = result(name + "_fit");
+    EXPECT_EQ(before["profiles"], after["profiles"]) << name;
+    EXPECT_EQ(before["network"]["hidden"], after["network"]["hidden"]) << name;
+    for (const auto& [parameter, value] : before["parameters"].items())
+      EXPECT_NEAR(value.get<double>(), after["parameters"][parameter].get<double>(), 1e-12) << parameter;
+  }
+}
 
 TEST_F(Cli, SimulateWritesTheSameBytesAndReplacesOnlyWhenTold) {
   const std::string data = folder().read("data.fits");

@@ -127,7 +127,7 @@ TEST(Killed, BeforeAnyChangeOfAFile) {
             0);
   const fs::path dir = lens.folder() / "out";
   const auto earlier = timeless(lens.folder() / "earlier"), whole = timeless(lens.folder() / "whole");
-  ASSERT_EQ(earlier.size(), 4u);
+  ASSERT_EQ(earlier.size(), 10u);  // coolest.json and five maps among them
   ASSERT_NE(earlier, whole);
 
   int n = 0, with_earlier = 0, without = 0, with_new = 0;
@@ -154,7 +154,7 @@ TEST(Killed, BeforeAnyChangeOfAFile) {
   // The moments were of every kind, and for the most part the earlier results were there.
   EXPECT_GT(with_earlier, 20);
   EXPECT_GT(with_new, 0);
-  EXPECT_LT(without, 10);
+  EXPECT_LT(without, 20);
 }
 
 }  // namespace

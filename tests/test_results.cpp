@@ -526,8 +526,10 @@ TEST(Results, NewResultsTakeThePlaceOfTheOld) {
     names.push_back(fs::relative(entry.path(), lens.out()).string());
   std::sort(names.begin(), names.end());
   // Everything that a run has made is gone or new; what the user has put there stays.
-  EXPECT_EQ(names, (std::vector<std::string>{"figures", "figures/notes.txt", "history.csv", "mine.txt", "result.fits",
-                                             "result.json"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"coolest.json", "coolest_data.fits", "coolest_mask.fits",
+                                             "coolest_noise.fits", "coolest_psf.fits", "figures", "figures/notes.txt",
+                                             "history.csv", "mine.txt", "result.fits", "result.json"}));
+  EXPECT_NE(lens.folder().read("out/coolest.json"), "old");
   EXPECT_EQ(second.result["precision"], "double");
 }
 

@@ -16,6 +16,7 @@
 
 #include "einfield/error.hpp"
 #include "host/checkpoint.hpp"
+#include "host/coolest.hpp"
 #include "host/directory_lock.hpp"
 #include "host/evaluate.hpp"
 #include "host/fits_io.hpp"
@@ -81,9 +82,11 @@ void expect_same_results(const SmallLens& a, const SmallLens& b) {
   EXPECT_EQ(results[0], results[1]);
 }
 
+/// Files of a directory, the maps of coolest.json apart.
 std::vector<std::string> names_in(const std::string& dir) {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(dir)) names.push_back(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(dir))
+    if (!is_coolest_map(entry.path().filename().string())) names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -95,7 +98,7 @@ TEST(Run, LeavesResultsAndNothingElse) {
   options.log = &log;
   options.warnings = &warnings;
   EXPECT_EQ(run_fit(lens.config(), options).stop_reason, "steps");
-  EXPECT_EQ(names_in(options.out), (std::vector<std::string>{"checkpoint.safetensors", "history.csv",
+  EXPECT_EQ(names_in(options.out), (std::vector<std::string>{"checkpoint.safetensors", "coolest.json", "history.csv",
                                                              "network.safetensors", "result.fits", "result.json"}));
   EXPECT_NE(log.str().find("step 28/30"), std::string::npos) << log.str();
   EXPECT_NE(log.str().find("results: " + options.out), std::string::npos) << log.str();
@@ -113,7 +116,7 @@ void check_ensemble(const std::string& encoding) {
   run({{"network.ensemble", "3"}, {"network.seed", "5"}}, "all");
   for (const char* seed : {"5", "6", "7"}) run({{"network.seed", seed}}, std::string("seed") + seed);
   EXPECT_EQ(names_in(lens.folder() / "all"),
-            (std::vector<std::string>{"checkpoint.safetensors", "history.csv", "network.1.safetensors",
+            (std::vector<std::string>{"checkpoint.safetensors", "coolest.json", "history.csv", "network.1.safetensors",
                                       "network.2.safetensors", "network.safetensors", "result.fits", "result.json"}));
   const auto map = [&](const std::string& dir, const char* name, int planes) {
     return read_fits(lens.folder() / (dir + "/result.fits"), name, planes).values;
@@ -156,7 +159,7 @@ void check_ensemble(const std::string& encoding) {
   RunOptions options = options_for(lens.folder() / "all");
   options.overwrite = true;
   run_fit(lens.config(), options);
-  EXPECT_EQ(names_in(lens.folder() / "all").size(), 5u);
+  EXPECT_EQ(names_in(lens.folder() / "all").size(), 6u);
 }
 TEST(Run, AnEnsembleIsTheMeanOfItsMembers) {
   check_ensemble("'none'");
@@ -174,7 +177,7 @@ TEST(Run, MembersOfAnEnsembleHaveNetworkSourcesOfTheirOwn) {
   run({{"network.ensemble", "2"}}, "all");
   run({}, "first");
   EXPECT_EQ(names_in(lens.folder() / "all"),
-            (std::vector<std::string>{"checkpoint.safetensors", "history.csv", "network.1.safetensors",
+            (std::vector<std::string>{"checkpoint.safetensors", "coolest.json", "history.csv", "network.1.safetensors",
                                       "network.safetensors", "result.fits", "result.json",
                                       "source_network.1.safetensors", "source_network.safetensors"}));
   const auto weights = [&](const std::string& name) { return read_network(lens.folder() / name).parameters; };

@@ -1,0 +1,461 @@
+// From a directory of results to an exchanged lens, and from an exchanged lens to a configuration with its files.
+#include "host/exchange.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "host/atomic_file.hpp"
+#include "host/ensemble.hpp"
+#include "host/fits_io.hpp"
+#include "host/number.hpp"
+#include "host/results.hpp"
+
+namespace einfield {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kConfiguration = "lens.toml";
+constexpr const char* kMaps = "lens.fits";
+constexpr const char* kSimulated = "simulated.fits";
+constexpr const char* kNetwork = "network.safetensors";
+constexpr const char* kLightNetwork = "light_network.safetensors";
+/// A network of more members than this was not written by a fit.
+constexpr int kMaxMembers = 1000;
+/// Of pixels that are added to a map of noise, in units of its largest value: they weigh nothing.
+constexpr double kPaddedNoise = 1e8;
+/// The default of observation.max_noise.
+constexpr double kMaxNoise = 1e3;
+
+std::string in(const std::string& dir, const std::string& name) {
+  return (fs::path(dir) / name).string();
+}
+
+template <class Kind>
+std::optional<Kind> kind_of(const std::string& name, int count, const ProfileInfo& (*info)(Kind)) {
+  for (int i = 0; i < count; ++i)
+    if (name == info(static_cast<Kind>(i)).name) return static_cast<Kind>(i);
+  return std::nullopt;
+}
+
+Bounds parameter_bounds(const ParameterInfo& p) {
+  if (p.range == Range::unbounded) return {};
+  if (p.range == Range::integer) return between(p.lower, p.upper);
+  return {p.lower, p.upper, true, true};
+}
+
+// ---- a directory of results ------------------------------------------------------------------------------
+
+/// What result.json and result.fits say of a fit.
+class StoredFit {
+ public:
+  explicit StoredFit(const std::string& dir)
+      : dir_(dir), maps_(in(dir, "result.fits")), json_(read_json(in(dir, "result.json"))) {
+    const JsonView names = root().at("free");
+    for (std::size_t i = 0; i < names.size(kMaxComponents * kMaxProfileParameters); ++i)
+      free_.insert(names.at(i).text());
+  }
+
+  ExchangedLens lens() const {
+    ExchangedLens lens;
+    for (std::size_t i = 0; has("lens", i); ++i) lens.model.lens.push_back(read_lens(i));
+    lens.model.source = read_lights("source", "SOURCE_");
+    lens.model.lens_light = read_lights("lens_light", "LENS_LIGHT_");
+    read_observation(lens);
+    read_networks(lens);
+    return lens;
+  }
+
+ private:
+  JsonView root() const { return {json_, in(dir_, "result.json")}; }
+  static std::string name(const std::string& block, std::size_t i) { return block + "." + std::to_string(i); }
+  bool has(const std::string& block, std::size_t i) const {
+    return i < kMaxComponents && root().at("profiles").has(name(block, i));
+  }
+
+  template <class Component>
+  void read_parameters(Component& c, const ProfileInfo& info, const std::string& component) const {
+    for (std::size_t k = 0; k < info.parameters.size(); ++k) {
+      const std::string parameter = component + "." + info.parameters[k].name;
+      const JsonView value = root().at("parameters").at(parameter);
+      set_parameter(value, info, c.values, info.parameters[k].name, value.number());
+      c.free[k] = free_.count(parameter) > 0;
+    }
+    check_complete(root().at("parameters"), info, c.values);
+  }
+
+  LensComponent read_lens(std::size_t i) const {
+    const JsonView profile = root().at("profiles").at(name("lens", i));
+    const std::optional<LensKind> kind = lens_kind(profile.text());
+    if (!kind) profile.fail("no such profile, found " + profile.text());
+    LensComponent c = new_lens(*kind);
+    read_parameters(c, lens_info(*kind), name("lens", i));
+    return c;
+  }
+
+  std::vector<LightComponent> read_lights(const std::string& block, const std::string& hdus) const {
+    std::vector<LightComponent> lights;
+    for (std::size_t i = 0; has(block, i); ++i) {
+      const JsonView profile = root().at("profiles").at(name(block, i));
+      const std::optional<LightKind> kind = light_kind(profile.text());
+      if (!kind) profile.fail("no such profile, found " + profile.text());
+      LightComponent c = new_light(*kind);
+      read_parameters(c, light_info(*kind), name(block, i));
+      const JsonView config = root().at("config").at(block);
+      if (i >= config.size(kMaxComponents)) config.fail("fewer components than profiles");
+      if (*kind == LightKind::sersic_ellipse && config.at(i).has("radius"))
+        c.radius =
+            config.at(i).at("radius").text() == "major_axis" ? RadiusKind::major_axis : RadiusKind::product_average;
+      std::set<std::string> names;
+      const JsonView fit = config.at(i).at("fit");
+      for (std::size_t k = 0; k < fit.size(kMaxComponents); ++k) names.insert(fit.at(k).text());
+      c.pixels_free = names.count("pixels") > 0;
+      c.weights_free = names.count("network") > 0;
+      if (*kind == LightKind::pixelated) {
+        const bool alone = block == "source" && i == 0 && !has(block, 1);
+        read_pixels(c, alone ? "SOURCE" : hdus + std::to_string(i));
+      }
+      lights.push_back(std::move(c));
+    }
+    return lights;
+  }
+
+  void read_pixels(LightComponent& c, const std::string& hdu) const {
+    FitsImage image = read_map(hdu);
+    c.grid = grid_of(image, hdu);
+    c.pixels = std::move(image.values);
+  }
+
+  PixelGrid grid_of(const FitsImage& image, const std::string& hdu) const {
+    EINFIELD_REQUIRE(image.linear, maps_ + "[" + hdu + "]: no WCS in arcsec, expected the one that a fit writes");
+    return {image.nx, image.ny, image.linear->pixel_scale, image.linear->center_x, image.linear->center_y};
+  }
+
+  FitsImage read_map(const std::string& hdu) const { return read_fits(maps_, hdu); }
+
+  void read_observation(ExchangedLens& lens) const {
+    const JsonView grid = root().at("grid");
+    Observation& o = lens.observation;
+    o.grid = {grid.at("nx").integer(1, kMaxImageSide),
+              grid.at("ny").integer(1, kMaxImageSide),
+              grid.at("pixel_scale").number(above(0), "arcsec"),
+              grid.at("center_x").number(),
+              grid.at("center_y").number(),
+              grid.at("supersampling").integer(1, 32)};
+    FitsImage data = read_map("DATA");
+    const auto same = [&](const FitsImage& image, const std::string& hdu) {
+      EINFIELD_REQUIRE(image.nx == o.grid.nx && image.ny == o.grid.ny,
+                       maps_ + "[" + hdu + "]: another shape than the grid of result.json");
+    };
+    same(data, "DATA");
+    lens.unit = data.unit;
+    o.image = std::move(data.values);
+    FitsImage noise = read_map("NOISE"), mask = read_map("MASK"), psf = read_map("PSF");
+    same(noise, "NOISE");
+    same(mask, "MASK");
+    o.noise = std::move(noise.values);
+    for (const double v : mask.values) o.mask.push_back(v != 0);
+    if (psf.nx > 1 || psf.ny > 1) o.psf = {psf.nx, psf.ny, std::move(psf.values)};
+    lens.source_grid = grid_of(read_map("SOURCE"), "SOURCE");
+  }
+
+  std::vector<StoredNetwork> read_network_files(const JsonView& description, const std::string& network) const {
+    std::vector<StoredNetwork> networks;
+    const int members = description.at("members").integer(1, kMaxMembers);
+    for (int k = 0; k < members; ++k)
+      networks.push_back(read_network(in(dir_, network_file(static_cast<std::size_t>(k), network))));
+    return networks;
+  }
+
+  void read_networks(ExchangedLens& lens) const {
+    if (root().has("network")) {
+      const JsonView network = root().at("network");
+      lens.networks = read_network_files(network, "network");
+      if (lens.networks.size() > 1) {
+        const JsonView offsets = network.at("potential_offsets");
+        if (offsets.size(kMaxMembers) != lens.networks.size()) offsets.fail("expected one number per member");
+        for (std::size_t k = 0; k < lens.networks.size(); ++k) lens.offsets.push_back(offsets.at(k).number());
+      }
+    }
+    const auto is_network = [](const LightComponent& c) { return c.kind == LightKind::network; };
+    for (std::vector<LightComponent>* lights : {&lens.model.source, &lens.model.lens_light}) {
+      const auto found = std::find_if(lights->begin(), lights->end(), is_network);
+      if (found == lights->end()) continue;
+      const std::string file = lights == &lens.model.source ? "source_network" : "lens_light_network";
+      for (StoredNetwork& stored : read_network_files(root().at("light_network"), file)) {
+        LightComponent member = *found;
+        member.network = stored.shape;
+        member.weights = std::move(stored.parameters);
+        lens.network_lights.push_back(std::move(member));
+      }
+      found->network = lens.network_lights.front().network;
+    }
+  }
+
+  std::string dir_, maps_;
+  nlohmann::json json_;
+  std::set<std::string> free_;
+};
+
+// ---- a configuration -------------------------------------------------------------------------------------
+
+/// A number as TOML, without loss; a float keeps its point.
+std::string toml_number(double value) {
+  std::string text = to_text(value);
+  if (text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string toml_text(std::string text) {
+  for (char& c : text)
+    if (c < ' ' || c > '~') c = '?';
+  return nlohmann::json(text).dump();
+}
+
+std::string line(const std::string& key, const std::string& value) {
+  return key + " = " + value + "\n";
+}
+
+std::string fit_line(std::vector<std::string> free) {
+  std::string list;
+  for (const std::string& name : free) list += (list.empty() ? "\"" : ", \"") + name + "\"";
+  return line("fit", "[" + list + "]");
+}
+
+template <class Component>
+std::string parameter_lines(const Component& c, const ProfileInfo& info, std::vector<std::string>& free) {
+  std::string text = line("profile", toml_text(info.name));
+  for (std::size_t i = 0; i < info.parameters.size(); ++i) {
+    const ParameterInfo& p = info.parameters[i];
+    const bool whole = p.range == Range::integer;
+    text += line(p.name, whole ? std::to_string(static_cast<long long>(c.values[i])) : toml_number(c.values[i]));
+    if (c.free[i]) free.emplace_back(p.name);
+  }
+  return text;
+}
+
+std::string lens_text(const LensComponent& c) {
+  std::vector<std::string> free;
+  const std::string text = "\n[[lens]]\n" + parameter_lines(c, lens_info(c.kind), free);
+  return text + fit_line(free);
+}
+
+std::string light_text(const std::string& block, const LightComponent& c, const std::string& hdu) {
+  std::vector<std::string> free;
+  std::string text = "\n[[" + block + "]]\n" + parameter_lines(c, light_info(c.kind), free);
+  if (c.kind == LightKind::sersic_ellipse && c.radius == RadiusKind::major_axis) text += "radius = \"major_axis\"\n";
+  if (c.kind == LightKind::pixelated) {
+    text += line("nx", std::to_string(c.grid.nx)) + line("ny", std::to_string(c.grid.ny)) +
+            line("pixel_scale", toml_number(c.grid.pixel_scale)) + line("center_x", toml_number(c.grid.center_x)) +
+            line("center_y", toml_number(c.grid.center_y)) +
+            line("image", toml_text(std::string(kMaps) + "[" + hdu + "]"));
+    if (c.pixels_free) free.emplace_back("pixels");
+  }
+  if (c.kind == LightKind::network) {
+    text += line("initial", toml_text(kLightNetwork));
+    if (c.weights_free) free.emplace_back("network");
+  }
+  return text + fit_line(free);
+}
+
+FitsOutput map_hdu(const std::string& name, const PixelGrid& grid, std::vector<double> values,
+                   const std::string& unit) {
+  return {name, grid.nx, grid.ny, 1, std::move(values), -64, unit, grid.pixel_scale, grid.center_x, grid.center_y, {}};
+}
+
+}  // namespace
+
+// ---- profiles --------------------------------------------------------------------------------------------
+
+std::optional<LensKind> lens_kind(const std::string& name) {
+  return kind_of(name, kLensKinds, lens_info);
+}
+
+std::optional<LightKind> light_kind(const std::string& name) {
+  return kind_of(name, kLightKinds, light_info);
+}
+
+LensComponent new_lens(LensKind kind) {
+  LensComponent c{kind, {}, {}};
+  for (const ParameterInfo& p : lens_info(kind).parameters) c.values.push_back(p.default_value);
+  c.free.assign(c.values.size(), false);
+  return c;
+}
+
+LightComponent new_light(LightKind kind) {
+  LightComponent c;
+  c.kind = kind;
+  for (const ParameterInfo& p : light_info(kind).parameters) c.values.push_back(p.default_value);
+  c.free.assign(c.values.size(), false);
+  return c;
+}
+
+void set_parameter(const JsonView& where, const ProfileInfo& info, std::vector<double>& values, const std::string& name,
+                   double value) {
+  const auto index = static_cast<std::size_t>(info.index_of(name));
+  const ParameterInfo& p = info.parameters.at(index);
+  const Bounds bounds = parameter_bounds(p);
+  if (!bounds.contain(value) || (p.range == Range::integer && value != std::floor(value))) {
+    const std::string unit = *p.unit ? std::string(" ") + p.unit : "";
+    const std::string range = bounds.text();
+    where.fail("out of range, " + std::string(info.name) + " " + name + " is " + to_text(value) + unit +
+               ", expected a " + (p.range == Range::integer ? "whole " : "") + "number" +
+               (range.empty() ? "" : " " + range) + unit);
+  }
+  values[index] = value;
+}
+
+void check_complete(const JsonView& where, const ProfileInfo& info, const std::vector<double>& values) {
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (std::isnan(values[i])) where.fail(std::string(info.parameters[i].name) + " of " + info.name + " is missing");
+  const int i = info.index_of("e1"), j = info.index_of("e2");
+  if (i < 0 || j < 0) return;
+  const double e1 = values[static_cast<std::size_t>(i)], e2 = values[static_cast<std::size_t>(j)];
+  if (e1 * e1 + e2 * e2 >= 1)
+    where.fail("out of range, found e1 = " + to_text(e1) + " and e2 = " + to_text(e2) + ", expected e1^2 + e2^2 < 1");
+}
+
+// ---- the lens --------------------------------------------------------------------------------------------
+
+ExchangedLens read_exchanged(const std::string& dir) {
+  EINFIELD_REQUIRE(fs::exists(in(dir, "result.json")), dir +
+                                                           ": no result.json, expected the directory of a finished "
+                                                           "fit");
+  return StoredFit(dir).lens();
+}
+
+LensFields exchanged_network(const ExchangedLens& lens, const std::vector<double>& theta) {
+  if (lens.networks.empty()) return zero_fields(theta.size() / 2);
+  ThreadPool pool(lens.threads);
+  std::vector<LensFields> members;
+  for (std::size_t k = 0; k < lens.networks.size(); ++k) {
+    members.push_back(network_fields<double>(lens.networks[k].shape, lens.networks[k].parameters, theta, pool));
+    if (!lens.offsets.empty())
+      for (double& v : members.back().potential) v -= lens.offsets[k];
+  }
+  return mean_of(members);
+}
+
+PixelMap light_pixels(const ExchangedLens& lens, const LightComponent& component, bool lensed) {
+  if (component.kind == LightKind::pixelated) return {component.grid, component.pixels};
+  const Grid& image = lens.observation.grid;
+  const PixelGrid grid =
+      lensed ? lens.source_grid : PixelGrid{image.nx, image.ny, image.pixel_scale, image.center_x, image.center_y};
+  const std::vector<double> positions =
+      pixel_centres({grid.nx, grid.ny, grid.pixel_scale, grid.center_x, grid.center_y, 1});
+  ThreadPool pool(lens.threads);
+  std::vector<std::vector<double>> members;
+  if (component.kind == LightKind::network)
+    for (const LightComponent& member : lens.network_lights)
+      members.push_back(brightness<double>({member}, positions, pool));
+  else
+    members.push_back(brightness<double>({component}, positions, pool));
+  return {grid, mean_of(members)};
+}
+
+PixelMap squared(const PixelMap& map, double fill) {
+  const PixelGrid& from = map.grid;
+  const int side = std::max(from.nx, from.ny);
+  const int left = (side - from.nx) / 2, below = (side - from.ny) / 2;
+  const int odd_x = side - from.nx - 2 * left, odd_y = side - from.ny - 2 * below;
+  PixelMap square{{side, side, from.pixel_scale, from.center_x + 0.5 * odd_x * from.pixel_scale,
+                   from.center_y + 0.5 * odd_y * from.pixel_scale},
+                  std::vector<double>(static_cast<std::size_t>(side) * static_cast<std::size_t>(side), fill)};
+  for (int y = 0; y < from.ny; ++y)
+    std::copy_n(map.values.begin() + static_cast<std::ptrdiff_t>(y) * from.nx, from.nx,
+                square.values.begin() + static_cast<std::ptrdiff_t>(y + below) * side + left);
+  return square;
+}
+
+ExchangedLens on_square_image(const ExchangedLens& lens) {
+  ExchangedLens square = lens;
+  Observation& o = square.observation;
+  if (o.grid.nx == o.grid.ny) return square;
+  const PixelGrid grid{o.grid.nx, o.grid.ny, o.grid.pixel_scale, o.grid.center_x, o.grid.center_y};
+  double largest = 0;
+  for (const double v : o.noise)
+    if (std::isfinite(v)) largest = std::max(largest, v);
+  const PixelMap mask = squared({grid, {o.mask.begin(), o.mask.end()}}, 0);
+  o.mask.assign(mask.values.begin(), mask.values.end());
+  o.image = squared({grid, std::move(o.image)}, 0).values;
+  o.noise = squared({grid, std::move(o.noise)}, kPaddedNoise * largest).values;
+  o.grid.nx = o.grid.ny = mask.grid.nx;
+  o.grid.center_x = mask.grid.center_x;
+  o.grid.center_y = mask.grid.center_y;
+  return square;
+}
+
+void prepare_directory(const std::string& dir, const std::vector<std::string>& files, bool overwrite) {
+  for (const std::string& file : files)
+    EINFIELD_REQUIRE(overwrite || !fs::exists(in(dir, file)),
+                     "--out: " + in(dir, file) + " exists, expected a new directory or --overwrite");
+  std::error_code error;
+  fs::create_directories(dir, error);
+  if (error) throw IoError(dir + ": cannot make the directory (" + error.message() + ")");
+}
+
+std::string write_configuration(const std::string& dir, const ExchangedLens& lens, const std::string& title,
+                                bool overwrite) {
+  const Observation& o = lens.observation;
+  const PixelGrid grid{o.grid.nx, o.grid.ny, o.grid.pixel_scale, o.grid.center_x, o.grid.center_y};
+  const bool has_image = !o.image.empty();
+  std::vector<FitsOutput> maps;
+  std::string text = line("title", toml_text(title)) + "\n[observation]\n";
+  const auto add_map = [&](const std::string& key, const std::string& hdu, const PixelGrid& on,
+                           const std::vector<double>& values, const std::string& unit = "") {
+    maps.push_back(map_hdu(hdu, on, values, unit));
+    text += line(key, toml_text(std::string(kMaps) + "[" + hdu + "]"));
+  };
+  if (has_image) {
+    add_map("image", "IMAGE", grid, o.image, lens.unit);
+    add_map("noise", "NOISE", grid, o.noise, lens.unit);
+  } else {
+    text += line("image", toml_text(std::string(kSimulated) + "[IMAGE]")) +
+            line("noise", toml_text(std::string(kSimulated) + "[NOISE]"));
+  }
+  if (!o.mask.empty()) {
+    add_map("mask", "MASK", grid, std::vector<double>(o.mask.begin(), o.mask.end()));
+    maps.back().bitpix = 8;
+  }
+  if (lens.psf_fwhm > 0) text += "psf = { fwhm = " + toml_number(lens.psf_fwhm) + " }\n";
+  if (!o.psf.empty()) add_map("psf", "PSF", {o.psf.nx, o.psf.ny, grid.pixel_scale, 0, 0}, o.psf.values);
+  double largest = 0;
+  for (std::size_t i = 0; i < o.noise.size(); ++i)
+    if (o.mask.empty() || o.mask[i]) largest = std::max(largest, o.noise[i]);
+  if (largest > kMaxNoise) text += line("max_noise", toml_number(largest));
+  text += line("pixel_scale", toml_number(grid.pixel_scale)) + line("center_x", toml_number(grid.center_x)) +
+          line("center_y", toml_number(grid.center_y)) + line("supersampling", std::to_string(o.grid.supersampling));
+
+  for (const LensComponent& c : lens.model.lens) text += lens_text(c);
+  const auto add_lights = [&](const std::string& block, const std::vector<LightComponent>& lights,
+                              const std::string& hdus) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      const std::string hdu = hdus + std::to_string(i);
+      text += light_text(block, lights[i], hdu);
+      if (lights[i].kind == LightKind::pixelated)
+        maps.push_back(map_hdu(hdu, lights[i].grid, lights[i].pixels, lens.unit));
+    }
+  };
+  add_lights("source", lens.model.source, "SOURCE_");
+  add_lights("lens_light", lens.model.lens_light, "LENS_LIGHT_");
+  if (!lens.networks.empty()) text += "\n[network]\n" + line("initial", toml_text(kNetwork));
+  if (!has_image)
+    text += "\n[simulate]\nnx = " + std::to_string(grid.nx) + "\nny = " + std::to_string(grid.ny) +
+            "\nnoise = " + toml_number(lens.noise) + "\n";
+
+  prepare_directory(dir, {kConfiguration, kMaps, kNetwork, kLightNetwork}, overwrite);
+  if (!maps.empty()) write_fits(in(dir, kMaps), maps);
+  if (!lens.networks.empty())
+    write_network(in(dir, kNetwork), lens.networks.front().shape, lens.networks.front().parameters, true);
+  if (!lens.network_lights.empty())
+    write_network(in(dir, kLightNetwork), lens.network_lights.front().network, lens.network_lights.front().weights,
+                  true);
+  write_atomically(in(dir, kConfiguration), text);
+  return in(dir, kConfiguration);
+}
+
+}  // namespace einfield
