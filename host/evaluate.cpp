@@ -28,6 +28,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+constexpr std::int64_t kMaxMembers = 1000;  ///< of an ensemble
+
 /// What a directory of results says about the lens.
 struct StoredLens {
   std::vector<LensComponent> smooth;
@@ -70,8 +72,10 @@ StoredLens interpret(const json& result, std::optional<NetworkShape>& shape) {
   if (network.is_null()) return stored;
   shape = NetworkShape{network.at("hidden").get<std::vector<int>>(), network.at("input_scale").get<double>(),
                        network.value("fourier_features", 0)};
-  stored.networks.resize(network.at("members").get<std::size_t>());
-  EINFIELD_REQUIRE(!stored.networks.empty(), "network.members is 0, expected > 0");
+  const auto members = network.at("members").get<std::int64_t>();
+  EINFIELD_REQUIRE(members >= 1 && members <= kMaxMembers, "network.members is " + std::to_string(members) +
+                                                               ", expected 1 to " + std::to_string(kMaxMembers));
+  stored.networks.resize(static_cast<std::size_t>(members));
   if (stored.networks.size() == 1) return stored;
   stored.offsets = network.at("potential_offsets").get<std::vector<double>>();
   EINFIELD_REQUIRE(

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include <limits>
 #include <map>
 #include <sstream>
+#include <string_view>
 
 #include "einfield/error.hpp"
 #include "host/names.hpp"
@@ -20,6 +22,7 @@ namespace einfield {
 namespace {
 
 constexpr std::size_t kMaxFileBytes = std::size_t(1) << 22;  ///< a configuration has a few kilobytes
+constexpr std::size_t kMaxParts = 10;                        ///< of a dotted key; those that exist have four
 constexpr const char* kCommandLine = "--set";
 
 template <class... Functions>
@@ -194,7 +197,57 @@ std::string key_at_line(const std::string& text, std::size_t line) {
   return excerpt(table + "." + key);
 }
 
+/// Reads over TOML as its parser would, as far as it takes to tell keys from strings and comments.
+class KeyScanner {
+ public:
+  explicit KeyScanner(std::string_view text) : text_(text) {}
+
+  /// The line of the first dotted key of more than kMaxParts parts, or 0. Every part is a table in a table: toml++
+  /// bounds the depth of values, but not this one, and the stack would not hold it.
+  std::size_t line_of_deep_key() {
+    std::size_t dots = 0;
+    while (at_ < text_.size()) {
+      const char c = text_[at_];
+      if (c == '"' || c == '\'') {
+        skip_string(c);
+        continue;
+      }
+      if (c == '#') at_ = std::min(text_.find('\n', at_), text_.size() - 1);
+      const bool part = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-';
+      if (c == '.' && ++dots >= kMaxParts)
+        return static_cast<std::size_t>(std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n')) + 1;
+      if (!part && c != '.' && c != ' ' && c != '\t') dots = 0;
+      ++at_;
+    }
+    return 0;
+  }
+
+ private:
+  bool at(std::string_view what) const { return text_.substr(at_, what.size()) == what; }
+
+  void skip_string(char quote) {
+    const std::string three(3, quote);
+    const bool lines = at(three);  // that may go over several lines
+    for (at_ += lines ? 3 : 1; at_ < text_.size(); ++at_) {
+      if (!lines && text_[at_] == '\n') return;  // never closed: an error of the parser
+      if (quote == '"' && text_[at_] == '\\') {
+        ++at_;
+      } else if (lines ? at(three) : text_[at_] == quote) {
+        at_ += three.size() - (lines ? 0 : 2);
+        for (int more = 0; lines && more < 2 && at_ < text_.size() && text_[at_] == quote; ++more) ++at_;  // its own
+        return;
+      }
+    }
+  }
+
+  std::string_view text_;
+  std::size_t at_ = 0;
+};
+
 toml::table parse(const std::string& text, const std::string& file) {
+  if (const std::size_t line = KeyScanner(text).line_of_deep_key(); line > 0)
+    throw InvalidInput(file + ":" + std::to_string(line) + ": a key of too many parts, expected at most " +
+                       std::to_string(kMaxParts));
   try {
     return toml::parse(text, file);
   } catch (const toml::parse_error& error) {
@@ -204,6 +257,15 @@ toml::table parse(const std::string& text, const std::string& file) {
     throw InvalidInput(file + ":" + std::to_string(line) + ": " + (key.empty() ? "" : key + ": ") + "not TOML, " +
                        excerpt(std::string(error.description()), 200));
   }
+}
+
+/// A name without quotes, as a shell leaves it: adam, heldout, SIE; not what means something else in TOML.
+bool is_word(const std::string& text) {
+  const std::string word = trimmed(text);
+  if (word == "true" || word == "false" || word == "inf" || word == "nan") return false;
+  const auto letter = [](unsigned char c) { return std::isalpha(c) != 0; };
+  return !word.empty() && letter(static_cast<unsigned char>(word[0])) &&
+         std::all_of(word.begin(), word.end(), [&](unsigned char c) { return letter(c) || std::isdigit(c) || c == '_'; });
 }
 
 std::vector<std::string> segments(const std::string& path) {
@@ -283,17 +345,19 @@ void Document::Tree::put(const Override& setting) {
   const auto refuse = [&](const std::string& message) {
     throw InvalidInput(std::string(kCommandLine) + ": " + excerpt(setting.key) + ": " + message);
   };
+  const std::vector<std::string> path = segments(setting.key);
+  if (path.size() > kMaxParts) refuse("a key of too many parts, expected at most " + std::to_string(kMaxParts));
   toml::table parsed;
   try {
-    parsed = toml::parse("value = " + setting.value, std::string(kCommandLine));
-  } catch (const toml::parse_error&) {
+    const std::string text = is_word(setting.value) ? "\"" + trimmed(setting.value) + "\"" : setting.value;
+    parsed = parse("value = " + text, std::string(kCommandLine));
+  } catch (const InvalidInput&) {
     parsed.clear();
   }
   if (parsed.size() != 1)
     refuse("not a TOML value, found " + excerpt(setting.value) +
-           R"(, expected a number, true, false, [list] or a "text" with its quotes)");
+           R"(, expected a number, true, false, a word, [list] or a "text" with its quotes)");
 
-  const std::vector<std::string> path = segments(setting.key);
   toml::node* node = &root;
   for (std::size_t i = 0; i < path.size(); ++i) {
     const bool last = i + 1 == path.size();

@@ -172,6 +172,17 @@ std::string default_out(const std::string& config) {
   return std::filesystem::path(config).stem().string() + "_fit";
 }
 
+/// Where `simulate` writes without --out: the image of the configuration, unless that stands outside of its directory.
+std::string default_image(const Config& config, const std::string& config_file) {
+  namespace fs = std::filesystem;
+  const fs::path image = fs::absolute(config.observation.image.path).lexically_normal();
+  const fs::path relative = image.lexically_relative(fs::absolute(config_file).lexically_normal().parent_path());
+  if (!config.observation.image.empty() && (relative.empty() || *relative.begin() == ".."))
+    throw InvalidInput(config.at("observation.image") + ": outside of the directory of the configuration, found " +
+                       image.string() + ", expected --out with that name to write there");
+  return config.observation.image.path;
+}
+
 int ended(const RunOutcome& outcome) {
   if (outcome.stop_reason == "interrupted") return kInterrupted;
   if (outcome.stop_reason != "non-finite") return kDone;
@@ -180,10 +191,9 @@ int ended(const RunOutcome& outcome) {
 }
 
 void print_info(bool json) {
-  float cfitsio = 0;
+  float cfitsio = 0;  // 4.2.0 is 4.02, 3.49 is 3.49
   fits_get_version(&cfitsio);
-  char cfitsio_text[16];
-  std::snprintf(cfitsio_text, sizeof cfitsio_text, "%.2f", static_cast<double>(cfitsio));
+  const int cfitsio_digits = static_cast<int>(std::lround(1e4 * static_cast<double>(cfitsio)));
 #ifdef EINFIELD_HAVE_CUDA
   const std::vector<std::string> backends = {"cpu", "cuda"};
 #else
@@ -192,6 +202,7 @@ void print_info(bool json) {
   const auto triple = [](int a, int b, int c) {
     return std::to_string(a) + "." + std::to_string(b) + "." + std::to_string(c);
   };
+  const std::string cfitsio_text = triple(cfitsio_digits / 10000, cfitsio_digits / 100 % 100, cfitsio_digits % 100);
   const nlohmann::ordered_json info = {
       {"version", version()},
       {"backends", backends},
@@ -392,7 +403,7 @@ int run(int argc, char** argv) {
   }
   if (simulate_command->parsed()) {
     const Config config = read_config(config_file, overrides(settings), true);
-    const std::string target = out.empty() ? config.observation.image.path : out;
+    const std::string target = out.empty() ? default_image(config, config_file) : out;
     for (const std::string& warning : simulate(config, target, overwrite))
       std::cerr << "einfield: warning: " << warning << '\n';
     std::cout << target << '\n';
@@ -447,7 +458,8 @@ int main(int argc, char** argv) {
   } catch (const BackendUnavailable& error) {
     return failed(std::string("--backend: ") + error.what(), kNoBackend);
   } catch (const std::bad_alloc&) {
-    return failed("out of memory on the host", kFailure);
+    std::cerr << "einfield: error: out of memory on the host\n";  // not even a string may be had
+    return kFailure;
   } catch (const std::exception& error) {
     return failed(error.what(), kFailure);
   }

@@ -342,7 +342,7 @@ TEST_F(Cli, AutoWithoutADeviceTakesTheCpuAndSaysSo) {
 
 TEST_F(Cli, SetReplacesWhatTheConfigurationSays) {
   EXPECT_EQ(run(fit({"--quiet", "--set", "optimizer.steps=3", "--set", "lens.0.theta_E=1.25", "--set",
-                     "optimizer.loss=\"mse\"", "--set", "network.hidden=[6]", "--set", "lens.0.fit=[\"e2\"]", "--set",
+                     "optimizer.loss= mse ", "--set", "recipe=\"biggio2021\"", "--set", "network.hidden=[6]", "--set", "lens.0.fit=[\"e2\"]", "--set",
                      "observation.psf.size = 5", "--set", "source.0.center_y=-0.05"}))
                 .status,
             0);
@@ -366,10 +366,10 @@ TEST_F(Cli, SetIsCheckedAsTheConfigurationIs) {
       {"optimizer.steps=3.5",
        "--set: optimizer.steps: wrong type, found the number 3.5, expected an integer 0 to 1000000000"},
       {"optimizer.steps=-3", "--set: optimizer.steps: out of range, found -3, expected an integer 0 to 1000000000"},
-      {"optimizer.loss=chi2",
-       "--set: optimizer.loss: not a TOML value, found chi2, expected a number, true, false, [list] or a \"text\" with "
-       "its "
-       "quotes"},
+      {"title=a.b", "--set: title: not a TOML value, found a.b, expected a number, true, false, a word, [list] or a "
+                    "\"text\" with its quotes"},
+      {"optimizer.loss=chi3", "--set: optimizer.loss: no such name, found \"chi3\", expected chi2"},
+      {"a.b.c.d.e.f.g.h.i.j.k=1", "--set: a.b.c.d.e.f.g.h.i.j.k: a key of too many parts, expected at most 10"},
       {"optimizer.loss=\"chi3\"", "--set: optimizer.loss: no such name, found \"chi3\", expected chi2"},
       {"network.hidden=8", "--set: network.hidden: wrong type, found the integer 8, expected a list of integers"},
       {"lens.0.theta_E=\"large\"",

@@ -644,8 +644,8 @@ TEST_F(ConfigFile, SetNamesItselfInErrors) {
          "the last dot");
   expect(".", "1", ".: not a key, expected for example optimizer.steps or lens.0.theta_E");
   expect("optimizer.", "1", "optimizer: wrong type, found the integer 1, expected [optimizer]");
-  const std::string not_toml = ", expected a number, true, false, [list] or a \"text\" with its quotes";
-  expect("optimizer.loss", "chi2", "optimizer.loss: not a TOML value, found chi2" + not_toml);
+  const std::string not_toml = ", expected a number, true, false, a word, [list] or a \"text\" with its quotes";
+  expect("title", "two words", "title: not a TOML value, found two words" + not_toml);
   expect("optimizer.steps", "", "optimizer.steps: not a TOML value, found " + not_toml);
   expect("optimizer.steps", "3\nloss = 'chi2'", "optimizer.steps: not a TOML value, found 3 loss = 'chi2'" + not_toml);
   EXPECT_EQ(failure(kSample, {{"optimizer.steps", "3"}, {"optimizer.steps", "4"}}),
