@@ -131,8 +131,9 @@ TEST(Killed, BeforeAnyChangeOfAFile) {
   EXPECT_LT(without, 10);
 }
 
-TEST(Killed, AtRandomMoments) {
-  constexpr int kKills = 60;
+/// Ends runs by a signal at random moments, each from the beginning or from where an earlier one was ended, and lets every
+/// third go on to its end.
+void end_at_random_moments(int signal_number, int times) {
   const SmallLens lens;
   Surroundings around;
   around.directory = lens.folder().path().string();
@@ -150,25 +151,27 @@ TEST(Killed, AtRandomMoments) {
   const fs::path dir = lens.folder() / "out";
 
   const Philox philox{60};
-  int killed = 0, from_a_checkpoint = 0;
-  for (std::uint64_t trial = 0; killed < kKills && trial < 4 * kKills; ++trial) {
+  int ended = 0, from_a_checkpoint = 0;
+  for (int trial = 0; ended < times && trial < 4 * times; ++trial) {
     if (trial % 3 == 0) fs::remove_all(dir);  // else what earlier kills have left goes on
     const bool resume = fs::exists(dir / "checkpoint.safetensors");
     from_a_checkpoint += resume;
     {
       RunningBinary run(fit("out", resume ? Words{"--resume"} : Words{}), around);
-      std::this_thread::sleep_for(philox.uniform(trial) * length);
-      run.send(SIGKILL);
+      std::this_thread::sleep_for(philox.uniform(static_cast<std::uint64_t>(trial)) * length);
+      run.send(signal_number);
       const Outcome outcome = run.end();
-      killed += outcome.signal == SIGKILL;
       EXPECT_EQ(outcome.err, "");
-      if (outcome.signal == 0) {
-        EXPECT_EQ(outcome.status, 0);
+      if (outcome.status == 0) {
         fs::remove_all(dir);
         continue;
       }
+      // Before it listens to signals a run is ended by them.
+      EXPECT_TRUE(outcome.signal == signal_number || (signal_number != SIGKILL && outcome.status == 130))
+          << outcome.signal << ' ' << outcome.status;
+      ++ended;
     }
-    if (fs::exists(dir / "result.json")) EXPECT_EQ(timeless(dir), whole) << "killed at trial " << trial;
+    if (fs::exists(dir / "result.json")) EXPECT_EQ(timeless(dir), whole) << "trial " << trial;
     if (trial % 3 != 2) continue;
     const bool goes_on = fs::exists(dir / "checkpoint.safetensors");
     EXPECT_EQ(run_binary(fit("out", goes_on ? Words{"--resume"} : Words{}), around).status, 0) << "trial " << trial;
@@ -177,8 +180,16 @@ TEST(Killed, AtRandomMoments) {
       EXPECT_NE(entry.path().filename().string()[0], '.') << entry.path() << ", trial " << trial;
     fs::remove_all(dir);
   }
-  EXPECT_GE(killed, kKills);
-  EXPECT_GT(from_a_checkpoint, 5);
+  EXPECT_GE(ended, times);
+  EXPECT_GT(from_a_checkpoint, times / 10);
+}
+
+TEST(Killed, AtRandomMoments) {
+  end_at_random_moments(SIGKILL, 60);
+}
+TEST(Killed, AskedToEndAtRandomMoments) {
+  end_at_random_moments(SIGTERM, 30);
+  end_at_random_moments(SIGINT, 30);
 }
 
 }  // namespace
