@@ -197,43 +197,51 @@ std::string key_at_line(const std::string& text, std::size_t line) {
   return excerpt(table + "." + key);
 }
 
-/// Reads over TOML as its parser would, as far as it takes to tell keys from strings and comments.
-class KeyScanner {
+/// Reads over TOML as its parser would, as far as it takes to tell keys from texts and comments, and finds what toml++ 3.3
+/// does not survive: dotted keys of any number of parts, each a table in a table, for which the stack has no room; and
+/// characters beyond ASCII where it looks for white space.
+class Scanner {
  public:
-  explicit KeyScanner(std::string_view text) : text_(text) {}
-
-  /// The line of the first dotted key of more than kMaxParts parts, or 0. Every part is a table in a table: toml++
-  /// bounds the depth of values, but not this one, and the stack would not hold it.
-  std::size_t line_of_deep_key() {
+  explicit Scanner(std::string_view text) : text_(text) {
+    if (at("\xEF\xBB\xBF")) at_ += 3;  // the mark of UTF-8
     std::size_t dots = 0;
-    while (at_ < text_.size()) {
+    while (at_ < text_.size() && problem_.empty()) {
       const char c = text_[at_];
       if (c == '"' || c == '\'') {
-        skip_string(c);
+        skip_text(c);
         continue;
       }
       if (c == '#') at_ = std::min(text_.find('\n', at_), text_.size() - 1);
-      const bool part = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-';
       if (c == '.' && ++dots >= kMaxParts)
-        return static_cast<std::size_t>(std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n')) + 1;
-      if (!part && c != '.' && c != ' ' && c != '\t') dots = 0;
-      ++at_;
+        problem_ = "a key of too many parts, expected at most " + std::to_string(kMaxParts);
+      if (static_cast<unsigned char>(c) > 127) refuse_character();
+      const bool in_key = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-' || c == '.' ||
+                          c == ' ' || c == '\t';
+      if (!in_key) dots = 0;
+      if (problem_.empty()) ++at_;
     }
-    return 0;
   }
+
+  /// "" when there is nothing.
+  const std::string& problem() const { return problem_; }
+  std::size_t line() const { return static_cast<std::size_t>(std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n')) + 1; }
 
  private:
   bool at(std::string_view what) const { return text_.substr(at_, what.size()) == what; }
+  void refuse_character() { problem_ = "not TOML, a character that is not ASCII outside of a \"text\""; }
 
-  void skip_string(char quote) {
+  void skip_text(char quote) {
     const std::string three(3, quote);
     const bool lines = at(three);  // that may go over several lines
     for (at_ += lines ? 3 : 1; at_ < text_.size(); ++at_) {
       if (!lines && text_[at_] == '\n') return;  // never closed: an error of the parser
       if (quote == '"' && text_[at_] == '\\') {
-        ++at_;
+        // A line that is continued: the blanks that follow are left out.
+        while (++at_ < text_.size() && lines && std::isspace(static_cast<unsigned char>(text_[at_])) != 0) continue;
+        if (at_ < text_.size() && lines && static_cast<unsigned char>(text_[at_]) > 127) return refuse_character();
+        if (at_ < text_.size() && text_[at_ - 1] != '\\') --at_;  // what follows the blanks is text again
       } else if (lines ? at(three) : text_[at_] == quote) {
-        at_ += three.size() - (lines ? 0 : 2);
+        at_ += lines ? 3 : 1;
         for (int more = 0; lines && more < 2 && at_ < text_.size() && text_[at_] == quote; ++more) ++at_;  // its own
         return;
       }
@@ -242,12 +250,12 @@ class KeyScanner {
 
   std::string_view text_;
   std::size_t at_ = 0;
+  std::string problem_;
 };
 
 toml::table parse(const std::string& text, const std::string& file) {
-  if (const std::size_t line = KeyScanner(text).line_of_deep_key(); line > 0)
-    throw InvalidInput(file + ":" + std::to_string(line) + ": a key of too many parts, expected at most " +
-                       std::to_string(kMaxParts));
+  if (const Scanner scanner(text); !scanner.problem().empty())
+    throw InvalidInput(file + ":" + std::to_string(scanner.line()) + ": " + scanner.problem());
   try {
     return toml::parse(text, file);
   } catch (const toml::parse_error& error) {

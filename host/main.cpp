@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <iostream>
 #include <new>
@@ -438,6 +439,13 @@ int run(int argc, char** argv) {
   return ended(reproduce(options));
 }
 
+/// The end where no handler can be reached, as for an error within the handling of one.
+[[noreturn]] void on_terminate() {
+  const char message[] = "einfield: error: cannot go on, probably out of memory on the host\n";
+  if (write(STDERR_FILENO, message, sizeof message - 1) < 0) _exit(kFailure);
+  _exit(kFailure);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -447,6 +455,7 @@ int main(int argc, char** argv) {
     std::cerr << "einfield: error: " << message << '\n';
     return status;
   };
+  std::set_terminate(on_terminate);
   // A limit on file sizes is an error of the write, as a full disk is.
   signal(SIGXFSZ, SIG_IGN);
   try {

@@ -692,6 +692,17 @@ TEST_F(ConfigFile, KeysOfManyPartsAreRefusedBeforeTheyAreParsed) {
     EXPECT_EQ(failure(text).find("too many parts"), std::string::npos) << text;
 }
 
+TEST_F(ConfigFile, CharactersBeyondAsciiBelongInTexts) {
+  const std::string refused = ": not TOML, a character that is not ASCII outside of a \"text\"";
+  for (const char* text :
+       {"\u00e9", "title = \u00e9", "title\u00e9 = 1", "[\u00e9]", "\ufef7[a]", "title = \"\" \u00e9",
+        "title = \"\"\"\\\u00e9\"\"\"", "title = \"\"\"a \\\n  \u00e9\"\"\""})
+    EXPECT_NE(failure(text).find(refused), std::string::npos) << text << " gives " << failure(text);
+  for (const char* text : {"title = \"\u00e9\"", "title = '\u00e9'", "# \u00e9", "\ufeff# \u00e9",
+                           "title = \"\"\"a \\\n  b \u00e9 \\\\\u00e9\"\"\"", "title = '''\n\\\u00e9'''"})
+    EXPECT_EQ(failure(text).find(refused), std::string::npos) << text << " gives " << failure(text);
+}
+
 TEST_F(ConfigFile, SizesHaveLimits) {
   const auto repeated = [](int n, const std::string& text) {
     std::string all = kShortest;

@@ -57,7 +57,9 @@ class Faults : public testing::Test {
     const Outcome outcome = run_binary(going_on(), around);
     expect_clean_end(outcome, fault);
     const fs::path dir = lens_.folder() / "out";
-    if (outcome.status == 0) EXPECT_EQ(timeless(dir), whole_) << fault;
+    if (outcome.status == 0) {
+      EXPECT_EQ(timeless(dir), whole_) << fault;
+    }
     if (fs::exists(dir / "result.json")) {
       const auto found = timeless(dir);
       EXPECT_TRUE(found == earlier_ || found == whole_) << fault;
@@ -90,14 +92,14 @@ TEST_F(Faults, EveryCallThatChangesFilesFailsInItsTurn) {
   earlier_results();
   int failed = 0;
   for (const char* call : {"open", "write", "fsync", "rename", "unlink", "mkdir", "flock"})
-    for (const int code : {ENOSPC, EIO})
-      for (const char* later : {"", "+"}) {
-        int n = 1;
-        while (survives(std::string(call) + ":" + std::to_string(n) + later + ":" + std::to_string(code))) ++n, ++failed;
-        EXPECT_GT(n, 1) << call << " is not called, or not through the library";
-      }
-  EXPECT_GT(failed, 100);
-  RecordProperty("calls_that_failed", failed);
+    for (const char* later : {"", "+"}) {
+      const std::string code = ":" + std::to_string(*later == '+' ? ENOSPC : EIO);
+      int n = 1;
+      while (survives(std::string(call) + ":" + std::to_string(n) + later + code)) ++n, ++failed;
+      EXPECT_GT(n, 1) << call << " is not called, or not through the library";
+    }
+  EXPECT_GT(failed, 50);
+  std::printf("%d calls failed\n", failed);
 }
 
 TEST_F(Faults, MemoryEndsAtAnyAllocation) {
@@ -108,10 +110,10 @@ TEST_F(Faults, MemoryEndsAtAnyAllocation) {
   int failed = 0;
   for (std::uint64_t trial = 0; survives("malloc:" + std::to_string(n) + (trial % 2 ? "+" : "") + ":12"); ++trial) {
     ++failed;
-    n += trial < 40 ? 1 : 1 + static_cast<long>(philox.uniform(trial) * static_cast<double>(n) / 12);
+    n += trial < 20 ? 1 : 1 + static_cast<long>(philox.uniform(trial) * static_cast<double>(n) / 5);
   }
   EXPECT_GT(failed, 60);
-  RecordProperty("allocations_that_failed", failed);
+  std::printf("%d allocations failed, up to number %ld\n", failed, n);
 }
 
 TEST_F(Faults, WithoutThreadsTheRunSaysSo) {
@@ -173,14 +175,18 @@ TEST_F(Faults, AFullFileSystem) {
   fs::create_directory(disk);
   // A name space of our own: the mount goes with this process.
   if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-      mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=256k") != 0)
+      mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=1m") != 0)
     GTEST_SKIP() << "no file system may be mounted here";
+  const struct Unmount {
+    const std::string& disk;
+    ~Unmount() { umount2(disk.c_str(), MNT_DETACH); }
+  } unmount{disk};
   ASSERT_EQ(run_binary(fit("disk/out"), around_).status, 0);
   const auto before = timeless(disk + "/out");
   // Whatever room is left is taken but for a little more each time.
   const Words more = fit("disk/out", {"--resume", "--set", "optimizer.steps=40"});
   int refused = 0;
-  for (std::uintmax_t room = 0;; room += 4096) {
+  for (std::uintmax_t room = 0;; room += 16384) {
     const std::uintmax_t free = fs::space(disk).available;
     ASSERT_LT(room, free);
     std::ofstream(disk + "/ballast", std::ios::binary) << std::string(free - room, 'x');
@@ -195,7 +201,6 @@ TEST_F(Faults, AFullFileSystem) {
   }
   EXPECT_GT(refused, 3);
   EXPECT_NE(timeless(disk + "/out"), before);
-  EXPECT_EQ(umount(disk.c_str()), 0);
 }
 
 TEST_F(Faults, ADirectoryThatVanishes) {

@@ -171,7 +171,9 @@ void end_at_random_moments(int signal_number, int times) {
           << outcome.signal << ' ' << outcome.status;
       ++ended;
     }
-    if (fs::exists(dir / "result.json")) EXPECT_EQ(timeless(dir), whole) << "trial " << trial;
+    if (fs::exists(dir / "result.json")) {
+      EXPECT_EQ(timeless(dir), whole) << "trial " << trial;
+    }
     if (trial % 3 != 2) continue;
     const bool goes_on = fs::exists(dir / "checkpoint.safetensors");
     EXPECT_EQ(run_binary(fit("out", goes_on ? Words{"--resume"} : Words{}), around).status, 0) << "trial " << trial;

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 using Words = std::vector<std::string>;
 
 constexpr int kSide = 8;
-constexpr std::uint64_t kTrials = kSanitized ? 40 : 200;  // of each input
+constexpr std::uint64_t kTrials = kSanitized ? 40 : 120;  // of each input
 constexpr rlim_t kMemory = rlim_t(3) << 30;
 constexpr rlim_t kSeconds = kSanitized ? 120 : 20;
 
@@ -181,12 +181,12 @@ class Mutations : public testing::Test {
       EXPECT_EQ(outcome.err.rfind("einfield: error: ", 0), 0u) << what;
       EXPECT_EQ(outcome.err.find('\n'), outcome.err.size() - 1) << what;
       EXPECT_LT(outcome.err.size(), 2000u) << what;
-      if (outcome.status == 2) EXPECT_EQ(files_below(folder_.path()), before) << what;
-      if (outcome.status == 1)
-        EXPECT_TRUE(outcome.err.find("is not finite in step") != std::string::npos ||
-                    outcome.err.find("allocate") != std::string::npos ||
-                    outcome.err.find("out of memory") != std::string::npos)
-            << what;
+      if (outcome.status == 2) {
+        EXPECT_EQ(files_below(folder_.path()), before) << what;
+        continue;
+      }
+      const auto says = [&](const char* text_of) { return outcome.err.find(text_of) != std::string::npos; };
+      EXPECT_TRUE(says("is not finite in step") || says("allocate") || says("out of memory")) << what;
     }
     folder_.write(file, good);
     if (out_before) {

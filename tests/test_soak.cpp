@@ -70,7 +70,9 @@ TEST(Soak, FitsInOneProcessLeaveNothingBehind) {
   EXPECT_EQ(end.threads, after_warmup.threads);
   EXPECT_EQ(end.descriptors, after_warmup.descriptors);
   // Freed memory is kept by sanitizers; a real leak of a kilobyte a fit would be seen by them, and over 1000 fits here.
-  if (!kSanitized) EXPECT_LT(end.kilobytes, after_warmup.kilobytes + 512 + after_warmup.kilobytes / 50);
+  if (!kSanitized) {
+    EXPECT_LT(end.kilobytes, after_warmup.kilobytes + 512 + after_warmup.kilobytes / 50);
+  }
 }
 
 TEST(Soak, RunsOfTheBinaryAreAllAlike) {
