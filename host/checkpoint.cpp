@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <compare>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "einfield/core.hpp"
@@ -115,9 +118,9 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
   }
 }
 
-/// One stage; of a schedule, the learning rates that have been used.
-/// @param updates  done in it
-void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s, std::int64_t updates) {
+/// One stage; of its schedule, all of it when the stage is over, else the learning rates that have been used.
+/// @param updates  done in it; nothing when it is over
+void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s, std::optional<std::int64_t> updates) {
   std::string free;
   for (const std::string& n : s.free) free += (free.empty() ? "" : ", ") + n;
   constexpr const char* kNames[] = {"adam", "lbfgs", "levenberg_marquardt"};
@@ -135,7 +138,8 @@ void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s
   if (s.clip_norm > 0) print.emplace_back(name + ".clip_norm", to_text(s.clip_norm));
   if (updates == 0) return;
   std::vector<double> rates = learning_rates(s.learning_rate, s.steps, s.warmup, s.cosine);
-  rates.resize(static_cast<std::size_t>(updates), rates.back());
+  // Later updates use the last rate.
+  if (updates) rates.resize(std::min(rates.size(), static_cast<std::size_t>(*updates)));
   const bool constant = std::adjacent_find(rates.begin(), rates.end(), std::not_equal_to<>()) == rates.end();
   print.emplace_back(name + ".learning_rate", constant ? to_text(rates[0]) : described(rates));
 }
@@ -189,10 +193,13 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   print.emplace_back("optimizer.stage", to_text(static_cast<int>(optimizer.stages.size())) + " stages");
   if (optimizer.stages.empty()) add_stage(print, "optimizer", optimizer, state.stage_step);
   for (std::size_t i = 0; i < optimizer.stages.size(); ++i) {
-    const bool current = static_cast<int>(i) == state.stage;
+    const auto behind = static_cast<int>(i) <=> state.stage;
     const std::string name = "optimizer.stage." + std::to_string(i);
-    add_stage(print, name, optimizer.stages[i], current ? state.stage_step : 0);
-    if (static_cast<int>(i) < state.stage) print.emplace_back(name + ".steps", to_text(optimizer.stages[i].steps));
+    add_stage(print, name, optimizer.stages[i],
+              behind < 0   ? std::nullopt
+              : behind > 0 ? std::optional<std::int64_t>(0)
+                           : state.stage_step);
+    if (behind < 0) print.emplace_back(name + ".steps", to_text(optimizer.stages[i].steps));
   }
   const Regularization& r = problem.regularization;
   print.emplace_back("regularization.smoothness", to_text(r.smoothness));
@@ -309,6 +316,10 @@ void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snaps
   } catch (const nlohmann::json::exception&) {
     file.fail("a state that is not one");
   }
+  const bool sound = s.stage >= 0 && s.stage_step >= 0 && s.stage_step <= s.step && s.evaluations >= 0 &&
+                     std::isfinite(s.time_s) && s.time_s >= 0 && s.best_step >= -1 && s.best_step <= s.step &&
+                     s.fall_step >= 0 && s.fall_step <= s.stage_step;
+  if (!sound) file.fail("a state that no fit is ever in");
 }
 
 /// "parameters" of the first lens, "parameters.1" of the next.
@@ -316,8 +327,10 @@ std::string tensor_name(const std::string& name, std::size_t lens) {
   return lens == 0 ? name : name + "." + std::to_string(lens);
 }
 
+/// @param most_pairs  that L-BFGS may have kept
 template <class Real>
-void read_vectors(SafetensorsFile& file, std::size_t lens, const ParameterLayout& layout, Snapshot<Real>& s) {
+void read_vectors(SafetensorsFile& file, std::size_t lens, const ParameterLayout& layout, int most_pairs,
+                  Snapshot<Real>& s) {
   const auto vector = [&](const char* name) {
     return stored_values<Real>(file, tensor_name(name, lens), layout.size());
   };
@@ -326,8 +339,10 @@ void read_vectors(SafetensorsFile& file, std::size_t lens, const ParameterLayout
   s.second_moment = vector("second_moment");
   if (s.best_step >= 0) s.best_parameters = vector("best_parameters");
   const TensorEntry& memory = file.tensor(tensor_name("memory", lens));
-  if (memory.shape.size() != 3 || memory.shape[1] != 2 || memory.shape[2] != layout.size())
-    file.fail("memory is " + memory.shape_text() + ", expected pairs x 2 x " + std::to_string(layout.size()));
+  if (memory.shape.size() != 3 || memory.shape[0] > static_cast<std::size_t>(most_pairs) || memory.shape[1] != 2 ||
+      memory.shape[2] != layout.size())
+    file.fail("memory is " + memory.shape_text() + ", expected up to " + std::to_string(most_pairs) + " x 2 x " +
+              std::to_string(layout.size()));
   const std::vector<double> pairs = file.read(memory);
   s.memory.assign(pairs.begin(), pairs.end());
 
@@ -336,9 +351,11 @@ void read_vectors(SafetensorsFile& file, std::size_t lens, const ParameterLayout
   if (history.shape.size() != 2 || history.shape[1] != columns)
     file.fail("history is " + history.shape_text() + ", expected rows x " + std::to_string(columns));
   const std::vector<double> values = file.read(history);
-  for (auto row = values.begin(); row != values.end(); row += static_cast<std::ptrdiff_t>(columns))
+  for (auto row = values.begin(); row != values.end(); row += static_cast<std::ptrdiff_t>(columns)) {
+    if (!(row[0] >= 0 && row[0] <= static_cast<double>(s.step))) file.fail("history has a step that was not made");
     s.history.push_back({static_cast<std::int64_t>(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7],
                          std::vector<double>(row + kHistoryColumns, row + static_cast<std::ptrdiff_t>(columns))});
+  }
 
   const TensorEntry& starts = file.tensor(tensor_name("starts", lens));
   const std::size_t width = kStartColumns + layout.n_free();
@@ -415,12 +432,22 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
   const Snapshot<Real>& first = checkpoint.snapshots.front();
 
   const nlohmann::json stored = nlohmann::json::parse(file.metadata("fingerprint"), nullptr, false);
-  if (!stored.is_array()) file.fail("no fingerprint");
-  compare(stored.get<Fingerprint>(), fingerprint(config, problem, first), dir, config);
+  Fingerprint before;
+  try {
+    before = stored.get<Fingerprint>();
+  } catch (const nlohmann::json::exception&) {
+    file.fail("no fingerprint");
+  }
+  compare(before, fingerprint(config, problem, first), dir, config);
+  const std::vector<StageConfig> stages = config.optimizer.all_stages();
   const ParameterLayout layout(problem.model);
   for (std::size_t lens = 0; lens < checkpoint.snapshots.size(); ++lens) {
-    check_steps(file, dir, config, checkpoint.snapshots[lens]);
-    read_vectors(file, lens, layout, checkpoint.snapshots[lens]);
+    Snapshot<Real>& snapshot = checkpoint.snapshots[lens];
+    if (snapshot.stage != first.stage || snapshot.stage >= static_cast<int>(stages.size()))
+      file.fail("a state of stage " + std::to_string(snapshot.stage) + ", which is none of " +
+                std::to_string(stages.size()) + " or not that of the others");
+    check_steps(file, dir, config, snapshot);
+    read_vectors(file, lens, layout, stages[static_cast<std::size_t>(snapshot.stage)].memory, snapshot);
   }
   return checkpoint;
 }

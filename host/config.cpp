@@ -24,6 +24,8 @@ constexpr int kMaxEnsemble = 1000;
 constexpr int kMaxStarts = 10'000;
 constexpr int kMaxSupersampling = 32;
 constexpr int kMaxSourceSide = 4096;
+constexpr std::size_t kMaxComponents = 10'000;  ///< of a block
+constexpr std::size_t kMaxStages = 100;
 
 // ---- recipes ---------------------------------------------------------------------------------------------
 
@@ -101,18 +103,20 @@ Keys top_keys(Config& c) {
   for (const Recipe& r : recipes()) recipe_names.names.push_back(r.name);
   recipe_names.get = [&c] { return static_cast<std::size_t>(&recipe(c.recipe) - recipes().data()); };
   recipe_names.set = [&c](std::size_t i) { c.recipe = recipes()[i].name; };
+  const std::string at_most = ", at most " + std::to_string(kMaxComponents);
   return {{"title", &c.title, "one line, for the log and the report"},
           {"recipe", recipe_names, "defaults of [network], [optimizer] and [regularization]"},
           {"observation", SubTable{}, "the data"},
-          {"lens", SubTable{true}, "smooth mass, a component each"},
-          {"source", SubTable{true}, "lensed light, a component each"},
-          {"lens_light", SubTable{true}, "light that is not lensed, a component each"},
+          {"lens", SubTable{true}, "smooth mass, a component each" + at_most},
+          {"source", SubTable{true}, "lensed light, a component each" + at_most},
+          {"lens_light", SubTable{true}, "light that is not lensed, a component each" + at_most},
           {"network", SubTable{}, "neural correction of the potential; without it there is none"},
           {"optimizer", SubTable{}, "how the model is fitted"},
           {"regularization", SubTable{}, "terms added to the loss"},
           {"truth", SubTable{}, "what simulated data were made from"},
           {"simulate", SubTable{}, "for `einfield simulate`"},
-          {"perturbation", SubTable{true}, "mass that is simulated and not in the fitted model, a component each"}};
+          {"perturbation", SubTable{true},
+           "mass that is simulated and not in the fitted model, a component each" + at_most}};
 }
 
 Keys psf_keys(PsfConfig& psf) {
@@ -470,7 +474,9 @@ Keys optimizer_keys(OptimizerConfig& o) {
                {"starts_seed", &o.starts_seed, "of their random numbers", at_least(0), "", false,
                 Condition{[&o] { return o.starts > 1; }, "with starts > 1"}},
                {"checkpoint_every", &o.checkpoint_every, "0 = only at the end", between(0, kMaxSteps), "steps"},
-               {"stage", SubTable{true}, "stages that follow each other; what they do not say is as in [optimizer]"}});
+               {"stage", SubTable{true},
+                "stages that follow each other, at most " + std::to_string(kMaxStages) +
+                    "; what they do not say is as in [optimizer]"}});
   return keys;
 }
 
@@ -551,8 +557,16 @@ void read_priors(const Document& document, const std::string& path, const Profil
   }
 }
 
+/// Tables of an array of tables.
+std::size_t count_of(const Document& document, const std::string& path, std::size_t most = kMaxComponents) {
+  const std::size_t n = document.size(path);
+  if (n > most)
+    document.fail(path, "too many, found " + std::to_string(n) + ", expected at most " + std::to_string(most));
+  return n;
+}
+
 std::vector<LensComponent> read_lenses(const Document& document) {
-  std::vector<LensComponent> components(document.size("lens"));
+  std::vector<LensComponent> components(count_of(document, "lens"));
   for (std::size_t i = 0; i < components.size(); ++i) {
     LensComponent& c = components[i];
     const std::string path = "lens." + std::to_string(i);
@@ -565,7 +579,8 @@ std::vector<LensComponent> read_lenses(const Document& document) {
 }
 
 void read_perturbations(const Document& document, Config& config) {
-  for (std::size_t i = 0; i < document.size("perturbation"); ++i) {
+  const std::size_t n = count_of(document, "perturbation");
+  for (std::size_t i = 0; i < n; ++i) {
     const std::string path = "perturbation." + std::to_string(i);
     LensComponent c;
     bool random = false;
@@ -626,7 +641,7 @@ NetworkShape read_shape(const Document& document, const std::string& path, Netwo
 
 std::vector<LightComponent> read_lights(const Document& document, const std::string& block,
                                         std::vector<LightStart>& starts) {
-  std::vector<LightComponent> components(document.size(block));
+  std::vector<LightComponent> components(count_of(document, block));
   starts.resize(components.size());
   for (std::size_t i = 0; i < components.size(); ++i) {
     LightComponent& c = components[i];
@@ -671,7 +686,7 @@ void read_observation(const Document& document, Config& config, bool for_simulat
     document.fail("observation.psf_supersampling",
                   "not a divisor, found " + std::to_string(o.psf_supersampling) +
                       ", expected a divisor of supersampling = " + std::to_string(o.supersampling));
-  for (std::size_t i = 0; i < document.size("observation.region"); ++i) {
+  for (std::size_t i = 0; i < count_of(document, "observation.region"); ++i) {
     RegionConfig& region = o.regions.emplace_back();
     const std::string path = "observation.region." + std::to_string(i);
     document.read_one(path, shape_key(region));
@@ -731,11 +746,28 @@ void check_network_lights(const Document& document, const Model& model) {
   check("lens_light", model.lens_light);
 }
 
+/// Pixels of all PIXELATED components, before memory is taken for them.
+void check_pixels(const Document& document, const Model& model) {
+  std::size_t pixels = 0;
+  const auto add = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      if (lights[i].kind != LightKind::pixelated) continue;
+      pixels += static_cast<std::size_t>(lights[i].grid.nx) * static_cast<std::size_t>(lights[i].grid.ny);
+      if (pixels > kMaxSourcePixels)
+        document.fail(block + "." + std::to_string(i) + ".nx",
+                      "too many pixels, found " + std::to_string(pixels) + " in all PIXELATED components up to this " +
+                          "one, expected at most " + std::to_string(kMaxSourcePixels));
+    }
+  };
+  add("source", model.source);
+  add("lens_light", model.lens_light);
+}
+
 /// [optimizer] and its stages. The stages are read first: which keys have a meaning depends on them.
 void read_optimizer(const Document& document, OptimizerConfig& o) {
   for (const Key& key : stage_keys(o))
     if (document.has("optimizer." + key.name)) document.read_one("optimizer", key);
-  const std::size_t n = document.size("optimizer.stage");
+  const std::size_t n = count_of(document, "optimizer.stage", kMaxStages);
   for (std::size_t i = 0; i < n; ++i) {
     StageConfig& stage = o.stages.emplace_back(static_cast<const StageConfig&>(o));
     if (i + 1 < n) stage.stop = StopRule::none;
@@ -760,12 +792,21 @@ void read_optimizer(const Document& document, OptimizerConfig& o) {
       document.fail(path + ".warmup", "not shorter than the stage, found " + std::to_string(s.warmup) +
                                           " steps, expected fewer than steps = " + std::to_string(s.steps));
   };
+  std::int64_t steps = 0;
+  for (const StageConfig& stage : o.stages) steps += stage.steps;
+  if (steps > kMaxSteps)
+    document.fail("optimizer.stage", "too many steps, found " + std::to_string(steps) +
+                                         " in all stages, expected at most " + std::to_string(kMaxSteps));
   if (n == 0) check("optimizer", o);
   for (std::size_t i = 0; i < n; ++i) check("optimizer.stage." + std::to_string(i), o.stages[i]);
 }
 
 /// Names of what the stages free, once the model is known.
 void check_stages(const Document& document, const Config& config) {
+  const std::vector<StageConfig> all = config.optimizer.all_stages();
+  if (config.optimizer.free.empty() &&
+      std::all_of(all.begin(), all.end(), [](const auto& s) { return s.free.empty(); }))
+    return;
   Model model = config.model;
   for (std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
     for (LightComponent& c : *lights) {  // what has not been loaded yet counts
@@ -821,6 +862,7 @@ void check_model(const Document& document, const Config& config, bool for_simula
   if (model.network && model.source.empty())
     document.fail("network", "has no effect, found no [[source]], expected one whose light is deflected");
   check_network_lights(document, model);
+  check_pixels(document, model);
   check_regularization(document, model, config.regularization);
   if (!for_simulation && !anything_free(model))
     document.fail("network", "nothing to fit, found no [network] and no name in any fit = [...], expected one of them");

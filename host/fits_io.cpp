@@ -1,6 +1,6 @@
 // CFITSIO behind two functions. Names are opened as they stand: no filters, no network, no templates; every size is
-// checked against the limits and the file before memory is taken. FITS standard 4.0 (2018); WCS: Greisen & Calabretta
-// (2002).
+// checked against the limits and the file before memory is taken; what is compressed is unpacked by a process of its
+// own. FITS standard 4.0 (2018); WCS: Greisen & Calabretta (2002).
 #include "host/fits_io.hpp"
 
 #include <fitsio.h>
@@ -19,6 +19,7 @@
 
 #include "einfield/error.hpp"
 #include "host/atomic_file.hpp"
+#include "host/isolated.hpp"
 #include "host/number.hpp"
 
 namespace einfield {
@@ -342,13 +343,7 @@ std::optional<LinearWcs> read_linear(const Reader& file, int nx, int ny) {
   return LinearWcs{scale, middle("1", nx, scale), middle("2", ny, scale)};
 }
 
-}  // namespace
-
-bool has_hdu(const std::string& path, const std::string& name) {
-  return Reader(path).has(name);
-}
-
-FitsImage read_fits(const std::string& path, const std::string& hdu_name, int planes) {
+FitsImage read_image(const std::string& path, const std::string& hdu_name, int planes) {
   Reader file(path);
   const Hdu& hdu = file.choose(hdu_name);
   const std::string where = path + "[" + hdu.label() + "]: ";
@@ -387,6 +382,89 @@ FitsImage read_fits(const std::string& path, const std::string& hdu_name, int pl
   fits_read_img(file.get(), TDOUBLE, 1, n, bitpix > 0 || tiled ? &blank : nullptr, image.values.data(), &any_blank,
                 &status);
   if (status != 0) throw InvalidInput(where + "damaged, the pixels cannot be read (" + reason(status) + ")");
+  return image;
+}
+
+/// Whether there is anything to unpack: a file compressed as a whole, or an image in compressed tiles. CFITSIO trusts
+/// what these say about themselves (a tile of width 0 is a division by it, a tile's own size is where it writes).
+bool is_compressed(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return false;
+  static constexpr std::string_view kMark = "ZIMAGE";
+  std::ifstream file(path, std::ios::binary);
+  std::string block(std::size_t(1) << 20, '\0');
+  std::size_t kept = 0;  // of the block before, where the mark may begin
+  for (bool first = true; file; first = false) {
+    file.read(block.data() + kept, static_cast<std::streamsize>(block.size() - kept));
+    const std::string_view text(block.data(), kept + static_cast<std::size_t>(file.gcount()));
+    if (first && !text.empty() && text.substr(0, 6) != "SIMPLE") return true;
+    if (text.find(kMark) != std::string_view::npos) return true;
+    kept = std::min(text.size(), kMark.size() - 1);
+    block.replace(0, kept, text.substr(text.size() - kept));
+  }
+  return false;
+}
+
+/// What an image is beside its pixels and texts.
+struct ImageHead {
+  int nx, ny;
+  std::uint64_t values;
+  bool has_wcs, has_linear;
+  CelestialWcs wcs;
+  LinearWcs linear;
+};
+
+void send_image(const FitsImage& image, const Channel& channel) {
+  const ImageHead head{image.nx,
+                       image.ny,
+                       image.values.size(),
+                       image.wcs.has_value(),
+                       image.linear.has_value(),
+                       image.wcs.value_or(CelestialWcs{}),
+                       image.linear.value_or(LinearWcs{})};
+  channel.send(&head, sizeof head);
+  channel.send(image.hdu);
+  channel.send(image.unit);
+  channel.send(image.values.data(), image.values.size() * sizeof(double));
+}
+
+bool receive_image(FitsImage& image, const Channel& channel) {
+  ImageHead head{};
+  if (!channel.receive(&head, sizeof head)) return false;
+  image.nx = head.nx;
+  image.ny = head.ny;
+  if (head.has_wcs) image.wcs = head.wcs;
+  if (head.has_linear) image.linear = head.linear;
+  if (!channel.receive(image.hdu) || !channel.receive(image.unit)) return false;
+  image.values.resize(head.values);
+  return channel.receive(image.values.data(), image.values.size() * sizeof(double));
+}
+
+}  // namespace
+
+bool has_hdu(const std::string& path, const std::string& name) {
+  if (!is_compressed(path)) return Reader(path).has(name);
+  bool has = false;
+  isolated(
+      path,
+      [&] {
+        const bool found = Reader(path).has(name);
+        return [found](const Channel& channel) { channel.send(&found, sizeof found); };
+      },
+      [&](const Channel& channel) { return channel.receive(&has, sizeof has); });
+  return has;
+}
+
+FitsImage read_fits(const std::string& path, const std::string& hdu, int planes) {
+  if (!is_compressed(path)) return read_image(path, hdu, planes);
+  FitsImage image;
+  isolated(
+      path,
+      [&] {
+        const auto read = std::make_shared<const FitsImage>(read_image(path, hdu, planes));
+        return [read](const Channel& channel) { send_image(*read, channel); };
+      },
+      [&](const Channel& channel) { return receive_image(image, channel); });
   return image;
 }
 

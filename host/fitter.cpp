@@ -607,35 +607,33 @@ std::vector<double> learning_rates(double rate, int steps, int warmup, bool cosi
 std::vector<std::uint8_t> trainable(const Model& model, const std::vector<std::string>& names) {
   if (names.empty()) return {};
   const ParameterLayout layout(model);
-  // The name of every parameter, or of the group that it is moved with.
-  std::vector<std::string> all(layout.n_network, "network");
-  all.insert(all.end(), layout.names.begin(), layout.names.end());
-  const auto add_pixels = [&all](const std::string& block, const std::vector<LightComponent>& lights) {
-    for (std::size_t i = 0; i < lights.size(); ++i)
-      if (lights[i].pixels_free)
-        all.insert(all.end(), lights[i].pixels.size(), block + "." + std::to_string(i) + ".pixels");
+  // Parameters that are moved together, in their order: there may be very many.
+  struct Group {
+    std::string name;
+    std::size_t count;
   };
-  add_pixels("source", model.source);
-  add_pixels("lens_light", model.lens_light);
-  const auto add_weights = [&all](const std::string& block, const std::vector<LightComponent>& lights) {
-    for (std::size_t i = 0; i < lights.size(); ++i)
-      if (lights[i].weights_free)
-        all.insert(all.end(), lights[i].network.size(), block + "." + std::to_string(i) + ".network");
+  std::vector<Group> groups{{"network", layout.n_network}};
+  for (const std::string& name : layout.names) groups.push_back({name, 1});
+  const auto add = [&](const std::string& kind, bool LightComponent::*is_free, auto&& count) {
+    for (const auto& [block, lights] :
+         {std::pair("source.", &model.source), std::pair("lens_light.", &model.lens_light)})
+      for (std::size_t i = 0; i < lights->size(); ++i)
+        if ((*lights)[i].*is_free) groups.push_back({block + std::to_string(i) + kind, count((*lights)[i])});
   };
-  add_weights("source", model.source);
-  add_weights("lens_light", model.lens_light);
+  add(".pixels", &LightComponent::pixels_free, [](const LightComponent& c) { return c.pixels.size(); });
+  add(".network", &LightComponent::weights_free, [](const LightComponent& c) { return c.network.size(); });
 
-  std::vector<std::uint8_t> result(all.size(), 0);
-  for (const std::string& name : names) {
-    bool known = false;
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      if (all[i] != name && all[i].rfind(name + ".", 0) != 0) continue;
-      result[i] = 1;
-      known = true;
-    }
-    EINFIELD_REQUIRE(known, "nothing free of that name, found \"" + name +
-                                "\", expected network, a block, a component or a parameter that is free");
-  }
+  const auto frees = [](const std::string& name, const Group& group) {
+    return group.count > 0 && (group.name == name || group.name.rfind(name + ".", 0) == 0);
+  };
+  for (const std::string& name : names)
+    EINFIELD_REQUIRE(std::any_of(groups.begin(), groups.end(), [&](const Group& group) { return frees(name, group); }),
+                     "nothing free of that name, found \"" + name +
+                         "\", expected network, a block, a component or a parameter that is free");
+  std::vector<std::uint8_t> result;
+  for (const Group& group : groups)
+    result.insert(result.end(), group.count,
+                  std::any_of(names.begin(), names.end(), [&](const std::string& name) { return frees(name, group); }));
   return result;
 }
 

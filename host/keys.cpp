@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include <limits>
 #include <map>
 #include <sstream>
+#include <string_view>
 
 #include "einfield/error.hpp"
 #include "host/names.hpp"
@@ -20,6 +22,7 @@ namespace einfield {
 namespace {
 
 constexpr std::size_t kMaxFileBytes = std::size_t(1) << 22;  ///< a configuration has a few kilobytes
+constexpr std::size_t kMaxParts = 10;                        ///< of a dotted key; those that exist have four
 constexpr const char* kCommandLine = "--set";
 
 template <class... Functions>
@@ -207,7 +210,68 @@ std::string key_at_line(const std::string& text, std::size_t line) {
   return excerpt(table + "." + key);
 }
 
+/// Reads over TOML as its parser would, as far as it takes to tell keys from texts and comments, and finds what
+/// toml++ 3.3 does not survive: dotted keys of any number of parts, each a table in a table, for which the stack has no
+/// room; and characters beyond ASCII where it looks for white space.
+class Scanner {
+ public:
+  explicit Scanner(std::string_view text) : text_(text) {
+    if (at("\xEF\xBB\xBF")) at_ += 3;  // the mark of UTF-8
+    std::size_t dots = 0;
+    while (at_ < text_.size() && problem_.empty()) {
+      const char c = text_[at_];
+      if (c == '"' || c == '\'') {
+        skip_text(c);
+        continue;
+      }
+      if (c == '#') at_ = std::min(text_.find('\n', at_), text_.size() - 1);
+      if (c == '.' && ++dots >= kMaxParts)
+        problem_ = "a key of too many parts, expected at most " + std::to_string(kMaxParts);
+      if (static_cast<unsigned char>(c) > 127) refuse_character();
+      const bool in_key =
+          std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-' || c == '.' || c == ' ' || c == '\t';
+      if (!in_key) dots = 0;
+      if (problem_.empty()) ++at_;
+    }
+  }
+
+  /// "" when there is nothing.
+  const std::string& problem() const { return problem_; }
+  std::size_t line() const {
+    return static_cast<std::size_t>(std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n')) +
+           1;
+  }
+
+ private:
+  bool at(std::string_view what) const { return text_.substr(at_, what.size()) == what; }
+  void refuse_character() { problem_ = "not TOML, a character that is not ASCII outside of a \"text\""; }
+
+  void skip_text(char quote) {
+    const std::string three(3, quote);
+    const bool lines = at(three);  // that may go over several lines
+    for (at_ += lines ? 3 : 1; at_ < text_.size(); ++at_) {
+      if (!lines && text_[at_] == '\n') return;  // never closed: an error of the parser
+      if (quote == '"' && text_[at_] == '\\') {
+        // A line that is continued: the blanks that follow are left out.
+        while (++at_ < text_.size() && lines && std::isspace(static_cast<unsigned char>(text_[at_])) != 0) continue;
+        if (at_ < text_.size() && lines && static_cast<unsigned char>(text_[at_]) > 127) return refuse_character();
+        if (at_ < text_.size() && text_[at_ - 1] != '\\') --at_;  // what follows the blanks is text again
+      } else if (lines ? at(three) : text_[at_] == quote) {
+        at_ += lines ? 3 : 1;
+        for (int more = 0; lines && more < 2 && at_ < text_.size() && text_[at_] == quote; ++more) ++at_;  // its own
+        return;
+      }
+    }
+  }
+
+  std::string_view text_;
+  std::size_t at_ = 0;
+  std::string problem_;
+};
+
 toml::table parse(const std::string& text, const std::string& file) {
+  if (const Scanner scanner(text); !scanner.problem().empty())
+    throw InvalidInput(file + ":" + std::to_string(scanner.line()) + ": " + scanner.problem());
   try {
     return toml::parse(text, file);
   } catch (const toml::parse_error& error) {
@@ -217,6 +281,16 @@ toml::table parse(const std::string& text, const std::string& file) {
     throw InvalidInput(file + ":" + std::to_string(line) + ": " + (key.empty() ? "" : key + ": ") + "not TOML, " +
                        excerpt(std::string(error.description()), 200));
   }
+}
+
+/// A name without quotes, as a shell leaves it: adam, heldout, SIE; not what means something else in TOML.
+bool is_word(const std::string& text) {
+  const std::string word = trimmed(text);
+  if (word == "true" || word == "false" || word == "inf" || word == "nan") return false;
+  const auto letter = [](unsigned char c) { return std::isalpha(c) != 0; };
+  return !word.empty() && letter(static_cast<unsigned char>(word[0])) &&
+         std::all_of(word.begin(), word.end(),
+                     [&](unsigned char c) { return letter(c) || std::isdigit(c) || c == '_'; });
 }
 
 std::vector<std::string> segments(const std::string& path) {
@@ -296,17 +370,19 @@ void Document::Tree::put(const Override& setting) {
   const auto refuse = [&](const std::string& message) {
     throw InvalidInput(std::string(kCommandLine) + ": " + excerpt(setting.key) + ": " + message);
   };
+  const std::vector<std::string> path = segments(setting.key);
+  if (path.size() > kMaxParts) refuse("a key of too many parts, expected at most " + std::to_string(kMaxParts));
   toml::table parsed;
   try {
-    parsed = toml::parse("value = " + setting.value, std::string(kCommandLine));
-  } catch (const toml::parse_error&) {
+    const std::string text = is_word(setting.value) ? "\"" + trimmed(setting.value) + "\"" : setting.value;
+    parsed = parse("value = " + text, std::string(kCommandLine));
+  } catch (const InvalidInput&) {
     parsed.clear();
   }
   if (parsed.size() != 1)
     refuse("not a TOML value, found " + excerpt(setting.value) +
-           R"(, expected a number, true, false, [list] or a "text" with its quotes)");
+           R"(, expected a number, true, false, a word, [list] or a "text" with its quotes)");
 
-  const std::vector<std::string> path = segments(setting.key);
   toml::node* node = &root;
   for (std::size_t i = 0; i < path.size(); ++i) {
     const bool last = i + 1 == path.size();

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <iostream>
 #include <new>
@@ -246,6 +247,17 @@ std::string shell_command(const std::vector<std::string>& words) {
   return line;
 }
 
+/// Where `simulate` writes without --out: the image of the configuration, unless that stands outside of its directory.
+std::string default_image(const Config& config, const std::string& config_file) {
+  namespace fs = std::filesystem;
+  const fs::path image = fs::absolute(config.observation.image.path).lexically_normal();
+  const fs::path relative = image.lexically_relative(fs::absolute(config_file).lexically_normal().parent_path());
+  if (!config.observation.image.empty() && (relative.empty() || *relative.begin() == ".."))
+    throw InvalidInput(config.at("observation.image") + ": outside of the directory of the configuration, found " +
+                       image.string() + ", expected --out with that name to write there");
+  return config.observation.image.path;
+}
+
 int ended(const RunOutcome& outcome) {
   if (outcome.stop_reason == "interrupted") return kInterrupted;
   if (outcome.stop_reason != "non-finite") return kDone;
@@ -254,10 +266,9 @@ int ended(const RunOutcome& outcome) {
 }
 
 void print_info(bool json) {
-  float cfitsio = 0;
+  float cfitsio = 0;  // 4.2.0 is 4.02, 3.49 is 3.49
   fits_get_version(&cfitsio);
-  char cfitsio_text[16];
-  std::snprintf(cfitsio_text, sizeof cfitsio_text, "%.2f", static_cast<double>(cfitsio));
+  const int cfitsio_digits = static_cast<int>(std::lround(1e4 * static_cast<double>(cfitsio)));
 #ifdef EINFIELD_HAVE_CUDA
   const std::vector<std::string> backends = {"cpu", "cuda"};
 #else
@@ -266,6 +277,7 @@ void print_info(bool json) {
   const auto triple = [](int a, int b, int c) {
     return std::to_string(a) + "." + std::to_string(b) + "." + std::to_string(c);
   };
+  const std::string cfitsio_text = triple(cfitsio_digits / 10000, cfitsio_digits / 100 % 100, cfitsio_digits % 100);
   const nlohmann::ordered_json info = {
       {"version", version()},
       {"backends", backends},
@@ -491,7 +503,7 @@ int run(int argc, char** argv) {
   }
   if (simulate_command->parsed()) {
     const Config config = read_config(config_file, overrides(settings), true);
-    const std::string target = out.empty() ? config.observation.image.path : out;
+    const std::string target = out.empty() ? default_image(config, config_file) : out;
     for (const std::string& warning : simulate(config, target, overwrite))
       std::cerr << "einfield: warning: " << warning << '\n';
     std::cout << target << '\n';
@@ -531,6 +543,13 @@ int run(int argc, char** argv) {
   return ended(reproduce(options));
 }
 
+/// The end where no handler can be reached, as for an error within the handling of one.
+[[noreturn]] void on_terminate() {
+  const char message[] = "einfield: error: cannot go on, probably out of memory on the host\n";
+  if (write(STDERR_FILENO, message, sizeof message - 1) < 0) _exit(kFailure);
+  _exit(kFailure);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -540,6 +559,7 @@ int main(int argc, char** argv) {
     std::cerr << "einfield: error: " << message << '\n';
     return status;
   };
+  std::set_terminate(on_terminate);
   // A limit on file sizes is an error of the write, as a full disk is.
   signal(SIGXFSZ, SIG_IGN);
   try {
@@ -551,7 +571,8 @@ int main(int argc, char** argv) {
   } catch (const BackendUnavailable& error) {
     return failed(std::string("--backend: ") + error.what(), kNoBackend);
   } catch (const std::bad_alloc&) {
-    return failed("out of memory on the host", kFailure);
+    std::cerr << "einfield: error: out of memory on the host\n";  // not even a string may be had
+    return kFailure;
   } catch (const std::exception& error) {
     return failed(error.what(), kFailure);
   }

@@ -126,9 +126,15 @@ void Model::validate() const {
   validate_lights("source", source);
   validate_lights("lens_light", lens_light);
   std::ptrdiff_t networks = 0;
+  std::size_t pixels = 0;
   for (const std::vector<LightComponent>* lights : {&source, &lens_light})
-    networks += std::count_if(lights->begin(), lights->end(),
-                              [](const LightComponent& c) { return c.kind == LightKind::network; });
+    for (const LightComponent& c : *lights) {
+      networks += c.kind == LightKind::network;
+      pixels += c.pixels.size();
+    }
+  EINFIELD_REQUIRE(pixels <= kMaxSourcePixels, std::to_string(pixels) +
+                                                   " pixels in all PIXELATED components, expected at most " +
+                                                   std::to_string(kMaxSourcePixels));
   EINFIELD_REQUIRE(networks <= 1, std::to_string(networks) + " NETWORK components, expected at most one");
   if (network) network->validate();
 }

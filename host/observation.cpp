@@ -43,7 +43,8 @@ void Observation::validate() const {
   EINFIELD_REQUIRE(grid.supersampling >= 1,
                    "supersampling = " + std::to_string(grid.supersampling) + ", expected >= 1");
   const auto n = static_cast<std::size_t>(grid.nx) * static_cast<std::size_t>(grid.ny);
-  EINFIELD_REQUIRE(n * static_cast<std::size_t>(grid.rays_per_pixel()) < (std::size_t(1) << 30),
+  // In double: no product overflows.
+  EINFIELD_REQUIRE(static_cast<double>(n) * grid.supersampling * grid.supersampling < double(1 << 30),
                    "an image of " + std::to_string(n) + " pixels and supersampling " +
                        std::to_string(grid.supersampling) + ", expected fewer than 2^30 rays");
   EINFIELD_REQUIRE(image.size() == n && noise.size() == n && mask.size() == n,

@@ -49,6 +49,8 @@ Psf sampled(const std::function<double(double)>& profile, double total, int size
       psf.values.push_back(at(x, y));
       sum += psf.values.back();
     }
+  EINFIELD_REQUIRE(sum > 0 && std::isfinite(sum),
+                   "a psf kernel of the sum " + number(sum) + ", expected a fwhm that is nearer to the pixel scale");
   for (double& value : psf.values) value /= sum;
   return psf;
 }

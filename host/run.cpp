@@ -22,6 +22,7 @@
 #include "host/checkpoint.hpp"
 #include "host/directory_lock.hpp"
 #include "host/figures.hpp"
+#include "host/memory.hpp"
 #include "host/report.hpp"
 #include "host/results.hpp"
 
@@ -35,17 +36,16 @@ std::string text(const char* format, Arguments... arguments) {
   return buffer;
 }
 
-/// Bytes as a person reads them.
-std::string readable(std::size_t bytes) {
-  return bytes < 10'000'000 ? text("%.1f kB", 1e-3 * static_cast<double>(bytes))
-                            : text("%.1f MB", 1e-6 * static_cast<double>(bytes));
-}
-
 /// The log of a run; silent without a stream.
 class Log {
  public:
-  Log(const RunOptions& options, int steps)
-      : stream_(options.log), warnings_(options.warnings), terminal_(options.terminal), steps_(steps) {}
+  /// @param at_most  the fit may end before `steps`
+  Log(const RunOptions& options, int steps, bool at_most)
+      : stream_(options.log),
+        warnings_(options.warnings),
+        terminal_(options.terminal),
+        steps_(steps),
+        at_most_(at_most) {}
   ~Log() { end_bar(); }
   Log(const Log&) = delete;
   Log& operator=(const Log&) = delete;
@@ -69,8 +69,11 @@ class Log {
     }
     const double seconds = row.time_s - first_time_;
     const double rate = seconds > 0 ? static_cast<double>(row.step - first_step_) / seconds : 0;
-    std::string status = text("step %lld/%d  chi2 %.5g", static_cast<long long>(row.step), steps_, row.chi2_reduced);
-    if (rate > 0) status += text("  %.1f steps/s  %.0f s left", rate, static_cast<double>(steps_ - row.step) / rate);
+    const char* const most = at_most_ ? "at most " : "";
+    std::string status = text(at_most_ ? "step %lld of at most %d  chi2 %.5g" : "step %lld/%d  chi2 %.5g",
+                              static_cast<long long>(row.step), steps_, row.chi2_reduced);
+    if (rate > 0)
+      status += text("  %.1f steps/s  %s%.0f s left", rate, most, static_cast<double>(steps_ - row.step) / rate);
     if (!terminal_) {
       line(status);
       return;
@@ -102,6 +105,7 @@ class Log {
   std::ostream* warnings_;
   bool terminal_;
   int steps_;
+  bool at_most_;
   bool bar_shown_ = false;
   std::int64_t first_step_ = -1, last_step_ = -1;
   double first_time_ = 0;
@@ -172,6 +176,18 @@ void tell_starts(Log& log, const std::vector<StartRecord>& starts) {
              reached, starts.size()));
 }
 
+/// Memory on the host beside that of a backend: problems, snapshots, and the pairs of L-BFGS, of which a checkpoint
+/// makes three copies on its way to the file.
+template <class Real>
+double host_bytes(const Config& config, const Problem& problem, const ParameterLayout& layout) {
+  double pairs = 0;
+  for (const StageConfig& stage : config.optimizer.all_stages())
+    if (stage.name == OptimizerKind::lbfgs) pairs = std::max<double>(pairs, std::min(stage.memory, stage.steps));
+  const auto size = static_cast<double>(layout.size()), pixels = static_cast<double>(problem.observation.mask.size());
+  const auto model = static_cast<double>(layout.pixels.size() + layout.light_weights.size());
+  return sizeof(Real) * size * (4 + 4 * 2 * pairs) + sizeof(double) * (size + model + 2 * pixels) + pixels;
+}
+
 void make_directory(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
@@ -183,8 +199,12 @@ void make_directory(const std::string& path) {
 template <class Real>
 RunOutcome run(const Config& config, const RunOptions& options) {
   int steps = 0;
-  for (const StageConfig& stage : config.optimizer.all_stages()) steps += stage.steps;
-  Log log(options, steps);
+  bool at_most = false;
+  for (const StageConfig& stage : config.optimizer.all_stages()) {
+    steps += stage.steps;
+    at_most |= stage.stop != StopRule::none || stage.name == OptimizerKind::lbfgs;
+  }
+  Log log(options, steps, at_most);
   const auto refuse_results = [&options] {
     if (!options.resume && !options.overwrite && holds_results(options.out))
       throw InvalidInput("--out: " + options.out + " holds results, expected a new directory, --resume or --overwrite");
@@ -203,10 +223,18 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   if (!config.title.empty()) log.line(config.title);
   const ParameterLayout layout(loaded.problem.model);
   describe(log, loaded, layout);
+  const double members = config.network ? config.network->ensemble : 1;
+  const double host = members * host_bytes<Real>(config, loaded.problem, layout);
+  const bool on_host = backend->name() == "cpu";
+  const std::size_t bytes_of_one = planned_bytes<Real>(backend->name(), {loaded.problem}, backend_options);
+  require_memory(host + (on_host ? members * static_cast<double>(bytes_of_one) : 0), "the fit");
   const std::vector<Problem> problems = ensemble_problems(config, loaded.problem);
-  const std::size_t bytes = planned_bytes<Real>(backend->name(), problems, backend_options);
+  const std::size_t of_backend = planned_bytes<Real>(backend->name(), problems, backend_options);
+  const std::size_t bytes = static_cast<std::size_t>(host) + (on_host ? of_backend : 0);
   log.line("backend: " + backend->name() + " (" + backend->device() + "), " +
-           (sizeof(Real) == 4 ? "single" : "double") + " precision, " + readable(bytes) + " planned");
+           (sizeof(Real) == 4 ? "single" : "double") + " precision, " +
+           (on_host ? "" : readable_bytes(of_backend) + " planned on the device, ") + readable_bytes(bytes) +
+           (on_host ? " planned" : " on the host"));
   // Before anything is written; what counts is read again under the lock.
   if (options.resume) read_checkpoint<Real>(options.out, config, loaded.problem);
   if (options.dry_run) {
@@ -218,7 +246,8 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   try {
     backend->load(problems);
   } catch (const std::bad_alloc&) {
-    throw IoError("out of memory on the host, " + readable(bytes) + " planned for the " + backend->name() + " backend");
+    throw IoError("out of memory on the host, " + readable_bytes(bytes) + " planned for the fit on the " +
+                  backend->name() + " backend");
   }
   make_directory(options.out);
   const DirectoryLock lock(options.out);

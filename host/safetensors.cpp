@@ -58,6 +58,8 @@ std::string parse_header(const std::string& text, json& header) {
     header = json::parse(text, watch);
   } catch (const json::parse_error& error) {
     return "the header is not JSON (at byte " + std::to_string(error.byte) + " of it)";
+  } catch (const json::exception&) {
+    return "the header holds a number that is out of range";
   }
   if (problem.empty() && !header.is_object()) problem = "the header is not a JSON object";
   return problem;

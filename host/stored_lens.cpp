@@ -2,6 +2,7 @@
 #include "host/stored_lens.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -17,6 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+
+constexpr std::int64_t kMaxMembers = 1000;  ///< of an ensemble
 
 /// What result.json says of the lens; nlohmann's exceptions say what is missing.
 /// @param shape    becomes the layers of the network, if there is one
@@ -51,8 +54,10 @@ StoredLens interpret(const json& result, std::optional<NetworkShape>& shape) {
   if (network.is_null()) return stored;
   shape = NetworkShape{network.at("hidden").get<std::vector<int>>(), network.at("input_scale").get<double>(),
                        network.value("fourier_features", 0)};
-  stored.networks.resize(network.at("members").get<std::size_t>());
-  EINFIELD_REQUIRE(!stored.networks.empty(), "network.members is 0, expected > 0");
+  const auto members = network.at("members").get<std::int64_t>();
+  EINFIELD_REQUIRE(members >= 1 && members <= kMaxMembers,
+                   "network.members is " + std::to_string(members) + ", expected 1 to " + std::to_string(kMaxMembers));
+  stored.networks.resize(static_cast<std::size_t>(members));
   if (stored.networks.size() == 1) return stored;
   stored.offsets = network.at("potential_offsets").get<std::vector<double>>();
   EINFIELD_REQUIRE(

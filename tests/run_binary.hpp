@@ -31,10 +31,20 @@ struct Surroundings {
   std::string stdout_file;                         ///< where stdout goes instead of to the test, as "/dev/full"
   std::optional<rlim_t> largest_file;              ///< bytes that a file may have, as on a full disk
   std::optional<rlim_t> address_space;             ///< bytes of memory that the run may have
+  std::optional<rlim_t> processor_seconds;         ///< after which a signal ends the run
   bool bound_by_permissions = false;               ///< even root may not pass over the permissions of files
   unsigned short terminal_columns = 0;             ///< > 0: stdin, stdout and stderr are a terminal so wide
   bool ignores_sigint = false;                     ///< as a job in the background of a script
 };
+
+/// Whether sanitizers are built in: they take terabytes of address space, and no library may be put before them.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+inline constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+inline constexpr bool kSanitized = false;
+#endif
 
 struct Outcome {
   int status = -1;       ///< exit status; -1 when a signal ended the run
@@ -51,6 +61,7 @@ struct Outcome {
   };
   limit(RLIMIT_FSIZE, around.largest_file);
   limit(RLIMIT_AS, around.address_space);
+  limit(RLIMIT_CPU, around.processor_seconds);
   if (around.bound_by_permissions && geteuid() == 0)
     for (const unsigned long capability : {1UL, 2UL}) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);  // CAP_DAC_*
   if (around.ignores_sigint) signal(SIGINT, SIG_IGN);

@@ -748,6 +748,7 @@ TEST_F(BadMachine, AFullDiskHarmsNoEarlierResults) {
 }
 
 TEST_F(BadMachine, MemoryThatIsNotThereIsAnError) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers need more address space than the test leaves";
   around_.address_space = rlim_t(1) << 28;
   if (run_binary({"--version"}, around_).status != 0)
     GTEST_SKIP() << "the libraries of this build need more address space than the test leaves";

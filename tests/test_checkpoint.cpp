@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "einfield/error.hpp"
@@ -339,6 +340,54 @@ TYPED_TEST(CheckpointOf, LearningRatesThatHaveBeenUsedMustAgree) {
   for (const Override& other : {Override{"optimizer.warmup", "3"}, {"optimizer.schedule", "'cosine'"}})
     EXPECT_NE(refusal<TypeParam>(lens, {other}).find("optimizer.learning_rate: "), std::string::npos)
         << refusal<TypeParam>(lens, {other});
+}
+
+TYPED_TEST(CheckpointOf, StagesThatAreOverMustAgree) {
+  const auto stages = [](const std::string& first, const std::string& third) {
+    return Override{"optimizer.stage",
+                    "[{ steps = 4" + first + " }, { name = 'lbfgs', steps = 6 }, { steps = 5" + third + " }]"};
+  };
+  const SmallLens lens{stages("", "")};
+  const SmallFit<TypeParam> part(lens.config(), 6);
+  ASSERT_EQ(part.result.snapshot.stage, 1);
+  write_checkpoint(lens.out(), lens.config(), part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  EXPECT_EQ(refusal<TypeParam>(lens, {stages("", ", learning_rate = 0.5")}), "");  // that one is yet to come
+  for (const char* other : {", learning_rate = 0.5", ", warmup = 2", ", schedule = 'cosine'", ", clip_norm = 1.0"}) {
+    const std::string message = refusal<TypeParam>(lens, {stages(other, "")});
+    EXPECT_EQ(message.rfind("--set: optimizer.stage.0.", 0), 0u) << other << ": " << message;
+  }
+}
+
+TYPED_TEST(CheckpointOf, StatesThatNoFitIsInAreRefused) {
+  const SmallLens lens{{"optimizer.stage", "[{ steps = 9 }, { name = 'lbfgs', steps = 6, memory = 4 }]"}};
+  const Config config = lens.config();
+  const SmallFit<TypeParam> part(config, 12);
+  const Snapshot<TypeParam> good = part.result.snapshot;
+  ASSERT_EQ(good.stage, 1);
+  const auto message = [&](const std::function<void(Snapshot<TypeParam>&)>& spoil) {
+    Snapshot<TypeParam> bad = good;
+    spoil(bad);
+    write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{bad});
+    return refusal<TypeParam>(lens, {});
+  };
+  EXPECT_EQ(message([](auto&) {}), "");
+  const std::string path = lens.out() + "/checkpoint.safetensors: ", never = path + "a state that no fit is ever in";
+  EXPECT_EQ(message([](auto& s) { s.stage_step = -1; }), never);
+  EXPECT_EQ(message([](auto& s) { s.step = s.stage_step - 1; }), never);
+  EXPECT_EQ(message([](auto& s) { s.evaluations = -1; }), never);
+  EXPECT_EQ(message([](auto& s) { s.time_s = -1; }), never);
+  EXPECT_EQ(message([](auto& s) {
+              s.best_step = s.step + 1;
+              s.best_parameters = s.parameters;
+            }),
+            never);
+  EXPECT_EQ(message([](auto& s) { s.fall_step = s.stage_step + 1; }), never);
+  for (const int offset : {1, -1000})
+    EXPECT_EQ(message([offset](auto& s) { s.history.back().step = s.step + offset; }),
+              path + "history has a step that was not made");
+  EXPECT_EQ(
+      message([](auto& s) { s.memory.resize(5 * 2 * s.parameters.size(), 1); }).rfind(path + "memory is 5 x 2 x ", 0),
+      0u);
 }
 
 TYPED_TEST(CheckpointOf, StepsThatMoveTheLastOnesPastTheCheckpoint) {

@@ -1,4 +1,5 @@
 // The commands as a user gives them: options, help, what is printed and written, progress, signals.
+#include <fitsio.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -219,6 +220,10 @@ TEST_F(Cli, InfoTellsBackendsDevicesAndLibraries) {
   EXPECT_TRUE(info.at("cpu").is_string());
   for (const char* library : {"cfitsio", "toml++", "nlohmann_json", "CLI11"})
     EXPECT_TRUE(info.at("libraries").at(library).is_string()) << library;
+#if CFITSIO_MAJOR >= 4
+  EXPECT_EQ(info.at("libraries").at("cfitsio"),
+            std::to_string(CFITSIO_MAJOR) + "." + std::to_string(CFITSIO_MINOR) + "." + std::to_string(CFITSIO_MICRO));
+#endif
 }
 
 TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
@@ -372,8 +377,8 @@ TEST_F(Cli, AutoWithoutADeviceTakesTheCpuAndSaysSo) {
 
 TEST_F(Cli, SetReplacesWhatTheConfigurationSays) {
   EXPECT_EQ(run(fit({"--quiet", "--set", "optimizer.steps=3", "--set", "lens.0.theta_E=1.25", "--set",
-                     "optimizer.loss=\"mse\"", "--set", "network.hidden=[6]", "--set", "lens.0.fit=[\"e2\"]", "--set",
-                     "observation.psf.size = 5", "--set", "source.0.center_y=-0.05"}))
+                     "optimizer.loss= mse ", "--set", "recipe=\"biggio2021\"", "--set", "network.hidden=[6]", "--set",
+                     "lens.0.fit=[\"e2\"]", "--set", "observation.psf.size = 5", "--set", "source.0.center_y=-0.05"}))
                 .status,
             0);
   const json written = result("lens_fit");
@@ -396,10 +401,11 @@ TEST_F(Cli, SetIsCheckedAsTheConfigurationIs) {
       {"optimizer.steps=3.5",
        "--set: optimizer.steps: wrong type, found the number 3.5, expected an integer 0 to 1000000000"},
       {"optimizer.steps=-3", "--set: optimizer.steps: out of range, found -3, expected an integer 0 to 1000000000"},
-      {"optimizer.loss=chi2",
-       "--set: optimizer.loss: not a TOML value, found chi2, expected a number, true, false, [list] or a \"text\" with "
-       "its "
-       "quotes"},
+      {"title=a.b",
+       "--set: title: not a TOML value, found a.b, expected a number, true, false, a word, [list] or a "
+       "\"text\" with its quotes"},
+      {"optimizer.loss=chi3", "--set: optimizer.loss: no such name, found \"chi3\", expected chi2"},
+      {"a.b.c.d.e.f.g.h.i.j.k=1", "--set: a.b.c.d.e.f.g.h.i.j.k: a key of too many parts, expected at most 10"},
       {"optimizer.loss=\"chi3\"", "--set: optimizer.loss: no such name, found \"chi3\", expected chi2"},
       {"network.hidden=8", "--set: network.hidden: wrong type, found the integer 8, expected a list of integers"},
       {"lens.0.theta_E=\"large\"",
@@ -437,6 +443,33 @@ TEST_F(Cli, LinesAndHistoryEverySoManySteps) {
   std::vector<std::string> steps;
   for (const std::string& row : lines(folder().read("lens_fit/history.csv"))) steps.push_back(fields(row)[0]);
   EXPECT_EQ(steps, (std::vector<std::string>{"step", "0", "7", "14", "21", "28", "30"}));
+}
+
+TEST_F(Cli, StepsThatMayNotAllBeMadeAreAtMostSoMany) {
+  const Outcome outcome = run(fit({"--log-every", "10", "--set", "optimizer.stop=plateau"}));
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_NE(outcome.out.find("step 0 of at most 30  chi2 "), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find(" steps/s  at most "), std::string::npos) << outcome.out;
+}
+
+TEST_F(Cli, APlanBeyondTheMemoryOfTheMachineIsRefused) {
+  const auto before = files_below(folder().path());
+  const Words much = {"--set", "optimizer.name=lbfgs", "--set", "optimizer.memory=1000",
+                      "--set", "optimizer.steps=1000"};
+  Words words = much;
+  words.insert(words.end(), {"--dry-run", "--set", "network.hidden=[100, 100]"});
+  const Outcome plan = run(fit(words));
+  EXPECT_EQ(plan.status, 0) << plan.err;
+  const std::size_t at = plan.out.find("single precision, ");
+  ASSERT_NE(at, std::string::npos) << plan.out;
+  EXPECT_GT(std::stod(plan.out.substr(at + 18)), 330) << "no pairs of L-BFGS in\n" << plan.out;
+  words = much;
+  words.insert(words.end(), {"--set", "network.ensemble=1000", "--set", "network.hidden=[1000, 1000]"});
+  const Outcome outcome = run(fit(words));
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_EQ(outcome.err.rfind("einfield: error: cannot allocate 32", 0), 0u) << outcome.err;
+  EXPECT_NE(outcome.err.find(" MB for the fit, this machine has "), std::string::npos) << outcome.err;
+  EXPECT_EQ(files_below(folder().path()), before);
 }
 
 TEST_F(Cli, ATerminalGetsABarAndNoColours) {
@@ -771,6 +804,27 @@ TEST_F(Cli, SimulateRefuses) {
                  "none/x.fits: cannot write (No such file or directory)", 1);
   expect_refused({"simulate", "lens.toml", "--out", "/dev/null", "--overwrite"},
                  "/dev/null: cannot write (not a regular file)", 1);
+}
+
+TEST_F(Cli, SimulateLeavesTheDirectoryOfItsConfigurationOnlyWhenTold) {
+  fs::create_directory(folder() / "sub");
+  const std::string text = folder().read("lens.toml");
+  const auto with_image = [&](const std::string& image) {
+    std::string there = text;
+    there.replace(there.find("data.fits[IMAGE]"), 16, image);
+    folder().write("sub/lens.toml", there);
+  };
+  for (const std::string& image : {std::string("../x.fits"), folder() / "x.fits", std::string("a/../../x.fits")}) {
+    with_image(image);
+    expect_refused({"simulate", "sub/lens.toml"},
+                   "sub/lens.toml:4: observation.image: outside of the directory of the configuration, found " +
+                       (folder() / "x.fits") + ", expected --out with that name to write there");
+    EXPECT_EQ(run({"simulate", "sub/lens.toml", "--out", "x.fits"}).status, 0);
+    fs::remove(folder() / "x.fits");
+  }
+  fs::create_directory(folder() / "sub/a");
+  with_image("a/../a/x.fits");
+  EXPECT_EQ(run({"simulate", "sub/lens.toml"}).out, "sub/a/x.fits\n");
 }
 
 // ---- reproduce

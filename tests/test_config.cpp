@@ -755,12 +755,92 @@ TEST_F(ConfigFile, SetNamesItselfInErrors) {
          "the last dot");
   expect(".", "1", ".: not a key, expected for example optimizer.steps or lens.0.theta_E");
   expect("optimizer.", "1", "optimizer: wrong type, found the integer 1, expected [optimizer]");
-  const std::string not_toml = ", expected a number, true, false, [list] or a \"text\" with its quotes";
-  expect("optimizer.loss", "chi2", "optimizer.loss: not a TOML value, found chi2" + not_toml);
+  const std::string not_toml = ", expected a number, true, false, a word, [list] or a \"text\" with its quotes";
+  expect("title", "two words", "title: not a TOML value, found two words" + not_toml);
   expect("optimizer.steps", "", "optimizer.steps: not a TOML value, found " + not_toml);
   expect("optimizer.steps", "3\nloss = 'chi2'", "optimizer.steps: not a TOML value, found 3 loss = 'chi2'" + not_toml);
   EXPECT_EQ(failure(kSample, {{"optimizer.steps", "3"}, {"optimizer.steps", "4"}}),
             "--set: optimizer.steps: given twice, found 3 and 4, expected it once");
+}
+
+TEST_F(ConfigFile, NamesNeedNoQuotesOnTheCommandLine) {
+  const Config c = read(kSample, {{"optimizer.loss", "chi2"}, {"optimizer.stop", " plateau "}, {"title", "true_lens"}});
+  EXPECT_EQ(c.optimizer.loss, LossKind::chi2);
+  EXPECT_EQ(c.optimizer.stop, StopRule::plateau);
+  EXPECT_EQ(c.title, "true_lens");
+  EXPECT_EQ(failure(kSample, {{"title", "true"}}), "--set: title: wrong type, found true, expected a text");
+  EXPECT_EQ(failure(kSample, {{"title", "nan"}}), "--set: title: wrong type, found the number nan, expected a text");
+}
+
+// ---- limits
+// ---------------------------------------------------------------------------------------------------------------
+
+TEST_F(ConfigFile, KeysOfManyPartsAreRefusedBeforeTheyAreParsed) {
+  const auto parts = [](int n, const std::string& part) {
+    std::string key = part;
+    for (int i = 1; i < n; ++i) key += "." + part;
+    return key;
+  };
+  const auto expect_refused = [&](const std::string& text, int line) {
+    EXPECT_NE(failure(text).find(":" + std::to_string(line) + ": a key of too many parts, expected at most 10"),
+              std::string::npos)
+        << text.substr(0, 60) << " gives " << failure(text);
+  };
+  expect_refused("\n" + parts(11, "a") + " = 1\n", 2);
+  expect_refused(parts(200'000, "a") + " = 1\n", 1);  // without the limit the stack ends here
+  expect_refused("[" + parts(11, "a") + "]", 1);
+  expect_refused("[" + parts(11, "a ") + "]", 1);
+  expect_refused("x = 1\n[[" + parts(11, "\"a\"") + "]]", 2);
+  expect_refused(parts(11, "'a.b'") + " = 1", 1);
+  expect_refused("x = \"\"\"\"\"\"\"\"\n" + parts(11, "a") + " = 1", 2);  // a string that holds two quotes
+  expect_refused("x = { y = \"\"\"z\"\"\"\"\", " + parts(11, "a") + " = 1 }", 1);
+  // What is no key may have as many dots as it likes.
+  const std::string dots = parts(50, "a");
+  for (const std::string& text : {"title = \"" + dots + "\"", "title = '" + dots + "'", "# " + dots,
+                                  "title = \"\"\"\n\"" + dots + "\\\"\"\"\"", "title = '''\n'" + dots + "'''",
+                                  std::string("[network]\nhidden = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, "
+                                              "1.0, 1.0, 1.0]")})
+    EXPECT_EQ(failure(text).find("too many parts"), std::string::npos) << text;
+}
+
+TEST_F(ConfigFile, CharactersBeyondAsciiBelongInTexts) {
+  const std::string refused = ": not TOML, a character that is not ASCII outside of a \"text\"";
+  for (const char* text : {"\u00e9", "title = \u00e9", "title\u00e9 = 1", "[\u00e9]", "\ufef7[a]",
+                           "title = \"\" \u00e9", "title = \"\"\"\\\u00e9\"\"\"", "title = \"\"\"a \\\n  \u00e9\"\"\""})
+    EXPECT_NE(failure(text).find(refused), std::string::npos) << text << " gives " << failure(text);
+  for (const char* text : {"title = \"\u00e9\"", "title = '\u00e9'", "# \u00e9", "\ufeff# \u00e9",
+                           "title = \"\"\"a \\\n  b \u00e9 \\\\\u00e9\"\"\"", "title = '''\n\\\u00e9'''"})
+    EXPECT_EQ(failure(text).find(refused), std::string::npos) << text << " gives " << failure(text);
+}
+
+TEST_F(ConfigFile, SizesHaveLimits) {
+  const auto repeated = [](int n, const std::string& text) {
+    std::string all = kShortest;
+    for (int i = 0; i < n; ++i) all += text;
+    return all;
+  };
+  const auto expect_refused = [&](const std::string& text, const std::string& message) {
+    EXPECT_NE(failure(text).find(message), std::string::npos) << failure(text);
+  };
+  expect_refused(repeated(10'001, "[[lens]]\nprofile='SIS'\ntheta_E=1\n"),
+                 ": lens: too many, found 10001, expected at most 10000");
+  expect_refused(repeated(101, "[[optimizer.stage]]\nsteps = 1\n"),
+                 ": optimizer.stage: too many, found 101, expected at most 100");
+  const std::string pixels = "[[source]]\nprofile = 'PIXELATED'\nnx = 4096\nny = 4096\npixel_scale = 0.1\n";
+  EXPECT_NO_THROW(read(repeated(4, pixels)));
+  expect_refused(repeated(5, pixels),
+                 ": source.5.nx: too many pixels, found 83886080 in all PIXELATED components up to "
+                 "this one, expected at most 67108864");
+  const std::string steps = "[[optimizer.stage]]\nsteps = 600000000\n";
+  EXPECT_NO_THROW(read(repeated(1, steps)));
+  expect_refused(repeated(2, steps),
+                 ": optimizer.stage: too many steps, found 1200000000 in all stages, expected at most 1000000000");
+}
+
+TEST_F(ConfigFile, NamesOfWhatMovesTakeNoMemoryForEachWeight) {
+  // 17 million weights: a text for each would be half a gigabyte.
+  const Config c = read(kShortest + "hidden = [4096, 4096]\n[optimizer]\nfree = ['network']\n");
+  EXPECT_EQ(c.optimizer.free, std::vector<std::string>{"network"});
 }
 
 // ---- back to TOML

@@ -3,9 +3,12 @@
 
 #include <fitsio.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cmath>
+#include <filesystem>
 #include <functional>
 #include <limits>
 
@@ -376,6 +379,51 @@ TEST(FitsIo, ReadsAnyBytesOrSaysNo) {
       EXPECT_TRUE(message == "no InvalidInput" || message.rfind(path, 0) == 0) << message;
     }
   }
+}
+
+/// A tile-compressed image of 6 x 7 pixels; one of its cards replaced, when there is a key.
+std::string tiles(const TemporaryDirectory& directory, int type, const std::string& key = "",
+                  const std::string& value = "") {
+  std::filesystem::remove(directory / "tiles.fits");
+  make_file(directory / "tiles.fits", [type](fitsfile* file, int* status) {
+    long axes[] = {6, 7}, tile[] = {6, type == HCOMPRESS_1 ? 7 : 1};
+    std::vector<int> values(42);
+    for (int i = 0; i < 42; ++i) values[static_cast<std::size_t>(i)] = i % 5;
+    fits_set_compression_type(file, type, status);
+    fits_set_tile_dim(file, 2, tile, status);
+    fits_create_img(file, LONG_IMG, 2, axes, status);
+    fits_write_img(file, TINT, 1, 42, values.data(), status);
+  });
+  std::string bytes = directory.read("tiles.fits");
+  if (key.empty()) return bytes;
+  std::string card = key;
+  card.resize(8, ' ');
+  const std::size_t at = bytes.find(card + "= ");
+  EXPECT_NE(at, std::string::npos) << key;
+  card += "= " + value;
+  card.resize(80, ' ');
+  return bytes.replace(at, 80, card);
+}
+
+TEST(FitsIo, WhatCrashesCfitsioIsAnError) {
+  const TemporaryDirectory directory;
+  const auto message = [&](const std::string& bytes) {
+    const std::string path = directory.write("bad.fits", bytes);
+    return failure(path).substr(0, path.size()) == path ? failure(path).substr(path.size()) : failure(path);
+  };
+  EXPECT_EQ(message(tiles(directory, RICE_1)), "no InvalidInput");
+  EXPECT_EQ(read_fits(directory / "bad.fits", "").values[41], 1);
+  // CFITSIO 4.2 divides by the width of a tile, and believes the size within one of HCOMPRESS.
+  EXPECT_EQ(message(tiles(directory, RICE_1, "ZTILE1", "0")).rfind(": damaged", 0), 0u)
+      << message(tiles(directory, RICE_1, "ZTILE1", "0"));
+  std::string large = tiles(directory, HCOMPRESS_1);
+  const std::size_t stream = large.find("\xdd\x99");
+  ASSERT_NE(stream, std::string::npos);
+  large.replace(stream + 2, 8, std::string("\0\0\x40\0\0\0\x40\0", 8));
+  EXPECT_EQ(message(large).rfind(": damaged", 0), 0u) << message(large);
+  // No other process is left.
+  EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
+  EXPECT_EQ(errno, ECHILD);
 }
 
 // ---- WCS

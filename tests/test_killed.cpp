@@ -1,6 +1,5 @@
-// A run that is killed before any one of its changes of a file: earlier results stay whole or make way for whole new
-// ones, and
-// --resume ends with the bits of a run that nobody disturbed.
+// A run that is killed before any one of its changes of a file, or at any time: earlier results stay whole or make way
+// for whole new ones, and --resume ends with the bits of a run that nobody disturbed.
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -8,18 +7,19 @@
 #include <sys/syscall.h>
 
 #include <bit>
+#include <chrono>
 #include <cstddef>
-#include <nlohmann/json.hpp>
-#include <sstream>
+#include <thread>
 
+#include "einfield/network.hpp"
 #include "tests/run_binary.hpp"
 #include "tests/small_lens.hpp"
+#include "tests/timeless.hpp"
 
 namespace einfield {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 using Words = std::vector<std::string>;
 
 /// System calls that change files or directories.
@@ -82,32 +82,6 @@ End kill_before_change(int n, const Words& words, const Surroundings& around) {
   return End::finished;
 }
 
-/// Results of a directory but for what the clock and the command line make of them; no checkpoint, nothing hidden,
-/// nothing that is drawn.
-std::map<std::string, std::string> timeless(const fs::path& dir) {
-  std::map<std::string, std::string> files;
-  for (auto& [name, contents] : files_below(dir)) {
-    if (name[0] == '.' || name == "checkpoint.safetensors" || name == "figures" || name == "report.html") continue;
-    if (name == "result.json") {
-      json result = json::parse(contents);
-      result.erase("time_total_s");
-      result.erase("time_per_step_ms");
-      result.erase("command");
-      contents = result.dump();
-    } else if (name == "history.csv") {
-      std::string text;
-      std::istringstream rows(contents);
-      for (std::string row; std::getline(rows, row);) {
-        const std::size_t first = row.find(',');
-        text += row.substr(0, first) + row.substr(row.find(',', first + 1)) + "\n";
-      }
-      contents = text;
-    }
-    files[name] = contents;
-  }
-  return files;
-}
-
 TEST(Killed, BeforeAnyChangeOfAFile) {
   const SmallLens lens;
   Surroundings around;
@@ -155,6 +129,69 @@ TEST(Killed, BeforeAnyChangeOfAFile) {
   EXPECT_GT(with_earlier, 20);
   EXPECT_GT(with_new, 0);
   EXPECT_LT(without, 20);
+}
+
+/// Ends runs by a signal at random moments, each from the beginning or from where an earlier one was ended, and lets
+/// every third go on to its end.
+void end_at_random_moments(int signal_number, int times) {
+  const SmallLens lens;
+  Surroundings around;
+  around.directory = lens.folder().path().string();
+  // A checkpoint is written after every step, so that many of the moments lie within a write.
+  const auto fit = [](const std::string& dir, Words more = {}) {
+    more.insert(more.begin(), {"fit", "lens.toml", "--backend", "cpu", "--threads", "2", "--quiet", "--out", dir,
+                               "--set", "optimizer.steps=60", "--set", "optimizer.checkpoint_every=1"});
+    return more;
+  };
+  const auto clock = [] { return std::chrono::steady_clock::now(); };
+  const auto start = clock();
+  ASSERT_EQ(run_binary(fit("whole"), around).status, 0);
+  const std::chrono::duration<double> length = clock() - start;
+  const auto whole = timeless(lens.folder() / "whole");
+  const fs::path dir = lens.folder() / "out";
+
+  const Philox philox{60};
+  int ended = 0, from_a_checkpoint = 0;
+  for (int trial = 0; ended < times && trial < 4 * times; ++trial) {
+    if (trial % 3 == 0) fs::remove_all(dir);  // else what earlier kills have left goes on
+    const bool resume = fs::exists(dir / "checkpoint.safetensors");
+    from_a_checkpoint += resume;
+    {
+      RunningBinary run(fit("out", resume ? Words{"--resume"} : Words{}), around);
+      std::this_thread::sleep_for(philox.uniform(static_cast<std::uint64_t>(trial)) * length);
+      run.send(signal_number);
+      const Outcome outcome = run.end();
+      EXPECT_EQ(outcome.err, "");
+      if (outcome.status == 0) {
+        fs::remove_all(dir);
+        continue;
+      }
+      // Before it listens to signals a run is ended by them.
+      EXPECT_TRUE(outcome.signal == signal_number || (signal_number != SIGKILL && outcome.status == 130))
+          << outcome.signal << ' ' << outcome.status;
+      ++ended;
+    }
+    if (fs::exists(dir / "result.json")) {
+      EXPECT_EQ(timeless(dir), whole) << "trial " << trial;
+    }
+    if (trial % 3 != 2) continue;
+    const bool goes_on = fs::exists(dir / "checkpoint.safetensors");
+    EXPECT_EQ(run_binary(fit("out", goes_on ? Words{"--resume"} : Words{}), around).status, 0) << "trial " << trial;
+    EXPECT_EQ(timeless(dir), whole) << "trial " << trial;
+    for (const auto& entry : fs::directory_iterator(dir))
+      EXPECT_NE(entry.path().filename().string()[0], '.') << entry.path() << ", trial " << trial;
+    fs::remove_all(dir);
+  }
+  EXPECT_GE(ended, times);
+  EXPECT_GT(from_a_checkpoint, times / 10);
+}
+
+TEST(Killed, AtRandomMoments) {
+  end_at_random_moments(SIGKILL, 60);
+}
+TEST(Killed, AskedToEndAtRandomMoments) {
+  end_at_random_moments(SIGTERM, 30);
+  end_at_random_moments(SIGINT, 30);
 }
 
 }  // namespace

@@ -186,6 +186,7 @@ TEST_F(Safetensors, JsonMustBeAHeader) {
   std::string objects = "{\"a\":";
   for (int i = 0; i < 1000; ++i) objects += "{\"a\":";
   EXPECT_NE(refusal(bytes_of(objects + "1" + std::string(1001, '}'), 0)).find("nested too deeply"), std::string::npos);
+  EXPECT_NE(refusal(bytes_of("{\"a\":7E999}", 0)).find("a number that is out of range"), std::string::npos);
   EXPECT_NE(refusal(bytes_of("{\"a\":1,\"a\":2}", 0)).find("\"a\" twice"), std::string::npos);
   EXPECT_NE(refusal(bytes_of("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F64\"}}", 0)).find("\"dtype\" twice"),
             std::string::npos);

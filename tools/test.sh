@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, runs every test. The same everywhere: laptop, cluster, continuous integration.
 #   tools/test.sh           CPU build and tests, installation, then the CUDA backend where nvcc is on PATH
-#   tools/test.sh --full    also: all CUDA architectures, sanitizers, static analysis, every fault (before a release)
+#   tools/test.sh --full    also: all CUDA architectures, sanitizers, static analysis, memcheck, 1200 fits, fuzzing, coverage,
+#                           every fault (before a release)
 #
 # With a GPU the CUDA tests run on it. EINFIELD_DEVICE_RUNNER may name a command that runs its arguments on a virtual CUDA
 # device instead, EINFIELD_FAULT_RUNNER one that makes a call fail (tools/fault_injection.sh). With neither the kernels are
@@ -77,9 +78,18 @@ if [ $full = yes ]; then
     ctest --preset $preset -LE slow -j "$jobs"
   done
   section "static analysis"
-  tools/install_dependencies.sh clang clang-tidy clang-format
+  tools/install_dependencies.sh clang clang-tidy clang-format cppcheck valgrind gcovr
   tools/format.sh --check
   build tidy einfield einfield_binary
+  tools/cppcheck.sh
+  section "memcheck"
+  tools/memcheck.sh build/cpu/einfield
+  section "many fits"
+  EINFIELD_SOAK=10 ctest --preset cpu -R '^soak$' --verbose
+  section "fuzzing, ${EINFIELD_FUZZ_SECONDS:-60} s a target"
+  tools/fuzz.sh "${EINFIELD_FUZZ_SECONDS:-60}"
+  section "coverage"
+  tools/coverage.sh
   if command -v nvcc >/dev/null; then
     section "all CUDA architectures: registers and spills"
     build cuda-fat einfield

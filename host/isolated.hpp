@@ -1,0 +1,38 @@
+// Work on files that nobody vouches for, in a process of its own: what crashes, hangs or swells there is an error here.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <string>
+
+namespace einfield {
+
+/// The way from the child to its parent.
+class Channel {
+ public:
+  explicit Channel(int descriptor) : descriptor_(descriptor) {}
+  void send(const void* bytes, std::size_t size) const;
+  /// @return false at the end of what was sent
+  bool receive(void* bytes, std::size_t size) const;
+
+  /// A text with its length.
+  void send(const std::string& text) const;
+  bool receive(std::string& text) const;
+
+ private:
+  int descriptor_;
+};
+
+/// Memory beyond what the process has already, and processor time, that isolated work may take.
+inline constexpr std::size_t kIsolatedBytes = std::size_t(4) << 30;
+inline constexpr int kIsolatedSeconds = 60;
+
+/// Runs `work` in a child process; what it returns sends the result, which `receive` takes here.
+/// @param path     begins messages
+/// @param receive  false when the result breaks off
+/// @throws InvalidInput what `work` threw; "PATH: damaged, …" when it crashed or took too much
+/// @throws IoError when there is no child to be had
+void isolated(const std::string& path, const std::function<std::function<void(const Channel&)>()>& work,
+              const std::function<bool(const Channel&)>& receive);
+
+}  // namespace einfield
