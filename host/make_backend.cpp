@@ -85,6 +85,7 @@ void validate_problems(const std::vector<Problem>& problems) {
                          same_shapes(first.model.lens_light, p.model.lens_light),
                      "lenses with different components or free parameters, expected one shape");
     EINFIELD_REQUIRE(first.loss == p.loss, "lenses with different losses, expected one");
+    EINFIELD_REQUIRE(first.network_math == p.network_math, "lenses with different network_math, expected one");
     EINFIELD_REQUIRE(first.held_out.empty() == p.held_out.empty(),
                      "lenses with and without held-out pixels, expected one kind");
   }
