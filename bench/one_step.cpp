@@ -1,8 +1,9 @@
 // One training step of the timed problem and nothing beside it: for the counters of a profiler or of a virtual device.
-//   einfield_one_step [cpu|cuda] [float|double] [pixels a side] [width]
+//   einfield_one_step [cpu|cuda] [float|double] [pixels a side] [width] [fp32|tf32x3|tf32]
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <string>
 
 #include "bench/problem.hpp"
@@ -13,9 +14,11 @@ namespace {
 using namespace einfield;
 
 template <class Real>
-void run(const std::string& name, int n, int width) {
+void run(const std::string& name, int n, int width, NetworkMath math) {
   const auto backend = make_backend<Real>(name, {});
-  backend->load({bench::paper_problem(n, {width, width, width})});
+  Problem problem = bench::paper_problem(n, {width, width, width});
+  problem.network_math = math;
+  backend->load({problem});
   backend->step();
   const StepState state = backend->state(0);
   std::printf("%s (%s): loss %.9g, reduced chi2 %.9g\n", backend->name().c_str(), backend->device().c_str(), state.loss,
@@ -29,9 +32,12 @@ int main(int argc, char** argv) {
   try {
     const std::string backend = argument(1, "cuda"), real = argument(2, "float");
     const int n = std::atoi(argument(3, "100").c_str()), width = std::atoi(argument(4, "200").c_str());
-    EINFIELD_REQUIRE((real == "float" || real == "double") && n > 0 && width > 0,
-                     "expected [cpu|cuda] [float|double] [pixels a side] [width]");
-    real == "float" ? run<float>(backend, n, width) : run<double>(backend, n, width);
+    std::optional<NetworkMath> math;
+    for (const NetworkMath one : {NetworkMath::fp32, NetworkMath::tf32x3, NetworkMath::tf32})
+      if (argument(5, "fp32") == name_of(one)) math = one;
+    EINFIELD_REQUIRE((real == "float" || real == "double") && n > 0 && width > 0 && math,
+                     "expected [cpu|cuda] [float|double] [pixels a side] [width] [fp32|tf32x3|tf32]");
+    real == "float" ? run<float>(backend, n, width, *math) : run<double>(backend, n, width, *math);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "einfield_one_step: error: %s\n", error.what());

@@ -172,6 +172,7 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   print.emplace_back("network", model.network ? "given" : "absent");
   if (model.network) {
     add_shape(print, "network", *model.network);
+    print.emplace_back("network.math", name_of(problem.network_math));
     if (config.network && config.network->initial.empty()) {
       print.emplace_back("network.ensemble", to_text(config.network->ensemble));
       if (config.network->fourier) print.emplace_back("network.fourier_scale", to_text(config.network->fourier_scale));

@@ -407,6 +407,14 @@ Keys network_keys(NetworkConfig& n) {
                                "",
                                false,
                                drawn});
+  keys.push_back(
+      {"math",
+       choice<NetworkMath>(n.math, {{name_of(NetworkMath::fp32), NetworkMath::fp32},
+                                    {name_of(NetworkMath::tf32x3), NetworkMath::tf32x3},
+                                    {name_of(NetworkMath::tf32), NetworkMath::tf32}}),
+       "arithmetic between hidden layers in single precision on a CUDA device (an error elsewhere): \"fp32\"; "
+       "from compute capability 8.0 on \"tf32x3\": matrix units, as accurate; \"tf32\": faster, errors of "
+       "1e-3"});
   keys.push_back({"ensemble", &n.ensemble, "networks of the seeds seed, seed + 1, ... that are fitted side by side",
                   between(1, kMaxEnsemble), "", false, drawn});
   return keys;

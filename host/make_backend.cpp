@@ -88,6 +88,7 @@ void validate_problems(const std::vector<Problem>& problems) {
     EINFIELD_REQUIRE(ParameterLayout(first.model).priors.size() == layout.priors.size(),
                      "lenses with different numbers of priors, expected one");
     EINFIELD_REQUIRE(first.loss == p.loss, "lenses with different losses, expected one");
+    EINFIELD_REQUIRE(first.network_math == p.network_math, "lenses with different network_math, expected one");
     EINFIELD_REQUIRE(first.held_out.empty() == p.held_out.empty(),
                      "lenses with and without held-out pixels, expected one kind");
   }

@@ -188,6 +188,16 @@ double host_bytes(const Config& config, const Problem& problem, const ParameterL
   return sizeof(Real) * size * (4 + 4 * 2 * pairs) + sizeof(double) * (size + model + 2 * pixels) + pixels;
 }
 
+/// [network] math is used as given or is an error.
+void check_math(const Config& config, const std::string& backend, bool single) {
+  if (!config.network || config.network->math == NetworkMath::fp32) return;
+  const std::string key = config.at("network.math") + ": needs ",
+                    found = std::string(", found \"") + name_of(config.network->math) + "\" with ";
+  EINFIELD_REQUIRE(backend == "cuda",
+                   key + "a CUDA device" + found + "the " + backend + " backend, expected \"fp32\" or --backend cuda");
+  EINFIELD_REQUIRE(single, key + "single precision" + found + "double, expected \"fp32\" or --precision single");
+}
+
 void make_directory(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
@@ -220,6 +230,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   const bool cpu_only = options.backend == "auto" && loaded.problem.observation.psf.supersampling > 1;
   const std::unique_ptr<Backend<Real>> backend =
       make_backend<Real>(cpu_only ? "cpu" : options.backend, backend_options);
+  check_math(config, backend->name(), sizeof(Real) == sizeof(float));
   if (!config.title.empty()) log.line(config.title);
   const ParameterLayout layout(loaded.problem.model);
   describe(log, loaded, layout);

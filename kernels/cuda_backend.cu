@@ -173,7 +173,7 @@ std::size_t planned_bytes(const std::vector<Problem>& problems) {
       AdamStage<Real>::planned_bytes(sizes.parameters, sizes.lenses, learning_rates_of(problems)[0].size());
   if (first.model.network)
     bytes += CudaNetwork<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
-                                          DeviceLimits::current())
+                                          DeviceLimits::current(), NetworkPath::kAutomatic, first.network_math)
                  .workspace_bytes;
   if (const LightComponent* const light = network_light(first.model))
     bytes += CudaNetwork<Real>::make_plan(light->network, grid.n_rays(), static_cast<int>(problems.size()),
@@ -200,7 +200,7 @@ class Training {
     allocate_all(fields_, stream, sizes_);
     if (problems.front().model.network)
       network_.emplace(*problems.front().model.network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
-                       DeviceLimits::current());
+                       DeviceLimits::current(), NetworkPath::kAutomatic, problems.front().network_math);
     if (const LightComponent* const light = network_light(problems.front().model))
       light_network_.emplace(light->network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
                              DeviceLimits::current());

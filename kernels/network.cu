@@ -8,14 +8,16 @@
 #include <utility>
 
 #include "kernels/network_batch.cuh"
-#include "kernels/network_tile.cuh"
 #include "kernels/raii.cuh"
+#include "kernels/tile_choice.cuh"
 
 namespace einfield::cuda {
 namespace {
 
+using tiled::Fragments;
 using tiled::Layer;
 using tiled::Network;
+using tiled::TileChoice;
 
 constexpr int ceil_div(int a, int b) {
   return (a + b - 1) / b;
@@ -24,77 +26,19 @@ constexpr int round_up(int a, int b) {
   return ceil_div(a, b) * b;
 }
 
-/// A tile size that was compiled, with its launchers.
-template <class Real>
-struct TileChoice {
-  int points, pixels, max_groups, own, stage_rows;
-  std::size_t (*shared_bytes)(int rows, int kept_passes);
-  void (*allow_shared)();
-  void (*pack)(dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride);
-  void (*forward)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
-                  std::size_t stride, const Real* positions, Real* psi, Real* alpha);
-  void (*adjoint)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* positions,
-                  const Real* alpha_bar, const Real* psi_bar);
-};
-
-template <class T, bool kEncoded>
-TileChoice<typename T::Real> tile_choice() {
-  using Real = typename T::Real;
-  return {T::kPoints,
-          T::kPixels,
-          T::kMaxGroups,
-          T::kOwn,
-          T::kStageRows,
-          &tiled::Shared<T>::bytes,
-          [] {
-            // All that the device grants, not this plan's bytes: the limit belongs to the kernel, which networks of
-            // other shapes share, so a smaller one would take a larger one's memory away.
-            const int limit = static_cast<int>(DeviceLimits::current().shared_bytes_per_block);
-            for (const void* kernel : {reinterpret_cast<const void*>(&tiled::network_kernel<T, kEncoded>),
-                                       reinterpret_cast<const void*>(&tiled::network_adjoint_kernel<T, kEncoded>)}) {
-              cudaFuncAttributes attributes{};
-              EINFIELD_CUDA(cudaFuncGetAttributes(&attributes, kernel));
-              EINFIELD_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 limit - static_cast<int>(attributes.sharedSizeBytes)));
-            }
-          },
-          [](dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride) {
-            tiled::pack_kernel<T><<<grid, tiled::kThreads, 0, stream>>>(net, parameters, stride);
-            EINFIELD_LAUNCH_CHECK();
-          },
-          [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
-             std::size_t stride, const Real* positions, Real* psi, Real* alpha) {
-            tiled::network_kernel<T, kEncoded>
-                <<<grid, tiled::kThreads, shared, stream>>>(net, parameters, stride, positions, psi, alpha);
-            EINFIELD_LAUNCH_CHECK();
-          },
-          [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* positions,
-             const Real* alpha_bar, const Real* psi_bar) {
-            tiled::network_adjoint_kernel<T, kEncoded>
-                <<<grid, tiled::kThreads, shared, stream>>>(net, positions, alpha_bar, psi_bar);
-            EINFIELD_LAUNCH_CHECK();
-          }};
-}
-
 /// Register tiles per pass are groups of points × groups of channels: many points for narrow layers, few for wide ones.
 /// 80 points make 125 tiles of a 100 × 100 image and take exactly 200 channels per pass. Tiles of 8 points a thread
 /// cost half and fill devices whose number of multiprocessors the large ones do not divide well, or whose shared memory
 /// is small.
-template <class... T>
-struct TileList {
-  template <class Real>
-  static std::vector<TileChoice<Real>> choices(bool encoded) {
-    if (encoded) return {tile_choice<T, true>()...};
-    return {tile_choice<T, false>()...};
-  }
-};
 template <class Real>
-std::vector<TileChoice<Real>> tile_choices(bool encoded) {
+std::vector<TileChoice<Real>> tile_choices(NetworkMath math, bool encoded) {
   using tiled::Tile;
-  using List =
-      std::conditional_t<std::is_same_v<Real, float>,
-                         TileList<Tile<float, 8>, Tile<float, 5>, Tile<float, 4>, Tile<float, 5, 8>, Tile<float, 2, 8>>,
-                         TileList<Tile<double, 5>, Tile<double, 2>>>;
+  if constexpr (std::is_same_v<Real, float>)
+    if (math != NetworkMath::fp32) return tiled::tensor_tile_choices(math, encoded);
+  using List = std::conditional_t<
+      std::is_same_v<Real, float>,
+      tiled::TileList<Tile<float, 8>, Tile<float, 5>, Tile<float, 4>, Tile<float, 5, 8>, Tile<float, 2, 8>>,
+      tiled::TileList<Tile<double, 5>, Tile<double, 2>>>;
   return List::template choices<Real>(encoded);
 }
 
@@ -123,8 +67,9 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
     const int array = layer.passes * pass_size;
     if (l > 0) layer.tape_a = std::exchange(net.tape_size, net.tape_size + array);
     if (l + 1 < net.layers && !(l == 0 && encoded)) layer.tape_p = std::exchange(net.tape_size, net.tape_size + array);
-    net.rows = std::max({net.rows, round_up(layer.width, tiled::kUnit), layer.passes * layer.groups * R::kChannels,
-                         round_up(layer.width, R::kGradIn), round_up(layer.width, R::kGradOut)});
+    net.rows = std::max({net.rows, round_up(layer.width, tile.row_unit), layer.passes * layer.groups * R::kChannels});
+    if (!tile.fragments)
+      net.rows = std::max({net.rows, round_up(layer.width, R::kGradIn), round_up(layer.width, R::kGradOut)});
   }
   net.padding_row = net.rows;
   for (int l = 0; l < net.layers; ++l)
@@ -139,16 +84,27 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
   for (int l = 1; l < net.layers; ++l) {
     Layer& layer = net.layer[l];
     const Layer& below = net.layer[l - 1];
-    layer.grad_in = ceil_div(below.width, R::kGradIn);
-    layer.grad_out = ceil_div(layer.width, R::kGradOut);
-    const int items = layer.grad_in * layer.grad_out;
-    layer.grad_passes = ceil_div(items, tiled::kThreads);
-    layer.grad_items = std::min(items, tiled::kThreads);
-    layer.grad_ways = std::min(tiled::kThreads / layer.grad_items, tile.points / R::kVector);
-    constexpr int kSums = R::kGradIn * R::kGradOut;
-    layer.partial = std::exchange(net.partial_size, net.partial_size + layer.grad_passes * kSums * tiled::kThreads);
-    const int rows = tiled::reduce_rows(R::kGradOut / R::kVector * layer.grad_out);
-    layer.reduce_block = std::exchange(net.reduce_blocks, net.reduce_blocks + ceil_div(below.width, rows));
+    int sums = R::kGradIn * R::kGradOut, reduce_blocks = 0;
+    if (tile.fragments) {
+      layer.grad_in = ceil_div(below.width, Fragments::kWidth);
+      layer.grad_out = ceil_div(layer.width, Fragments::kWidth);
+      const int rows = ceil_div(below.width, Fragments::kHeight), passes = ceil_div(rows, Fragments::kRows);
+      layer.grad_items = ceil_div(rows, passes);
+      layer.grad_passes = passes * ceil_div(layer.grad_out, Fragments::kColumns * tiled::kWarps);
+      layer.grad_ways = 1;
+      sums = Fragments::kSums * R::kVector;
+      reduce_blocks = layer.grad_passes * Fragments::kSums * tiled::kThreads / tiled::kLanes;
+    } else {
+      layer.grad_in = ceil_div(below.width, R::kGradIn);
+      layer.grad_out = ceil_div(layer.width, R::kGradOut);
+      const int items = layer.grad_in * layer.grad_out;
+      layer.grad_passes = ceil_div(items, tiled::kThreads);
+      layer.grad_items = std::min(items, tiled::kThreads);
+      layer.grad_ways = std::min(tiled::kThreads / layer.grad_items, tile.points / R::kVector);
+      reduce_blocks = ceil_div(below.width, tiled::reduce_rows(R::kGradOut / R::kVector * layer.grad_out));
+    }
+    layer.partial = std::exchange(net.partial_size, net.partial_size + layer.grad_passes * sums * tiled::kThreads);
+    layer.reduce_block = std::exchange(net.reduce_blocks, net.reduce_blocks + reduce_blocks);
   }
   net.first_partial = net.partial_size;
   if (!encoded) net.partial_size += 2 * net.layer[0].width;
@@ -177,6 +133,12 @@ std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<
   return bytes <= limit ? bytes : 0;
 }
 
+/// Instructions of one warp for a row of fragments of its products, `tall` by `wide` of them and 8 terms deep: three
+/// products and the sum of each, and its operands, loaded and split.
+double fragment_cost(double tall, double wide) {
+  return 5 * tall * wide + 10 * tall + 5 * wide;
+}
+
 /// Multiply-adds and loads of one thread for one tile of value, gradient and adjoint: what a tile costs, padding
 /// included.
 template <class Real>
@@ -188,9 +150,22 @@ double tile_cost(const Network<Real>& net, const TileChoice<Real>& tile) {
     cost += 40.0 * layer.passes * R::kChannels * tile.own * R::kVector;  // activations
     if (l == 0) continue;
     const Layer& below = net.layer[l - 1];
+    if (tile.fragments) {
+      const double points = tile.points / static_cast<double>(Fragments::kHeight), eight = Fragments::kDepth;
+      const auto product = [&](const Layer& to, const Layer& from) {
+        return to.passes * ceil_div(from.width, Fragments::kDepth) *
+               fragment_cost(points, to.groups / static_cast<double>(tiled::kWarps));
+      };
+      cost += 2 * (product(layer, below) + product(below, layer));
+      cost +=
+          2 * layer.grad_passes * (tile.points / eight) *
+          fragment_cost(layer.grad_items, std::min(1.0 * Fragments::kColumns, layer.grad_out / (1.0 * tiled::kWarps)));
+      continue;
+    }
     const double row = R::kChannels * tile.pixels + (R::kChannels + tile.pixels) / static_cast<double>(R::kVector);
     cost += 2 * row / tiled::kSplit *
-            (1.0 * layer.passes * tiled::padded_rows(below.width) + below.passes * tiled::padded_rows(layer.width));
+            (1.0 * layer.passes * round_up(below.width, tile.row_unit) +
+             below.passes * round_up(layer.width, tile.row_unit));
     cost += 2.0 * layer.grad_passes * R::kGradIn * R::kGradOut * ceil_div(tile.points / R::kVector, layer.grad_ways) *
             R::kVector;
   }
@@ -220,9 +195,20 @@ struct Chosen {
   Network<Real> net{};
 };
 
+void check_math(NetworkMath math, bool single, const DeviceLimits& limits) {
+  if (math == NetworkMath::fp32) return;
+  const std::string what = std::string("network: math = ") + name_of(math);
+  EINFIELD_REQUIRE(single, what + " in double precision, expected fp32");
+  EINFIELD_REQUIRE(limits.compute_capability >= kTensorCapability,
+                   what + " on a device of compute capability " + std::to_string(limits.compute_capability / 10) + "." +
+                       std::to_string(limits.compute_capability % 10) + ", expected 8.0 or newer, or fp32");
+}
+
 template <class Real>
-Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const DeviceLimits& limits, NetworkPath path) {
+Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const DeviceLimits& limits, NetworkPath path,
+                    NetworkMath math) {
   shape.validate();
+  check_math(math, sizeof(Real) == sizeof(float), limits);
   EINFIELD_REQUIRE(points > 0, "network: " + std::to_string(points) + " points, expected > 0");
   EINFIELD_REQUIRE(lenses > 0 && lenses <= 65535,
                    "network: " + std::to_string(lenses) + " lenses, expected 1 ... 65535");
@@ -230,7 +216,7 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
   Chosen<Real> best;
   double best_time = 0;
   if (path != NetworkPath::kCublas) {
-    for (const TileChoice<Real>& tile : tile_choices<Real>(shape.fourier_features > 0)) {
+    for (const TileChoice<Real>& tile : tile_choices<Real>(math, shape.fourier_features > 0)) {
       Network<Real> net = lay_out(shape, points, tile);
       const std::size_t shared = fit_shared(tile, limits.shared_bytes_per_block, net);
       if (shared == 0) continue;
@@ -256,10 +242,14 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
       best.net = net;
     }
     if (best.plan.tile != 0) return best;
-    EINFIELD_REQUIRE(path == NetworkPath::kAutomatic, "network: no tile of this shape fits the " +
-                                                          std::to_string(limits.shared_bytes_per_block) +
-                                                          " bytes of shared memory of a block");
+    const std::string none = "network: no tile of this shape fits the " +
+                             std::to_string(limits.shared_bytes_per_block) + " bytes of shared memory of a block";
+    EINFIELD_REQUIRE(path == NetworkPath::kAutomatic, none);
+    EINFIELD_REQUIRE(math == NetworkMath::fp32,
+                     none + ", found math = " + name_of(math) + ", expected narrower layers or fp32");
   }
+  EINFIELD_REQUIRE(math == NetworkMath::fp32,
+                   std::string("network: math = ") + name_of(math) + " with cuBLAS, expected fp32");
   best.plan.path = NetworkPath::kCublas;
   best.plan.workspace_bytes = batch::Batch<Real>::bytes(shape, points, lenses);
   return best;
@@ -297,8 +287,11 @@ class Tiles {
     net_.position_rows = own_positions ? 2 : 0;
     tile_.adjoint(grid(), plan_.shared_bytes, stream, net_, positions, alpha_bar, psi_bar);
     const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, tiled::kLanes);
-    tiled::reduce_kernel<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(tiled::kLanes, tiled::kStrands), 0,
-                           stream>>>(net_, gradient, stride, plan_.blocks);
+    auto* reduce = tiled::reduce_kernel<Real, false>;
+    if constexpr (std::is_same_v<Real, float>)
+      if (tile_.fragments) reduce = tiled::reduce_kernel<Real, true>;
+    reduce<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(tiled::kLanes, tiled::kStrands), 0, stream>>>(
+        net_, gradient, stride, plan_.blocks);
     EINFIELD_LAUNCH_CHECK();
   }
 
@@ -317,11 +310,14 @@ class Tiles {
 
 DeviceLimits DeviceLimits::current() {
   DeviceLimits limits;
-  int device = 0, shared = 0;
+  int device = 0, shared = 0, major = 0, minor = 0;
   EINFIELD_CUDA(cudaGetDevice(&device));
   EINFIELD_CUDA(cudaDeviceGetAttribute(&limits.multiprocessors, cudaDevAttrMultiProcessorCount, device));
   EINFIELD_CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   limits.shared_bytes_per_block = static_cast<std::size_t>(shared);
+  EINFIELD_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  EINFIELD_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  limits.compute_capability = 10 * major + minor;
   return limits;
 }
 
@@ -342,15 +338,15 @@ struct CudaNetwork<Real>::Impl {
 
 template <class Real>
 NetworkPlan CudaNetwork<Real>::make_plan(const NetworkShape& shape, int n_points, int n_lenses,
-                                         const DeviceLimits& limits, NetworkPath path) {
-  return choose<Real>(shape, n_points, n_lenses, limits, path).plan;
+                                         const DeviceLimits& limits, NetworkPath path, NetworkMath math) {
+  return choose<Real>(shape, n_points, n_lenses, limits, path, math).plan;
 }
 
 template <class Real>
 CudaNetwork<Real>::CudaNetwork(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
-                               NetworkPath path)
+                               NetworkPath path, NetworkMath math)
     : impl_(std::make_unique<Impl>()) {
-  const Chosen<Real> chosen = choose<Real>(shape, n_points, n_lenses, limits, path);
+  const Chosen<Real> chosen = choose<Real>(shape, n_points, n_lenses, limits, path, math);
   impl_->plan = chosen.plan;
   impl_->parameters = shape.size();
   impl_->lenses = n_lenses;

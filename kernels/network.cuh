@@ -16,10 +16,14 @@ namespace einfield::cuda {
 struct DeviceLimits {
   int multiprocessors = 0;
   std::size_t shared_bytes_per_block = 0;  ///< the opt-in maximum
+  int compute_capability = 0;              ///< 10 · major + minor
 
   /// Of the current device. @throws CudaError
   static DeviceLimits current();
 };
+
+/// Matrix units for TF32 from here on.
+inline constexpr int kTensorCapability = 80;
 
 enum class NetworkPath {
   kAutomatic,  ///< tiles where one fits the shared memory, else cuBLAS
@@ -45,13 +49,14 @@ struct NetworkPlan {
 template <class Real>
 class CudaNetwork {
  public:
-  /// @throws InvalidInput for a bad shape or count, or when kTiles is asked for and no tile fits
+  /// @throws InvalidInput for a bad shape or count, when kTiles is asked for and no tile fits, and for a `math` other
+  ///         than fp32 in double precision or on a device older than kTensorCapability
   static NetworkPlan make_plan(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
-                               NetworkPath path = NetworkPath::kAutomatic);
+                               NetworkPath path = NetworkPath::kAutomatic, NetworkMath math = NetworkMath::fp32);
 
   /// @throws as make_plan, CudaError, CublasError
   CudaNetwork(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
-              NetworkPath path = NetworkPath::kAutomatic);
+              NetworkPath path = NetworkPath::kAutomatic, NetworkMath math = NetworkMath::fp32);
   ~CudaNetwork();
   CudaNetwork(CudaNetwork&&) noexcept;
   CudaNetwork& operator=(CudaNetwork&&) noexcept;

@@ -10,8 +10,10 @@ struct NetworkStage<Real>::Impl {
 };
 
 template <class Real>
-NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_lenses)
-    : impl_(std::make_unique<Impl>(Impl{CudaNetwork<Real>(shape, n_points, n_lenses, DeviceLimits::current())})) {}
+NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, NetworkMath math)
+    : impl_(std::make_unique<Impl>(
+          Impl{CudaNetwork<Real>(shape, n_points, n_lenses, DeviceLimits::current(), NetworkPath::kAutomatic, math)})) {
+}
 template <class Real>
 NetworkStage<Real>::~NetworkStage() = default;
 template <class Real>

@@ -12,6 +12,9 @@
 //   tape            a_l and p_l in register order: 16 bytes per lane, lanes adjacent, nothing but whole sectors
 //   weight gradient out[i][o] = Σ_px p̄[i][px] g[o][px] + h[i][px] ā[o][px]: a thread owns kGradIn × kGradOut sums over
 //                   both terms; each block writes its sums once, reduce_kernel adds the blocks in order
+//   matrix units    with NetworkMath::tf32x3 or tf32 a warp takes fragments (tensor_core.cuh) of a product instead:
+//                   points × channels × rows k, or rows i × columns o × points. It leaves the sums of a product in the
+//                   buffer of the output, where the owner of each vector finds them: all else is the same
 //
 // An encoding (network.hpp) is layer 0 with another activation and no gradient. Both kernels come with it and without,
 // as kernels of their own: they have no register to spare.
@@ -25,6 +28,7 @@
 #include <type_traits>
 
 #include "einfield/network.hpp"
+#include "kernels/tensor_core.cuh"
 
 namespace einfield::cuda::tiled {
 
@@ -32,8 +36,9 @@ constexpr int kThreads = 256;
 constexpr int kSplit = 2;                  // parts of the block that share the rows k of a product
 constexpr int kItems = kThreads / kSplit;  // register tiles per product and pass
 constexpr int kUnroll = 2;  // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
-constexpr int kUnit = kSplit * kUnroll;   // rows are padded to a multiple of this with zero weights
-constexpr int kSlots = 2;                 // stages of the ring
+constexpr int kUnit = kSplit * kUnroll;  // rows are padded to a multiple of this with zero weights
+constexpr int kSlots = 2;                // stages of the ring
+constexpr int kWarps = kThreads / 32;
 constexpr int kLanes = 64, kStrands = 4;  // of reduce_kernel: vectors side by side, partial sums of each
 
 /// Register tiles. kVector numbers make the 16 bytes of one access.
@@ -48,13 +53,24 @@ struct Registers<double> {
   static constexpr int kVector = 2, kPixels = 8, kChannels = 8, kGradIn = 8, kGradOut = 8;
 };
 
+/// Fragments of the matrix units: 16 points (or rows i) × 8 channels (or columns o) × 8 terms of a sum. Warp w takes
+/// those of channels w, w + kWarps …, kColumns of them, beside all points, or beside kRows of the rows i.
+struct Fragments {
+  static constexpr int kHeight = 16, kWidth = 8, kDepth = 8;
+  static constexpr int kColumns = 4, kRows = 7;
+  static constexpr int kSums = kColumns * kRows;  // fragments of a gradient per warp and pass, kRows after kRows
+};
+
 /// A tile of kPoints points: kGroups register tiles side by side. Everything that addresses shared memory in an inner
 /// loop is a constant of this type. The pitch is an odd number of vectors: eight consecutive rows start in eight
 /// different groups of banks.
-template <class RealType, int kGroupsOfPixels, int kPixelsOfThread = Registers<RealType>::kPixels>
+template <class RealType, int kGroupsOfPixels, int kPixelsOfThread = Registers<RealType>::kPixels,
+          NetworkMath kMathOfProducts = NetworkMath::fp32>
 struct Tile : Registers<RealType> {
   using Real = RealType;
   using Base = Registers<Real>;
+  static constexpr NetworkMath kMath = kMathOfProducts;
+  static constexpr bool kFragments = kMath != NetworkMath::fp32;
   static constexpr int kPixels = kPixelsOfThread;
   static constexpr int kGroups = kGroupsOfPixels;
   static constexpr int kPoints = kGroups * kPixels;
@@ -63,12 +79,21 @@ struct Tile : Registers<RealType> {
   static constexpr int kOwn = kChunks / kSplit;                 // of these, finished by one thread
   static constexpr int kChunkStride = kGroups * Base::kVector;  // points between the chunks of a register tile
   static constexpr int kHalf = kOwn * kChunkStride;             // points that one half of the block finishes
-  static constexpr int kMaxGroups = kItems / kGroups;           // groups of channels per pass
+  /// Groups of channels per pass.
+  static constexpr int kMaxGroups =
+      kFragments && kItems / kGroups > Fragments::kColumns* kWarps ? Fragments::kColumns* kWarps : kItems / kGroups;
   static constexpr int kWeightPitch = kMaxGroups * Base::kChannels;
   /// Rows of weights per stage: a stage also holds what channel_sums() collects, kThreads · kChannels numbers.
   static constexpr int kStageRows = kWeightPitch <= 256 ? 16 : 4096 / kWeightPitch;
   static constexpr int kStage = kStageRows * kWeightPitch;
-  static_assert(kStageRows % kUnit == 0 && kStage >= kThreads * Base::kChannels);
+  static constexpr int kRowUnit = kFragments ? Fragments::kDepth : kUnit;  // rows are padded to a multiple of it
+  static_assert(kStageRows % kRowUnit == 0 && kStage >= kThreads * Base::kChannels);
+  /// Sums of a product that a thread holds per channel, and those of a gradient.
+  static constexpr int kHeld = kFragments ? kOwn * Base::kVector : kPixels;
+  static constexpr int kGradIn = kFragments ? Fragments::kSums : Base::kGradIn;
+  static constexpr int kGradOut = kFragments ? 4 : Base::kGradOut;
+  static_assert(!kFragments || (kPoints % Fragments::kHeight == 0 && kStageRows == 2 * Fragments::kDepth &&
+                                Base::kChannels == Fragments::kWidth && Base::kVector == 4));
   /// Numbers of one array of the tape (or of the kept array) per pass: all own vectors of all threads.
   static constexpr int kPassSize = Base::kChannels * kOwn * Base::kVector * kThreads;
 };
@@ -85,9 +110,11 @@ struct Layer {
   int value_stage, gradient_stage;  // first stages of the matrix and of its transpose in the stream
   int partial;                      // offset of the matrix's gradient in a block's sums
   int bias_partial;
-  int grad_in, grad_out;                   // register tiles along the rows and columns of the matrix
-  int grad_items, grad_passes, grad_ways;  // per pass; ways = parts of the block that share the points
-  int reduce_block;                        // first block of reduce_kernel that serves this matrix
+  // Register tiles along the rows and columns of the matrix, of these per pass; ways = parts of the block that share
+  // the points. With fragments: eights of rows and of columns, fragments of rows per pass.
+  int grad_in, grad_out;
+  int grad_items, grad_passes, grad_ways;
+  int reduce_block;  // first block of reduce_kernel that serves this matrix
 };
 
 /// What a channel needs besides its products: W₁ and the bias, and the channel's weight in ψ if its layer is the last.
@@ -214,8 +241,9 @@ __host__ __device__ constexpr int reduce_rows(int row_vectors) {
 }
 
 /// Rows of a matrix that a product takes.
+template <class T>
 __host__ __device__ constexpr int padded_rows(int width) {
-  return (width + kUnit - 1) / kUnit * kUnit;
+  return (width + T::kRowUnit - 1) / T::kRowUnit * T::kRowUnit;
 }
 
 /// Where a thread stands: which register tile of a product, which part of the rows, which points are its own to finish.
@@ -231,8 +259,10 @@ struct Place {
     own = pixels + split * T::kHalf;
     other = pixels + (1 - split) * T::kHalf;
   }
-  /// Where its first row of weights begins in a stage.
-  __device__ int weights() const { return split * kUnroll * T::kWeightPitch + T::kChannels * group; }
+  /// Where its first row of weights begins in a stage; with fragments, its numbers of the warp's first one.
+  __device__ int weights() const {
+    return T::kFragments ? 2 * static_cast<int>(threadIdx.x) : split * kUnroll * T::kWeightPitch + T::kChannels * group;
+  }
 };
 
 /// The vectors that a thread takes of every channel of its group: kOwn chunks, kChunkStride points apart.
@@ -242,6 +272,13 @@ struct Share {
   int point;   // its first point
   int lane;    // the thread that finished it, which tells where it lies in an array of the tape
 };
+
+/// What a thread finishes.
+template <class T>
+__device__ __forceinline__ Share own_share_of(int thread) {
+  const Place<T> place(thread);
+  return {place.group, place.own, place.own, thread};
+}
 
 /// A vector of points of one channel: which of the thread's own, and where it lies.
 struct Cell {
@@ -295,7 +332,9 @@ class Ring {
     asm volatile("cp.async.wait_group 0;" ::: "memory");
 #endif
     __syncthreads();
-    const Real* stage = reinterpret_cast<const Real*>(read_ + slot_);
+    // With fragments there is no register to keep what follows from the thread.
+    const Real* stage = T::kFragments ? slots_ + (slot_ / sizeof(Real) + 2 * forget(threadIdx.x))
+                                      : reinterpret_cast<const Real*>(read_ + slot_);
     slot_ ^= kBytes;
     source_ += kBytes;
     if (--stages_ > 0) fetch();
@@ -309,7 +348,7 @@ class Ring {
  private:
   static constexpr unsigned kBytes = T::kStage * sizeof(Real), kStep = kThreads * 16;
   __device__ void fetch() const {
-    copy_from<0>(target_ + slot_, source_);
+    copy_from<0>((T::kFragments ? shared_address(slots_) + forget(threadIdx.x) * 16u : target_) + slot_, source_);
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
@@ -348,6 +387,8 @@ class Ring {
   std::size_t source_ = 0;      // address in global memory
   int stages_ = 0;
 };
+
+// ---- products by multiply-adds --------------------------------------------------------------------------------------
 
 /// acc[j][i] = Σ_k W[k][channel j] · in[k][point i] for this thread's register tile, over `rows` rows of stages. The
 /// points come as own chunks, then the partner's. On return the halves have exchanged their sums through `out` (rows of
@@ -423,31 +464,6 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
   }
 }
 
-/// Calls f(vector, cell, constants) for each own vector of complete sums.
-template <class T, class Real = typename T::Real, class F>
-__device__ __forceinline__ void for_sums(const Real (&acc)[T::kChannels][T::kPixels], const Layer& layer, int pass,
-                                         const Share& own, const Constants<Real>* constants, F f) {
-  for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
-    Pack<Real> v;
-#pragma unroll
-    for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[cell.j][cell.c * T::kVector + i];
-    f(v, cell, k);
-  });
-}
-
-/// A product over all passes of `layer` (its output), from `rows` rows of `in`: finish(acc, pass) takes the sums of
-/// each pass and writes the own cells of `out`; every thread calls it.
-template <class T, class Real = typename T::Real, class Finish>
-__device__ __forceinline__ void product(const Real* in, Real* out, const Layer& layer, int rows, Ring<T>& ring,
-                                        const Place<T>& place, Finish finish) {
-#pragma unroll 1
-  for (int pass = 0; pass < layer.passes; ++pass) {
-    Real acc[T::kChannels][T::kPixels];
-    multiply<T>(acc, in, out, layer, pass, rows, ring, place);
-    finish(acc, pass);
-  }
-}
-
 /// acc[a][b] += Σ_px in[i_a][px] · out[o_b][px] over this thread's share of `vectors` vectors of points: rows i_a
 /// consecutive, rows o_b grad_out apart (consecutive lanes take consecutive rows: no bank conflict).
 template <class T, class Real = typename T::Real>
@@ -480,6 +496,232 @@ __device__ __forceinline__ void multiply_gradient(Real (&acc)[T::kGradIn][T::kGr
         for (int b = 0; b < T::kGradOut; ++b) acc[a][b] = fma(p.v[i], q[b].v[i], acc[a][b]);
     }
   }
+}
+
+// ---- products on the matrix units -----------------------------------------------------------------------------------
+
+/// Two adjacent numbers, 8 bytes in one access.
+__device__ __forceinline__ float2 load_pair(const float* p) {
+  return *reinterpret_cast<const float2*>(p);
+}
+__device__ __forceinline__ void store_pair(float* p, float x, float y) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address(p)), "f"(x), "f"(y) : "memory");
+}
+
+/// f(first, count) for all of a warp's fragments along the channels, `columns` being those of the block from the warp's
+/// first one on: constants, so that they share the fragments of the other operand. Of few channels one after the other.
+template <class F>
+__device__ __forceinline__ void for_columns(int columns, F f) {
+  using One = std::integral_constant<int, 1>;
+  using Three = std::integral_constant<int, 3>;
+  static_assert(Fragments::kColumns == 4);
+  if (columns > 2 * kWarps) {
+    f(0, Three{});
+    if (columns > 3 * kWarps) f(3, One{});
+  } else {
+    f(0, One{});
+    if (columns > kWarps) f(1, One{});
+  }
+}
+
+/// kSteps · 8 rows of a product, for all points and the warp's channels. The numbers of a lane are neighbours, and a
+/// half of a warp meets every bank once: A is 16 points × 8 rows, points 2g and 2g + 1 the fragment's rows g and g + 8,
+/// terms q and q + 4 of the sum rows k = 2q and 2q + 1 (at a pitch of 4 mod 8 numbers, rows 2q begin in banks 8q mod
+/// 32); B the packed weights, in lanes' order.
+template <class T, int kSteps>
+__device__ __forceinline__ void multiply_rows(float (&acc)[Fragments::kColumns][T::kGroups][4], const float* x,
+                                              const float* w, int columns) {
+  constexpr NetworkMath kMath = T::kMath;
+  for_columns(columns, [&](int first, auto count) {
+    constexpr int kCount = decltype(count)::value;
+    tensor::Operand<kMath, 2> b[kSteps][kCount];
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s)
+#pragma unroll
+      for (int c = 0; c < kCount; ++c) {
+        const float2 pair = load_pair(w + s * Fragments::kDepth * T::kWeightPitch + (first + c) * 2 * kThreads);
+        b[s][c].set(0, pair.x);
+        b[s][c].set(1, pair.y);
+      }
+#pragma unroll
+    for (int m = 0; m < T::kGroups; ++m) {
+      tensor::Operand<kMath, 4> a[kSteps];
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s) {
+        const float* const p = x + s * Fragments::kDepth * T::kPitch + m * Fragments::kHeight;
+        const float2 even = load_pair(p), odd = load_pair(p + T::kPitch);
+        a[s].set(0, even.x);
+        a[s].set(1, even.y);
+        a[s].set(2, odd.x);
+        a[s].set(3, odd.y);
+      }
+      tensor::multiply_add<kMath, kSteps, kCount>([&](int c) -> float(&)[4] { return acc[first + c][m]; }, a, b);
+    }
+  });
+}
+
+/// As multiply(), and with the same promises: each warp leaves the sums of its fragments in `out`, each thread takes
+/// its own.
+template <class T>
+__device__ __forceinline__ void multiply_fragments(float (&own)[T::kChannels][T::kHeld], const float* in, float* out,
+                                                   const Layer& layer, int pass, int rows, Ring<T>& ring) {
+  const int thread = forget(threadIdx.x), warp = thread / 32, g = thread % 32 / 4, q = thread % 4;
+  const int columns = layer.groups - warp;
+  float acc[Fragments::kColumns][T::kGroups][4] = {};
+  const float* x = in + 2 * q * T::kPitch + 2 * g;
+#pragma unroll 1
+  for (; rows > 0; rows -= T::kStageRows) {
+    const float* w = ring.next();
+    if (columns <= 0) continue;
+    const float* const end = w + min(rows, T::kStageRows) * T::kWeightPitch;
+#pragma unroll 1
+    for (; w != end; w += Fragments::kDepth * T::kWeightPitch, x += Fragments::kDepth * T::kPitch)
+      multiply_rows<T, 1>(acc, x, w, columns);
+  }
+  const int first = pass * T::kChannels * layer.groups;
+  float* row = out + (first + Fragments::kWidth * warp + 2 * q) * T::kPitch + 2 * g;
+#pragma unroll
+  for (int c = 0; c < Fragments::kColumns; ++c, row += kWarps * Fragments::kWidth * T::kPitch) {
+    if (c * kWarps >= columns) break;
+#pragma unroll
+    for (int m = 0; m < T::kGroups; ++m)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        store_pair(row + i * T::kPitch + m * Fragments::kHeight, acc[c][m][i], acc[c][m][i + 2]);
+  }
+  __syncthreads();
+  const Share share = own_share_of<T>(thread);
+  if (share.group >= layer.groups) return;
+  const float* mine = out + (first + share.group) * T::kPitch + share.column;
+#pragma unroll
+  for (int j = 0; j < T::kChannels; ++j, mine += layer.groups * T::kPitch)
+#pragma unroll
+    for (int c = 0; c < T::kOwn; ++c) {
+      const Pack<float> v = Pack<float>::load(mine + c * T::kChunkStride);
+#pragma unroll
+      for (int i = 0; i < T::kVector; ++i) own[j][c * T::kVector + i] = v.v[i];
+    }
+}
+
+/// Row or column of a gradient for index i of a fragment: four of them 2 rows of a buffer apart begin in four different
+/// groups of 8 banks.
+__host__ __device__ constexpr int spread(int i) {
+  return 2 * (i % 4) + i / 4;
+}
+
+/// kSteps · 8 points of a gradient, for `rows` eights of rows i and the warp's columns o. x, y: the lane's first
+/// numbers of `in` and `out`.
+template <class T, int kSteps>
+__device__ __forceinline__ void multiply_points(float (&acc)[T::kGradIn][T::kGradOut], const float* x, const float* y,
+                                                int rows, int columns) {
+  constexpr NetworkMath kMath = T::kMath;
+  for_columns(columns, [&](int first, auto count) {
+    constexpr int kCount = decltype(count)::value;
+    tensor::Operand<kMath, 2> b[kSteps][kCount];
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s)
+#pragma unroll
+      for (int c = 0; c < kCount; ++c) {
+        const float2 pair = load_pair(y + (first + c) * kWarps * Fragments::kWidth * T::kPitch + s * Fragments::kDepth);
+        b[s][c].set(0, pair.x);
+        b[s][c].set(1, pair.y);
+      }
+#pragma unroll
+    for (int m = 0; m < Fragments::kRows; ++m) {
+      if (2 * m >= rows) break;
+      tensor::Operand<kMath, 4> a[kSteps];
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {  // rows that are not there count as zero
+          float2 pair{};
+          if (2 * m + half < rows)
+            pair = load_pair(x + (2 * m + half) * Fragments::kWidth * T::kPitch + s * Fragments::kDepth);
+          a[s].set(half, pair.x);
+          a[s].set(half + 2, pair.y);
+        }
+      tensor::multiply_add<kMath, kSteps, kCount>(
+          [&](int c) -> float(&)[4] { return acc[(first + c) * Fragments::kRows + m]; }, a, b);
+    }
+  });
+}
+
+/// Where a warp's fragments of a gradient lie in the matrix.
+struct GradientPart {
+  int first_row, rows;  // eights of rows: first, and how many from there on to the end of the matrix or of the pass
+  int first_column, columns;  // eights of columns: first, and how many from there on to the end of the matrix
+  __host__ __device__ GradientPart(const Layer& layer, int pass, int warp) {
+    const int row_passes = (layer.grad_in + 2 * layer.grad_items - 1) / (2 * layer.grad_items);
+    first_row = 2 * layer.grad_items * (pass % row_passes);
+    rows = layer.grad_in - first_row < 2 * layer.grad_items ? layer.grad_in - first_row : 2 * layer.grad_items;
+    first_column = Fragments::kColumns * kWarps * (pass / row_passes) + warp;
+    columns = layer.grad_out - first_column;
+  }
+  /// Whether the sums of a slot (column by column, kRows each) stand for anything.
+  __host__ __device__ bool has(int slot) const {
+    return 2 * (slot % Fragments::kRows) < rows && slot / Fragments::kRows * kWarps < columns;
+  }
+};
+
+/// Without fragments every sum is kept.
+struct WholeGradient {
+  __device__ constexpr bool has(int) const { return true; }
+};
+
+/// As multiply_gradient().
+template <class T>
+__device__ __forceinline__ void multiply_gradient_fragments(float (&acc)[T::kGradIn][T::kGradOut], const float* in,
+                                                            const float* out, int vectors, const Layer& layer,
+                                                            int pass) {
+  const int thread = forget(threadIdx.x), lane = thread % 32, row = spread(lane / 4);
+  const GradientPart part(layer, pass, thread / 32);
+  if (part.columns <= 0) return;
+  const float* x = in + (part.first_row * Fragments::kWidth + row) * T::kPitch + lane % 4 * 2;
+  const float* y = out + (part.first_column * Fragments::kWidth + row) * T::kPitch + lane % 4 * 2;
+  int points = vectors * T::kVector;
+#pragma unroll 1
+  for (; points > 0; points -= Fragments::kDepth, x += Fragments::kDepth, y += Fragments::kDepth)
+    multiply_points<T, 1>(acc, x, y, forget(part.rows), forget(part.columns));
+}
+
+// ---- either way -----------------------------------------------------------------------------------------------------
+
+/// Calls f(vector, cell, constants) for each own vector of complete sums.
+template <class T, class Real = typename T::Real, class F>
+__device__ __forceinline__ void for_sums(const Real (&acc)[T::kChannels][T::kHeld], const Layer& layer, int pass,
+                                         const Share& own, const Constants<Real>* constants, F f) {
+  for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
+    Pack<Real> v;
+#pragma unroll
+    for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[cell.j][cell.c * T::kVector + i];
+    f(v, cell, k);
+  });
+}
+
+/// A product over all passes of `layer` (its output), from `rows` rows of `in`: finish(acc, pass) takes the sums of
+/// each pass and writes the own cells of `out`; every thread calls it.
+template <class T, class Real = typename T::Real, class Finish>
+__device__ __forceinline__ void product(const Real* in, Real* out, const Layer& layer, int rows, Ring<T>& ring,
+                                        const Place<T>& place, Finish finish) {
+#pragma unroll 1
+  for (int pass = 0; pass < layer.passes; ++pass) {
+    Real acc[T::kChannels][T::kHeld];
+    if constexpr (T::kFragments)
+      multiply_fragments<T>(acc, in, out, layer, pass, rows, ring);
+    else
+      multiply<T>(acc, in, out, layer, pass, rows, ring, place);
+    finish(acc, pass);
+  }
+}
+
+/// Adds a term of a matrix's gradient, over this thread's share of `vectors` vectors of points.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void add_gradient(Real (&acc)[T::kGradIn][T::kGradOut], const Real* in, const Real* out,
+                                             int vectors, const Layer& layer, int pass) {
+  if constexpr (T::kFragments)
+    multiply_gradient_fragments<T>(acc, in, out, vectors, layer, pass);
+  else
+    multiply_gradient<T>(acc, in, out, vectors, layer, pass);
 }
 
 /// A buffer row's sum over the points of the tile.
@@ -547,6 +789,14 @@ __device__ __forceinline__ Pack<Real> first_g_bar(const Real* point_data, int po
 // Sums over the threads of a block that share something. What a thread has goes where the others leave it alone, in
 // vectors of adjacent lanes; after a barrier one thread adds the terms in order.
 
+/// Sums of which threads without channels would keep old ones, in registers that fragments need.
+template <class T, int kCount, class Real = typename T::Real>
+__device__ __forceinline__ void forget_sums(Real (&sums)[kCount]) {
+  if constexpr (T::kFragments)
+#pragma unroll
+    for (Real& sum : sums) sum = 0;
+}
+
 /// Up to four sums of a channel over the own points, into the own cells of its row.
 template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void put_channel_sums(const Real (&sums)[4], Real* own_cells) {
@@ -606,8 +856,8 @@ __device__ __forceinline__ Real own_point_sum(const Real* area, int px, int grou
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 /// Packs the Constants of every channel, and W and Wᵀ of every matrix as the ring reads them: a block makes one stage,
-/// [row k][group][channel], zero where row or channel are padding, by way of shared memory, so that reads and writes
-/// are whole lines. x: stages, then blocks of channels; y: lens.
+/// [row k][group][channel] or in fragments, zero where row or channel are padding, by way of shared memory, so that
+/// reads and writes are whole lines. x: stages, then blocks of channels; y: lens.
 template <class T>
 __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ Network<typename T::Real> net,
                                                         const typename T::Real* all_parameters, std::size_t stride) {
@@ -658,8 +908,18 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ 
   }
   __syncthreads();
   for (int i = thread; i < T::kStage; i += kThreads) {
-    const int row = i / T::kWeightPitch, j = i % T::kChannels, group = i % T::kWeightPitch / T::kChannels;
-    packed[i] = group < to.groups ? tile[row * pitch + j * to.groups + group] : Real(0);
+    int row, group, channel;
+    if constexpr (T::kFragments) {  // [eight of rows][eight of channels][lane][its two numbers of B]
+      const int lane = i / 2 % 32;
+      group = i / 64 % T::kMaxGroups;
+      row = i / (64 * T::kMaxGroups) * Fragments::kDepth + lane % 4 * 2 + i % 2;
+      channel = group * Fragments::kWidth + lane / 4;
+    } else {
+      row = i / T::kWeightPitch;
+      group = i % T::kWeightPitch / T::kChannels;
+      channel = i % T::kChannels * to.groups + group;
+    }
+    packed[i] = group < to.groups ? tile[row * pitch + channel] : Real(0);
   }
 }
 
@@ -673,13 +933,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Real = typename T::Real;
   using Vector = Pack<Real>;
   using K = Constants<Real>;
-  using Sums = Real[T::kChannels][T::kPixels];
+  using Sums = Real[T::kChannels][T::kHeld];
   constexpr int V = T::kVector, kOwnPoints = T::kOwn * V;
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
   const Place<T> place(threadIdx.x);
   const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1;
-  const Share own{place.group, place.own, place.own, thread};
+  const Share own_share{place.group, place.own, place.own, thread};
+  const auto own = [&] { return T::kFragments ? own_share_of<T>(forget(thread)) : own_share; };
   const Real* packed = net.packed + static_cast<std::size_t>(lens) * net.pack_size;
   const K* const constants = reinterpret_cast<const K*>(packed);
   Real* const point_data = shared.point;
@@ -754,14 +1015,14 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
     for (int pass = 0; pass < bottom.passes; ++pass) {
       if (kEncoded || last > 0) {
-        for_cells<T>(bottom, pass, own, constants, [&](const Cell& cell, const K& k) {
+        for_cells<T>(bottom, pass, own(), constants, [&](const Cell& cell, const K& k) {
           Vector h = first_a<T>(point_data, cell.point, k);
 #pragma unroll
           for (int i = 0; i < V; ++i) h.v[i] = value_of<kEncoded>(h.v[i]);
           h.store_shared(current + cell.offset);
         });
       } else {
-        for_cells<T>(bottom, pass, own, constants, [&](const Cell& cell, const K& k) {
+        for_cells<T>(bottom, pass, own(), constants, [&](const Cell& cell, const K& k) {
           Vector h = first_a<T>(point_data, cell.point, k), g;
 #pragma unroll
           for (int i = 0; i < V; ++i) {
@@ -780,10 +1041,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int l = 1; l <= last; ++l) {
       const Layer layer = net.layer[l];
       Real* const tape_a = tape + layer.tape_a;
-      product<T>(current, spare, layer, padded_rows(net.layer[l - 1].width), ring, place,
+      product<T>(current, spare, layer, padded_rows<T>(net.layer[l - 1].width), ring, place,
                  [&](const Sums& acc, int pass) {
                    const auto hidden = [&](auto keep) {
-                     for_sums<T>(acc, layer, pass, own, constants, [&](Vector a, const Cell& cell, const K& k) {
+                     for_sums<T>(acc, layer, pass, own(), constants, [&](Vector a, const Cell& cell, const K& k) {
                        Vector h, first;
 #pragma unroll
                        for (int i = 0; i < V; ++i) {
@@ -802,7 +1063,8 @@ __global__ void __launch_bounds__(kThreads, 1)
                    } else if (l < last) {
                      hidden(std::false_type{});
                    } else {
-                     for_sums<T>(acc, layer, pass, own, constants, [&](Vector a, const Cell& cell, const K& k) {
+                     forget_sums<T>(psi_own);
+                     for_sums<T>(acc, layer, pass, own(), constants, [&](Vector a, const Cell& cell, const K& k) {
                        Vector h, g;
 #pragma unroll
                        for (int i = 0; i < V; ++i) {
@@ -829,40 +1091,42 @@ __global__ void __launch_bounds__(kThreads, 1)
       const Layer layer = net.layer[l];
       Real* const tape_p = tape + layer.tape_p;
       const Real* const tape_a = tape + layer.tape_a;
-      product<T>(current, spare, layer, padded_rows(net.layer[l + 1].width), ring, place,
-                 [&](const Sums& acc, int pass) {
-                   if (l == 0) {
-                     for_sums<T>(acc, layer, pass, own, constants, [&](const Vector& p, const Cell& cell, const K& k) {
-                       if constexpr (!kEncoded) p.store(tape_p + cell.at);
-                       Vector g = first_a<T>(point_data, cell.point, k);
+      product<T>(
+          current, spare, layer, padded_rows<T>(net.layer[l + 1].width), ring, place, [&](const Sums& acc, int pass) {
+            if (l == 0) {
+              forget_sums<T>(alpha_own[0]);
+              forget_sums<T>(alpha_own[1]);
+              for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K& k) {
+                if constexpr (!kEncoded) p.store(tape_p + cell.at);
+                Vector g = first_a<T>(point_data, cell.point, k);
 #pragma unroll
-                       for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * slope_of<kEncoded>(g.v[i]);
-                       add_alpha(g, cell, k);
-                     });
-                     sum_alpha(spare, layer.groups, pass);
-                   } else {
-                     const auto hidden = [&](auto kept) {
-                       for_sums<T>(acc, layer, pass, own, constants, [&](const Vector& p, const Cell& cell, const K&) {
-                         p.store(tape_p + cell.at);
-                         Vector g;
-                         if constexpr (decltype(kept)::value) {
-                           g = Vector::load(shared.kept + cell.at);
-                         } else {
-                           g = Vector::load(tape_a + cell.at);
+                for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * slope_of<kEncoded>(g.v[i]);
+                add_alpha(g, cell, k);
+              });
+              sum_alpha(spare, layer.groups, pass);
+            } else {
+              const auto hidden = [&](auto kept) {
+                for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K&) {
+                  p.store(tape_p + cell.at);
+                  Vector g;
+                  if constexpr (decltype(kept)::value) {
+                    g = Vector::load(shared.kept + cell.at);
+                  } else {
+                    g = Vector::load(tape_a + cell.at);
 #pragma unroll
-                           for (int i = 0; i < V; ++i) g.v[i] = activate(g.v[i]).first();
-                         }
+                    for (int i = 0; i < V; ++i) g.v[i] = activate(g.v[i]).first();
+                  }
 #pragma unroll
-                         for (int i = 0; i < V; ++i) g.v[i] *= p.v[i];
-                         g.store_shared(spare + cell.offset);
-                       });
-                     };
-                     if (l == net.kept)
-                       hidden(std::true_type{});
-                     else
-                       hidden(std::false_type{});
-                   }
-                 });
+                  for (int i = 0; i < V; ++i) g.v[i] *= p.v[i];
+                  g.store_shared(spare + cell.offset);
+                });
+              };
+              if (l == net.kept)
+                hidden(std::true_type{});
+              else
+                hidden(std::false_type{});
+            }
+          });
       Real* swap = current;
       current = spare;
       spare = swap;
@@ -890,13 +1154,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Real = typename T::Real;
   using Vector = Pack<Real>;
   using K = Constants<Real>;
-  using Sums = Real[T::kChannels][T::kPixels];
+  using Sums = Real[T::kChannels][T::kHeld];
   constexpr int V = T::kVector;
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
   const Place<T> place(threadIdx.x);
   const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1;
-  const Share own{place.group, place.own, place.own, thread};
+  const Share own_share{place.group, place.own, place.own, thread};
+  const auto own = [&] { return T::kFragments ? own_share_of<T>(forget(thread)) : own_share; };
   const Real* packed = net.packed + static_cast<std::size_t>(lens) * net.pack_size;
   const K* const constants = reinterpret_cast<const K*>(packed);
   const std::size_t block = static_cast<std::size_t>(lens) * gridDim.x + blockIdx.x;
@@ -975,7 +1240,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
     for (int pass = 0; pass < net.layer[0].passes; ++pass) {
       if (kEncoded || last > 0) {
-        for_cells<T>(net.layer[0], pass, own, constants, [&](const Cell& cell, const K& k) {
+        for_cells<T>(net.layer[0], pass, own(), constants, [&](const Cell& cell, const K& k) {
           const Vector a = first_a<T>(point_data, cell.point, k);
           Vector p_bar = first_g_bar<T>(point_data, cell.point, k);
 #pragma unroll
@@ -983,7 +1248,7 @@ __global__ void __launch_bounds__(kThreads, 1)
           p_bar.store_shared(current + cell.offset);
         });
       } else {
-        for_cells<T>(net.layer[0], pass, own, constants, [&](const Cell& cell, const K& k) {
+        for_cells<T>(net.layer[0], pass, own(), constants, [&](const Cell& cell, const K& k) {
           const Vector a = first_a<T>(point_data, cell.point, k), g_bar = first_g_bar<T>(point_data, cell.point, k),
                        c = Vector::load(psi_cotangent + cell.point);
           Vector g, a_bar;
@@ -1006,11 +1271,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int l = 1; l <= last; ++l) {
       const Layer layer = net.layer[l];
       const Real* const tape_a = tape() + layer.tape_a;
-      product<T>(current, spare, layer, padded_rows(net.layer[l - 1].width), ring, place,
+      product<T>(current, spare, layer, padded_rows<T>(net.layer[l - 1].width), ring, place,
                  [&](const Sums& acc, int pass) {
                    if (l < last) {
                      Real* const g_bar = g_bar_of(l);
-                     for_sums<T>(acc, layer, pass, own, constants, [&](Vector g, const Cell& cell, const K&) {
+                     for_sums<T>(acc, layer, pass, own(), constants, [&](Vector g, const Cell& cell, const K&) {
                        const Vector a = Vector::load(tape_a + cell.at);
                        g.store(g_bar + cell.at);
 #pragma unroll
@@ -1019,7 +1284,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                      });
                    } else {
                      Real w_bar[T::kChannels] = {};
-                     for_sums<T>(acc, layer, pass, own, constants, [&](Vector g, const Cell& cell, const K& k) {
+                     for_sums<T>(acc, layer, pass, own(), constants, [&](Vector g, const Cell& cell, const K& k) {
                        const Vector a = Vector::load(tape_a + cell.at), c = Vector::load(psi_cotangent + cell.point);
 #pragma unroll
                        for (int i = 0; i < V; ++i) {
@@ -1056,11 +1321,18 @@ __global__ void __launch_bounds__(kThreads, 1)
         const auto mine = [&] {
           return sums + net.layer[forget(l)].partial + (grad_pass * (T::kGradIn * T::kGradOut) * kThreads + thread * V);
         };
+        const auto in_use = [&] {
+          if constexpr (T::kFragments)
+            return GradientPart(net.layer[forget(l)], grad_pass, thread / 32);
+          else
+            return WholeGradient{};
+        };
         Real* const read = mine();
+        const auto to_read = in_use();
 #pragma unroll
         for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
           Vector v{};
-          if (touched) v = Vector::load(read + s * kThreads);
+          if (touched && to_read.has(s / T::kGradOut)) v = Vector::load(read + s * kThreads);
 #pragma unroll
           for (int i = 0; i < V; ++i) acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut] = v.v[i];
         }
@@ -1071,14 +1343,14 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
           for (int pass = 0; pass < below.passes; ++pass) {
             if (kEncoded && first)
-              for_cells<T, 2>(below, pass, own, constants, [&](const Cell& cell, const K& k) {
+              for_cells<T, 2>(below, pass, own(), constants, [&](const Cell& cell, const K& k) {
                 Vector v = first_a<T>(point_data, cell.point, k);
 #pragma unroll
                 for (int i = 0; i < V; ++i) v.v[i] = value_of<kEncoded>(v.v[i]);
                 v.store_shared(spare + cell.offset);
               });
             else
-              for_cells<T, 2>(below, pass, own, constants, [&](const Cell& cell, const K& k) {
+              for_cells<T, 2>(below, pass, own(), constants, [&](const Cell& cell, const K& k) {
                 Vector v = first ? first_a<T>(point_data, cell.point, k) : Vector::load(tape_a + cell.at);
 #pragma unroll
                 for (int i = 0; i < V; ++i) v.v[i] = activate(v.v[i]).value;
@@ -1086,7 +1358,7 @@ __global__ void __launch_bounds__(kThreads, 1)
               });
           }
           __syncthreads();
-          multiply_gradient<T>(acc, spare, current, T::kPoints / V, net.layer[forget(l)], grad_pass);
+          add_gradient<T>(acc, spare, current, T::kPoints / V, net.layer[forget(l)], grad_pass);
         }
         // p̄_{l−1} and g_l, each ∘ s′(a): for one half of the points after the other, p̄ in the first half of the columns
         // of `spare` and g in the second. One half of the block makes each.
@@ -1130,15 +1402,16 @@ __global__ void __launch_bounds__(kThreads, 1)
               });
           }
           __syncthreads();
-          multiply_gradient<T>(acc, spare, spare + T::kHalf, T::kHalf / V, net.layer[forget(l)], grad_pass);
+          add_gradient<T>(acc, spare, spare + T::kHalf, T::kHalf / V, net.layer[forget(l)], grad_pass);
         }
         Real* const write = mine();
+        const auto to_write = in_use();
 #pragma unroll
         for (int s = 0; s < T::kGradIn * T::kGradOut; s += V) {
           Vector v;
 #pragma unroll
           for (int i = 0; i < V; ++i) v.v[i] = acc[(s + i) / T::kGradOut][(s + i) % T::kGradOut];
-          v.store(write + s * kThreads);
+          if (to_write.has(s / T::kGradOut)) v.store(write + s * kThreads);
         }
       }
       const Layer& layer = net.layer[forget(l)];
@@ -1148,13 +1421,18 @@ __global__ void __launch_bounds__(kThreads, 1)
 
       // ā = s″(a)∘p∘ḡ + s′(a)∘(Wᵀā of this layer)
       const Layer& below = net.layer[forget(l) - 1];
-      const Real *const tape_a = tape() + below.tape_a, *const tape_p = tape() + below.tape_p;
-      product<T>(current, spare, below, padded_rows(layer.width), ring, place, [&](const Sums& acc, int pass) {
+      const Real *const early_a = tape() + below.tape_a, *const early_p = tape() + below.tape_p;
+      const auto again = [&](const Real* early, int Layer::*offset) {
+        return T::kFragments ? tape() + net.layer[forget(l) - 1].*offset : early;
+      };
+      product<T>(current, spare, below, padded_rows<T>(layer.width), ring, place, [&](const Sums& acc, int pass) {
         const auto a_bar_of = [](const Activation<Real>& s, Real p, Real g_bar, Real h_bar) {
           return fma(s.second() * p, g_bar, s.first() * h_bar);
         };
+        const Real *const tape_a = again(early_a, &Layer::tape_a), *const tape_p = again(early_p, &Layer::tape_p);
         if (first) {
-          for_sums<T>(acc, below, pass, own, constants, [&](Vector v, const Cell& cell, const K& k) {
+          forget_sums<T>(channel_sums);
+          for_sums<T>(acc, below, pass, own(), constants, [&](Vector v, const Cell& cell, const K& k) {
             const Vector a = first_a<T>(point_data, cell.point, k), g_bar = first_g_bar<T>(point_data, cell.point, k);
             Vector p = Vector::load(tape_p + cell.at);
 #pragma unroll
@@ -1169,7 +1447,7 @@ __global__ void __launch_bounds__(kThreads, 1)
           sum_first(spare, pass);
         } else {
           const Real* const layer_g_bar = g_bar_of(forget(l) - 1);
-          for_sums<T>(acc, below, pass, own, constants, [&](Vector v, const Cell& cell, const K&) {
+          for_sums<T>(acc, below, pass, own(), constants, [&](Vector v, const Cell& cell, const K&) {
             const Vector a = Vector::load(tape_a + cell.at), p = Vector::load(tape_p + cell.at),
                          g_bar = Vector::load(layer_g_bar + cell.at);
 #pragma unroll
@@ -1190,8 +1468,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 /// Adds the blocks' partial sums to the gradient. Lanes take vectors of sums, strands every kStrands-th term of each;
 /// the strands are added in order. x < reduce_blocks: rows of a matrix, so that consecutive threads write consecutive
-/// numbers; else kLanes numbers of the vectors (W₁, biases, w).
-template <class Real>
+/// numbers, or kLanes vectors of fragments; else kLanes numbers of the vectors (W₁, biases, w).
+template <class Real, bool kFragments>
 __global__ void __launch_bounds__(kLanes* kStrands)
     reduce_kernel(const __grid_constant__ Network<Real> net, Real* all_gradients, std::size_t stride, int blocks) {
   using R = Registers<Real>;
@@ -1211,7 +1489,33 @@ __global__ void __launch_bounds__(kLanes* kStrands)
     int l = 1;
     while (l + 1 < net.layers && static_cast<int>(blockIdx.x) >= net.layer[l + 1].reduce_block) ++l;
     const Layer& layer = net.layer[l];
-    const int height = net.layer[l - 1].width, row_vectors = kParts * layer.grad_out;
+    const int height = net.layer[l - 1].width;
+    if constexpr (kFragments) {
+      const int vector = (static_cast<int>(blockIdx.x) - layer.reduce_block) * kLanes + lane;
+      const int slot = vector / kThreads % Fragments::kSums, of = vector % 32;
+      const GradientPart part(layer, vector / (Fragments::kSums * kThreads), vector % kThreads / 32);
+      if (!__syncthreads_or(part.has(slot))) return;
+      Pack<Real> sum{};
+      if (part.has(slot))
+#pragma unroll 4
+        for (int block = strand; block < blocks; block += kStrands) {
+          const Pack<Real> v =
+              Pack<Real>::load(partial + static_cast<std::size_t>(block) * net.sums_size + layer.partial + vector * V);
+#pragma unroll
+          for (int i = 0; i < V; ++i) sum.v[i] += v.v[i];
+        }
+#pragma unroll
+      for (int i = 0; i < V; ++i) strands[strand][i][lane] = sum.v[i];
+      __syncthreads();
+      const int row = (part.first_row + slot % Fragments::kRows * 2 + strand / 2) * Fragments::kWidth + spread(of / 4);
+      const int column =
+          (part.first_column + slot / Fragments::kRows * kWarps) * Fragments::kWidth + spread(of % 4 * 2 + strand % 2);
+      static_assert(kStrands == 4, "a strand writes one of a lane's four sums");
+      if (part.has(slot) && row < height && column < layer.width)
+        gradient[layer.kernel + row * layer.width + column] += sum_of(strand, lane);
+      return;
+    }
+    const int row_vectors = kParts * layer.grad_out;
     const int rows = reduce_rows(row_vectors), first = (static_cast<int>(blockIdx.x) - layer.reduce_block) * rows;
     for (int chunk = 0; chunk < rows * row_vectors; chunk += kLanes) {  // several where a row is wide: then rows = 1
       const int vector = chunk + lane, in = first + vector / row_vectors, in_row = vector % row_vectors;

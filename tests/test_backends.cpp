@@ -16,13 +16,15 @@ namespace {
 
 /// Rounding of a whole stage relative to its largest value. Single precision: sums of some hundred terms and the
 /// hypotenuses of the SIE lose about ten units of 6e-8, and cotangents pass through cancelling residuals.
+/// With TF32 a number has 11 bits: a rounding of 2.4e-4 of the largest value on average, a few of them in a row.
 template <class Real>
-constexpr double tolerance() {
-  return sizeof(Real) == 4 ? 2e-5 : 1e-11;
+constexpr double tolerance(NetworkMath math = NetworkMath::fp32) {
+  return math == NetworkMath::tf32 ? 1e-2 : sizeof(Real) == 4 ? 2e-5 : 1e-11;
 }
 
 template <class Real>
-void expect_close(const std::vector<Real>& found, const std::vector<double>& expected, const char* what) {
+void expect_close(const std::vector<Real>& found, const std::vector<double>& expected, const char* what,
+                  NetworkMath math = NetworkMath::fp32) {
   ASSERT_EQ(found.size(), expected.size()) << what;
   double largest = 0, error = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -30,7 +32,7 @@ void expect_close(const std::vector<Real>& found, const std::vector<double>& exp
     error = std::max(error, std::abs(static_cast<double>(found[i]) - expected[i]));
     ASSERT_TRUE(std::isfinite(found[i])) << what << " " << i;
   }
-  EXPECT_LE(error, tolerance<Real>() * largest) << what << ", largest " << largest;
+  EXPECT_LE(error, tolerance<Real>(math) * largest) << what << ", largest " << largest;
 }
 
 template <class Real>
@@ -41,6 +43,7 @@ std::vector<double> as_double(const std::vector<Real>& values) {
 struct Parameter {
   std::string backend;
   bool single;
+  NetworkMath math = NetworkMath::fp32;
 };
 
 class Conformance : public testing::TestWithParam<Parameter> {
@@ -69,54 +72,65 @@ class Conformance : public testing::TestWithParam<Parameter> {
   void run_as() {
     const auto backend = open<Real>();
     if (!backend) GTEST_SKIP() << GetParam().backend << " is not available here";
-    Body<Real>::check(*backend, [this](int threads) { return open<Real>(threads); });
+    Body<Real>::check(*backend, {[this](int threads) { return open<Real>(threads); }, GetParam().math});
+  }
+};
+
+/// What the bodies are given beside a backend: more of it, and the problems as it is to compute them.
+template <class Real>
+struct Setting {
+  std::function<std::unique_ptr<Backend<Real>>(int threads)> open;
+  NetworkMath math;
+
+  Problem problem(const StepCase& c) const {
+    Problem result = make_problem(c);
+    result.network_math = math;
+    return result;
   }
 };
 
 template <class Real>
-using Open = std::function<std::unique_ptr<Backend<Real>>(int)>;
-
-template <class Real>
 struct EveryStage {
-  static void check(Backend<Real>& backend, const Open<Real>&) {
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
     for (const StepCase& c : step_cases()) {
       SCOPED_TRACE(c.name);
-      const Problem problem = make_problem(c);
+      const Problem problem = setting.problem(c);
       backend.load({problem});
       // Single precision sees rounded parameters; so must the judge.
       const std::vector<double> parameters = as_double(backend.download(Field::parameters, 0));
       const NaiveStep naive = naive_step(problem, parameters);
 
       backend.network();
-      expect_close(backend.download(Field::potential, 0), naive.potential, "potential");
-      expect_close(backend.download(Field::deflection, 0), naive.deflection, "deflection");
+      expect_close(backend.download(Field::potential, 0), naive.potential, "potential", setting.math);
+      expect_close(backend.download(Field::deflection, 0), naive.deflection, "deflection", setting.math);
       backend.render();
-      expect_close(backend.download(Field::image, 0), naive.image, "image");
+      expect_close(backend.download(Field::image, 0), naive.image, "image", setting.math);
       backend.convolve();
-      expect_close(backend.download(Field::model, 0), naive.model, "model");
+      expect_close(backend.download(Field::model, 0), naive.model, "model", setting.math);
       backend.loss();
-      expect_close(backend.download(Field::model_bar, 0), naive.model_bar, "model_bar");
-      EXPECT_NEAR(backend.state(0).loss, naive.loss, tolerance<Real>() * naive.loss);
-      EXPECT_NEAR(backend.state(0).chi2_reduced, naive.chi2, tolerance<Real>() * naive.chi2);
+      expect_close(backend.download(Field::model_bar, 0), naive.model_bar, "model_bar", setting.math);
+      EXPECT_NEAR(backend.state(0).loss, naive.loss, tolerance<Real>(setting.math) * naive.loss);
+      EXPECT_NEAR(backend.state(0).chi2_reduced, naive.chi2, tolerance<Real>(setting.math) * naive.chi2);
       backend.convolve_adjoint();
-      expect_close(backend.download(Field::image_bar, 0), naive.image_bar, "image_bar");
+      expect_close(backend.download(Field::image_bar, 0), naive.image_bar, "image_bar", setting.math);
       backend.zero_gradient();
       backend.render_adjoint();
       backend.regularize();
-      expect_close(backend.download(Field::deflection_bar, 0), naive.deflection_bar, "deflection_bar");
+      expect_close(backend.download(Field::deflection_bar, 0), naive.deflection_bar, "deflection_bar", setting.math);
       backend.network_adjoint();
-      expect_close(backend.download(Field::gradient, 0), naive.gradient, "gradient");
-      EXPECT_NEAR(backend.state(0).regularization, naive.regularization, tolerance<Real>() * naive.regularization);
+      expect_close(backend.download(Field::gradient, 0), naive.gradient, "gradient", setting.math);
+      EXPECT_NEAR(backend.state(0).regularization, naive.regularization,
+                  tolerance<Real>(setting.math) * naive.regularization);
     }
   }
 };
 
 template <class Real>
 struct AdjointsAdd {
-  static void check(Backend<Real>& backend, const Open<Real>&) {
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
     for (const StepCase& c : step_cases()) {
       SCOPED_TRACE(c.name);
-      backend.load({make_problem(c)});
+      backend.load({setting.problem(c)});
       backend.evaluate(true);
       std::vector<double> doubled;
       for (const Real g : backend.download(Field::gradient, 0)) doubled.push_back(2 * static_cast<double>(g));
@@ -143,12 +157,12 @@ std::vector<bool> fixed_parameters(const Model& model) {
 /// Value and gradient of the whole step against central differences along random directions.
 template <class Real>
 struct WholeStepDifferences {
-  static void check(Backend<Real>& backend, const Open<Real>&) {
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
     if (sizeof(Real) == 4) return;  // differences need double
     for (const StepCase& c : step_cases()) {
       if (c.pixel_source) continue;  // bilinear slopes jump: rays may cross a cell border within the difference
       SCOPED_TRACE(c.name);
-      const Problem problem = make_problem(c);
+      const Problem problem = setting.problem(c);
       backend.load({problem});
       const std::vector<Real> start = backend.download(Field::parameters, 0);
       backend.evaluate(true);
@@ -178,10 +192,10 @@ struct WholeStepDifferences {
 
 template <class Real>
 struct StepsEqualStages {
-  static void check(Backend<Real>& backend, const Open<Real>&) {
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
     for (const StepCase& c : step_cases()) {
       SCOPED_TRACE(c.name);
-      const Problem problem = make_problem(c);
+      const Problem problem = setting.problem(c);
       backend.load({problem});
       const std::vector<Real> first = backend.download(Field::parameters, 0);
       for (int k = 0; k < 4; ++k) backend.step();
@@ -216,26 +230,26 @@ struct StepsEqualStages {
 
 template <class Real>
 struct SameBits {
-  static void check(Backend<Real>& backend, const Open<Real>& open) {
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
     for (const StepCase& c : step_cases()) {
       SCOPED_TRACE(c.name);
       std::vector<Real> reference;
       const auto train = [&](Backend<Real>& b) {
-        b.load({make_problem(c)});
+        b.load({setting.problem(c)});
         for (int k = 0; k < 3; ++k) b.step();
         return b.download(Field::parameters, 0);
       };
       reference = train(backend);
       EXPECT_EQ(train(backend), reference) << "a second run";
-      for (const int threads : {1, 3, 7}) EXPECT_EQ(train(*open(threads)), reference) << threads << " threads";
+      for (const int threads : {1, 3, 7}) EXPECT_EQ(train(*setting.open(threads)), reference) << threads << " threads";
     }
   }
 };
 
 template <class Real>
 struct ResumedSteps {
-  static void check(Backend<Real>& backend, const Open<Real>&) {
-    const Problem problem = make_problem(step_cases()[2]);
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
+    const Problem problem = setting.problem(step_cases()[2]);
     backend.load({problem});
     for (int k = 0; k < 2; ++k) backend.step();
     const std::vector<Real> p = backend.download(Field::parameters, 0), m = backend.download(Field::first_moment, 0),
@@ -256,14 +270,14 @@ struct ResumedSteps {
 
 template <class Real>
 struct SeveralLenses {
-  static void check(Backend<Real>& backend, const Open<Real>&) {
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
     for (const int index : {0, 2, 4, 9, 11, 12, 15}) {
       StepCase c = step_cases()[static_cast<std::size_t>(index)];
       SCOPED_TRACE(c.name);
       std::vector<Problem> problems;
       for (std::uint64_t seed = 3; seed < 6; ++seed) {
         c.seed = seed;
-        problems.push_back(make_problem(c));
+        problems.push_back(setting.problem(c));
       }
       std::vector<std::vector<Real>> alone;
       for (const Problem& problem : problems) {
@@ -283,8 +297,8 @@ struct SeveralLenses {
 
 template <class Real>
 struct StopsAtNonFinite {
-  static void check(Backend<Real>& backend, const Open<Real>&) {
-    backend.load({make_problem(step_cases()[0])});
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
+    backend.load({setting.problem(step_cases()[0])});
     backend.step();
     std::vector<Real> parameters = backend.download(Field::parameters, 0);
     parameters[3] = std::numeric_limits<Real>::infinity();
@@ -304,8 +318,8 @@ struct StopsAtNonFinite {
 
 template <class Real>
 struct Schedules {
-  static void check(Backend<Real>& backend, const Open<Real>&) {
-    const Problem problem = make_problem(step_cases()[2]);
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
+    const Problem problem = setting.problem(step_cases()[2]);
     backend.load({problem});
     const std::size_t n = backend.layout().size();
     for (int k = 0; k < 2; ++k) backend.step();  // a graph of the schedule before is there to be forgotten
@@ -360,8 +374,8 @@ struct Schedules {
 
 template <class Real>
 struct HeldOutPixels {
-  static void check(Backend<Real>& backend, const Open<Real>&) {
-    Problem problem = make_problem(step_cases()[2]);
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
+    Problem problem = setting.problem(step_cases()[2]);
     const Observation& o = problem.observation;
     problem.held_out.resize(o.mask.size());
     for (std::size_t i = 0; i < o.mask.size(); i += 4) problem.held_out[i] = 1;
@@ -386,8 +400,8 @@ struct HeldOutPixels {
 
 template <class Real>
 struct RefusesNonsense {
-  static void check(Backend<Real>& backend, const Open<Real>&) {
-    const Problem good = make_problem(step_cases()[0]);
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
+    const Problem good = setting.problem(step_cases()[0]);
     Problem bad = good;
     bad.initial_parameters.pop_back();
     EXPECT_THROW(backend.load({bad}), InvalidInput);
@@ -401,7 +415,7 @@ struct RefusesNonsense {
     bad.held_out.assign(good.observation.mask.size(), 1);
     EXPECT_THROW(backend.load({bad}), InvalidInput);
     EXPECT_THROW(backend.load({}), InvalidInput);
-    EXPECT_THROW(backend.load({good, make_problem(step_cases()[3])}), InvalidInput);
+    EXPECT_THROW(backend.load({good, setting.problem(step_cases()[3])}), InvalidInput);
     bad = good;
     bad.model.network->input_scale *= 2;
     EXPECT_THROW(backend.load({good, bad}), InvalidInput);
@@ -447,14 +461,29 @@ TEST_P(Conformance, RefusesNonsense) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, Conformance,
                          testing::Values(Parameter{"cpu", true}, Parameter{"cpu", false}, Parameter{"cuda", true},
-                                         Parameter{"cuda", false}),
+                                         Parameter{"cuda", false}, Parameter{"cuda", true, NetworkMath::tf32x3},
+                                         Parameter{"cuda", true, NetworkMath::tf32}),
                          [](const auto& test) {
-                           return test.param.backend + (test.param.single ? "_float" : "_double");
+                           const bool plain = test.param.math == NetworkMath::fp32;
+                           return test.param.backend + (test.param.single ? "_float" : "_double") +
+                                  (plain ? "" : std::string("_") + name_of(test.param.math));
                          });
 
 TEST(Backends, UnknownNamesAreRefused) {
   EXPECT_THROW(make_backend<float>("gpu", {}), InvalidInput);
   EXPECT_THROW(planned_bytes<float>("gpu", {}, {}), InvalidInput);
+}
+
+/// Arithmetic that a backend does not have is an error, never another arithmetic.
+TEST(Backends, MatrixUnitsAreThoseOfCudaInSinglePrecision) {
+  for (const NetworkMath math : {NetworkMath::tf32x3, NetworkMath::tf32}) {
+    Problem problem = make_problem(step_cases()[0]);
+    problem.network_math = math;
+    EXPECT_THROW(make_backend<float>("cpu", {})->load({problem}), InvalidInput);
+    EXPECT_THROW(make_backend<double>("cpu", {})->load({problem}), InvalidInput);
+    if (!cuda_devices().empty()) EXPECT_THROW(make_backend<double>("cuda", {})->load({problem}), InvalidInput);
+    EXPECT_THROW(validate_problems({problem, make_problem(step_cases()[0])}), InvalidInput);
+  }
 }
 
 TEST(Backends, PlannedBytesCoverTheFields) {

@@ -273,6 +273,7 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
                           "network.activation",
                           "network.input_scale",
                           "network.last_layer",
+                          "network.math",
                           "network.seed",
                           "network.initial",
                           "optimizer.name",
@@ -310,6 +311,13 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
   const std::vector<std::string> words{std::istream_iterator<std::string>(line), {}};
   EXPECT_EQ(words, (Words{"observation.max_noise", "number", "image", "unit", ">", "0", "1000.0", "pixels", "of",
                           "larger", "noise", "are", "masked"}));
+}
+
+TEST_F(Cli, MatrixUnitsOnTheCpuAreAnError) {
+  for (const char* math : {"tf32x3", "tf32"})
+    expect_refused(fit({"--set", std::string("network.math=\"") + math + "\""}),
+                   std::string("--set: network.math: needs a CUDA device, found \"") + math +
+                       "\" with the cpu backend, expected \"fp32\" or --backend cuda");
 }
 
 TEST_F(Cli, AFullStdoutIsAnError) {

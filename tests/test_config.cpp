@@ -165,6 +165,7 @@ TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
     EXPECT_EQ(c.network->ensemble, paper ? 1 : 3);
     EXPECT_EQ(c.network->last_layer_zero, !paper);
     EXPECT_EQ(c.network->seed, 1u);
+    EXPECT_EQ(c.network->math, NetworkMath::fp32);
     EXPECT_EQ(c.optimizer.name, paper ? OptimizerKind::adam : OptimizerKind::lbfgs);
     EXPECT_EQ(c.optimizer.loss, paper ? LossKind::mse : LossKind::chi2);
     EXPECT_EQ(c.optimizer.learning_rate, 1e-3);
@@ -185,12 +186,13 @@ TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
 TEST_F(ConfigFile, KeysOverrideTheRecipe) {
   const Config c =
       read("recipe = 'biggio2021'\n" + kShortest +
-           "hidden = [16, 8]\ninput_scale = 0.5\nlast_layer = 'zero'\nseed = 9223372036854775807\n"
+           "hidden = [16, 8]\ninput_scale = 0.5\nlast_layer = 'zero'\nmath = 'tf32x3'\nseed = 9223372036854775807\n"
            "[optimizer]\nloss = 'chi2'\nlearning_rate = 2e-3\nsteps = 7\nstop = 'chi2'\nstop_chi2 = 1.1\n"
            "best_of_last = 3\ncheckpoint_every = 0\n[regularization]\nsmoothness = 0.1\nweight_decay = 1\n");
   EXPECT_EQ(c.network->hidden, (std::vector<int>{16, 8}));
   EXPECT_EQ(c.model.network->input_scale, 0.5);
   EXPECT_TRUE(c.network->last_layer_zero);
+  EXPECT_EQ(c.network->math, NetworkMath::tf32x3);
   EXPECT_EQ(c.network->seed, 9223372036854775807u);
   EXPECT_EQ(c.optimizer.loss, LossKind::chi2);
   EXPECT_EQ(c.optimizer.learning_rate, 2e-3);

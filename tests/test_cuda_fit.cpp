@@ -131,6 +131,26 @@ TEST_F(CudaFit, AgreesWithTheCpuInDoublePrecision) {
   check_fits<double>();
 }
 
+/// A fit on the matrix units ends where that of fp32 does, within 0.1 % of its loss; with one product of TF32 it still
+/// fits, and is another one.
+TEST_F(CudaFit, OnTheMatrixUnitsEndsAsInFp32) {
+  Problem problem = make_problem(fit_case({{33, 33, 33}}));
+  problem.observation.grid.pixel_scale = 0.1;
+  problem.learning_rates = {1e-3};
+  const auto cuda = make_backend<float>("cuda", {});
+  const auto fitted = [&](NetworkMath math) {
+    problem.network_math = math;
+    return train(*cuda, problem);
+  };
+  const FitResult<float> fp32 = fitted(NetworkMath::fp32), exact = fitted(NetworkMath::tf32x3),
+                         fast = fitted(NetworkMath::tf32);
+  EXPECT_NEAR(exact.final_state.loss, fp32.final_state.loss, 1e-3 * fp32.final_state.loss);
+  EXPECT_LT(fast.final_state.loss, fast.snapshot.history.front().loss);
+  EXPECT_NE(exact.parameters, fp32.parameters) << "the same arithmetic";
+  EXPECT_NE(fast.parameters, exact.parameters) << "the same arithmetic";
+  EXPECT_EQ(fitted(NetworkMath::tf32x3).parameters, exact.parameters) << "the same bits";
+}
+
 TEST_F(CudaFit, ARunTooLargeForTheDeviceIsRefusedBeforeIt) {
   Problem problem = make_problem(StepCase{});
   problem.observation.grid = {2048, 2048, 0.1, 0, 0, 8};
@@ -184,6 +204,16 @@ TEST_F(CudaFit, TheBinaryFitsResumesAndSaysWhatItTook) {
   run({"--out", parts, "--set", "optimizer.steps=20", "--resume"});
   EXPECT_EQ(contents(parts + "/network.safetensors"), contents(out + "/network.safetensors"))
       << "resumed: the same bits";
+
+  const Outcome units = run_binary({"fit", lens.path(), "--backend", "cuda", "--out", lens.folder() / "units", "--set",
+                                    "network.math=\"tf32x3\"", "--set", "optimizer.steps=2"});
+  EXPECT_EQ(units.status, 0) << units.err;
+  const Outcome in_double = run_binary({"fit", lens.path(), "--backend", "cuda", "--precision", "double", "--dry-run",
+                                        "--set", "network.math=\"tf32x3\""});
+  EXPECT_EQ(in_double.status, 2);
+  EXPECT_EQ(in_double.err,
+            "einfield: error: --set: network.math: needs single precision, found \"tf32x3\" with double, expected "
+            "\"fp32\" or --precision single\n");
 
   const Outcome automatic = run_binary({"fit", lens.path(), "--dry-run", "--out", lens.folder() / "auto"});
   EXPECT_EQ(automatic.status, 0) << automatic.err;

@@ -109,9 +109,9 @@ struct Answer {
 /// forward() once and adjoint() `repeats` times.
 template <class Real>
 Answer<Real> run(const Problem& problem, NetworkPath path, int repeats, const DeviceLimits& limits,
-                 bool null_psi = false, bool null_alpha = false) {
+                 bool null_psi = false, bool null_alpha = false, NetworkMath math = NetworkMath::fp32) {
   const Stream stream;
-  CudaNetwork<Real> network(problem.shape, problem.points, problem.lenses, limits, path);
+  CudaNetwork<Real> network(problem.shape, problem.points, problem.lenses, limits, path, math);
   const auto upload = [&](const std::vector<double>& values) {
     const std::vector<Real> host = as<Real>(values);
     DeviceBuffer<Real> buffer(host.size());
@@ -154,19 +154,26 @@ void expect_close(const std::vector<Real>& actual, const std::vector<double>& ex
 /// in the last place of the largest component. A wrong or missing term is wrong by 1e-2 and more.
 template <class Real>
 constexpr double kTolerance = 256 * static_cast<double>(std::numeric_limits<Real>::epsilon());
+/// As accurate as fp32, or with numbers of 11 bits: 2⁻¹² of rounding where fp32 has 2⁻²⁴, in each operand of a product
+/// and not in each sum, so far fewer of them.
+double tolerance(NetworkMath math) {
+  return math == NetworkMath::tf32 ? 0x1p-6 : kTolerance<float>;
+}
 
 template <class Real>
-void check(const Case& c, NetworkPath path) {
-  SCOPED_TRACE(name(c) + (path == NetworkPath::kTiles ? " tiles" : " cublas") +
+void check(const Case& c, NetworkPath path, NetworkMath math = NetworkMath::fp32) {
+  SCOPED_TRACE(name(c) + (path == NetworkPath::kTiles ? " tiles " : " cublas ") + name_of(math) +
                (sizeof(Real) == 4 ? " float" : " double"));
   const Problem problem(c);
   const DeviceLimits limits = DeviceLimits::current();
-  ASSERT_EQ(CudaNetwork<Real>::make_plan(problem.shape, c.points, c.lenses, limits, path).path, path);
-  const Answer<Real> once = run<Real>(problem, path, 1, limits), twice = run<Real>(problem, path, 2, limits);
-  expect_close(once.psi, problem.psi, 1, kTolerance<Real>, "psi");
-  expect_close(once.alpha, problem.alpha, 1, kTolerance<Real>, "alpha");
-  expect_close(once.gradient, problem.gradient, 1, kTolerance<Real>, "gradient");
-  expect_close(twice.gradient, problem.gradient, 2, kTolerance<Real>, "gradient of two adjoints");
+  const double bound = sizeof(Real) == 4 ? tolerance(math) : kTolerance<Real>;
+  ASSERT_EQ(CudaNetwork<Real>::make_plan(problem.shape, c.points, c.lenses, limits, path, math).path, path);
+  const Answer<Real> once = run<Real>(problem, path, 1, limits, false, false, math),
+                     twice = run<Real>(problem, path, 2, limits, false, false, math);
+  expect_close(once.psi, problem.psi, 1, bound, "psi");
+  expect_close(once.alpha, problem.alpha, 1, bound, "alpha");
+  expect_close(once.gradient, problem.gradient, 1, bound, "gradient");
+  expect_close(twice.gradient, problem.gradient, 2, bound, "gradient of two adjoints");
   EXPECT_EQ(once.psi, twice.psi) << "same input, same bits";
   EXPECT_EQ(once.alpha, twice.alpha) << "same input, same bits";
   for (std::size_t lens = 0; lens < static_cast<std::size_t>(c.lenses); ++lens)
@@ -209,6 +216,10 @@ class CudaNetworkTest : public ::testing::Test {
 
 TEST_F(CudaNetworkTest, TilesInSinglePrecisionAgreeWithTheReference) {
   for (const Case& c : cases()) check<float>(c, NetworkPath::kTiles);
+}
+TEST_F(CudaNetworkTest, MatrixUnitsAgreeWithTheReference) {
+  for (const NetworkMath math : {NetworkMath::tf32x3, NetworkMath::tf32})
+    for (const Case& c : cases()) check<float>(c, NetworkPath::kTiles, math);
 }
 TEST_F(CudaNetworkTest, TilesInDoublePrecisionAgreeWithTheReference) {
   for (const Case& c : cases()) check<double>(c, NetworkPath::kTiles);
@@ -274,6 +285,61 @@ TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
   std::sort(tiles.begin(), tiles.end());
   tiles.erase(std::unique(tiles.begin(), tiles.end()), tiles.end());
   EXPECT_GE(tiles.size(), 3u) << "the limits above no longer reach different tiles";
+}
+
+/// The tiles of the matrix units, blocks with several tiles, and layers of more than one pass.
+TEST_F(CudaNetworkTest, EveryTileOfTheMatrixUnitsAgreesWithTheReference) {
+  const DeviceLimits device = DeviceLimits::current();
+  std::vector<int> tiles;
+  for (const std::size_t kilobytes : {99, 227})
+    for (const int multiprocessors : {1, 7}) {
+      const DeviceLimits limits{multiprocessors, std::min(kilobytes * 1024, device.shared_bytes_per_block),
+                                kTensorCapability};
+      for (const Case& c : {Case{{40, 24}, 310, 2}, Case{{64, 200, 48}, 90, 1}, Case{{290, 17}, 33, 1},
+                            Case{{200, 120}, 333, 1}, Case{{40, 24}, 300, 2, 13}}) {
+        SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
+        const Problem problem(c);
+        const auto math = NetworkMath::tf32x3;
+        NetworkPlan plan;
+        try {
+          plan = CudaNetwork<float>::make_plan(problem.shape, c.points, c.lenses, limits, NetworkPath::kTiles, math);
+        } catch (const InvalidInput&) {
+          continue;
+        }
+        tiles.push_back(plan.tile);
+        const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, math);
+        expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
+        expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
+        expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
+        EXPECT_EQ(run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, math).gradient, answer.gradient);
+      }
+    }
+  std::sort(tiles.begin(), tiles.end());
+  tiles.erase(std::unique(tiles.begin(), tiles.end()), tiles.end());
+  EXPECT_EQ(tiles, (std::vector<int>{32, 48, 80})) << "the limits above no longer reach every tile";
+}
+
+/// What the matrix units cannot do is an error, never done otherwise.
+TEST(CudaNetworkPlan, MatrixUnitsAreUsedOrRefused) {
+  NetworkShape shape;
+  shape.hidden = {200, 200, 200};
+  const auto plan = [&shape](NetworkMath math, int capability, NetworkPath path = NetworkPath::kAutomatic) {
+    return CudaNetwork<float>::make_plan(shape, 10000, 1, {132, 227 * 1024, capability}, path, math);
+  };
+  for (const NetworkMath math : {NetworkMath::tf32x3, NetworkMath::tf32}) {
+    EXPECT_EQ(plan(math, 90).tile, 80);
+    EXPECT_EQ(plan(math, 90).blocks, 125);
+    EXPECT_EQ(CudaNetwork<float>::make_plan(shape, 10000, 1, {108, 163 * 1024, 80}, NetworkPath::kAutomatic, math).tile,
+              48);
+    EXPECT_THROW(plan(math, 75), InvalidInput);
+    EXPECT_THROW(plan(math, 90, NetworkPath::kCublas), InvalidInput);
+    EXPECT_THROW(CudaNetwork<double>::make_plan(shape, 10000, 1, {132, 227 * 1024, 90}, NetworkPath::kAutomatic, math),
+                 InvalidInput);
+    shape.hidden = {4096, 4096};
+    EXPECT_THROW(plan(math, 90), InvalidInput);
+    shape.hidden = {200, 200, 200};
+  }
+  EXPECT_EQ(plan(NetworkMath::fp32, 75).path, NetworkPath::kTiles);
 }
 
 TEST_F(CudaNetworkTest, RepeatsToTheBit) {
@@ -377,11 +443,15 @@ TEST_F(CudaNetworkTest, NonFiniteWeightsShow) {
       for (const int layer : {0, 1}) {
         Problem problem(Case{{16, 16}, 33, 1, features});
         problem.parameters[problem.shape.kernel_offset(layer) + 5] = bad;
-        for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
-          const Answer<float> answer = run<float>(problem, path, 1, DeviceLimits::current());
+        const auto expect_nothing_finite = [](const Answer<float>& answer) {
           for (const float value : answer.psi) ASSERT_FALSE(std::isfinite(value));
           for (const float value : answer.alpha) ASSERT_FALSE(std::isfinite(value));
-        }
+        };
+        for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas})
+          expect_nothing_finite(run<float>(problem, path, 1, DeviceLimits::current()));
+        for (const NetworkMath math : {NetworkMath::tf32x3, NetworkMath::tf32})
+          expect_nothing_finite(
+              run<float>(problem, NetworkPath::kTiles, 1, DeviceLimits::current(), false, false, math));
       }
   }
 }

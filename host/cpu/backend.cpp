@@ -193,6 +193,9 @@ class CpuBackend final : public Backend<Real> {
 
   void load(const std::vector<Problem>& problems) override {
     validate_problems(problems);
+    const NetworkMath math = problems.front().network_math;
+    EINFIELD_REQUIRE(math == NetworkMath::fp32,
+                     std::string("network_math = ") + name_of(math) + " on the CPU, expected fp32");
     lenses_.clear();
     for (const Problem& problem : problems) lenses_.push_back(std::make_unique<Lens<Real>>(problem, pool_));
   }

@@ -37,6 +37,7 @@ struct Problem {
   Model model;
   Observation observation;
   LossKind loss = LossKind::mse;
+  NetworkMath network_math = NetworkMath::fp32;  ///< of Model::network; another one needs CUDA and single precision
   Regularization regularization;
   std::vector<double> initial_parameters;  ///< flat, ParameterLayout of `model`
   std::vector<double>

@@ -74,8 +74,9 @@ struct NetworkConfig {
   double input_scale = 1.0;
   bool last_layer_zero = false;
   std::uint64_t seed = 1;
-  int ensemble = 1;     ///< networks fitted side by side, of seeds seed, seed + 1, …
-  std::string initial;  ///< safetensors file; resolved path
+  NetworkMath math = NetworkMath::fp32;  ///< [network] alone; NETWORK components compute in fp32
+  int ensemble = 1;                      ///< networks fitted side by side, of seeds seed, seed + 1, …
+  std::string initial;                   ///< safetensors file; resolved path
 };
 
 /// One stage of a fit.

@@ -58,7 +58,9 @@ struct NetworkLight {
 template <class Real>
 class NetworkStage {
  public:
-  NetworkStage(const NetworkShape& shape, int n_points, int n_lenses);
+  /// @throws InvalidInput also for a `math` other than fp32 in double precision, before compute capability 8.0, or for
+  ///         layers too wide for its kernels
+  NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, NetworkMath math = NetworkMath::fp32);
   ~NetworkStage();
   NetworkStage(NetworkStage&&) noexcept;
   NetworkStage& operator=(NetworkStage&&) noexcept;

@@ -18,6 +18,15 @@ namespace einfield {
 inline constexpr int kMaxHiddenLayers = 16;
 inline constexpr int kMaxWidth = 4096;
 
+/// Arithmetic of the products between hidden layers and of their gradient, in single precision on a CUDA device.
+enum class NetworkMath {
+  fp32,    ///< fused multiply-adds; the only one of the CPU and of double precision
+  tf32x3,  ///< on the matrix units, three products of TF32 for one: as accurate as fp32
+  tf32     ///< one product of TF32, numbers rounded to 11 bits: errors of 1e-3
+};
+/// As in the configuration: "fp32", "tf32x3", "tf32".
+const char* name_of(NetworkMath math);
+
 /// Shape of the multilayer perceptron 2 → hidden[0] → … → hidden[L−1] → 1, and where its tensors sit in the flat
 /// vector.
 ///

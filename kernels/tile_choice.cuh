@@ -1,0 +1,83 @@
+// A tile size that was compiled, with its launchers: what network.cu chooses among, and the files that compile them.
+#pragma once
+
+#include <vector>
+
+#include "kernels/check.cuh"
+#include "kernels/network.cuh"
+#include "kernels/network_tile.cuh"
+
+namespace einfield::cuda::tiled {
+
+/// A tile size that was compiled, with its launchers.
+template <class Real>
+struct TileChoice {
+  int points, pixels, max_groups, own, stage_rows, row_unit;
+  bool fragments;  // its products are those of the matrix units
+  std::size_t (*shared_bytes)(int rows, int kept_passes);
+  void (*allow_shared)();
+  void (*pack)(dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride);
+  void (*forward)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
+                  std::size_t stride, const Real* positions, Real* psi, Real* alpha);
+  void (*adjoint)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* positions,
+                  const Real* alpha_bar, const Real* psi_bar);
+};
+
+/// What differs in the arithmetic alone is packed alike.
+template <class T>
+using PackedAs =
+    std::conditional_t<T::kFragments, Tile<typename T::Real, T::kGroups, T::kPixels, NetworkMath::tf32x3>, T>;
+
+template <class T, bool kEncoded>
+TileChoice<typename T::Real> tile_choice() {
+  using Real = typename T::Real;
+  return {T::kPoints,
+          T::kPixels,
+          T::kMaxGroups,
+          T::kOwn,
+          T::kStageRows,
+          T::kRowUnit,
+          T::kFragments,
+          &Shared<T>::bytes,
+          [] {
+            // All that the device grants, not this plan's bytes: the limit belongs to the kernel, which networks of
+            // other shapes share, so a smaller one would take a larger one's memory away.
+            const int limit = static_cast<int>(DeviceLimits::current().shared_bytes_per_block);
+            for (const void* kernel : {reinterpret_cast<const void*>(&network_kernel<T, kEncoded>),
+                                       reinterpret_cast<const void*>(&network_adjoint_kernel<T, kEncoded>)}) {
+              cudaFuncAttributes attributes{};
+              EINFIELD_CUDA(cudaFuncGetAttributes(&attributes, kernel));
+              EINFIELD_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                 limit - static_cast<int>(attributes.sharedSizeBytes)));
+            }
+          },
+          [](dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride) {
+            pack_kernel<PackedAs<T>><<<grid, kThreads, 0, stream>>>(net, parameters, stride);
+            EINFIELD_LAUNCH_CHECK();
+          },
+          [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
+             std::size_t stride, const Real* positions, Real* psi, Real* alpha) {
+            network_kernel<T, kEncoded>
+                <<<grid, kThreads, shared, stream>>>(net, parameters, stride, positions, psi, alpha);
+            EINFIELD_LAUNCH_CHECK();
+          },
+          [](dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* positions,
+             const Real* alpha_bar, const Real* psi_bar) {
+            network_adjoint_kernel<T, kEncoded><<<grid, kThreads, shared, stream>>>(net, positions, alpha_bar, psi_bar);
+            EINFIELD_LAUNCH_CHECK();
+          }};
+}
+
+template <class... T>
+struct TileList {
+  template <class Real>
+  static std::vector<TileChoice<Real>> choices(bool encoded) {
+    if (encoded) return {tile_choice<T, true>()...};
+    return {tile_choice<T, false>()...};
+  }
+};
+
+/// Those of the matrix units (network_tensor.cu).
+std::vector<TileChoice<float>> tensor_tile_choices(NetworkMath math, bool encoded);
+
+}  // namespace einfield::cuda::tiled
