@@ -524,38 +524,31 @@ __device__ __forceinline__ void for_columns(int columns, F f) {
   }
 }
 
-/// kSteps · 8 rows of a product, for all points and the warp's channels. The numbers of a lane are neighbours, and a half
-/// of a warp meets every bank once: A is 16 points × 8 rows, points 2g and 2g + 1 the fragment's rows g and g + 8, terms
-/// q and q + 4 of the sum rows k = 2q and 2q + 1 (at a pitch of 4 mod 8 numbers, rows 2q begin in banks 8q mod 32); B
-/// the packed weights, in lanes' order.
-template <class T, int kSteps>
+/// 8 rows of a product, for all points and the warp's channels. The numbers of a lane are neighbours, and a half of a
+/// warp meets every bank once: A is 16 points × 8 rows, points 2g and 2g + 1 the fragment's rows g and g + 8, terms q and
+/// q + 4 of the sum rows k = 2q and 2q + 1 (at a pitch of 4 mod 8 numbers, rows 2q begin in banks 8q mod 32); B the
+/// packed weights, in lanes' order.
+template <class T>
 __device__ __forceinline__ void multiply_rows(float (&acc)[Fragments::kColumns][T::kGroups][4], const float* x,
                                               const float* w, int columns) {
-  constexpr NetworkMath kMath = T::kMath;
   for_columns(columns, [&](int first, auto count) {
     constexpr int kCount = decltype(count)::value;
-    tensor::Operand<kMath, 2> b[kSteps][kCount];
+    tensor::Operand<T::kMath, 2> b[kCount];
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s)
-#pragma unroll
-      for (int c = 0; c < kCount; ++c) {
-        const float2 pair = load_pair(w + s * Fragments::kDepth * T::kWeightPitch + (first + c) * 2 * kThreads);
-        b[s][c].set(0, pair.x);
-        b[s][c].set(1, pair.y);
-      }
+    for (int c = 0; c < kCount; ++c) {
+      const float2 pair = load_pair(w + (first + c) * 2 * kThreads);
+      b[c].set(0, pair.x);
+      b[c].set(1, pair.y);
+    }
 #pragma unroll
     for (int m = 0; m < T::kGroups; ++m) {
-      tensor::Operand<kMath, 4> a[kSteps];
-#pragma unroll
-      for (int s = 0; s < kSteps; ++s) {
-        const float* const p = x + s * Fragments::kDepth * T::kPitch + m * Fragments::kHeight;
-        const float2 even = load_pair(p), odd = load_pair(p + T::kPitch);
-        a[s].set(0, even.x);
-        a[s].set(1, even.y);
-        a[s].set(2, odd.x);
-        a[s].set(3, odd.y);
-      }
-      tensor::multiply_add<kMath, kSteps, kCount>([&](int c) -> float(&)[4] { return acc[first + c][m]; }, a, b);
+      tensor::Operand<T::kMath, 4> a;
+      const float2 even = load_pair(x + m * Fragments::kHeight), odd = load_pair(x + T::kPitch + m * Fragments::kHeight);
+      a.set(0, even.x);
+      a.set(1, even.y);
+      a.set(2, odd.x);
+      a.set(3, odd.y);
+      tensor::multiply_add<T::kMath, kCount>([&](int c) -> float(&)[4] { return acc[first + c][m]; }, a, b);
     }
   });
 }
@@ -576,7 +569,7 @@ __device__ __forceinline__ void multiply_fragments(float (&own)[T::kChannels][T:
     const float* const end = w + min(rows, T::kStageRows) * T::kWeightPitch;
 #pragma unroll 1
     for (; w != end; w += Fragments::kDepth * T::kWeightPitch, x += Fragments::kDepth * T::kPitch)
-      multiply_rows<T, 1>(acc, x, w, columns);
+      multiply_rows<T>(acc, x, w, columns);
   }
   const int first = pass * T::kChannels * layer.groups;
   float* row = out + (first + Fragments::kWidth * warp + 2 * q) * T::kPitch + 2 * g;
@@ -609,39 +602,33 @@ __host__ __device__ constexpr int spread(int i) {
   return 2 * (i % 4) + i / 4;
 }
 
-/// kSteps · 8 points of a gradient, for `rows` eights of rows i and the warp's columns o. x, y: the lane's first numbers
-/// of `in` and `out`.
-template <class T, int kSteps>
+/// 8 points of a gradient, for `rows` eights of rows i and the warp's columns o. x, y: the lane's first numbers of `in`
+/// and `out`.
+template <class T>
 __device__ __forceinline__ void multiply_points(float (&acc)[T::kGradIn][T::kGradOut], const float* x, const float* y,
                                                 int rows, int columns) {
-  constexpr NetworkMath kMath = T::kMath;
+  constexpr int kEight = Fragments::kWidth * T::kPitch;
   for_columns(columns, [&](int first, auto count) {
     constexpr int kCount = decltype(count)::value;
-    tensor::Operand<kMath, 2> b[kSteps][kCount];
+    tensor::Operand<T::kMath, 2> b[kCount];
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s)
-#pragma unroll
-      for (int c = 0; c < kCount; ++c) {
-        const float2 pair =
-            load_pair(y + (first + c) * kWarps * Fragments::kWidth * T::kPitch + s * Fragments::kDepth);
-        b[s][c].set(0, pair.x);
-        b[s][c].set(1, pair.y);
-      }
+    for (int c = 0; c < kCount; ++c) {
+      const float2 pair = load_pair(y + (first + c) * kWarps * kEight);
+      b[c].set(0, pair.x);
+      b[c].set(1, pair.y);
+    }
 #pragma unroll
     for (int m = 0; m < Fragments::kRows; ++m) {
       if (2 * m >= rows) break;
-      tensor::Operand<kMath, 4> a[kSteps];
+      tensor::Operand<T::kMath, 4> a;
 #pragma unroll
-      for (int s = 0; s < kSteps; ++s)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {  // rows that are not there count as zero
-          float2 pair{};
-          if (2 * m + half < rows)
-            pair = load_pair(x + (2 * m + half) * Fragments::kWidth * T::kPitch + s * Fragments::kDepth);
-          a[s].set(half, pair.x);
-          a[s].set(half + 2, pair.y);
-        }
-      tensor::multiply_add<kMath, kSteps, kCount>(
+      for (int half = 0; half < 2; ++half) {  // rows that are not there count as zero
+        float2 pair{};
+        if (2 * m + half < rows) pair = load_pair(x + (2 * m + half) * kEight);
+        a.set(half, pair.x);
+        a.set(half + 2, pair.y);
+      }
+      tensor::multiply_add<T::kMath, kCount>(
           [&](int c) -> float(&)[4] { return acc[(first + c) * Fragments::kRows + m]; }, a, b);
     }
   });
@@ -682,7 +669,7 @@ __device__ __forceinline__ void multiply_gradient_fragments(float (&acc)[T::kGra
   int points = vectors * T::kVector;
 #pragma unroll 1
   for (; points > 0; points -= Fragments::kDepth, x += Fragments::kDepth, y += Fragments::kDepth)
-    multiply_points<T, 1>(acc, x, y, forget(part.rows), forget(part.columns));
+    multiply_points<T>(acc, x, y, forget(part.rows), forget(part.columns));
 }
 
 // ---- either way -----------------------------------------------------------------------------------------------------

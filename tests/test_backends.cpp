@@ -480,7 +480,9 @@ TEST(Backends, MatrixUnitsAreThoseOfCudaInSinglePrecision) {
     problem.network_math = math;
     EXPECT_THROW(make_backend<float>("cpu", {})->load({problem}), InvalidInput);
     EXPECT_THROW(make_backend<double>("cpu", {})->load({problem}), InvalidInput);
-    if (!cuda_devices().empty()) EXPECT_THROW(make_backend<double>("cuda", {})->load({problem}), InvalidInput);
+    if (!cuda_devices().empty()) {
+      EXPECT_THROW(make_backend<double>("cuda", {})->load({problem}), InvalidInput);
+    }
     EXPECT_THROW(validate_problems({problem, make_problem(step_cases()[0])}), InvalidInput);
   }
 }
