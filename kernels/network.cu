@@ -133,10 +133,10 @@ std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<
   return bytes <= limit ? bytes : 0;
 }
 
-/// Instructions of one warp for a row of fragments of its products, `tall` by `wide` of them and 8 terms deep: three
-/// products and the sum of each, and its operands, loaded and split.
+/// Instructions of one warp for `tall` by `wide` fragments of tf32x3, 8 terms deep: three products and four additions
+/// each, and its operands, loaded and split.
 double fragment_cost(double tall, double wide) {
-  return 5 * tall * wide + 10 * tall + 5 * wide;
+  return 7 * tall * wide + 10 * tall + 5 * wide;
 }
 
 /// Multiply-adds and loads of one thread for one tile of value, gradient and adjoint: what a tile costs, padding

@@ -36,8 +36,8 @@ constexpr int kThreads = 256;
 constexpr int kSplit = 2;                  // parts of the block that share the rows k of a product
 constexpr int kItems = kThreads / kSplit;  // register tiles per product and pass
 constexpr int kUnroll = 2;  // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
-constexpr int kUnit = kSplit * kUnroll;  // rows are padded to a multiple of this with zero weights
-constexpr int kSlots = 2;                // stages of the ring
+constexpr int kUnit = kSplit * kUnroll;   // rows are padded to a multiple of this with zero weights
+constexpr int kSlots = 2;                 // stages of the ring
 constexpr int kWarps = kThreads / 32;
 constexpr int kLanes = 64, kStrands = 4;  // of reduce_kernel: vectors side by side, partial sums of each
 
@@ -81,7 +81,7 @@ struct Tile : Registers<RealType> {
   static constexpr int kHalf = kOwn * kChunkStride;             // points that one half of the block finishes
   /// Groups of channels per pass.
   static constexpr int kMaxGroups =
-      kFragments && kItems / kGroups > Fragments::kColumns* kWarps ? Fragments::kColumns* kWarps : kItems / kGroups;
+      kFragments && kItems / kGroups > Fragments::kColumns * kWarps ? Fragments::kColumns * kWarps : kItems / kGroups;
   static constexpr int kWeightPitch = kMaxGroups * Base::kChannels;
   /// Rows of weights per stage: a stage also holds what channel_sums() collects, kThreads · kChannels numbers.
   static constexpr int kStageRows = kWeightPitch <= 256 ? 16 : 4096 / kWeightPitch;
@@ -110,11 +110,11 @@ struct Layer {
   int value_stage, gradient_stage;  // first stages of the matrix and of its transpose in the stream
   int partial;                      // offset of the matrix's gradient in a block's sums
   int bias_partial;
-  // Register tiles along the rows and columns of the matrix, of these per pass; ways = parts of the block that share
-  // the points. With fragments: eights of rows and of columns, fragments of rows per pass.
+  // Register tiles along the rows and columns of the matrix, of these per pass; ways = parts of the block that share the
+  // points. With fragments: eights of rows and of columns, fragments of rows per pass.
   int grad_in, grad_out;
   int grad_items, grad_passes, grad_ways;
-  int reduce_block;  // first block of reduce_kernel that serves this matrix
+  int reduce_block;                        // first block of reduce_kernel that serves this matrix
 };
 
 /// What a channel needs besides its products: W₁ and the bias, and the channel's weight in ψ if its layer is the last.
@@ -524,44 +524,37 @@ __device__ __forceinline__ void for_columns(int columns, F f) {
   }
 }
 
-/// kSteps · 8 rows of a product, for all points and the warp's channels. The numbers of a lane are neighbours, and a
-/// half of a warp meets every bank once: A is 16 points × 8 rows, points 2g and 2g + 1 the fragment's rows g and g + 8,
-/// terms q and q + 4 of the sum rows k = 2q and 2q + 1 (at a pitch of 4 mod 8 numbers, rows 2q begin in banks 8q mod
-/// 32); B the packed weights, in lanes' order.
-template <class T, int kSteps>
+/// 8 rows of a product, for all points and the warp's channels. The numbers of a lane are neighbours, and a half of a
+/// warp meets every bank once: A is 16 points × 8 rows, points 2g and 2g + 1 the fragment's rows g and g + 8, terms q and
+/// q + 4 of the sum rows k = 2q and 2q + 1 (at a pitch of 4 mod 8 numbers, rows 2q begin in banks 8q mod 32); B the
+/// packed weights, in lanes' order.
+template <class T>
 __device__ __forceinline__ void multiply_rows(float (&acc)[Fragments::kColumns][T::kGroups][4], const float* x,
                                               const float* w, int columns) {
-  constexpr NetworkMath kMath = T::kMath;
   for_columns(columns, [&](int first, auto count) {
     constexpr int kCount = decltype(count)::value;
-    tensor::Operand<kMath, 2> b[kSteps][kCount];
+    tensor::Operand<T::kMath, 2> b[kCount];
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s)
-#pragma unroll
-      for (int c = 0; c < kCount; ++c) {
-        const float2 pair = load_pair(w + s * Fragments::kDepth * T::kWeightPitch + (first + c) * 2 * kThreads);
-        b[s][c].set(0, pair.x);
-        b[s][c].set(1, pair.y);
-      }
+    for (int c = 0; c < kCount; ++c) {
+      const float2 pair = load_pair(w + (first + c) * 2 * kThreads);
+      b[c].set(0, pair.x);
+      b[c].set(1, pair.y);
+    }
 #pragma unroll
     for (int m = 0; m < T::kGroups; ++m) {
-      tensor::Operand<kMath, 4> a[kSteps];
-#pragma unroll
-      for (int s = 0; s < kSteps; ++s) {
-        const float* const p = x + s * Fragments::kDepth * T::kPitch + m * Fragments::kHeight;
-        const float2 even = load_pair(p), odd = load_pair(p + T::kPitch);
-        a[s].set(0, even.x);
-        a[s].set(1, even.y);
-        a[s].set(2, odd.x);
-        a[s].set(3, odd.y);
-      }
-      tensor::multiply_add<kMath, kSteps, kCount>([&](int c) -> float(&)[4] { return acc[first + c][m]; }, a, b);
+      tensor::Operand<T::kMath, 4> a;
+      const float2 even = load_pair(x + m * Fragments::kHeight), odd = load_pair(x + T::kPitch + m * Fragments::kHeight);
+      a.set(0, even.x);
+      a.set(1, even.y);
+      a.set(2, odd.x);
+      a.set(3, odd.y);
+      tensor::multiply_add<T::kMath, kCount>([&](int c) -> float(&)[4] { return acc[first + c][m]; }, a, b);
     }
   });
 }
 
-/// As multiply(), and with the same promises: each warp leaves the sums of its fragments in `out`, each thread takes
-/// its own.
+/// As multiply(), and with the same promises: each warp leaves the sums of its fragments in `out`, each thread takes its
+/// own.
 template <class T>
 __device__ __forceinline__ void multiply_fragments(float (&own)[T::kChannels][T::kHeld], const float* in, float* out,
                                                    const Layer& layer, int pass, int rows, Ring<T>& ring) {
@@ -576,7 +569,7 @@ __device__ __forceinline__ void multiply_fragments(float (&own)[T::kChannels][T:
     const float* const end = w + min(rows, T::kStageRows) * T::kWeightPitch;
 #pragma unroll 1
     for (; w != end; w += Fragments::kDepth * T::kWeightPitch, x += Fragments::kDepth * T::kPitch)
-      multiply_rows<T, 1>(acc, x, w, columns);
+      multiply_rows<T>(acc, x, w, columns);
   }
   const int first = pass * T::kChannels * layer.groups;
   float* row = out + (first + Fragments::kWidth * warp + 2 * q) * T::kPitch + 2 * g;
@@ -609,38 +602,33 @@ __host__ __device__ constexpr int spread(int i) {
   return 2 * (i % 4) + i / 4;
 }
 
-/// kSteps · 8 points of a gradient, for `rows` eights of rows i and the warp's columns o. x, y: the lane's first
-/// numbers of `in` and `out`.
-template <class T, int kSteps>
+/// 8 points of a gradient, for `rows` eights of rows i and the warp's columns o. x, y: the lane's first numbers of `in`
+/// and `out`.
+template <class T>
 __device__ __forceinline__ void multiply_points(float (&acc)[T::kGradIn][T::kGradOut], const float* x, const float* y,
                                                 int rows, int columns) {
-  constexpr NetworkMath kMath = T::kMath;
+  constexpr int kEight = Fragments::kWidth * T::kPitch;
   for_columns(columns, [&](int first, auto count) {
     constexpr int kCount = decltype(count)::value;
-    tensor::Operand<kMath, 2> b[kSteps][kCount];
+    tensor::Operand<T::kMath, 2> b[kCount];
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s)
-#pragma unroll
-      for (int c = 0; c < kCount; ++c) {
-        const float2 pair = load_pair(y + (first + c) * kWarps * Fragments::kWidth * T::kPitch + s * Fragments::kDepth);
-        b[s][c].set(0, pair.x);
-        b[s][c].set(1, pair.y);
-      }
+    for (int c = 0; c < kCount; ++c) {
+      const float2 pair = load_pair(y + (first + c) * kWarps * kEight);
+      b[c].set(0, pair.x);
+      b[c].set(1, pair.y);
+    }
 #pragma unroll
     for (int m = 0; m < Fragments::kRows; ++m) {
       if (2 * m >= rows) break;
-      tensor::Operand<kMath, 4> a[kSteps];
+      tensor::Operand<T::kMath, 4> a;
 #pragma unroll
-      for (int s = 0; s < kSteps; ++s)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {  // rows that are not there count as zero
-          float2 pair{};
-          if (2 * m + half < rows)
-            pair = load_pair(x + (2 * m + half) * Fragments::kWidth * T::kPitch + s * Fragments::kDepth);
-          a[s].set(half, pair.x);
-          a[s].set(half + 2, pair.y);
-        }
-      tensor::multiply_add<kMath, kSteps, kCount>(
+      for (int half = 0; half < 2; ++half) {  // rows that are not there count as zero
+        float2 pair{};
+        if (2 * m + half < rows) pair = load_pair(x + (2 * m + half) * kEight);
+        a.set(half, pair.x);
+        a.set(half + 2, pair.y);
+      }
+      tensor::multiply_add<T::kMath, kCount>(
           [&](int c) -> float(&)[4] { return acc[(first + c) * Fragments::kRows + m]; }, a, b);
     }
   });
@@ -648,7 +636,7 @@ __device__ __forceinline__ void multiply_points(float (&acc)[T::kGradIn][T::kGra
 
 /// Where a warp's fragments of a gradient lie in the matrix.
 struct GradientPart {
-  int first_row, rows;  // eights of rows: first, and how many from there on to the end of the matrix or of the pass
+  int first_row, rows;        // eights of rows: first, and how many from there on to the end of the matrix or of the pass
   int first_column, columns;  // eights of columns: first, and how many from there on to the end of the matrix
   __host__ __device__ GradientPart(const Layer& layer, int pass, int warp) {
     const int row_passes = (layer.grad_in + 2 * layer.grad_items - 1) / (2 * layer.grad_items);
@@ -681,7 +669,7 @@ __device__ __forceinline__ void multiply_gradient_fragments(float (&acc)[T::kGra
   int points = vectors * T::kVector;
 #pragma unroll 1
   for (; points > 0; points -= Fragments::kDepth, x += Fragments::kDepth, y += Fragments::kDepth)
-    multiply_points<T, 1>(acc, x, y, forget(part.rows), forget(part.columns));
+    multiply_points<T>(acc, x, y, forget(part.rows), forget(part.columns));
 }
 
 // ---- either way -----------------------------------------------------------------------------------------------------
@@ -856,8 +844,8 @@ __device__ __forceinline__ Real own_point_sum(const Real* area, int px, int grou
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 /// Packs the Constants of every channel, and W and Wᵀ of every matrix as the ring reads them: a block makes one stage,
-/// [row k][group][channel] or in fragments, zero where row or channel are padding, by way of shared memory, so that
-/// reads and writes are whole lines. x: stages, then blocks of channels; y: lens.
+/// [row k][group][channel] or in fragments, zero where row or channel are padding, by way of shared memory, so that reads
+/// and writes are whole lines. x: stages, then blocks of channels; y: lens.
 template <class T>
 __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ Network<typename T::Real> net,
                                                         const typename T::Real* all_parameters, std::size_t stride) {
@@ -1091,42 +1079,42 @@ __global__ void __launch_bounds__(kThreads, 1)
       const Layer layer = net.layer[l];
       Real* const tape_p = tape + layer.tape_p;
       const Real* const tape_a = tape + layer.tape_a;
-      product<T>(
-          current, spare, layer, padded_rows<T>(net.layer[l + 1].width), ring, place, [&](const Sums& acc, int pass) {
-            if (l == 0) {
-              forget_sums<T>(alpha_own[0]);
-              forget_sums<T>(alpha_own[1]);
-              for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K& k) {
-                if constexpr (!kEncoded) p.store(tape_p + cell.at);
-                Vector g = first_a<T>(point_data, cell.point, k);
+      product<T>(current, spare, layer, padded_rows<T>(net.layer[l + 1].width), ring, place,
+                 [&](const Sums& acc, int pass) {
+                   if (l == 0) {
+                     forget_sums<T>(alpha_own[0]);
+                     forget_sums<T>(alpha_own[1]);
+                     for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K& k) {
+                       if constexpr (!kEncoded) p.store(tape_p + cell.at);
+                       Vector g = first_a<T>(point_data, cell.point, k);
 #pragma unroll
-                for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * slope_of<kEncoded>(g.v[i]);
-                add_alpha(g, cell, k);
-              });
-              sum_alpha(spare, layer.groups, pass);
-            } else {
-              const auto hidden = [&](auto kept) {
-                for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K&) {
-                  p.store(tape_p + cell.at);
-                  Vector g;
-                  if constexpr (decltype(kept)::value) {
-                    g = Vector::load(shared.kept + cell.at);
-                  } else {
-                    g = Vector::load(tape_a + cell.at);
+                       for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * slope_of<kEncoded>(g.v[i]);
+                       add_alpha(g, cell, k);
+                     });
+                     sum_alpha(spare, layer.groups, pass);
+                   } else {
+                     const auto hidden = [&](auto kept) {
+                       for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K&) {
+                         p.store(tape_p + cell.at);
+                         Vector g;
+                         if constexpr (decltype(kept)::value) {
+                           g = Vector::load(shared.kept + cell.at);
+                         } else {
+                           g = Vector::load(tape_a + cell.at);
 #pragma unroll
-                    for (int i = 0; i < V; ++i) g.v[i] = activate(g.v[i]).first();
-                  }
+                           for (int i = 0; i < V; ++i) g.v[i] = activate(g.v[i]).first();
+                         }
 #pragma unroll
-                  for (int i = 0; i < V; ++i) g.v[i] *= p.v[i];
-                  g.store_shared(spare + cell.offset);
-                });
-              };
-              if (l == net.kept)
-                hidden(std::true_type{});
-              else
-                hidden(std::false_type{});
-            }
-          });
+                         for (int i = 0; i < V; ++i) g.v[i] *= p.v[i];
+                         g.store_shared(spare + cell.offset);
+                       });
+                     };
+                     if (l == net.kept)
+                       hidden(std::true_type{});
+                     else
+                       hidden(std::false_type{});
+                   }
+                 });
       Real* swap = current;
       current = spare;
       spare = swap;
@@ -1422,7 +1410,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       // ā = s″(a)∘p∘ḡ + s′(a)∘(Wᵀā of this layer)
       const Layer& below = net.layer[forget(l) - 1];
       const Real *const early_a = tape() + below.tape_a, *const early_p = tape() + below.tape_p;
-      const auto again = [&](const Real* early, int Layer::*offset) {
+      const auto again = [&](const Real* early, int Layer::* offset) {
         return T::kFragments ? tape() + net.layer[forget(l) - 1].*offset : early;
       };
       product<T>(current, spare, below, padded_rows<T>(layer.width), ring, place, [&](const Sums& acc, int pass) {
@@ -1499,8 +1487,8 @@ __global__ void __launch_bounds__(kLanes* kStrands)
       if (part.has(slot))
 #pragma unroll 4
         for (int block = strand; block < blocks; block += kStrands) {
-          const Pack<Real> v =
-              Pack<Real>::load(partial + static_cast<std::size_t>(block) * net.sums_size + layer.partial + vector * V);
+          const Pack<Real> v = Pack<Real>::load(partial + static_cast<std::size_t>(block) * net.sums_size +
+                                                layer.partial + vector * V);
 #pragma unroll
           for (int i = 0; i < V; ++i) sum.v[i] += v.v[i];
         }
@@ -1508,8 +1496,8 @@ __global__ void __launch_bounds__(kLanes* kStrands)
       for (int i = 0; i < V; ++i) strands[strand][i][lane] = sum.v[i];
       __syncthreads();
       const int row = (part.first_row + slot % Fragments::kRows * 2 + strand / 2) * Fragments::kWidth + spread(of / 4);
-      const int column =
-          (part.first_column + slot / Fragments::kRows * kWarps) * Fragments::kWidth + spread(of % 4 * 2 + strand % 2);
+      const int column = (part.first_column + slot / Fragments::kRows * kWarps) * Fragments::kWidth +
+                         spread(of % 4 * 2 + strand % 2);
       static_assert(kStrands == 4, "a strand writes one of a lane's four sums");
       if (part.has(slot) && row < height && column < layer.width)
         gradient[layer.kernel + row * layer.width + column] += sum_of(strand, lane);

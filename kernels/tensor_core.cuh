@@ -5,7 +5,7 @@
 //
 // Ootomo & Yokota (2022, "Recovering single precision accuracy from Tensor Cores while surpassing the FP32 theoretical
 // peak performance"): the units cut off what does not fit an accumulator instead of rounding it, a bias that grows with
-// the number of steps. So the terms of (1) go, small ones first, into sums of their own over 8 or 16 terms, which the
+// the number of steps. So the terms of (1) go, small ones first, into a sum of their own over 8 terms, which the
 // fp32 units add to the total.
 #pragma once
 
@@ -50,33 +50,27 @@ __device__ __forceinline__ void mma(float (&sums)[4], const unsigned (&a)[4], co
 #endif
 }
 
-/// sums(c) += Σ_s A_s B_{s,c} for kCount fragments side by side; s: kSteps times 8 terms of the sum. Products of one
-/// kind for all fragments before the next kind: the units work on several at a time.
-template <NetworkMath kMath, int kSteps, int kCount, class Sums>
-__device__ __forceinline__ void multiply_add(Sums sums, const Operand<kMath, 4> (&a)[kSteps],
-                                             const Operand<kMath, 2> (&b)[kSteps][kCount]) {
+/// sums(c) += A B_c for kCount fragments side by side. Products of one kind for all fragments before the next kind: the
+/// units work on several at a time.
+template <NetworkMath kMath, int kCount, class Sums>
+__device__ __forceinline__ void multiply_add(Sums sums, const Operand<kMath, 4>& a,
+                                             const Operand<kMath, 2> (&b)[kCount]) {
   if constexpr (kMath == NetworkMath::tf32x3) {
-    float part[kCount][4], zero[4] = {};
+    float part[kCount][4];
+    const float zero[4] = {};
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s) {
+    for (int c = 0; c < kCount; ++c) mma(part[c], a.small, b[c].big, zero);
 #pragma unroll
-      for (int c = 0; c < kCount; ++c) mma(part[c], a[s].small, b[s][c].big, s == 0 ? zero : part[c]);
+    for (int c = 0; c < kCount; ++c) mma(part[c], a.big, b[c].small, part[c]);
 #pragma unroll
-      for (int c = 0; c < kCount; ++c) mma(part[c], a[s].big, b[s][c].small, part[c]);
-    }
-#pragma unroll
-    for (int s = 0; s < kSteps; ++s)
-#pragma unroll
-      for (int c = 0; c < kCount; ++c) mma(part[c], a[s].big, b[s][c].big, part[c]);
+    for (int c = 0; c < kCount; ++c) mma(part[c], a.big, b[c].big, part[c]);
 #pragma unroll
     for (int c = 0; c < kCount; ++c)
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums(c)[i] += part[c][i];
   } else {
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s)
-#pragma unroll
-      for (int c = 0; c < kCount; ++c) mma(sums(c), a[s].big, b[s][c].big, sums(c));
+    for (int c = 0; c < kCount; ++c) mma(sums(c), a.big, b[c].big, sums(c));
   }
 }
 
