@@ -276,6 +276,7 @@ FittedMaps read_fitted_maps(const std::string& directory) {
   fit.source = read_map(file, "SOURCE", unit);
   fit.network = read_lens_maps(file, "NN");
   fit.macro = read_lens_maps(file, "MACRO");
+  if (has_hdu(file, "SENSITIVITY")) fit.sensitivity = read_map(file, "SENSITIVITY", "σ / arcsec");
   if (has_hdu(file, "PSI_NN_STD")) fit.deviation = read_lens_maps(file, "NN_STD");
   fit.noise = read_map(file, "NOISE", unit);
   const PlacedMap mask = read_map(file, "MASK", "");
@@ -407,6 +408,10 @@ std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves
       scatter("Scatter of α", lengths(fit.deviation->alpha_x, fit.deviation->alpha_y));
       scatter("Scatter of κ", fit.deviation->kappa);
     }
+    if (fit.sensitivity)
+      add_map("network", "Sensitivity", *fit.sensitivity, Palette::sequential,
+              {0, quantile_range(fit.sensitivity->values, 0, 0.999).high},
+              "By how many σ a pixel changes with its deflection: where it is dark, the priors speak, not the data.");
   }
   if (fit.truth)
     for (const Picture& picture : {picture_of_potential(fit), picture_of_deflection(fit), picture_of_convergence(fit)})

@@ -35,7 +35,8 @@ struct FittedMaps {
   PlacedMap noise;
   PlacedMap source;
   LensMaps macro, network;
-  std::optional<LensMaps> deviation;  ///< over the members of an ensemble
+  std::optional<LensMaps> deviation;     ///< over the members of an ensemble
+  std::optional<PlacedMap> sensitivity;  ///< of the image to the network's deflection [1/arcsec]
   std::optional<PlacedMap> image_truth;
   std::optional<LensMaps> truth;
   std::vector<std::uint8_t> used;  ///< 1 = used in the fit

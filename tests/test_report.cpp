@@ -99,11 +99,11 @@ TEST_F(Report, HoldsEveryPicture) {
   fit();
   const std::string html = page();
   EXPECT_TRUE(warnings_.empty());
-  // Three of the image, three of lens and source, three of the smooth model, three of the network, twelve against the
+  // Three of the image, three of lens and source, three of the smooth model, four of the network, twelve against the
   // truth, two charts.
-  EXPECT_EQ(count(html, "<img "), 26u);
-  EXPECT_EQ(count(html, "src=\"data:image/png;base64,iVBORw0KGgo"), 26u);
-  EXPECT_EQ(count(html, "src="), 26u);
+  EXPECT_EQ(count(html, "<img "), 27u);
+  EXPECT_EQ(count(html, "src=\"data:image/png;base64,iVBORw0KGgo"), 27u);
+  EXPECT_EQ(count(html, "src="), 27u);
   EXPECT_TRUE(has(html, "with the critical curves")) << "none was found";
   EXPECT_TRUE(has(html, "with the caustics"));
 }
@@ -309,7 +309,7 @@ TEST_F(Report, ABrowserShowsItOnAnyScreen) {
       EXPECT_EQ(frame["overflow"], 0) << frame.dump();
       EXPECT_EQ(frame["missing"], 0) << frame.dump();
       EXPECT_EQ(frame["narrow"], 0) << frame.dump();
-      EXPECT_EQ(frame["images"], has_gnuplot() ? 26 : 0) << frame.dump();
+      EXPECT_EQ(frame["images"], has_gnuplot() ? 27 : 0) << frame.dump();
       EXPECT_EQ(frame["dark"], dark) << frame.dump();
       EXPECT_EQ(frame["paper"].get<double>() < 0.2, dark) << frame.dump();
       EXPECT_GE(frame["contrast"].get<double>(), 4.5) << frame.dump();  // WCAG 2.1, level AA

@@ -358,12 +358,12 @@ TEST(Results, ThePlaceOnTheSkyOfTheImageIsThatOfTheMaps) {
   EXPECT_EQ(wcs["cd"], json(sky.cd));
   EXPECT_EQ(wcs["mirrored"], false);
   EXPECT_NEAR(wcs["position_angle_y"].get<double>(), 53.130102, 1e-6);
-  // Every HDU but PSF and SOURCE, which lie elsewhere: 17 in all.
+  // Every HDU but PSF and SOURCE, which lie elsewhere: 18 in all.
   const std::string bytes = lens.folder().read("out/result.fits");
   std::size_t n = 0;
   for (std::size_t at = bytes.find("CTYPE1A = 'RA---TAN'"); at != std::string::npos; ++n)
     at = bytes.find("CTYPE1A = 'RA---TAN'", at + 1);
-  EXPECT_EQ(n, 15u);
+  EXPECT_EQ(n, 16u);
   EXPECT_DOUBLE_EQ(read_fits(lens.out() + "/result.fits", "KAPPA_NN").linear->pixel_scale, 0.3);
 }
 
