@@ -418,6 +418,12 @@ class Fit {
       lens.end("converged");
       return;
     }
+    if (stage().steps == 0) {  // the model is evaluated as it is
+      backend_.evaluate(true);
+      record(i, backend_.state(i), now.step, now.parameters);
+      lens.end("steps");
+      return;
+    }
     // A stage that has ended for want of steps goes on from where it is.
     const bool begins = now.stage_step == 0;
     const int steps = stage().steps - static_cast<int>(now.stage_step);

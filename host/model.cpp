@@ -300,7 +300,14 @@ Model with_parameters(const Model& model, const ParameterLayout& layout, const s
   std::vector<double> table = layout.table, pixels = layout.pixels;
   const double* u = parameters.data() + layout.n_network;
   const std::vector<double> scalars = layout.physical(u);
-  for (std::size_t i = 0; i < scalars.size(); ++i) table[static_cast<std::size_t>(layout.free[i].slot)] = scalars[i];
+  for (std::size_t i = 0; i < scalars.size(); ++i) {
+    const FreeParameter<double>& f = layout.free[i];
+    double value = scalars[i];
+    // Far out a logistic rounds to the end of its interval, which is not in it.
+    if (f.kind == TransformKind::logistic && !std::isnan(value))
+      value = std::clamp(value, std::nextafter(f.lower, f.upper), std::nextafter(f.upper, f.lower));
+    table[static_cast<std::size_t>(f.slot)] = value;
+  }
   for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
     pixels[static_cast<std::size_t>(layout.free_pixels[k])] = u[layout.free.size() + k];
 

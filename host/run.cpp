@@ -20,6 +20,7 @@
 #include "einfield/error.hpp"
 #include "host/atomic_file.hpp"
 #include "host/checkpoint.hpp"
+#include "host/cpu/thread_pool.hpp"
 #include "host/directory_lock.hpp"
 #include "host/figures.hpp"
 #include "host/memory.hpp"
@@ -246,6 +247,11 @@ RunOutcome run(const Config& config, const RunOptions& options) {
            (sizeof(Real) == 4 ? "single" : "double") + " precision, " +
            (on_host ? "" : readable_bytes(of_backend) + " planned on the device, ") + readable_bytes(bytes) +
            (on_host ? " planned" : " on the host"));
+  const std::vector<StageConfig> stages = config.optimizer.all_stages();
+  if (std::any_of(stages.begin(), stages.end(),
+                  [](const StageConfig& s) { return s.name == OptimizerKind::levenberg_marquardt; }))
+    log.line("levenberg_marquardt: on the CPU, " + std::to_string(ThreadPool::resolve(options.threads)) +
+             (ThreadPool::resolve(options.threads) == 1 ? " thread" : " threads") + ", double precision");
   // Before anything is written; what counts is read again under the lock.
   if (options.resume) read_checkpoint<Real>(options.out, config, loaded.problem);
   if (options.dry_run) {

@@ -217,7 +217,7 @@ TEST_F(BadInput, Configurations) {
        "lens.toml:21: optimizer.iterations: unknown key, found iterations, expected one of name, loss, learning_rate, "
        "steps, warmup, schedule, clip_norm, memory, free, stop, stop_chi2, patience, tolerance, held_out, "
        "held_out_seed, "
-       "best_of_last, checkpoint_every, stage"},
+       "best_of_last, starts, starts_seed, checkpoint_every, stage"},
       {{"profile = \"SIE\"", "profile = \"SIEE\""},
        "lens.toml:9: lens.0.profile: no such name, found \"SIEE\", expected SIE"},
       {{"profile = \"SIE\"", "profile = \"sie\""},

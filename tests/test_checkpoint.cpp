@@ -441,7 +441,7 @@ TEST(Checkpoint, AnotherFormatIsRefused) {
     checksum = (checksum ^ static_cast<unsigned char>(bytes[i])) * 0x100000001b3u;
   std::memcpy(bytes.data() + bytes.size() - 8, &checksum, 8);
   lens.folder().write(std::string("out/") + kFile, bytes);
-  EXPECT_NE(refusal<float>(lens, {}).find("format 1, expected 2"), std::string::npos) << refusal<float>(lens, {});
+  EXPECT_NE(refusal<float>(lens, {}).find("format 1, expected 3"), std::string::npos) << refusal<float>(lens, {});
 }
 
 TEST(Checkpoint, AnEarlierOneSurvivesAFailure) {

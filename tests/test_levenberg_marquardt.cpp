@@ -383,6 +383,18 @@ TEST(LevenbergMarquardt, MovesOnlyWhatTheStageFrees) {
   }
 }
 
+TEST(LevenbergMarquardt, WithoutStepsTheModelIsOnlyEvaluated) {
+  const std::vector<Problem> problems{far_start(mock())};
+  FitSettings settings = settings_for(problems, 4);
+  settings.stages[0].steps = 0;
+  const FitResult<double> result = fitted<double>(problems, settings);
+  EXPECT_EQ(result.stop_reason, "steps");
+  EXPECT_EQ(result.steps, 0);
+  EXPECT_EQ(result.parameters, problems[0].initial_parameters);
+  ASSERT_EQ(result.snapshot.history.size(), 1u);
+  EXPECT_EQ(result.snapshot.history[0].loss, result.final_state.loss);
+}
+
 TEST(LevenbergMarquardt, NeedsTheProblems) {
   const std::vector<Problem> problems{mock()};
   FitSettings settings = settings_for(problems, 1);
