@@ -4,6 +4,7 @@
 #include "host/fits_io.hpp"
 
 #include <fitsio.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <array>
@@ -470,6 +471,14 @@ FitsImage read_fits(const std::string& path, const std::string& hdu, int planes)
 
 namespace {
 
+/// realloc whose new bytes are zero: CFITSIO looks at bytes before it has written them.
+void* zeroed_realloc(void* bytes, std::size_t size) {
+  const std::size_t before = bytes ? malloc_usable_size(bytes) : 0;
+  void* grown = std::realloc(bytes, size);
+  if (grown && size > before) std::memset(static_cast<char*>(grown) + before, 0, size - before);
+  return grown;
+}
+
 /// A FITS file in memory: the disk is left to write_atomically, which says what went wrong there.
 class Writer {
  public:
@@ -477,7 +486,7 @@ class Writer {
     fits_clear_errmsg();
     int status = 0;
     fitsfile* file = nullptr;
-    fits_create_memfile(&file, &buffer_.bytes, &buffer_.capacity, std::size_t(1) << 20, std::realloc, &status);
+    fits_create_memfile(&file, &buffer_.bytes, &buffer_.capacity, std::size_t(1) << 20, zeroed_realloc, &status);
     file_.reset(file);
     check(status);
   }

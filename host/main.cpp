@@ -250,9 +250,10 @@ std::string shell_command(const std::vector<std::string>& words) {
 /// Where `simulate` writes without --out: the image of the configuration, unless that stands outside of its directory.
 std::string default_image(const Config& config, const std::string& config_file) {
   namespace fs = std::filesystem;
+  if (config.observation.image.empty()) return "";
   const fs::path image = fs::absolute(config.observation.image.path).lexically_normal();
   const fs::path relative = image.lexically_relative(fs::absolute(config_file).lexically_normal().parent_path());
-  if (!config.observation.image.empty() && (relative.empty() || *relative.begin() == ".."))
+  if (relative.empty() || *relative.begin() == "..")
     throw InvalidInput(config.at("observation.image") + ": outside of the directory of the configuration, found " +
                        image.string() + ", expected --out with that name to write there");
   return config.observation.image.path;

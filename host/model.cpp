@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "einfield/error.hpp"
+#include "host/problem.hpp"
 
 namespace einfield {
 namespace {

@@ -354,7 +354,7 @@ TYPED_TEST(CheckpointOf, StagesThatAreOverMustAgree) {
   EXPECT_EQ(refusal<TypeParam>(lens, {stages("", ", learning_rate = 0.5")}), "");  // that one is yet to come
   for (const char* other : {", learning_rate = 0.5", ", warmup = 2", ", schedule = 'cosine'", ", clip_norm = 1.0"}) {
     const std::string message = refusal<TypeParam>(lens, {stages(other, "")});
-    EXPECT_EQ(message.rfind("--set: optimizer.stage.0.", 0), 0u) << other << ": " << message;
+    EXPECT_NE(message.find(": optimizer.stage.0."), std::string::npos) << other << ": " << message;
   }
 }
 

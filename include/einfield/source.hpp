@@ -25,9 +25,6 @@ struct PixelGrid {
   double center_y = 0.0;     ///< arcsec
 };
 
-/// Pixels of all PIXELATED components of a model together, at most: Model::validate() refuses more.
-inline constexpr std::size_t kMaxSourcePixels = std::size_t(1) << 26;
-
 /// Smallest radius of a Sérsic profile: the brightness gradient diverges at the centre for n > 1, so the profile is
 /// flat within it. Part of the model, as in lenstronomy. [arcsec]
 inline constexpr double kSersicCore = 1e-4;
