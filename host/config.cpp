@@ -186,7 +186,11 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
        {"pixel_scale", &o.pixel_scale, "from a celestial WCS when absent", above(0), "arcsec"},
        {"center_x", &o.center_x, "coordinate of the middle of the image", {}, "arcsec"},
        {"center_y", &o.center_y, "coordinate of the middle of the image", {}, "arcsec"},
-       {"supersampling", &o.supersampling, "rays per pixel and side", between(1, kMaxSupersampling)}});
+       {"supersampling", &o.supersampling, "rays per pixel and side", between(1, kMaxSupersampling)},
+       {"psf_supersampling", &o.psf_supersampling,
+        "samples of the PSF per pixel and side, a divisor of supersampling: the image is convolved on them and "
+        "then averaged over pixels; more than 1 on the CPU only",
+        between(1, kMaxSupersampling)}});
   return keys;
 }
 

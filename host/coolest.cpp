@@ -77,15 +77,26 @@ Vec2<double> constant_deflection(const std::vector<LensComponent>& lens) {
 }
 
 bool is_uniform(const LightComponent& c) {
-  return light_info(c.kind).name == std::string("UNIFORM");
+  return c.kind == LightKind::uniform;
+}
+
+void move(ParameterPrior& prior, double by) {
+  prior.lower += by;  // infinite ones stay so
+  prior.upper += by;
+  if (prior.gaussian()) prior.mean += by;
 }
 
 void move(LightComponent& c, Vec2<double> by) {
   const ProfileInfo& info = light_info(c.kind);
   const int x = info.index_of("center_x");
   if (x >= 0) {
-    c.values[static_cast<std::size_t>(x)] += by.x;
-    c.values[static_cast<std::size_t>(x) + 1] += by.y;
+    const auto i = static_cast<std::size_t>(x);
+    c.values[i] += by.x;
+    c.values[i + 1] += by.y;
+    if (!c.priors.empty()) {
+      move(c.priors[i], by.x);
+      move(c.priors[i + 1], by.y);
+    }
   }
   c.grid.center_x += by.x;
   c.grid.center_y += by.y;
@@ -174,9 +185,11 @@ class Writer {
     const Observation& o = lens_.observation;
     ordered_json psf = {{"type", nullptr}};
     if (!o.psf.empty())
-      psf = {{"type", "PixelatedPSF"},
-             {"description", "sum 1"},
-             {"pixels", grid_json("psf", {{o.psf.nx, o.psf.ny, o.grid.pixel_scale, 0, 0}, o.psf.values}, "")}};
+      psf = {
+          {"type", "PixelatedPSF"},
+          {"description", "sum 1"},
+          {"pixels",
+           grid_json("psf", {{o.psf.nx, o.psf.ny, o.grid.pixel_scale / o.psf.supersampling, 0, 0}, o.psf.values}, "")}};
     return {{"name", ""},
             {"band", ""},
             {"pixel_size", o.grid.pixel_scale},
@@ -195,40 +208,91 @@ class Writer {
   static ordered_json profile(const std::string& type) {
     return {{"type", type}, {"id", ""}, {"parameters", ordered_json::object()}};
   }
-  static void put(ordered_json& profile, const char* name, double value, bool free) {
-    profile["parameters"][name] = {
-        {"fixed", !free},
-        {"point_estimate", {{"value", value}}},
-        {"posterior_stats",
-         {{"mean", nullptr}, {"median", nullptr}, {"percentile_16th", nullptr}, {"percentile_84th", nullptr}}},
-        {"prior", {{"type", nullptr}}}};
+  static ordered_json& put(ordered_json& profile, const char* name, double value, bool free) {
+    return profile["parameters"][name] = {
+               {"fixed", !free},
+               {"point_estimate", {{"value", value}}},
+               {"posterior_stats",
+                {{"mean", nullptr}, {"median", nullptr}, {"percentile_16th", nullptr}, {"percentile_84th", nullptr}}},
+               {"prior", {{"type", nullptr}}}};
+  }
+  /// The posterior in the Gaussian approximation. @param sigma  NaN or 0 when it is not known
+  static void put_spread(ordered_json& parameter, double sigma) {
+    if (!(sigma > 0)) return;
+    const double value = parameter["point_estimate"]["value"].get<double>();
+    parameter["posterior_stats"] = {
+        {"mean", value}, {"median", value}, {"percentile_16th", value - sigma}, {"percentile_84th", value + sigma}};
+  }
+  /// 1 σ of a parameter of the component that is being written; 0 when it is not known.
+  double sigma_of(const char* own) const {
+    const auto found = lens_.sigma.find(component_ + "." + own);
+    return found == lens_.sigma.end() ? 0 : found->second;
+  }
+  /// A parameter of the standard that is one of einfield's times a number.
+  template <class Component>
+  void put_scaled(ordered_json& profile, const Component& c, const ProfileInfo& info, const char* own, const char* name,
+                  double scale) const {
+    const auto i = static_cast<std::size_t>(info.index_of(own));
+    ordered_json& parameter = put(profile, name, scale * c.values[i], c.free[i]);
+    put_spread(parameter, scale * sigma_of(own));
+    if (c.priors.empty() || !c.free[i]) return;
+    const ParameterPrior& prior = c.priors[i];
+    if (prior.gaussian())
+      parameter["prior"] = {{"type", "GaussianPrior"}, {"mean", scale * prior.mean}, {"width", scale * prior.sigma}};
+    else if (prior.bounded())
+      parameter["prior"] = {
+          {"type", "UniformPrior"}, {"min_value", scale * prior.lower}, {"max_value", scale * prior.upper}};
   }
   template <class Component>
-  static void put_same(ordered_json& profile, const Component& c, const ProfileInfo& info, const char* own,
-                       const char* name) {
-    put(profile, name, value_of(info, c.values, own), is_free(info, c.free, own));
+  void put_same(ordered_json& profile, const Component& c, const ProfileInfo& info, const char* own,
+                const char* name) const {
+    put_scaled(profile, c, info, own, name, 1);
   }
   template <class Component>
-  static void put_center(ordered_json& profile, const Component& c, const ProfileInfo& info) {
+  void put_center(ordered_json& profile, const Component& c, const ProfileInfo& info) const {
     put_same(profile, c, info, "center_x", "center_x");
     put_same(profile, c, info, "center_y", "center_y");
   }
+
+  /// 1 σ of a function of two parameters with these derivatives.
+  double propagated(const char* first, const char* second, Vec2<double> gradient) const {
+    const double a = gradient.x * sigma_of(first), b = gradient.y * sigma_of(second);
+    const auto found = lens_.correlation.find(component_ + "." + first + " " + component_ + "." + second);
+    const double correlation = found == lens_.correlation.end() ? 0 : found->second;
+    return std::sqrt(std::max(0.0, a * a + b * b + 2 * correlation * a * b));
+  }
+  /// A size and an angle from two components, with what is known of these: with c² = e1² + e2²
+  ///     ∂c/∂e = e/c,   ∂φ/∂e = (−e2, e1)/(2c²)
+  /// @param size, slope  the standard's size, and its derivative with respect to c
+  template <class Component>
+  void put_pair(ordered_json& profile, const Component& c, const ProfileInfo& info, const char* first,
+                const char* second, const char* size_name, double size, double slope, const char* angle_name) const {
+    const double x = value_of(info, c.values, first), y = value_of(info, c.values, second);
+    const bool free = is_free(info, c.free, first) || is_free(info, c.free, second);
+    const Polar e = polar(x, y);
+    ordered_json& length = put(profile, size_name, size, free);
+    if (e.size > 0) put_spread(length, propagated(first, second, {slope * x / e.size, slope * y / e.size}));
+    ordered_json& angle = put(profile, angle_name, e.angle, free);
+    const double turn = 0.5 * kDegrees / (e.size * e.size);
+    if (e.size > 0) put_spread(angle, propagated(first, second, {-turn * y, turn * x}));
+  }
   /// q and phi; those of a circle when the profile has no ellipticity. @return q
   template <class Component>
-  static double put_ellipse(ordered_json& profile, const Component& c, const ProfileInfo& info) {
-    const bool elliptical = info.index_of("e1") >= 0;
-    const Polar e = elliptical ? polar(value_of(info, c.values, "e1"), value_of(info, c.values, "e2")) : Polar{0, 0};
-    const bool free = elliptical && (is_free(info, c.free, "e1") || is_free(info, c.free, "e2"));
-    const double q = axis_ratio(e.size);
-    put(profile, "q", q, free);
-    put(profile, "phi", e.angle, free);
+  double put_ellipse(ordered_json& profile, const Component& c, const ProfileInfo& info) const {
+    if (info.index_of("e1") < 0) {
+      put(profile, "q", 1, false);
+      put(profile, "phi", 0, false);
+      return 1;
+    }
+    const double e = std::hypot(value_of(info, c.values, "e1"), value_of(info, c.values, "e2"));
+    const double q = axis_ratio(e);
+    put_pair(profile, c, info, "e1", "e2", "q", q, -2 / ((1 + e) * (1 + e)), "phi");
     return q;
   }
 
   /// A profile of the standard for a lens component, or nothing.
-  static std::optional<ordered_json> lens_profile(const LensComponent& c) {
+  std::optional<ordered_json> lens_profile(const LensComponent& c) const {
     const ProfileInfo& info = lens_info(c.kind);
-    const std::vector<double>& p = c.values;
     switch (c.kind) {
       case LensKind::sie:
       case LensKind::sis:
@@ -253,11 +317,10 @@ class Writer {
         return json;
       }
       case LensKind::shear: {
-        const Polar shear = polar(p[0], p[1]);
-        if (shear.size > kMaxShear) return std::nullopt;
+        const double strength = std::hypot(c.values[0], c.values[1]);
+        if (strength > kMaxShear) return std::nullopt;
         ordered_json json = profile("ExternalShear");
-        put(json, "gamma_ext", shear.size, c.free[0] || c.free[1]);
-        put(json, "phi_ext", shear.angle, c.free[0] || c.free[1]);
+        put_pair(json, c, info, "gamma1", "gamma2", "gamma_ext", strength, 1, "phi_ext");
         return json;
       }
       case LensKind::convergence: {
@@ -278,9 +341,9 @@ class Writer {
       own["parameters"][info.parameters[i].name] = c.values[i];
       if (c.free[i]) own["fit"].push_back(info.parameters[i].name);
     }
+    put_priors(own, c, info);
     return own;
   }
-
   /// A potential on the pixels of the image.
   ordered_json potential_profile(const std::string& name, std::vector<double> potential) {
     ordered_json json = profile(kPotential);
@@ -295,34 +358,38 @@ class Writer {
     const Vec2<double> by = lensed ? Vec2<double>{-shift_.x, -shift_.y} : Vec2<double>{};
     move(c, by);
     const ProfileInfo& info = light_info(c.kind);
+    component_ = name;
     const double area = lens_.observation.grid.pixel_scale * lens_.observation.grid.pixel_scale;
     if (c.kind == LightKind::sersic_ellipse && value_of(info, c.values, "n_sersic") >= kMinSersic) {
       ordered_json json = profile("Sersic");
-      put(json, "I_eff", value_of(info, c.values, "amp") / area, is_free(info, c.free, "amp"));
+      put_scaled(json, c, info, "amp", "I_eff", 1 / area);
       const double q = put_ellipse(json, c, info);
       const bool major = c.radius == RadiusKind::major_axis;
-      put(json, "theta_eff", value_of(info, c.values, "R_sersic") * (major ? std::sqrt(q) : 1),
-          is_free(info, c.free, "R_sersic"));
+      put_scaled(json, c, info, "R_sersic", "theta_eff", major ? std::sqrt(q) : 1);
       put_same(json, c, info, "n_sersic", "n");
       put_center(json, c, info);
-      if (major) json[kOwn] = {{"radius", "major_axis"}};
+      json[kOwn] = ordered_json::object();
+      put_priors(json[kOwn], c, info);
+      if (major) json[kOwn]["radius"] = "major_axis";
       return json;
     }
     if (c.kind == LightKind::gaussian) {
       const double sigma = value_of(info, c.values, "sigma"), b = sersic_b(kMinSersic);
       ordered_json json = profile("Sersic");
-      put(json, "I_eff", value_of(info, c.values, "amp") * std::exp(-b) / (2 * kPi * sigma * sigma) / area,
-          is_free(info, c.free, "amp"));
-      put(json, "theta_eff", sigma * std::sqrt(2 * b), is_free(info, c.free, "sigma"));
+      put_scaled(json, c, info, "amp", "I_eff", std::exp(-b) / (2 * kPi * sigma * sigma) / area);
+      put_scaled(json, c, info, "sigma", "theta_eff", std::sqrt(2 * b));
       put(json, "n", kMinSersic, false);
       put_ellipse(json, c, info);
       put_center(json, c, info);
       json[kOwn] = {{"profile", "GAUSSIAN"}};
+      put_priors(json[kOwn], c, info);
       return json;
     }
     if (is_uniform(c) && value_of(info, c.values, "amp") >= 0) {
       ordered_json json = profile("Uniform");
-      put(json, "A", value_of(info, c.values, "amp") / area, is_free(info, c.free, "amp"));
+      put_scaled(json, c, info, "amp", "A", 1 / area);
+      json[kOwn] = ordered_json::object();
+      put_priors(json[kOwn], c, info);
       return json;
     }
     PixelMap map = light_pixels(lens_, original, lensed);
@@ -384,6 +451,7 @@ class Writer {
     for (std::size_t i = 0; i < model.lens.size(); ++i) {
       const LensComponent& c = model.lens[i];
       const std::string name = "lens." + std::to_string(i);
+      component_ = name;
       std::optional<ordered_json> standard = lens_profile(c);
       const bool field = !standard || c.kind == LensKind::shear || c.kind == LensKind::convergence;
       ordered_json json = entity(name, !field, kLensRedshift);
@@ -449,6 +517,7 @@ class Writer {
   std::string dir_;
   ExchangedLens lens_;  ///< on a square image
   Vec2<double> shift_;
+  std::string component_;  ///< "lens.0": which is being written
   std::vector<std::string> notes_;
 };
 
@@ -551,7 +620,7 @@ class Reader {
       if (meta.has("units") && meta.at("units").is_text() && meta.at("units").text() != "unknown")
         lens_.unit = meta.at("units").text().substr(0, 60);
       if (meta.has(kOwn) && meta.at(kOwn).has("supersampling"))
-        o.grid.supersampling = meta.at(kOwn).at("supersampling").integer(1, 32);
+        o.grid.supersampling = meta.at(kOwn).at("supersampling").integer(1, kMaxSupersampling);
     }
     if (o.image.empty()) warn("observation.pixels: no FITS file; the configuration is for einfield simulate");
     if (observation.has("noise")) read_noise(observation);
@@ -603,11 +672,19 @@ class Reader {
     if (type == "GaussianPSF") {
       lens_.psf_fwhm = psf.at("fwhm").number(above(0), "pixels") * pixel_scale;
     } else if (type == "PixelatedPSF") {
-      PixelMap kernel = read_grid(psf.at("pixels"), pixel_scale);
+      PixelMap kernel = read_grid(psf.at("pixels"), 0);
+      Grid& grid = lens_.observation.grid;
+      const double ratio = pixel_scale / kernel.grid.pixel_scale, samples = std::round(ratio);
+      if (!(samples >= 1) || samples > kMaxSupersampling || std::abs(ratio / samples - 1) > kScaleTolerance)
+        psf.at("pixels").fail("field_of_view, pixels of " + rounded(kernel.grid.pixel_scale) +
+                              " arcsec, expected those of the image, " + rounded(pixel_scale) +
+                              " arcsec, or a whole number of them in one");
       if (kernel.grid.nx % 2 == 0 || kernel.grid.ny % 2 == 0)
         psf.at("pixels").fail("a PSF of even size, found " + std::to_string(kernel.grid.nx) + " x " +
                               std::to_string(kernel.grid.ny) + " pixels, expected odd numbers");
-      lens_.observation.psf = {kernel.grid.nx, kernel.grid.ny, std::move(kernel.values)};
+      const int supersampling = static_cast<int>(samples);
+      if (grid.supersampling % supersampling != 0) grid.supersampling = supersampling;
+      lens_.observation.psf = {kernel.grid.nx, kernel.grid.ny, std::move(kernel.values), supersampling};
     } else {
       psf.at("type").fail("no counterpart, found " + type + ", expected PixelatedPSF or GaussianPSF");
     }
@@ -684,9 +761,39 @@ class Reader {
 
   /// Takes a parameter over as it stands.
   template <class Component>
-  static void take(const JsonView& profile, const char* name, Component& c, const ProfileInfo& info, const char* own) {
+  void take(const JsonView& profile, const char* name, Component& c, const ProfileInfo& info, const char* own) {
     const Estimate e = estimate(profile, name);
     set(profile.at("parameters").at(name), c, info, own, e.value, e.free);
+    take_prior(profile, name, c, info, own, 1);
+  }
+  /// The prior of a parameter that is one of einfield's divided by a number.
+  template <class Component>
+  void take_prior(const JsonView& profile, const char* name, Component& c, const ProfileInfo& info, const char* own,
+                  double scale) {
+    const JsonView parameter = profile.at("parameters").at(name);
+    if (!parameter.has("prior") || !parameter.at("prior").has("type")) return;
+    const JsonView prior = parameter.at("prior");
+    const std::string type = prior.at("type").text();
+    c.priors.resize(c.values.size());
+    ParameterPrior& known = c.priors[static_cast<std::size_t>(info.index_of(own))];
+    if (type == "GaussianPrior") {
+      known.mean = scale * prior.at("mean").number();
+      known.sigma = scale * prior.at("width").number(above(0));
+    } else if (type == "UniformPrior") {
+      known.lower = scale * prior.at("min_value").number();
+      known.upper = scale * prior.at("max_value").number();
+    } else {
+      leave_out(prior, type);
+    }
+  }
+  /// Priors of sizes and angles are none of components.
+  void leave_out_prior(const JsonView& profile, const char* name) {
+    const JsonView parameter = profile.at("parameters").at(name);
+    if (parameter.has("prior") && parameter.at("prior").has("type"))
+      leave_out(parameter.at("prior"), parameter.at("prior").at("type").text());
+  }
+  void leave_out(const JsonView& prior, const std::string& type) {
+    warnings_.push_back(prior.place() + ": " + type.substr(0, 60) + " has no counterpart, left out");
   }
   template <class Component>
   static void set(const JsonView& where, Component& c, const ProfileInfo& info, const char* own, double value,
@@ -695,18 +802,20 @@ class Reader {
     c.free[static_cast<std::size_t>(info.index_of(own))] = free;
   }
   template <class Component>
-  static void take_center(const JsonView& profile, Component& c, const ProfileInfo& info) {
+  void take_center(const JsonView& profile, Component& c, const ProfileInfo& info) {
     take(profile, "center_x", c, info, "center_x");
     take(profile, "center_y", c, info, "center_y");
   }
   /// @return q
   template <class Component>
-  static double take_ellipse(const JsonView& profile, Component& c, const ProfileInfo& info) {
+  double take_ellipse(const JsonView& profile, Component& c, const ProfileInfo& info) {
     const Estimate q = estimate(profile, "q", {0, 1, true, false}), phi = estimate(profile, "phi", between(-180, 180));
     const Vec2<double> e = components(axis_ratio(q.value), phi.value);
     const JsonView where = profile.at("parameters").at("q");
     set(where, c, info, "e1", e.x, q.free || phi.free);
     set(where, c, info, "e2", e.y, q.free || phi.free);
+    leave_out_prior(profile, "q");
+    leave_out_prior(profile, "phi");
     return q.value;
   }
 
@@ -741,6 +850,8 @@ class Reader {
     const std::string type = type_view.text(), own = own_profile(profile);
     const auto add = [&](LensComponent c) {
       check_complete(profile, lens_info(c.kind), c.values);
+      if (profile.has(kOwn)) take_priors(profile.at(kOwn), c, lens_info(c.kind));
+      check_priors(profile, c, lens_info(c.kind), warnings_);
       lens_.model.lens.push_back(std::move(c));
     };
     const auto isothermal = [&] { return estimate(profile, "gamma").value == 2; };
@@ -785,6 +896,8 @@ class Reader {
         const Vec2<double> gamma = components(strength.value, angle.value);
         set(profile, c, info, "gamma1", gamma.x, strength.free || angle.free);
         set(profile, c, info, "gamma2", gamma.y, strength.free || angle.free);
+        leave_out_prior(profile, "gamma_ext");
+        leave_out_prior(profile, "phi_ext");
       } else {
         take(profile, "kappa_s", c, info, "kappa");
       }
@@ -827,6 +940,8 @@ class Reader {
         set(parameters.at("theta_eff"), c, light_info(c.kind), "sigma", sigma, radius.free);
         set(parameters.at("I_eff"), c, light_info(c.kind), "amp",
             intensity.value * area * std::exp(b) * (2 * kPi * sigma * sigma), intensity.free);
+        take_prior(profile, "theta_eff", c, light_info(c.kind), "sigma", 1 / std::sqrt(2 * b));
+        take_prior(profile, "I_eff", c, light_info(c.kind), "amp", area * std::exp(b) * (2 * kPi * sigma * sigma));
       } else {
         c = new_light(LightKind::sersic_ellipse);
         const ProfileInfo& info = light_info(c.kind);
@@ -836,13 +951,16 @@ class Reader {
         if (major) c.radius = RadiusKind::major_axis;
         set(parameters.at("theta_eff"), c, info, "R_sersic", radius.value / (major ? std::sqrt(q) : 1), radius.free);
         set(parameters.at("I_eff"), c, info, "amp", intensity.value * area, intensity.free);
+        take_prior(profile, "theta_eff", c, info, "R_sersic", major ? 1 / std::sqrt(q) : 1);
+        take_prior(profile, "I_eff", c, info, "amp", area);
         take(profile, "n", c, info, "n_sersic");
       }
       take_center(profile, c, light_info(c.kind));
-    } else if (type == "Uniform" && light_kind("UNIFORM")) {
-      c = new_light(*light_kind("UNIFORM"));
+    } else if (type == "Uniform") {
+      c = new_light(LightKind::uniform);
       const Estimate amplitude = estimate(profile, "A");
       set(profile.at("parameters").at("A"), c, light_info(c.kind), "amp", amplitude.value * area, amplitude.free);
+      take_prior(profile, "A", c, light_info(c.kind), "amp", area);
     } else if (type == "PixelatedRegularGrid") {
       const std::optional<LightKind> kind = light_kind(own);
       if (!own.empty() && !kind) profile.at(kOwn).at("profile").fail("no such profile, found " + own);
@@ -862,6 +980,8 @@ class Reader {
       profile.at("type").fail("no counterpart, found " + type + ", expected Sersic or PixelatedRegularGrid");
     }
     check_complete(profile, light_info(c.kind), c.values);
+    if (profile.has(kOwn)) take_priors(profile.at(kOwn), c, light_info(c.kind));
+    check_priors(profile, c, light_info(c.kind), warnings_);
     return c;
   }
 

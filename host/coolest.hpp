@@ -1,18 +1,19 @@
-// COOLEST, the standard for lens models (Galan et al. 2023, JOSS 8, 5567): its JSON template and FITS files, out and
-// in.
+// COOLEST, the standard for lens models (Galan et al. 2023, JOSS 8, 5567): its JSON template and FITS, out and in.
 //
-// | quantity            | einfield (lenstronomy)              | COOLEST | | position angle      | φ = ½ atan2(e2, e1)
-// from +x to +y   | φ − 90° in (−90°, 90°], from +y counter-clockwise       | | ellipticity         | c = |e| | q = (1
-// − c)/(1 + c)                                    | | shear               | γ1, γ2 about (ra_0, dec_0)          | |γ|,
-// ½ atan2(γ2, γ1) − 90°, about (0, 0)               | | Einstein radius     | on the intermediate axis            | the
-// same                                               | | Sérsic radius       | product average or major axis       |
-// intermediate axis: R √q of the major axis              | | brightness          | image unit per pixel | per arcsec²:
-// amp / pixel_scale²; pixel maps: per pixel | | Gaussian            | amp, sigma                          | Sérsic of n
-// = 0.5: θ = σ √(2b), b = 1.9992 n − 0.3271  | | core of an NIE      | s_scale                             | r_core,
-// the same                                       |
+// | quantity        | einfield (lenstronomy)             | COOLEST                                           |
+// | position angle  | φ = ½ atan2(e2, e1), from +x to +y | φ − 90° in (−90°, 90°], from +y counter-clockwise |
+// | ellipticity     | c = |e|                            | q = (1 − c)/(1 + c)                               |
+// | shear           | γ1, γ2 about (ra_0, dec_0)         | |γ|, ½ atan2(γ2, γ1) − 90°, about (0, 0)          |
+// | Einstein radius | on the intermediate axis           | the same                                          |
+// | Sérsic radius   | product average or major axis      | intermediate axis: R √q of the major axis         |
+// | brightness      | image unit per pixel               | per arcsec²: amp/pixel_scale²; maps: per pixel    |
+// | Gaussian        | amp, sigma                         | Sérsic of n = 0.5 with θ_eff = σ √(2 b_n)         |
+// | core of an NIE  | s_scale                            | r_core, the same                                  |
 //
-// Shear and convergence about another point than (0, 0) deflect by a constant more: α = Γ(θ − θ_0). Written about (0,
-// 0), the light of the source moves by −Γ θ_0, so that the image stays what it is.
+// Shear and convergence about another point than (0, 0) deflect by a constant more: α = Γ(θ − θ_0). Written about
+// (0, 0), the light of the source moves by −Γ θ_0, so that the image stays what it is. Priors and uncertainties of
+// parameters that are the same up to a factor become the standard's; uncertainties of q, φ and the shear follow from
+// those of the components by their derivatives.
 #pragma once
 
 #include <string>

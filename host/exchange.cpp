@@ -67,6 +67,7 @@ class StoredFit {
     lens.model.lens_light = read_lights("lens_light", "LENS_LIGHT_");
     read_observation(lens);
     read_networks(lens);
+    read_uncertainties(lens);
     return lens;
   }
 
@@ -88,12 +89,40 @@ class StoredFit {
     check_complete(root().at("parameters"), info, c.values);
   }
 
+  /// @param config  of the component
+  template <class Component>
+  static void read_priors(const JsonView& config, Component& c, const ProfileInfo& info) {
+    if (!config.has("bounds") && !config.has("prior")) return;
+    c.priors.resize(c.values.size());
+    for (std::size_t k = 0; k < c.values.size(); ++k) {
+      const char* name = info.parameters[k].name;
+      if (config.has("bounds") && config.at("bounds").has(name)) {
+        const JsonView ends = config.at("bounds").at(name);
+        if (ends.size(2) != 2) ends.fail("expected two numbers");
+        c.priors[k].lower = ends.at(0).number();
+        c.priors[k].upper = ends.at(1).number();
+      }
+      if (config.has("prior") && config.at("prior").has(name)) {
+        c.priors[k].mean = config.at("prior").at(name).at("mean").number();
+        c.priors[k].sigma = config.at("prior").at(name).at("sigma").number(above(0));
+      }
+    }
+  }
+
+  /// What the configuration says of a component.
+  JsonView config_of(const std::string& block, std::size_t i) const {
+    const JsonView config = root().at("config").at(block);
+    if (i >= config.size(kMaxComponents)) config.fail("fewer components than profiles");
+    return config.at(i);
+  }
+
   LensComponent read_lens(std::size_t i) const {
     const JsonView profile = root().at("profiles").at(name("lens", i));
     const std::optional<LensKind> kind = lens_kind(profile.text());
     if (!kind) profile.fail("no such profile, found " + profile.text());
     LensComponent c = new_lens(*kind);
     read_parameters(c, lens_info(*kind), name("lens", i));
+    read_priors(config_of("lens", i), c, lens_info(*kind));
     return c;
   }
 
@@ -105,13 +134,12 @@ class StoredFit {
       if (!kind) profile.fail("no such profile, found " + profile.text());
       LightComponent c = new_light(*kind);
       read_parameters(c, light_info(*kind), name(block, i));
-      const JsonView config = root().at("config").at(block);
-      if (i >= config.size(kMaxComponents)) config.fail("fewer components than profiles");
-      if (*kind == LightKind::sersic_ellipse && config.at(i).has("radius"))
-        c.radius =
-            config.at(i).at("radius").text() == "major_axis" ? RadiusKind::major_axis : RadiusKind::product_average;
+      const JsonView config = config_of(block, i);
+      read_priors(config, c, light_info(*kind));
+      if (*kind == LightKind::sersic_ellipse && config.has("radius"))
+        c.radius = config.at("radius").text() == "major_axis" ? RadiusKind::major_axis : RadiusKind::product_average;
       std::set<std::string> names;
-      const JsonView fit = config.at(i).at("fit");
+      const JsonView fit = config.at("fit");
       for (std::size_t k = 0; k < fit.size(kMaxComponents); ++k) names.insert(fit.at(k).text());
       c.pixels_free = names.count("pixels") > 0;
       c.weights_free = names.count("network") > 0;
@@ -145,7 +173,7 @@ class StoredFit {
               grid.at("pixel_scale").number(above(0), "arcsec"),
               grid.at("center_x").number(),
               grid.at("center_y").number(),
-              grid.at("supersampling").integer(1, 32)};
+              grid.at("supersampling").integer(1, kMaxSupersampling)};
     FitsImage data = read_map("DATA");
     const auto same = [&](const FitsImage& image, const std::string& hdu) {
       EINFIELD_REQUIRE(image.nx == o.grid.nx && image.ny == o.grid.ny,
@@ -160,6 +188,9 @@ class StoredFit {
     o.noise = std::move(noise.values);
     for (const double v : mask.values) o.mask.push_back(v != 0);
     if (psf.nx > 1 || psf.ny > 1) o.psf = {psf.nx, psf.ny, std::move(psf.values)};
+    const JsonView config = root().at("config").at("observation");
+    if (config.has("psf_supersampling"))
+      o.psf.supersampling = config.at("psf_supersampling").integer(1, kMaxSupersampling);
     lens.source_grid = grid_of(read_map("SOURCE"), "SOURCE");
   }
 
@@ -195,6 +226,25 @@ class StoredFit {
       found->network = lens.network_lights.front().network;
     }
   }
+
+  void read_uncertainties(ExchangedLens& lens) const {
+    if (!root().has("uncertainties")) return;
+    const JsonView sigma = root().at("uncertainties").at("sigma"),
+                   correlations = root().at("uncertainties").at("correlations");
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < correlations.at("names").size(kMaxFree); ++i)
+      names.push_back(correlations.at("names").at(i).text());
+    const JsonView matrix = correlations.at("matrix");
+    if (matrix.size(kMaxFree) != names.size()) matrix.fail("expected a row per name");
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (sigma.has(names[i])) lens.sigma[names[i]] = sigma.at(names[i]).number(at_least(0));
+      if (matrix.at(i).size(kMaxFree) != names.size()) matrix.at(i).fail("expected a number per name");
+      for (std::size_t j = 0; j < names.size(); ++j)
+        if (!matrix.at(i).at(j).is_null()) lens.correlation[names[i] + " " + names[j]] = matrix.at(i).at(j).number();
+    }
+  }
+
+  static constexpr std::size_t kMaxFree = 10'000;  ///< parameters with an uncertainty
 
   std::string dir_, maps_;
   nlohmann::json json_;
@@ -238,10 +288,27 @@ std::string parameter_lines(const Component& c, const ProfileInfo& info, std::ve
   return text;
 }
 
+/// The tables `bounds` and `prior` of a component, of its free parameters.
+template <class Component>
+std::string prior_lines(const std::string& block, const Component& c, const ProfileInfo& info) {
+  std::string bounds, normals;
+  for (std::size_t i = 0; i < c.priors.size(); ++i) {
+    const ParameterPrior& prior = c.priors[i];
+    if (!c.free[i]) continue;
+    if (prior.bounded())
+      bounds += line(info.parameters[i].name, "[" + toml_number(prior.lower) + ", " + toml_number(prior.upper) + "]");
+    if (prior.gaussian())
+      normals += line(info.parameters[i].name,
+                      "{ mean = " + toml_number(prior.mean) + ", sigma = " + toml_number(prior.sigma) + " }");
+  }
+  return (bounds.empty() ? "" : "[" + block + ".bounds]\n" + bounds) +
+         (normals.empty() ? "" : "[" + block + ".prior]\n" + normals);
+}
+
 std::string lens_text(const LensComponent& c) {
   std::vector<std::string> free;
   const std::string text = "\n[[lens]]\n" + parameter_lines(c, lens_info(c.kind), free);
-  return text + fit_line(free);
+  return text + fit_line(free) + prior_lines("lens", c, lens_info(c.kind));
 }
 
 std::string light_text(const std::string& block, const LightComponent& c, const std::string& hdu) {
@@ -259,7 +326,7 @@ std::string light_text(const std::string& block, const LightComponent& c, const 
     text += line("initial", toml_text(kLightNetwork));
     if (c.weights_free) free.emplace_back("network");
   }
-  return text + fit_line(free);
+  return text + fit_line(free) + prior_lines(block, c, light_info(c.kind));
 }
 
 FitsOutput map_hdu(const std::string& name, const PixelGrid& grid, std::vector<double> values,
@@ -422,7 +489,9 @@ std::string write_configuration(const std::string& dir, const ExchangedLens& len
     maps.back().bitpix = 8;
   }
   if (lens.psf_fwhm > 0) text += "psf = { fwhm = " + toml_number(lens.psf_fwhm) + " }\n";
-  if (!o.psf.empty()) add_map("psf", "PSF", {o.psf.nx, o.psf.ny, grid.pixel_scale, 0, 0}, o.psf.values);
+  if (!o.psf.empty())
+    add_map("psf", "PSF", {o.psf.nx, o.psf.ny, grid.pixel_scale / o.psf.supersampling, 0, 0}, o.psf.values);
+  if (o.psf.supersampling > 1) text += line("psf_supersampling", std::to_string(o.psf.supersampling));
   double largest = 0;
   for (std::size_t i = 0; i < o.noise.size(); ++i)
     if (o.mask.empty() || o.mask[i]) largest = std::max(largest, o.noise[i]);

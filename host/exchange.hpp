@@ -2,6 +2,9 @@
 // host/lenstronomy.hpp write it), what their readers fill, and the configuration that is made of it.
 #pragma once
 
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +19,8 @@ namespace einfield {
 
 /// Components of a kind that a reader accepts.
 inline constexpr std::size_t kMaxComponents = 1000;
+/// Rays per pixel and side: the configuration's limit.
+inline constexpr int kMaxSupersampling = 32;
 
 struct ExchangedLens {
   Model model;              ///< its `network` and the weights of NETWORK components are unused: see below
@@ -28,6 +33,9 @@ struct ExchangedLens {
   /// one.
   std::vector<StoredNetwork> networks;
   std::vector<double> offsets;
+  /// 1 σ of free parameters where it is known, by their names: "lens.0.theta_E"; and of pairs that make one quantity
+  /// their correlation, by both names with a blank between.
+  std::map<std::string, double> sigma, correlation;
   /// The NETWORK component of the model, one per member, with weights; none without one.
   std::vector<LightComponent> network_lights;
   /// Where a NETWORK source is sampled for packages that have no such thing.
@@ -42,6 +50,65 @@ ExchangedLens read_exchanged(const std::string& dir);
 /// ψ, α, κ of the network at any positions, the mean over the members; zero without one.
 /// @param theta  2 × n, all x, then all y [arcsec]
 LensFields exchanged_network(const ExchangedLens& lens, const std::vector<double>& theta);
+
+/// Whether a prior says anything.
+inline bool says_something(const ParameterPrior& prior) {
+  return prior.bounded() || prior.gaussian();
+}
+
+/// Priors as a member "priors" of what einfield writes about a component for itself: { NAME: { "bounds": [lower,
+/// upper], "gaussian": [mean, sigma] }, ... }.
+template <class Component>
+void put_priors(nlohmann::ordered_json& own, const Component& c, const ProfileInfo& info) {
+  for (std::size_t i = 0; i < c.priors.size(); ++i) {
+    const ParameterPrior& prior = c.priors[i];
+    if (prior.bounded()) own["priors"][info.parameters[i].name]["bounds"] = {prior.lower, prior.upper};
+    if (prior.gaussian()) own["priors"][info.parameters[i].name]["gaussian"] = {prior.mean, prior.sigma};
+  }
+}
+
+/// Takes them back, where nothing else is known of a parameter.
+template <class Component>
+void take_priors(const JsonView& own, Component& c, const ProfileInfo& info) {
+  if (!own.has("priors")) return;
+  c.priors.resize(c.values.size());
+  for (std::size_t i = 0; i < c.values.size(); ++i) {
+    if (!own.at("priors").has(info.parameters[i].name)) continue;
+    const JsonView known = own.at("priors").at(info.parameters[i].name);
+    const auto pair = [&](const char* name, double& first, double& second, const Bounds& bounds) {
+      const JsonView numbers = known.at(name);
+      if (numbers.size(2) != 2) numbers.fail("expected two numbers");
+      first = numbers.at(0).number();
+      second = numbers.at(1).number(bounds);
+    };
+    ParameterPrior& prior = c.priors[i];
+    if (known.has("bounds") && !prior.bounded()) pair("bounds", prior.lower, prior.upper, {});
+    if (known.has("gaussian") && !prior.gaussian()) pair("gaussian", prior.mean, prior.sigma, above(0));
+  }
+}
+
+/// Bounds come into the profile's range; those that the value does not keep to, which a fit would refuse, are left out
+/// with a warning, and so are priors of fixed parameters.
+template <class Component>
+void check_priors(const JsonView& where, Component& c, const ProfileInfo& info, std::vector<std::string>& warnings) {
+  bool any = false;
+  for (std::size_t i = 0; i < c.priors.size(); ++i) {
+    ParameterPrior& prior = c.priors[i];
+    const ParameterInfo& p = info.parameters[i];
+    if (!c.free[i]) prior = {};
+    if (prior.bounded()) {
+      prior.lower = std::max(prior.lower, p.lower);
+      prior.upper = std::min(prior.upper, p.upper);
+      if (!(c.values[i] > prior.lower && c.values[i] < prior.upper)) {
+        warnings.push_back(where.place() + ": " + p.name + " is outside of its bounds, which are left out");
+        prior.lower = -kInfinity;
+        prior.upper = kInfinity;
+      }
+    }
+    any = any || says_something(prior);
+  }
+  if (!any) c.priors.clear();
+}
 
 /// A pixel grid with its values, (ny, nx).
 struct PixelMap {

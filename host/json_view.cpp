@@ -72,7 +72,7 @@ json read_json(const std::string& file) {
 }
 
 void JsonView::fail(const std::string& message) const {
-  throw InvalidInput(file_ + ": " + (path_.empty() ? "" : path_ + ": ") + message);
+  throw InvalidInput(place() + ": " + message);
 }
 
 void JsonView::fail_type(const std::string& expected) const {

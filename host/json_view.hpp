@@ -44,6 +44,8 @@ class JsonView {
   std::string file_beside() const { return file_beside(text()); }
   std::string file_beside(const std::string& name) const;
 
+  /// "FILE: lensing_entities[1]"
+  std::string place() const { return file_ + (path_.empty() ? "" : ": " + path_); }
   [[noreturn]] void fail(const std::string& message) const;
   /// "wrong type, found …, expected …"
   [[noreturn]] void fail_type(const std::string& expected) const;

@@ -70,6 +70,7 @@ class Writer {
       json["kwargs_model"]["lens_model_list"].push_back(lens_info(c.kind).name);
       add_parameters(json, "lens", c, lens_info(c.kind));
       own["lens"].push_back(ordered_json::object());
+      put_priors(own["lens"].back(), c, lens_info(c.kind));
     }
     if (!lens_.networks.empty()) add_network(json, own);
     const auto add_lights = [&](const std::string& block, const std::string& list, const std::string& name,
@@ -90,10 +91,19 @@ class Writer {
                            {"transform_pix2angle", {{grid.pixel_scale, 0.0}, {0.0, grid.pixel_scale}}}};
     json["kwargs_psf"] = {{"psf_type", "NONE"}};
     if (!o.psf.empty()) {
-      const PixelMap psf = squared({{o.psf.nx, o.psf.ny, grid.pixel_scale, 0, 0}, o.psf.values}, 0);
-      json["kwargs_psf"] = {{"psf_type", "PIXEL"}, {"kernel_point_source", map("PSF", psf.grid, psf.values, "")}};
+      const int f = o.psf.supersampling;
+      const PixelMap psf = squared({{o.psf.nx, o.psf.ny, grid.pixel_scale / f, 0, 0}, o.psf.values}, 0);
+      json["kwargs_psf"] = {{"psf_type", "PIXEL"},
+                            {"kernel_point_source", map("PSF", psf.grid, psf.values, "")},
+                            {"point_source_supersampling_factor", f}};
+      if (f > 1 && f != grid.supersampling)
+        note("lenstronomy convolves on the " + std::to_string(grid.supersampling) +
+             " rays a side of a pixel, and interpolates the PSF of " + std::to_string(f) + " samples");
     }
-    json["kwargs_numerics"] = {{"supersampling_factor", grid.supersampling}, {"supersampling_convolution", false}};
+    // Without a size lenstronomy takes the middle of the kernel for all of it on the sub-pixels.
+    json["kwargs_numerics"] = {{"supersampling_factor", grid.supersampling},
+                               {"supersampling_convolution", o.psf.supersampling > 1},
+                               {"supersampling_kernel_size", nullptr}};
     json["kwargs_likelihood"] = {
         {"image_likelihood_mask_list", {map("MASK", pixels, {o.mask.begin(), o.mask.end()}, "", 8)}}};
     json[kOwn] = std::move(own);
@@ -171,11 +181,12 @@ class Writer {
                         const LightComponent& original) {
     LightComponent c = original;
     own.push_back(ordered_json::object());
-    if (c.kind == LightKind::sersic_ellipse || c.kind == LightKind::gaussian) {
+    put_priors(own.back(), c, light_info(c.kind));
+    if (c.kind != LightKind::pixelated && c.kind != LightKind::network) {
       value(c, "amp") /= area_;
       if (c.kind == LightKind::sersic_ellipse && c.radius == RadiusKind::major_axis) {
         value(c, "R_sersic") *= root_of_axis_ratio(c);
-        own.back() = {{"radius", "major_axis"}};
+        own.back()["radius"] = "major_axis";
       }
       add_parameters(json, block, c, light_info(c.kind));
       return light_info(c.kind).name;
@@ -342,7 +353,7 @@ class Reader {
     o.grid.center_x = (mirrored_ ? -ra : ra) + 0.5 * (o.grid.nx - 1) * scale;
     o.grid.center_y = dec + 0.5 * (o.grid.ny - 1) * scale;
     if (root_.has("kwargs_numerics") && root_.at("kwargs_numerics").has("supersampling_factor"))
-      o.grid.supersampling = root_.at("kwargs_numerics").at("supersampling_factor").integer(1, 32);
+      o.grid.supersampling = root_.at("kwargs_numerics").at("supersampling_factor").integer(1, kMaxSupersampling);
     if (root_.has("kwargs_psf")) read_psf(root_.at("kwargs_psf"));
     read_mask();
   }
@@ -371,15 +382,22 @@ class Reader {
     if (type == "GAUSSIAN") {
       lens_.psf_fwhm = psf.at("fwhm").number(above(0), "arcsec");
     } else if (type == "PIXEL") {
-      if (psf.has("point_source_supersampling_factor") &&
-          psf.at("point_source_supersampling_factor").integer(1, 100) > 1)
-        psf.at("point_source_supersampling_factor").fail("expected 1: a kernel on the pixels of the image");
+      const int s = lens_.observation.grid.supersampling;
+      const int f = psf.has("point_source_supersampling_factor")
+                        ? psf.at("point_source_supersampling_factor").integer(1, kMaxSupersampling)
+                        : 1;
+      const bool fine = root_.has("kwargs_numerics") && root_.at("kwargs_numerics").has("supersampling_convolution") &&
+                        root_.at("kwargs_numerics").at("supersampling_convolution").boolean();
+      if (fine != (f > 1) || s % f != 0)
+        psf.fail("a kernel of " + std::to_string(f) + " samples per pixel with supersampling_convolution " +
+                 (fine ? "true" : "false") + " and supersampling_factor " + std::to_string(s) +
+                 ", expected it with more than one sample alone, of which supersampling_factor is a multiple");
       Array kernel = read_array(psf.at("kernel_point_source"));
       if (kernel.nx % 2 == 0 || kernel.ny % 2 == 0)
         psf.at("kernel_point_source")
             .fail("a PSF of even size, found " + std::to_string(kernel.nx) + " x " + std::to_string(kernel.ny) +
                   " pixels, expected odd numbers");
-      lens_.observation.psf = {kernel.nx, kernel.ny, std::move(kernel.values)};
+      lens_.observation.psf = {kernel.nx, kernel.ny, std::move(kernel.values), f};
     } else if (type != "NONE") {
       psf.at("psf_type").fail("no counterpart, found " + type + ", expected NONE, GAUSSIAN or PIXEL");
     }
@@ -474,7 +492,10 @@ class Reader {
       const std::optional<LensKind> kind = lens_kind(name);
       if (!kind) models->at(i).fail("no counterpart, found " + name + ", expected " + suggestion(name, lens_names()));
       LensComponent c = new_lens(*kind);
-      read_parameters(keywords("lens", i, n), "lens", i, lens_info(*kind), c);
+      const JsonView view = keywords("lens", i, n);
+      read_parameters(view, "lens", i, lens_info(*kind), c);
+      if (mine) take_priors(*mine, c, lens_info(*kind));
+      check_priors(view, c, lens_info(*kind), warnings_);
       lens_.model.lens.push_back(std::move(c));
     }
   }
@@ -500,8 +521,8 @@ class Reader {
         c = read_pixels(view);
         for (double& v : c.pixels) v *= area;
         c.pixels_free = !mine || own_fits(*mine, "pixels");
-      } else if (name == "SERSIC_ELLIPSE" || name == "SERSIC" || name == "GAUSSIAN") {
-        c = new_light(name == "GAUSSIAN" ? LightKind::gaussian : LightKind::sersic_ellipse);
+      } else if (name == "SERSIC" || (light_kind(name) && name != "PIXELATED" && name != "NETWORK")) {
+        c = new_light(light_kind(name).value_or(LightKind::sersic_ellipse));
         read_parameters(view, block, i, light_info(c.kind), c);
         value(c, "amp") *= area;
         if (name == "SERSIC")
@@ -512,8 +533,10 @@ class Reader {
         }
       } else {
         models->at(i).fail("no counterpart, found " + name + ", expected " +
-                           suggestion(name, {"SERSIC_ELLIPSE", "SERSIC", "GAUSSIAN", "INTERPOL"}));
+                           suggestion(name, {"SERSIC_ELLIPSE", "SERSIC", "GAUSSIAN", "UNIFORM", "INTERPOL"}));
       }
+      if (mine) take_priors(*mine, c, light_info(c.kind));
+      check_priors(view, c, light_info(c.kind), warnings_);
       lights.push_back(std::move(c));
     }
   }

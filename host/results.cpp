@@ -372,6 +372,16 @@ ordered_json uncertainties_json(const Uncertainties& errors, const std::vector<s
   return json;
 }
 
+void add_uncertainties(ExchangedLens& lens, const Uncertainties& errors, const std::vector<std::string>& names) {
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (!std::isfinite(errors.sigma[i])) continue;
+    lens.sigma[names[i]] = errors.sigma[i];
+    for (std::size_t j = 0; j < names.size(); ++j)
+      if (std::isfinite(errors.correlations(i, j)))
+        lens.correlation[names[i] + " " + names[j]] = errors.correlations(i, j);
+  }
+}
+
 ordered_json starts_json(const OptimizerConfig& optimizer, const std::vector<StartRecord>& starts,
                          const std::vector<std::string>& names) {
   int redrawn = 0;
@@ -615,8 +625,12 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
                      });
   if (results.size() > 1) json["ensemble"] = ensemble_json(config, loaded, results, values, layout, ensemble);
 
-  if (layout.n_free() > 0 && !all_wrong)
-    json["uncertainties"] = uncertainties_json(scalar_uncertainties(problem, parameters.front(), pool), layout.names);
+  ExchangedLens exchange = exchanged(model, models, weights, ensemble.offsets, loaded, source, threads);
+  if (layout.n_free() > 0 && !all_wrong) {
+    const Uncertainties uncertainties = scalar_uncertainties(problem, parameters.front(), pool);
+    json["uncertainties"] = uncertainties_json(uncertainties, layout.names);
+    add_uncertainties(exchange, uncertainties, layout.names);
+  }
   if (!result.snapshot.starts.empty())
     json["starts"] = starts_json(config.optimizer, result.snapshot.starts, layout.names);
 
@@ -632,7 +646,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
     if (const LightComponent* const own = network_light(models[k]))
       write(kNetworks[lensed ? 1 : 2], own->network, own->weights);
   }
-  write_coolest(staging.path(), exchanged(model, models, weights, ensemble.offsets, loaded, source, threads));
+  write_coolest(staging.path(), exchange);
   write_atomically(in(staging.path(), "result.json"),
                    json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
   put_in_place(staging.path(), dir);

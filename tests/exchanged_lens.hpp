@@ -46,7 +46,7 @@ inline ExchangedLens every_component(int nx, int ny) {
     o.noise.push_back(1 + 0.01 * i);
     o.mask.push_back(i % 7 != 0);
   }
-  o.psf = {3, 3, {0.05, 0.1, 0.05, 0.1, 0.4, 0.1, 0.05, 0.1, 0.05}};
+  o.psf = {3, 3, {0.05, 0.1, 0.05, 0.1, 0.4, 0.1, 0.05, 0.1, 0.05}, 2};
   lens.unit = "e/s";
   lens.source_grid = {5, 5, 0.1, 0.3, 0.2};
   lens.model.lens = {lens_of(LensKind::sie, {1.2, 0.1, -0.2, 0.03, -0.04}, {"theta_E", "e1", "e2"}),
@@ -73,7 +73,23 @@ inline ExchangedLens every_component(int nx, int ny) {
   network.weights_free = true;
   lens.network_lights = {network};
   lens.network_lights[0].weights = some_weights(network.network);
-  lens.model.lens_light = {light_of(LightKind::sersic_ellipse, {3, 0.6, 4, 0.05, 0.02, 0.03, -0.04}, {"e1", "e2"})};
+  lens.model.lens_light = {light_of(LightKind::uniform, {0.3}, {"amp"}),
+                           light_of(LightKind::sersic_ellipse, {3, 0.6, 4, 0.05, 0.02, 0.03, -0.04}, {"e1", "e2"}),
+                           light_of(LightKind::uniform, {-0.1}, {})};
+  // Intervals and Gaussians, of parameters that the standards share and of others.
+  const auto know = [](auto& c, const ProfileInfo& info, const char* name, const ParameterPrior& prior) {
+    c.priors.resize(c.values.size());
+    c.priors[static_cast<std::size_t>(info.index_of(name))] = prior;
+  };
+  LensComponent& sie = lens.model.lens[0];
+  know(sie, lens_info(sie.kind), "theta_E", {1, 1.5, 1.2, 0.1});
+  know(sie, lens_info(sie.kind), "e1", {-0.3, 0.3, 0, 0});
+  know(lens.model.lens[2], lens_info(LensKind::epl), "gamma", {1.5, 2.5, 0, 0});
+  know(lens.model.lens[6], lens_info(LensKind::nfw), "Rs", {-kInfinity, kInfinity, 1.4, 0.2});
+  for (const char* name : {"amp", "R_sersic"})
+    know(lens.model.source[0], light_info(LightKind::sersic_ellipse), name, {0.1, 20, 1, 0.5});
+  know(lens.model.source[2], light_info(LightKind::gaussian), "sigma", {-kInfinity, kInfinity, 0.2, 0.05});
+  know(lens.model.source[4], light_info(LightKind::network), "amp", {1, 5, 0, 0});
   lens.networks = {{{{6, 4}, 1, 0}, some_weights({{6, 4}, 1, 0})}};
   return lens;
 }
@@ -94,6 +110,13 @@ void expect_same(const std::string& name, const Component& a, const Component& b
     EXPECT_NEAR(a.values[i], b.values[i], kRoundTrip * std::max(1.0, std::abs(a.values[i])))
         << name << " " << info.parameters[i].name;
     EXPECT_EQ(a.free[i], b.free[i]) << name << " " << info.parameters[i].name;
+    const ParameterPrior none, &p = a.priors.empty() ? none : a.priors[i], &q = b.priors.empty() ? none : b.priors[i];
+    EXPECT_EQ(p.bounded(), q.bounded()) << name << " " << info.parameters[i].name;
+    EXPECT_NEAR(p.sigma, q.sigma, kRoundTrip) << name << " " << info.parameters[i].name;
+    EXPECT_NEAR(p.mean, q.mean, kRoundTrip) << name << " " << info.parameters[i].name;
+    if (!p.bounded()) continue;
+    EXPECT_NEAR(p.lower, q.lower, kRoundTrip) << name << " " << info.parameters[i].name;
+    EXPECT_NEAR(p.upper, q.upper, kRoundTrip) << name << " " << info.parameters[i].name;
   }
 }
 
@@ -145,6 +168,7 @@ inline void expect_same_lens(const ExchangedLens& a, const ExchangedLens& b) {
   EXPECT_EQ(p.mask, q.mask);
   EXPECT_EQ(p.psf.nx, q.psf.nx);
   EXPECT_EQ(p.psf.ny, q.psf.ny);
+  EXPECT_EQ(p.psf.supersampling, q.psf.supersampling);
   EXPECT_EQ(p.psf.values, q.psf.values);
 }
 

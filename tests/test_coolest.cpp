@@ -89,7 +89,7 @@ TEST(Coolest, ThereAndBackIsTheSameLens) {
   EXPECT_TRUE(warnings.empty());
   // Everything that the standard has no parameters for is named.
   for (const char* named : {"lens.6: NFW ", "lens.7: NFW_ELLIPSE_POTENTIAL", "lens.8: POINT_MASS", "lens.9: MULTIPOLE",
-                            "source.4: NETWORK", "lens.1: stored about (0, 0)", "redshifts"})
+                            "source.4: NETWORK", "lens_light.2: UNIFORM", "lens.1: stored about (0, 0)", "redshifts"})
     EXPECT_TRUE(std::any_of(notes.begin(), notes.end(), [&](const std::string& note) {
       return note.find(named) != std::string::npos;
     })) << named;
@@ -103,6 +103,7 @@ TEST(Coolest, ShearAboutAnotherPointMovesTheSourceInstead) {
   lens.observation.psf = {};
   lens.model.lens.resize(6);  // what the standard knows
   lens.model.source.resize(4);
+  lens.model.lens_light.pop_back();  // which the standard cannot say
   lens.networks.clear();
   lens.network_lights.clear();
   write_coolest(folder.path().string(), lens);
@@ -189,6 +190,67 @@ TEST(Coolest, AFitLeavesIt) {
   EXPECT_FALSE(fs::exists(lens.out() + "/coolest_lens_5.fits"));
   EXPECT_TRUE(fs::exists(lens.out() + "/coolest_mine.fits"));
   EXPECT_TRUE(fs::exists(lens.out() + "/coolest_data.fits"));
+}
+
+TEST(Coolest, PriorsAndUncertaintiesAreInTheStandardsParameters) {
+  const TemporaryDirectory folder;
+  ExchangedLens lens = every_component(8, 8);
+  lens.sigma = {{"lens.0.theta_E", 0.02}, {"lens.0.e1", 0.01}, {"lens.0.e2", 0.03}, {"source.0.amp", 0.5}};
+  lens.correlation = {{"lens.0.e1 lens.0.e2", -0.4}, {"lens.0.e2 lens.0.e1", -0.4}};
+  write_coolest(folder.path().string(), lens);
+  const json file = written(folder);
+  const json parameters = file["lensing_entities"][0]["mass_model"][0]["parameters"];
+  EXPECT_EQ(parameters["theta_E"]["prior"], json({{"type", "GaussianPrior"}, {"mean", 1.2}, {"width", 0.1}}));
+  EXPECT_EQ(parameters["center_x"]["prior"], json({{"type", nullptr}}));
+  const json epl = file["lensing_entities"][2]["mass_model"][0]["parameters"];
+  EXPECT_EQ(epl["gamma"]["prior"], json({{"type", "UniformPrior"}, {"min_value", 1.5}, {"max_value", 2.5}}));
+  EXPECT_NEAR(parameters["theta_E"]["posterior_stats"]["percentile_16th"].get<double>(), 1.18, 1e-15);
+  EXPECT_NEAR(parameters["theta_E"]["posterior_stats"]["percentile_84th"].get<double>(), 1.22, 1e-15);
+  EXPECT_TRUE(parameters["center_x"]["posterior_stats"]["mean"].is_null());
+  // Axis ratio and angle: by finite differences of their formulas.
+  const auto q = [](double e1, double e2) { return (1 - std::hypot(e1, e2)) / (1 + std::hypot(e1, e2)); };
+  const auto phi = [](double e1, double e2) { return 90 / 3.14159265358979323846 * std::atan2(e2, e1); };
+  const auto sigma = [&](const auto& function) {
+    const double h = 1e-6, a = 0.01 * (function(0.1 + h, -0.2) - function(0.1 - h, -0.2)) / (2 * h),
+                 b = 0.03 * (function(0.1, -0.2 + h) - function(0.1, -0.2 - h)) / (2 * h);
+    return std::sqrt(a * a + b * b - 0.8 * a * b);
+  };
+  const auto spread = [&](const char* name) {
+    const json& stats = parameters[name]["posterior_stats"];
+    return 0.5 * (stats["percentile_84th"].get<double>() - stats["percentile_16th"].get<double>());
+  };
+  EXPECT_NEAR(spread("q"), sigma(q), 1e-8);
+  EXPECT_NEAR(spread("phi"), sigma(phi), 1e-6);
+  const json source = file["lensing_entities"].back()["light_model"][0]["parameters"];
+  const json& stats = source["I_eff"]["posterior_stats"];
+  EXPECT_NEAR(stats["percentile_84th"].get<double>() - stats["mean"].get<double>(), 0.5 / (0.13 * 0.13), 1e-11);
+}
+
+TEST(Coolest, PriorsOfOtherPackages) {
+  const TemporaryDirectory folder;
+  json file = golden()["coolest"];
+  json& parameters = file["lensing_entities"][0]["mass_model"][0]["parameters"];
+  parameters["theta_E"]["prior"] = {{"type", "UniformPrior"}, {"min_value", -1}, {"max_value", 5}};
+  parameters["center_x"]["prior"] = {{"type", "UniformPrior"}, {"min_value", 3}, {"max_value", 5}};
+  parameters["center_y"]["prior"] = {{"type", "LogNormalPrior"}, {"mean", 0}, {"width", 1}};
+  parameters["q"]["prior"] = {{"type", "GaussianPrior"}, {"mean", 0.8}, {"width", 0.1}};
+  parameters["gamma"]["prior"] = {{"type", "GaussianPrior"}, {"mean", 2}, {"width", 0.1}};
+  std::vector<std::string> warnings;
+  const std::string name = folder.write("priors.json", file.dump());
+  const ExchangedLens lens = read_coolest(name, warnings);
+  const std::vector<ParameterPrior>& priors = lens.model.lens[0].priors;
+  ASSERT_EQ(priors.size(), 6u);
+  EXPECT_EQ(priors[0].lower, 0);
+  EXPECT_EQ(priors[0].upper, 5);
+  EXPECT_EQ(priors[1].mean, 2);
+  EXPECT_EQ(priors[1].sigma, 0.1);
+  EXPECT_FALSE(priors[4].bounded());
+  const std::string profile = name + ": lensing_entities[0].mass_model[0]";
+  EXPECT_EQ(
+      std::vector<std::string>(warnings.begin() + 1, warnings.end()),
+      (std::vector<std::string>{profile + ".parameters.q.prior: GaussianPrior has no counterpart, left out",
+                                profile + ".parameters.center_y.prior: LogNormalPrior has no counterpart, left out",
+                                profile + ": center_x is outside of its bounds, which are left out"}));
 }
 
 TEST(Coolest, AnEnsembleIsItsMean) {
@@ -396,6 +458,9 @@ TEST(Coolest, ConfigurationsAreNotOverwrittenUnasked) {
   EXPECT_EQ(problem.problem.model.source[3].pixels, lens.model.source[3].pixels);
   EXPECT_EQ(problem.problem.model.source[4].weights, lens.network_lights[0].weights);
   EXPECT_EQ(problem.problem.observation.image, lens.observation.image);
+  EXPECT_EQ(problem.problem.observation.psf.supersampling, 2);
+  EXPECT_EQ(problem.problem.model.lens[0].priors[0].sigma, 0.1);
+  EXPECT_EQ(problem.problem.model.source[4].priors[0].upper, 5);
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ try:
     from lenstronomy.Data.psf import PSF
     from lenstronomy.LensModel.lens_model import LensModel
     from lenstronomy.LightModel.light_model import LightModel
+    from scipy.signal import fftconvolve
 except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(77)
@@ -44,7 +45,8 @@ def coolest_image(path, convolved, supersampling, files=True):
     entities = list(template.lensing_entities)
     mass = [i for i, e in enumerate(entities) if len(e.mass_model) > 0]
     source = [i for i, e in enumerate(entities) if e.name == "source"]
-    light = [i for i, e in enumerate(entities) if e.type == "Galaxy" and i not in source and len(e.light_model) > 0]
+    light = [i for i, e in enumerate(entities) if e.name not in ("source", "background") and e.type == "Galaxy"]
+    light = [i for i in light if len(entities[i].light_model) > 0]
     model = ComposableLensModel(
         template,
         directory,
@@ -55,7 +57,20 @@ def coolest_image(path, convolved, supersampling, files=True):
         unlensed = ComposableLightModel(template, directory, entity_selection=light)
         lensed = model.evaluate_lensed_surface_brightness
         model.evaluate_lensed_surface_brightness = lambda x, y: lensed(x, y) + unlensed.evaluate_surface_brightness(x, y)
-    image, _ = model.model_image(supersampling=supersampling, convolved=convolved, super_convolution=False)
+    image, _ = model.model_image(supersampling=supersampling, convolved=convolved)
+    background = sum(  # which coolest does not evaluate
+        profile.parameters["A"].point_estimate.value
+        for entity in entities
+        if entity.name == "background"
+        for profile in entity.light_model
+    )
+    if background:
+        assert convolved
+        flat = np.full_like(image, background * template.instrument.pixel_size**2)
+        kernel = template.instrument.psf.pixels.get_pixels()
+        factor = round(template.instrument.pixel_size / template.instrument.psf.pixels.pixel_size)
+        flat = fftconvolve(np.kron(flat, np.ones((factor, factor))), kernel / kernel.sum(), mode="same")
+        image = image + flat.reshape(image.shape[0], factor, image.shape[1], factor).mean((1, 3))
     return image, template
 
 
@@ -99,6 +114,7 @@ noise = "data.fits[NOISE]"
 psf = { fwhm = 0.2 }
 pixel_scale = 0.08
 supersampling = SUPERSAMPLING
+psf_supersampling = PSF
 [[lens]]
 profile = "EPL"
 theta_E = 1.2
@@ -156,6 +172,12 @@ R_sersic = 0.6
 n_sersic = 4.0
 e1 = 0.05
 e2 = 0.02
+[[lens_light]]
+profile = "UNIFORM"
+amp = 0.2
+fit = ["amp"]
+[lens_light.prior]
+amp = { mean = 0.1, sigma = 0.05 }
 [optimizer]
 steps = 0
 [simulate]
@@ -242,14 +264,16 @@ def run(binary, *arguments, directory):
 
 def check(binary):
     binary = os.path.abspath(binary)
-    for name, nx, ny, supersampling, network in (
-        ("square", 40, 40, 1, False),
-        ("supersampled", 30, 30, 2, False),
-        ("oblong", 40, 32, 1, False),
-        ("network", 36, 36, 2, True),
+    for name, nx, ny, supersampling, psf, network in (
+        ("square", 40, 40, 1, 1, False),
+        ("supersampled", 30, 30, 2, 1, False),
+        ("PSF on sub-pixels", 30, 30, 3, 3, False),
+        ("oblong", 40, 32, 1, 1, False),
+        ("network", 36, 36, 2, 1, True),
     ):
         with tempfile.TemporaryDirectory() as directory:
             text = LENS.replace("NX", str(nx)).replace("NY", str(ny)).replace("SUPERSAMPLING", str(supersampling))
+            text = text.replace("PSF", str(psf))
             with open(os.path.join(directory, "lens.toml"), "w") as file:
                 head, tail = text.split("[optimizer]")
                 file.write(head + (NETWORK if network else "") + "[optimizer]" + tail)
