@@ -239,7 +239,7 @@ void check_psf_size(const std::string& where, int nx, int ny, const Grid& fine) 
                                                        " pixels, expected at most " + size_text(fine.nx, fine.ny));
 }
 
-/// Of a normalised kernel, from its middle [pixels].
+/// Of a normalised kernel, from its middle [its samples].
 Vec2<double> centroid_of(const FitsImage& kernel) {
   Vec2<double> sum;
   for (std::size_t i = 0; i < kernel.values.size(); ++i) {
@@ -282,7 +282,7 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
   if (std::abs(sum - 1) > kSumTolerance)
     warnings.push_back(name + ": a PSF with the sum " + rounded(sum) + ", normalised to 1");
   for (double& v : image.values) v /= sum;
-  const Vec2<double> centroid = centroid_of(image);
+  const Vec2<double> centroid = (1.0 / supersampling) * centroid_of(image);
   if (std::max(std::abs(centroid.x), std::abs(centroid.y)) > kCentroidTolerance)
     warnings.push_back(name + ": a PSF off its centre, its centroid lies " + rounded(centroid.x) + " columns and " +
                        rounded(centroid.y) + " rows from the middle of the kernel, and so far it moves the model");

@@ -275,6 +275,9 @@ TEST_F(LoadProblem, APsfOffItsCentreIsAWarning) {
   EXPECT_EQ(loaded.problem.observation.psf.values, psf_.values);  // taken as it is
   psf_.values = {0, 0, 0, 0, 0.76, 0.24, 0, 0, 0};
   EXPECT_TRUE(load().warnings.empty());
+  // Pixels are meant, not samples of the kernel.
+  psf_.values = {0, 0, 0, 0, 0.6, 0.4, 0, 0, 0};
+  EXPECT_TRUE(load({{"observation.supersampling", "2"}, {"observation.psf_supersampling", "2"}}).warnings.empty());
   psf_.values = {0, 2, 0, 0, 0, 0, 0, 0, 0};  // of the normalised kernel
   EXPECT_EQ(
       load().warnings[1],
