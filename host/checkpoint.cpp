@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <compare>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -194,13 +193,13 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   print.emplace_back("optimizer.stage", to_text(static_cast<int>(optimizer.stages.size())) + " stages");
   if (optimizer.stages.empty()) add_stage(print, "optimizer", optimizer, state.stage_step);
   for (std::size_t i = 0; i < optimizer.stages.size(); ++i) {
-    const auto behind = static_cast<int>(i) <=> state.stage;
+    const int ahead = static_cast<int>(i) - state.stage;
     const std::string name = "optimizer.stage." + std::to_string(i);
     add_stage(print, name, optimizer.stages[i],
-              behind < 0   ? std::nullopt
-              : behind > 0 ? std::optional<std::int64_t>(0)
-                           : state.stage_step);
-    if (behind < 0) print.emplace_back(name + ".steps", to_text(optimizer.stages[i].steps));
+              ahead < 0   ? std::nullopt
+              : ahead > 0 ? std::optional<std::int64_t>(0)
+                          : state.stage_step);
+    if (ahead < 0) print.emplace_back(name + ".steps", to_text(optimizer.stages[i].steps));
   }
   const Regularization& r = problem.regularization;
   print.emplace_back("regularization.smoothness", to_text(r.smoothness));

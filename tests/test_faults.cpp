@@ -197,7 +197,8 @@ TEST_F(Faults, AFullFileSystem) {
     ++refused;
     EXPECT_NE(outcome.err.find("(No space left on device)"), std::string::npos) << outcome.err;
     EXPECT_EQ(timeless(disk + "/out"), before);
-    EXPECT_EQ(run_binary(fit("disk/out", {"--resume", "--dry-run", "--set", "optimizer.steps=40"}), around_).status, 0) << "no checkpoint any more";
+    EXPECT_EQ(run_binary(fit("disk/out", {"--resume", "--dry-run", "--set", "optimizer.steps=40"}), around_).status, 0)
+        << "no checkpoint any more";
   }
   EXPECT_GT(refused, 3);
   EXPECT_NE(timeless(disk + "/out"), before);
