@@ -88,8 +88,8 @@ struct Tile : Registers<RealType> {
   static constexpr int kStage = kStageRows * kWeightPitch;
   static constexpr int kRowUnit = kFragments ? Fragments::kDepth : kUnit;  // rows are padded to a multiple of it
   static_assert(kStageRows % kRowUnit == 0 && kStage >= kThreads * Base::kChannels);
-  /// Sums of a product that a thread holds per channel, and those of a gradient.
-  static constexpr int kHeld = kFragments ? kOwn * Base::kVector : kPixels;
+  /// Sums of a product, a register tile's or where they are; sums of a gradient.
+  using Sums = std::conditional_t<kFragments, const Real*, Real[Base::kChannels][kPixels]>;
   static constexpr int kGradIn = kFragments ? Fragments::kSums : Base::kGradIn;
   static constexpr int kGradOut = kFragments ? 4 : Base::kGradOut;
   static_assert(!kFragments || (kPoints % Fragments::kHeight == 0 && kStageRows == 2 * Fragments::kDepth &&
@@ -553,11 +553,10 @@ __device__ __forceinline__ void multiply_rows(float (&acc)[Fragments::kColumns][
   });
 }
 
-/// As multiply(), and with the same promises: each warp leaves the sums of its fragments in `out`, each thread takes its
-/// own.
+/// As multiply(), and with the same promises, but that the complete sums are in `out`.
 template <class T>
-__device__ __forceinline__ void multiply_fragments(float (&own)[T::kChannels][T::kHeld], const float* in, float* out,
-                                                   const Layer& layer, int pass, int rows, Ring<T>& ring) {
+__device__ __forceinline__ void multiply_fragments(const float* in, float* out, const Layer& layer, int pass, int rows,
+                                                   Ring<T>& ring) {
   const int thread = forget(threadIdx.x), warp = thread / 32, g = thread % 32 / 4, q = thread % 4;
   const int columns = layer.groups - warp;
   float acc[Fragments::kColumns][T::kGroups][4] = {};
@@ -583,17 +582,6 @@ __device__ __forceinline__ void multiply_fragments(float (&own)[T::kChannels][T:
         store_pair(row + i * T::kPitch + m * Fragments::kHeight, acc[c][m][i], acc[c][m][i + 2]);
   }
   __syncthreads();
-  const Share share = own_share_of<T>(thread);
-  if (share.group >= layer.groups) return;
-  const float* mine = out + (first + share.group) * T::kPitch + share.column;
-#pragma unroll
-  for (int j = 0; j < T::kChannels; ++j, mine += layer.groups * T::kPitch)
-#pragma unroll
-    for (int c = 0; c < T::kOwn; ++c) {
-      const Pack<float> v = Pack<float>::load(mine + c * T::kChunkStride);
-#pragma unroll
-      for (int i = 0; i < T::kVector; ++i) own[j][c * T::kVector + i] = v.v[i];
-    }
 }
 
 /// Row or column of a gradient for index i of a fragment: four of them 2 rows of a buffer apart begin in four different
@@ -676,14 +664,28 @@ __device__ __forceinline__ void multiply_gradient_fragments(float (&acc)[T::kGra
 
 /// Calls f(vector, cell, constants) for each own vector of complete sums.
 template <class T, class Real = typename T::Real, class F>
-__device__ __forceinline__ void for_sums(const Real (&acc)[T::kChannels][T::kHeld], const Layer& layer, int pass,
-                                         const Share& own, const Constants<Real>* constants, F f) {
-  for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
-    Pack<Real> v;
+__device__ __forceinline__ void for_sums(const typename T::Sums& acc, const Layer& layer, int pass, const Share& own,
+                                         const Constants<Real>* constants, F f) {
+  if constexpr (T::kFragments) {
+    const int next = layer.groups * T::kPitch;
+    const Real* const first = acc + (pass * T::kChannels * layer.groups + own.group) * T::kPitch + own.column;
+    Pack<Real> ahead[T::kOwn];  // of the channel to come
+    if (own.group < layer.groups)
 #pragma unroll
-    for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[cell.j][cell.c * T::kVector + i];
-    f(v, cell, k);
-  });
+      for (int c = 0; c < T::kOwn; ++c) ahead[c] = Pack<Real>::load(first + c * T::kChunkStride);
+    for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
+      const Pack<Real> v = ahead[cell.c];
+      if (cell.j + 1 < T::kChannels) ahead[cell.c] = Pack<Real>::load(acc + cell.offset + next);
+      f(v, cell, k);
+    });
+  } else {
+    for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
+      Pack<Real> v;
+#pragma unroll
+      for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[cell.j][cell.c * T::kVector + i];
+      f(v, cell, k);
+    });
+  }
 }
 
 /// A product over all passes of `layer` (its output), from `rows` rows of `in`: finish(acc, pass) takes the sums of
@@ -693,12 +695,14 @@ __device__ __forceinline__ void product(const Real* in, Real* out, const Layer& 
                                         const Place<T>& place, Finish finish) {
 #pragma unroll 1
   for (int pass = 0; pass < layer.passes; ++pass) {
-    Real acc[T::kChannels][T::kHeld];
-    if constexpr (T::kFragments)
-      multiply_fragments<T>(acc, in, out, layer, pass, rows, ring);
-    else
+    if constexpr (T::kFragments) {
+      multiply_fragments<T>(in, out, layer, pass, rows, ring);
+      finish(out, pass);
+    } else {
+      typename T::Sums acc;
       multiply<T>(acc, in, out, layer, pass, rows, ring, place);
-    finish(acc, pass);
+      finish(acc, pass);
+    }
   }
 }
 
@@ -921,7 +925,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Real = typename T::Real;
   using Vector = Pack<Real>;
   using K = Constants<Real>;
-  using Sums = Real[T::kChannels][T::kHeld];
+  using Sums = typename T::Sums;
   constexpr int V = T::kVector, kOwnPoints = T::kOwn * V;
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
@@ -1142,7 +1146,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Real = typename T::Real;
   using Vector = Pack<Real>;
   using K = Constants<Real>;
-  using Sums = Real[T::kChannels][T::kHeld];
+  using Sums = typename T::Sums;
   constexpr int V = T::kVector;
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
