@@ -36,8 +36,8 @@ constexpr int kThreads = 256;
 constexpr int kSplit = 2;                  // parts of the block that share the rows k of a product
 constexpr int kItems = kThreads / kSplit;  // register tiles per product and pass
 constexpr int kUnroll = 2;  // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
-constexpr int kUnit = kSplit * kUnroll;   // rows are padded to a multiple of this with zero weights
-constexpr int kSlots = 2;                 // stages of the ring
+constexpr int kUnit = kSplit * kUnroll;  // rows are padded to a multiple of this with zero weights
+constexpr int kSlots = 2;                // stages of the ring
 constexpr int kWarps = kThreads / 32;
 constexpr int kLanes = 64, kStrands = 4;  // of reduce_kernel: vectors side by side, partial sums of each
 
@@ -81,7 +81,7 @@ struct Tile : Registers<RealType> {
   static constexpr int kHalf = kOwn * kChunkStride;             // points that one half of the block finishes
   /// Groups of channels per pass.
   static constexpr int kMaxGroups =
-      kFragments && kItems / kGroups > Fragments::kColumns * kWarps ? Fragments::kColumns * kWarps : kItems / kGroups;
+      kFragments && kItems / kGroups > Fragments::kColumns* kWarps ? Fragments::kColumns* kWarps : kItems / kGroups;
   static constexpr int kWeightPitch = kMaxGroups * Base::kChannels;
   /// Rows of weights per stage: a stage also holds what channel_sums() collects, kThreads · kChannels numbers.
   static constexpr int kStageRows = kWeightPitch <= 256 ? 16 : 4096 / kWeightPitch;
@@ -110,11 +110,11 @@ struct Layer {
   int value_stage, gradient_stage;  // first stages of the matrix and of its transpose in the stream
   int partial;                      // offset of the matrix's gradient in a block's sums
   int bias_partial;
-  // Register tiles along the rows and columns of the matrix, of these per pass; ways = parts of the block that share the
-  // points. With fragments: eights of rows and of columns, fragments of rows per pass.
+  // Register tiles along the rows and columns of the matrix, of these per pass; ways = parts of the block that share
+  // the points. With fragments: eights of rows and of columns, fragments of rows per pass.
   int grad_in, grad_out;
   int grad_items, grad_passes, grad_ways;
-  int reduce_block;                        // first block of reduce_kernel that serves this matrix
+  int reduce_block;  // first block of reduce_kernel that serves this matrix
 };
 
 /// What a channel needs besides its products: W₁ and the bias, and the channel's weight in ψ if its layer is the last.
@@ -525,8 +525,8 @@ __device__ __forceinline__ void for_columns(int columns, F f) {
 }
 
 /// 8 rows of a product, for all points and the warp's channels. The numbers of a lane are neighbours, and a half of a
-/// warp meets every bank once: A is 16 points × 8 rows, points 2g and 2g + 1 the fragment's rows g and g + 8, terms q and
-/// q + 4 of the sum rows k = 2q and 2q + 1 (at a pitch of 4 mod 8 numbers, rows 2q begin in banks 8q mod 32); B the
+/// warp meets every bank once: A is 16 points × 8 rows, points 2g and 2g + 1 the fragment's rows g and g + 8, terms q
+/// and q + 4 of the sum rows k = 2q and 2q + 1 (at a pitch of 4 mod 8 numbers, rows 2q begin in banks 8q mod 32); B the
 /// packed weights, in lanes' order.
 template <class T>
 __device__ __forceinline__ void multiply_rows(float (&acc)[Fragments::kColumns][T::kGroups][4], const float* x,
@@ -543,7 +543,8 @@ __device__ __forceinline__ void multiply_rows(float (&acc)[Fragments::kColumns][
 #pragma unroll
     for (int m = 0; m < T::kGroups; ++m) {
       tensor::Operand<T::kMath, 4> a;
-      const float2 even = load_pair(x + m * Fragments::kHeight), odd = load_pair(x + T::kPitch + m * Fragments::kHeight);
+      const float2 even = load_pair(x + m * Fragments::kHeight),
+                   odd = load_pair(x + T::kPitch + m * Fragments::kHeight);
       a.set(0, even.x);
       a.set(1, even.y);
       a.set(2, odd.x);
@@ -624,7 +625,7 @@ __device__ __forceinline__ void multiply_points(float (&acc)[T::kGradIn][T::kGra
 
 /// Where a warp's fragments of a gradient lie in the matrix.
 struct GradientPart {
-  int first_row, rows;        // eights of rows: first, and how many from there on to the end of the matrix or of the pass
+  int first_row, rows;  // eights of rows: first, and how many from there on to the end of the matrix or of the pass
   int first_column, columns;  // eights of columns: first, and how many from there on to the end of the matrix
   __host__ __device__ GradientPart(const Layer& layer, int pass, int warp) {
     const int row_passes = (layer.grad_in + 2 * layer.grad_items - 1) / (2 * layer.grad_items);
@@ -848,8 +849,8 @@ __device__ __forceinline__ Real own_point_sum(const Real* area, int px, int grou
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 /// Packs the Constants of every channel, and W and Wᵀ of every matrix as the ring reads them: a block makes one stage,
-/// [row k][group][channel] or in fragments, zero where row or channel are padding, by way of shared memory, so that reads
-/// and writes are whole lines. x: stages, then blocks of channels; y: lens.
+/// [row k][group][channel] or in fragments, zero where row or channel are padding, by way of shared memory, so that
+/// reads and writes are whole lines. x: stages, then blocks of channels; y: lens.
 template <class T>
 __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ Network<typename T::Real> net,
                                                         const typename T::Real* all_parameters, std::size_t stride) {
@@ -1083,42 +1084,42 @@ __global__ void __launch_bounds__(kThreads, 1)
       const Layer layer = net.layer[l];
       Real* const tape_p = tape + layer.tape_p;
       const Real* const tape_a = tape + layer.tape_a;
-      product<T>(current, spare, layer, padded_rows<T>(net.layer[l + 1].width), ring, place,
-                 [&](const Sums& acc, int pass) {
-                   if (l == 0) {
-                     forget_sums<T>(alpha_own[0]);
-                     forget_sums<T>(alpha_own[1]);
-                     for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K& k) {
-                       if constexpr (!kEncoded) p.store(tape_p + cell.at);
-                       Vector g = first_a<T>(point_data, cell.point, k);
+      product<T>(
+          current, spare, layer, padded_rows<T>(net.layer[l + 1].width), ring, place, [&](const Sums& acc, int pass) {
+            if (l == 0) {
+              forget_sums<T>(alpha_own[0]);
+              forget_sums<T>(alpha_own[1]);
+              for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K& k) {
+                if constexpr (!kEncoded) p.store(tape_p + cell.at);
+                Vector g = first_a<T>(point_data, cell.point, k);
 #pragma unroll
-                       for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * slope_of<kEncoded>(g.v[i]);
-                       add_alpha(g, cell, k);
-                     });
-                     sum_alpha(spare, layer.groups, pass);
-                   } else {
-                     const auto hidden = [&](auto kept) {
-                       for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K&) {
-                         p.store(tape_p + cell.at);
-                         Vector g;
-                         if constexpr (decltype(kept)::value) {
-                           g = Vector::load(shared.kept + cell.at);
-                         } else {
-                           g = Vector::load(tape_a + cell.at);
+                for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * slope_of<kEncoded>(g.v[i]);
+                add_alpha(g, cell, k);
+              });
+              sum_alpha(spare, layer.groups, pass);
+            } else {
+              const auto hidden = [&](auto kept) {
+                for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K&) {
+                  p.store(tape_p + cell.at);
+                  Vector g;
+                  if constexpr (decltype(kept)::value) {
+                    g = Vector::load(shared.kept + cell.at);
+                  } else {
+                    g = Vector::load(tape_a + cell.at);
 #pragma unroll
-                           for (int i = 0; i < V; ++i) g.v[i] = activate(g.v[i]).first();
-                         }
+                    for (int i = 0; i < V; ++i) g.v[i] = activate(g.v[i]).first();
+                  }
 #pragma unroll
-                         for (int i = 0; i < V; ++i) g.v[i] *= p.v[i];
-                         g.store_shared(spare + cell.offset);
-                       });
-                     };
-                     if (l == net.kept)
-                       hidden(std::true_type{});
-                     else
-                       hidden(std::false_type{});
-                   }
-                 });
+                  for (int i = 0; i < V; ++i) g.v[i] *= p.v[i];
+                  g.store_shared(spare + cell.offset);
+                });
+              };
+              if (l == net.kept)
+                hidden(std::true_type{});
+              else
+                hidden(std::false_type{});
+            }
+          });
       Real* swap = current;
       current = spare;
       spare = swap;
@@ -1414,7 +1415,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       // ā = s″(a)∘p∘ḡ + s′(a)∘(Wᵀā of this layer)
       const Layer& below = net.layer[forget(l) - 1];
       const Real *const early_a = tape() + below.tape_a, *const early_p = tape() + below.tape_p;
-      const auto again = [&](const Real* early, int Layer::* offset) {
+      const auto again = [&](const Real* early, int Layer::*offset) {
         return T::kFragments ? tape() + net.layer[forget(l) - 1].*offset : early;
       };
       product<T>(current, spare, below, padded_rows<T>(layer.width), ring, place, [&](const Sums& acc, int pass) {
@@ -1491,8 +1492,8 @@ __global__ void __launch_bounds__(kLanes* kStrands)
       if (part.has(slot))
 #pragma unroll 4
         for (int block = strand; block < blocks; block += kStrands) {
-          const Pack<Real> v = Pack<Real>::load(partial + static_cast<std::size_t>(block) * net.sums_size +
-                                                layer.partial + vector * V);
+          const Pack<Real> v =
+              Pack<Real>::load(partial + static_cast<std::size_t>(block) * net.sums_size + layer.partial + vector * V);
 #pragma unroll
           for (int i = 0; i < V; ++i) sum.v[i] += v.v[i];
         }
@@ -1500,8 +1501,8 @@ __global__ void __launch_bounds__(kLanes* kStrands)
       for (int i = 0; i < V; ++i) strands[strand][i][lane] = sum.v[i];
       __syncthreads();
       const int row = (part.first_row + slot % Fragments::kRows * 2 + strand / 2) * Fragments::kWidth + spread(of / 4);
-      const int column = (part.first_column + slot / Fragments::kRows * kWarps) * Fragments::kWidth +
-                         spread(of % 4 * 2 + strand % 2);
+      const int column =
+          (part.first_column + slot / Fragments::kRows * kWarps) * Fragments::kWidth + spread(of % 4 * 2 + strand % 2);
       static_assert(kStrands == 4, "a strand writes one of a lane's four sums");
       if (part.has(slot) && row < height && column < layer.width)
         gradient[layer.kernel + row * layer.width + column] += sum_of(strand, lane);
