@@ -36,8 +36,8 @@ constexpr int kThreads = 256;
 constexpr int kSplit = 2;                  // parts of the block that share the rows k of a product
 constexpr int kItems = kThreads / kSplit;  // register tiles per product and pass
 constexpr int kUnroll = 2;  // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
-constexpr int kUnit = kSplit * kUnroll;   // rows are padded to a multiple of this with zero weights
-constexpr int kSlots = 2;                 // stages of the ring
+constexpr int kUnit = kSplit * kUnroll;  // rows are padded to a multiple of this with zero weights
+constexpr int kSlots = 2;                // stages of the ring
 constexpr int kWarps = kThreads / 32;
 constexpr int kLanes = 64, kStrands = 4;  // of reduce_kernel: vectors side by side, partial sums of each
 
@@ -81,15 +81,15 @@ struct Tile : Registers<RealType> {
   static constexpr int kHalf = kOwn * kChunkStride;             // points that one half of the block finishes
   /// Groups of channels per pass.
   static constexpr int kMaxGroups =
-      kFragments && kItems / kGroups > Fragments::kColumns * kWarps ? Fragments::kColumns * kWarps : kItems / kGroups;
+      kFragments && kItems / kGroups > Fragments::kColumns* kWarps ? Fragments::kColumns* kWarps : kItems / kGroups;
   static constexpr int kWeightPitch = kMaxGroups * Base::kChannels;
   /// Rows of weights per stage: a stage also holds what channel_sums() collects, kThreads · kChannels numbers.
   static constexpr int kStageRows = kWeightPitch <= 256 ? 16 : 4096 / kWeightPitch;
   static constexpr int kStage = kStageRows * kWeightPitch;
   static constexpr int kRowUnit = kFragments ? Fragments::kDepth : kUnit;  // rows are padded to a multiple of it
   static_assert(kStageRows % kRowUnit == 0 && kStage >= kThreads * Base::kChannels);
-  /// Sums of a product that a thread holds per channel, and those of a gradient.
-  static constexpr int kHeld = kFragments ? kOwn * Base::kVector : kPixels;
+  /// Sums of a product, a register tile's or where they are; sums of a gradient.
+  using Sums = std::conditional_t<kFragments, const Real*, Real[Base::kChannels][kPixels]>;
   static constexpr int kGradIn = kFragments ? Fragments::kSums : Base::kGradIn;
   static constexpr int kGradOut = kFragments ? 4 : Base::kGradOut;
   static_assert(!kFragments || (kPoints % Fragments::kHeight == 0 && kStageRows == 2 * Fragments::kDepth &&
@@ -110,11 +110,11 @@ struct Layer {
   int value_stage, gradient_stage;  // first stages of the matrix and of its transpose in the stream
   int partial;                      // offset of the matrix's gradient in a block's sums
   int bias_partial;
-  // Register tiles along the rows and columns of the matrix, of these per pass; ways = parts of the block that share the
-  // points. With fragments: eights of rows and of columns, fragments of rows per pass.
+  // Register tiles along the rows and columns of the matrix, of these per pass; ways = parts of the block that share
+  // the points. With fragments: eights of rows and of columns, fragments of rows per pass.
   int grad_in, grad_out;
   int grad_items, grad_passes, grad_ways;
-  int reduce_block;                        // first block of reduce_kernel that serves this matrix
+  int reduce_block;  // first block of reduce_kernel that serves this matrix
 };
 
 /// What a channel needs besides its products: W₁ and the bias, and the channel's weight in ψ if its layer is the last.
@@ -525,8 +525,8 @@ __device__ __forceinline__ void for_columns(int columns, F f) {
 }
 
 /// 8 rows of a product, for all points and the warp's channels. The numbers of a lane are neighbours, and a half of a
-/// warp meets every bank once: A is 16 points × 8 rows, points 2g and 2g + 1 the fragment's rows g and g + 8, terms q and
-/// q + 4 of the sum rows k = 2q and 2q + 1 (at a pitch of 4 mod 8 numbers, rows 2q begin in banks 8q mod 32); B the
+/// warp meets every bank once: A is 16 points × 8 rows, points 2g and 2g + 1 the fragment's rows g and g + 8, terms q
+/// and q + 4 of the sum rows k = 2q and 2q + 1 (at a pitch of 4 mod 8 numbers, rows 2q begin in banks 8q mod 32); B the
 /// packed weights, in lanes' order.
 template <class T>
 __device__ __forceinline__ void multiply_rows(float (&acc)[Fragments::kColumns][T::kGroups][4], const float* x,
@@ -543,7 +543,8 @@ __device__ __forceinline__ void multiply_rows(float (&acc)[Fragments::kColumns][
 #pragma unroll
     for (int m = 0; m < T::kGroups; ++m) {
       tensor::Operand<T::kMath, 4> a;
-      const float2 even = load_pair(x + m * Fragments::kHeight), odd = load_pair(x + T::kPitch + m * Fragments::kHeight);
+      const float2 even = load_pair(x + m * Fragments::kHeight),
+                   odd = load_pair(x + T::kPitch + m * Fragments::kHeight);
       a.set(0, even.x);
       a.set(1, even.y);
       a.set(2, odd.x);
@@ -553,11 +554,10 @@ __device__ __forceinline__ void multiply_rows(float (&acc)[Fragments::kColumns][
   });
 }
 
-/// As multiply(), and with the same promises: each warp leaves the sums of its fragments in `out`, each thread takes its
-/// own.
+/// As multiply(), and with the same promises, but that the complete sums are in `out`.
 template <class T>
-__device__ __forceinline__ void multiply_fragments(float (&own)[T::kChannels][T::kHeld], const float* in, float* out,
-                                                   const Layer& layer, int pass, int rows, Ring<T>& ring) {
+__device__ __forceinline__ void multiply_fragments(const float* in, float* out, const Layer& layer, int pass, int rows,
+                                                   Ring<T>& ring) {
   const int thread = forget(threadIdx.x), warp = thread / 32, g = thread % 32 / 4, q = thread % 4;
   const int columns = layer.groups - warp;
   float acc[Fragments::kColumns][T::kGroups][4] = {};
@@ -583,17 +583,6 @@ __device__ __forceinline__ void multiply_fragments(float (&own)[T::kChannels][T:
         store_pair(row + i * T::kPitch + m * Fragments::kHeight, acc[c][m][i], acc[c][m][i + 2]);
   }
   __syncthreads();
-  const Share share = own_share_of<T>(thread);
-  if (share.group >= layer.groups) return;
-  const float* mine = out + (first + share.group) * T::kPitch + share.column;
-#pragma unroll
-  for (int j = 0; j < T::kChannels; ++j, mine += layer.groups * T::kPitch)
-#pragma unroll
-    for (int c = 0; c < T::kOwn; ++c) {
-      const Pack<float> v = Pack<float>::load(mine + c * T::kChunkStride);
-#pragma unroll
-      for (int i = 0; i < T::kVector; ++i) own[j][c * T::kVector + i] = v.v[i];
-    }
 }
 
 /// Row or column of a gradient for index i of a fragment: four of them 2 rows of a buffer apart begin in four different
@@ -636,7 +625,7 @@ __device__ __forceinline__ void multiply_points(float (&acc)[T::kGradIn][T::kGra
 
 /// Where a warp's fragments of a gradient lie in the matrix.
 struct GradientPart {
-  int first_row, rows;        // eights of rows: first, and how many from there on to the end of the matrix or of the pass
+  int first_row, rows;  // eights of rows: first, and how many from there on to the end of the matrix or of the pass
   int first_column, columns;  // eights of columns: first, and how many from there on to the end of the matrix
   __host__ __device__ GradientPart(const Layer& layer, int pass, int warp) {
     const int row_passes = (layer.grad_in + 2 * layer.grad_items - 1) / (2 * layer.grad_items);
@@ -676,14 +665,28 @@ __device__ __forceinline__ void multiply_gradient_fragments(float (&acc)[T::kGra
 
 /// Calls f(vector, cell, constants) for each own vector of complete sums.
 template <class T, class Real = typename T::Real, class F>
-__device__ __forceinline__ void for_sums(const Real (&acc)[T::kChannels][T::kHeld], const Layer& layer, int pass,
-                                         const Share& own, const Constants<Real>* constants, F f) {
-  for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
-    Pack<Real> v;
+__device__ __forceinline__ void for_sums(const typename T::Sums& acc, const Layer& layer, int pass, const Share& own,
+                                         const Constants<Real>* constants, F f) {
+  if constexpr (T::kFragments) {
+    const int next = layer.groups * T::kPitch;
+    const Real* const first = acc + (pass * T::kChannels * layer.groups + own.group) * T::kPitch + own.column;
+    Pack<Real> ahead[T::kOwn];  // of the channel to come
+    if (own.group < layer.groups)
 #pragma unroll
-    for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[cell.j][cell.c * T::kVector + i];
-    f(v, cell, k);
-  });
+      for (int c = 0; c < T::kOwn; ++c) ahead[c] = Pack<Real>::load(first + c * T::kChunkStride);
+    for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
+      const Pack<Real> v = ahead[cell.c];
+      if (cell.j + 1 < T::kChannels) ahead[cell.c] = Pack<Real>::load(acc + cell.offset + next);
+      f(v, cell, k);
+    });
+  } else {
+    for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
+      Pack<Real> v;
+#pragma unroll
+      for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[cell.j][cell.c * T::kVector + i];
+      f(v, cell, k);
+    });
+  }
 }
 
 /// A product over all passes of `layer` (its output), from `rows` rows of `in`: finish(acc, pass) takes the sums of
@@ -693,12 +696,14 @@ __device__ __forceinline__ void product(const Real* in, Real* out, const Layer& 
                                         const Place<T>& place, Finish finish) {
 #pragma unroll 1
   for (int pass = 0; pass < layer.passes; ++pass) {
-    Real acc[T::kChannels][T::kHeld];
-    if constexpr (T::kFragments)
-      multiply_fragments<T>(acc, in, out, layer, pass, rows, ring);
-    else
+    if constexpr (T::kFragments) {
+      multiply_fragments<T>(in, out, layer, pass, rows, ring);
+      finish(out, pass);
+    } else {
+      typename T::Sums acc;
       multiply<T>(acc, in, out, layer, pass, rows, ring, place);
-    finish(acc, pass);
+      finish(acc, pass);
+    }
   }
 }
 
@@ -844,8 +849,8 @@ __device__ __forceinline__ Real own_point_sum(const Real* area, int px, int grou
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 /// Packs the Constants of every channel, and W and Wᵀ of every matrix as the ring reads them: a block makes one stage,
-/// [row k][group][channel] or in fragments, zero where row or channel are padding, by way of shared memory, so that reads
-/// and writes are whole lines. x: stages, then blocks of channels; y: lens.
+/// [row k][group][channel] or in fragments, zero where row or channel are padding, by way of shared memory, so that
+/// reads and writes are whole lines. x: stages, then blocks of channels; y: lens.
 template <class T>
 __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ Network<typename T::Real> net,
                                                         const typename T::Real* all_parameters, std::size_t stride) {
@@ -921,7 +926,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Real = typename T::Real;
   using Vector = Pack<Real>;
   using K = Constants<Real>;
-  using Sums = Real[T::kChannels][T::kHeld];
+  using Sums = typename T::Sums;
   constexpr int V = T::kVector, kOwnPoints = T::kOwn * V;
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
@@ -1079,42 +1084,42 @@ __global__ void __launch_bounds__(kThreads, 1)
       const Layer layer = net.layer[l];
       Real* const tape_p = tape + layer.tape_p;
       const Real* const tape_a = tape + layer.tape_a;
-      product<T>(current, spare, layer, padded_rows<T>(net.layer[l + 1].width), ring, place,
-                 [&](const Sums& acc, int pass) {
-                   if (l == 0) {
-                     forget_sums<T>(alpha_own[0]);
-                     forget_sums<T>(alpha_own[1]);
-                     for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K& k) {
-                       if constexpr (!kEncoded) p.store(tape_p + cell.at);
-                       Vector g = first_a<T>(point_data, cell.point, k);
+      product<T>(
+          current, spare, layer, padded_rows<T>(net.layer[l + 1].width), ring, place, [&](const Sums& acc, int pass) {
+            if (l == 0) {
+              forget_sums<T>(alpha_own[0]);
+              forget_sums<T>(alpha_own[1]);
+              for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K& k) {
+                if constexpr (!kEncoded) p.store(tape_p + cell.at);
+                Vector g = first_a<T>(point_data, cell.point, k);
 #pragma unroll
-                       for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * slope_of<kEncoded>(g.v[i]);
-                       add_alpha(g, cell, k);
-                     });
-                     sum_alpha(spare, layer.groups, pass);
-                   } else {
-                     const auto hidden = [&](auto kept) {
-                       for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K&) {
-                         p.store(tape_p + cell.at);
-                         Vector g;
-                         if constexpr (decltype(kept)::value) {
-                           g = Vector::load(shared.kept + cell.at);
-                         } else {
-                           g = Vector::load(tape_a + cell.at);
+                for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * slope_of<kEncoded>(g.v[i]);
+                add_alpha(g, cell, k);
+              });
+              sum_alpha(spare, layer.groups, pass);
+            } else {
+              const auto hidden = [&](auto kept) {
+                for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K&) {
+                  p.store(tape_p + cell.at);
+                  Vector g;
+                  if constexpr (decltype(kept)::value) {
+                    g = Vector::load(shared.kept + cell.at);
+                  } else {
+                    g = Vector::load(tape_a + cell.at);
 #pragma unroll
-                           for (int i = 0; i < V; ++i) g.v[i] = activate(g.v[i]).first();
-                         }
+                    for (int i = 0; i < V; ++i) g.v[i] = activate(g.v[i]).first();
+                  }
 #pragma unroll
-                         for (int i = 0; i < V; ++i) g.v[i] *= p.v[i];
-                         g.store_shared(spare + cell.offset);
-                       });
-                     };
-                     if (l == net.kept)
-                       hidden(std::true_type{});
-                     else
-                       hidden(std::false_type{});
-                   }
-                 });
+                  for (int i = 0; i < V; ++i) g.v[i] *= p.v[i];
+                  g.store_shared(spare + cell.offset);
+                });
+              };
+              if (l == net.kept)
+                hidden(std::true_type{});
+              else
+                hidden(std::false_type{});
+            }
+          });
       Real* swap = current;
       current = spare;
       spare = swap;
@@ -1142,7 +1147,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Real = typename T::Real;
   using Vector = Pack<Real>;
   using K = Constants<Real>;
-  using Sums = Real[T::kChannels][T::kHeld];
+  using Sums = typename T::Sums;
   constexpr int V = T::kVector;
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
@@ -1410,7 +1415,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       // ā = s″(a)∘p∘ḡ + s′(a)∘(Wᵀā of this layer)
       const Layer& below = net.layer[forget(l) - 1];
       const Real *const early_a = tape() + below.tape_a, *const early_p = tape() + below.tape_p;
-      const auto again = [&](const Real* early, int Layer::* offset) {
+      const auto again = [&](const Real* early, int Layer::*offset) {
         return T::kFragments ? tape() + net.layer[forget(l) - 1].*offset : early;
       };
       product<T>(current, spare, below, padded_rows<T>(layer.width), ring, place, [&](const Sums& acc, int pass) {
@@ -1487,8 +1492,8 @@ __global__ void __launch_bounds__(kLanes* kStrands)
       if (part.has(slot))
 #pragma unroll 4
         for (int block = strand; block < blocks; block += kStrands) {
-          const Pack<Real> v = Pack<Real>::load(partial + static_cast<std::size_t>(block) * net.sums_size +
-                                                layer.partial + vector * V);
+          const Pack<Real> v =
+              Pack<Real>::load(partial + static_cast<std::size_t>(block) * net.sums_size + layer.partial + vector * V);
 #pragma unroll
           for (int i = 0; i < V; ++i) sum.v[i] += v.v[i];
         }
@@ -1496,8 +1501,8 @@ __global__ void __launch_bounds__(kLanes* kStrands)
       for (int i = 0; i < V; ++i) strands[strand][i][lane] = sum.v[i];
       __syncthreads();
       const int row = (part.first_row + slot % Fragments::kRows * 2 + strand / 2) * Fragments::kWidth + spread(of / 4);
-      const int column = (part.first_column + slot / Fragments::kRows * kWarps) * Fragments::kWidth +
-                         spread(of % 4 * 2 + strand % 2);
+      const int column =
+          (part.first_column + slot / Fragments::kRows * kWarps) * Fragments::kWidth + spread(of % 4 * 2 + strand % 2);
       static_assert(kStrands == 4, "a strand writes one of a lane's four sums");
       if (part.has(slot) && row < height && column < layer.width)
         gradient[layer.kernel + row * layer.width + column] += sum_of(strand, lane);

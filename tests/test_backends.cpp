@@ -16,10 +16,11 @@ namespace {
 
 /// Rounding of a whole stage relative to its largest value. Single precision: sums of some hundred terms and the
 /// hypotenuses of the SIE lose about ten units of 6e-8, and cotangents pass through cancelling residuals.
-/// With TF32 a number has 11 bits: a rounding of 2.4e-4 of the largest value on average, a few of them in a row.
+/// With TF32 a number has 11 bits: roundings of 5e-4 and less, a few of them in a row; the one ψ of no_psf_one_pixel,
+/// 4e-4, is what is left of terms ten times as large. tf32x3, the same code, is held to what fp32 is.
 template <class Real>
 constexpr double tolerance(NetworkMath math = NetworkMath::fp32) {
-  return math == NetworkMath::tf32 ? 1e-2 : sizeof(Real) == 4 ? 2e-5 : 1e-11;
+  return math == NetworkMath::tf32 ? 5e-2 : sizeof(Real) == 4 ? 2e-5 : 1e-11;
 }
 
 template <class Real>
