@@ -816,8 +816,9 @@ void read_optimizer(const Document& document, OptimizerConfig& o) {
 /// Names of what the stages free, once the model is known.
 void check_stages(const Document& document, const Config& config) {
   const std::vector<StageConfig> all = config.optimizer.all_stages();
-  if (config.optimizer.free.empty() &&
-      std::all_of(all.begin(), all.end(), [](const auto& s) { return s.free.empty(); }))
+  if (config.optimizer.free.empty() && std::all_of(all.begin(), all.end(), [](const auto& s) {
+        return s.free.empty() && s.name != OptimizerKind::levenberg_marquardt;
+      }))
     return;
   Model model = config.model;
   for (std::vector<LightComponent>* lights : {&model.source, &model.lens_light})

@@ -574,6 +574,8 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     std::cerr << "einfield: error: out of memory on the host\n";  // not even a string may be had
     return kFailure;
+  } catch (const std::length_error&) {  // more than any memory holds
+    return failed("out of memory on the host", kFailure);
   } catch (const std::exception& error) {
     return failed(error.what(), kFailure);
   }
