@@ -2,7 +2,7 @@
 """Are the stated uncertainties right? Simulates a lens many times with other noise, fits each image, and counts how often
 the true parameters lie within 1 and 2 sigma of the fitted ones.
 
-    tools/coverage.py build/cpu/einfield examples/coverage.toml [--mocks 100] [--start KEY=VALUE]...
+    tools/mocks.py build/cpu/einfield examples/mocks.toml [--mocks 100] [--start KEY=VALUE]...
 
 The configuration is simulated as it stands; the fit starts from its values too unless --start gives others.
 """
