@@ -213,7 +213,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   bool at_most = false;
   for (const StageConfig& stage : config.optimizer.all_stages()) {
     steps += stage.steps;
-    at_most |= stage.stop != StopRule::none || stage.name == OptimizerKind::lbfgs;
+    at_most |= stage.stop != StopRule::none || stage.name != OptimizerKind::adam;
   }
   Log log(options, steps, at_most);
   const auto refuse_results = [&options] {
