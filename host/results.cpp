@@ -66,15 +66,21 @@ std::vector<double> source_brightness(const std::vector<Model>& members, const s
   return mean_of(values);
 }
 
+/// β = θ − α_macro − α_nn, 2 × n like θ.
+std::vector<double> source_positions(const std::vector<double>& theta, const LensFields& smooth,
+                                     const LensFields& network) {
+  std::vector<double> beta(theta.size());
+  for (std::size_t i = 0; i < beta.size(); ++i) beta[i] = theta[i] - smooth.deflection[i] - network.deflection[i];
+  return beta;
+}
+
 /// A square around the source-plane positions of those used pixels that hold kSourceLight of the lensed light, a tenth
 /// wider on each side.
+/// @param positions  β of the pixel centres
 template <class Real>
 PixelGrid source_grid(const std::vector<Model>& members, const Observation& observation,
-                      const std::vector<double>& theta, const LensFields& smooth, const LensFields& network,
-                      ThreadPool& pool) {
-  const std::size_t n = theta.size() / 2;
-  std::vector<double> positions(2 * n);
-  for (std::size_t i = 0; i < 2 * n; ++i) positions[i] = theta[i] - smooth.deflection[i] - network.deflection[i];
+                      const std::vector<double>& positions, ThreadPool& pool) {
+  const std::size_t n = positions.size() / 2;
   const std::vector<double> values = source_brightness<Real>(members, positions, pool);
   std::vector<Vec2<double>> beta;
   std::vector<double> light;
@@ -111,21 +117,28 @@ PixelGrid source_grid(const std::vector<Model>& members, const Observation& obse
 ///     s = |P ∗ ∇S(β)| / σ
 ///
 /// The convergence follows from differences of α: between pixels of small s it is what the priors make of it.
-/// @return  (ny, nx) [1/arcsec]; 0 at pixels that are not used
+/// ∇S is that at the pixel centre; a PSF on sub-pixels finds it in all sub-pixels of the pixel.
+/// @param positions  β of the pixel centres
+/// @return           (ny, nx) [1/arcsec]; 0 at pixels that are not used
 template <class Real>
 std::vector<double> sensitivity(const std::vector<Model>& members, const Observation& observation,
-                                const std::vector<double>& theta, const LensFields& smooth, const LensFields& network,
-                                ThreadPool& pool) {
-  const std::size_t n = theta.size() / 2;
-  std::vector<double> positions(2 * n);
-  for (std::size_t i = 0; i < 2 * n; ++i) positions[i] = theta[i] - smooth.deflection[i] - network.deflection[i];
+                                const std::vector<double>& positions, ThreadPool& pool) {
+  const Grid& grid = observation.grid;
+  const int f = observation.psf.supersampling, width = grid.nx * f, height = grid.ny * f;
+  const std::size_t n = positions.size() / 2;
   std::vector<std::vector<double>> gradients;
   for (const Model& member : members) gradients.push_back(brightness_gradient<Real>(member.source, positions, pool));
   const std::vector<double> gradient = mean_of(gradients);
-  Convolution<double> psf(observation.grid.nx, observation.grid.ny, observation.psf);
-  std::vector<double> blurred(2 * n), result(n, 0.0);
-  psf.apply(gradient.data(), blurred.data());
-  psf.apply(gradient.data() + n, blurred.data() + n);
+  Convolution<double> psf(width, height, observation.psf);
+  const auto fine_size = static_cast<std::size_t>(width) * static_cast<std::size_t>(height);
+  std::vector<double> fine(fine_size), convolved(fine_size), blurred(2 * n), result(n, 0.0);
+  for (const std::size_t first : {std::size_t{0}, n}) {
+    for (int y = 0, i = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x, ++i)
+        fine[static_cast<std::size_t>(i)] = gradient[first + static_cast<std::size_t>(y / f * grid.nx + x / f)];
+    psf.apply(fine.data(), convolved.data());
+    mean_of_subpixels(convolved.data(), grid.nx, grid.ny, f, blurred.data() + first);
+  }
   for (std::size_t i = 0; i < n; ++i)
     if (observation.mask[i]) result[i] = std::hypot(blurred[i], blurred[n + i]) / observation.noise[i];
   return result;
@@ -553,11 +566,12 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
 
   FitsMaps maps(grid, kDouble, loaded.wcs);
   add_observation(maps, observation, loaded.unit, image);
-  const PixelGrid source = source_grid<Real>(models, observation, theta, smooth, network, pool);
+  const std::vector<double> beta = source_positions(theta, smooth, network);
+  const PixelGrid source = source_grid<Real>(models, observation, beta, pool);
   add_source<Real>(maps, model, models, loaded.unit, source, pool);
   maps.add_fields("NN", network);
   if (members > 1) maps.add_fields("NN_STD", ensemble.deviation);
-  maps.add("SENSITIVITY", "arcsec-1", sensitivity<Real>(models, observation, theta, smooth, network, pool));
+  maps.add("SENSITIVITY", "arcsec-1", sensitivity<Real>(models, observation, beta, pool));
   maps.add_fields("MACRO", smooth);
   std::optional<TruthErrors> errors;
   if (loaded.truth) {

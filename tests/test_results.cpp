@@ -11,7 +11,6 @@
 
 #include "einfield/error.hpp"
 #include "einfield/render.hpp"
-#include "host/cpu/convolve.hpp"
 #include "host/fits_io.hpp"
 #include "host/lens_fields.hpp"
 #include "host/metrics.hpp"
@@ -151,9 +150,13 @@ TYPED_TEST(ResultsOf, MapsOfTheImage) {
 }
 
 /// A deflection common to all rays moves the source the other way: the change of the image, by finite differences.
-TYPED_TEST(ResultsOf, SensitivityIsTheChangeOfTheModelPerDeflection) {
+/// The PSF is applied sub-pixel by sub-pixel, each with the value of its pixel.
+template <class Real>
+void expect_sensitivity(int psf_supersampling) {
   const SmallLens lens;
-  Written<TypeParam> w(lens.config(), lens.out());
+  Config config = lens.config();
+  config.observation.psf_supersampling = psf_supersampling;
+  Written<Real> w(config, lens.out());
   const Problem& problem = w.fit.loaded.problem;
   const Observation& o = problem.observation;
   const Model model = with_parameters(problem.model, ParameterLayout(problem.model), w.parameters());
@@ -171,11 +174,21 @@ TYPED_TEST(ResultsOf, SensitivityIsTheChangeOfTheModelPerDeflection) {
       for (std::size_t i = 0; i < 2 * n; ++i)
         beta[i] =
             theta[i] - smooth.deflection[i] - alpha_nn[i] - (i / n == static_cast<std::size_t>(axis) ? sign * h : 0);
-      const std::vector<double> image = brightness<TypeParam>(model.source, beta, pool);
+      const std::vector<double> image = brightness<Real>(model.source, beta, pool);
       for (std::size_t i = 0; i < n; ++i) change[i] += sign * image[i] / (2 * h);
     }
     derivative[axis].resize(n);
-    Convolution<double>(o.grid.nx, o.grid.ny, o.psf).apply(change.data(), derivative[axis].data());
+    const int f = psf_supersampling, nx = o.grid.nx, ny = o.grid.ny;
+    for (int y = 0; y < ny * f; ++y)
+      for (int x = 0; x < nx * f; ++x)
+        for (int v = 0; v < o.psf.ny; ++v)
+          for (int u = 0; u < o.psf.nx; ++u) {
+            const int from_x = x - (u - o.psf.nx / 2), from_y = y - (v - o.psf.ny / 2);
+            if (from_x < 0 || from_y < 0 || from_x >= nx * f || from_y >= ny * f) continue;
+            derivative[axis][static_cast<std::size_t>(y / f * nx + x / f)] +=
+                o.psf.values[static_cast<std::size_t>(v * o.psf.nx + u)] / (f * f) *
+                change[static_cast<std::size_t>(from_y / f * nx + from_x / f)];
+          }
   }
   const std::vector<double> sensitivity = w.hdu("SENSITIVITY").values;
   double largest = 0;
@@ -185,6 +198,13 @@ TYPED_TEST(ResultsOf, SensitivityIsTheChangeOfTheModelPerDeflection) {
     largest = std::max(largest, expected);
   }
   EXPECT_GT(largest, 1);
+}
+
+TYPED_TEST(ResultsOf, SensitivityIsTheChangeOfTheModelPerDeflection) {
+  for (const int psf_supersampling : {1, 2}) {
+    SCOPED_TRACE(psf_supersampling);
+    expect_sensitivity<TypeParam>(psf_supersampling);
+  }
 }
 
 TYPED_TEST(ResultsOf, FieldsAreThoseOfTheFittedModelAtPixelCentres) {
