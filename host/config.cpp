@@ -20,9 +20,7 @@ namespace {
 constexpr int kMaxSteps = 1'000'000'000;
 constexpr int kMaxScheduled = 10'000'000;  ///< learning rates are kept, one a step
 constexpr int kMaxMemory = 1000;
-constexpr int kMaxEnsemble = 1000;
 constexpr int kMaxStarts = 10'000;
-constexpr int kMaxSupersampling = 32;
 constexpr int kMaxSourceSide = 4096;
 constexpr std::size_t kMaxComponents = 10'000;  ///< of a block
 constexpr std::size_t kMaxStages = 100;

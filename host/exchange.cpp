@@ -11,6 +11,7 @@
 #include "host/atomic_file.hpp"
 #include "host/ensemble.hpp"
 #include "host/fits_io.hpp"
+#include "host/names.hpp"
 #include "host/number.hpp"
 #include "host/results.hpp"
 
@@ -24,8 +25,6 @@ constexpr const char* kMaps = "lens.fits";
 constexpr const char* kSimulated = "simulated.fits";
 constexpr const char* kNetwork = "network.safetensors";
 constexpr const char* kLightNetwork = "light_network.safetensors";
-/// A network of more members than this was not written by a fit.
-constexpr int kMaxMembers = 1000;
 /// Of pixels that are added to a map of noise, in units of its largest value: they weigh nothing.
 constexpr double kPaddedNoise = 1e8;
 /// The default of observation.max_noise.
@@ -33,13 +32,6 @@ constexpr double kMaxNoise = 1e3;
 
 std::string in(const std::string& dir, const std::string& name) {
   return (fs::path(dir) / name).string();
-}
-
-template <class Kind>
-std::optional<Kind> kind_of(const std::string& name, int count, const ProfileInfo& (*info)(Kind)) {
-  for (int i = 0; i < count; ++i)
-    if (name == info(static_cast<Kind>(i)).name) return static_cast<Kind>(i);
-  return std::nullopt;
 }
 
 Bounds parameter_bounds(const ParameterInfo& p) {
@@ -196,7 +188,7 @@ class StoredFit {
 
   std::vector<StoredNetwork> read_network_files(const JsonView& description, const std::string& network) const {
     std::vector<StoredNetwork> networks;
-    const int members = description.at("members").integer(1, kMaxMembers);
+    const int members = description.at("members").integer(1, kMaxEnsemble);
     for (int k = 0; k < members; ++k)
       networks.push_back(read_network(in(dir_, network_file(static_cast<std::size_t>(k), network))));
     return networks;
@@ -208,7 +200,7 @@ class StoredFit {
       lens.networks = read_network_files(network, "network");
       if (lens.networks.size() > 1) {
         const JsonView offsets = network.at("potential_offsets");
-        if (offsets.size(kMaxMembers) != lens.networks.size()) offsets.fail("expected one number per member");
+        if (offsets.size(kMaxEnsemble) != lens.networks.size()) offsets.fail("expected one number per member");
         for (std::size_t k = 0; k < lens.networks.size(); ++k) lens.offsets.push_back(offsets.at(k).number());
       }
     }
@@ -337,14 +329,6 @@ FitsOutput map_hdu(const std::string& name, const PixelGrid& grid, std::vector<d
 }  // namespace
 
 // ---- profiles --------------------------------------------------------------------------------------------
-
-std::optional<LensKind> lens_kind(const std::string& name) {
-  return kind_of(name, kLensKinds, lens_info);
-}
-
-std::optional<LightKind> light_kind(const std::string& name) {
-  return kind_of(name, kLightKinds, light_info);
-}
 
 LensComponent new_lens(LensKind kind) {
   LensComponent c{kind, {}, {}};

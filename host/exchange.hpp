@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "einfield/config.hpp"
 #include "einfield/model.hpp"
 #include "einfield/observation.hpp"
 #include "host/json_view.hpp"
@@ -19,8 +20,6 @@ namespace einfield {
 
 /// Components of a kind that a reader accepts.
 inline constexpr std::size_t kMaxComponents = 1000;
-/// Rays per pixel and side: the configuration's limit.
-inline constexpr int kMaxSupersampling = 32;
 
 struct ExchangedLens {
   Model model;              ///< its `network` and the weights of NETWORK components are unused: see below
@@ -127,10 +126,6 @@ ExchangedLens on_square_image(const ExchangedLens& lens);
 /// image's grid.
 /// @param lensed  whether the component is one of the source
 PixelMap light_pixels(const ExchangedLens& lens, const LightComponent& component, bool lensed);
-
-/// Which profile has this name, if any.
-std::optional<LensKind> lens_kind(const std::string& name);
-std::optional<LightKind> light_kind(const std::string& name);
 
 /// A component with the defaults of its profile; required parameters are NaN until they are set.
 LensComponent new_lens(LensKind kind);

@@ -1,4 +1,4 @@
-// Distances between names by dynamic programming (Damerau 1964, neighbours swapped once).
+// Distances between names by dynamic programming (Damerau 1964, neighbours swapped once); profiles by their names.
 #include "host/names.hpp"
 
 #include <algorithm>
@@ -26,6 +26,13 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
   return d[a.size()][b.size()];
 }
 
+template <class Kind>
+std::optional<Kind> kind_of(const std::string& name, int count, const ProfileInfo& (*info)(Kind)) {
+  for (int i = 0; i < count; ++i)
+    if (name == info(static_cast<Kind>(i)).name) return static_cast<Kind>(i);
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::string joined(const std::vector<std::string>& names) {
@@ -50,6 +57,14 @@ std::string suggestion(const std::string& name, const std::vector<std::string>& 
   if (edit_distance(shortened, *nearest) <= std::max<std::size_t>(1, nearest->size() / 2)) return *nearest;
   if (related != valid.end()) return *related;
   return (valid.size() == 1 ? "" : "one of ") + joined(valid);
+}
+
+std::optional<LensKind> lens_kind(const std::string& name) {
+  return kind_of(name, kLensKinds, lens_info);
+}
+
+std::optional<LightKind> light_kind(const std::string& name) {
+  return kind_of(name, kLightKinds, light_info);
 }
 
 }  // namespace einfield

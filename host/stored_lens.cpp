@@ -9,8 +9,10 @@
 #include <optional>
 #include <utility>
 
+#include "einfield/config.hpp"
 #include "einfield/error.hpp"
 #include "host/ensemble.hpp"
+#include "host/names.hpp"
 #include "host/results.hpp"
 
 namespace einfield {
@@ -18,8 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-constexpr std::int64_t kMaxMembers = 1000;  ///< of an ensemble
 
 /// What result.json says of the lens; nlohmann's exceptions say what is missing.
 /// @param shape    becomes the layers of the network, if there is one
@@ -38,10 +38,9 @@ StoredLens interpret(const json& result, std::optional<NetworkShape>& shape) {
     if (!profiles.contains(name)) break;
     const std::string profile = profiles.at(name).get<std::string>();
     LensComponent component;
-    int kind = 0;
-    while (kind < kLensKinds && profile != lens_info(static_cast<LensKind>(kind)).name) ++kind;
-    EINFIELD_REQUIRE(kind < kLensKinds, name + " is a " + profile + ", which this version does not know");
-    component.kind = static_cast<LensKind>(kind);
+    const std::optional<LensKind> kind = lens_kind(profile);
+    EINFIELD_REQUIRE(kind, name + " is a " + profile + ", which this version does not know");
+    component.kind = *kind;
     for (const ParameterInfo& p : lens_info(component.kind).parameters)
       component.values.push_back(parameters.at(name + "." + p.name).get<double>());
     component.free.assign(component.values.size(), false);
@@ -55,8 +54,8 @@ StoredLens interpret(const json& result, std::optional<NetworkShape>& shape) {
   shape = NetworkShape{network.at("hidden").get<std::vector<int>>(), network.at("input_scale").get<double>(),
                        network.value("fourier_features", 0)};
   const auto members = network.at("members").get<std::int64_t>();
-  EINFIELD_REQUIRE(members >= 1 && members <= kMaxMembers,
-                   "network.members is " + std::to_string(members) + ", expected 1 to " + std::to_string(kMaxMembers));
+  EINFIELD_REQUIRE(members >= 1 && members <= kMaxEnsemble,
+                   "network.members is " + std::to_string(members) + ", expected 1 to " + std::to_string(kMaxEnsemble));
   stored.networks.resize(static_cast<std::size_t>(members));
   if (stored.networks.size() == 1) return stored;
   stored.offsets = network.at("potential_offsets").get<std::vector<double>>();

@@ -105,6 +105,34 @@ TEST(FitsIo, WritesTheSameBytesEveryTime) {
   EXPECT_EQ(directory.n_files(), 2u);
 }
 
+/// The first header of a file, read by CFITSIO.
+class Header {
+ public:
+  explicit Header(const std::string& path) { fits_open_diskfile(&file_, path.c_str(), READONLY, &status_); }
+  ~Header() {
+    int status = 0;
+    fits_close_file(file_, &status);
+  }
+  Header(const Header&) = delete;
+  Header& operator=(const Header&) = delete;
+
+  double number(const char* key) const {
+    double value = 0;
+    fits_read_key(file_, TDOUBLE, key, &value, nullptr, &status_);
+    return value;
+  }
+  std::string text(const char* key) const {
+    char value[FLEN_VALUE] = "";
+    fits_read_key(file_, TSTRING, key, value, nullptr, &status_);
+    return value;
+  }
+  int status() const { return status_; }  ///< 0 while all has gone well
+
+ private:
+  fitsfile* file_ = nullptr;
+  mutable int status_ = 0;
+};
+
 TEST(FitsIo, WritesALinearWcsOfPixelCentres) {
   const TemporaryDirectory directory;
   FitsOutput image = ramp("IMAGE", 5, 4);
@@ -113,19 +141,9 @@ TEST(FitsIo, WritesALinearWcsOfPixelCentres) {
   image.center_y = -0.2;
   image.cards = {{"NOTE", "naïve"}};
   write_fits(directory / "x.fits", {image});
-  fitsfile* file = nullptr;
-  int status = 0;
-  fits_open_diskfile(&file, (directory / "x.fits").c_str(), READONLY, &status);
-  const auto number = [&](const char* key) {
-    double value = 0;
-    fits_read_key(file, TDOUBLE, key, &value, nullptr, &status);
-    return value;
-  };
-  const auto text = [&](const char* key) {
-    char value[FLEN_VALUE];
-    fits_read_key(file, TSTRING, key, value, nullptr, &status);
-    return std::string(value);
-  };
+  const Header header(directory / "x.fits");
+  const auto number = [&](const char* key) { return header.number(key); };
+  const auto text = [&](const char* key) { return header.text(key); };
   // Position of pixel 1: CRVAL + (1 − CRPIX) CDELT = center − (n − 1)/2 · scale.
   EXPECT_EQ(number("CRPIX1"), 3.0);
   EXPECT_EQ(number("CRPIX2"), 2.5);
@@ -137,8 +155,7 @@ TEST(FitsIo, WritesALinearWcsOfPixelCentres) {
   EXPECT_EQ(text("CTYPE1"), "X");
   EXPECT_EQ(text("CTYPE2"), "Y");
   EXPECT_EQ(text("NOTE"), "na??ve");
-  EXPECT_EQ(status, 0);
-  fits_close_file(file, &status);
+  EXPECT_EQ(header.status(), 0);
   EXPECT_FALSE(read_fits(directory / "x.fits", "IMAGE").wcs.has_value());
 }
 
@@ -580,19 +597,9 @@ TEST(FitsIo, ThePlaceOnTheSkyIsWrittenBesideThatInTheImage) {
   image.sky = sky;
   write_fits(directory / "x.fits", {image});
   EXPECT_EQ(read_fits(directory / "x.fits", "IMAGE").linear->center_x, 0.2);
-  fitsfile* file = nullptr;
-  int status = 0;
-  fits_open_diskfile(&file, (directory / "x.fits").c_str(), READONLY, &status);
-  const auto number = [&](const char* key) {
-    double value = 0;
-    fits_read_key(file, TDOUBLE, key, &value, nullptr, &status);
-    return value;
-  };
-  const auto text = [&](const char* key) {
-    char value[FLEN_VALUE] = "";
-    fits_read_key(file, TSTRING, key, value, nullptr, &status);
-    return std::string(value);
-  };
+  const Header header(directory / "x.fits");
+  const auto number = [&](const char* key) { return header.number(key); };
+  const auto text = [&](const char* key) { return header.text(key); };
   EXPECT_EQ(text("CTYPE1A"), "RA---TAN");
   EXPECT_EQ(text("CTYPE2A"), "DEC--TAN");
   EXPECT_EQ(text("CUNIT1A"), "deg");
@@ -607,8 +614,7 @@ TEST(FitsIo, ThePlaceOnTheSkyIsWrittenBesideThatInTheImage) {
   EXPECT_NEAR(number("CD2_2A") / (0.8 * kPixel), 1, 1e-14);
   EXPECT_EQ(number("EQUINOXA"), 2000);
   EXPECT_EQ(number("LONPOLEA"), 180);
-  EXPECT_EQ(status, 0);
-  fits_close_file(file, &status);
+  EXPECT_EQ(header.status(), 0);
 }
 
 TEST(FitsIo, ThePlaceOfAnImageComesBack) {

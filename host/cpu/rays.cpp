@@ -250,21 +250,27 @@ void network_positions(const Scene<Real>& scene, const Rays<Real>& rays, int com
   }
 }
 
+/// Adds a component's brightness at the traced rays of a block.
+template <class Real>
+void shine_component(const Scene<Real>& scene, int c, const Samples<Real>& samples, Block<Real>& block) {
+  const Plane<Real>& plane = c < scene.n_lens + scene.n_source ? block.beta : block.theta;
+  with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
+    shine<kKind, kRadius>(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels, plane, samples,
+                          block.brightness);
+  });
+}
+
 template <class Real>
 void render(const Scene<Real>& scene, const Rays<Real>& rays, Real* brightness) {
   Block<Real> block;
   Samples<Real> samples;
-  const int first_light = scene.n_lens + scene.n_source, end = first_light + scene.n_lens_light;
+  const int end = scene.n_lens + scene.n_source + scene.n_lens_light;
   for (int begin = 0; begin < rays.count; begin += kBlock) {
     const int count = std::min(kBlock, rays.count - begin);
     trace(scene, rays, begin, count, block);
     copy_samples(rays, begin, count, samples);
     std::fill_n(block.brightness, kBlock, Real(0));
-    for (int c = scene.n_lens; c < end; ++c)
-      with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
-        shine<kKind, kRadius>(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
-                              c < first_light ? block.beta : block.theta, samples, block.brightness);
-      });
+    for (int c = scene.n_lens; c < end; ++c) shine_component(scene, c, samples, block);
     std::copy_n(block.brightness, count, brightness + begin);
   }
 }
@@ -320,17 +326,14 @@ template <class Real>
 void components(const Scene<Real>& scene, const Rays<Real>& rays, Real* brightness, std::size_t stride) {
   Block<Real> block;
   Samples<Real> samples;
-  const int first_light = scene.n_lens + scene.n_source, end = first_light + scene.n_lens_light;
+  const int end = scene.n_lens + scene.n_source + scene.n_lens_light;
   for (int begin = 0; begin < rays.count; begin += kBlock) {
     const int count = std::min(kBlock, rays.count - begin);
     trace(scene, rays, begin, count, block);
     copy_samples(rays, begin, count, samples);
     for (int c = scene.n_lens; c < end; ++c) {
       std::fill_n(block.brightness, kBlock, Real(0));
-      with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
-        shine<kKind, kRadius>(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
-                              c < first_light ? block.beta : block.theta, samples, block.brightness);
-      });
+      shine_component(scene, c, samples, block);
       std::copy_n(block.brightness, count, brightness + static_cast<std::size_t>(c - scene.n_lens) * stride + begin);
     }
   }

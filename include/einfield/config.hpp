@@ -13,6 +13,11 @@
 
 namespace einfield {
 
+/// Rays per pixel and side.
+inline constexpr int kMaxSupersampling = 32;
+/// Members of an ensemble.
+inline constexpr int kMaxEnsemble = 1000;
+
 /// A FITS image named in the configuration: "file.fits[HDU]".
 struct FitsReference {
   std::string path;  ///< absolute, or relative to the working directory; resolved against the configuration file
