@@ -203,6 +203,7 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   }
   const Regularization& r = problem.regularization;
   print.emplace_back("regularization.smoothness", to_text(r.smoothness));
+  print.emplace_back("regularization.curvature", to_text(r.curvature));
   print.emplace_back("regularization.negative_convergence", to_text(r.negative_convergence));
   print.emplace_back("regularization.negative_total_convergence", to_text(r.negative_total_convergence));
   print.emplace_back("regularization.weight_decay", to_text(r.weight_decay));

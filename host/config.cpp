@@ -65,6 +65,7 @@ const std::vector<Recipe>& recipes() {
     best.optimizer.steps = 1000;
     best.optimizer.stop = StopRule::plateau;
     best.regularization.smoothness = 3;
+    best.regularization.curvature = 1;
     best.regularization.negative_convergence = 20;
     best.regularization.negative_total_convergence = 2000;
     return std::vector<Recipe>{best, paper};
@@ -493,6 +494,7 @@ Keys optimizer_keys(OptimizerConfig& o) {
 Keys regularization_keys(Regularization& r) {
   return {
       {"smoothness", &r.smoothness, "weight of mean kappa_NN^2", at_least(0)},
+      {"curvature", &r.curvature, "weight of mean psi_xx^2 + psi_yy^2 + 2 psi_xy^2 of the network", at_least(0)},
       {"negative_convergence", &r.negative_convergence, "weight of mean max(0, -kappa_NN)^2", at_least(0)},
       {"negative_total_convergence", &r.negative_total_convergence, "weight of mean max(0, -kappa_macro - kappa_NN)^2",
        at_least(0)},

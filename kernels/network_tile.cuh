@@ -82,6 +82,13 @@ struct Tile : Registers<RealType> {
   /// Groups of channels per pass.
   static constexpr int kMaxGroups =
       kFragments && kItems / kGroups > Fragments::kColumns* kWarps ? Fragments::kColumns* kWarps : kItems / kGroups;
+  /// Whether eight neighbouring threads finish points of eight rows of a buffer, or as many as there are side by side
+  /// of a row, then of the next. With 5 tiles a row both are free of conflicts, and the second leaves no thread idle.
+  static constexpr bool kRowsFirst = kFragments && kMaxGroups % 8 == 0;
+  /// The number of the register tile of a group of channels and of one of points.
+  __host__ __device__ static constexpr int item_of(int group, int pixel_group) {
+    return kRowsFirst ? (group / 8 * kGroups + pixel_group) * 8 + group % 8 : group * kGroups + pixel_group;
+  }
   static constexpr int kWeightPitch = kMaxGroups * Base::kChannels;
   /// Rows of weights per stage: a stage also holds what channel_sums() collects, kThreads · kChannels numbers.
   static constexpr int kStageRows = kWeightPitch <= 256 ? 16 : 4096 / kWeightPitch;
@@ -254,8 +261,8 @@ struct Place {
   __device__ explicit Place(int thread) {
     item = thread % kItems;
     split = thread / kItems;
-    group = item / T::kGroups;
-    pixels = T::kVector * (item % T::kGroups);
+    group = T::kRowsFirst ? item / (8 * T::kGroups) * 8 + item % 8 : item / T::kGroups;
+    pixels = T::kVector * ((T::kRowsFirst ? item / 8 : item) % T::kGroups);
     own = pixels + split * T::kHalf;
     other = pixels + (1 - split) * T::kHalf;
   }
@@ -832,17 +839,17 @@ __device__ __forceinline__ Real own_channel_sum(const Real* area, int j, int gro
   for (int split = 0; split < kSplit; ++split)
 #pragma unroll
     for (int px = 0; px < T::kGroups; ++px)
-      sum +=
-          area[((j / T::kVector) * kThreads + split * kItems + group * T::kGroups + px) * T::kVector + j % T::kVector];
+      sum += area[((j / T::kVector) * kThreads + split * kItems + T::item_of(group, px)) * T::kVector + j % T::kVector];
   return sum;
 }
 /// What the threads put for a point, one number per own point, added over the groups of channels.
 template <class T, class Real = typename T::Real>
 __device__ __forceinline__ Real own_point_sum(const Real* area, int px, int groups) {
   const int split = px / T::kHalf, c = px % T::kHalf / T::kChunkStride;
-  const Real* term = area + (c * kThreads + split * kItems) * T::kVector + px % T::kChunkStride;
+  const int pixel_group = px % T::kChunkStride / T::kVector;
+  const Real* term = area + (c * kThreads + split * kItems) * T::kVector + px % T::kVector;
   Real sum = 0;
-  for (int group = 0; group < groups; ++group) sum += term[group * T::kChunkStride];
+  for (int group = 0; group < groups; ++group) sum += term[T::item_of(group, pixel_group) * T::kVector];
   return sum;
 }
 

@@ -1,4 +1,4 @@
-// Penalties on the network's convergence and on source pixels, weight decay, Gaussian priors; the formulas are
+// Penalties on the network's potential and on source pixels, weight decay, Gaussian priors; the formulas are
 // regularization.hpp's. Sums are made in double, block by block in index order.
 #include "kernels/regularization.cuh"
 
@@ -23,50 +23,93 @@ __device__ void add_to_state(double value, double* partial, unsigned* ticket, St
   if (threadIdx.x == 0) state.regularization += sum[0];
 }
 
-/// Penalty and its cotangent κ̄ at every node of the ray grid; 0 at the border.
+/// Calls f(i, row, column, whether it is an interior node) for every node of the ray grid that is this thread's.
+template <class F>
+__device__ __forceinline__ void for_nodes(const RayGrid& nodes, F f) {
+  const int n = nodes.rows * nodes.columns;
+  for (int i = static_cast<int>(blockIdx.x) * kSumThreads + static_cast<int>(threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x) * kSumThreads) {
+    const int row = i / nodes.columns, column = i % nodes.columns;
+    f(i, row, column, row > 0 && column > 0 && row + 1 < nodes.rows && column + 1 < nodes.columns);
+  }
+}
+
+/// Mean second derivatives of the network's potential over the interior nodes.
+template <class Real>
+__global__ void __launch_bounds__(kSumThreads)
+    mean_hessian_kernel(RayGrid nodes, Real spacing, const Real* alpha_nn, double* partial, unsigned* tickets,
+                        Hessian<Real>* means) {
+  const int lens = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
+  const Real* alpha = alpha_nn + static_cast<std::size_t>(lens) * 2 * n;
+  partial += static_cast<std::size_t>(lens) * 3 * gridDim.x;
+  double sum[3] = {};
+  for_nodes(nodes, [&](int, int row, int column, bool interior) {
+    if (!interior) return;
+    const Hessian<Real> h = difference_hessian(nodes, alpha, n, spacing, column, row);
+    sum[0] += static_cast<double>(h.xx);
+    sum[1] += static_cast<double>(h.yy);
+    sum[2] += static_cast<double>(h.xy);
+  });
+  block_sum(sum);
+  if (threadIdx.x == 0)
+    for (int k = 0; k < 3; ++k) partial[3 * blockIdx.x + k] = sum[k];
+  if (!is_last_block(tickets + lens, gridDim.x)) return;
+  for (double& part : sum) part = 0;
+  for (unsigned b = threadIdx.x; b < gridDim.x; b += kSumThreads)
+    for (int k = 0; k < 3; ++k) sum[k] += __ldcg(partial + 3 * b + k);
+  block_sum(sum);
+  const double count = nodes.interior();
+  if (threadIdx.x == 0)
+    means[lens] = {static_cast<Real>(sum[0] / count), static_cast<Real>(sum[1] / count),
+                   static_cast<Real>(sum[2] / count)};
+}
+
+/// Penalty and its cotangents at every node of the ray grid, as difference_hessian_adjoint() reads them.
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads, 2)
-    convergence_penalty_kernel(SceneArrays<Real> scenes, RayGrid nodes, Real spacing, const Real* positions,
-                               const Real* parameters, const Real* alpha_nn, const Regularization* weights,
-                               Real* kappa_bar, double* partial, unsigned* tickets, StepState* states) {
+    potential_penalty_kernel(SceneArrays<Real> scenes, RayGrid nodes, Real spacing, const Real* positions,
+                             const Real* parameters, const Real* alpha_nn, const Regularization* weights,
+                             const Hessian<Real>* means, Real* hessian_bar, double* partial, unsigned* tickets,
+                             StepState* states) {
   extern __shared__ double shared[];
   const int lens = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
   const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
   const Regularization w = weights[lens];
+  const Hessian<Real> mean = means[lens];
   const Real* alpha = alpha_nn + static_cast<std::size_t>(lens) * 2 * n;
-  kappa_bar += static_cast<std::size_t>(lens) * n;
+  hessian_bar += static_cast<std::size_t>(lens) * 3 * n;
+  const Real share = Real(1) / static_cast<Real>(nodes.interior());
   double sum = 0;
-  for (int i = static_cast<int>(blockIdx.x) * kSumThreads + static_cast<int>(threadIdx.x); i < n;
-       i += static_cast<int>(gridDim.x) * kSumThreads) {
-    const int row = i / nodes.columns, column = i % nodes.columns;
-    Real bar = 0;
-    if (row > 0 && column > 0 && row + 1 < nodes.rows && column + 1 < nodes.columns) {
+  for_nodes(nodes, [&](int i, int row, int column, bool interior) {
+    Hessian<Real> bar{};
+    if (interior) {
       const int ray = nodes.ray(column, row);
-      const Real kappa = difference_convergence(nodes, alpha, n, spacing, column, row);
+      const Hessian<Real> hessian = difference_hessian(nodes, alpha, n, spacing, column, row);
       const Real kappa_macro = w.negative_total_convergence > 0
                                    ? macro_values(scene, Vec2<Real>{positions[ray], positions[n + ray]}).kappa
                                    : Real(0);
-      sum += static_cast<double>(convergence_penalty(w, kappa, kappa_macro)) / nodes.interior();
-      bar = convergence_penalty_adjoint(w, kappa, kappa_macro) / static_cast<Real>(nodes.interior());
+      sum += static_cast<double>(potential_penalty(w, hessian, mean, kappa_macro)) / nodes.interior();
+      bar = potential_penalty_adjoint(w, hessian, mean, kappa_macro);
     }
-    kappa_bar[i] = bar;
-  }
+    hessian_bar[i] = share * bar.xx;
+    hessian_bar[n + i] = share * bar.yy;
+    hessian_bar[2 * n + i] = share * bar.xy;
+  });
   add_to_state(sum, partial + static_cast<std::size_t>(lens) * gridDim.x, tickets + lens, states[lens]);
 }
 
 template <class Real>
 __global__ void __launch_bounds__(kSumThreads)
-    convergence_penalty_adjoint_kernel(RayGrid nodes, Real spacing, const Real* kappa_bar, Real* alpha_bar) {
+    potential_penalty_adjoint_kernel(RayGrid nodes, Real spacing, const Real* hessian_bar, Real* alpha_bar) {
   const int n = nodes.rows * nodes.columns;
-  kappa_bar += static_cast<std::size_t>(blockIdx.y) * n;
+  hessian_bar += static_cast<std::size_t>(blockIdx.y) * 3 * n;
   alpha_bar += static_cast<std::size_t>(blockIdx.y) * 2 * n;
-  for (int i = static_cast<int>(blockIdx.x) * kSumThreads + static_cast<int>(threadIdx.x); i < n;
-       i += static_cast<int>(gridDim.x) * kSumThreads) {
-    const int row = i / nodes.columns, column = i % nodes.columns, ray = nodes.ray(column, row);
-    const Vec2<Real> bar = difference_convergence_adjoint(nodes, kappa_bar, spacing, column, row);
+  for_nodes(nodes, [&](int, int row, int column, bool) {
+    const int ray = nodes.ray(column, row);
+    const Vec2<Real> bar = difference_hessian_adjoint(nodes, hessian_bar, spacing, column, row);
     alpha_bar[ray] += bar.x;
     alpha_bar[n + ray] += bar.y;
-  }
+  });
 }
 
 /// ½ λ Σ w² over the kernels of the network, and its gradient λ w.
@@ -147,11 +190,13 @@ RegularizationStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
   const Problem& first = problems.front();
   bool on_pixels = false;
   for (const Problem& p : problems) {
-    convergence |= p.regularization.on_convergence();
+    potential |= p.regularization.on_potential();
+    curvature |= p.regularization.curvature > 0;
     decay |= p.regularization.weight_decay > 0;
     on_pixels |= p.regularization.on_source_pixels();
   }
-  convergence &= first.model.network && RayGrid(first.observation.grid).interior() > 0;
+  potential &= first.model.network && RayGrid(first.observation.grid).interior() > 0;
+  curvature &= potential;
   decay &= first.model.network.has_value();
   if (decay) weights = first.model.network->size();
   if (on_pixels) source_pixels = free_source_pixels(first.model);
@@ -159,7 +204,7 @@ RegularizationStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
 }
 template <class Real>
 unsigned RegularizationStage<Real>::Sizes::ray_blocks() const {
-  return convergence ? sum_blocks(static_cast<int>(rays)) : 0;
+  return potential ? sum_blocks(static_cast<int>(rays)) : 0;
 }
 template <class Real>
 unsigned RegularizationStage<Real>::Sizes::weight_blocks() const {
@@ -207,16 +252,21 @@ void RegularizationStage<Real>::apply(cudaStream_t stream, const SceneArrays<Rea
                                       const Real* parameters, const Real* alpha_nn, Real* alpha_bar, Real* gradient,
                                       StepState* states) {
   const auto lenses = static_cast<unsigned>(sizes_.lenses);
-  if (sizes_.convergence) {
+  if (sizes_.potential) {
     const RayGrid nodes(grid_);
     const Real spacing = static_cast<Real>(grid_.pixel_scale / grid_.supersampling);
     const dim3 blocks(sizes_.ray_blocks(), lenses);
-    convergence_penalty_kernel<<<blocks, kSumThreads, scenes.shared_bytes(), stream>>>(
-        scenes, nodes, spacing, positions, parameters, alpha_nn, storage_.weights.get(), storage_.kappa_bar.get(),
-        storage_.partial.get(), storage_.tickets.get(), states);
+    if (sizes_.curvature) {
+      mean_hessian_kernel<<<blocks, kSumThreads, 0, stream>>>(nodes, spacing, alpha_nn, storage_.partial.get(),
+                                                              storage_.tickets.get(), storage_.mean_hessian.get());
+      EINFIELD_LAUNCH_CHECK();
+    }
+    potential_penalty_kernel<<<blocks, kSumThreads, scenes.shared_bytes(), stream>>>(
+        scenes, nodes, spacing, positions, parameters, alpha_nn, storage_.weights.get(), storage_.mean_hessian.get(),
+        storage_.hessian_bar.get(), storage_.partial.get(), storage_.tickets.get(), states);
     EINFIELD_LAUNCH_CHECK();
-    convergence_penalty_adjoint_kernel<<<blocks, kSumThreads, 0, stream>>>(nodes, spacing, storage_.kappa_bar.get(),
-                                                                           alpha_bar);
+    potential_penalty_adjoint_kernel<<<blocks, kSumThreads, 0, stream>>>(nodes, spacing, storage_.hessian_bar.get(),
+                                                                         alpha_bar);
     EINFIELD_LAUNCH_CHECK();
   }
   if (sizes_.decay) {

@@ -1,10 +1,11 @@
-// The regularisation stage on the device: penalties on the network's convergence and on source pixels, weight decay,
+// The regularisation stage on the device: penalties on the network's potential and on source pixels, weight decay,
 // Gaussian priors.
 #pragma once
 
 #include <vector>
 
 #include "einfield/backend.hpp"
+#include "einfield/regularization.hpp"
 #include "kernels/raii.cuh"
 #include "kernels/scene.cuh"
 
@@ -33,7 +34,7 @@ class RegularizationStage {
   struct Sizes {
     explicit Sizes(const std::vector<Problem>& problems);
     std::size_t lenses, rays, weights = 0;  ///< weights: network parameters
-    bool convergence = false, decay = false;
+    bool potential = false, curvature = false, decay = false;
     std::size_t priors = 0;  ///< a lens
     std::vector<FreePixels> source_pixels;
     unsigned ray_blocks() const;
@@ -42,7 +43,8 @@ class RegularizationStage {
   };
   struct Storage {
     DeviceBuffer<Regularization> weights;
-    DeviceBuffer<Real> kappa_bar;
+    DeviceBuffer<Real> hessian_bar;
+    DeviceBuffer<Hessian<Real>> mean_hessian;  ///< stays 0 where no curvature has a weight
     DeviceBuffer<double> partial;
     DeviceBuffer<unsigned> tickets;
     DeviceBuffer<GaussianPrior<Real>> priors;
@@ -50,8 +52,9 @@ class RegularizationStage {
     template <class Take>
     void each(Take&& take, const Sizes& s) {
       take(weights, s.lenses);
-      take(kappa_bar, s.convergence ? s.lenses * s.rays : 0);
-      take(partial, s.lenses * s.most_blocks());
+      take(hessian_bar, s.potential ? s.lenses * 3 * s.rays : 0);
+      take(mean_hessian, s.potential ? s.lenses : 0);
+      take(partial, s.lenses * (s.curvature ? 3 : 1) * s.most_blocks());
       take(tickets, s.lenses);
       take(priors, s.lenses * s.priors);
       take(prior_weights, s.priors > 0 ? s.lenses : 0);

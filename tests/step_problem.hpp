@@ -144,7 +144,11 @@ inline std::vector<StepCase> step_cases() {
   cases[6].nx = cases[6].ny = 1;
   cases[6].psf_size = 0;
   cases[7].name = "regularized";
-  cases[7].regularization = {0.3, 0.7, 1.1, 1e-3};
+  cases[7].regularization = {.smoothness = 0.3,
+                             .curvature = 0.4,
+                             .negative_convergence = 0.7,
+                             .negative_total_convergence = 1.1,
+                             .weight_decay = 1e-3};
   cases[7].supersampling = 2;
   cases[7].masked = true;
   cases[8].name = "four_layers_wide_psf";
@@ -155,7 +159,7 @@ inline std::vector<StepCase> step_cases() {
   cases[9].name = "fourier";
   cases[9].fourier_features = 3;
   cases[9].free_lens = true;
-  cases[9].regularization = {0.3, 0, 0, 1e-3};
+  cases[9].regularization = {.smoothness = 0.3, .weight_decay = 1e-3};
   cases[10].name = "network_source";
   cases[10].light_hidden = {6, 4};
   cases[10].light_alone = true;
@@ -180,7 +184,13 @@ inline std::vector<StepCase> step_cases() {
   cases[14].regularization.source_curvature = 0.2;
   cases[15].name = "everything_regularized";
   cases[15].pixel_source = cases[15].free_lens = true;
-  cases[15].regularization = {0.3, 0.7, 1.1, 1e-3, 0.5, 0.9};
+  cases[15].regularization = {.smoothness = 0.3,
+                              .curvature = 0.4,
+                              .negative_convergence = 0.7,
+                              .negative_total_convergence = 1.1,
+                              .weight_decay = 1e-3,
+                              .source_gradient = 0.5,
+                              .source_curvature = 0.9};
   cases[16].name = "background_and_priors";
   cases[16].hidden = {};
   cases[16].free_lens = cases[16].free_light = cases[16].background = cases[16].priors = true;
@@ -375,18 +385,33 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
   const RayGrid nodes(grid);
   if (network && r.any() && nodes.interior() > 0) {
     const double spacing = grid.pixel_scale / grid.supersampling;
+    const auto hessian_at = [&](int column, int row) {
+      return difference_hessian(nodes, out.deflection.data(), static_cast<int>(rays), spacing, column, row);
+    };
+    Hessian<double> mean{};
+    for (int row = 1; row + 1 < nodes.rows; ++row)
+      for (int column = 1; column + 1 < nodes.columns; ++column) {
+        const Hessian<double> h = hessian_at(column, row);
+        mean.xx += h.xx / nodes.interior();
+        mean.yy += h.yy / nodes.interior();
+        mean.xy += h.xy / nodes.interior();
+      }
     for (int row = 1; row + 1 < nodes.rows; ++row)
       for (int column = 1; column + 1 < nodes.columns; ++column) {
         const auto at = static_cast<std::size_t>(nodes.ray(column, row));
         const double macro = macro_values(scene, Vec2<double>{theta[at], theta[rays + at]}).kappa;
-        const double kappa =
-            difference_convergence(nodes, out.deflection.data(), static_cast<int>(rays), spacing, column, row);
-        out.regularization += convergence_penalty(r, kappa, macro) / nodes.interior();
-        const double bar = convergence_penalty_adjoint(r, kappa, macro) / nodes.interior() / (4 * spacing);
-        out.deflection_bar[static_cast<std::size_t>(nodes.ray(column + 1, row))] += bar;
-        out.deflection_bar[static_cast<std::size_t>(nodes.ray(column - 1, row))] -= bar;
-        out.deflection_bar[rays + static_cast<std::size_t>(nodes.ray(column, row + 1))] += bar;
-        out.deflection_bar[rays + static_cast<std::size_t>(nodes.ray(column, row - 1))] -= bar;
+        const Hessian<double> hessian = hessian_at(column, row);
+        out.regularization += potential_penalty(r, hessian, mean, macro) / nodes.interior();
+        const Hessian<double> bar = potential_penalty_adjoint(r, hessian, mean, macro);
+        const double scale = 1 / (4 * spacing * nodes.interior());
+        const auto add = [&](int c, int l, double x, double y) {  // to the ray of a neighbour
+          out.deflection_bar[static_cast<std::size_t>(nodes.ray(c, l))] += scale * x;
+          out.deflection_bar[rays + static_cast<std::size_t>(nodes.ray(c, l))] += scale * y;
+        };
+        add(column + 1, row, 2 * bar.xx, bar.xy);
+        add(column - 1, row, -2 * bar.xx, -bar.xy);
+        add(column, row + 1, bar.xy, 2 * bar.yy);
+        add(column, row - 1, -bar.xy, -2 * bar.yy);
       }
   }
   if (network) {

@@ -272,6 +272,7 @@ TYPED_TEST(CheckpointOf, ContradictionsNameTheirKey) {
                                                         {"optimizer.learning_rate", "1e-3"},
                                                         {"optimizer.best_of_last", "5"},
                                                         {"regularization.smoothness", "1.0"},
+                                                        {"regularization.curvature", "1.0"},
                                                         {"regularization.negative_convergence", "1.0"},
                                                         {"regularization.negative_total_convergence", "1.0"},
                                                         {"regularization.weight_decay", "1.0"},

@@ -282,6 +282,7 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
                           "optimizer.steps",
                           "optimizer.stop",
                           "regularization.smoothness",
+                          "regularization.curvature",
                           "regularization.negative_convergence",
                           "regularization.negative_total_convergence",
                           "regularization.weight_decay",

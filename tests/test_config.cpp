@@ -982,7 +982,8 @@ class Generator {
     text += maybe("[optimizer]\n" + maybe("loss = 'chi2'\n") + maybe("learning_rate = 0.01\n") +
                   one_of({"", "stop = 'chi2'\nstop_chi2 = 0.9\n", "stop = 'none'\nbest_of_last = 5\n"}));
     if (network || free_pixels) text += "[regularization]\n";
-    if (network) text += maybe("smoothness = 0.1\n") + maybe("negative_total_convergence = 0.2\n");
+    if (network)
+      text += maybe("smoothness = 0.1\n") + maybe("curvature = 0.3\n") + maybe("negative_total_convergence = 0.2\n");
     if (free_pixels) text += maybe("source_gradient = 0.3\n") + maybe("source_curvature = 0.1\n");
     // Something must be free: one more component that is.
     return text + "[[lens_light]]\nprofile = 'GAUSSIAN'\namp = 1\nsigma = 0.5\nfit = ['amp', 'sigma']\n";

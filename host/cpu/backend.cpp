@@ -100,8 +100,8 @@ struct Lens {
     if (psf_supersampling > 1)
       for (std::vector<Real>* field : {&subpixels, &subpixels_convolved})
         field->resize(image_size * static_cast<std::size_t>(psf_supersampling * psf_supersampling));
-    if (shape && regularization.on_convergence()) {
-      kappa_bar.resize(rays);
+    if (shape && regularization.on_potential()) {
+      hessian_bar.resize(3 * rays);
       kappa_macro.resize(rays);
     }
     lens_is_free = std::any_of(free.begin(), free.end(),
@@ -168,7 +168,7 @@ struct Lens {
   std::vector<Real> ray_brightness;  ///< of every ray, or its cotangent; empty with one ray a pixel
   /// Before and behind a PSF on sub-pixels, or their cotangents; empty with a PSF on pixels.
   std::vector<Real> subpixels, subpixels_convolved;
-  std::vector<Real> kappa_bar;    ///< per node of the ray grid, (rows, columns)
+  std::vector<Real> hessian_bar;  ///< of ψ_xx, ψ_yy, ψ_xy: per node of the ray grid, (rows, columns) each
   std::vector<Real> kappa_macro;  ///< of every ray, once regularize() has filled it
   bool lens_is_free = false, kappa_macro_filled = false;
   std::vector<FreePixels> source_pixels;
@@ -518,28 +518,55 @@ class CpuBackend final : public Backend<Real> {
     });
   }
 
+  /// Of the network's potential, over the interior nodes.
+  Hessian<Real> mean_hessian(const Lens<Real>& l, const RayGrid& nodes, Real spacing) {
+    std::array<Hessian<double>, kChunks> parts{};
+    pool_.parallel_for(kChunks, [&](int chunk, int) {
+      const Span span = chunk_of(nodes.rows - 2, chunk);
+      Hessian<double>& sum = parts[static_cast<std::size_t>(chunk)];
+      for (int row = span.begin + 1; row < span.end + 1; ++row)
+        for (int column = 1; column + 1 < nodes.columns; ++column) {
+          const Hessian<Real> h = difference_hessian(nodes, l.deflection.data(), l.n_rays, spacing, column, row);
+          sum.xx += static_cast<double>(h.xx);
+          sum.yy += static_cast<double>(h.yy);
+          sum.xy += static_cast<double>(h.xy);
+        }
+    });
+    Hessian<double> mean{};
+    for (const Hessian<double>& part : parts) {
+      mean.xx += part.xx / nodes.interior();
+      mean.yy += part.yy / nodes.interior();
+      mean.xy += part.xy / nodes.interior();
+    }
+    return {static_cast<Real>(mean.xx), static_cast<Real>(mean.yy), static_cast<Real>(mean.xy)};
+  }
+
   void regularize(Lens<Real>& l) {
     l.place_parameters();
     const Regularization& weights = l.regularization;
     double total = 0;
 
     const RayGrid nodes(l.grid);
-    if (const int interior = nodes.interior(); l.network && weights.on_convergence() && interior > 0) {
+    if (const int interior = nodes.interior(); l.network && weights.on_potential() && interior > 0) {
       const Real spacing = static_cast<Real>(l.grid.pixel_scale / l.grid.supersampling);
       if (weights.negative_total_convergence > 0) fill_kappa_macro(l);
+      const Hessian<Real> mean = weights.curvature > 0 ? mean_hessian(l, nodes, spacing) : Hessian<Real>{};
       std::array<double, kChunks> parts{};
       pool_.parallel_for(kChunks, [&](int chunk, int) {
         const Span span = chunk_of(nodes.rows, chunk);
         double sum = 0;
         for (int row = span.begin; row < span.end; ++row)
           for (int column = 0; column < nodes.columns; ++column) {
-            Real& bar = l.kappa_bar[static_cast<std::size_t>(row * nodes.columns + column)];
-            bar = 0;
             if (row == 0 || column == 0 || row + 1 == nodes.rows || column + 1 == nodes.columns) continue;
-            const Real kappa = difference_convergence(nodes, l.deflection.data(), l.n_rays, spacing, column, row);
+            const Hessian<Real> hessian =
+                difference_hessian(nodes, l.deflection.data(), l.n_rays, spacing, column, row);
             const Real kappa_macro = l.kappa_macro[static_cast<std::size_t>(nodes.ray(column, row))];
-            sum += static_cast<double>(convergence_penalty(weights, kappa, kappa_macro));
-            bar = convergence_penalty_adjoint(weights, kappa, kappa_macro) / static_cast<Real>(interior);
+            sum += static_cast<double>(potential_penalty(weights, hessian, mean, kappa_macro));
+            const Hessian<Real> bar = potential_penalty_adjoint(weights, hessian, mean, kappa_macro);
+            Real* const of_node = l.hessian_bar.data() + row * nodes.columns + column;  // the border stays 0
+            of_node[0] = bar.xx / static_cast<Real>(interior);
+            of_node[l.n_rays] = bar.yy / static_cast<Real>(interior);
+            of_node[2 * l.n_rays] = bar.xy / static_cast<Real>(interior);
           }
         parts[static_cast<std::size_t>(chunk)] = sum;
       });
@@ -548,7 +575,7 @@ class CpuBackend final : public Backend<Real> {
         const Span span = chunk_of(nodes.rows, chunk);
         for (int row = span.begin; row < span.end; ++row)
           for (int column = 0; column < nodes.columns; ++column) {
-            const Vec2<Real> bar = difference_convergence_adjoint(nodes, l.kappa_bar.data(), spacing, column, row);
+            const Vec2<Real> bar = difference_hessian_adjoint(nodes, l.hessian_bar.data(), spacing, column, row);
             const int ray = nodes.ray(column, row);
             l.deflection_bar[static_cast<std::size_t>(ray)] += bar.x;
             l.deflection_bar[static_cast<std::size_t>(l.n_rays + ray)] += bar.y;
@@ -628,7 +655,7 @@ std::size_t cpu_planned_bytes(const std::vector<Problem>& problems, int threads)
     if (grid.supersampling > 1) bytes += sizeof(Real) * rays;
     if (const int f = problem.observation.psf.supersampling; f > 1)
       bytes += sizeof(Real) * 2 * pixels * static_cast<std::size_t>(f * f);
-    if (problem.model.network && problem.regularization.on_convergence()) bytes += 2 * sizeof(Real) * rays;
+    if (problem.model.network && problem.regularization.on_potential()) bytes += 4 * sizeof(Real) * rays;
     if (!layout.free_pixels.empty()) bytes += sizeof(double) * kChunks * layout.pixels.size();
     if (problem.model.network) bytes += CpuNetwork<Real>::planned_bytes(*problem.model.network, grid.n_rays(), threads);
     if (const LightComponent* const light = network_light(problem.model))

@@ -16,20 +16,23 @@
 
 namespace einfield {
 
-/// Weights of the terms added to the loss; 0 = off. The convergence of the network is that of differences of α on the
-/// grid of rays, so a term costs no second derivatives of the network. Means over pixels are those of each free
+/// Weights of the terms added to the loss; 0 = off. The second derivatives of the network's potential are differences
+/// of α on the grid of rays, so a term costs none of the network itself. Means over pixels are those of each free
 /// PIXELATED component of the source; several components are added up.
 struct Regularization {
   double smoothness = 0;                  ///< mean κ_NN²
+  double curvature = 0;                   ///< mean |∇∇ψ_NN|² = 2 (κ_NN² + γ_NN²)
   double negative_convergence = 0;        ///< mean max(0, −κ_NN)²
   double negative_total_convergence = 0;  ///< mean max(0, −κ_macro − κ_NN)²
   double weight_decay = 0;                ///< ½ Σ w² over the network's kernels
   double source_gradient = 0;             ///< mean squared difference of neighbouring source pixels
   double source_curvature = 0;            ///< mean squared second difference of source pixels
 
-  bool on_convergence() const { return smoothness > 0 || negative_convergence > 0 || negative_total_convergence > 0; }
+  bool on_potential() const {
+    return smoothness > 0 || curvature > 0 || negative_convergence > 0 || negative_total_convergence > 0;
+  }
   bool on_source_pixels() const { return source_gradient > 0 || source_curvature > 0; }
-  bool any() const { return on_convergence() || weight_decay > 0 || on_source_pixels(); }
+  bool any() const { return on_potential() || weight_decay > 0 || on_source_pixels(); }
 };
 
 /// Everything a backend needs to know about one lens.

@@ -1,4 +1,4 @@
-// Penalties on the network's convergence, from differences of its deflection on the grid of rays (the future work named
+// Penalties on the network's potential, from differences of its deflection on the grid of rays (the future work named
 // by Biggio et al. 2021, section 6: regularisation against unphysical potentials), and on differences of source pixels
 // (the gradient and curvature forms of Suyu et al. 2006, appendix A); value and adjoint.
 #pragma once
@@ -26,59 +26,81 @@ struct RayGrid {
   EINFIELD_HD int interior() const { return columns > 2 && rows > 2 ? (columns - 2) * (rows - 2) : 0; }
 };
 
-/// Convergence by central differences at an interior node (0 < column < columns − 1, 0 < row < rows − 1):
+/// Second derivatives of the network's potential at a node, or their cotangents [1].
+template <class Real>
+struct Hessian {
+  Real xx, yy, xy;
+  EINFIELD_HD Real kappa() const { return (xx + yy) / 2; }
+};
+
+/// ψ_xx, ψ_yy and ψ_xy by central differences at an interior node (0 < column < columns − 1, 0 < row < rows − 1); the
+/// two that α has for ψ_xy are averaged:
 ///
-///     κ = ½ (∂α_x/∂x + ∂α_y/∂y) ≈ (α_x(right) − α_x(left) + α_y(up) − α_y(down)) / (4 spacing)                  (1)
+///     ψ_xx ≈ (α_x(right) − α_x(left)) / (2 spacing),   ψ_yy ≈ (α_y(up) − α_y(down)) / (2 spacing)
+///     ψ_xy ≈ (α_x(up) − α_x(down) + α_y(right) − α_y(left)) / (4 spacing)                                       (1)
 ///
 /// @param alpha    deflection of every ray, all x then all y [arcsec]
 /// @param spacing  distance of neighbouring rays             [arcsec]
 template <class Real>
-EINFIELD_HD Real difference_convergence(const RayGrid& g, const Real* alpha, int n_rays, Real spacing, int column,
-                                        int row) {
+EINFIELD_HD Hessian<Real> difference_hessian(const RayGrid& g, const Real* alpha, int n_rays, Real spacing, int column,
+                                             int row) {
   const Real* alpha_y = alpha + n_rays;
-  return (alpha[g.ray(column + 1, row)] - alpha[g.ray(column - 1, row)] + alpha_y[g.ray(column, row + 1)] -
-          alpha_y[g.ray(column, row - 1)]) /
-         (4 * spacing);
+  const int left = g.ray(column - 1, row), right = g.ray(column + 1, row);
+  const int down = g.ray(column, row - 1), up = g.ray(column, row + 1);
+  return {(alpha[right] - alpha[left]) / (2 * spacing), (alpha_y[up] - alpha_y[down]) / (2 * spacing),
+          (alpha[up] - alpha[down] + alpha_y[right] - alpha_y[left]) / (4 * spacing)};
 }
 
-/// Sum of the convergence penalties at one node; the caller divides by RayGrid::interior().
+/// Sum of the penalties on the potential at one node; the caller divides by RayGrid::interior().
 ///
-///     w_s κ² + w_n max(0, −κ)² + w_t max(0, −κ_macro − κ)²                                                     (2)
+///     w_s κ² + w_c |∇∇ψ − ⟨∇∇ψ⟩|² + w_n max(0, −κ)² + w_t max(0, −κ_macro − κ)²                                 (2)
+///
+/// with κ = ½ (ψ_xx + ψ_yy), |H|² = H_xx² + H_yy² + 2 H_xy² and ⟨·⟩ the mean over the nodes. |∇∇ψ|² is 2 (κ² + γ₁² +
+/// γ₂²): unlike κ² it also costs what masses outside of the image would do, which no κ inside shows. What is uniform, a
+/// shear or a sheet, costs nothing.
 template <class Real>
-EINFIELD_HD Real convergence_penalty(const Regularization& weights, Real kappa, Real kappa_macro) {
-  const Real negative = kappa < 0 ? -kappa : Real(0);
-  const Real total = kappa + kappa_macro;
-  const Real negative_total = total < 0 ? -total : Real(0);
-  return Real(weights.smoothness) * kappa * kappa + Real(weights.negative_convergence) * negative * negative +
+EINFIELD_HD Real potential_penalty(const Regularization& weights, const Hessian<Real>& h, const Hessian<Real>& mean,
+                                   Real kappa_macro) {
+  const Real kappa = h.kappa(), total = kappa + kappa_macro;
+  const Real negative = kappa < 0 ? -kappa : Real(0), negative_total = total < 0 ? -total : Real(0);
+  const Real xx = h.xx - mean.xx, yy = h.yy - mean.yy, xy = h.xy - mean.xy;
+  return Real(weights.smoothness) * kappa * kappa + Real(weights.curvature) * (xx * xx + yy * yy + 2 * xy * xy) +
+         Real(weights.negative_convergence) * negative * negative +
          Real(weights.negative_total_convergence) * negative_total * negative_total;
 }
 
-/// ∂(2)/∂κ; κ_macro is held fixed (its parameters have no cotangent from this term).
+/// Derivatives of the sum of (2) over all nodes with respect to ψ_xx, ψ_yy and ψ_xy of one; κ_macro is held fixed (its
+/// parameters have no cotangent from this term). With κ̄ the derivative of the terms of κ, ψ_xx and ψ_yy have κ̄/2 each
+/// of it; through the mean nothing comes back, since Σ (H − ⟨H⟩) = 0.
 /// At κ = 0 the one-sided derivatives agree: the penalty is once differentiable.
 template <class Real>
-EINFIELD_HD Real convergence_penalty_adjoint(const Regularization& weights, Real kappa, Real kappa_macro) {
-  const Real negative = kappa < 0 ? -kappa : Real(0);
-  const Real total = kappa + kappa_macro;
-  const Real negative_total = total < 0 ? -total : Real(0);
-  return 2 * (Real(weights.smoothness) * kappa - Real(weights.negative_convergence) * negative -
-              Real(weights.negative_total_convergence) * negative_total);
+EINFIELD_HD Hessian<Real> potential_penalty_adjoint(const Regularization& weights, const Hessian<Real>& h,
+                                                    const Hessian<Real>& mean, Real kappa_macro) {
+  const Real kappa = h.kappa(), total = kappa + kappa_macro;
+  const Real negative = kappa < 0 ? -kappa : Real(0), negative_total = total < 0 ? -total : Real(0);
+  const Real half_kappa_bar = Real(weights.smoothness) * kappa - Real(weights.negative_convergence) * negative -
+                              Real(weights.negative_total_convergence) * negative_total;
+  const Real c = 2 * Real(weights.curvature);
+  return {c * (h.xx - mean.xx) + half_kappa_bar, c * (h.yy - mean.yy) + half_kappa_bar, 2 * c * (h.xy - mean.xy)};
 }
 
-/// Adjoint of (1), gathered at a ray: what the nodes' cotangents κ̄ give to α_x and α_y there. Transposing (1), the ray
-/// at (c, r) is the right neighbour of node c − 1 and the left of node c + 1, the upper of r − 1 and the lower of r +
-/// 1:
+/// Adjoint of (1), gathered at a ray: what the nodes' cotangents give to α_x and α_y there. Transposing (1), the ray at
+/// (c, r) is the right neighbour of node c − 1 and the left of node c + 1, the upper of r − 1 and the lower of r + 1:
 ///
-///     ᾱ_x(c, r) = (κ̄(c − 1, r) − κ̄(c + 1, r)) / (4 spacing),   ᾱ_y(c, r) = (κ̄(c, r − 1) − κ̄(c, r + 1)) / (4 spacing)
+///     ᾱ_x(c, r) = (x̄x(c − 1, r) − x̄x(c + 1, r)) / (2 spacing) + (x̄y(c, r − 1) − x̄y(c, r + 1)) / (4 spacing)
+///     ᾱ_y(c, r) = (ȳy(c, r − 1) − ȳy(c, r + 1)) / (2 spacing) + (x̄y(c − 1, r) − x̄y(c + 1, r)) / (4 spacing)
 ///
-/// @param kappa_bar  cotangent at nodes, (rows, columns), 0 at the border
+/// @param bar  cotangents at nodes: all of ψ_xx, all of ψ_yy, all of ψ_xy, each (rows, columns), 0 at the border
 template <class Real>
-EINFIELD_HD Vec2<Real> difference_convergence_adjoint(const RayGrid& g, const Real* kappa_bar, Real spacing, int column,
-                                                      int row) {
-  const auto at = [&](int c, int r) {
-    return c < 0 || r < 0 || c >= g.columns || r >= g.rows ? Real(0) : kappa_bar[r * g.columns + c];
+EINFIELD_HD Vec2<Real> difference_hessian_adjoint(const RayGrid& g, const Real* bar, Real spacing, int column,
+                                                  int row) {
+  const int n = g.rows * g.columns;
+  const auto at = [&](int part, int c, int r) {
+    return c < 0 || r < 0 || c >= g.columns || r >= g.rows ? Real(0) : bar[part * n + r * g.columns + c];
   };
-  return {(at(column - 1, row) - at(column + 1, row)) / (4 * spacing),
-          (at(column, row - 1) - at(column, row + 1)) / (4 * spacing)};
+  const auto along_x = [&](int part) { return at(part, column - 1, row) - at(part, column + 1, row); };
+  const auto along_y = [&](int part) { return at(part, column, row - 1) - at(part, column, row + 1); };
+  return {(along_x(0) + along_y(2) / 2) / (2 * spacing), (along_y(1) + along_x(2) / 2) / (2 * spacing)};
 }
 
 /// A pixel of a PIXELATED component, 0 outside of its grid: there it has no light.
