@@ -20,7 +20,7 @@
 namespace einfield {
 namespace {
 
-constexpr const char* kFormat = "3";
+constexpr const char* kFormat = "4";
 constexpr std::size_t kHistoryColumns = 8;  // before the free parameters
 constexpr std::size_t kStartColumns = 7;    // likewise
 constexpr std::size_t kChecksumBytes = 8;
@@ -209,6 +209,7 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   print.emplace_back("regularization.weight_decay", to_text(r.weight_decay));
   print.emplace_back("regularization.source_gradient", to_text(r.source_gradient));
   print.emplace_back("regularization.source_curvature", to_text(r.source_curvature));
+  print.emplace_back("regularization.automatic", config.regularization.automatic ? "true" : "false");
   return print;
 }
 
@@ -323,6 +324,26 @@ void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snaps
   if (!sound) file.fail("a state that no fit is ever in");
 }
 
+/// A number each, in the order of kStrengthFactors; null = the fit went wrong.
+nlohmann::json json_of(const std::vector<TriedStrength>& strengths) {
+  nlohmann::json values = nlohmann::json::array();
+  for (const TriedStrength& tried : strengths)
+    values.push_back(tried.held_out_chi2 < kInfinity ? nlohmann::json(tried.held_out_chi2) : nlohmann::json());
+  return values;
+}
+
+std::vector<TriedStrength> read_strengths(const SafetensorsFile& file) {
+  const nlohmann::json values = nlohmann::json::parse(file.metadata("strengths"), nullptr, false);
+  if (!values.is_array() || (!values.empty() && values.size() != std::size(kStrengthFactors)))
+    file.fail("strengths of the regularisation that are none");
+  std::vector<TriedStrength> strengths;
+  for (const nlohmann::json& value : values) {
+    if (!value.is_number() && !value.is_null()) file.fail("strengths of the regularisation that are none");
+    strengths.push_back({kStrengthFactors[strengths.size()], value.is_null() ? kInfinity : value.get<double>()});
+  }
+  return strengths;
+}
+
 /// "parameters" of the first lens, "parameters.1" of the next.
 std::string tensor_name(const std::string& name, std::size_t lens) {
   return lens == 0 ? name : name + "." + std::to_string(lens);
@@ -430,6 +451,7 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
   const nlohmann::json states = nlohmann::json::parse(file.metadata("states"), nullptr, false);
   if (!states.is_array() || states.empty()) file.fail("no states");
   for (const nlohmann::json& state : states) read_numbers(file, state, checkpoint.snapshots.emplace_back());
+  checkpoint.strengths = read_strengths(file);
   const Snapshot<Real>& first = checkpoint.snapshots.front();
 
   const nlohmann::json stored = nlohmann::json::parse(file.metadata("fingerprint"), nullptr, false);
@@ -455,7 +477,7 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
 
 template <class Real>
 void write_checkpoint(const std::string& dir, const Config& config, const Problem& problem, const std::string& backend,
-                      const std::vector<Snapshot<Real>>& snapshots) {
+                      const std::vector<Snapshot<Real>>& snapshots, const std::vector<TriedStrength>& strengths) {
   const ParameterLayout layout(problem.model);
   const OptimizerConfig& o = config.optimizer;
   const std::size_t stage = static_cast<std::size_t>(snapshots.at(0).stage);
@@ -472,6 +494,7 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
                       {"precision", precision_name<Real>()},
                       {"backend", backend},
                       {"states", states.dump()},
+                      {"strengths", json_of(strengths).dump()},
                       {"steps", to_text(o.all_stages().at(stage).steps)},
                       {"fingerprint", nlohmann::json(fingerprint(config, problem, snapshots[0])).dump()}},
                      tensors);
@@ -485,8 +508,8 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
 template Checkpoint<float> read_checkpoint(const std::string&, const Config&, const Problem&);
 template Checkpoint<double> read_checkpoint(const std::string&, const Config&, const Problem&);
 template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&,
-                               const std::vector<Snapshot<float>>&);
+                               const std::vector<Snapshot<float>>&, const std::vector<TriedStrength>&);
 template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&,
-                               const std::vector<Snapshot<double>>&);
+                               const std::vector<Snapshot<double>>&, const std::vector<TriedStrength>&);
 
 }  // namespace einfield

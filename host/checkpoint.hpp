@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "einfield/config.hpp"
+#include "host/strengths.hpp"
 
 namespace einfield {
 
@@ -13,6 +14,7 @@ template <class Real>
 struct Checkpoint {
   std::vector<Snapshot<Real>> snapshots;  ///< one per lens of the backend
   std::string backend;                    ///< that made it: only the same one goes on with the same bits
+  std::vector<TriedStrength> strengths;   ///< behind the weights of the fit; empty = not tried (yet)
 };
 
 bool has_checkpoint(const std::string& dir);
@@ -29,6 +31,6 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
 /// @throws IoError; the checkpoint that was there before stays then
 template <class Real>
 void write_checkpoint(const std::string& dir, const Config& config, const Problem& problem, const std::string& backend,
-                      const std::vector<Snapshot<Real>>& snapshots);
+                      const std::vector<Snapshot<Real>>& snapshots, const std::vector<TriedStrength>& strengths = {});
 
 }  // namespace einfield

@@ -13,6 +13,7 @@
 #include "host/number.hpp"
 #include "host/problem.hpp"
 #include "host/safetensors.hpp"
+#include "host/strengths.hpp"
 
 namespace einfield {
 namespace {
@@ -32,7 +33,7 @@ struct Recipe {
   std::string name;
   NetworkConfig network;
   OptimizerConfig optimizer;
-  Regularization regularization;
+  RegularizationConfig regularization;
 };
 
 const std::vector<Recipe>& recipes() {
@@ -64,8 +65,8 @@ const std::vector<Recipe>& recipes() {
     best.optimizer.loss = LossKind::chi2;
     best.optimizer.steps = 1000;
     best.optimizer.stop = StopRule::plateau;
-    best.regularization.smoothness = 3;
-    best.regularization.curvature = 1;
+    best.regularization.smoothness = 2;
+    best.regularization.curvature = 0.7;
     best.regularization.negative_convergence = 20;
     best.regularization.negative_total_convergence = 2000;
     return std::vector<Recipe>{best, paper};
@@ -491,7 +492,7 @@ Keys optimizer_keys(OptimizerConfig& o) {
   return keys;
 }
 
-Keys regularization_keys(Regularization& r) {
+Keys regularization_keys(RegularizationConfig& r) {
   return {
       {"smoothness", &r.smoothness, "weight of mean kappa_NN^2", at_least(0)},
       {"curvature", &r.curvature, "weight of mean psi_xx^2 + psi_yy^2 + 2 psi_xy^2 of the network", at_least(0)},
@@ -502,7 +503,14 @@ Keys regularization_keys(Regularization& r) {
       {"source_gradient", &r.source_gradient,
        "weight of the mean squared difference of neighbouring pixels of a free PIXELATED source, 0 outside its grid",
        at_least(0), "1/image unit^2"},
-      {"source_curvature", &r.source_curvature, "the same of the second differences", at_least(0), "1/image unit^2"}};
+      {"source_curvature", &r.source_curvature, "the same of the second differences", at_least(0), "1/image unit^2"},
+      {"automatic",
+       &r.automatic,
+       "whether all these weights are multiplied by what serves pixels best that are held out, of " + tried_factors(),
+       {},
+       "",
+       false,
+       Condition{[&r] { return r.any(); }, "with a weight > 0"}}};
 }
 
 Keys truth_keys(FitsReference& truth) {
@@ -727,10 +735,11 @@ bool anything_free(const Model& model) {
 }
 
 /// Weights of terms on something that the model does not have.
-void check_regularization(const Document& document, const Model& model, Regularization r) {
+void check_regularization(const Document& document, const Model& model, RegularizationConfig r) {
   const bool free_pixels =
       std::any_of(model.source.begin(), model.source.end(), [](const LightComponent& c) { return c.pixels_free; });
   for (const Key& key : regularization_keys(r)) {
+    if (!std::holds_alternative<double*>(key.target)) continue;
     const double weight = *std::get<double*>(key.target);
     const bool on_pixels = key.name.rfind("source_", 0) == 0;
     if (weight == 0 || (on_pixels ? free_pixels : model.network.has_value())) continue;
@@ -1007,7 +1016,7 @@ std::string list_keys() {
   Config c;
   NetworkConfig network = recipe(c.recipe).network;
   OptimizerConfig optimizer = recipe(c.recipe).optimizer;
-  Regularization regularization = recipe(c.recipe).regularization;
+  RegularizationConfig regularization = recipe(c.recipe).regularization;
   SimulateConfig simulate;
   PsfConfig psf;
   psf.type = "gaussian";

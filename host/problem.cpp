@@ -330,22 +330,6 @@ Model load_lights(const Config& config) {
 
 namespace {
 
-/// Used pixels are kept out of the fit at random, each by a number of its own.
-std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observation& o) {
-  const Philox philox{config.optimizer.held_out_seed};
-  std::vector<std::uint8_t> held_out(o.mask.size(), 0);
-  int fitted = 0, judged = 0;
-  for (std::size_t i = 0; i < held_out.size(); ++i) {
-    if (!o.mask[i]) continue;
-    held_out[i] = philox.uniform(i) < config.optimizer.held_out;
-    ++(held_out[i] ? judged : fitted);
-  }
-  EINFIELD_REQUIRE(fitted > 0 && judged > 0, config.at("optimizer.held_out") + ": leaves nothing, found " +
-                                                 std::to_string(judged) + " of " + std::to_string(fitted + judged) +
-                                                 " used pixels held out, expected some and not all");
-  return held_out;
-}
-
 /// Refuses Fourier features whose phase would be lost in rounding somewhere in the image: there they are NaN.
 /// @param weights  flat layout of `shape`
 /// @param center   where the network's positions begin
@@ -390,6 +374,21 @@ void redraw(std::vector<LightComponent>& lights, const std::vector<LightStart>& 
 }
 
 }  // namespace
+
+std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observation& o) {
+  const Philox philox{config.optimizer.held_out_seed};
+  std::vector<std::uint8_t> held_out(o.mask.size(), 0);
+  int fitted = 0, judged = 0;
+  for (std::size_t i = 0; i < held_out.size(); ++i) {
+    if (!o.mask[i]) continue;
+    held_out[i] = philox.uniform(i) < config.optimizer.held_out;
+    ++(held_out[i] ? judged : fitted);
+  }
+  EINFIELD_REQUIRE(fitted > 0 && judged > 0, config.at("optimizer.held_out") + ": leaves nothing, found " +
+                                                 std::to_string(judged) + " of " + std::to_string(fitted + judged) +
+                                                 " used pixels held out, expected some and not all");
+  return held_out;
+}
 
 std::vector<Problem> ensemble_problems(const Config& config, const Problem& problem) {
   const int n = config.network ? config.network->ensemble : 1;

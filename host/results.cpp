@@ -645,6 +645,13 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
     json["uncertainties"] = uncertainties_json(uncertainties, layout.names);
     add_uncertainties(exchange, uncertainties, layout.names);
   }
+  if (!info.strengths.empty()) {
+    ordered_json tried = ordered_json::array();
+    for (const TriedStrength& one : info.strengths)
+      tried.push_back({{"factor", one.factor},
+                       {"held_out_chi2", one.held_out_chi2 < kInfinity ? ordered_json(one.held_out_chi2) : nullptr}});
+    json["regularization_strength"] = {{"factor", best_strength(info.strengths)}, {"tried", tried}};
+  }
   if (!result.snapshot.starts.empty())
     json["starts"] = starts_json(config.optimizer, result.snapshot.starts, layout.names);
 

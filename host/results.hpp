@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "einfield/config.hpp"
+#include "host/strengths.hpp"
 
 namespace einfield {
 
@@ -19,10 +20,11 @@ std::string network_file(std::size_t member, const std::string& network = "netwo
 
 /// Who computed.
 struct RunInfo {
-  std::string backend;    ///< "cpu" or "cuda"
-  std::string device;     ///< Backend::device()
-  std::string precision;  ///< "single" or "double"
-  std::string command{};  ///< that started the run, for a shell; "" = unknown
+  std::string backend;                     ///< "cpu" or "cuda"
+  std::string device;                      ///< Backend::device()
+  std::string precision;                   ///< "single" or "double"
+  std::vector<TriedStrength> strengths{};  ///< of the regularisation; empty = it is as given
+  std::string command{};                   ///< that started the run, for a shell; "" = unknown
 };
 
 /// Writes all results of a fit. They are made in a hidden folder of `dir` first; only when every one is complete do

@@ -26,6 +26,7 @@
 #include "host/memory.hpp"
 #include "host/report.hpp"
 #include "host/results.hpp"
+#include "host/strengths.hpp"
 
 namespace einfield {
 namespace {
@@ -207,6 +208,19 @@ void make_directory(const std::string& path) {
     throw IoError(path + ": cannot write into the directory (" + std::strerror(errno) + ")");
 }
 
+/// Of fits that have not begun.
+template <class Real>
+std::vector<Snapshot<Real>> first_snapshots(const std::vector<Problem>& problems) {
+  std::vector<Snapshot<Real>> snapshots;
+  for (const Problem& problem : problems) {
+    Snapshot<Real>& snapshot = snapshots.emplace_back();
+    snapshot.parameters.assign(problem.initial_parameters.begin(), problem.initial_parameters.end());
+    snapshot.first_moment.assign(snapshot.parameters.size(), Real(0));
+    snapshot.second_moment.assign(snapshot.parameters.size(), Real(0));
+  }
+  return snapshots;
+}
+
 template <class Real>
 RunOutcome run(const Config& config, const RunOptions& options) {
   int steps = 0;
@@ -235,13 +249,17 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   if (!config.title.empty()) log.line(config.title);
   const ParameterLayout layout(loaded.problem.model);
   describe(log, loaded, layout);
-  const double members = config.network ? config.network->ensemble : 1;
+  const bool choose = config.regularization.automatic;
+  const double members = std::max(config.network ? config.network->ensemble : 1, choose ? kStrengths : 1);
   const double host = members * host_bytes<Real>(config, loaded.problem, layout);
   const bool on_host = backend->name() == "cpu";
   const std::size_t bytes_of_one = planned_bytes<Real>(backend->name(), {loaded.problem}, backend_options);
   require_memory(host + (on_host ? members * static_cast<double>(bytes_of_one) : 0), "the fit");
-  const std::vector<Problem> problems = ensemble_problems(config, loaded.problem);
-  const std::size_t of_backend = planned_bytes<Real>(backend->name(), problems, backend_options);
+  std::vector<Problem> problems = ensemble_problems(config, loaded.problem);
+  std::size_t of_backend = planned_bytes<Real>(backend->name(), problems, backend_options);
+  if (choose)
+    of_backend = std::max(
+        of_backend, planned_bytes<Real>(backend->name(), strength_problems(config, loaded.problem), backend_options));
   const std::size_t bytes = static_cast<std::size_t>(host) + (on_host ? of_backend : 0);
   log.line("backend: " + backend->name() + " (" + backend->device() + "), " +
            (sizeof(Real) == 4 ? "single" : "double") + " precision, " +
@@ -260,12 +278,15 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     return {"dry-run", ""};
   }
 
-  try {
-    backend->load(problems);
-  } catch (const std::bad_alloc&) {
-    throw IoError("out of memory on the host, " + readable_bytes(bytes) + " planned for the fit on the " +
-                  backend->name() + " backend");
-  }
+  const auto with_memory = [&](const auto& work) {
+    try {
+      work();
+    } catch (const std::bad_alloc&) {
+      throw IoError("out of memory on the host, " + readable_bytes(bytes) + " planned for the fit on the " +
+                    backend->name() + " backend");
+    }
+  };
+  with_memory([&] { backend->load(problems); });
   make_directory(options.out);
   const DirectoryLock lock(options.out);
   if (!lock.locked())
@@ -278,19 +299,39 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     log.warning("the checkpoint was made by " + resume->backend + "; on " + backend->name() +
                 " the run goes on, but not to the same bits");
 
+  FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
+  settings.problems = &problems;
+  settings.threads = options.threads;
+  std::vector<TriedStrength> strengths = resume ? resume->strengths : std::vector<TriedStrength>{};
+  const bool try_now = choose && strengths.empty();
+  if (try_now) {
+    with_memory([&] { strengths = try_strengths(*backend, config, loaded.problem, settings, options.interrupted); });
+    if (strengths.empty()) {
+      write_checkpoint(options.out, config, loaded.problem, backend->name(), first_snapshots<Real>(problems));
+      log.line("interrupted before step 1; --resume continues from " + options.out);
+      return {"interrupted", ""};
+    }
+    for (const TriedStrength& tried : strengths)
+      log.line(text("regularization: %g times as strong: reduced chi2 of held-out pixels %.5g", tried.factor,
+                    tried.held_out_chi2));
+  }
+  if (choose) {
+    const double factor = best_strength(strengths);
+    log.line(text("regularization: goes on %g times as strong", factor));
+    for (Problem& problem : problems) problem.regularization = scaled(problem.regularization, factor);
+    with_memory([&] { backend->load(problems); });
+  }
+
   FitCallbacks<Real> callbacks;
   callbacks.progress = [&log](int lens, const HistoryRow& row) {
     if (lens == 0) log.progress(row);
   };
   callbacks.checkpoint = [&](const std::vector<Snapshot<Real>>& snapshots) {
-    write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshots);
+    write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshots, strengths);
   };
   callbacks.interrupted = options.interrupted;
-  FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
-  settings.problems = &problems;
-  settings.threads = options.threads;
   const std::vector<FitResult<Real>> results =
-      fit(*backend, settings, callbacks, resume ? resume->snapshots : std::vector<Snapshot<Real>>{});
+      fit(*backend, settings, callbacks, resume && !try_now ? resume->snapshots : std::vector<Snapshot<Real>>{});
 
   std::vector<Snapshot<Real>> snapshots;
   for (const FitResult<Real>& result : results) snapshots.push_back(result.snapshot);
@@ -308,7 +349,8 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   tell_starts(log, results.front().snapshot.starts);
   std::vector<std::vector<Real>> images;
   for (int lens = 0; lens < backend->lenses(); ++lens) images.push_back(backend->download(Field::model, lens));
-  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double", options.command};
+  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double", strengths,
+                     options.command};
   const std::string summary = write_results(options.out, config, loaded, results, images, info, options.threads);
   if (options.figures) {
     const std::vector<std::string> complaints = draw_figures(options.out);

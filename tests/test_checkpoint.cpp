@@ -434,7 +434,7 @@ TEST(Checkpoint, AnotherFormatIsRefused) {
   write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
   // The format number is replaced and the checksum made good: FNV-1a over all but the last eight bytes.
   std::string bytes = lens.folder().read(std::string("out/") + kFile);
-  const std::size_t at = bytes.find("\"checkpoint\":\"3\"");
+  const std::size_t at = bytes.find("\"checkpoint\":\"4\"");
   ASSERT_NE(at, std::string::npos);
   bytes[at + 14] = '1';
   std::uint64_t checksum = 0xcbf29ce484222325u;
@@ -442,7 +442,7 @@ TEST(Checkpoint, AnotherFormatIsRefused) {
     checksum = (checksum ^ static_cast<unsigned char>(bytes[i])) * 0x100000001b3u;
   std::memcpy(bytes.data() + bytes.size() - 8, &checksum, 8);
   lens.folder().write(std::string("out/") + kFile, bytes);
-  EXPECT_NE(refusal<float>(lens, {}).find("format 1, expected 3"), std::string::npos) << refusal<float>(lens, {});
+  EXPECT_NE(refusal<float>(lens, {}).find("format 1, expected 4"), std::string::npos) << refusal<float>(lens, {});
 }
 
 TEST(Checkpoint, AnEarlierOneSurvivesAFailure) {

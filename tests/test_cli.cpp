@@ -288,6 +288,7 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
                           "regularization.weight_decay",
                           "regularization.source_gradient",
                           "regularization.source_curvature",
+                          "regularization.automatic",
                           "source.N.initial",
                           "source.N.hidden",
                           "source.N.input_scale",

@@ -41,9 +41,10 @@ class Study:
     def flags(self, settings=()):
         return [part for setting in self.settings + list(settings) for part in ("--set", setting)]
 
-    def fit(self, path, settings=()):
+    def fit(self, path, settings=(), resume=False):
         out = pathlib.Path(self.directory) / "fit"
-        self.call("fit", path, "--out", out, "--overwrite", "--quiet", "--backend", "cpu", *self.flags(settings))
+        self.call("fit", path, "--out", out, "--resume" if resume else "--overwrite", "--quiet", "--backend", "cpu",
+                  *self.flags(settings))
         with open(out / "history.csv") as file:
             start = next(csv.DictReader(file))
         return json.loads((out / "result.json").read_text()) | {"start_chi2": float(start["chi2_reduced"])}
@@ -101,7 +102,8 @@ def stopping(study):
                 settings.append(f"observation.noise={float(level)}")
             path = study.simulate(example, settings)
             chosen = study.fit(path)
-            states = {n: study.fit(path, [f"optimizer.steps={n}", 'optimizer.stop="none"'])["metrics"] for n in STEPS}
+            states = {n: study.fit(path, [f"optimizer.steps={n}", 'optimizer.stop="none"'], resume=n > STEPS[0])["metrics"]
+                      for n in STEPS}
             best = {where: min(STEPS, key=lambda n: states[n][f"psi_relative_rms_{where}"]) for where in ("arc", "all")}
             cells = [example, str(level), str(chosen["steps"]), *errors(chosen)[:2]]
             for where in ("arc", "all"):
@@ -114,8 +116,8 @@ def too_long(study):
     table("system", "regularisation", "steps", "ψ, arcs", "ψ, field", "α, arcs", "α, field")
     for example in ("sie_noisy", "shear_noisy"):
         for regularisation in ("the recipe's", "none"):
-            settings = [f"regularization.{key}=0.0" for key in ("smoothness", "negative_convergence", "negative_total_convergence")
-                        ] if regularisation == "none" else []
+            settings = [f"regularization.{key}=0.0" for key in ("smoothness", "curvature", "negative_convergence",
+                                                                "negative_total_convergence")] if regularisation == "none" else []
             path = study.simulate(example, settings)
             result = study.fit(path)
             row(example, regularisation, str(result["steps"]), *errors(result))

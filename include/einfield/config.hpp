@@ -114,6 +114,10 @@ struct OptimizerConfig : StageConfig {
   int checkpoint_every = 100;  ///< steps between checkpoints; 0 = only at the end
 };
 
+struct RegularizationConfig : Regularization {
+  bool automatic = false;  ///< the weights times what host/strengths.hpp chooses
+};
+
 /// Start values of a PIXELATED or NETWORK component; of another one unused.
 struct LightStart {
   FitsReference image;    ///< PIXELATED: (ny, nx) of the grid
@@ -144,7 +148,7 @@ struct Config {
   std::vector<LightStart> source_start, lens_light_start;  ///< one per component
   std::optional<NetworkConfig> network;
   OptimizerConfig optimizer;
-  Regularization regularization;
+  RegularizationConfig regularization;
   FitsReference truth;
   std::optional<SimulateConfig> simulate;
   std::vector<LensComponent> perturbation;
@@ -196,6 +200,10 @@ LoadedProblem load_problem(const Config& config);
 
 /// The members of the ensemble: copies of the problem with other weights to start from; one without an ensemble.
 std::vector<Problem> ensemble_problems(const Config& config, const Problem& problem);
+
+/// A share optimizer.held_out of the used pixels (ny, nx), each by a random number of its own.
+/// @throws InvalidInput where it leaves nothing to fit or nothing to judge
+std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observation& observation);
 
 /// What the library's fit() needs to know of a configuration. @param log_every  steps between rows of the history
 FitSettings fit_settings(const Config& config, const Model& model, int log_every);

@@ -1,0 +1,61 @@
+#include "host/strengths.hpp"
+
+#include "host/number.hpp"
+
+namespace einfield {
+
+std::string tried_factors() {
+  std::string text;
+  for (const double factor : kStrengthFactors) text += (text.empty() ? "" : ", ") + to_text(factor);
+  return text;
+}
+
+std::vector<Problem> strength_problems(const Config& config, const Problem& problem) {
+  std::vector<Problem> problems(std::size(kStrengthFactors), problem);
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    problems[i].regularization = scaled(problem.regularization, kStrengthFactors[i]);
+    problems[i].held_out = held_out_pixels(config, problem.observation);
+  }
+  return problems;
+}
+
+template <class Real>
+std::vector<TriedStrength> try_strengths(Backend<Real>& backend, const Config& config, const Problem& problem,
+                                         FitSettings settings, const std::function<bool()>& interrupted) {
+  const std::vector<Problem> problems = strength_problems(config, problem);
+  backend.load(problems);
+  settings.problems = &problems;
+  settings.checkpoint_every = 0;
+  FitCallbacks<Real> callbacks;
+  callbacks.interrupted = interrupted;
+  const std::vector<FitResult<Real>> results = fit(backend, settings, callbacks, std::vector<Snapshot<Real>>{});
+  std::vector<TriedStrength> tried;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (results[i].stop_reason == "interrupted") return {};
+    tried.push_back({kStrengthFactors[i],
+                     results[i].stop_reason == "non-finite" ? kInfinity : results[i].final_state.held_out_chi2});
+  }
+  return tried;
+}
+
+template std::vector<TriedStrength> try_strengths(Backend<float>&, const Config&, const Problem&, FitSettings,
+                                                  const std::function<bool()>&);
+template std::vector<TriedStrength> try_strengths(Backend<double>&, const Config&, const Problem&, FitSettings,
+                                                  const std::function<bool()>&);
+
+double best_strength(const std::vector<TriedStrength>& tried) {
+  TriedStrength best;
+  for (const TriedStrength& one : tried)
+    if (one.held_out_chi2 < kInfinity && one.held_out_chi2 <= best.held_out_chi2) best = one;
+  return best.factor;
+}
+
+Regularization scaled(Regularization weights, double factor) {
+  for (double* weight :
+       {&weights.smoothness, &weights.curvature, &weights.negative_convergence, &weights.negative_total_convergence,
+        &weights.weight_decay, &weights.source_gradient, &weights.source_curvature})
+    *weight *= factor;
+  return weights;
+}
+
+}  // namespace einfield
