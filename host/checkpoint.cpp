@@ -24,6 +24,7 @@ constexpr const char* kFormat = "4";
 constexpr std::size_t kHistoryColumns = 8;  // before the free parameters
 constexpr std::size_t kStartColumns = 7;    // likewise
 constexpr std::size_t kChecksumBytes = 8;
+constexpr double kMostCount = 1e9;  // of the steps and draws of a start: as many as a configuration may ask for
 
 std::string path_in(const std::string& dir) {
   return (std::filesystem::path(dir) / "checkpoint.safetensors").string();
@@ -304,16 +305,20 @@ nlohmann::json numbers_of(const Snapshot<Real>& s) {
 
 template <class Real>
 void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snapshot<Real>& s) {
+  const auto whole = [&](const char* key, auto& value) {
+    if (!from.at(key).is_number_integer()) file.fail("a state that is not one");
+    from.at(key).get_to(value);
+  };
   try {
-    from.at("step").get_to(s.step);
-    from.at("stage").get_to(s.stage);
-    from.at("stage_step").get_to(s.stage_step);
+    whole("step", s.step);
+    whole("stage", s.stage);
+    whole("stage_step", s.stage_step);
     from.at("stage_done").get_to(s.stage_done);
-    from.at("evaluations").get_to(s.evaluations);
+    whole("evaluations", s.evaluations);
     from.at("time_s").get_to(s.time_s);
-    from.at("best_step").get_to(s.best_step);
+    whole("best_step", s.best_step);
     from.at("best_value").get_to(s.best_value);
-    from.at("fall_step").get_to(s.fall_step);
+    whole("fall_step", s.fall_step);
     from.at("fall_value").get_to(s.fall_value);
   } catch (const nlohmann::json::exception&) {
     file.fail("a state that is not one");
@@ -384,10 +389,13 @@ void read_vectors(SafetensorsFile& file, std::size_t lens, const ParameterLayout
   if (starts.shape.size() != 2 || starts.shape[1] != width)
     file.fail("starts is " + starts.shape_text() + ", expected rows x " + std::to_string(width));
   const std::vector<double> rows = file.read(starts);
-  for (auto row = rows.begin(); row != rows.end(); row += static_cast<std::ptrdiff_t>(width))
+  for (auto row = rows.begin(); row != rows.end(); row += static_cast<std::ptrdiff_t>(width)) {
+    if (!(row[2] >= 0 && row[2] <= kMostCount && row[3] >= 0 && row[3] <= kMostCount))
+      file.fail("starts has a count that is none");
     s.starts.push_back({row[0], row[1], static_cast<std::int64_t>(row[2]), static_cast<int>(row[3]), row[4] != 0,
                         row[5] != 0, row[6] != 0,
                         std::vector<double>(row + kStartColumns, row + static_cast<std::ptrdiff_t>(width))});
+  }
 }
 
 template <class Real>
