@@ -272,7 +272,7 @@ std::vector<Real> stored_values(SafetensorsFile& file, const std::string& name, 
 template <class Real>
 void check_steps(const SafetensorsFile& file, const std::string& dir, const Config& config, const Snapshot<Real>& s) {
   const OptimizerConfig& o = config.optimizer;
-  const std::size_t stage = static_cast<std::size_t>(s.stage);
+  const auto stage = static_cast<std::size_t>(s.stage);
   const std::string key = o.stages.empty() ? "optimizer.steps" : "optimizer.stage." + std::to_string(stage) + ".steps";
   const std::int64_t steps = o.all_stages().at(stage).steps, best = o.best_of_last;
   const std::string where = config.at(key) + ": " + std::to_string(steps);
@@ -488,7 +488,7 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
                       const std::vector<Snapshot<Real>>& snapshots, const std::vector<TriedStrength>& strengths) {
   const ParameterLayout layout(problem.model);
   const OptimizerConfig& o = config.optimizer;
-  const std::size_t stage = static_cast<std::size_t>(snapshots.at(0).stage);
+  const auto stage = static_cast<std::size_t>(snapshots.at(0).stage);
   std::vector<TensorData> tensors;
   nlohmann::json states = nlohmann::json::array();
   for (std::size_t lens = 0; lens < snapshots.size(); ++lens) {

@@ -72,8 +72,8 @@ class Table {
     EINFIELD_REQUIRE(fs::exists(status), path + ": no such file");
     EINFIELD_REQUIRE(!fs::is_directory(status), path + ": a directory, expected a CSV file");
     EINFIELD_REQUIRE(fs::is_regular_file(status) || fs::is_fifo(status), path + ": a device, expected a CSV file");
-    const std::string too_large = path + ": too large, expected a CSV file of at most " + std::to_string(kMaxBytes) +
-                                  " bytes";
+    const std::string too_large =
+        path + ": too large, expected a CSV file of at most " + std::to_string(kMaxBytes) + " bytes";
     EINFIELD_REQUIRE(!fs::is_regular_file(status) || fs::file_size(path) <= kMaxBytes, too_large);
     std::ifstream file(path, std::ios::binary);
     EINFIELD_REQUIRE(file, path + ": cannot be read");

@@ -3,7 +3,7 @@
 #include "host/picture.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): kill is POSIX, not of <csignal>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -300,7 +300,7 @@ struct Size {
 
 Size box_size(const std::variant<Panel, Chart>& cell) {
   if (std::holds_alternative<Chart>(cell)) return {layout::kChartWidth, layout::kBox};
-  const Panel& panel = std::get<Panel>(cell);
+  const auto& panel = std::get<Panel>(cell);
   const double longer = std::max(panel.nx, panel.ny);
   // A map that is very long and thin keeps a width on which its frame can be seen.
   const auto side = [longer](int n) { return std::max(40, static_cast<int>(std::lround(layout::kBox * n / longer))); };

@@ -438,8 +438,8 @@ TEST(Checkpoint, MustBeThere) {
   EXPECT_FALSE(has_checkpoint(lens.folder() / "absent"));
 }
 
-/// Replaces text in the header of the checkpoint; the length of the header and the checksum (FNV-1a over all but the last
-/// eight bytes) are made good.
+/// Replaces text in the header of the checkpoint; the length of the header and the checksum (FNV-1a over all but the
+/// last eight bytes) are made good.
 void replace_in_header(const SmallLens& lens, const std::string& text, const std::string& by) {
   std::string bytes = lens.folder().read(std::string("out/") + kFile);
   const std::size_t at = bytes.find(text);

@@ -317,7 +317,8 @@ TEST_F(CudaNetworkTest, EveryTileOfTheMatrixUnitsAgreesWithTheReference) {
         expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
         EXPECT_EQ(run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, math).gradient, answer.gradient);
         if (!tiles.insert({plan.tile, c.features > 0}).second) continue;
-        const Answer<float> rounded = run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, NetworkMath::tf32);
+        const Answer<float> rounded =
+            run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, NetworkMath::tf32);
         expect_close(rounded.psi, problem.psi, 1, tolerance(NetworkMath::tf32), "psi");
         expect_close(rounded.alpha, problem.alpha, 1, tolerance(NetworkMath::tf32), "alpha");
         expect_close(rounded.gradient, problem.gradient, 1, tolerance(NetworkMath::tf32), "gradient");

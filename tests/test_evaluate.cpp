@@ -255,7 +255,8 @@ TEST(Evaluate, DamagedResultsAreRefused) {
   for (const char* key : {"precision", "grid", "profiles", "parameters", "network"})
     EXPECT_EQ(with([key](auto& r) { r[key] = 7; }).rfind(file, 0), 0u) << key;
   EXPECT_EQ(with([](auto& r) { r["precision"] = "half"; }), file + "precision: found half, expected single or double");
-  EXPECT_NE(with([](auto& r) { r["profiles"]["lens.1"] = "TORUS"; }).find("profiles.lens.1: found TORUS"), std::string::npos);
+  EXPECT_NE(with([](auto& r) { r["profiles"]["lens.1"] = "TORUS"; }).find("profiles.lens.1: found TORUS"),
+            std::string::npos);
   EXPECT_EQ(with([](auto& r) { r["parameters"].erase("lens.1.gamma2"); }).rfind(file, 0), 0u);
   EXPECT_EQ(with([](auto& r) { r["parameters"]["lens.0.theta_E"] = -1; }).rfind(file + "lens.0.theta_E = -1", 0), 0u);
   EXPECT_NE(with([](auto& r) { r["network"]["hidden"] = {7, 6}; }).find("another network"), std::string::npos);
@@ -263,7 +264,9 @@ TEST(Evaluate, DamagedResultsAreRefused) {
   EXPECT_EQ(with([](auto& r) { r["network"]["fourier_features"] = "3"; }).rfind(file, 0), 0u);
   EXPECT_EQ(with([](auto& r) { r["profiles"]["lens.0"] = nullptr; }), file + "profiles.lens.0: missing");
   // What no int holds.
-  EXPECT_EQ(with([](auto& r) { r["network"]["hidden"] = {1e300, 5}; }),
+  EXPECT_EQ(with([](auto& r) {
+              r["network"]["hidden"] = {1e300, 5};
+            }),
             file + "network.hidden[0]: out of range, found 1e+300, expected a number >= 1 and <= 4096");
   EXPECT_NE(with([](auto& r) { r["network"]["members"] = 1e18; }).find("network.members: out of range"),
             std::string::npos);
