@@ -300,8 +300,9 @@ TEST_F(CudaNetworkTest, EveryTileOfTheMatrixUnitsAgreesWithTheReference) {
     for (const int multiprocessors : {1, 7}) {
       const DeviceLimits limits{multiprocessors, std::min(kilobytes * 1024, device.shared_bytes_per_block),
                                 kTensorCapability};
-      for (const Case& c : {Case{{40, 24}, 310, 2}, Case{{64, 200, 48}, 90, 1}, Case{{290, 17}, 33, 1},
-                            Case{{200, 120}, 333, 1}, Case{{40, 24}, 300, 2, 13}}) {
+      for (const Case& c :
+           {Case{{40, 24}, 310, 2}, Case{{64, 200, 48}, 90, 1}, Case{{290, 17}, 33, 1}, Case{{200, 120}, 333, 1},
+            Case{{40, 24}, 300, 2, 13}, Case{{64, 200, 48}, 90, 1, 5}, Case{{290, 17}, 33, 1, 5}}) {
         SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
         const Problem problem(c);
         const auto math = NetworkMath::tf32x3;
@@ -311,12 +312,14 @@ TEST_F(CudaNetworkTest, EveryTileOfTheMatrixUnitsAgreesWithTheReference) {
         } catch (const InvalidInput&) {
           continue;
         }
+        const bool first = tiles.insert({plan.tile, c.features > 0}).second;
+        if (c.features == 5 && !first) continue;  // the same kernel as before
         const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, math);
         expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
         expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
         expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
         EXPECT_EQ(run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, math).gradient, answer.gradient);
-        if (!tiles.insert({plan.tile, c.features > 0}).second) continue;
+        if (!first) continue;
         const Answer<float> rounded =
             run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, NetworkMath::tf32);
         expect_close(rounded.psi, problem.psi, 1, tolerance(NetworkMath::tf32), "psi");
