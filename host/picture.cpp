@@ -323,9 +323,8 @@ bool same_frame(const std::variant<Panel, Chart>& a, const std::variant<Panel, C
 /// Writes script and data of pictures into a directory.
 class Script {
  public:
-  explicit Script(fs::path directory) : directory_(std::move(directory)) {
-    script_ = "set encoding utf8\nset style fill solid 1 noborder\n";
-  }
+  explicit Script(fs::path directory)
+      : directory_(std::move(directory)), script_("set encoding utf8\nset style fill solid 1 noborder\n") {}
 
   void add(const Picture& picture, const std::string& output);
   void write() const { write_file("script.gp", script_.data(), script_.size()); }

@@ -17,12 +17,14 @@ shift
 unlaunched='::(probe_kernel|EmptyKernel<void>)\('
 
 shipped=$(readelf -p .rodata.str1.8 -p .rodata.str1.1 "$library" 2>/dev/null |
-  sed -nE 's/^ *\[ *[0-9a-f]+\] +(_Z[A-Za-z0-9_]+)$/\1/p' | c++filt | grep -E '[kK]ernel(<.*>)?\(' | sort -u)
+  sed -nE 's/^ *\[ *[0-9a-f]+\] +(_Z[A-Za-z0-9_]+)$/\1/p' | c++filt | grep -E '[kK]ernel(<.*>)?\(' | sort -u || true)
 ran=$(grep -ohE '"name": "[^"]+"' "$@" | sed -E 's/^"name": "(.*)"$/\1/' | sort -u)
-missing=$(comm -23 <(printf '%s\n' "$shipped") <(printf '%s\n' "$ran") | grep -vE "$unlaunched" || true)
+idle=$(comm -23 <(printf '%s\n' "$shipped") <(printf '%s\n' "$ran"))
+missing=$(printf '%s\n' "$idle" | grep -vE "^$|$unlaunched" || true)
 
 count() { printf '%s' "$1" | grep -c '' || true; }
-printf 'kernels: %d in %s, %d of them have not run\n' "$(count "$shipped")" "$library" "$(count "$missing")"
+printf 'kernels: %d in %s, %d have run, %d have not and %d never do\n' "$(count "$shipped")" "$library" \
+  $(($(count "$shipped") - $(count "$idle"))) "$(count "$missing")" "$(printf '%s\n' "$idle" | grep -cE "$unlaunched" || true)"
 if [ "$(count "$shipped")" -lt 50 ]; then
   echo "kernels_run: too few kernels: are their names no longer where they are looked for?" >&2
   exit 1
