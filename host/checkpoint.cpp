@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -118,9 +119,12 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
   }
 }
 
+/// Of a stage that is over.
+constexpr std::int64_t kEveryUpdate = std::numeric_limits<std::int64_t>::max();
+
 /// One stage; of its schedule, all of it when the stage is over, else the learning rates that have been used.
-/// @param updates  done in it; nothing when it is over
-void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s, std::optional<std::int64_t> updates) {
+/// @param updates  done in it; kEveryUpdate when it is over
+void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s, std::int64_t updates) {
   std::string free;
   for (const std::string& n : s.free) free += (free.empty() ? "" : ", ") + n;
   constexpr const char* kNames[] = {"adam", "lbfgs", "levenberg_marquardt"};
@@ -139,7 +143,7 @@ void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s
   if (updates == 0) return;
   std::vector<double> rates = learning_rates(s.learning_rate, s.steps, s.warmup, s.cosine);
   // Later updates use the last rate.
-  if (updates) rates.resize(std::min(rates.size(), static_cast<std::size_t>(*updates)));
+  rates.resize(std::min(rates.size(), static_cast<std::size_t>(updates)));
   const bool constant = std::adjacent_find(rates.begin(), rates.end(), std::not_equal_to<>()) == rates.end();
   print.emplace_back(name + ".learning_rate", constant ? to_text(rates[0]) : described(rates));
 }
@@ -197,8 +201,8 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
     const int ahead = static_cast<int>(i) - state.stage;
     const std::string name = "optimizer.stage." + std::to_string(i);
     add_stage(print, name, optimizer.stages[i],
-              ahead < 0   ? std::nullopt
-              : ahead > 0 ? std::optional<std::int64_t>(0)
+              ahead < 0   ? kEveryUpdate
+              : ahead > 0 ? 0
                           : state.stage_step);
     if (ahead < 0) print.emplace_back(name + ".steps", to_text(optimizer.stages[i].steps));
   }

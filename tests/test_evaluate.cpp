@@ -267,7 +267,7 @@ TEST(Evaluate, DamagedResultsAreRefused) {
   EXPECT_EQ(with([](auto& r) {
               r["network"]["hidden"] = {1e300, 5};
             }),
-            file + "network.hidden[0]: out of range, found 1e+300, expected a number >= 1 and <= 4096");
+            file + "network.hidden[0]: out of range, found 1e+300, expected a number 1 to 4096");
   EXPECT_NE(with([](auto& r) { r["network"]["members"] = 1e18; }).find("network.members: out of range"),
             std::string::npos);
   EXPECT_NE(with([](auto& r) { r["network"]["members"] = 2; }).find("network.potential_offsets: missing"),
