@@ -7,8 +7,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
@@ -200,10 +200,7 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   for (std::size_t i = 0; i < optimizer.stages.size(); ++i) {
     const int ahead = static_cast<int>(i) - state.stage;
     const std::string name = "optimizer.stage." + std::to_string(i);
-    add_stage(print, name, optimizer.stages[i],
-              ahead < 0   ? kEveryUpdate
-              : ahead > 0 ? 0
-                          : state.stage_step);
+    add_stage(print, name, optimizer.stages[i], ahead < 0 ? kEveryUpdate : ahead > 0 ? 0 : state.stage_step);
     if (ahead < 0) print.emplace_back(name + ".steps", to_text(optimizer.stages[i].steps));
   }
   const Regularization& r = problem.regularization;
