@@ -319,8 +319,8 @@ std::string provenance(const std::string& directory, const std::string& name) {
   const std::string file = inside(directory, "result.json");
   const nlohmann::json json = read_json(file);
   const JsonView result(json, file);
-  return "- `" + name + "`: version " + result.at("version").text() + ", backend " + result.at("backend").text() + " (" +
-         result.at("device").text() + "), " + result.at("precision").text() + " precision, " +
+  return "- `" + name + "`: version " + result.at("version").text() + ", backend " + result.at("backend").text() +
+         " (" + result.at("device").text() + "), " + result.at("precision").text() + " precision, " +
          to_text(result.at("steps").number()) + " steps in " + digits(result.at("time_total_s").number()) + " s\n";
 }
 
