@@ -1,5 +1,5 @@
-// Any text as a COOLEST template beside the files of a lens with every component: InvalidInput, or a lens that is sound,
-// whose maps fit its grid.
+// Any text as a COOLEST template beside the files of a lens with every component: InvalidInput, or a lens that is
+// sound, whose maps fit its grid.
 #include "einfield/error.hpp"
 #include "host/coolest.hpp"
 #include "tests/exchanged_lens.hpp"
