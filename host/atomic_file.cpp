@@ -3,7 +3,7 @@
 #include "host/atomic_file.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): kill is POSIX, not of <csignal>
 #include <sys/stat.h>
 #include <unistd.h>
 

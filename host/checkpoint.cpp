@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -24,6 +25,7 @@ constexpr const char* kFormat = "4";
 constexpr std::size_t kHistoryColumns = 8;  // before the free parameters
 constexpr std::size_t kStartColumns = 7;    // likewise
 constexpr std::size_t kChecksumBytes = 8;
+constexpr double kMostCount = 1e9;  // of the steps and draws of a start: as many as a configuration may ask for
 
 std::string path_in(const std::string& dir) {
   return (std::filesystem::path(dir) / "checkpoint.safetensors").string();
@@ -117,9 +119,12 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
   }
 }
 
+/// Of a stage that is over.
+constexpr std::int64_t kEveryUpdate = std::numeric_limits<std::int64_t>::max();
+
 /// One stage; of its schedule, all of it when the stage is over, else the learning rates that have been used.
-/// @param updates  done in it; nothing when it is over
-void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s, std::optional<std::int64_t> updates) {
+/// @param updates  done in it; kEveryUpdate when it is over
+void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s, std::int64_t updates) {
   std::string free;
   for (const std::string& n : s.free) free += (free.empty() ? "" : ", ") + n;
   constexpr const char* kNames[] = {"adam", "lbfgs", "levenberg_marquardt"};
@@ -138,7 +143,7 @@ void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s
   if (updates == 0) return;
   std::vector<double> rates = learning_rates(s.learning_rate, s.steps, s.warmup, s.cosine);
   // Later updates use the last rate.
-  if (updates) rates.resize(std::min(rates.size(), static_cast<std::size_t>(*updates)));
+  rates.resize(std::min(rates.size(), static_cast<std::size_t>(updates)));
   const bool constant = std::adjacent_find(rates.begin(), rates.end(), std::not_equal_to<>()) == rates.end();
   print.emplace_back(name + ".learning_rate", constant ? to_text(rates[0]) : described(rates));
 }
@@ -195,10 +200,7 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
   for (std::size_t i = 0; i < optimizer.stages.size(); ++i) {
     const int ahead = static_cast<int>(i) - state.stage;
     const std::string name = "optimizer.stage." + std::to_string(i);
-    add_stage(print, name, optimizer.stages[i],
-              ahead < 0   ? std::nullopt
-              : ahead > 0 ? std::optional<std::int64_t>(0)
-                          : state.stage_step);
+    add_stage(print, name, optimizer.stages[i], ahead < 0 ? kEveryUpdate : ahead > 0 ? 0 : state.stage_step);
     if (ahead < 0) print.emplace_back(name + ".steps", to_text(optimizer.stages[i].steps));
   }
   const Regularization& r = problem.regularization;
@@ -271,7 +273,7 @@ std::vector<Real> stored_values(SafetensorsFile& file, const std::string& name, 
 template <class Real>
 void check_steps(const SafetensorsFile& file, const std::string& dir, const Config& config, const Snapshot<Real>& s) {
   const OptimizerConfig& o = config.optimizer;
-  const std::size_t stage = static_cast<std::size_t>(s.stage);
+  const auto stage = static_cast<std::size_t>(s.stage);
   const std::string key = o.stages.empty() ? "optimizer.steps" : "optimizer.stage." + std::to_string(stage) + ".steps";
   const std::int64_t steps = o.all_stages().at(stage).steps, best = o.best_of_last;
   const std::string where = config.at(key) + ": " + std::to_string(steps);
@@ -304,16 +306,20 @@ nlohmann::json numbers_of(const Snapshot<Real>& s) {
 
 template <class Real>
 void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snapshot<Real>& s) {
+  const auto whole = [&](const char* key, auto& value) {
+    if (!from.at(key).is_number_integer()) file.fail("a state that is not one");
+    from.at(key).get_to(value);
+  };
   try {
-    from.at("step").get_to(s.step);
-    from.at("stage").get_to(s.stage);
-    from.at("stage_step").get_to(s.stage_step);
+    whole("step", s.step);
+    whole("stage", s.stage);
+    whole("stage_step", s.stage_step);
     from.at("stage_done").get_to(s.stage_done);
-    from.at("evaluations").get_to(s.evaluations);
+    whole("evaluations", s.evaluations);
     from.at("time_s").get_to(s.time_s);
-    from.at("best_step").get_to(s.best_step);
+    whole("best_step", s.best_step);
     from.at("best_value").get_to(s.best_value);
-    from.at("fall_step").get_to(s.fall_step);
+    whole("fall_step", s.fall_step);
     from.at("fall_value").get_to(s.fall_value);
   } catch (const nlohmann::json::exception&) {
     file.fail("a state that is not one");
@@ -384,10 +390,13 @@ void read_vectors(SafetensorsFile& file, std::size_t lens, const ParameterLayout
   if (starts.shape.size() != 2 || starts.shape[1] != width)
     file.fail("starts is " + starts.shape_text() + ", expected rows x " + std::to_string(width));
   const std::vector<double> rows = file.read(starts);
-  for (auto row = rows.begin(); row != rows.end(); row += static_cast<std::ptrdiff_t>(width))
+  for (auto row = rows.begin(); row != rows.end(); row += static_cast<std::ptrdiff_t>(width)) {
+    if (!(row[2] >= 0 && row[2] <= kMostCount && row[3] >= 0 && row[3] <= kMostCount))
+      file.fail("starts has a count that is none");
     s.starts.push_back({row[0], row[1], static_cast<std::int64_t>(row[2]), static_cast<int>(row[3]), row[4] != 0,
                         row[5] != 0, row[6] != 0,
                         std::vector<double>(row + kStartColumns, row + static_cast<std::ptrdiff_t>(width))});
+  }
 }
 
 template <class Real>
@@ -480,7 +489,7 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
                       const std::vector<Snapshot<Real>>& snapshots, const std::vector<TriedStrength>& strengths) {
   const ParameterLayout layout(problem.model);
   const OptimizerConfig& o = config.optimizer;
-  const std::size_t stage = static_cast<std::size_t>(snapshots.at(0).stage);
+  const auto stage = static_cast<std::size_t>(snapshots.at(0).stage);
   std::vector<TensorData> tensors;
   nlohmann::json states = nlohmann::json::array();
   for (std::size_t lens = 0; lens < snapshots.size(); ++lens) {

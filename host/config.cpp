@@ -338,7 +338,7 @@ Keys shape_keys(NetworkConfig& n, const std::string& initial) {
            "frequencies; that of " +
                initial + " when that is given"},
           {"fourier_features", &n.fourier_features,
-           "pairs of a sine and a cosine; those of " + initial + " when that is given", between(1, kMaxWidth / 2), "",
+           "pairs of a sine and a cosine; those of " + initial + " when that is given", between(1, 0.5 * kMaxWidth), "",
            false, fourier},
           {"fourier_scale", &n.fourier_scale,
            "frequencies along x and y are normal with a standard deviation of 1 rad per fourier_scale of position · "
@@ -605,7 +605,7 @@ void read_perturbations(const Document& document, Config& config) {
     LensComponent c;
     bool random = false;
     Key profile = profile_choice(c, kLensKinds, lens_info);
-    Choice& choice = std::get<Choice>(profile.target);
+    auto& choice = std::get<Choice>(profile.target);
     choice.names.emplace_back(kRandomField);
     choice.set = [&, set = choice.set](std::size_t index) {
       random = index == kLensKinds;

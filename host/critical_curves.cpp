@@ -88,8 +88,9 @@ std::vector<double> determinants(const Polyline& theta, const std::vector<LensCo
 }
 
 Vec2<double> node(const PixelGrid& nodes, int index) {
-  return {nodes.center_x + (index % nodes.nx - 0.5 * (nodes.nx - 1)) * nodes.pixel_scale,
-          nodes.center_y + (index / nodes.nx - 0.5 * (nodes.ny - 1)) * nodes.pixel_scale};
+  const int column = index % nodes.nx, row = index / nodes.nx;
+  return {nodes.center_x + (column - 0.5 * (nodes.nx - 1)) * nodes.pixel_scale,
+          nodes.center_y + (row - 0.5 * (nodes.ny - 1)) * nodes.pixel_scale};
 }
 
 /// det A at the nodes; derivatives of `more` are differences between neighbours, one-sided at the rim.

@@ -37,8 +37,14 @@ void write_holder(int descriptor) {
 
 DirectoryLock::DirectoryLock(const std::string& dir) : path_((std::filesystem::path(dir) / ".lock").string()) {
   for (;;) {
-    descriptor_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    // The holder's name replaces what stands in the file: a link, which may lead anywhere, is not followed.
+    descriptor_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (descriptor_ < 0) throw IoError(path_ + ": cannot write (" + std::strerror(errno) + ")");
+    struct stat kind = {};
+    if (fstat(descriptor_, &kind) != 0 || !S_ISREG(kind.st_mode)) {
+      close(descriptor_);
+      throw IoError(path_ + ": cannot write (not a regular file)");
+    }
     if (flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
       if (errno != EWOULDBLOCK) return;  // no locks here
       const std::string name = holder(descriptor_);

@@ -66,7 +66,7 @@ Coverage coverage(const std::vector<double>& mean, const std::vector<double>& de
     one += error <= deviation[i];
     two += error <= 2 * deviation[i];
   }
-  const double n = static_cast<double>(pixels.size());
+  const auto n = static_cast<double>(pixels.size());
   return {one / n, two / n};
 }
 

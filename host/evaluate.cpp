@@ -1,10 +1,11 @@
 // Points from a table or a grid, fields from the stored model, out as a table or as maps.
 #include "host/evaluate.hpp"
 
+#include <array>
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <optional>
 #include <ostream>
 #include <string_view>
@@ -23,6 +24,9 @@ namespace einfield {
 namespace {
 
 namespace fs = std::filesystem;
+
+/// Largest table of points: ten million of them, and what stands beside them.
+constexpr std::uintmax_t kMaxBytes = std::uintmax_t(1) << 30;
 
 constexpr const char* kColumns[] = {"psi",       "alpha_x",       "alpha_y",       "kappa",
                                     "psi_macro", "alpha_x_macro", "alpha_y_macro", "kappa_macro"};
@@ -67,10 +71,18 @@ class Table {
     const fs::file_status status = fs::status(path);
     EINFIELD_REQUIRE(fs::exists(status), path + ": no such file");
     EINFIELD_REQUIRE(!fs::is_directory(status), path + ": a directory, expected a CSV file");
+    EINFIELD_REQUIRE(fs::is_regular_file(status) || fs::is_fifo(status), path + ": a device, expected a CSV file");
+    const std::string too_large =
+        path + ": too large, expected a CSV file of at most " + std::to_string(kMaxBytes) + " bytes";
+    EINFIELD_REQUIRE(!fs::is_regular_file(status) || fs::file_size(path) <= kMaxBytes, too_large);
     std::ifstream file(path, std::ios::binary);
     EINFIELD_REQUIRE(file, path + ": cannot be read");
-    text_.assign(std::istreambuf_iterator<char>(file), {});
+    for (std::array<char, 1 << 16> block; file && text_.size() <= kMaxBytes;) {
+      file.read(block.data(), block.size());
+      text_.append(block.data(), static_cast<std::size_t>(file.gcount()));
+    }
     EINFIELD_REQUIRE(!file.bad(), path + ": cannot be read");
+    EINFIELD_REQUIRE(text_.size() <= kMaxBytes, too_large);
 
     std::string_view rest = text_;
     if (rest.substr(0, 3) == "\xEF\xBB\xBF") rest.remove_prefix(3);  // the mark that Excel sets for UTF-8

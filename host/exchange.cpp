@@ -262,7 +262,7 @@ std::string line(const std::string& key, const std::string& value) {
   return key + " = " + value + "\n";
 }
 
-std::string fit_line(std::vector<std::string> free) {
+std::string fit_line(const std::vector<std::string>& free) {
   std::string list;
   for (const std::string& name : free) list += (list.empty() ? "\"" : ", \"") + name + "\"";
   return line("fit", "[" + list + "]");

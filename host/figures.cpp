@@ -139,9 +139,9 @@ void add_comparison(Picture& picture, const FittedMaps& fit, const PlacedMap& tr
           ? together(symmetric_range(truth.values, 0.995), symmetric_range(prediction.values, 0.95))
           : together(quantile_range(truth.values, 0, 1), quantile_range(prediction.values, 0.05, 0.95));
   const PlacedMap error = difference(prediction, truth);
-  picture.cells.push_back(panel(truth, symbol + ", truth", palette, range));
-  picture.cells.push_back(panel(prediction, symbol + ", prediction", palette, range));
-  picture.cells.push_back(
+  picture.cells.emplace_back(panel(truth, symbol + ", truth", palette, range));
+  picture.cells.emplace_back(panel(prediction, symbol + ", prediction", palette, range));
+  picture.cells.emplace_back(
       panel(error, symbol + ", prediction − truth", Palette::diverging, symmetric_range(error.values, 0.995)));
   for (std::size_t i = picture.cells.size() - 3; i < picture.cells.size(); ++i)
     std::get<Panel>(picture.cells[i]).outline = fit.arc;
@@ -305,7 +305,7 @@ Picture picture_of_image(const FittedMaps& fit) {
   picture.cells = {panel(fit.data, "data", Palette::intensity, range),
                    panel(fit.model, "model", Palette::intensity, range),
                    panel(fit.residual, "(data − model) / noise", Palette::diverging, residual_range(fit.residual))};
-  Panel& residual = std::get<Panel>(picture.cells.back());
+  auto& residual = std::get<Panel>(picture.cells.back());
   residual.outline = fit.arc;
   residual.inset = "reduced χ² = " + significant(fit.metric("chi2_reduced"));
   return picture;
@@ -468,7 +468,7 @@ std::vector<std::string> draw_figures(const std::string& directory) {
     picture.cells = {panel(*fit.image_truth, "noise-free truth", Palette::intensity, range),
                      panel(fit.model, "model", Palette::intensity, range),
                      panel(error, "model − truth", Palette::diverging, symmetric_range(error.values, 0.999))};
-    Panel& last = std::get<Panel>(picture.cells.back());
+    auto& last = std::get<Panel>(picture.cells.back());
     last.outline = fit.arc;
     if (const double rms = fit.metric("image_rms_over_sigma"); std::isfinite(rms))
       last.inset = "rms " + significant(rms) + " σ";

@@ -406,24 +406,50 @@ bool is_compressed(const std::string& path) {
   return false;
 }
 
-/// What an image is beside its pixels and texts.
+/// What a place on the sky is beside its texts; NaN for what is not known.
+struct SkyNumbers {
+  double pixel_scale;
+  std::array<std::array<double, 2>, 2> cd;
+  std::array<double, 2> reference_pixel, reference_value;
+  std::array<double, 3> equinox_and_pole;
+};
+
+void send_sky(const CelestialWcs& wcs, const Channel& channel) {
+  constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+  channel.send_value(
+      SkyNumbers{wcs.pixel_scale,
+                 wcs.cd,
+                 wcs.reference_pixel,
+                 wcs.reference_value,
+                 {wcs.equinox.value_or(kUnknown), wcs.pole_lon.value_or(kUnknown), wcs.pole_lat.value_or(kUnknown)}});
+  for (const std::string& text : {wcs.type[0], wcs.type[1], wcs.frame}) channel.send(text);
+}
+
+bool receive_sky(CelestialWcs& wcs, const Channel& channel) {
+  SkyNumbers numbers{};
+  if (!channel.receive_value(numbers)) return false;
+  wcs.pixel_scale = numbers.pixel_scale;
+  wcs.cd = numbers.cd;
+  wcs.reference_pixel = numbers.reference_pixel;
+  wcs.reference_value = numbers.reference_value;
+  const std::array<std::optional<double>*, 3> known = {&wcs.equinox, &wcs.pole_lon, &wcs.pole_lat};
+  for (std::size_t i = 0; i < known.size(); ++i)
+    if (!std::isnan(numbers.equinox_and_pole[i])) *known[i] = numbers.equinox_and_pole[i];
+  return channel.receive(wcs.type[0]) && channel.receive(wcs.type[1]) && channel.receive(wcs.frame);
+}
+
+/// What an image is beside its pixels, its texts and its place on the sky.
 struct ImageHead {
-  int nx, ny;
+  std::int64_t nx, ny;
   std::uint64_t values;
-  bool has_wcs, has_linear;
-  CelestialWcs wcs;
+  std::int64_t has_wcs, has_linear;
   LinearWcs linear;
 };
 
 void send_image(const FitsImage& image, const Channel& channel) {
-  const ImageHead head{image.nx,
-                       image.ny,
-                       image.values.size(),
-                       image.wcs.has_value(),
-                       image.linear.has_value(),
-                       image.wcs.value_or(CelestialWcs{}),
-                       image.linear.value_or(LinearWcs{})};
-  channel.send(&head, sizeof head);
+  channel.send_value(ImageHead{image.nx, image.ny, image.values.size(), image.wcs.has_value(), image.linear.has_value(),
+                               image.linear.value_or(LinearWcs{})});
+  if (image.wcs) send_sky(*image.wcs, channel);
   channel.send(image.hdu);
   channel.send(image.unit);
   channel.send(image.values.data(), image.values.size() * sizeof(double));
@@ -431,11 +457,16 @@ void send_image(const FitsImage& image, const Channel& channel) {
 
 bool receive_image(FitsImage& image, const Channel& channel) {
   ImageHead head{};
-  if (!channel.receive(&head, sizeof head)) return false;
-  image.nx = head.nx;
-  image.ny = head.ny;
-  if (head.has_wcs) image.wcs = head.wcs;
-  if (head.has_linear) image.linear = head.linear;
+  if (!channel.receive_value(head)) return false;
+  // Whoever unpacked a hostile file is not believed either.
+  const auto is_side = [](std::int64_t n) { return n >= 1 && n <= kMaxImageSide; };
+  if (!is_side(head.nx) || !is_side(head.ny)) return false;
+  const auto pixels = static_cast<std::uint64_t>(head.nx * head.ny);
+  if (head.values % pixels != 0 || head.values / pixels > kMaxAxes) return false;
+  image.nx = static_cast<int>(head.nx);
+  image.ny = static_cast<int>(head.ny);
+  if (head.has_wcs != 0 && !receive_sky(image.wcs.emplace(), channel)) return false;
+  if (head.has_linear != 0) image.linear = head.linear;
   if (!channel.receive(image.hdu) || !channel.receive(image.unit)) return false;
   image.values.resize(head.values);
   return channel.receive(image.values.data(), image.values.size() * sizeof(double));
@@ -450,9 +481,9 @@ bool has_hdu(const std::string& path, const std::string& name) {
       path,
       [&] {
         const bool found = Reader(path).has(name);
-        return [found](const Channel& channel) { channel.send(&found, sizeof found); };
+        return [found](const Channel& channel) { channel.send_value(found); };
       },
-      [&](const Channel& channel) { return channel.receive(&has, sizeof has); });
+      [&](const Channel& channel) { return channel.receive_value(has); });
   return has;
 }
 

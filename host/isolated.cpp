@@ -63,7 +63,7 @@ void confine() {
 [[noreturn]] void run_child(int descriptor, const std::function<std::function<void(const Channel&)>()>& work) {
   confine();
   const Channel channel(descriptor);
-  const auto answer = [&channel](Answer kind) { channel.send(&kind, sizeof kind); };
+  const auto answer = [&channel](Answer kind) { channel.send_value(kind); };
   try {
     const std::function<void(const Channel&)> send = work();
     answer(Answer::result);
@@ -130,7 +130,7 @@ void isolated(const std::string& path, const std::function<std::function<void(co
   bool whole = false;
   std::exception_ptr failure;
   try {
-    whole = channel.receive(&answer, sizeof answer) &&
+    whole = channel.receive_value(answer) &&
             (answer == Answer::result ? receive(channel) : answer != Answer::invalid || channel.receive(message));
   } catch (...) {
     failure = std::current_exception();  // no memory here for the result

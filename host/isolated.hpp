@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <functional>
 #include <string>
+#include <type_traits>
 
 namespace einfield {
 
@@ -12,6 +13,17 @@ class Channel {
  public:
   explicit Channel(int descriptor) : descriptor_(descriptor) {}
   void send(const void* bytes, std::size_t size) const;
+  /// The bytes of a value: of nothing that points into one process.
+  template <class Value>
+  void send_value(const Value& value) const {
+    static_assert(std::is_trivially_copyable_v<Value>);
+    send(&value, sizeof value);
+  }
+  template <class Value>
+  bool receive_value(Value& value) const {
+    static_assert(std::is_trivially_copyable_v<Value>);
+    return receive(&value, sizeof value);
+  }
   /// @return false at the end of what was sent
   bool receive(void* bytes, std::size_t size) const;
 

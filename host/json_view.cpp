@@ -23,7 +23,7 @@ constexpr std::size_t kMaxExcerpt = 60;
 
 /// Text from a file on one line of printable characters, not longer than a line.
 std::string excerpt(std::string text) {
-  if (text.size() > kMaxExcerpt) text = text.substr(0, kMaxExcerpt) + "...";
+  if (text.size() > kMaxExcerpt) text.replace(kMaxExcerpt, std::string::npos, "...");
   for (char& c : text)
     if (c < ' ' || c > '~') c = '?';
   return text;

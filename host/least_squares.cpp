@@ -105,7 +105,7 @@ BoundedSolution bounded_least_squares(const SymmetricMatrix& n, const std::vecto
       std::size_t first = size;
       for (std::size_t k = 0; k < indices.size(); ++k) {
         const std::size_t i = indices[k];
-        const double bound = target[k] < lower[i] ? lower[i] : target[k] > upper[i] ? upper[i] : target[k];
+        const double bound = std::clamp(target[k], lower[i], upper[i]);
         if (bound == target[k]) continue;
         const double share = (bound - x.values[i]) / (target[k] - x.values[i]);
         if (first == size || share < step) {

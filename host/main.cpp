@@ -1,5 +1,5 @@
 // The command line: options in, exit status out. The only place that prints and that catches everything.
-#include <signal.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): sigaction is POSIX, not of <csignal>
 #include <unistd.h>
 
 #include <fitsio.h>

@@ -3,7 +3,7 @@
 #include "host/picture.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): kill is POSIX, not of <csignal>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -300,7 +300,7 @@ struct Size {
 
 Size box_size(const std::variant<Panel, Chart>& cell) {
   if (std::holds_alternative<Chart>(cell)) return {layout::kChartWidth, layout::kBox};
-  const Panel& panel = std::get<Panel>(cell);
+  const auto& panel = std::get<Panel>(cell);
   const double longer = std::max(panel.nx, panel.ny);
   // A map that is very long and thin keeps a width on which its frame can be seen.
   const auto side = [longer](int n) { return std::max(40, static_cast<int>(std::lround(layout::kBox * n / longer))); };
@@ -323,9 +323,8 @@ bool same_frame(const std::variant<Panel, Chart>& a, const std::variant<Panel, C
 /// Writes script and data of pictures into a directory.
 class Script {
  public:
-  explicit Script(fs::path directory) : directory_(std::move(directory)) {
-    script_ = "set encoding utf8\nset style fill solid 1 noborder\n";
-  }
+  explicit Script(fs::path directory)
+      : directory_(std::move(directory)), script_("set encoding utf8\nset style fill solid 1 noborder\n") {}
 
   void add(const Picture& picture, const std::string& output);
   void write() const { write_file("script.gp", script_.data(), script_.size()); }

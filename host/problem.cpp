@@ -243,9 +243,8 @@ void check_psf_size(const std::string& where, int nx, int ny, const Grid& fine) 
 Vec2<double> centroid_of(const FitsImage& kernel) {
   Vec2<double> sum;
   for (std::size_t i = 0; i < kernel.values.size(); ++i) {
-    const int index = static_cast<int>(i);
-    sum += kernel.values[i] *
-           Vec2<double>{index % kernel.nx - 0.5 * (kernel.nx - 1), index / kernel.nx - 0.5 * (kernel.ny - 1)};
+    const int column = static_cast<int>(i) % kernel.nx, row = static_cast<int>(i) / kernel.nx;
+    sum += kernel.values[i] * Vec2<double>{column - 0.5 * (kernel.nx - 1), row - 0.5 * (kernel.ny - 1)};
   }
   return sum;
 }

@@ -10,7 +10,6 @@
 #include <functional>
 #include <iterator>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <ostream>
 #include <sstream>
 
@@ -18,6 +17,7 @@
 #include "host/atomic_file.hpp"
 #include "host/biggio2021.hpp"
 #include "host/figures.hpp"
+#include "host/json_view.hpp"
 #include "host/number.hpp"
 #include "host/results.hpp"
 #include "host/simulate.hpp"
@@ -316,12 +316,12 @@ std::string page(const std::vector<TableEntry>& table, const std::vector<Figure>
 
 /// "experiment: backend (device), precision, steps, seconds" from result.json.
 std::string provenance(const std::string& directory, const std::string& name) {
-  std::ifstream file(inside(directory, "result.json"));
-  const nlohmann::json json = nlohmann::json::parse(file);
-  return "- `" + name + "`: version " + json.at("version").get<std::string>() + ", backend " +
-         json.at("backend").get<std::string>() + " (" + json.at("device").get<std::string>() + "), " +
-         json.at("precision").get<std::string>() + " precision, " + std::to_string(json.at("steps").get<long long>()) +
-         " steps in " + digits(json.at("time_total_s").get<double>()) + " s\n";
+  const std::string file = inside(directory, "result.json");
+  const nlohmann::json json = read_json(file);
+  const JsonView result(json, file);
+  return "- `" + name + "`: version " + result.at("version").text() + ", backend " + result.at("backend").text() +
+         " (" + result.at("device").text() + "), " + result.at("precision").text() + " precision, " +
+         to_text(result.at("steps").number()) + " steps in " + digits(result.at("time_total_s").number()) + " s\n";
 }
 
 /// Figures, table and page from everything complete in the directory.

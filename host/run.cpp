@@ -340,7 +340,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   const FitResult<Real>* told = &results.front();
   for (const FitResult<Real>& result : results)
     if (told->message.empty() && !result.message.empty()) told = &result;
-  const RunOutcome outcome{told->stop_reason, told->message};
+  RunOutcome outcome{told->stop_reason, told->message};
   if (std::any_of(results.begin(), results.end(), [](const auto& r) { return r.stop_reason == "interrupted"; })) {
     log.line("interrupted after step " + std::to_string(results.front().steps) + "; --resume continues from " +
              options.out);

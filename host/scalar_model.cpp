@@ -148,7 +148,7 @@ Scene<double> ScalarEvaluator::scene(const std::vector<double>& table) const {
 template <class Work>
 void ScalarEvaluator::render(std::size_t n_images, Work&& work) {
   const int f = m_.psf_supersampling_, s = m_.rays_per_side_, rays = s * s;
-  const std::size_t size = static_cast<std::size_t>(m_.nx_ * m_.ny_ * f * f);
+  const auto size = static_cast<std::size_t>(m_.nx_ * m_.ny_ * f * f);
   if (images_.size() < n_images) images_.resize(n_images);
   for (std::size_t k = 0; k < n_images; ++k) images_[k].assign(size, 0.0);
   const int n_pixels = static_cast<int>(m_.needed_.size()), n_rays = n_pixels * rays;

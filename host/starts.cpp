@@ -67,10 +67,8 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
     double& value = values[i];
     if (prior.gaussian()) {
       value = prior.mean + prior.sigma * normal;
-      const auto inside = [&, &i_info = info] {
-        const double lower = std::max(prior.lower, i_info.lower), upper = std::min(prior.upper, i_info.upper);
-        return value > lower && value < upper;
-      };
+      const double lower = std::max(prior.lower, info.lower), upper = std::min(prior.upper, info.upper);
+      const auto inside = [&] { return value > lower && value < upper; };
       for (int k = 1; k < kMaxAttempts && !inside(); ++k)
         value = prior.mean + prior.sigma * philox.normal(counter + static_cast<std::uint64_t>(k), kStartStream);
       // A Gaussian that lies outside of the range.
@@ -149,7 +147,7 @@ StartsResult run_starts(const Model& model, const ScalarModel& scalars, int coun
     // As many loops as there are evaluators, each through every so-manieth start.
     const std::size_t lanes = evaluators.size();
     pool.parallel_for(static_cast<int>(lanes), [&](int lane, int) {
-      for (std::size_t k = static_cast<std::size_t>(lane); k < which.size(); k += lanes)
+      for (auto k = static_cast<std::size_t>(lane); k < which.size(); k += lanes)
         work(which[k], *evaluators[static_cast<std::size_t>(lane)]);
     });
   };

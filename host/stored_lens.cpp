@@ -1,10 +1,9 @@
 // result.json and network.safetensors back into a model.
 #include "host/stored_lens.hpp"
 
+#include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "einfield/config.hpp"
 #include "einfield/error.hpp"
 #include "host/ensemble.hpp"
+#include "host/json_view.hpp"
 #include "host/names.hpp"
 #include "host/results.hpp"
 
@@ -21,47 +21,53 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-/// What result.json says of the lens; nlohmann's exceptions say what is missing.
+/// What result.json says of the lens. @throws InvalidInput with file and member
 /// @param shape    becomes the layers of the network, if there is one
-StoredLens interpret(const json& result, std::optional<NetworkShape>& shape) {
+StoredLens interpret(const json& root, const std::string& file, std::optional<NetworkShape>& shape) {
+  const JsonView result(root, file);
   StoredLens stored;
-  const std::string precision = result.at("precision").get<std::string>();
-  EINFIELD_REQUIRE(precision == "single" || precision == "double",
-                   "precision is " + precision + ", expected single or double");
-  stored.double_precision = precision == "double";
-  stored.center_x = result.at("grid").at("center_x").get<double>();
-  stored.center_y = result.at("grid").at("center_y").get<double>();
-  const json &profiles = result.at("profiles"), &parameters = result.at("parameters");
-  EINFIELD_REQUIRE(profiles.is_object(), "profiles is not an object");
+  const JsonView precision = result.at("precision");
+  stored.double_precision = precision.text() == "double";
+  if (!stored.double_precision && precision.text() != "single")
+    precision.fail("found " + precision.text() + ", expected single or double");
+  stored.center_x = result.at("grid").at("center_x").number();
+  stored.center_y = result.at("grid").at("center_y").number();
+  const JsonView profiles = result.at("profiles"), parameters = result.at("parameters");
+  const std::vector<std::string> components = profiles.keys();
   for (std::size_t i = 0;; ++i) {
     const std::string name = "lens." + std::to_string(i);
-    if (!profiles.contains(name)) break;
-    const std::string profile = profiles.at(name).get<std::string>();
-    LensComponent component;
+    if (std::find(components.begin(), components.end(), name) == components.end()) break;
+    const std::string profile = profiles.at(name).text();
     const std::optional<LensKind> kind = lens_kind(profile);
-    EINFIELD_REQUIRE(kind, name + " is a " + profile + ", which this version does not know");
+    if (!kind) profiles.at(name).fail("found " + profile + ", which this version does not know");
+    LensComponent component;
     component.kind = *kind;
     for (const ParameterInfo& p : lens_info(component.kind).parameters)
-      component.values.push_back(parameters.at(name + "." + p.name).get<double>());
+      component.values.push_back(parameters.at(name + "." + p.name).number());
     component.free.assign(component.values.size(), false);
     stored.smooth.push_back(std::move(component));
   }
   Model model;
   model.lens = stored.smooth;
-  model.validate();
-  const json& network = result.at("network");
-  if (network.is_null()) return stored;
-  shape = NetworkShape{network.at("hidden").get<std::vector<int>>(), network.at("input_scale").get<double>(),
-                       network.value("fourier_features", 0)};
-  const auto members = network.at("members").get<std::int64_t>();
-  EINFIELD_REQUIRE(members >= 1 && members <= kMaxEnsemble,
-                   "network.members is " + std::to_string(members) + ", expected 1 to " + std::to_string(kMaxEnsemble));
-  stored.networks.resize(static_cast<std::size_t>(members));
+  try {
+    model.validate();
+  } catch (const InvalidInput& error) {
+    result.fail(error.what());
+  }
+  if (root.contains("network") && root["network"].is_null()) return stored;
+  const JsonView network = result.at("network"), hidden = network.at("hidden");
+  shape = NetworkShape{};
+  for (std::size_t i = 0; i < hidden.size(kMaxHiddenLayers); ++i)
+    shape->hidden.push_back(hidden.at(i).integer(1, kMaxWidth));
+  shape->input_scale = network.at("input_scale").number();
+  shape->fourier_features =
+      network.has("fourier_features") ? network.at("fourier_features").integer(0, kMaxWidth / 2) : 0;
+  stored.networks.resize(static_cast<std::size_t>(network.at("members").integer(1, kMaxEnsemble)));
   if (stored.networks.size() == 1) return stored;
-  stored.offsets = network.at("potential_offsets").get<std::vector<double>>();
-  EINFIELD_REQUIRE(
-      stored.offsets.size() == stored.networks.size(),
-      "network.potential_offsets has " + std::to_string(stored.offsets.size()) + " numbers, expected one per member");
+  const JsonView offsets = network.at("potential_offsets");
+  if (offsets.size(kMaxEnsemble) != stored.networks.size())
+    offsets.fail("found " + std::to_string(offsets.size(kMaxEnsemble)) + " numbers, expected one per member");
+  for (std::size_t k = 0; k < stored.networks.size(); ++k) stored.offsets.push_back(offsets.at(k).number());
   return stored;
 }
 
@@ -69,19 +75,9 @@ StoredLens interpret(const json& result, std::optional<NetworkShape>& shape) {
 
 StoredLens read_lens(const std::string& dir) {
   const std::string path = (fs::path(dir) / "result.json").string();
-  std::ifstream file(path);
-  EINFIELD_REQUIRE(file, dir + ": no result.json, expected the directory of a finished fit");
-  const json result = json::parse(file, nullptr, false);
-  EINFIELD_REQUIRE(result.is_object(), path + ": damaged, not a JSON object");
-  StoredLens stored;
+  EINFIELD_REQUIRE(fs::exists(path), dir + ": no result.json, expected the directory of a finished fit");
   std::optional<NetworkShape> shape;
-  try {
-    stored = interpret(result, shape);
-  } catch (const json::exception& error) {
-    throw InvalidInput(path + ": " + error.what());
-  } catch (const InvalidInput& error) {
-    throw InvalidInput(path + ": " + error.what());
-  }
+  StoredLens stored = interpret(read_json(path), path, shape);
   if (!shape) return stored;
   for (std::size_t k = 0; k < stored.networks.size(); ++k) {
     const std::string network = (fs::path(dir) / network_file(k)).string();

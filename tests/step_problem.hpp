@@ -122,7 +122,7 @@ inline Problem make_problem(const StepCase& c) {
 
 /// Every kind of content at least once, odd sizes on purpose.
 inline std::vector<StepCase> step_cases() {
-  std::vector<StepCase> cases(18);
+  std::vector<StepCase> cases(19);
   cases[0].name = "paper";
   cases[1].name = "masked_chi2";
   cases[1].masked = true;
@@ -199,6 +199,12 @@ inline std::vector<StepCase> step_cases() {
   cases[17].free_lens = cases[17].free_light = cases[17].lens_light = cases[17].background = cases[17].priors = true;
   cases[17].loss = LossKind::chi2;
   cases[17].masked = true;
+  cases[18].name = "pixel_source_of_many_rays";  // more than a block of the device sorts at once
+  cases[18].hidden = {};
+  cases[18].nx = 21;
+  cases[18].ny = 20;
+  cases[18].supersampling = 2;
+  cases[18].pixel_source = cases[18].free_lens = true;
   return cases;
 }
 

@@ -23,9 +23,15 @@ constexpr double tolerance(NetworkMath math = NetworkMath::fp32) {
   return math == NetworkMath::tf32 ? 5e-2 : sizeof(Real) == 4 ? 2e-5 : 1e-11;
 }
 
+/// Of the cotangent of the deflection, which is steepest next to the middle of the source: θ moved by 1e-7 arcsec, one
+/// rounding in single precision, changes it by 6e-6 of the largest. Without fused multiplication and addition (older
+/// processors, less optimisation) there are five of these on the way.
+template <class Real>
+constexpr double kSteepTolerance = sizeof(Real) == 4 ? 4e-5 : tolerance<Real>();
+
 template <class Real>
 void expect_close(const std::vector<Real>& found, const std::vector<double>& expected, const char* what,
-                  NetworkMath math = NetworkMath::fp32) {
+                  NetworkMath math = NetworkMath::fp32, double least = 0) {
   ASSERT_EQ(found.size(), expected.size()) << what;
   double largest = 0, error = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -33,7 +39,7 @@ void expect_close(const std::vector<Real>& found, const std::vector<double>& exp
     error = std::max(error, std::abs(static_cast<double>(found[i]) - expected[i]));
     ASSERT_TRUE(std::isfinite(found[i])) << what << " " << i;
   }
-  EXPECT_LE(error, tolerance<Real>(math) * largest) << what << ", largest " << largest;
+  EXPECT_LE(error, std::max(tolerance<Real>(math), least) * largest) << what << ", largest " << largest;
 }
 
 template <class Real>
@@ -117,7 +123,8 @@ struct EveryStage {
       backend.zero_gradient();
       backend.render_adjoint();
       backend.regularize();
-      expect_close(backend.download(Field::deflection_bar, 0), naive.deflection_bar, "deflection_bar", setting.math);
+      expect_close(backend.download(Field::deflection_bar, 0), naive.deflection_bar, "deflection_bar", setting.math,
+                   kSteepTolerance<Real>);
       backend.network_adjoint();
       expect_close(backend.download(Field::gradient, 0), naive.gradient, "gradient", setting.math);
       EXPECT_NEAR(backend.state(0).regularization, naive.regularization,

@@ -174,6 +174,17 @@ TYPED_TEST(CheckpointOf, StartsAreKeptAndTheirStageIsNotDoneTwice) {
     EXPECT_EQ(starts[i].best, expected.best);
     EXPECT_EQ(starts[i].free, expected.free);
   }
+  const auto message = [&](const std::function<void(StartRecord&)>& spoil) {
+    Snapshot<TypeParam> bad = whole.result.snapshot;
+    spoil(bad.starts[2]);
+    write_checkpoint(lens.out(), config, whole.loaded.problem, "cpu", std::vector{bad});
+    return refusal<TypeParam>(lens, {});
+  };
+  EXPECT_EQ(message([](auto&) {}), "");
+  const std::string none = lens.out() + "/" + kFile + ": starts has a count that is none";
+  EXPECT_EQ(message([](auto& start) { start.redrawn = -1; }), none);
+  EXPECT_EQ(message([](auto& start) { start.steps = std::int64_t(1) << 40; }), none);
+  write_checkpoint(lens.out(), config, whole.loaded.problem, "cpu", std::vector{whole.result.snapshot});
   for (const auto& [setting, key] : std::vector<std::pair<Override, std::string>>{
            {{"optimizer.starts", "6"}, "optimizer.starts"},
            {{"optimizer.starts_seed", "2"}, "optimizer.starts_seed"},
@@ -427,21 +438,43 @@ TEST(Checkpoint, MustBeThere) {
   EXPECT_FALSE(has_checkpoint(lens.folder() / "absent"));
 }
 
-TEST(Checkpoint, AnotherFormatIsRefused) {
-  const SmallLens lens;
-  const Config config = lens.config();
-  const SmallFit<float> part(config, 2);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
-  // The format number is replaced and the checksum made good: FNV-1a over all but the last eight bytes.
+/// Replaces text in the header of the checkpoint; the length of the header and the checksum (FNV-1a over all but the
+/// last eight bytes) are made good.
+void replace_in_header(const SmallLens& lens, const std::string& text, const std::string& by) {
   std::string bytes = lens.folder().read(std::string("out/") + kFile);
-  const std::size_t at = bytes.find("\"checkpoint\":\"4\"");
-  ASSERT_NE(at, std::string::npos);
-  bytes[at + 14] = '1';
+  const std::size_t at = bytes.find(text);
+  ASSERT_NE(at, std::string::npos) << text;
+  bytes.replace(at, text.size(), by);
+  std::uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), sizeof length);
+  length += by.size() - text.size();
+  std::memcpy(bytes.data(), &length, sizeof length);
   std::uint64_t checksum = 0xcbf29ce484222325u;
   for (std::size_t i = 0; i + 8 < bytes.size(); ++i)
     checksum = (checksum ^ static_cast<unsigned char>(bytes[i])) * 0x100000001b3u;
   std::memcpy(bytes.data() + bytes.size() - 8, &checksum, 8);
   lens.folder().write(std::string("out/") + kFile, bytes);
+}
+
+TEST(Checkpoint, NumbersThatNoIntegerHoldsAreRefused) {
+  const SmallLens lens;
+  const Config config = lens.config();
+  const SmallFit<float> part(config, 2);
+  for (const char* key : {"step", "stage", "stage_step", "evaluations", "best_step", "fall_step"})
+    for (const char* value : {"1e300", "-1e300", "0.5", "null", "[]"}) {
+      write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+      const std::string name = std::string("\\\"") + key + "\\\":";
+      replace_in_header(lens, name, name + value + ",\\\"_\\\":");
+      EXPECT_EQ(refusal<float>(lens, {}), lens.out() + "/" + kFile + ": a state that is not one") << key << value;
+    }
+}
+
+TEST(Checkpoint, AnotherFormatIsRefused) {
+  const SmallLens lens;
+  const Config config = lens.config();
+  const SmallFit<float> part(config, 2);
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  replace_in_header(lens, "\"checkpoint\":\"4\"", "\"checkpoint\":\"1\"");
   EXPECT_NE(refusal<float>(lens, {}).find("format 1, expected 4"), std::string::npos) << refusal<float>(lens, {});
 }
 

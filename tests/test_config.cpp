@@ -1117,7 +1117,7 @@ TEST_F(RandomConfig, BrokenOnesAreRefusedAtTheRightLine) {
     const std::string misspelt = line.key == "profile" ? "profile = 'GUASSIAN'" : line.key + "x = " + line.value;
     const std::string twice = line.key + " = 1\n" + line.key + " = 1";
     for (const std::string& broken : {misspelt, line.key + " = {}", line.key + " = 1979-05-27", line.key + " = [[]]",
-                                      line.key + " = -inf", line.key + " = ", twice}) {
+                                      line.key + " = -inf", line.key + " = nan", line.key + " = ", twice}) {
       const std::string message = failure(with_line(text, line.index, broken));
       const std::string at = std::to_string(line.index + (broken == twice ? 2 : 1));
       EXPECT_EQ(message.rfind("lens.toml:" + at + ": ", 0), 0u) << message << "\nfor " << broken << " in\n" << text;

@@ -374,6 +374,17 @@ TEST(Coolest, BadTemplatesNameFileAndMember) {
             folder / "absent.fits" + ": no such file");
 }
 
+TEST(Coolest, ItsMapsAreKnownByTheirNames) {
+  for (const char* name :
+       {"coolest_data.fits", "coolest_noise.fits", "coolest_mask.fits", "coolest_psf.fits", "coolest_network.fits",
+        "coolest_lens_0.fits", "coolest_source_12.fits", "coolest_lens_light_3.fits"})
+    EXPECT_TRUE(is_coolest_map(name)) << name;
+  for (const char* name : {"", "coolest_.fits", "coolest_fits", "coolest.fits", "coolest_data.fit",
+                           "xcoolest_data.fits", "coolest_datas.fits", "coolest_lens_.fits", "coolest_lens_0x.fits",
+                           "coolest_lens0.fits", "coolest_12.fits", "coolest_light_3.fits", "result.fits"})
+    EXPECT_FALSE(is_coolest_map(name)) << name;
+}
+
 TEST(Coolest, AThirdPlaneIsRefused) {
   const TemporaryDirectory folder;
   json bad = golden()["coolest"];

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/network.cuh"
@@ -265,38 +267,42 @@ TEST_F(CudaNetworkTest, AbsentCotangentOfTheDeflectionIsZero) {
 /// several tiles each.
 TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
   const DeviceLimits device = DeviceLimits::current();
-  std::vector<int> tiles;
+  std::set<std::pair<int, bool>> tiles;  // and whether with Fourier features
   for (const std::size_t kilobytes : {48, 99, 163, 227})
     for (const int multiprocessors : {1, 2, 16}) {
       const DeviceLimits limits{multiprocessors, std::min(kilobytes * 1024, device.shared_bytes_per_block)};
-      for (const Case& c :
-           {Case{{40, 24}, 300, 2}, Case{{210, 100}, 130, 1}, Case{{64, 200, 48}, 90, 1}, Case{{40, 24}, 300, 2, 13}}) {
+      for (const Case& c : {Case{{40, 24}, 300, 2}, Case{{210, 100}, 130, 1}, Case{{64, 200, 48}, 90, 1},
+                            Case{{40, 24}, 300, 2, 13}, Case{{210, 100}, 130, 1, 5}, Case{{64, 200, 48}, 90, 1, 5}}) {
         SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
-        const Problem problem(c);
-        const NetworkPlan plan = CudaNetwork<float>::make_plan(problem.shape, c.points, c.lenses, limits);
+        const NetworkShape shape{c.hidden, 0.7, c.features};
+        const NetworkPlan plan = CudaNetwork<float>::make_plan(shape, c.points, c.lenses, limits);
         if (plan.path != NetworkPath::kTiles) continue;
-        tiles.push_back(plan.tile);
+        const bool first = tiles.insert({plan.tile, c.features > 0}).second;
+        if (c.features == 5 && !first) continue;  // the same kernel as before
+        const Problem problem(c);
         const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 1, limits);
         expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
         expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
         expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
       }
     }
-  std::sort(tiles.begin(), tiles.end());
-  tiles.erase(std::unique(tiles.begin(), tiles.end()), tiles.end());
-  EXPECT_GE(tiles.size(), 3u) << "the limits above no longer reach different tiles";
+  std::set<int> plain, encoded;
+  for (const auto& [tile, features] : tiles) (features ? encoded : plain).insert(tile);
+  EXPECT_GE(plain.size(), 3u) << "the limits above no longer reach different tiles";
+  EXPECT_EQ(plain, encoded);
 }
 
 /// The tiles of the matrix units, blocks with several tiles, and layers of more than one pass.
 TEST_F(CudaNetworkTest, EveryTileOfTheMatrixUnitsAgreesWithTheReference) {
   const DeviceLimits device = DeviceLimits::current();
-  std::vector<int> tiles;
+  std::set<std::pair<int, bool>> tiles;  // and whether with Fourier features
   for (const std::size_t kilobytes : {99, 227})
     for (const int multiprocessors : {1, 7}) {
       const DeviceLimits limits{multiprocessors, std::min(kilobytes * 1024, device.shared_bytes_per_block),
                                 kTensorCapability};
-      for (const Case& c : {Case{{40, 24}, 310, 2}, Case{{64, 200, 48}, 90, 1}, Case{{290, 17}, 33, 1},
-                            Case{{200, 120}, 333, 1}, Case{{40, 24}, 300, 2, 13}}) {
+      for (const Case& c :
+           {Case{{40, 24}, 310, 2}, Case{{64, 200, 48}, 90, 1}, Case{{290, 17}, 33, 1}, Case{{200, 120}, 333, 1},
+            Case{{40, 24}, 300, 2, 13}, Case{{64, 200, 48}, 90, 1, 5}, Case{{290, 17}, 33, 1, 5}}) {
         SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
         const Problem problem(c);
         const auto math = NetworkMath::tf32x3;
@@ -306,17 +312,25 @@ TEST_F(CudaNetworkTest, EveryTileOfTheMatrixUnitsAgreesWithTheReference) {
         } catch (const InvalidInput&) {
           continue;
         }
-        tiles.push_back(plan.tile);
+        const bool first = tiles.insert({plan.tile, c.features > 0}).second;
+        if (c.features == 5 && !first) continue;  // the same kernel as before
         const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, math);
         expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
         expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
         expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
         EXPECT_EQ(run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, math).gradient, answer.gradient);
+        if (!first) continue;
+        const Answer<float> rounded =
+            run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, NetworkMath::tf32);
+        expect_close(rounded.psi, problem.psi, 1, tolerance(NetworkMath::tf32), "psi");
+        expect_close(rounded.alpha, problem.alpha, 1, tolerance(NetworkMath::tf32), "alpha");
+        expect_close(rounded.gradient, problem.gradient, 1, tolerance(NetworkMath::tf32), "gradient");
       }
     }
-  std::sort(tiles.begin(), tiles.end());
-  tiles.erase(std::unique(tiles.begin(), tiles.end()), tiles.end());
-  EXPECT_EQ(tiles, (std::vector<int>{32, 48, 80})) << "the limits above no longer reach every tile";
+  for (const int tile : {32, 48, 80})
+    for (const bool features : {false, true})
+      EXPECT_TRUE(tiles.count({tile, features})) << "the limits above no longer reach a tile of " << tile;
+  EXPECT_EQ(tiles.size(), 6u);
 }
 
 /// What the matrix units cannot do is an error, never done otherwise.

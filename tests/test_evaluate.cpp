@@ -3,10 +3,13 @@
 #include "host/evaluate.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "einfield/error.hpp"
 #include "host/fits_io.hpp"
@@ -184,6 +187,31 @@ TEST(Evaluate, BadTablesNameTheLine) {
   EXPECT_EQ(stream.str(), "");
 }
 
+TEST(Evaluate, TablesWithoutAnEndAreRefused) {
+  const SmallLens lens;
+  write_fit<float>(lens);
+  const auto refusal = [&lens](const std::string& points) {
+    std::ostringstream answers;
+    try {
+      evaluate_points(lens.out(), points, "", answers);
+    } catch (const InvalidInput& error) {
+      return std::string(error.what()).substr(points.size());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(refusal("/dev/zero"), ": a device, expected a CSV file");
+  EXPECT_EQ(refusal(lens.folder().path().string()), ": a directory, expected a CSV file");
+  const std::string points = lens.folder().write("points.csv", "x,y\n0,0\n");
+  EXPECT_EQ(refusal(points), "accepted");
+  fs::resize_file(points, (std::uintmax_t(1) << 30) + 1);
+  EXPECT_EQ(refusal(points), ": too large, expected a CSV file of at most 1073741824 bytes");
+  fs::remove(points);
+  ASSERT_EQ(mkfifo(points.c_str(), 0600), 0);
+  std::thread writer([&points] { std::ofstream(points) << "x,y\n0,0\n"; });
+  EXPECT_EQ(refusal(points), "accepted");
+  writer.join();
+}
+
 TEST(Evaluate, AFullOutputIsAnError) {
   const SmallLens lens;
   write_fit<float>(lens);
@@ -218,27 +246,41 @@ TEST(Evaluate, DamagedResultsAreRefused) {
   EXPECT_EQ(with([](auto&) {}), "accepted");
   for (std::size_t size = 0; size + 2 < intact.size(); size += 101) {
     lens.folder().write("out/result.json", intact.substr(0, size));
-    EXPECT_EQ(refusal(), file + "damaged, not a JSON object");
+    EXPECT_EQ(refusal(), file + "not JSON, found an error at byte " + std::to_string(size + 1));
   }
   lens.folder().write("out/result.json", "[1]");
-  EXPECT_EQ(refusal(), file + "damaged, not a JSON object");
+  EXPECT_EQ(refusal(), file + "found a list of 1, expected an object");
   for (const char* key : {"precision", "grid", "profiles", "parameters", "network"})
     EXPECT_EQ(with([key](auto& r) { r.erase(key); }).rfind(file, 0), 0u) << key;
   for (const char* key : {"precision", "grid", "profiles", "parameters", "network"})
     EXPECT_EQ(with([key](auto& r) { r[key] = 7; }).rfind(file, 0), 0u) << key;
-  EXPECT_EQ(with([](auto& r) { r["precision"] = "half"; }), file + "precision is half, expected single or double");
-  EXPECT_NE(with([](auto& r) { r["profiles"]["lens.1"] = "TORUS"; }).find("lens.1 is a TORUS"), std::string::npos);
+  EXPECT_EQ(with([](auto& r) { r["precision"] = "half"; }), file + "precision: found half, expected single or double");
+  EXPECT_NE(with([](auto& r) { r["profiles"]["lens.1"] = "TORUS"; }).find("profiles.lens.1: found TORUS"),
+            std::string::npos);
   EXPECT_EQ(with([](auto& r) { r["parameters"].erase("lens.1.gamma2"); }).rfind(file, 0), 0u);
   EXPECT_EQ(with([](auto& r) { r["parameters"]["lens.0.theta_E"] = -1; }).rfind(file + "lens.0.theta_E = -1", 0), 0u);
   EXPECT_NE(with([](auto& r) { r["network"]["hidden"] = {7, 6}; }).find("another network"), std::string::npos);
   EXPECT_NE(with([](auto& r) { r["network"]["fourier_features"] = 3; }).find("another network"), std::string::npos);
   EXPECT_EQ(with([](auto& r) { r["network"]["fourier_features"] = "3"; }).rfind(file, 0), 0u);
+  EXPECT_EQ(with([](auto& r) { r["profiles"]["lens.0"] = nullptr; }), file + "profiles.lens.0: missing");
+  // What no int holds.
+  EXPECT_EQ(with([](auto& r) {
+              r["network"]["hidden"] = {1e300, 5};
+            }),
+            file + "network.hidden[0]: out of range, found 1e+300, expected a number 1 to 4096");
+  EXPECT_NE(with([](auto& r) { r["network"]["members"] = 1e18; }).find("network.members: out of range"),
+            std::string::npos);
+  EXPECT_NE(with([](auto& r) { r["network"]["members"] = 2; }).find("network.potential_offsets: missing"),
+            std::string::npos);
 
   lens.folder().write("out/result.json", intact);
   fs::resize_file(lens.out() + "/network.safetensors", 200);
   EXPECT_EQ(refusal().rfind(lens.out() + "/network.safetensors: ", 0), 0u);
   fs::remove(lens.out() + "/network.safetensors");
   EXPECT_EQ(refusal(), lens.out() + "/network.safetensors: no such file");
+  fs::remove(lens.out() + "/result.json");
+  ASSERT_EQ(mkfifo((lens.out() + "/result.json").c_str(), 0600), 0);
+  EXPECT_EQ(refusal(), file + "not a regular file, expected JSON");
   fs::remove(lens.out() + "/result.json");
   EXPECT_EQ(refusal(), lens.out() + ": no result.json, expected the directory of a finished fit");
   EXPECT_THROW(evaluate_grid(lens.folder() / "absent", 3, 3, 0.1, ""), InvalidInput);

@@ -332,6 +332,48 @@ TEST(FitsIo, ReadsIntegersWithScaleAndBlank) {
   EXPECT_TRUE(std::isnan(values[2]));
 }
 
+TEST(FitsIo, CompressedFilesKeepTheirPlaceOnTheSky) {
+  const TemporaryDirectory directory;
+  for (const bool whole : {false, true}) {
+    const std::string path = directory / (whole ? "whole.fits" : "sparse.fits");
+    make_file(path, [whole](fitsfile* file, int* status) {
+      long axes[] = {20, 30};
+      std::vector<double> values(600, 1);
+      fits_set_compression_type(file, GZIP_1, status);
+      fits_create_img(file, LONG_IMG, 2, axes, status);
+      fits_update_key_str(file, "CTYPE1", "RA---TAN", nullptr, status);
+      fits_update_key_str(file, "CTYPE2", "DEC--TAN", nullptr, status);
+      for (const auto& [key, value] : std::vector<std::pair<const char*, double>>{{"CD1_1", -2e-5},
+                                                                                  {"CD1_2", 1e-5},
+                                                                                  {"CD2_1", 1e-5},
+                                                                                  {"CD2_2", 2e-5},
+                                                                                  {"CRPIX1", 7.5},
+                                                                                  {"CRVAL2", -30.25}})
+        fits_update_key_dbl(file, key, value, 15, nullptr, status);
+      if (whole) {
+        fits_update_key_str(file, "RADESYS", "A frame whose name is longer than any that there is", nullptr, status);
+        fits_update_key_dbl(file, "EQUINOX", 2000, 15, nullptr, status);
+        fits_update_key_dbl(file, "LONPOLE", 180, 15, nullptr, status);
+        fits_update_key_dbl(file, "LATPOLE", 0, 15, nullptr, status);
+      }
+      fits_write_img(file, TDOUBLE, 1, 600, values.data(), status);
+    });
+    const FitsImage image = read_fits(path, "");
+    ASSERT_TRUE(image.wcs.has_value());
+    EXPECT_EQ(image.nx, 20);
+    EXPECT_EQ(image.wcs->type[0] + image.wcs->type[1], "RA---TANDEC--TAN");
+    EXPECT_EQ(image.wcs->cd[0][1], 1e-5);
+    EXPECT_EQ(image.wcs->cd[0][0], -2e-5);
+    EXPECT_EQ(image.wcs->reference_pixel[0], 7.5);
+    EXPECT_EQ(image.wcs->reference_value[1], -30.25);
+    EXPECT_NEAR(image.wcs->pixel_scale, 3600 * std::sqrt(5e-10), 1e-12);
+    EXPECT_EQ(image.wcs->frame, whole ? "A frame whose name is longer than any that there is" : "");
+    EXPECT_EQ(image.wcs->equinox, whole ? std::optional<double>(2000) : std::nullopt);
+    EXPECT_EQ(image.wcs->pole_lon, whole ? std::optional<double>(180) : std::nullopt);
+    EXPECT_EQ(image.wcs->pole_lat, whole ? std::optional<double>(0) : std::nullopt);
+  }
+}
+
 TEST(FitsIo, ReadsCompressedFiles) {
   const TemporaryDirectory directory;
   for (const int type : {GZIP_1, RICE_1, HCOMPRESS_1}) {

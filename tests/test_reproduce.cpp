@@ -129,6 +129,22 @@ TEST(Reproduce, AddsExperimentsAndRefusesThoseThatAreThere) {
   EXPECT_EQ(result(directory, "shear_noisy")["steps"], 6);
 }
 
+TEST(Reproduce, DamagedResultsOfAnEarlierExperimentAreNamed) {
+  const TemporaryDirectory directory;
+  reproduce(small(directory, {"sie_noiseless"}));
+  const std::string file = directory / "out/sie_noiseless/result.json";
+  nlohmann::json earlier = result(directory, "sie_noiseless");
+  earlier.erase("version");
+  directory.write("out/sie_noiseless/result.json", earlier.dump());
+  try {
+    reproduce(small(directory, {"shear_noisy"}));
+    FAIL() << "accepted";
+  } catch (const InvalidInput& error) {
+    EXPECT_EQ(error.what(), file + ": version: missing");
+  }
+  EXPECT_TRUE(fs::exists(directory / "out/shear_noisy/result.json"));
+}
+
 TEST(Reproduce, ReplacesNothingThatIsNotItsOwn) {
   const TemporaryDirectory directory;
   fs::create_directory(directory / "out");

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -399,6 +400,30 @@ TEST(Run, OneAtATimeInADirectory) {
   lens.folder().write("out/.lock", "process 1 on elsewhere");
   EXPECT_EQ(run_fit(lens.config(), options_for(lens.out())).stop_reason, "steps");
   EXPECT_FALSE(fs::exists(lens.out() + "/.lock"));
+}
+
+TEST(Run, TheLockFollowsNoLink) {
+  const TemporaryDirectory folder;
+  const std::string precious = folder.write("precious", "of another"), lock = folder / "out/.lock";
+  fs::create_directory(folder / "out");
+  const auto refusal = [&] {
+    try {
+      const DirectoryLock held(folder / "out");
+    } catch (const IoError& error) {
+      return std::string(error.what());
+    }
+    return std::string("held");
+  };
+  fs::create_symlink(precious, lock);
+  EXPECT_EQ(refusal(), lock + ": cannot write (Too many levels of symbolic links)");
+  EXPECT_EQ(folder.read("precious"), "of another");
+  fs::remove(lock);
+  ASSERT_EQ(mkfifo(lock.c_str(), 0600), 0);
+  EXPECT_EQ(refusal(), lock + ": cannot write (not a regular file)");
+  EXPECT_TRUE(fs::exists(lock));
+  fs::remove(lock);
+  EXPECT_EQ(refusal(), "held");
+  EXPECT_FALSE(fs::exists(lock));
 }
 
 TEST(Run, TheLockIsHeldByOneOfMany) {

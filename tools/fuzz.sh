@@ -22,7 +22,7 @@ if [ ${#targets[@]} -eq 0 ]; then targets=($(basename -a tests/fuzz/corpus/*)); 
 failures=0
 for target in "${targets[@]}"; do
   mkdir -p build/fuzz/corpus/"$target"
-  options=(-max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -max_len=20000 -print_final_stats=1
+  options=(-max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -max_len=30000 -print_final_stats=1
     -artifact_prefix="build/fuzz/found/$target-")
   if [ -f "tests/fuzz/$target.dict" ]; then options+=(-dict="tests/fuzz/$target.dict"); fi
   build/fuzz/tests/fuzz/fuzz_"$target" "${options[@]}" build/fuzz/corpus/"$target" tests/fuzz/corpus/"$target" \

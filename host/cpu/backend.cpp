@@ -586,7 +586,7 @@ class CpuBackend final : public Backend<Real> {
     if (weights.weight_decay > 0 && l.network)
       for (int layer = l.shape->fixed_layers(); layer < l.shape->layers(); ++layer)
         for (std::size_t i = l.shape->kernel_offset(layer); i < l.shape->bias_offset(layer); ++i) {
-          const double w = static_cast<double>(l.parameters[i]);
+          const auto w = static_cast<double>(l.parameters[i]);
           total += 0.5 * weights.weight_decay * w * w;
           l.gradient[i] += static_cast<Real>(weights.weight_decay * w);
         }

@@ -25,8 +25,7 @@
 #endif
 
 HWY_BEFORE_NAMESPACE();
-namespace einfield {
-namespace HWY_NAMESPACE {
+namespace einfield::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 template <class Real>
@@ -659,8 +658,7 @@ const TileKernels<double>& kernels_double() {
   return kernels<double>();
 }
 
-}  // namespace HWY_NAMESPACE
-}  // namespace einfield
+}  // namespace einfield::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE

@@ -34,8 +34,7 @@ EINFIELD_VECTOR_FUNCTION(sin);
 #define EINFIELD_LOOP __attribute__((flatten, noinline))
 
 HWY_BEFORE_NAMESPACE();
-namespace einfield::ray_loops {
-namespace HWY_NAMESPACE {
+namespace einfield::ray_loops::HWY_NAMESPACE {
 
 constexpr int kBlock = 128;  // rays; a dozen arrays of them stay in the first-level cache
 constexpr int kSums = 8;     // partial sums: fixed, or the bits would depend on the instruction set
@@ -403,8 +402,7 @@ const RayKernels<double>& kernels_double() {
   return kernels<double>();
 }
 
-}  // namespace HWY_NAMESPACE
-}  // namespace einfield::ray_loops
+}  // namespace einfield::ray_loops::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE

@@ -23,7 +23,7 @@ struct AdamStep {
 template <class Real>
 EINFIELD_HD AdamStep<Real> make_adam_step(double learning_rate, std::int64_t update) {
   // In double: 1 − β₂ᵗ has few digits in float at the first updates. expm1 keeps them all.
-  const double t = static_cast<double>(update);
+  const auto t = static_cast<double>(update);
   return {static_cast<Real>(learning_rate), static_cast<Real>(-1 / expm1(t * log(kAdamBeta1))),
           static_cast<Real>(-1 / expm1(t * log(kAdamBeta2)))};
 }

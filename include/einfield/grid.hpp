@@ -29,14 +29,15 @@ struct Grid {
     const int s = supersampling;
     const int pixel = index / (s * s);
     const int sub = index % (s * s);
-    const double sub_x = (sub % s - 0.5 * (s - 1)) / s;
-    const double sub_y = (sub / s - 0.5 * (s - 1)) / s;
-    return {center_x + (pixel % nx - 0.5 * (nx - 1) + sub_x) * pixel_scale,
-            center_y + (pixel / nx - 0.5 * (ny - 1) + sub_y) * pixel_scale};
+    const int column = pixel % nx, row = pixel / nx, sub_column = sub % s, sub_row = sub / s;
+    const double sub_x = (sub_column - 0.5 * (s - 1)) / s;
+    const double sub_y = (sub_row - 0.5 * (s - 1)) / s;
+    return {center_x + (column - 0.5 * (nx - 1) + sub_x) * pixel_scale,
+            center_y + (row - 0.5 * (ny - 1) + sub_y) * pixel_scale};
   }
   EINFIELD_HD Vec2<double> pixel(int index) const {
-    return {center_x + (index % nx - 0.5 * (nx - 1)) * pixel_scale,
-            center_y + (index / nx - 0.5 * (ny - 1)) * pixel_scale};
+    const int column = index % nx, row = index / nx;
+    return {center_x + (column - 0.5 * (nx - 1)) * pixel_scale, center_y + (row - 0.5 * (ny - 1)) * pixel_scale};
   }
 };
 
