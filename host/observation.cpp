@@ -35,6 +35,23 @@ bool CelestialWcs::right_handed() const {
   return steps.east[0] * steps.north[1] - steps.east[1] * steps.north[0] < 0;
 }
 
+CelestialWcs CelestialWcs::on(const Grid& own, const Grid& other) const {
+  CelestialWcs result = *this;
+  const double scale = other.pixel_scale / own.pixel_scale;
+  result.pixel_scale *= scale;
+  for (auto& axis : result.cd)
+    for (double& step : axis) step *= scale;
+  // The reference point stays where it is: θ = center + (p − (n + 1)/2) pixel_scale, p from 1.
+  const auto moved = [](double p, int n, double center, const Grid& from, int n_to, double center_to, const Grid& to) {
+    const double theta = center + (p - 0.5 * (n + 1)) * from.pixel_scale;
+    return (theta - center_to) / to.pixel_scale + 0.5 * (n_to + 1);
+  };
+  result.reference_pixel = {
+      moved(reference_pixel[0], own.nx, own.center_x, own, other.nx, other.center_x, other),
+      moved(reference_pixel[1], own.ny, own.center_y, own, other.ny, other.center_y, other)};
+  return result;
+}
+
 void Observation::validate() const {
   EINFIELD_REQUIRE(grid.nx >= 1 && grid.ny >= 1, "an image of " + std::to_string(grid.nx) + " x " +
                                                      std::to_string(grid.ny) + " pixels, expected at least 1 x 1");

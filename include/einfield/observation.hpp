@@ -40,6 +40,10 @@ struct CelestialWcs {
   double position_angle(double phi) const;
   /// The longitude grows to the left where the latitude grows upwards: seen from the Earth. Else the image is mirrored.
   bool right_handed() const;
+  /// The WCS of other pixels on the same sky.
+  /// @param own    the grid of the image that this one belongs to
+  /// @param other  with axes along those of `own`
+  CelestialWcs on(const Grid& own, const Grid& other) const;
 };
 
 /// One image of a lens. All maps are (ny, nx) of `grid`.
