@@ -332,9 +332,11 @@ ExchangedLens on_square_image(const ExchangedLens& lens) {
   o.mask.assign(mask.values.begin(), mask.values.end());
   o.image = squared({grid, std::move(o.image)}, 0).values;
   o.noise = squared({grid, std::move(o.noise)}, kPaddedNoise * largest).values;
+  const Grid own = o.grid;
   o.grid.nx = o.grid.ny = mask.grid.nx;
   o.grid.center_x = mask.grid.center_x;
   o.grid.center_y = mask.grid.center_y;
+  if (square.sky) square.sky = square.sky->on(own, o.grid);
   return square;
 }
 
@@ -357,6 +359,7 @@ std::string write_configuration(const std::string& dir, const ExchangedLens& len
   const auto add_map = [&](const std::string& key, const std::string& hdu, const PixelGrid& on,
                            const std::vector<double>& values, const std::string& unit = "") {
     maps.push_back(map_hdu(hdu, on, values, unit));
+    if (key != "psf") maps.back().sky = lens.sky;
     text += line(key, toml_text(std::string(kMaps) + "[" + hdu + "]"));
   };
   if (has_image) {

@@ -28,7 +28,8 @@ struct LensMaps {
   PlacedMap kappa;
 };
 
-/// What the figures show of one fit: maps of result.fits, rows of history.csv, numbers of result.json.
+/// What the figures show of one fit: maps of result.fits, rows of history.csv, numbers of result.json. Of an image that
+/// is masked but for a part, that part.
 struct FittedMaps {
   std::string title;                ///< of the configuration
   PlacedMap data, model, residual;  ///< data and residual are NaN where masked

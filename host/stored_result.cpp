@@ -62,8 +62,9 @@ ordered_json number_or_null(const std::optional<double>& value) {
 StoredResult::StoredResult(const std::string& dir) : dir_(dir), file_(in(dir, "result.json")) {
   EINFIELD_REQUIRE(fs::exists(file_), dir + ": no result.json, expected the directory of a finished fit");
   json_ = read_json(file_);
+  root().at("profiles").keys();  // an object: else there would be no components
   const JsonView names = root().at("free");
-  for (std::size_t i = 0; i < names.size(kMaxComponents * kMaxProfileParameters); ++i)
+  for (std::size_t i = 0; i < names.size(3 * kMaxComponents * kMaxProfileParameters); ++i)
     free_.insert(names.at(i).text());
 }
 

@@ -743,7 +743,7 @@ TEST_F(Evaluate, RefusesBadTablesByLine) {
   fs::remove(folder() / "out/network.safetensors");
   expect_refused({"evaluate", "out", "--grid", "3,3,0.1"}, "out/network.safetensors: no such file");
   folder().write("out/result.json", "{");
-  expect_refused({"evaluate", "out", "--grid", "3,3,0.1"}, "out/result.json: damaged, not a JSON object");
+  expect_refused({"evaluate", "out", "--grid", "3,3,0.1"}, "out/result.json: not JSON, found an error at byte 2");
 }
 
 TEST_F(Evaluate, AFileThatCannotBeWrittenIsAFailure) {
