@@ -295,7 +295,7 @@ const char* colors(Palette palette) {
 namespace layout {
 constexpr int kBox = 460;  ///< longer side of a map
 constexpr int kChartWidth = 640;
-constexpr int kLeft = 86;        ///< room for tick labels and the name of the vertical axis
+constexpr int kLeft = 102;       ///< room for tick labels and the name of the vertical axis
 constexpr int kLeftBare = 20;    ///< the same where the neighbour to the left has them
 constexpr int kChartLeft = 104;  ///< numbers of a chart are longer
 constexpr int kRight = 142;      ///< room for the colour bar, its labels and its unit
