@@ -66,6 +66,9 @@ NETWORK = """
 [network]
 ensemble = 1
 fourier_scale = 1.0
+
+[regularization]
+curvature = 0.0
 """
 LBFGS = ['optimizer.name="lbfgs"', "optimizer.starts=1", "optimizer.memory=300", 'optimizer.stop="plateau"',
          "optimizer.steps=1000"]
