@@ -201,8 +201,8 @@ class Writer {
       note("angles are from the image's y axis, which points to position angle " + rounded(turned) +
            " degrees on the sky" + (sky.right_handed() ? "" : "; the image is mirrored"));
     const Grid& g = lens_.observation.grid;
-    const std::array<double, 2> place = sky.longitude_latitude({0.5 * (g.nx + 1) - g.center_x / g.pixel_scale,
-                                                                0.5 * (g.ny + 1) - g.center_y / g.pixel_scale});
+    const std::array<double, 2> place = sky.longitude_latitude(
+        {0.5 * (g.nx + 1) - g.center_x / g.pixel_scale, 0.5 * (g.ny + 1) - g.center_y / g.pixel_scale});
     if (std::isfinite(place[0])) return at(place[0], place[1]);
     note("coordinates_origin is a placeholder: no gnomonic WCS");
     return at(0, 0);

@@ -65,8 +65,8 @@ Frame frame_of(const std::vector<std::uint8_t>& used, int nx, int ny) {
   if (right < 0) return {0, 0, nx, ny};
   const int side = static_cast<int>(std::ceil((1 + 2 * kMargin) * std::max(right - left + 1, high - low + 1)));
   if (side > kNearlyAll * std::min(nx, ny)) return {0, 0, nx, ny};
-  return {std::clamp((left + right + 1 - side) / 2, 0, nx - side), std::clamp((low + high + 1 - side) / 2, 0, ny - side),
-          side, side};
+  return {std::clamp((left + right + 1 - side) / 2, 0, nx - side),
+          std::clamp((low + high + 1 - side) / 2, 0, ny - side), side, side};
 }
 
 template <class Value>
@@ -374,8 +374,7 @@ FittedMaps read_fitted_maps(const std::string& directory) {
 Picture picture_of_image(const FittedMaps& fit) {
   Picture picture = comparison(fit);
   const ColorRange range = brightness_range(fit.data);
-  picture.cells = {light_panel(fit, fit.data, "data", range),
-                   light_panel(fit, fit.model, "model", range),
+  picture.cells = {light_panel(fit, fit.data, "data", range), light_panel(fit, fit.model, "model", range),
                    panel(fit.residual, "(data − model) / noise", Palette::diverging, residual_range(fit.residual))};
   Panel& residual = std::get<Panel>(picture.cells.back());
   residual.outline = fit.arc;

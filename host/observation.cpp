@@ -64,9 +64,8 @@ CelestialWcs CelestialWcs::on(const Grid& own, const Grid& other) const {
     const double theta = center + (p - 0.5 * (n + 1)) * from.pixel_scale;
     return (theta - center_to) / to.pixel_scale + 0.5 * (n_to + 1);
   };
-  result.reference_pixel = {
-      moved(reference_pixel[0], own.nx, own.center_x, own, other.nx, other.center_x, other),
-      moved(reference_pixel[1], own.ny, own.center_y, own, other.ny, other.center_y, other)};
+  result.reference_pixel = {moved(reference_pixel[0], own.nx, own.center_x, own, other.nx, other.center_x, other),
+                            moved(reference_pixel[1], own.ny, own.center_y, own, other.ny, other.center_y, other)};
   return result;
 }
 

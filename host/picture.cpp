@@ -504,9 +504,9 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   script_ +=
       tick_list("ytics out scale 0.6 nomirror", linear_ticks(y_low, y_high, ticks_for(box.height)), box.y_labels);
   const int bar_ticks = std::max(2, box.height / 80);
-  script_ += tick_list("cbtics out scale 0.4", softening > 0
-                                                   ? asinh_ticks(shades.low, shades.high, softening, bar_ticks)
-                                                   : linear_ticks(range.low, range.high, bar_ticks));
+  script_ +=
+      tick_list("cbtics out scale 0.4", softening > 0 ? asinh_ticks(shades.low, shades.high, softening, bar_ticks)
+                                                      : linear_ticks(range.low, range.high, bar_ticks));
   script_ += std::string("set xlabel '") + (box.x_labels ? "x [arcsec]" : "") + "' offset 0,0.3; set ylabel '" +
              (box.y_labels ? "y [arcsec]" : "") + "' offset 0.6,0\n";
   script_ += "set title " + quoted(panel.title) + " offset 0,-0.4\n";

@@ -237,12 +237,13 @@ std::string unit_of(const ProfileInfo* info, const std::string& parameter) {
   return "";
 }
 
-/// What two components say as people read it: axis ratio and major axis of an ellipse, strength and direction of a shear;
-/// with a WCS as position angle, too. "" for other components.
+/// What two components say as people read it: axis ratio and major axis of an ellipse, strength and direction of a
+/// shear; with a WCS as position angle, too. "" for other components.
 std::string shape_words(const ordered_json& result, const std::string& component) {
   const ordered_json& parameters = member(result, "parameters");
   const auto pair = [&](const char* first, const char* second) -> std::optional<std::pair<double, double>> {
-    const ordered_json &x = member(parameters, component + "." + first), &y = member(parameters, component + "." + second);
+    const ordered_json &x = member(parameters, component + "." + first),
+                       &y = member(parameters, component + "." + second);
     if (!x.is_number() || !y.is_number()) return std::nullopt;
     return std::pair(x.get<double>(), y.get<double>());
   };
@@ -299,10 +300,12 @@ std::string parameter_table(const ordered_json& result) {
       const std::string profile = text_of(member(result, "profiles"), owner);
       info = profile_info(owner, profile);
       const std::string shape = shape_words(result, owner);
-      body += element("tr", element("th", html_text(owner + (profile.empty() ? "" : " · " + profile)) +
-                                              (shape.empty() ? "" : " " + element("span", html_text(shape), "class=\"soft\"")),
-                                    "scope=\"rowgroup\" colspan=\"" + std::to_string(width) + "\"")) +
-              "\n";
+      body +=
+          element("tr", element("th",
+                                html_text(owner + (profile.empty() ? "" : " · " + profile)) +
+                                    (shape.empty() ? "" : " " + element("span", html_text(shape), "class=\"soft\"")),
+                                "scope=\"rowgroup\" colspan=\"" + std::to_string(width) + "\"")) +
+          "\n";
     }
     const std::string parameter = name.substr(dot == std::string::npos ? 0 : dot + 1);
     const ordered_json& value = entry.is_object() ? member(entry, "value") : entry;

@@ -443,8 +443,7 @@ TEST(Figures, OfAMaskedImageThePartThatIsUsed) {
   const auto column = std::lround((x - x_whole) / 0.1), row = std::lround((y - y_whole) / 0.1);
   EXPECT_NEAR(x_whole + 0.1 * static_cast<double>(column), x, 1e-12);
   EXPECT_NEAR(y_whole + 0.1 * static_cast<double>(row), y, 1e-12);
-  EXPECT_EQ(part.model.values[7],
-            whole.model.values[static_cast<std::size_t>((row + 1) * kSide + column + 2)]);
+  EXPECT_EQ(part.model.values[7], whole.model.values[static_cast<std::size_t>((row + 1) * kSide + column + 2)]);
 }
 
 TEST(Figures, AFitWithTruthGetsEveryFigure) {

@@ -374,7 +374,8 @@ TEST(LevenbergMarquardt, AnInterruptedStageIsDoneAgainWithTheSameBits) {
 TEST(LevenbergMarquardt, MembersOfAnEnsembleShareTheStarts) {
   const std::vector<Problem> problems(3, far_start(mock()));
   FitSettings settings = settings_for(problems, 9);
-  const auto fit_all = [&](const FitCallbacks<double>& callbacks = {}, const std::vector<Snapshot<double>>& resume = {}) {
+  const auto fit_all = [&](const FitCallbacks<double>& callbacks = {},
+                           const std::vector<Snapshot<double>>& resume = {}) {
     const auto backend = make_backend<double>("cpu", {1, 0});
     backend->load(problems);
     return fit<double>(*backend, settings, callbacks, resume);
