@@ -3,7 +3,8 @@
 
     tools/subhalo.py EINFIELD DATA parametric     an isothermal sphere on top of the smooth model, other sources
     tools/subhalo.py EINFIELD DATA network        a network on top: other seeds, penalties, masks, sources
-    tools/subhalo.py EINFIELD DATA held_out       both at pixels that the fit did not see
+    tools/subhalo.py EINFIELD DATA held_out       the sphere at pixels that the fit did not see; also held_out_pixels with a
+                                                  source of pixels, and held_out_network
 
 DATA holds the four FITS files. Every fit is smooth.toml of the example with the blocks below, one thread. Positions are printed
 with North up, x to the West: (y, -x) of the image as it is stored.
@@ -252,43 +253,54 @@ def holes(fold):
     return text
 
 
-def held_out(study):
-    """χ² of the pixels in the holes, the same ones in all rows."""
+def compare(study, name, blocks, settings, added, rays=()):
+    """Rows of a table of χ² at the pixels in the holes, the same ones in all rows. added: (label, list of ways to begin, each
+    blocks and settings); of several ways the one counts that the fitted pixels like best: profiles may go astray."""
     table("source", "added to the smooth lens", "χ² of the pixels fitted", "χ² of those held out", "change of its sum")
-    whole = study.fit()
+    whole = study.fit(settings=rays)
     used = read_map(whole.out / "result.fits", "MASK")
     folds = [holes(fold) for fold in range(FOLDS)]
 
-    def one(source, label, fits, reference=None):
+    def one(label, fits, reference=None):
         total = pixels = 0
         for fit in fits:
             model, data, noise, mask = (read_map(fit.out / "result.fits", name) for name in ("MODEL", "DATA", "NOISE", "MASK"))
             hidden = [i for i in range(len(mask)) if used[i] and not mask[i]]
             pixels += len(hidden)
             total += sum(((data[i] - model[i]) / noise[i])**2 for i in hidden)
-        row(source, label, f"{sum(f.chi2 for f in fits) / len(fits):.3f}", f"{total / pixels:.3f}",
+        row(name, label, f"{sum(f.chi2 for f in fits) / len(fits):.3f}", f"{total / pixels:.3f}",
             "" if reference is None else f"{total - reference:+.0f} of {pixels} pixels")
         return total
 
-    spheres = [("subhalo, from the published place", STORED), ("subhalo, from the opposite place", [-x for x in STORED])]
-    networks = LBFGS + ["optimizer.steps=250", 'optimizer.free=["network", "source"]', COARSE]
-    smooth = [study.fit(fold, ALONE, whole) for fold in folds]
-    coarse = [study.fit(fold, [COARSE, *ALONE], whole) for fold in folds]
-    for name, blocks, settings in (("Sérsic", "", ALONE), ("Sérsic and pixels, curvature 10", PIXELS, LBFGS + [curvature(10)]),
-                                   ("Sérsic and pixels, curvature 100", PIXELS, LBFGS + [curvature(100)])):
-        base = [study.fit(fold + blocks, settings, s) for fold, s in zip(folds, smooth)] if blocks else smooth
-        reference = one(name, "nothing", base)
-        for label, (x, y) in spheres:
-            # Profiles may go astray: of three starts the one that the fitted pixels like best.
-            at = [f"lens.2.center_x={x}", f"lens.2.center_y={y}"]
-            radii = (0.03,) if blocks else (0.01, 0.03, 0.06)
-            one(name, label, [min((study.fit(fold + blocks + SPHERE, settings + at + [f"lens.2.theta_E={radius}"], b)
-                                   for radius in radii), key=lambda fit: fit.objective)
-                              for fold, b in zip(folds, base)], reference)
-        if not blocks:
-            reference = one(name + ", 1 ray a pixel", "nothing", coarse)
-            one(name + ", 1 ray a pixel", "network", [study.fit(fold + NETWORK, networks, b) for fold, b in zip(folds, coarse)],
-                reference)
+    smooth = [study.fit(fold, [*ALONE, *rays], whole) for fold in folds]
+    base = [study.fit(fold + blocks, [*settings, *rays], s) for fold, s in zip(folds, smooth)] if blocks else smooth
+    reference = one("nothing", base)
+    for label, ways in added:
+        one(label, [min((study.fit(fold + blocks + more, [*settings, *rays, *begin], b) for more, begin in ways),
+                        key=lambda fit: fit.objective) for fold, b in zip(folds, base)], reference)
+
+
+def sphere_at(place, radii=(0.03,)):
+    x, y = place
+    return [(SPHERE, [f"lens.2.center_x={x}", f"lens.2.center_y={y}", f"lens.2.theta_E={radius}"]) for radius in radii]
+
+
+def held_out(study):
+    """With profiles alone."""
+    compare(study, "Sérsic", "", ALONE,
+            [("subhalo, from the published place", sphere_at(STORED, (0.01, 0.03, 0.06))),
+             ("subhalo, from the opposite place", sphere_at([-x for x in STORED], (0.01, 0.03, 0.06)))])
+
+
+def held_out_pixels(study, weight=10):
+    compare(study, f"Sérsic and pixels, curvature {weight}", PIXELS, LBFGS + [curvature(weight)],
+            [("subhalo, from the published place", sphere_at(STORED)),
+             ("subhalo, from the opposite place", sphere_at([-x for x in STORED]))])
+
+
+def held_out_network(study):
+    compare(study, "Sérsic, 1 ray a pixel", "", ALONE,
+            [("network", [(NETWORK, LBFGS + ["optimizer.steps=250", 'optimizer.free=["network", "source"]'])])], [COARSE])
 
 
 def write_ones(path, side=281):
@@ -302,7 +314,7 @@ def write_ones(path, side=281):
 
 
 if __name__ == "__main__":
-    studies = {study.__name__: study for study in (parametric, network, held_out)}
+    studies = {study.__name__: study for study in (parametric, network, held_out, held_out_pixels, held_out_network)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("einfield", help="the program", type=pathlib.Path)
     parser.add_argument("data", help="directory of the FITS files", type=pathlib.Path)
