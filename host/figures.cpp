@@ -361,6 +361,7 @@ FittedMaps read_fitted_maps(const std::string& directory) {
   }
   if (has_hdu(file, "PSI_TRUE") && has_hdu(file, "ALPHA_TRUE") && has_hdu(file, "KAPPA_TRUE"))
     fit.truth = read_lens_maps(file, "TRUE");
+  fit.n_pixels = fit.used.size();
   crop(fit, frame_of(fit.used, fit.data.nx, fit.data.ny));
 
   std::vector<std::vector<double>> history =

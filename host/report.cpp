@@ -409,7 +409,7 @@ std::string numbers(const ordered_json& result, const std::optional<FittedMaps>&
     cards += number_card("Loss", text_of(metrics, "loss"), loss.get<std::string>());
   if (fit) {
     const auto used = std::count(fit->used.begin(), fit->used.end(), std::uint8_t{1});
-    cards += number_card("Pixels used", std::to_string(used), "of " + std::to_string(fit->used.size()));
+    cards += number_card("Pixels used", std::to_string(used), "of " + std::to_string(fit->n_pixels));
   }
   std::string network;
   if (const ordered_json& shape = member(result, "network"); shape.is_object()) {

@@ -433,6 +433,8 @@ TEST(Figures, OfAMaskedImageThePartThatIsUsed) {
   ASSERT_EQ(part.data.nx, 5);  // four and a margin
   ASSERT_EQ(part.data.ny, 5);
   EXPECT_EQ(part.used.size(), 25u);
+  EXPECT_EQ(part.n_pixels, whole.n_pixels);
+  EXPECT_EQ(part.n_pixels, whole.used.size());
   EXPECT_EQ(std::count(part.used.begin(), part.used.end(), 1), 16);
   EXPECT_EQ(part.source.nx, kSide);
   for (const PlacedMap* map : {&part.model, &part.network.kappa, &part.macro.alpha_y})
