@@ -69,7 +69,10 @@ ensemble = 1
 fourier_scale = 1.0
 
 [regularization]
+smoothness = 3.0
 curvature = 0.0
+negative_convergence = 20.0
+negative_total_convergence = 2000.0
 """
 LBFGS = ['optimizer.name="lbfgs"', "optimizer.starts=1", "optimizer.memory=300", 'optimizer.stop="plateau"',
          "optimizer.steps=1000"]
