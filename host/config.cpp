@@ -23,7 +23,6 @@ constexpr int kMaxScheduled = 10'000'000;  ///< learning rates are kept, one a s
 constexpr int kMaxMemory = 1000;
 constexpr int kMaxStarts = 10'000;
 constexpr int kMaxSourceSide = 4096;
-constexpr std::size_t kMaxComponents = 10'000;  ///< of a block
 constexpr std::size_t kMaxStages = 100;
 
 // ---- recipes ---------------------------------------------------------------------------------------------

@@ -104,6 +104,25 @@ void move(LightComponent& c, Vec2<double> by) {
 
 // ---- out -------------------------------------------------------------------------------------------------
 
+/// "02h52m45.21s" of a right ascension, "+00d39m58.4s" of a declination [deg].
+std::string sexagesimal(double value, const char* unit, const char* format, int decimals) {
+  // Rounded first: no 60 seconds.
+  const double power = std::pow(10.0, decimals);
+  auto ticks = static_cast<long long>(std::llround(std::abs(value) * 3600 * power));
+  if (*unit == 'h') ticks %= 24 * 60 * static_cast<long long>(60 * power);
+  const auto per_minute = static_cast<long long>(60 * power);
+  char text[64];
+  std::snprintf(text, sizeof text, format, ticks / (60 * per_minute), unit, ticks / per_minute % 60, decimals + 3,
+                decimals, static_cast<double>(ticks % per_minute) / power);
+  return text;
+}
+std::string hours(double ra) {
+  return sexagesimal((ra - 360 * std::floor(ra / 360)) / 15, "h", "%02lld%s%02lldm%0*.*fs", 4);
+}
+std::string degrees(double dec) {
+  return (dec < 0 ? "-" : "+") + sexagesimal(dec, "d", "%02lld%s%02lldm%0*.*fs", 3);
+}
+
 class Writer {
  public:
   Writer(std::string dir, const ExchangedLens& lens)
@@ -120,13 +139,14 @@ class Writer {
       note("the middle of the image is not (0, 0), as field_of_view says; coolest 0.1.11 evaluates as if it were");
     ordered_json file = {{"standard", "COOLEST"},
                          {"mode", "MAP"},
-                         {"coordinates_origin", {{"ra", "00h00m00s"}, {"dec", "+00d00m00s"}}},
+                         {"coordinates_origin", origin()},
                          {"cosmology", {{"H0", 70.0}, {"Om0", 0.3}, {"astropy_name", "FlatLambdaCDM"}}},
                          {"observation", observation()},
                          {"instrument", instrument()},
                          {"likelihoods", ordered_json::array({mask()})},
                          {"lensing_entities", entities()}};
-    note("redshifts, cosmology and coordinates_origin are placeholders: a fit knows none");
+    note(std::string("redshifts") + (lens_.sky ? " and cosmology" : ", cosmology and coordinates_origin") +
+         " are placeholders: a fit knows none");
     file["meta"] = {
         {"coolest.__version__", "0.1.11"},
         {"units", lens_.unit.empty() ? "unknown" : lens_.unit},
@@ -158,6 +178,10 @@ class Writer {
     hdu.pixel_scale = g.pixel_scale;
     hdu.center_x = g.center_x;
     hdu.center_y = g.center_y;
+    const PixelGrid image = image_grid();
+    if (g.nx == image.nx && g.ny == image.ny && g.pixel_scale == image.pixel_scale && g.center_x == image.center_x &&
+        g.center_y == image.center_y)
+      hdu.sky = lens_.sky;
     write_fits((fs::path(dir_) / file).string(), {hdu});
     const double half_x = 0.5 * g.nx * g.pixel_scale, half_y = 0.5 * g.ny * g.pixel_scale;
     return {{"fits_file", {{"path", file}}},
@@ -165,6 +189,23 @@ class Writer {
             {"field_of_view_y", {g.center_y - half_y, g.center_y + half_y}},
             {"num_pix_x", g.nx},
             {"num_pix_y", g.ny}};
+  }
+
+  /// The place of (0, 0) on the sky, and a note on where the image's y axis points.
+  ordered_json origin() {
+    const auto at = [](double ra, double dec) -> ordered_json { return {{"ra", hours(ra)}, {"dec", degrees(dec)}}; };
+    if (!lens_.sky) return at(0, 0);
+    const CelestialWcs& sky = *lens_.sky;
+    const double turned = sky.position_angle(M_PI / 2);
+    if (!sky.right_handed() || std::abs(turned) > 0.01)
+      note("angles are from the image's y axis, which points to position angle " + rounded(turned) +
+           " degrees on the sky" + (sky.right_handed() ? "" : "; the image is mirrored"));
+    const Grid& g = lens_.observation.grid;
+    const std::array<double, 2> place = sky.longitude_latitude(
+        {0.5 * (g.nx + 1) - g.center_x / g.pixel_scale, 0.5 * (g.ny + 1) - g.center_y / g.pixel_scale});
+    if (std::isfinite(place[0])) return at(place[0], place[1]);
+    note("coordinates_origin is a placeholder: no gnomonic WCS");
+    return at(0, 0);
   }
 
   PixelGrid image_grid() const {

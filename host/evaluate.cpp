@@ -192,9 +192,9 @@ void evaluate_grid(const std::string& dir, int nx, int ny, double pixel_scale, c
   EINFIELD_REQUIRE(std::isfinite(pixel_scale) && pixel_scale > 0,
                    "pixel_scale = " + to_text(pixel_scale) + " arcsec, expected > 0");
   const StoredLens lens = read_lens(dir);
-  const Grid grid{nx, ny, pixel_scale, lens.center_x, lens.center_y, 1};
+  const Grid grid{nx, ny, pixel_scale, lens.grid.center_x, lens.grid.center_y, 1};
   const StoredFields fields = evaluate(lens, pixel_centres(grid));
-  FitsMaps maps(grid, lens.double_precision);
+  FitsMaps maps(grid, lens.double_precision, lens.sky ? std::optional(lens.sky->on(lens.grid, grid)) : std::nullopt);
   maps.add_fields("NN", fields.network);
   maps.add_fields("MACRO", fields.smooth);
   write_fits(out.empty() ? (fs::path(dir) / "evaluate.fits").string() : out, maps.hdus());

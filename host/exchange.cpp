@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <set>
 #include <utility>
 
 #include "einfield/error.hpp"
@@ -13,7 +12,7 @@
 #include "host/fits_io.hpp"
 #include "host/names.hpp"
 #include "host/number.hpp"
-#include "host/results.hpp"
+#include "host/stored_result.hpp"
 
 namespace einfield {
 namespace {
@@ -45,109 +44,34 @@ Bounds parameter_bounds(const ParameterInfo& p) {
 /// What result.json and result.fits say of a fit.
 class StoredFit {
  public:
-  explicit StoredFit(const std::string& dir)
-      : dir_(dir), maps_(in(dir, "result.fits")), json_(read_json(in(dir, "result.json"))) {
-    const JsonView names = root().at("free");
-    for (std::size_t i = 0; i < names.size(kMaxComponents * kMaxProfileParameters); ++i)
-      free_.insert(names.at(i).text());
-  }
+  explicit StoredFit(const std::string& dir) : result_(dir), maps_(in(dir, "result.fits")) {}
 
   ExchangedLens lens() const {
     ExchangedLens lens;
-    for (std::size_t i = 0; has("lens", i); ++i) lens.model.lens.push_back(read_lens(i));
-    lens.model.source = read_lights("source", "SOURCE_");
-    lens.model.lens_light = read_lights("lens_light", "LENS_LIGHT_");
+    lens.model.lens = result_.lens();
+    lens.model.source = lights("source", "SOURCE_");
+    lens.model.lens_light = lights("lens_light", "LENS_LIGHT_");
+    lens.networks = result_.networks();
+    lens.offsets = result_.offsets();
     read_observation(lens);
-    read_networks(lens);
+    read_light_networks(lens);
     read_uncertainties(lens);
     return lens;
   }
 
  private:
-  JsonView root() const { return {json_, in(dir_, "result.json")}; }
-  static std::string name(const std::string& block, std::size_t i) { return block + "." + std::to_string(i); }
-  bool has(const std::string& block, std::size_t i) const {
-    return i < kMaxComponents && root().at("profiles").has(name(block, i));
-  }
+  JsonView root() const { return result_.root(); }
 
-  template <class Component>
-  void read_parameters(Component& c, const ProfileInfo& info, const std::string& component) const {
-    for (std::size_t k = 0; k < info.parameters.size(); ++k) {
-      const std::string parameter = component + "." + info.parameters[k].name;
-      const JsonView value = root().at("parameters").at(parameter);
-      set_parameter(value, info, c.values, info.parameters[k].name, value.number());
-      c.free[k] = free_.count(parameter) > 0;
-    }
-    check_complete(root().at("parameters"), info, c.values);
-  }
-
-  /// @param config  of the component
-  template <class Component>
-  static void read_priors(const JsonView& config, Component& c, const ProfileInfo& info) {
-    if (!config.has("bounds") && !config.has("prior")) return;
-    c.priors.resize(c.values.size());
-    for (std::size_t k = 0; k < c.values.size(); ++k) {
-      const char* name = info.parameters[k].name;
-      if (config.has("bounds") && config.at("bounds").has(name)) {
-        const JsonView ends = config.at("bounds").at(name);
-        if (ends.size(2) != 2) ends.fail("expected two numbers");
-        c.priors[k].lower = ends.at(0).number();
-        c.priors[k].upper = ends.at(1).number();
-      }
-      if (config.has("prior") && config.at("prior").has(name)) {
-        c.priors[k].mean = config.at("prior").at(name).at("mean").number();
-        c.priors[k].sigma = config.at("prior").at(name).at("sigma").number(above(0));
-      }
-    }
-  }
-
-  /// What the configuration says of a component.
-  JsonView config_of(const std::string& block, std::size_t i) const {
-    const JsonView config = root().at("config").at(block);
-    if (i >= config.size(kMaxComponents)) config.fail("fewer components than profiles");
-    return config.at(i);
-  }
-
-  LensComponent read_lens(std::size_t i) const {
-    const JsonView profile = root().at("profiles").at(name("lens", i));
-    const std::optional<LensKind> kind = lens_kind(profile.text());
-    if (!kind) profile.fail("no such profile, found " + profile.text());
-    LensComponent c = new_lens(*kind);
-    read_parameters(c, lens_info(*kind), name("lens", i));
-    read_priors(config_of("lens", i), c, lens_info(*kind));
-    return c;
-  }
-
-  std::vector<LightComponent> read_lights(const std::string& block, const std::string& hdus) const {
-    std::vector<LightComponent> lights;
-    for (std::size_t i = 0; has(block, i); ++i) {
-      const JsonView profile = root().at("profiles").at(name(block, i));
-      const std::optional<LightKind> kind = light_kind(profile.text());
-      if (!kind) profile.fail("no such profile, found " + profile.text());
-      LightComponent c = new_light(*kind);
-      read_parameters(c, light_info(*kind), name(block, i));
-      const JsonView config = config_of(block, i);
-      read_priors(config, c, light_info(*kind));
-      if (*kind == LightKind::sersic_ellipse && config.has("radius"))
-        c.radius = config.at("radius").text() == "major_axis" ? RadiusKind::major_axis : RadiusKind::product_average;
-      std::set<std::string> names;
-      const JsonView fit = config.at("fit");
-      for (std::size_t k = 0; k < fit.size(kMaxComponents); ++k) names.insert(fit.at(k).text());
-      c.pixels_free = names.count("pixels") > 0;
-      c.weights_free = names.count("network") > 0;
-      if (*kind == LightKind::pixelated) {
-        const bool alone = block == "source" && i == 0 && !has(block, 1);
-        read_pixels(c, alone ? "SOURCE" : hdus + std::to_string(i));
-      }
-      lights.push_back(std::move(c));
+  std::vector<LightComponent> lights(const std::string& block, const std::string& hdus) const {
+    std::vector<LightComponent> lights = result_.lights(block);
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      if (lights[i].kind != LightKind::pixelated) continue;
+      const std::string hdu = block == "source" && lights.size() == 1 ? "SOURCE" : hdus + std::to_string(i);
+      FitsImage image = read_map(hdu);
+      lights[i].grid = grid_of(image, hdu);
+      lights[i].pixels = std::move(image.values);
     }
     return lights;
-  }
-
-  void read_pixels(LightComponent& c, const std::string& hdu) const {
-    FitsImage image = read_map(hdu);
-    c.grid = grid_of(image, hdu);
-    c.pixels = std::move(image.values);
   }
 
   PixelGrid grid_of(const FitsImage& image, const std::string& hdu) const {
@@ -158,14 +82,9 @@ class StoredFit {
   FitsImage read_map(const std::string& hdu) const { return read_fits(maps_, hdu); }
 
   void read_observation(ExchangedLens& lens) const {
-    const JsonView grid = root().at("grid");
     Observation& o = lens.observation;
-    o.grid = {grid.at("nx").integer(1, kMaxImageSide),
-              grid.at("ny").integer(1, kMaxImageSide),
-              grid.at("pixel_scale").number(above(0), "arcsec"),
-              grid.at("center_x").number(),
-              grid.at("center_y").number(),
-              grid.at("supersampling").integer(1, kMaxSupersampling)};
+    o.grid = result_.grid();
+    lens.sky = result_.sky();
     FitsImage data = read_map("DATA");
     const auto same = [&](const FitsImage& image, const std::string& hdu) {
       EINFIELD_REQUIRE(image.nx == o.grid.nx && image.ny == o.grid.ny,
@@ -186,30 +105,13 @@ class StoredFit {
     lens.source_grid = grid_of(read_map("SOURCE"), "SOURCE");
   }
 
-  std::vector<StoredNetwork> read_network_files(const JsonView& description, const std::string& network) const {
-    std::vector<StoredNetwork> networks;
-    const int members = description.at("members").integer(1, kMaxEnsemble);
-    for (int k = 0; k < members; ++k)
-      networks.push_back(read_network(in(dir_, network_file(static_cast<std::size_t>(k), network))));
-    return networks;
-  }
-
-  void read_networks(ExchangedLens& lens) const {
-    if (root().has("network")) {
-      const JsonView network = root().at("network");
-      lens.networks = read_network_files(network, "network");
-      if (lens.networks.size() > 1) {
-        const JsonView offsets = network.at("potential_offsets");
-        if (offsets.size(kMaxEnsemble) != lens.networks.size()) offsets.fail("expected one number per member");
-        for (std::size_t k = 0; k < lens.networks.size(); ++k) lens.offsets.push_back(offsets.at(k).number());
-      }
-    }
+  void read_light_networks(ExchangedLens& lens) const {
     const auto is_network = [](const LightComponent& c) { return c.kind == LightKind::network; };
     for (std::vector<LightComponent>* lights : {&lens.model.source, &lens.model.lens_light}) {
       const auto found = std::find_if(lights->begin(), lights->end(), is_network);
       if (found == lights->end()) continue;
-      const std::string file = lights == &lens.model.source ? "source_network" : "lens_light_network";
-      for (StoredNetwork& stored : read_network_files(root().at("light_network"), file)) {
+      const std::string block = lights == &lens.model.source ? "source" : "lens_light";
+      for (StoredNetwork& stored : result_.light_networks(block)) {
         LightComponent member = *found;
         member.network = stored.shape;
         member.weights = std::move(stored.parameters);
@@ -238,9 +140,8 @@ class StoredFit {
 
   static constexpr std::size_t kMaxFree = 10'000;  ///< parameters with an uncertainty
 
-  std::string dir_, maps_;
-  nlohmann::json json_;
-  std::set<std::string> free_;
+  StoredResult result_;
+  std::string maps_;
 };
 
 // ---- a configuration -------------------------------------------------------------------------------------
@@ -373,9 +274,6 @@ void check_complete(const JsonView& where, const ProfileInfo& info, const std::v
 // ---- the lens --------------------------------------------------------------------------------------------
 
 ExchangedLens read_exchanged(const std::string& dir) {
-  EINFIELD_REQUIRE(fs::exists(in(dir, "result.json")), dir +
-                                                           ": no result.json, expected the directory of a finished "
-                                                           "fit");
   return StoredFit(dir).lens();
 }
 
@@ -434,9 +332,11 @@ ExchangedLens on_square_image(const ExchangedLens& lens) {
   o.mask.assign(mask.values.begin(), mask.values.end());
   o.image = squared({grid, std::move(o.image)}, 0).values;
   o.noise = squared({grid, std::move(o.noise)}, kPaddedNoise * largest).values;
+  const Grid own = o.grid;
   o.grid.nx = o.grid.ny = mask.grid.nx;
   o.grid.center_x = mask.grid.center_x;
   o.grid.center_y = mask.grid.center_y;
+  if (square.sky) square.sky = square.sky->on(own, o.grid);
   return square;
 }
 
@@ -459,6 +359,7 @@ std::string write_configuration(const std::string& dir, const ExchangedLens& len
   const auto add_map = [&](const std::string& key, const std::string& hdu, const PixelGrid& on,
                            const std::vector<double>& values, const std::string& unit = "") {
     maps.push_back(map_hdu(hdu, on, values, unit));
+    if (key != "psf") maps.back().sky = lens.sky;
     text += line(key, toml_text(std::string(kMaps) + "[" + hdu + "]"));
   };
   if (has_image) {

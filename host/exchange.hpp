@@ -18,15 +18,13 @@
 
 namespace einfield {
 
-/// Components of a kind that a reader accepts.
-inline constexpr std::size_t kMaxComponents = 1000;
-
 struct ExchangedLens {
-  Model model;              ///< its `network` and the weights of NETWORK components are unused: see below
-  Observation observation;  ///< without image and noise: a lens that is yet to be simulated
-  std::string unit;         ///< of the image
-  double psf_fwhm = 0;      ///< > 0: a Gaussian in place of observation.psf [arcsec]
-  double noise = 0;         ///< without an image: 1 σ that it is to be simulated with
+  Model model;                      ///< its `network` and the weights of NETWORK components are unused: see below
+  Observation observation;          ///< without image and noise: a lens that is yet to be simulated
+  std::string unit;                 ///< of the image
+  std::optional<CelestialWcs> sky;  ///< of the image
+  double psf_fwhm = 0;              ///< > 0: a Gaussian in place of observation.psf [arcsec]
+  double noise = 0;                 ///< without an image: 1 σ that it is to be simulated with
 
   /// The network of the potential, one per member of an ensemble, and what is taken off their potentials; none without
   /// one.

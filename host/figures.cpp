@@ -45,6 +45,66 @@ LensMaps read_lens_maps(const std::string& file, const std::string& suffix) {
           read_map(file, "ALPHA_" + suffix, "arcsec", 2, 1), read_map(file, "KAPPA_" + suffix, "")};
 }
 
+/// A part of a map by its first column and row and their numbers.
+struct Frame {
+  int x, y, nx, ny;
+};
+
+/// What a person wants to look at: the used pixels with a margin, square where the image is; everything when that is
+/// nearly all.
+Frame frame_of(const std::vector<std::uint8_t>& used, int nx, int ny) {
+  constexpr double kMargin = 0.08, kNearlyAll = 0.85;
+  int left = nx, right = -1, low = ny, high = -1;
+  for (int i = 0; i < nx * ny; ++i) {
+    if (!used[static_cast<std::size_t>(i)]) continue;
+    left = std::min(left, i % nx);
+    right = std::max(right, i % nx);
+    low = std::min(low, i / nx);
+    high = std::max(high, i / nx);
+  }
+  if (right < 0) return {0, 0, nx, ny};
+  const int side = static_cast<int>(std::ceil((1 + 2 * kMargin) * std::max(right - left + 1, high - low + 1)));
+  if (side > kNearlyAll * std::min(nx, ny)) return {0, 0, nx, ny};
+  return {std::clamp((left + right + 1 - side) / 2, 0, nx - side),
+          std::clamp((low + high + 1 - side) / 2, 0, ny - side), side, side};
+}
+
+template <class Value>
+std::vector<Value> cut(const std::vector<Value>& values, int nx, const Frame& frame) {
+  std::vector<Value> part;
+  part.reserve(static_cast<std::size_t>(frame.nx) * static_cast<std::size_t>(frame.ny));
+  for (int y = frame.y; y < frame.y + frame.ny; ++y) {
+    const auto row = values.begin() + static_cast<std::ptrdiff_t>(y) * nx + frame.x;
+    part.insert(part.end(), row, row + frame.nx);
+  }
+  return part;
+}
+
+void crop(PlacedMap& map, const Frame& frame) {
+  map.values = cut(map.values, map.nx, frame);
+  map.center_x += (frame.x + 0.5 * (frame.nx - map.nx)) * map.pixel_scale;
+  map.center_y += (frame.y + 0.5 * (frame.ny - map.ny)) * map.pixel_scale;
+  map.nx = frame.nx;
+  map.ny = frame.ny;
+}
+
+/// All maps of the image plane.
+void crop(FittedMaps& fit, const Frame& frame) {
+  const auto crop_lens = [&](LensMaps& lens) {
+    for (PlacedMap* map : {&lens.psi, &lens.alpha_x, &lens.alpha_y, &lens.kappa}) crop(*map, frame);
+  };
+  const int nx = fit.data.nx;
+  fit.used = cut(fit.used, nx, frame);
+  if (!fit.arc.empty()) fit.arc = cut(fit.arc, nx, frame);
+  for (PlacedMap* map : {&fit.data, &fit.model, &fit.residual, &fit.noise}) crop(*map, frame);
+  for (std::optional<PlacedMap>* map : {&fit.sensitivity, &fit.image_truth})
+    if (*map) crop(**map, frame);
+  crop_lens(fit.macro);
+  crop_lens(fit.network);
+  for (std::optional<LensMaps>* lens : {&fit.deviation, &fit.truth})
+    if (*lens) crop_lens(**lens);
+}
+
 /// Columns of a CSV file with one line of names, by name.
 std::vector<std::vector<double>> read_columns(const std::string& path, const std::vector<std::string>& names) {
   std::ifstream file(path);
@@ -120,8 +180,19 @@ ColorRange together(ColorRange a, ColorRange b) {
   return {std::min(a.low, b.low), std::max(a.high, b.high)};
 }
 
+/// A panel of brightness. Its colours are even in asinh(brightness / 3 σ), σ the median noise: a lensed arc is seen
+/// beside a galaxy a hundred times brighter, and the noise of the sky stays quiet.
+Panel light_panel(const FittedMaps& fit, const PlacedMap& map, const std::string& title, ColorRange range) {
+  Panel result = panel(map, title, Palette::intensity, range);
+  std::vector<double> noise;
+  for (std::size_t i = 0; i < fit.used.size(); ++i)
+    if (fit.used[i]) noise.push_back(fit.noise.values[i]);
+  result.softening = noise.empty() ? 0 : 3 * quantile_range(noise, 0, 0.5).high;
+  return result;
+}
+
 ColorRange brightness_range(const PlacedMap& map) {
-  return quantile_range(map.values, 0.005, 0.999);
+  return quantile_range(map.values, 0.005, 0.9998);
 }
 
 /// Normalised residuals on ±5 σ; less for data without noise, more where the model fails.
@@ -290,6 +361,8 @@ FittedMaps read_fitted_maps(const std::string& directory) {
   }
   if (has_hdu(file, "PSI_TRUE") && has_hdu(file, "ALPHA_TRUE") && has_hdu(file, "KAPPA_TRUE"))
     fit.truth = read_lens_maps(file, "TRUE");
+  fit.n_pixels = fit.used.size();
+  crop(fit, frame_of(fit.used, fit.data.nx, fit.data.ny));
 
   std::vector<std::vector<double>> history =
       read_columns((fs::path(directory) / "history.csv").string(), {"step", "loss", "chi2_reduced"});
@@ -302,8 +375,7 @@ FittedMaps read_fitted_maps(const std::string& directory) {
 Picture picture_of_image(const FittedMaps& fit) {
   Picture picture = comparison(fit);
   const ColorRange range = brightness_range(fit.data);
-  picture.cells = {panel(fit.data, "data", Palette::intensity, range),
-                   panel(fit.model, "model", Palette::intensity, range),
+  picture.cells = {light_panel(fit, fit.data, "data", range), light_panel(fit, fit.model, "model", range),
                    panel(fit.residual, "(data − model) / noise", Palette::diverging, residual_range(fit.residual))};
   auto& residual = std::get<Panel>(picture.cells.back());
   residual.outline = fit.arc;
@@ -371,12 +443,13 @@ std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves
 
   const ColorRange light = brightness_range(fit.data);
   const bool masked = std::count(fit.used.begin(), fit.used.end(), 0) > 0;
-  add_map("image", "Data", fit.data, Palette::intensity, light, masked ? "Grey: masked." : "");
-  add_map("image", "Model", fit.model, Palette::intensity, light);
+  add("image", "Data", light_panel(fit, fit.data, "", light),
+      std::string("Colours are even in asinh(brightness / 3 σ).") + (masked ? " Grey: masked." : ""));
+  add("image", "Model", light_panel(fit, fit.model, "", light));
   add("image", "(Data − model) / noise", picture_of_image(fit).cells[2]);
 
-  Panel image = panel(fit.data, "", Palette::intensity, light);
-  Panel source = panel(fit.source, "", Palette::intensity, quantile_range(fit.source.values, 0, 0.999));
+  Panel image = light_panel(fit, fit.data, "", light);
+  Panel source = light_panel(fit, fit.source, "", quantile_range(fit.source.values, 0, 0.9998));
   for (const CriticalCurve& curve : lines.curves) {
     image.traces.push_back(trace(curve.image, false));
     source.traces.push_back(trace(curve.source, false));
@@ -443,7 +516,7 @@ std::vector<std::string> draw_figures(const std::string& directory) {
   for (std::size_t i = 0; i < image.cells.size(); ++i) add(parts[i], maps({image.cells[i]}));
   pictures.back().note = image.note;
 
-  add("source", maps({panel(fit.source, "source", Palette::intensity, quantile_range(fit.source.values, 0, 0.999))}));
+  add("source", maps({light_panel(fit, fit.source, "source", quantile_range(fit.source.values, 0, 0.9998))}));
   const Panel macro = panel(fit.macro.kappa, "κ, smooth model", Palette::sequential, kappa_range(fit));
   if (fit.has_network()) {
     const PlacedMap psi = without_mean(fit.network.psi, fit.used);
@@ -465,8 +538,8 @@ std::vector<std::string> draw_figures(const std::string& directory) {
     Picture picture = comparison(fit);
     PlacedMap error = difference(fit.model, *fit.image_truth);
     const ColorRange range = brightness_range(*fit.image_truth);
-    picture.cells = {panel(*fit.image_truth, "noise-free truth", Palette::intensity, range),
-                     panel(fit.model, "model", Palette::intensity, range),
+    picture.cells = {light_panel(fit, *fit.image_truth, "noise-free truth", range),
+                     light_panel(fit, fit.model, "model", range),
                      panel(error, "model − truth", Palette::diverging, symmetric_range(error.values, 0.999))};
     auto& last = std::get<Panel>(picture.cells.back());
     last.outline = fit.arc;

@@ -28,7 +28,8 @@ struct LensMaps {
   PlacedMap kappa;
 };
 
-/// What the figures show of one fit: maps of result.fits, rows of history.csv, numbers of result.json.
+/// What the figures show of one fit: maps of result.fits, rows of history.csv, numbers of result.json. Of an image that
+/// is masked but for a part, that part.
 struct FittedMaps {
   std::string title;                ///< of the configuration
   PlacedMap data, model, residual;  ///< data and residual are NaN where masked
@@ -40,6 +41,7 @@ struct FittedMaps {
   std::optional<PlacedMap> image_truth;
   std::optional<LensMaps> truth;
   std::vector<std::uint8_t> used;  ///< 1 = used in the fit
+  std::size_t n_pixels = 0;        ///< of the whole image
   std::vector<std::uint8_t> arc;   ///< 1 = used and noise-free truth above 5 σ; empty without truth
   std::vector<double> steps, loss, chi2;
   std::vector<std::pair<std::string, double>> metrics;

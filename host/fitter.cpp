@@ -427,7 +427,14 @@ class Fit {
     // A stage that has ended for want of steps goes on from where it is.
     const bool begins = now.stage_step == 0;
     const int steps = stage().steps - static_cast<int>(now.stage_step);
-    const int starts = begins && stage_ == 0 ? settings_.starts : 1;
+    // Members of an ensemble differ in weights alone: they go on from where the best start of the first has ended.
+    const bool follows = settings_.ensemble && begins && stage_ == 0 && i > 0 && !track(0).failed;
+    if (follows) {
+      const auto scalars = static_cast<std::ptrdiff_t>(backend_.layout().n_network);
+      std::copy_n(track(0).now.parameters.begin() + scalars, backend_.layout().n_free(),
+                  now.parameters.begin() + scalars);
+    }
+    const int starts = begins && stage_ == 0 && !follows ? settings_.starts : 1;
     const std::vector<double> parameters(now.parameters.begin(), now.parameters.end());
     const ScalarModel model(problem, parameters, problem.loss, stage().schedule.trainable, pool);
     StartsResult result =

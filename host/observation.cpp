@@ -15,9 +15,13 @@ struct SkySteps {
   std::array<double, 2> east, north;
 };
 
+bool latitude_first(const CelestialWcs& wcs) {
+  return wcs.type[0].rfind("DEC", 0) == 0 || wcs.type[0].find("LAT") == 1;
+}
+
 SkySteps sky_steps(const CelestialWcs& wcs) {
-  const bool latitude_first = wcs.type[0].rfind("DEC", 0) == 0 || wcs.type[0].find("LAT") == 1;
-  return {wcs.cd[latitude_first ? 1 : 0], wcs.cd[latitude_first ? 0 : 1]};
+  const bool first = latitude_first(wcs);
+  return {wcs.cd[first ? 1 : 0], wcs.cd[first ? 0 : 1]};
 }
 
 }  // namespace
@@ -33,6 +37,36 @@ double CelestialWcs::position_angle(double phi) const {
 bool CelestialWcs::right_handed() const {
   const SkySteps steps = sky_steps(*this);
   return steps.east[0] * steps.north[1] - steps.east[1] * steps.north[0] < 0;
+}
+
+std::array<double, 2> CelestialWcs::longitude_latitude(std::array<double, 2> pixel) const {
+  const auto gnomonic = [](const std::string& axis) { return axis.size() >= 8 && axis.compare(4, 4, "-TAN") == 0; };
+  if (!gnomonic(type[0]) || !gnomonic(type[1]) || (pole_lon && *pole_lon != 180)) return {std::nan(""), std::nan("")};
+  const bool first = latitude_first(*this);
+  const SkySteps steps = sky_steps(*this);
+  const double degree = M_PI / 180, dx = pixel[0] - reference_pixel[0], dy = pixel[1] - reference_pixel[1];
+  const double east = degree * (steps.east[0] * dx + steps.east[1] * dy);
+  const double north = degree * (steps.north[0] * dx + steps.north[1] * dy);
+  const double lon = degree * reference_value[first ? 1 : 0], lat = degree * reference_value[first ? 0 : 1];
+  const double forward = std::cos(lat) - north * std::sin(lat);
+  return {(lon + std::atan2(east, forward)) / degree,
+          std::atan2(std::sin(lat) + north * std::cos(lat), std::hypot(east, forward)) / degree};
+}
+
+CelestialWcs CelestialWcs::on(const Grid& own, const Grid& other) const {
+  CelestialWcs result = *this;
+  const double scale = other.pixel_scale / own.pixel_scale;
+  result.pixel_scale *= scale;
+  for (auto& axis : result.cd)
+    for (double& step : axis) step *= scale;
+  // The reference point stays where it is: θ = center + (p − (n + 1)/2) pixel_scale, p from 1.
+  const auto moved = [](double p, int n, double center, const Grid& from, int n_to, double center_to, const Grid& to) {
+    const double theta = center + (p - 0.5 * (n + 1)) * from.pixel_scale;
+    return (theta - center_to) / to.pixel_scale + 0.5 * (n_to + 1);
+  };
+  result.reference_pixel = {moved(reference_pixel[0], own.nx, own.center_x, own, other.nx, other.center_x, other),
+                            moved(reference_pixel[1], own.ny, own.center_y, own, other.ny, other.center_y, other)};
+  return result;
 }
 
 void Observation::validate() const {

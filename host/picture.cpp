@@ -126,6 +126,29 @@ std::vector<Tick> logarithmic_ticks(double low, double high) {
   return ticks;
 }
 
+/// Ticks of a scale that is even in asinh(value / softening), placed there: 0, powers of ten of both signs, and their
+/// multiples by 3 where there is room.
+std::vector<Tick> asinh_ticks(double low, double high, double softening, int wanted) {
+  const double gap = 0.6 * (high - low) / wanted;
+  std::vector<Tick> ticks;
+  const auto offer = [&](double value) {
+    const double at = std::asinh(value / softening);
+    if (at < low - 1e-9 || at > high + 1e-9) return;
+    for (const Tick& tick : ticks)
+      if (std::abs(tick.at - at) < gap) return;
+    const double magnitude = std::abs(value);
+    const int decimals = value == 0 ? 0 : std::max(0, static_cast<int>(-std::floor(std::log10(magnitude) + 1e-9)));
+    ticks.push_back({at, number(value, decimals)});
+  };
+  const double most = softening * std::sinh(std::max(std::abs(low), std::abs(high)));
+  const int top = static_cast<int>(std::floor(std::log10(most)));
+  offer(0);
+  for (const double multiple : {1.0, 3.0})
+    for (int k = top; k >= top - 12; --k)
+      for (const double sign : {1.0, -1.0}) offer(sign * multiple * std::pow(10.0, k));
+  return ticks;
+}
+
 std::string tick_list(const char* axis, const std::vector<Tick>& ticks, bool labels = true) {
   std::string list = std::string("set ") + axis + " (";
   for (std::size_t i = 0; i < ticks.size(); ++i)
@@ -272,10 +295,10 @@ const char* colors(Palette palette) {
 namespace layout {
 constexpr int kBox = 460;  ///< longer side of a map
 constexpr int kChartWidth = 640;
-constexpr int kLeft = 86;        ///< room for tick labels and the name of the vertical axis
+constexpr int kLeft = 102;       ///< room for tick labels and the name of the vertical axis
 constexpr int kLeftBare = 20;    ///< the same where the neighbour to the left has them
 constexpr int kChartLeft = 104;  ///< numbers of a chart are longer
-constexpr int kRight = 142;      ///< room for the colour bar, its labels and its unit
+constexpr int kRight = 156;      ///< room for the colour bar, its labels and its unit
 constexpr int kChartRight = 36;
 constexpr int kTop = 44;  ///< room for the title of a cell
 constexpr int kTopBare = 22;
@@ -462,6 +485,11 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   const int power = exponent < -2 || exponent > 3 ? 3 * static_cast<int>(std::floor(exponent / 3.0)) : 0;
   const double factor = std::pow(10.0, -power);
   range = {factor * range.low, factor * range.high};
+  // Scales that no double holds stay linear.
+  const double widest = std::max(std::abs(range.low), std::abs(range.high)) / (factor * panel.softening);
+  const double softening = panel.softening > 0 && std::isfinite(widest) ? factor * panel.softening : 0;
+  const auto shade = [softening](double value) { return softening > 0 ? std::asinh(value / softening) : value; };
+  const ColorRange shades{shade(range.low), shade(range.high)};
   const std::string unit = power == 0 ? panel.unit : power_of_ten(power) + (panel.unit.empty() ? "" : " " + panel.unit);
 
   place(box);
@@ -469,12 +497,15 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   const double x_low = panel.center_x - half_x, x_high = panel.center_x + half_x;
   const double y_low = panel.center_y - half_y, y_high = panel.center_y + half_y;
   script_ += text("set xrange [%.12g:%.12g]; set yrange [%.12g:%.12g]; set cbrange [%.12g:%.12g]\n", x_low, x_high,
-                  y_low, y_high, range.low, range.high);
+                  y_low, y_high, shades.low, shades.high);
   const auto ticks_for = [](int pixels) { return std::max(1, pixels / 90); };
   script_ += tick_list("xtics out scale 0.6 nomirror", linear_ticks(x_low, x_high, ticks_for(box.width)), box.x_labels);
   script_ +=
       tick_list("ytics out scale 0.6 nomirror", linear_ticks(y_low, y_high, ticks_for(box.height)), box.y_labels);
-  script_ += tick_list("cbtics out scale 0.4", linear_ticks(range.low, range.high, std::max(2, box.height / 80)));
+  const int bar_ticks = std::max(2, box.height / 80);
+  script_ +=
+      tick_list("cbtics out scale 0.4", softening > 0 ? asinh_ticks(shades.low, shades.high, softening, bar_ticks)
+                                                      : linear_ticks(range.low, range.high, bar_ticks));
   script_ += std::string("set xlabel '") + (box.x_labels ? "x [arcsec]" : "") + "' offset 0,0.3; set ylabel '" +
              (box.y_labels ? "y [arcsec]" : "") + "' offset 0.6,0\n";
   script_ += "set title " + quoted(panel.title) + " offset 0,-0.4\n";
@@ -507,7 +538,8 @@ void Script::add_panel(const Panel& panel, const Box& box) {
                text(" at graph 0.035,0.06 left front boxed font 'DejaVu Sans,%.2f'\n",
                     fitting_size(panel.inset, 0.93 * box.width, on_page_ ? kPageFont : 13, false));
 
-  const Raster map = raster(panel, factor);
+  Raster map = raster(panel, factor);
+  for (auto& value : map.values) value = static_cast<float>(shade(value));
   script_ +=
       "plot " + data(map.values) +
       text(" binary array=(%d,%d) format='%%float32' origin=(%.12g,%.12g) dx=%.12g dy=%.12g using 1 with image notitle",

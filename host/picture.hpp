@@ -47,6 +47,7 @@ struct Panel {
   double center_y = 0;
   Palette palette = Palette::sequential;
   ColorRange range;                   ///< values beyond get the colour of its ends, and the bar an arrow
+  double softening = 0;               ///< > 0: colours are even in asinh(value / softening); 0: in the value
   std::vector<std::uint8_t> outline;  ///< (ny, nx): the region of ones is outlined; empty = none
   std::vector<Trace> traces;
   std::string inset;  ///< a few words in the lower left corner

@@ -72,6 +72,7 @@ th, td { padding: .32rem .8rem; text-align: left; white-space: nowrap; border-bo
 tr:last-child > * { border-bottom: 0; }
 thead th { color: var(--soft); font-weight: 500; }
 th[scope=rowgroup] { padding-top: .8rem; }
+th[scope=rowgroup] .soft { font-weight: 400; white-space: normal; }
 td.number { text-align: right; }
 td.free { font-weight: 600; }
 code, pre { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: .86rem; }
@@ -236,6 +237,37 @@ std::string unit_of(const ProfileInfo* info, const std::string& parameter) {
   return "";
 }
 
+/// What two components say as people read it: axis ratio and major axis of an ellipse, strength and direction of a
+/// shear; with a WCS as position angle, too. "" for other components.
+std::string shape_words(const ordered_json& result, const std::string& component) {
+  const ordered_json& parameters = member(result, "parameters");
+  const auto pair = [&](const char* first, const char* second) -> std::optional<std::pair<double, double>> {
+    const ordered_json &x = member(parameters, component + "." + first),
+                       &y = member(parameters, component + "." + second);
+    if (!x.is_number() || !y.is_number()) return std::nullopt;
+    return std::pair(x.get<double>(), y.get<double>());
+  };
+  const auto ellipse = pair("e1", "e2"), shear = pair("gamma1", "gamma2");
+  if (!ellipse && !shear) return "";
+  const auto [x, y] = ellipse ? *ellipse : *shear;
+  const double size = std::hypot(x, y), angle = 0.5 * std::atan2(y, x) * 180 / M_PI;
+  char text[160];
+  if (ellipse)
+    std::snprintf(text, sizeof text, "axis ratio %.3f", (1 - size) / (1 + size));
+  else
+    std::snprintf(text, sizeof text, "strength %.3f", size);
+  std::string words = text;
+  if (size == 0) return words;
+  std::snprintf(text, sizeof text, "%s at %.1f° from +x towards +y", ellipse ? ", major axis" : "", angle);
+  words += text;
+  const ordered_json& wcs = member(result, "wcs");
+  const ordered_json &of_y = member(wcs, "position_angle_y"), &mirrored = member(wcs, "mirrored");
+  if (!of_y.is_number() || !mirrored.is_boolean()) return words;
+  const double turned = of_y.get<double>() + (mirrored.get<bool>() ? -1 : 1) * (angle - 90);
+  std::snprintf(text, sizeof text, ", position angle %.1f°", turned - 180 * std::floor(turned / 180));
+  return words + text;
+}
+
 std::string parameter_table(const ordered_json& result) {
   const ordered_json& parameters = member(result, "parameters");
   const ordered_json& free = member(result, "free");
@@ -267,9 +299,13 @@ std::string parameter_table(const ordered_json& result) {
       component = owner;
       const std::string profile = text_of(member(result, "profiles"), owner);
       info = profile_info(owner, profile);
-      body += element("tr", element("th", html_text(owner + (profile.empty() ? "" : " · " + profile)),
-                                    "scope=\"rowgroup\" colspan=\"" + std::to_string(width) + "\"")) +
-              "\n";
+      const std::string shape = shape_words(result, owner);
+      body +=
+          element("tr", element("th",
+                                html_text(owner + (profile.empty() ? "" : " · " + profile)) +
+                                    (shape.empty() ? "" : " " + element("span", html_text(shape), "class=\"soft\"")),
+                                "scope=\"rowgroup\" colspan=\"" + std::to_string(width) + "\"")) +
+          "\n";
     }
     const std::string parameter = name.substr(dot == std::string::npos ? 0 : dot + 1);
     const ordered_json& value = entry.is_object() ? member(entry, "value") : entry;
@@ -373,7 +409,7 @@ std::string numbers(const ordered_json& result, const std::optional<FittedMaps>&
     cards += number_card("Loss", text_of(metrics, "loss"), loss.get<std::string>());
   if (fit) {
     const auto used = std::count(fit->used.begin(), fit->used.end(), std::uint8_t{1});
-    cards += number_card("Pixels used", std::to_string(used), "of " + std::to_string(fit->used.size()));
+    cards += number_card("Pixels used", std::to_string(used), "of " + std::to_string(fit->n_pixels));
   }
   std::string network;
   if (const ordered_json& shape = member(result, "network"); shape.is_object()) {

@@ -25,6 +25,7 @@
 #include "host/metrics.hpp"
 #include "host/number.hpp"
 #include "host/safetensors.hpp"
+#include "host/stored_result.hpp"
 #include "host/toml.hpp"
 #include "host/uncertainties.hpp"
 
@@ -223,16 +224,6 @@ ordered_json metrics_json(const DataFit& data, const std::optional<TruthErrors>&
   return metrics;
 }
 
-/// Where the image lies on the sky: its matrix, and the position angle of its y axis for those who need no more.
-ordered_json wcs_json(const CelestialWcs& wcs) {
-  return {{"type", wcs.type},
-          {"cd", wcs.cd},
-          {"reference_pixel", wcs.reference_pixel},
-          {"reference_value", wcs.reference_value},
-          {"position_angle_y", wcs.position_angle(M_PI / 2)},
-          {"mirrored", !wcs.right_handed()}};
-}
-
 /// The configuration as the same tree in JSON.
 ordered_json config_json(const std::string& toml_text) {
   std::ostringstream json;
@@ -425,6 +416,7 @@ ExchangedLens exchanged(const Model& model, const std::vector<Model>& members,
   lens.model = model;
   lens.observation = loaded.problem.observation;
   lens.unit = loaded.unit;
+  lens.sky = loaded.wcs;
   lens.source_grid = source_grid;
   for (std::size_t k = 0; k < members.size(); ++k) {
     if (model.network) lens.networks.push_back({*model.network, weights[k]});

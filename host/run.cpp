@@ -330,6 +330,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshots, strengths);
   };
   callbacks.interrupted = options.interrupted;
+  settings.ensemble = problems.size() > 1;
   const std::vector<FitResult<Real>> results =
       fit(*backend, settings, callbacks, resume && !try_now ? resume->snapshots : std::vector<Snapshot<Real>>{});
 

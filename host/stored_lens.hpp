@@ -1,10 +1,13 @@
 // The lens of a finished fit, read back from its directory: the smooth model and the networks.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "einfield/grid.hpp"
 #include "einfield/model.hpp"
+#include "einfield/observation.hpp"
 #include "host/lens_fields.hpp"
 #include "host/safetensors.hpp"
 
@@ -16,7 +19,8 @@ struct StoredLens {
   std::vector<StoredNetwork> networks;  ///< none, one, or the members of an ensemble
   std::vector<double> offsets;          ///< of their potentials; empty with one
   bool double_precision = false;
-  double center_x = 0, center_y = 0;  ///< of the image [arcsec]
+  Grid grid;                        ///< of the image
+  std::optional<CelestialWcs> sky;  ///< of the image
 };
 
 /// @throws InvalidInput naming the file when the directory holds no complete results

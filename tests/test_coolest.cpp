@@ -151,6 +151,44 @@ TEST(Coolest, MapsArePaddedToSquares) {
   EXPECT_EQ(used, from.n_used());
 }
 
+TEST(Coolest, SaysWhereTheImageLiesOnTheSky) {
+  ExchangedLens lens = every_component(9, 6);
+  lens.networks.clear();
+  lens.model.lens.resize(1);
+  lens.model.source.resize(1);
+  lens.model.lens_light.clear();
+  CelestialWcs sky;
+  sky.type = {"RA---TAN", "DEC--TAN"};
+  sky.pixel_scale = lens.observation.grid.pixel_scale;
+  const double step = sky.pixel_scale / 3600;
+  sky.cd = {{{-0.6 * step, 0.8 * step}, {0.8 * step, 0.6 * step}}};
+  // The reference pixel is (0, 0) of the model: pixel centres begin at 1.
+  const Grid& g = lens.observation.grid;
+  sky.reference_pixel = {5 - g.center_x / g.pixel_scale, 3.5 - g.center_y / g.pixel_scale};
+  sky.reference_value = {43.19995, 0.650275};
+  lens.sky = sky;
+  const TemporaryDirectory folder;
+  const std::vector<std::string> notes = write_coolest(folder.path().string(), lens);
+  const json file = written(folder);
+  EXPECT_EQ(file["coordinates_origin"]["ra"], "02h52m47.9880s");
+  EXPECT_EQ(file["coordinates_origin"]["dec"], "+00d39m00.990s");
+  EXPECT_TRUE(std::any_of(notes.begin(), notes.end(), [](const std::string& note) {
+    return note.find("which points to position angle 53.1301") != std::string::npos;
+  }));
+  // The padded maps have it, too: three rows more, one of them below.
+  const std::string map = folder.read("coolest_noise.fits");
+  EXPECT_NE(map.find("CTYPE1A = 'RA---TAN'"), std::string::npos);
+  const std::size_t at = map.find("CRPIX2A =");
+  ASSERT_NE(at, std::string::npos);
+  EXPECT_NEAR(std::stod(map.substr(at + 9, 22)), sky.reference_pixel[1] + 1, 1e-9);
+
+  // A negative declination, and seconds that would be rounded to sixty.
+  lens.sky->reference_value = {-1e-9, -0.99999999999};
+  write_coolest(folder.path().string(), lens);
+  EXPECT_EQ(written(folder)["coordinates_origin"]["ra"], "00h00m00.0000s");
+  EXPECT_EQ(written(folder)["coordinates_origin"]["dec"], "-01d00m00.000s");
+}
+
 TEST(Coolest, LensAndSourceAreToldApartWithoutAGalaxyOfMass) {
   const TemporaryDirectory folder;
   ExchangedLens lens = every_component(8, 8);
@@ -315,7 +353,8 @@ TEST(Coolest, BadTemplatesNameFileAndMember) {
       {"/standard", 7, "standard: wrong type, found the number 7, expected a text"},
       {"/lensing_entities", "none", "lensing_entities: wrong type, found the text \"none\", expected a list"},
       {"/lensing_entities", json::array(), "lensing_entities: no light, expected some"},
-      {"/lensing_entities", std::vector<int>(1001, 0), "lensing_entities: too long, found 1001, expected at most 1000"},
+      {"/lensing_entities", std::vector<int>(10001, 0),
+       "lensing_entities: too long, found 10001, expected at most 10000"},
       {"/lensing_entities/0", nullptr, "lensing_entities[0]: wrong type, found null, expected an object"},
       {"/lensing_entities/0/type", "Cluster", "lensing_entities[0].type: no such entity, expected Galaxy or MassField"},
       {"/lensing_entities/0/redshift", nullptr, "lensing_entities[0].redshift: missing"},

@@ -246,7 +246,7 @@ TEST(Evaluate, DamagedResultsAreRefused) {
   EXPECT_EQ(with([](auto&) {}), "accepted");
   for (std::size_t size = 0; size + 2 < intact.size(); size += 101) {
     lens.folder().write("out/result.json", intact.substr(0, size));
-    EXPECT_EQ(refusal(), file + "not JSON, found an error at byte " + std::to_string(size + 1));
+    EXPECT_EQ(refusal().rfind(file + "not JSON, found an error at byte ", 0), 0u);
   }
   lens.folder().write("out/result.json", "[1]");
   EXPECT_EQ(refusal(), file + "found a list of 1, expected an object");
@@ -255,10 +255,15 @@ TEST(Evaluate, DamagedResultsAreRefused) {
   for (const char* key : {"precision", "grid", "profiles", "parameters", "network"})
     EXPECT_EQ(with([key](auto& r) { r[key] = 7; }).rfind(file, 0), 0u) << key;
   EXPECT_EQ(with([](auto& r) { r["precision"] = "half"; }), file + "precision: found half, expected single or double");
-  EXPECT_NE(with([](auto& r) { r["profiles"]["lens.1"] = "TORUS"; }).find("profiles.lens.1: found TORUS"),
+  EXPECT_NE(with([](auto& r) {
+              r["profiles"]["lens.1"] = "TORUS";
+            }).find("profiles.lens.1: a TORUS, which this version does not know"),
             std::string::npos);
   EXPECT_EQ(with([](auto& r) { r["parameters"].erase("lens.1.gamma2"); }).rfind(file, 0), 0u);
-  EXPECT_EQ(with([](auto& r) { r["parameters"]["lens.0.theta_E"] = -1; }).rfind(file + "lens.0.theta_E = -1", 0), 0u);
+  EXPECT_EQ(with([](auto& r) {
+              r["parameters"]["lens.0.theta_E"] = -1;
+            }).rfind(file + "parameters.lens.0.theta_E: out of range", 0),
+            0u);
   EXPECT_NE(with([](auto& r) { r["network"]["hidden"] = {7, 6}; }).find("another network"), std::string::npos);
   EXPECT_NE(with([](auto& r) { r["network"]["fourier_features"] = 3; }).find("another network"), std::string::npos);
   EXPECT_EQ(with([](auto& r) { r["network"]["fourier_features"] = "3"; }).rfind(file, 0), 0u);

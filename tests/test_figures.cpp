@@ -238,6 +238,12 @@ TEST(Picture, OddNumbersAreDrawn) {
   add(1e300, {-1e300, 1e300});
   add(5, {5, 5});
   add(1, {2, 1});
+  for (const double softening : {1e-310, 1e-3, 1.0, 1e300}) {
+    for (const ColorRange range : {ColorRange{0, 0}, {-2, 50}, {1e-300, 1e300}, {NAN, NAN}}) {
+      add(1, range);
+      std::get<Panel>(pictures.back().cells[0]).softening = softening;
+    }
+  }
   Chart chart;
   chart.curves = {{"nothing", {}, {}}, {"not positive", {0, 1}, {0, -1}}};
   Picture empty;
@@ -251,6 +257,28 @@ TEST(Picture, OddNumbersAreDrawn) {
   const std::vector<std::string> warnings = draw(pictures);
   EXPECT_TRUE(warnings.empty()) << warnings[0];
   for (const Picture& picture : pictures) EXPECT_TRUE(fs::exists(picture.path)) << picture.path;
+}
+
+TEST(Picture, ASofteningMakesFaintThingsSeen) {
+  NEEDS_GNUPLOT();
+  const TemporaryDirectory directory;
+  // Between the ends 0 and 100, a value of 1: of asinh(v / 0.1) it is at 0.39, of v itself at the lowest colour. The
+  // colours are told apart by where the same one stands on a linear scale.
+  Panel soft = small_panel();
+  soft.palette = Palette::diverging;
+  soft.range = {0, 100};
+  soft.softening = 0.1;
+  soft.values.assign(12, 1.0);
+  Panel linear = soft;
+  linear.softening = 0;
+  linear.values.assign(12, 100 * std::asinh(1 / 0.1) / std::asinh(100 / 0.1));
+  ASSERT_TRUE(draw({picture_of(directory / "soft.png", soft), picture_of(directory / "linear.png", linear)}).empty());
+  const auto middle = [&](const char* name) {
+    const Image image = pixels(directory, directory / name);
+    return image.at({image.rbegin()->first.first / 2, image.rbegin()->first.second / 2});
+  };
+  EXPECT_EQ(middle("soft.png"), middle("linear.png"));
+  EXPECT_NE(middle("soft.png"), kLowest);
 }
 
 TEST(Picture, WithoutGnuplotThereIsAWarning) {
@@ -379,6 +407,46 @@ std::set<std::string> drawn(const TemporaryDirectory& directory) {
 
 const std::set<std::string> kAlways = {"image.png",  "data.png",        "model.png",  "residual.png",
                                        "source.png", "convergence.png", "history.png"};
+
+TEST(Figures, OfAMaskedImageThePartThatIsUsed) {
+  const TemporaryDirectory directory;
+  write_fit(directory, true, 0.25);
+  const FittedMaps whole = read_fitted_maps(directory.path().string());
+  EXPECT_EQ(whole.data.nx, kSide);
+  EXPECT_EQ(whole.data.ny, kSide - 2);
+  // Columns 5 to 8 and rows 2 to 5 are used.
+  std::vector<FitsOutput> hdus;
+  for (const char* name : {"DATA", "MODEL", "NOISE", "RESIDUAL", "SOURCE", "MASK", "PSI_NN", "ALPHA_NN", "KAPPA_NN",
+                           "PSI_MACRO", "ALPHA_MACRO", "KAPPA_MACRO"}) {
+    const int planes = std::string(name).rfind("ALPHA", 0) == 0 ? 2 : 1;
+    const FitsImage image = read_fits(directory / "result.fits", name, planes);
+    FitsOutput hdu{name, image.nx, image.ny, planes, image.values, -64, "", 0.1, 0.5, 0, {}};
+    if (std::string(name) == "MASK")
+      for (int i = 0; i < image.nx * image.ny; ++i) {
+        const int x = i % kSide, y = i / kSide;
+        hdu.values[static_cast<std::size_t>(i)] = x >= 5 && x <= 8 && y >= 2 && y <= 5;
+      }
+    hdus.push_back(hdu);
+  }
+  write_fits(directory / "result.fits", hdus);
+  const FittedMaps part = read_fitted_maps(directory.path().string());
+  ASSERT_EQ(part.data.nx, 5);  // four and a margin
+  ASSERT_EQ(part.data.ny, 5);
+  EXPECT_EQ(part.used.size(), 25u);
+  EXPECT_EQ(part.n_pixels, whole.n_pixels);
+  EXPECT_EQ(part.n_pixels, whole.used.size());
+  EXPECT_EQ(std::count(part.used.begin(), part.used.end(), 1), 16);
+  EXPECT_EQ(part.source.nx, kSide);
+  for (const PlacedMap* map : {&part.model, &part.network.kappa, &part.macro.alpha_y})
+    ASSERT_EQ(map->values.size(), 25u);
+  // Every pixel keeps its place and value.
+  const double x = part.model.center_x - 2 * 0.1, x_whole = whole.model.center_x - 0.5 * (kSide - 1) * 0.1;
+  const double y = part.model.center_y - 2 * 0.1, y_whole = whole.model.center_y - 0.5 * (kSide - 3) * 0.1;
+  const auto column = std::lround((x - x_whole) / 0.1), row = std::lround((y - y_whole) / 0.1);
+  EXPECT_NEAR(x_whole + 0.1 * static_cast<double>(column), x, 1e-12);
+  EXPECT_NEAR(y_whole + 0.1 * static_cast<double>(row), y, 1e-12);
+  EXPECT_EQ(part.model.values[7], whole.model.values[static_cast<std::size_t>((row + 1) * kSide + column + 2)]);
+}
 
 TEST(Figures, AFitWithTruthGetsEveryFigure) {
   NEEDS_GNUPLOT();

@@ -371,6 +371,43 @@ TEST(LevenbergMarquardt, AnInterruptedStageIsDoneAgainWithTheSameBits) {
   EXPECT_EQ(again.snapshot.history.size(), done.snapshot.history.size());
 }
 
+TEST(LevenbergMarquardt, MembersOfAnEnsembleShareTheStarts) {
+  const std::vector<Problem> problems(3, far_start(mock()));
+  FitSettings settings = settings_for(problems, 9);
+  const auto fit_all = [&](const FitCallbacks<double>& callbacks = {},
+                           const std::vector<Snapshot<double>>& resume = {}) {
+    const auto backend = make_backend<double>("cpu", {1, 0});
+    backend->load(problems);
+    return fit<double>(*backend, settings, callbacks, resume);
+  };
+  const std::vector<FitResult<double>> each = fit_all();
+  settings.ensemble = true;
+  const std::vector<FitResult<double>> shared = fit_all();
+  EXPECT_EQ(shared[0].parameters, each[0].parameters);
+  EXPECT_EQ(shared[0].snapshot.starts.size(), 9u);
+  for (std::size_t k : {1u, 2u}) {
+    EXPECT_EQ(each[k].evaluations, each[0].evaluations);
+    EXPECT_LT(shared[k].evaluations, each[0].evaluations / 10);
+    EXPECT_EQ(shared[k].stop_reason, "converged");
+    EXPECT_LE(shared[k].final_state.loss, each[k].final_state.loss * (1 + 1e-9));
+    EXPECT_TRUE(shared[k].snapshot.starts.empty());
+  }
+  // Interrupted after the first member, the others go on from it.
+  int asked = 0;
+  FitCallbacks<double> count;
+  count.interrupted = [&] { return ++asked < 0; };
+  fit_all(count);
+  for (const int stop_after : {1, asked - 1, asked}) {
+    FitCallbacks<double> callbacks;
+    int n = 0;
+    callbacks.interrupted = [&] { return ++n == stop_after; };
+    std::vector<Snapshot<double>> snapshots;
+    for (const FitResult<double>& part : fit_all(callbacks)) snapshots.push_back(part.snapshot);
+    const std::vector<FitResult<double>> rest = fit_all({}, snapshots);
+    for (std::size_t k = 0; k < 3; ++k) EXPECT_EQ(rest[k].parameters, shared[k].parameters) << stop_after << " " << k;
+  }
+}
+
 TEST(LevenbergMarquardt, MovesOnlyWhatTheStageFrees) {
   const std::vector<Problem> problems{far_start(mock())};
   FitSettings settings = settings_for(problems, 1);

@@ -133,6 +133,30 @@ TEST_F(Report, HoldsTheNumbers) {
     EXPECT_FALSE(has(html, absent)) << absent;
 }
 
+TEST_F(Report, SaysWhatTwoComponentsMean) {
+  fit();
+  edit([](ordered_json& result) {
+    // q = 0.6 at 30 degrees; a shear of 0.05 at −26.6.
+    result["parameters"]["lens.0.e1"] = 0.25 * std::cos(M_PI / 3);
+    result["parameters"]["lens.0.e2"] = 0.25 * std::sin(M_PI / 3);
+    result["parameters"]["lens.1.gamma1"] = 0.03;
+    result["parameters"]["lens.1.gamma2"] = -0.04;
+    result["wcs"] = {{"position_angle_y", 53.13}, {"mirrored", false}};
+  });
+  std::string html = page_without_pictures();
+  EXPECT_TRUE(has(html, "axis ratio 0.600, major axis at 30.0° from +x towards +y, position angle 173.1°"));
+  EXPECT_TRUE(has(html, "strength 0.050 at -26.6° from +x towards +y, position angle 116.6°"));
+  edit([](ordered_json& result) { result["wcs"]["mirrored"] = true; });
+  EXPECT_TRUE(has(page_without_pictures(), "position angle 113.1°"));
+  edit([](ordered_json& result) {
+    result["wcs"] = nullptr;
+    result["parameters"]["lens.0.e1"] = result["parameters"]["lens.0.e2"] = 0;
+  });
+  html = page_without_pictures();
+  EXPECT_TRUE(has(html, "axis ratio 1.000<"));
+  EXPECT_FALSE(has(html, "position angle"));
+}
+
 TEST_F(Report, WithoutGnuplotThereAreNoPicturesAndThePageSaysSo) {
   fit();
   const std::string html = page_without_pictures();

@@ -6,16 +6,19 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "einfield/error.hpp"
 #include "einfield/render.hpp"
+#include "host/evaluate.hpp"
 #include "host/fits_io.hpp"
 #include "host/lens_fields.hpp"
 #include "host/metrics.hpp"
 #include "host/number.hpp"
 #include "host/safetensors.hpp"
+#include "host/stored_result.hpp"
 #include "tests/reference_network.hpp"
 #include "tests/small_lens.hpp"
 
@@ -385,6 +388,56 @@ TEST(Results, ThePlaceOnTheSkyOfTheImageIsThatOfTheMaps) {
     at = bytes.find("CTYPE1A = 'RA---TAN'", at + 1);
   EXPECT_EQ(n, 16u);
   EXPECT_DOUBLE_EQ(read_fits(lens.out() + "/result.fits", "KAPPA_NN").linear->pixel_scale, 0.3);
+
+  // Read back, and carried to the maps of `evaluate` on other pixels.
+  const StoredResult stored(lens.out());
+  const std::optional<CelestialWcs> again = stored.sky();
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->cd, sky.cd);
+  EXPECT_EQ(again->type, sky.type);
+  EXPECT_EQ(again->frame, "");
+  EXPECT_NEAR(again->pixel_scale, 0.3, 1e-12);
+  evaluate_grid(lens.out(), 5, 4, 0.07, lens.folder() / "grid.fits");
+  const std::string grid = lens.folder().read("grid.fits");
+  n = 0;
+  for (std::size_t at = grid.find("CTYPE1A = 'RA---TAN'"); at != std::string::npos; ++n)
+    at = grid.find("CTYPE1A = 'RA---TAN'", at + 1);
+  EXPECT_EQ(n, 6u);
+}
+
+TEST(Results, APlaceOnTheSkyIsTheSameOnOtherPixels) {
+  CelestialWcs sky;
+  sky.pixel_scale = 0.3;
+  sky.type = {"RA---TAN", "DEC--TAN"};
+  sky.cd = {{{-0.6 * 0.3 / 3600, 0.8 * 0.3 / 3600}, {0.8 * 0.3 / 3600, 0.6 * 0.3 / 3600}}};
+  sky.reference_pixel = {7.5, 6.5};
+  sky.reference_value = {43.2, 0.65};
+  // Astropy 8.0.2: wcs_pix2world.
+  EXPECT_NEAR(sky.longitude_latitude({1500.25, -2000.5})[0], 42.99155004032355, 1e-11);
+  EXPECT_NEAR(sky.longitude_latitude({1500.25, -2000.5})[1], 0.6491623708382336, 1e-11);
+  CelestialWcs south = sky;
+  south.reference_value = {359.9999, -64.5};
+  EXPECT_NEAR(south.longitude_latitude({1500.25, -2000.5})[0], 359.5157338632466, 1e-10);
+  EXPECT_NEAR(south.longitude_latitude({1500.25, -2000.5})[1], -64.50003844044703, 1e-11);
+  std::swap(south.type[0], south.type[1]);
+  std::swap(south.cd[0], south.cd[1]);
+  std::swap(south.reference_value[0], south.reference_value[1]);
+  EXPECT_NEAR(south.longitude_latitude({1500.25, -2000.5})[0], 359.5157338632466, 1e-10);
+
+  const Grid own{14, 12, 0.3, 0.1, -0.2, 2}, other{5, 9, 0.07, 0.4, 0.3, 1};
+  const CelestialWcs moved = sky.on(own, other);
+  EXPECT_NEAR(moved.pixel_scale, 0.07, 1e-15);
+  for (const Vec2<double> theta : {Vec2<double>{0.3, -0.7}, {-1, 2}}) {
+    const auto pixel = [&](const Grid& g) -> std::array<double, 2> {
+      return {(theta.x - g.center_x) / g.pixel_scale + 0.5 * (g.nx + 1),
+              (theta.y - g.center_y) / g.pixel_scale + 0.5 * (g.ny + 1)};
+    };
+    const std::array<double, 2> a = sky.longitude_latitude(pixel(own)), b = moved.longitude_latitude(pixel(other));
+    EXPECT_NEAR(a[0], b[0], 1e-11);
+    EXPECT_NEAR(a[1], b[1], 1e-11);
+  }
+  sky.type = {"RA---SIN", "DEC--SIN"};
+  EXPECT_TRUE(std::isnan(sky.longitude_latitude({1, 1})[0]));
 }
 
 TYPED_TEST(ResultsOf, ANetworkSource) {

@@ -15,6 +15,8 @@ namespace einfield {
 
 /// Rays per pixel and side.
 inline constexpr int kMaxSupersampling = 32;
+/// Components of a block.
+inline constexpr std::size_t kMaxComponents = 10'000;
 /// Members of an ensemble.
 inline constexpr int kMaxEnsemble = 1000;
 

@@ -78,6 +78,7 @@ struct FitSettings {
   int checkpoint_every = 0;  ///< steps between snapshots handed out; 0 = none
   int starts = 1;  ///< of a first stage of Levenberg–Marquardt: one from the initial values, the others drawn
   std::uint64_t starts_seed = 1;
+  bool ensemble = false;  ///< the lenses are one problem with other weights: the starts of the first serve them all
   const std::vector<Problem>* problems = nullptr;  ///< those of the backend; for stages of Levenberg–Marquardt
   int threads = 0;                                 ///< of these stages; 0 = as many as the process may use
 };

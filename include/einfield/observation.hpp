@@ -40,6 +40,15 @@ struct CelestialWcs {
   double position_angle(double phi) const;
   /// The longitude grows to the left where the latitude grows upwards: seen from the Earth. Else the image is mirrored.
   bool right_handed() const;
+  /// Right ascension and declination of a place in the image; NaN with another projection than the gnomonic (TAN).
+  /// Calabretta & Greisen 2002 (A&A 395, 1077), section 5.1.3.
+  /// @param pixel  column and row, from 1, whole numbers are centres
+  /// @return       longitude, latitude [deg]
+  std::array<double, 2> longitude_latitude(std::array<double, 2> pixel) const;
+  /// The WCS of other pixels on the same sky.
+  /// @param own    the grid of the image that this one belongs to
+  /// @param other  with axes along those of `own`
+  CelestialWcs on(const Grid& own, const Grid& other) const;
 };
 
 /// One image of a lens. All maps are (ny, nx) of `grid`.
