@@ -155,8 +155,9 @@ __global__ void __launch_bounds__(kSumThreads, 4)
 }
 
 /// Gaussian priors of the free scalars, backend.hpp (1), and their gradient: a block a lens, as there are only a few.
+/// Without the 1 ptxas takes 48 registers and spills around the double-precision functions (sm_90).
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kSumThreads, 1)
     priors_kernel(SceneArrays<Real> scenes, const GaussianPrior<Real>* priors, int n_priors, const Real* weights,
                   const Real* parameters, Real* gradient, StepState* states) {
   extern __shared__ double shared[];
