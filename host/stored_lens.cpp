@@ -11,7 +11,8 @@ namespace einfield {
 
 StoredLens read_lens(const std::string& dir) {
   const StoredResult result(dir);
-  return {result.lens(), result.networks(), result.offsets(), result.double_precision(), result.grid(), result.sky()};
+  std::vector<double> offsets = result.offsets();  // before the files of the members that it must have
+  return {result.lens(), result.networks(), std::move(offsets), result.double_precision(), result.grid(), result.sky()};
 }
 
 StoredFields evaluate(const StoredLens& lens, const std::vector<double>& theta, int threads) {

@@ -108,7 +108,7 @@ std::optional<CelestialWcs> StoredResult::sky() const {
 }
 
 bool StoredResult::has(const std::string& block, std::size_t i) const {
-  return root().at("profiles").has(name_of(block, i));
+  return json_.at("profiles").contains(name_of(block, i));  // null is no end of the list: it is missing
 }
 
 JsonView StoredResult::config_of(const std::string& block, std::size_t i) const {
