@@ -23,8 +23,8 @@ struct RunInfo {
   std::string backend;                     ///< "cpu" or "cuda"
   std::string device;                      ///< Backend::device()
   std::string precision;                   ///< "single" or "double"
-  std::vector<TriedStrength> strengths{};  ///< of the regularisation; empty = it is as given
   std::string command{};                   ///< that started the run, for a shell; "" = unknown
+  std::vector<TriedStrength> strengths{};  ///< of the regularisation; empty = it is as given
 };
 
 /// Writes all results of a fit. They are made in a hidden folder of `dir` first; only when every one is complete do

@@ -350,8 +350,8 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   tell_starts(log, results.front().snapshot.starts);
   std::vector<std::vector<Real>> images;
   for (int lens = 0; lens < backend->lenses(); ++lens) images.push_back(backend->download(Field::model, lens));
-  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double", strengths,
-                     options.command};
+  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double", options.command,
+                     strengths};
   const std::string summary = write_results(options.out, config, loaded, results, images, info, options.threads);
   if (options.figures) {
     const std::vector<std::string> complaints = draw_figures(options.out);
