@@ -494,7 +494,8 @@ Keys optimizer_keys(OptimizerConfig& o) {
 Keys regularization_keys(RegularizationConfig& r) {
   return {
       {"smoothness", &r.smoothness, "weight of mean kappa_NN^2", at_least(0)},
-      {"curvature", &r.curvature, "weight of mean psi_xx^2 + psi_yy^2 + 2 psi_xy^2 of the network", at_least(0)},
+      {"curvature", &r.curvature, "weight of mean psi_xx^2 + psi_yy^2 + 2 psi_xy^2 of the network, each less its mean",
+       at_least(0)},
       {"negative_convergence", &r.negative_convergence, "weight of mean max(0, -kappa_NN)^2", at_least(0)},
       {"negative_total_convergence", &r.negative_total_convergence, "weight of mean max(0, -kappa_macro - kappa_NN)^2",
        at_least(0)},

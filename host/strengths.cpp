@@ -11,11 +11,11 @@ std::string tried_factors() {
 }
 
 std::vector<Problem> strength_problems(const Config& config, const Problem& problem) {
-  std::vector<Problem> problems(std::size(kStrengthFactors), problem);
-  for (std::size_t i = 0; i < problems.size(); ++i) {
+  Problem judged = problem;
+  judged.held_out = held_out_pixels(config, problem.observation);
+  std::vector<Problem> problems(kStrengths, judged);
+  for (std::size_t i = 0; i < problems.size(); ++i)
     problems[i].regularization = scaled(problem.regularization, kStrengthFactors[i]);
-    problems[i].held_out = held_out_pixels(config, problem.observation);
-  }
   return problems;
 }
 
@@ -26,6 +26,7 @@ std::vector<TriedStrength> try_strengths(Backend<Real>& backend, const Config& c
   backend.load(problems);
   settings.problems = &problems;
   settings.checkpoint_every = 0;
+  settings.ensemble = true;  // what moves before any weight counts is the same: starts are made once
   FitCallbacks<Real> callbacks;
   callbacks.interrupted = interrupted;
   const std::vector<FitResult<Real>> results = fit(backend, settings, callbacks, std::vector<Snapshot<Real>>{});
@@ -51,10 +52,7 @@ double best_strength(const std::vector<TriedStrength>& tried) {
 }
 
 Regularization scaled(Regularization weights, double factor) {
-  for (double* weight :
-       {&weights.smoothness, &weights.curvature, &weights.negative_convergence, &weights.negative_total_convergence,
-        &weights.weight_decay, &weights.source_gradient, &weights.source_curvature})
-    *weight *= factor;
+  for (const auto weight : Regularization::kWeights) weights.*weight *= factor;
   return weights;
 }
 

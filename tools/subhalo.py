@@ -21,6 +21,8 @@ import sys
 import tempfile
 import tomllib
 
+from study import row
+
 SMOOTH = pathlib.Path(__file__).resolve().parents[1] / "examples/slacs_j0946+1006/smooth.toml"
 PUBLISHED = (-0.651, 1.040)  # Vegetti et al. 2010 (MNRAS 408, 1969; arXiv:0910.0760), North up [arcsec]
 STORED = (-PUBLISHED[1], PUBLISHED[0])
@@ -169,10 +171,6 @@ class Study:
 
 def table(*columns):
     print("\n| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|", flush=True)
-
-
-def row(*cells):
-    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def north_up(stored):

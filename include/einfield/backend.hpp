@@ -21,7 +21,7 @@ namespace einfield {
 /// PIXELATED component of the source; several components are added up.
 struct Regularization {
   double smoothness = 0;                  ///< mean κ_NN²
-  double curvature = 0;                   ///< mean |∇∇ψ_NN|² = 2 (κ_NN² + γ_NN²)
+  double curvature = 0;                   ///< mean |∇∇ψ_NN − ⟨∇∇ψ_NN⟩|²
   double negative_convergence = 0;        ///< mean max(0, −κ_NN)²
   double negative_total_convergence = 0;  ///< mean max(0, −κ_macro − κ_NN)²
   double weight_decay = 0;                ///< ½ Σ w² over the network's kernels
@@ -31,6 +31,12 @@ struct Regularization {
   bool on_potential() const {
     return smoothness > 0 || curvature > 0 || negative_convergence > 0 || negative_total_convergence > 0;
   }
+  /// All weights, for what is done to each.
+  static constexpr double Regularization::*kWeights[] = {
+      &Regularization::smoothness,           &Regularization::curvature,
+      &Regularization::negative_convergence, &Regularization::negative_total_convergence,
+      &Regularization::weight_decay,         &Regularization::source_gradient,
+      &Regularization::source_curvature};
   bool on_source_pixels() const { return source_gradient > 0 || source_curvature > 0; }
   bool any() const { return on_potential() || weight_decay > 0 || on_source_pixels(); }
 };
