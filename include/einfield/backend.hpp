@@ -32,7 +32,8 @@ struct Regularization {
     return smoothness > 0 || curvature > 0 || negative_convergence > 0 || negative_total_convergence > 0;
   }
   /// All weights, for what is done to each.
-  static constexpr double Regularization::*kWeights[] = {
+  using Weight = double Regularization::*;  // named, for nvcc writes the declaration with parentheses else
+  static constexpr Weight kWeights[] = {
       &Regularization::smoothness,           &Regularization::curvature,
       &Regularization::negative_convergence, &Regularization::negative_total_convergence,
       &Regularization::weight_decay,         &Regularization::source_gradient,
