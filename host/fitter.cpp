@@ -127,11 +127,13 @@ class Fit {
     double earlier_s = 0;
     Optimiser good;  ///< Adam: of the last record with finite numbers
     std::unique_ptr<Lbfgs<Real>> search;
-    bool told = false;    ///< L-BFGS: the start of this stage has been evaluated
-    StepState accepted;   ///< L-BFGS: of its last position
-    bool bad = false;     ///< Adam: the last update was refused
-    bool done = false;    ///< with this stage
-    bool failed = false;  ///< for good
+    StepState evaluated;                       ///< what it was told last
+    typename Lbfgs<Real>::Answer answer = {};  ///< and what it said
+    bool told = false;                         ///< L-BFGS: the start of this stage has been evaluated
+    StepState accepted;                        ///< L-BFGS: of its last position
+    bool bad = false;                          ///< Adam: the last update was refused
+    bool done = false;                         ///< with this stage
+    bool failed = false;                       ///< for good
     std::string reason, message;
 
     std::int64_t offset() const { return now.step - now.stage_step; }  ///< steps of the stages before
@@ -342,11 +344,16 @@ class Fit {
       lens.search = std::make_unique<Lbfgs<Real>>(lens.now.parameters, stage().memory,
                                                   pairs_of(lens.now.memory, lens.now.parameters.size()));
     });
+    ThreadPool pool(std::min(ThreadPool::resolve(settings_.threads), count()));
     while (!all_done() && !interrupted_) {
       each_active([&](int i, Track& lens) { backend_.upload(Field::parameters, i, lens.search->trial()); });
       backend_.evaluate(true);
-      bool save = false;
-      each_active([&](int i, Track& lens) { save |= told(i, lens); });
+      tell(pool);
+      bool save = false, first = true;
+      each_active([&](int i, Track& lens) {
+        const bool due = told(i, lens);
+        if (std::exchange(first, false)) save = due;  // lenses reach a step one after the other: once is enough
+      });
       if (save) hand_out();
       interrupted_ = callbacks_.interrupted && callbacks_.interrupted();
     }
@@ -360,10 +367,26 @@ class Fit {
     }
   }
 
-  /// Passes an evaluation on. @return whether a snapshot is due
+  /// Passes the evaluations on, to the searches of all lenses at a time.
+  void tell(ThreadPool& pool) {
+    std::vector<std::vector<Real>> gradients(lenses_.size());
+    each_active([&](int i, Track& lens) {
+      lens.evaluated = backend_.state(i);
+      lens.evaluated.learning_rate = 0;
+      if (lens.told || is_finite(lens.evaluated))
+        gradients[static_cast<std::size_t>(i)] = backend_.download(Field::gradient, i);
+    });
+    pool.parallel_for(count(), [&](int i, int) {
+      const std::vector<Real>& gradient = gradients[static_cast<std::size_t>(i)];
+      Track& lens = track(i);
+      if (!gradient.empty())
+        lens.answer = lens.search->tell(lens.evaluated.loss + lens.evaluated.regularization, gradient);
+    });
+  }
+
+  /// What follows from an answer. @return whether a snapshot is due
   bool told(int i, Track& lens) {
-    StepState state = backend_.state(i);
-    state.learning_rate = 0;
+    const StepState& state = lens.evaluated;
     ++lens.now.evaluations;
     const bool start = !std::exchange(lens.told, true);
     if (start && !is_finite(state)) {
@@ -374,7 +397,7 @@ class Fit {
       return false;
     }
     using Answer = typename Lbfgs<Real>::Answer;
-    const Answer answer = lens.search->tell(state.loss + state.regularization, backend_.download(Field::gradient, i));
+    const Answer answer = lens.answer;
     if (answer == Answer::searching) return false;
     Snapshot<Real>& now = lens.now;
     const bool moved = lens.search->position() != now.parameters;

@@ -56,32 +56,39 @@ Lbfgs<Real>::Lbfgs(std::vector<Real> start, int memory, std::vector<Pair> pairs)
       pairs_(std::move(pairs)),
       position_(std::move(start)),
       trial_(position_),
-      direction_(position_.size()) {}
+      direction_(position_.size()) {
+  for (const Pair& pair : pairs_) inverse_.push_back(1 / dot(pair.move, pair.change));
+}
+
+template <class Real>
+void Lbfgs<Real>::forget() {
+  pairs_.clear();
+  inverse_.clear();
+}
 
 /// A new line from position_. d = −H g by two loops over the pairs; without any, down the gradient, first by a length
 /// of at most one.
 template <class Real>
 void Lbfgs<Real>::aim() {
   direction_.assign(gradient_.begin(), gradient_.end());
-  std::vector<double> weight(pairs_.size()), inverse(pairs_.size());
+  std::vector<double> weight(pairs_.size());
   for (std::size_t k = pairs_.size(); k-- > 0;) {
     const Pair& pair = pairs_[k];
-    inverse[k] = 1 / dot(pair.move, pair.change);
-    weight[k] = inverse[k] * dot(pair.move, direction_);
+    weight[k] = inverse_[k] * dot(pair.move, direction_);
     add(-weight[k], pair.change, direction_);
   }
   if (!pairs_.empty()) {
     const Pair& last = pairs_.back();
-    const double scale = dot(last.move, last.change) / dot(last.change, last.change);
+    const double scale = 1 / (inverse_.back() * dot(last.change, last.change));
     for (double& d : direction_) d *= scale;
   }
   for (std::size_t k = 0; k < pairs_.size(); ++k)
-    add(weight[k] - inverse[k] * dot(pairs_[k].change, direction_), pairs_[k].move, direction_);
+    add(weight[k] - inverse_[k] * dot(pairs_[k].change, direction_), pairs_[k].move, direction_);
   for (double& d : direction_) d = -d;
 
   double slope = dot(gradient_, direction_);
   if (!pairs_.empty() && !(slope < 0)) {  // rounding has spoilt the memory
-    pairs_.clear();
+    forget();
     aim();
     return;
   }
@@ -113,9 +120,14 @@ typename Lbfgs<Real>::Answer Lbfgs<Real>::accept(double value, const std::vector
       pair.change[i] -= gradient_[i];
     }
     // Positive by the curvature condition, but for rounding.
-    if (dot(pair.move, pair.change) > std::numeric_limits<double>::epsilon() * dot(pair.change, pair.change)) {
+    const double product = dot(pair.move, pair.change);
+    if (product > std::numeric_limits<double>::epsilon() * dot(pair.change, pair.change)) {
       pairs_.push_back(std::move(pair));
-      if (pairs_.size() > memory_) pairs_.erase(pairs_.begin());
+      inverse_.push_back(1 / product);
+      if (pairs_.size() > memory_) {
+        pairs_.erase(pairs_.begin());
+        inverse_.erase(inverse_.begin());
+      }
     }
   }
   started_ = true;
@@ -137,7 +149,7 @@ typename Lbfgs<Real>::Answer Lbfgs<Real>::settle() {
     return Answer::searching;
   }
   if (pairs_.empty()) return Answer::stuck;
-  pairs_.clear();
+  forget();
   aim();
   return Answer::searching;
 }

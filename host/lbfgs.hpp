@@ -44,10 +44,12 @@ class Lbfgs {
   Answer accept(double value, const std::vector<Real>& gradient);
   Answer settle();
   void aim();
+  void forget();
   void try_step(double step);
 
   std::size_t memory_;
   std::vector<Pair> pairs_;
+  std::vector<double> inverse_;  ///< of every pair: 1 / (move · change)
   std::vector<Real> position_, gradient_, trial_;
   double value_ = 0;
   std::vector<double> direction_;

@@ -76,10 +76,8 @@ struct Answer {
 };
 
 template <class Real>
-Answer<Real> evaluate(const Problem& p, int threads = 2, std::size_t tape_limit = CpuNetwork<Real>::kTapeLimit) {
-  ThreadPool pool(threads);
+Answer<Real> evaluate(CpuNetwork<Real>& network, const Problem& p) {
   const int n = static_cast<int>(p.n);
-  CpuNetwork<Real> network(p.shape, n, pool, tape_limit);
   const std::vector<Real> parameters = as<Real>(p.parameters), theta = as<Real>(p.theta);
   const std::vector<Real> psi_bar = as<Real>(p.psi_bar), alpha_bar = as<Real>(p.alpha_bar);
   Answer<Real> answer{std::vector<Real>(p.n), std::vector<Real>(2 * p.n), std::vector<Real>(p.n),
@@ -89,6 +87,12 @@ Answer<Real> evaluate(const Problem& p, int threads = 2, std::size_t tape_limit 
   network.adjoint(parameters.data(), theta.data(), n, psi_bar.empty() ? nullptr : psi_bar.data(), alpha_bar.data(),
                   answer.gradient.data());
   return answer;
+}
+template <class Real>
+Answer<Real> evaluate(const Problem& p, int threads = 2, std::size_t tape_limit = CpuNetwork<Real>::kTapeLimit) {
+  ThreadPool pool(threads);
+  CpuNetwork<Real> network(p.shape, static_cast<int>(p.n), pool, tape_limit);
+  return evaluate(network, p);
 }
 
 template <class Real>
@@ -462,6 +466,35 @@ TEST(Network, FewerPointsThanRoom) {
   expect_gradient(p.shape, gradient, p.reference().gradient, kAgreement<double>);
   network.forward(p.parameters.data(), p.theta.data(), 0, nullptr, alpha.data());
   network.kappa(p.parameters.data(), p.theta.data(), 0, nullptr);
+}
+
+/// Features are kept from one step to the next while they and the positions stay the same, and not longer.
+template <class Real>
+void check_kept_features(std::size_t tape_limit) {
+  const Problem p({24, 20}, 200, 9);
+  Problem trained = p, moved = p, other = p, fewer = p;
+  for (std::size_t i = p.shape.fixed_size(); i < p.parameters.size(); ++i) trained.parameters[i] *= 0.75;
+  moved.theta[399] += 0.5;
+  other.parameters[3] += 0.5;
+  fewer.n = 150;
+  fewer.theta.resize(300);
+  fewer.psi_bar.resize(150);
+  fewer.alpha_bar.resize(300);
+  ThreadPool pool(2);
+  CpuNetwork<Real> network(p.shape, 200, pool, tape_limit);
+  const Problem* const order[] = {&p, &trained, &moved, &moved, &p, &other, &fewer, &p};
+  for (const Problem* const each : order) {
+    const Answer<Real> found = evaluate(network, *each), expected = evaluate<Real>(*each);
+    EXPECT_EQ(found.psi, expected.psi);
+    EXPECT_EQ(found.alpha, expected.alpha);
+    EXPECT_EQ(found.gradient, expected.gradient);
+  }
+}
+TEST(Network, FeaturesAreThoseOfTheseWeightsAndPositions) {
+  for (const std::size_t limit : {CpuNetwork<double>::kTapeLimit, std::size_t{0}}) {
+    check_kept_features<float>(limit);
+    check_kept_features<double>(limit);
+  }
 }
 
 TEST(Network, RefusesWhatDoesNotFit) {

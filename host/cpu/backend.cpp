@@ -254,15 +254,16 @@ class CpuBackend final : public Backend<Real> {
   }
 
   void convolve() override {
-    for (auto& l : lenses_) {
-      const int f = l->psf_supersampling;
+    pool_.parallel_for(lenses(), [&](int i, int) {
+      Lens<Real>& l = lens(i);
+      const int f = l.psf_supersampling;
       if (f == 1) {
-        l->convolution.apply(l->image.data(), l->model_image.data());
-        continue;
+        l.convolution.apply(l.image.data(), l.model_image.data());
+        return;
       }
-      l->convolution.apply(l->subpixels.data(), l->subpixels_convolved.data());
-      mean_of_subpixels(l->subpixels_convolved.data(), l->grid.nx, l->grid.ny, f, l->model_image.data());
-    }
+      l.convolution.apply(l.subpixels.data(), l.subpixels_convolved.data());
+      mean_of_subpixels(l.subpixels_convolved.data(), l.grid.nx, l.grid.ny, f, l.model_image.data());
+    });
   }
 
   void loss() override {
@@ -293,18 +294,19 @@ class CpuBackend final : public Backend<Real> {
   }
 
   void convolve_adjoint() override {
-    for (auto& l : lenses_) {
-      const int f = l->psf_supersampling;
+    pool_.parallel_for(lenses(), [&](int i, int) {
+      Lens<Real>& l = lens(i);
+      const int f = l.psf_supersampling;
       if (f == 1) {
-        l->convolution.apply_transpose(l->model_bar.data(), l->image_bar.data());
-        continue;
+        l.convolution.apply_transpose(l.model_bar.data(), l.image_bar.data());
+        return;
       }
-      mean_of_subpixels_adjoint(l->model_bar.data(), l->grid.nx, l->grid.ny, f, l->subpixels_convolved.data());
-      l->convolution.apply_transpose(l->subpixels_convolved.data(), l->subpixels.data());
+      mean_of_subpixels_adjoint(l.model_bar.data(), l.grid.nx, l.grid.ny, f, l.subpixels_convolved.data());
+      l.convolution.apply_transpose(l.subpixels_convolved.data(), l.subpixels.data());
       // What the image's cotangent would be if all sub-pixels of a pixel were one.
-      mean_of_subpixels(l->subpixels.data(), l->grid.nx, l->grid.ny, f, l->image_bar.data());
-      for (Real& bar : l->image_bar) bar *= static_cast<Real>(f * f);
-    }
+      mean_of_subpixels(l.subpixels.data(), l.grid.nx, l.grid.ny, f, l.image_bar.data());
+      for (Real& bar : l.image_bar) bar *= static_cast<Real>(f * f);
+    });
   }
 
   void zero_gradient() override {

@@ -76,15 +76,17 @@ struct Plan {
       gradient += width * static_cast<std::size_t>(row_stride<Real>(next));
       tape_row += next_padded + padded;
     }
+    if (shape.fourier_features > 0) tape_row += 2 * static_cast<std::size_t>(padded_width<Real>(shape.outputs(0)));
     gradient += kCacheLine / sizeof(Real);  // the last bias
     scratch = tile_scratch_size<Real>(shape, kTileRows);
     recompute = static_cast<std::size_t>(n_points) * tape_row * sizeof(Real) > std::min(tape_limit, half_of_memory());
     tape_rows = recompute ? kTileRows : n_points;
     tapes = recompute ? threads : 1;
+    if (shape.fourier_features > 0 && !recompute) encoded = shape.fixed_size() + 2 * static_cast<std::size_t>(n_points);
     gradients = std::min(threads, kChunks);
   }
 
-  std::size_t packed = 0, gradient = 0, tape_row = 0, scratch = 0;  ///< values
+  std::size_t packed = 0, gradient = 0, tape_row = 0, scratch = 0, encoded = 0;  ///< values
   bool recompute = false;
   int tape_rows = 0, tapes = 0, gradients = 0;
 };
@@ -128,6 +130,7 @@ struct CpuNetwork<Real>::Storage {
         packed(plan.packed),
         tape(static_cast<std::size_t>(plan.tapes) * static_cast<std::size_t>(plan.tape_rows) * plan.tape_row),
         sum(plan.gradient),
+        encoded(plan.encoded),
         workers(static_cast<std::size_t>(p.threads())),
         active(static_cast<std::size_t>(points)) {
     for (int i = 0; i < plan.gradients; ++i) partial.emplace_back(plan.gradient);
@@ -199,7 +202,24 @@ struct CpuNetwork<Real>::Storage {
       result.a[l + 1] = take(l + 1);
       result.p[l] = take(l);
     }
+    if (net.encoded) {
+      result.encoding = take(0);
+      result.encoding_first = take(0);
+      result.encoding_is_known = encoding_is_known;
+    }
     return result;
+  }
+
+  /// Whether the tape has the features of these positions, as it has from the second step of a fit on; notes them.
+  bool encoded_before(const Real* parameters, const Real* theta, int n) {
+    if (encoded.size() == 0) return false;
+    const std::size_t weights = shape.fixed_size(), positions = 2 * static_cast<std::size_t>(n);
+    Real* const of_theta = encoded.data() + weights;
+    const bool same = n == taped && std::memcmp(encoded.data(), parameters, weights * sizeof(Real)) == 0 &&
+                      std::memcmp(of_theta, theta, positions * sizeof(Real)) == 0;
+    std::copy_n(parameters, weights, encoded.data());
+    std::copy_n(theta, positions, of_theta);
+    return same;
   }
 
   TileGradient<Real> gradient_at(Real* next) const {
@@ -269,10 +289,12 @@ struct CpuNetwork<Real>::Storage {
   const TileKernels<Real>& kernels;
   TileNetwork<Real> net{};
   AlignedArray<Real> packed, tape, sum;
+  AlignedArray<Real> encoded;               ///< weights and positions of the features on the tape; empty without them
   std::vector<AlignedArray<Real>> partial;  ///< gradients of the chunks at work
   std::vector<Worker<Real>> workers;
   std::vector<int> active;  ///< points with a cotangent, in rising order
-  int taped = 0;            ///< points of the last forward()
+  int taped = -1;           ///< points of the last forward(); none yet: -1
+  bool encoding_is_known = false;
 };
 
 template <class Real>
@@ -288,6 +310,7 @@ void CpuNetwork<Real>::forward(const Real* parameters, const Real* theta, int n,
   EINFIELD_REQUIRE(n >= 0 && n <= s.n_points,
                    "n = " + std::to_string(n) + " points, expected 0 to " + std::to_string(s.n_points));
   s.pack(parameters);
+  s.encoding_is_known = s.encoded_before(parameters, theta, n);
   s.taped = n;
   const int tiles = tiles_of(n);
   s.pool.parallel_for(tiles, [&](int tile, int worker_index) {
@@ -352,7 +375,7 @@ void CpuNetwork<Real>::kappa(const Real* parameters, const Real* theta, int n, R
 template <class Real>
 std::size_t CpuNetwork<Real>::bytes() const {
   const Storage& s = *storage_;
-  std::size_t bytes = sizeof(Storage) + s.packed.bytes() + s.tape.bytes() + s.sum.bytes() +
+  std::size_t bytes = sizeof(Storage) + s.packed.bytes() + s.tape.bytes() + s.sum.bytes() + s.encoded.bytes() +
                       s.active.capacity() * sizeof(int) + s.workers.capacity() * sizeof(Worker<Real>);
   for (const AlignedArray<Real>& part : s.partial) bytes += part.bytes();
   for (const Worker<Real>& worker : s.workers) bytes += worker.scratch.bytes();
@@ -366,7 +389,7 @@ std::size_t CpuNetwork<Real>::planned_bytes(const NetworkShape& shape, int n_poi
   const Plan<Real> plan(shape, n_points, threads, tape_limit);
   const auto count = [](int n) { return static_cast<std::size_t>(n); };
   return sizeof(Storage) + count(n_points) * sizeof(int) + count(threads) * sizeof(Worker<Real>) +
-         sizeof(Real) * (plan.packed + count(plan.tapes) * count(plan.tape_rows) * plan.tape_row +
+         sizeof(Real) * (plan.packed + plan.encoded + count(plan.tapes) * count(plan.tape_rows) * plan.tape_row +
                          (count(plan.gradients) + 1) * plan.gradient + count(threads) * plan.scratch);
 }
 

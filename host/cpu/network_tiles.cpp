@@ -36,11 +36,14 @@ using Vec = hn::Vec<Tag<Real>>;
 template <class Real>
 constexpr int kLanes = static_cast<int>(HWY_LANES(Real));
 
-// Accumulators of the micro-kernel: 24 of 32 registers, or 12 of 16.
+// Accumulators of the micro-kernel, whose panels are up to three vectors wide: 24 of 32 registers, or 12 of 16.
+constexpr int kPanel = 3;
 #if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
-constexpr int kRows = 8, kPanel = 3;
+template <int kVectors>
+constexpr int kRows = 8;
 #else
-constexpr int kRows = 6, kPanel = 2;
+template <int kVectors>
+constexpr int kRows = kVectors == 3 ? 4 : 6;
 #endif
 constexpr int kDepthBlock = 256;  // a block of a panel stays in the first-level cache
 
@@ -138,9 +141,9 @@ HWY_INLINE void micro_kernel(int depth, const Real* HWY_RESTRICT a, std::ptrdiff
 template <int kN, bool kHalf, class Real>
 HWY_NOINLINE void panel_product(const Product<Real>& p, int rows, int depth, std::ptrdiff_t b_row) {
   int r = 0;
-  for (; r + kRows <= rows; r += kRows)
-    micro_kernel<kRows, kN, kHalf>(depth, p.a + r * p.a_row, p.a_row, p.a_depth, p.b, b_row, p.c + r * p.c_row, p.c_row,
-                                   p.start ? p.start + r * p.start_row : nullptr, p.start_row);
+  for (; r + kRows<kN> <= rows; r += kRows<kN>)
+    micro_kernel<kRows<kN>, kN, kHalf>(depth, p.a + r * p.a_row, p.a_row, p.a_depth, p.b, b_row, p.c + r * p.c_row,
+                                       p.c_row, p.start ? p.start + r * p.start_row : nullptr, p.start_row);
   const auto rest = [&]<int kM>() HWY_ATTR {
     if ((rows - r) & kM) {
       micro_kernel<kM, kN, kHalf>(depth, p.a + r * p.a_row, p.a_row, p.a_depth, p.b, b_row, p.c + r * p.c_row, p.c_row,
@@ -190,7 +193,7 @@ void multiply(const Product<Real>& product, int rows, int columns, int depth) {
       };
       run.template operator()<1>();
       run.template operator()<2>();
-      if constexpr (kPanel == 3) run.template operator()<3>();
+      run.template operator()<3>();
     }
   }
 }
@@ -339,8 +342,8 @@ HWY_INLINE Vec<Real> first_layer(const TileNetwork<Real>& net, Vec<Real> ux, Vec
 
 /// h_0 = s(a_0) and s′ of all points.
 template <template <class> class Activation, class Real>
-HWY_INLINE void activate_first(const TileNetwork<Real>& net, const TilePoints<Real>& points, int stride, Real* h,
-                               Real* first) {
+HWY_INLINE void activate_first(const TileNetwork<Real>& net, const TilePoints<Real>& points, std::ptrdiff_t stride,
+                               Real* h, Real* first) {
   for (int t = 0; t < points.count; ++t, h += stride, first += stride) {
     const Vec<Real> ux = broadcast<Real>(net.scale * points.x[t]), uy = broadcast<Real>(net.scale * points.y[t]);
     for (int i = 0; i < net.width[0]; i += kLanes<Real>) {
@@ -360,14 +363,17 @@ void forward(const TileNetwork<Real>& net, const TilePoints<Real>& points, const
   int stride[kMaxHiddenLayers] = {}, widest = 0;
   Real* first[kMaxHiddenLayers] = {};  // s′ of the inner layers
   for (int l = 0; l <= last; ++l) {
-    stride[l] = row_stride<Real>(net.width[l]);
-    widest = std::max(widest, stride[l]);
-    first[l] = l < last ? memory.take(m, stride[l]) : nullptr;
+    const bool on_tape = l == 0 && net.encoded;
+    stride[l] = on_tape ? padded_width<Real>(net.width[l]) : row_stride<Real>(net.width[l]);
+    widest = std::max(widest, row_stride<Real>(net.width[l]));
+    first[l] = on_tape ? tape.encoding_first : l < last ? memory.take(m, stride[l]) : nullptr;
   }
   Real* const current = memory.take(m, widest);  // h_l on the way up, g_l on the way down
+  const Real* below = current;
 
   if (net.encoded) {
-    activate_first<SineVector>(net, points, stride[0], current, first[0]);
+    below = tape.encoding;
+    if (!tape.encoding_is_known) activate_first<SineVector>(net, points, stride[0], tape.encoding, first[0]);
   } else if (last > 0) {
     activate_first<SwishVector>(net, points, stride[0], current, first[0]);
   } else {
@@ -379,8 +385,9 @@ void forward(const TileNetwork<Real>& net, const TilePoints<Real>& points, const
   }
   for (int l = 1; l <= last; ++l) {
     const std::ptrdiff_t tape_stride = padded_width<Real>(net.width[l]);
-    multiply<Real>({current, stride[l - 1], 1, net.up[l - 1], 0, tape.a[l], tape_stride, net.bias[l], 0}, m,
-                   net.width[l], net.width[l - 1]);
+    multiply<Real>({below, stride[l - 1], 1, net.up[l - 1], 0, tape.a[l], tape_stride, net.bias[l], 0}, m, net.width[l],
+                   net.width[l - 1]);
+    below = current;
     if (l == last) break;
     for (int t = 0; t < m; ++t) {
       const Real* const a = tape.a[l] + t * tape_stride;
@@ -482,17 +489,16 @@ HWY_INLINE void adjoint_up(const TileNetwork<Real>& net, const TilePoints<Real>&
 /// The same for the layer of Fourier features, whose weights are fixed: p̄ and h are all that the layer above needs.
 template <class Real>
 HWY_INLINE void encoding_adjoint_up(const TileNetwork<Real>& net, const TilePoints<Real>& points,
-                                    const AdjointLayer<Real>& layer) {
+                                    const TileTape<Real>& tape, const AdjointLayer<Real>& layer) {
   for (int t = 0; t < points.count; ++t) {
     const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(t) * layer.stride;
-    const Vec<Real> ux = broadcast<Real>(net.scale * points.x[t]), uy = broadcast<Real>(net.scale * points.y[t]);
+    const std::ptrdiff_t tape_row = points.tape_row[t] * padded_width<Real>(net.width[0]);
     const Vec<Real> u_bar_x = broadcast<Real>(net.scale * points.alpha_x_bar[t]),
                     u_bar_y = broadcast<Real>(net.scale * points.alpha_y_bar[t]);
     for (int i = 0; i < net.width[0]; i += kLanes<Real>) {
-      const SineVector<Real> s(first_layer(net, ux, uy, i));
       const Vec<Real> g_bar = hn::MulAdd(load(net.first[0] + i), u_bar_x, hn::Mul(load(net.first[1] + i), u_bar_y));
-      store(hn::Mul(s.first, g_bar), layer.p_bar + row + i);
-      store(s.value, layer.h + row + i);
+      store(hn::Mul(load(tape.encoding_first + tape_row + i), g_bar), layer.p_bar + row + i);
+      store(load(tape.encoding + tape_row + i), layer.h + row + i);
     }
   }
 }
@@ -555,7 +561,7 @@ void adjoint(const TileNetwork<Real>& net, const TilePoints<Real>& points, const
           {layers[l - 1].p_bar, layers[l - 1].stride, 1, net.up[l - 1], 0, layer.a_bar, layer.stride, nullptr, 0}, m,
           net.width[l], net.width[l - 1]);
     if (l == 0 && net.encoded) {
-      encoding_adjoint_up(net, points, layer);
+      encoding_adjoint_up(net, points, tape, layer);
       continue;
     }
     if (l == 0 && l == last) adjoint_up<true, true>(net, points, tape, l, layer, gradient.last);

@@ -50,6 +50,9 @@ template <class Real>
 struct TileTape {
   Real* a[kMaxHiddenLayers];  ///< pre-activations of hidden layers 1 …
   Real* p[kMaxHiddenLayers];  ///< p_l of hidden layers … L − 2, before s′
+  Real* encoding;             ///< s of the Fourier features; null without them
+  Real* encoding_first;       ///< their s′
+  bool encoding_is_known;     ///< both are those of the points already
 };
 
 /// Sums of the weight gradient; rows are row_stride() of their width apart. Without those of fixed weights (null).

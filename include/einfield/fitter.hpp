@@ -80,7 +80,7 @@ struct FitSettings {
   std::uint64_t starts_seed = 1;
   bool ensemble = false;  ///< the lenses are one problem with other weights: the starts of the first serve them all
   const std::vector<Problem>* problems = nullptr;  ///< those of the backend; for stages of Levenberg–Marquardt
-  int threads = 0;                                 ///< of these stages; 0 = as many as the process may use
+  int threads = 0;  ///< of these stages and of the searches of L-BFGS; 0 = as many as the process may use
 };
 
 /// One logged evaluation. `step` steps had been made when it was taken.

@@ -20,6 +20,7 @@ struct RayGrid {
   /// Index of the ray in `column`, `row`.
   EINFIELD_HD int ray(int column, int row) const {
     const int s = supersampling;
+    if (s == 1) return row * nx + column;  // divisions would cost more than the penalties
     return ((row / s) * nx + column / s) * s * s + (row % s) * s + column % s;
   }
   /// Nodes that have four neighbours; the penalties are means over them.
