@@ -54,7 +54,7 @@ const std::vector<Recipe>& recipes() {
     Recipe best;
     best.name = "default";
     best.network.fourier = true;
-    best.network.hidden = {24, 24, 24};
+    best.network.hidden = {16, 16, 16};
     best.network.fourier_features = 12;
     best.network.fourier_scale = 4;
     best.network.last_layer_zero = true;

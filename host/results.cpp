@@ -311,8 +311,9 @@ Model mean_model(const std::vector<Model>& members) {
 /// What the members of an ensemble have found each, how far they scatter and, with truth, how far that can be trusted.
 template <class Real>
 ordered_json ensemble_json(const Config& config, const LoadedProblem& loaded,
-                           const std::vector<FitResult<Real>>& results, const std::vector<std::vector<double>>& values,
-                           const ParameterLayout& layout, const EnsembleFields& ensemble) {
+                           const std::vector<FitResult<Real>>& results, const std::vector<std::string>& excluded,
+                           const std::vector<std::vector<double>>& values, const ParameterLayout& layout,
+                           const EnsembleFields& ensemble) {
   ordered_json json;
   for (std::size_t k = 0; k < results.size(); ++k) {
     const FitResult<Real>& r = results[k];
@@ -323,6 +324,7 @@ ordered_json ensemble_json(const Config& config, const LoadedProblem& loaded,
                            {"loss", r.final_state.loss},
                            {"chi2_reduced", r.final_state.chi2_reduced}};
     if (!r.message.empty()) member["message"] = r.message;
+    if (!excluded[k].empty()) member["left_out"] = excluded[k];
     json["members"].push_back(member);
   }
   if (values.size() < 2) return json;
@@ -517,6 +519,30 @@ bool holds_results(const std::string& dir) {
 }
 
 template <class Real>
+std::vector<std::string> left_out(const Config& config, const std::vector<FitResult<Real>>& results) {
+  const auto value = [](const FitResult<Real>& r) { return r.final_state.loss + r.final_state.regularization; };
+  double lowest = kInfinity;
+  for (const FitResult<Real>& r : results)
+    if (r.stop_reason != "non-finite") lowest = std::min(lowest, value(r));
+  const auto is_far = [&](const FitResult<Real>& r) { return value(r) > (1 + kFarAbove) * lowest; };
+  const auto together = std::count_if(results.begin(), results.end(), [&](const FitResult<Real>& r) {
+    return r.stop_reason != "non-finite" && !is_far(r);
+  });
+  const bool most = 2 * together > static_cast<std::ptrdiff_t>(results.size());
+  std::vector<std::string> why(results.size());
+  for (std::size_t k = 0; k < results.size() && together > 0; ++k) {
+    const FitResult<Real>& r = results[k];
+    if (r.stop_reason == "non-finite") {
+      why[k] = r.message;
+    } else if (most && is_far(r)) {
+      why[k] = "the network of seed " + std::to_string(config.network->seed + k) + " ended far above the others";
+      why[k] += format(": loss and regularisation %.5g, where the best have %.5g; it is left out", value(r), lowest);
+    }
+  }
+  return why;
+}
+
+template <class Real>
 std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
                           const std::vector<FitResult<Real>>& results,
                           const std::vector<std::vector<Real>>& model_images, const RunInfo& info, int threads) {
@@ -528,14 +554,14 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   ThreadPool pool(threads);
   const std::vector<double> theta = pixel_centres(grid);
 
-  // A member that went wrong is told and left out, unless all did.
-  const auto went_wrong = [](const FitResult<Real>& result) { return result.stop_reason == "non-finite"; };
-  const bool all_wrong = std::all_of(results.begin(), results.end(), went_wrong);
+  const std::vector<std::string> excluded = left_out(config, results);
+  const bool all_wrong =
+      std::all_of(results.begin(), results.end(), [](const auto& r) { return r.stop_reason == "non-finite"; });
   std::vector<std::vector<double>> parameters, weights, images, values;
   std::vector<Model> models;
   std::vector<LensFields> networks;
   for (std::size_t k = 0; k < results.size(); ++k) {
-    if (went_wrong(results[k]) && !all_wrong) continue;
+    if (!excluded[k].empty()) continue;
     parameters.emplace_back(results[k].parameters.begin(), results[k].parameters.end());
     images.emplace_back(model_images[k].begin(), model_images[k].end());
     weights.emplace_back(parameters.back().begin(),
@@ -546,11 +572,16 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
                                              : zero_fields(theta.size() / 2));
   }
   const std::size_t members = parameters.size();
-  const FitResult<Real>& result = results.front();
+  // What has gone wrong is told before all else; then the first one that counts.
+  const std::size_t told =
+      results.front().stop_reason == "non-finite"
+          ? 0
+          : static_cast<std::size_t>(std::find(excluded.begin(), excluded.end(), "") - excluded.begin());
+  const FitResult<Real>& result = results[told];
   const EnsembleFields ensemble = ensemble_fields(networks, observation);
   const LensFields& network = ensemble.mean;
   const std::vector<double> image = mean_of(images);
-  const StepState& state = results.front().final_state;
+  const StepState& state = result.final_state;
   const DataFit data = results.size() == 1 && problem.held_out.empty() ? DataFit{state.loss, state.chi2_reduced}
                                                                        : data_fit(observation, problem.loss, image);
   const Model model = mean_model(models);
@@ -606,6 +637,8 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   if (!info.command.empty()) json["command"] = info.command;
   std::vector<std::string> warnings = config.warnings;
   warnings.insert(warnings.end(), loaded.warnings.begin(), loaded.warnings.end());
+  for (std::size_t k = 0; k < results.size(); ++k)
+    if (!excluded[k].empty() && results[k].stop_reason != "non-finite") warnings.push_back(excluded[k]);
   if (!warnings.empty()) json["warnings"] = warnings;
   if (config.network) json["seed"] = config.network->seed;
   const auto network_json = [&](const NetworkShape& shape) {
@@ -629,7 +662,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
                        for (std::size_t i = 0; i < numbers.size(); ++i)
                          json["parameters"][name + "." + profile.parameters[i].name] = numbers[i];
                      });
-  if (results.size() > 1) json["ensemble"] = ensemble_json(config, loaded, results, values, layout, ensemble);
+  if (results.size() > 1) json["ensemble"] = ensemble_json(config, loaded, results, excluded, values, layout, ensemble);
 
   ExchangedLens exchange = exchanged(model, models, weights, ensemble.offsets, loaded, source, threads);
   if (layout.n_free() > 0 && !all_wrong) {
@@ -666,6 +699,8 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   return summary(result, data, members, errors);
 }
 
+template std::vector<std::string> left_out(const Config&, const std::vector<FitResult<float>>&);
+template std::vector<std::string> left_out(const Config&, const std::vector<FitResult<double>>&);
 template std::string write_results(const std::string&, const Config&, const LoadedProblem&,
                                    const std::vector<FitResult<float>>&, const std::vector<std::vector<float>>&,
                                    const RunInfo&, int);

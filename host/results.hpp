@@ -27,6 +27,15 @@ struct RunInfo {
   std::vector<TriedStrength> strengths{};  ///< of the regularisation; empty = it is as given
 };
 
+/// A member of an ensemble is in another valley when its loss and regularisation lie this much, relative, above the
+/// lowest of all, and most members do not: at 100 × 100 pixels a χ² higher by 500.
+inline constexpr double kFarAbove = 0.05;
+
+/// Why members do not count, one line each, "" for those that do: a member that went wrong or ended in another valley
+/// is told and left out of all means, unless all went wrong.
+template <class Real>
+std::vector<std::string> left_out(const Config& config, const std::vector<FitResult<Real>>& results);
+
 /// Writes all results of a fit. They are made in a hidden folder of `dir` first; only when every one is complete do
 /// they take the place of earlier ones, so a full disk leaves the earlier results as they were.
 ///
@@ -45,8 +54,9 @@ struct RunInfo {
 ///
 /// Where the image has a celestial WCS, the maps on its grid have it as WCS A beside their own in arcsec.
 ///
-/// Of an ensemble, maps and the values of parameters are means over its members (each potential less its mean over the
-/// used pixels), history.csv is the first one's, and network.safetensors, network.1.safetensors … are their networks.
+/// Of an ensemble, maps and the values of parameters are means over the members that count (each potential less its
+/// mean over the used pixels), history.csv is the first one's, and network.safetensors, network.1.safetensors … are
+/// their networks.
 /// @param results       one per member
 /// @param model_images  Field::model of the backend at their parameters, (ny, nx)
 /// @param threads       for the maps of the network; 0 = as many as the process may use

@@ -348,6 +348,9 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     return {"interrupted", ""};
   }
   tell_starts(log, results.front().snapshot.starts);
+  const std::vector<std::string> excluded = left_out(config, results);
+  for (std::size_t k = 0; k < results.size(); ++k)
+    if (!excluded[k].empty() && results[k].message.empty()) log.warning(excluded[k]);
   std::vector<std::vector<Real>> images;
   for (int lens = 0; lens < backend->lenses(); ++lens) images.push_back(backend->download(Field::model, lens));
   const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double", options.command,

@@ -159,7 +159,7 @@ TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
     const bool paper = recipe == "recipe = 'biggio2021'\n";
     EXPECT_EQ(c.recipe, paper ? "biggio2021" : "default");
     ASSERT_TRUE(c.network.has_value());
-    EXPECT_EQ(c.network->hidden, paper ? (std::vector<int>{200, 200, 200}) : (std::vector<int>{24, 24, 24}));
+    EXPECT_EQ(c.network->hidden, paper ? (std::vector<int>{200, 200, 200}) : (std::vector<int>{16, 16, 16}));
     EXPECT_EQ(c.network->input_scale, 1.0);
     EXPECT_EQ(c.network->fourier, !paper);
     EXPECT_EQ(c.network->ensemble, paper ? 1 : 3);
@@ -930,7 +930,7 @@ TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
             "observation.max_noise number image unit > 0 1000.0 pixels of larger noise are masked");
   EXPECT_EQ(row("observation.region.N.keep").rfind("observation.region.N.keep true or false - - true true:", 0), 0u);
   EXPECT_EQ(row("lens.N.theta_E"), "lens.N.theta_E number arcsec > 0 required");
-  EXPECT_EQ(row("network.hidden").rfind("network.hidden list of integers - 1 to 4096 [24, 24, 24] widths", 0), 0u);
+  EXPECT_EQ(row("network.hidden").rfind("network.hidden list of integers - 1 to 4096 [16, 16, 16] widths", 0), 0u);
   EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 4.0 frequencies", 0), 0u);
   EXPECT_EQ(row("network.encoding").rfind("network.encoding \"none\" | \"fourier\" - - \"fourier\" what", 0), 0u);
   EXPECT_EQ(row("optimizer.loss").rfind("optimizer.loss \"mse\" | \"chi2\" - - \"chi2\"", 0), 0u);

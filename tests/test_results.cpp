@@ -556,6 +556,62 @@ TEST(Results, StartsAndUncertainties) {
   EXPECT_FALSE(Written<float>(lens.config(), lens.out()).result.contains("starts"));
 }
 
+/// Five members of which the first and the fourth ended far above the others; then one with which something went wrong.
+TEST(Results, MembersFarAboveTheOthersAreLeftOut) {
+  const SmallLens lens;
+  const Config config = lens.config({{"network.ensemble", "5"}, {"network.seed", "5"}});
+  const SmallFit<float> fit(lens.config(), 2), other(lens.config({{"network.seed", "6"}}), 2);
+  std::vector<FitResult<float>> results = {fit.result, fit.result, other.result, fit.result, fit.result};
+  const double values[] = {1.06, 1.0, 1.04, 7.0, 1.0};
+  for (std::size_t k = 0; k < 5; ++k) {
+    results[k].final_state.loss = values[k] - 0.25;
+    results[k].final_state.regularization = 0.25;
+    results[k].steps = 10 + static_cast<std::int64_t>(k);
+  }
+  const std::vector<float> image = fit.images().front();
+  const auto write = [&] {
+    write_results(lens.out(), config, fit.loaded, results, {image, image, image, image, image}, {"cpu", "", "single"},
+                  1);
+    return json::parse(lens.folder().read("out/result.json"));
+  };
+  const std::vector<std::string> why = left_out(config, results);
+  EXPECT_EQ(why[0],
+            "the network of seed 5 ended far above the others: loss and regularisation 1.06, where the best have 1; "
+            "it is left out");
+  EXPECT_EQ(why[1] + why[2] + why[4], "");
+  json result = write();
+  EXPECT_EQ(result["network"]["members"], 3);
+  EXPECT_EQ(result["steps"], 11) << "of the first that counts";
+  for (std::size_t k = 0; k < 5; ++k) {
+    const json& member = result["ensemble"]["members"].at(k);
+    EXPECT_EQ(member["seed"], 5 + k);
+    EXPECT_EQ(member.value("left_out", ""), why[k]);
+  }
+  EXPECT_EQ(result["warnings"], (json{why[0], why[3]}));
+  EXPECT_TRUE(fs::exists(lens.out() + "/network.1.safetensors"));
+  EXPECT_FALSE(fs::exists(lens.out() + "/network.3.safetensors"));
+  EXPECT_EQ(read_network(lens.out() + "/network.1.safetensors").parameters.front(),
+            static_cast<double>(other.result.parameters.front()));
+
+  // Without most of them together nothing says which are wrong.
+  results[2].final_state.loss = 0.81;
+  EXPECT_EQ(left_out(config, results), std::vector<std::string>(5));
+  results[2].final_state.loss = 0.79;
+
+  // A number that is not finite is no lowest value, and is told first.
+  results[0].stop_reason = "non-finite";
+  results[0].message = "the loss is not finite in step 3";
+  results[0].final_state.loss = 0.1;
+  result = write();
+  EXPECT_EQ(result["network"]["members"], 3);
+  EXPECT_EQ(result["message"], results[0].message);
+  EXPECT_EQ(result["ensemble"]["members"][0]["left_out"], results[0].message);
+  EXPECT_EQ(result["warnings"], json{why[3]});
+  for (FitResult<float>& each : results) each.stop_reason = "non-finite";
+  EXPECT_EQ(left_out(config, results), std::vector<std::string>(5));
+  EXPECT_EQ(write()["network"]["members"], 5);
+}
+
 TEST(Results, NumbersThatDoNotExistAreNull) {
   const SmallLens lens;
   SmallFit<float> fit(lens.config(), 1);

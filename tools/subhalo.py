@@ -10,18 +10,16 @@ DATA holds the four FITS files. Every fit is smooth.toml of the example with the
 with North up, x to the West: (y, -x) of the image as it is stored.
 """
 import argparse
-import array
 import csv
 import json
 import math
 import pathlib
 import random
 import subprocess
-import sys
 import tempfile
 import tomllib
 
-from study import row
+from study import read_map, row
 
 SMOOTH = pathlib.Path(__file__).resolve().parents[1] / "examples/slacs_j0946+1006/smooth.toml"
 PUBLISHED = (-0.651, 1.040)  # Vegetti et al. 2010 (MNRAS 408, 1969; arXiv:0910.0760), North up [arcsec]
@@ -84,27 +82,6 @@ COARSE = "observation.supersampling=1"  # a quarter of the rays: for the network
 
 def quoted(path):
     return json.dumps(str(path))
-
-
-def read_map(path, name):
-    """A two-dimensional image that einfield wrote, row after row."""
-    data, at = path.read_bytes(), 0
-    while at < len(data):
-        cards = {}
-        while "END" not in cards:
-            for i in range(at, at + 2880, 80):
-                card = data[i:i + 80].decode("ascii")
-                cards[card[:8].strip()] = card[10:].split("/")[0].strip().strip("'").strip()
-            at += 2880
-        size = math.prod(int(cards[f"NAXIS{i + 1}"]) for i in range(int(cards["NAXIS"])))
-        bytes_each = abs(int(cards["BITPIX"])) // 8
-        if cards.get("EXTNAME") == name:
-            values = array.array({"8": "B", "-32": "f", "-64": "d"}[cards["BITPIX"]], data[at:at + size * bytes_each])
-            if sys.byteorder == "little":
-                values.byteswap()
-            return values
-        at += -(-size * bytes_each // 2880) * 2880
-    raise SystemExit(f"{path}: no {name}")
 
 
 class Fit:

@@ -103,7 +103,7 @@ struct StageConfig {
 struct OptimizerConfig : StageConfig {
   LossKind loss = LossKind::mse;
   double stop_chi2 = 1.0;  ///< reduced χ² that stop = "chi2" waits for
-  int patience = 20;       ///< steps without a fall by more than `tolerance` after which heldout and plateau stop
+  int patience = 30;       ///< steps without a fall by more than `tolerance` after which heldout and plateau stop
   double tolerance = 1e-3;
   double held_out = 0.1;  ///< share of the used pixels that stop = "heldout" keeps out of the fit
   std::uint64_t held_out_seed = 1;

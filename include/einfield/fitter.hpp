@@ -71,7 +71,7 @@ struct FitSettings {
   std::vector<StageSettings> stages;
   int log_every = 10;
   double stop_chi2 = 1.0;
-  int patience = 20;        ///< held_out, plateau: so many steps without a fall by more than `tolerance` end the stage
+  int patience = 30;        ///< held_out, plateau: so many steps without a fall by more than `tolerance` end the stage
   double tolerance = 1e-3;  ///< relative
   int best_of_last =
       0;  ///< after all steps, where keeps_last(): the state of lowest loss among the last so many; 0 = the last
