@@ -369,18 +369,19 @@ class Fit {
 
   /// Passes the evaluations on, to the searches of all lenses at a time.
   void tell(ThreadPool& pool) {
-    std::vector<std::vector<Real>> gradients(lenses_.size());
+    struct Told {
+      Track* lens;
+      std::vector<Real> gradient;
+    };
+    std::vector<Told> all;
     each_active([&](int i, Track& lens) {
       lens.evaluated = backend_.state(i);
       lens.evaluated.learning_rate = 0;
-      if (lens.told || is_finite(lens.evaluated))
-        gradients[static_cast<std::size_t>(i)] = backend_.download(Field::gradient, i);
+      if (lens.told || is_finite(lens.evaluated)) all.push_back({&lens, backend_.download(Field::gradient, i)});
     });
-    pool.parallel_for(count(), [&](int i, int) {
-      const std::vector<Real>& gradient = gradients[static_cast<std::size_t>(i)];
-      Track& lens = track(i);
-      if (!gradient.empty())
-        lens.answer = lens.search->tell(lens.evaluated.loss + lens.evaluated.regularization, gradient);
+    pool.parallel_for(static_cast<int>(all.size()), [&all](int i, int) {
+      const auto& [lens, gradient] = all[static_cast<std::size_t>(i)];
+      lens->answer = lens->search->tell(lens->evaluated.loss + lens->evaluated.regularization, gradient);
     });
   }
 
