@@ -638,7 +638,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   std::vector<std::string> warnings = config.warnings;
   warnings.insert(warnings.end(), loaded.warnings.begin(), loaded.warnings.end());
   for (std::size_t k = 0; k < results.size(); ++k)
-    if (!excluded[k].empty() && results[k].stop_reason != "non-finite") warnings.push_back(excluded[k]);
+    if (!excluded[k].empty() && results[k].message.empty()) warnings.push_back(excluded[k]);
   if (!warnings.empty()) json["warnings"] = warnings;
   if (config.network) json["seed"] = config.network->seed;
   const auto network_json = [&](const NetworkShape& shape) {

@@ -109,6 +109,11 @@ void ThreadPool::stop() {
 void ThreadPool::run(int n, Call call, void* context) {
   if (n <= 0) return;
   const std::lock_guard caller(caller_);
+  if (n == 1) {  // the other threads would wake up for nothing
+    const FlushDenormals mode;
+    call(context, 0, 0);
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
     call_ = call;
