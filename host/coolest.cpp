@@ -693,7 +693,7 @@ class Reader {
       if (o.image.empty()) return;
       o.noise = read_map(noise.at("wht_map"));
       for (std::size_t i = 0; i < o.noise.size(); ++i)
-        o.noise[i] = std::sqrt(background * background + std::max(o.image[i], 0.0) / o.noise[i]);
+        o.noise[i] = photon_noise(o.image[i], background, o.noise[i]);
     } else {
       noise.at("type").fail("no counterpart, found " + type +
                             ", expected NoiseMap, UniformGaussianNoise or DrizzledNoise");

@@ -374,7 +374,7 @@ class Reader {
         exposure.assign(o.image.size(), time.number(above(0), "s"));
     }
     for (std::size_t i = 0; i < o.image.size(); ++i)
-      o.noise.push_back(std::sqrt(background * background + std::max(o.image[i], 0.0) / exposure[i]));
+      o.noise.push_back(photon_noise(o.image[i], background, exposure[i]));
   }
 
   void read_psf(const JsonView& psf) {

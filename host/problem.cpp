@@ -177,8 +177,7 @@ Noise read_noise(const Config& config, const MapReader& maps, const std::vector<
   } else {
     result.name = config.at("observation.background_rms");
     for (const double v : image)
-      result.sigma.push_back(
-          std::sqrt(*noise.background_rms * *noise.background_rms + std::max(v, 0.0) / *noise.exposure_time));
+      result.sigma.push_back(photon_noise(v, *noise.background_rms, *noise.exposure_time));
   }
   result.given = result.sigma;
   return result;

@@ -26,6 +26,7 @@
 #include "host/memory.hpp"
 #include "host/report.hpp"
 #include "host/results.hpp"
+#include "host/scalar_model.hpp"
 #include "host/strengths.hpp"
 
 namespace einfield {
@@ -225,7 +226,8 @@ template <class Real>
 RunOutcome run(const Config& config, const RunOptions& options) {
   int steps = 0;
   bool at_most = false;
-  for (const StageConfig& stage : config.optimizer.all_stages()) {
+  const std::vector<StageConfig> stages = config.optimizer.all_stages();
+  for (const StageConfig& stage : stages) {
     steps += stage.steps;
     at_most |= stage.stop != StopRule::none || stage.name != OptimizerKind::adam;
   }
@@ -251,7 +253,13 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   describe(log, loaded, layout);
   const bool choose = config.regularization.automatic;
   const double members = std::max(config.network ? config.network->ensemble : 1, choose ? kStrengths : 1);
-  const double host = members * host_bytes<Real>(config, loaded.problem, layout);
+  const bool by_jacobian = std::any_of(
+      stages.begin(), stages.end(), [](const StageConfig& s) { return s.name == OptimizerKind::levenberg_marquardt; });
+  // Starts run side by side, a thread each; without them one point is looked at: for a step, or for the uncertainties.
+  const int threads = ThreadPool::resolve(options.threads), starts = by_jacobian ? config.optimizer.starts : 1;
+  const std::size_t of_jacobian = starts > 1 ? ScalarModel::planned_bytes(loaded.problem, std::min(threads, starts), 1)
+                                             : ScalarModel::planned_bytes(loaded.problem, 1, threads);
+  const double host = members * host_bytes<Real>(config, loaded.problem, layout) + static_cast<double>(of_jacobian);
   const bool on_host = backend->name() == "cpu";
   const std::size_t bytes_of_one = planned_bytes<Real>(backend->name(), {loaded.problem}, backend_options);
   require_memory(host + (on_host ? members * static_cast<double>(bytes_of_one) : 0), "the fit");
@@ -265,11 +273,9 @@ RunOutcome run(const Config& config, const RunOptions& options) {
            (sizeof(Real) == 4 ? "single" : "double") + " precision, " +
            (on_host ? "" : readable_bytes(of_backend) + " planned on the device, ") + readable_bytes(bytes) +
            (on_host ? " planned" : " on the host"));
-  const std::vector<StageConfig> stages = config.optimizer.all_stages();
-  if (std::any_of(stages.begin(), stages.end(),
-                  [](const StageConfig& s) { return s.name == OptimizerKind::levenberg_marquardt; }))
-    log.line("levenberg_marquardt: on the CPU, " + std::to_string(ThreadPool::resolve(options.threads)) +
-             (ThreadPool::resolve(options.threads) == 1 ? " thread" : " threads") + ", double precision");
+  if (by_jacobian)
+    log.line("levenberg_marquardt: on the CPU, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads") +
+             ", double precision");
   // Before anything is written; what counts is read again under the lock.
   if (options.resume) read_checkpoint<Real>(options.out, config, loaded.problem);
   if (options.dry_run) {

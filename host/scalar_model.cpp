@@ -30,7 +30,56 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
   return sum;
 }
 
+/// The part of the image that holds all pixels with a part in the loss and those whose light the PSF brings in.
+struct CutOut {
+  int left, low, nx, ny;
+  int reach_x, reach_y;  ///< of the PSF [pixels]
+};
+
+template <class Used>
+CutOut cut_out(const Observation& o, Used&& used) {
+  const Grid& grid = o.grid;
+  int left = grid.nx, right = -1, low = grid.ny, high = -1;
+  for (int i = 0; i < grid.n_pixels(); ++i) {
+    if (!used(static_cast<std::size_t>(i))) continue;
+    left = std::min(left, i % grid.nx);
+    right = std::max(right, i % grid.nx);
+    low = std::min(low, i / grid.nx);
+    high = std::max(high, i / grid.nx);
+  }
+  const int f = o.psf.supersampling, reach_x = (o.psf.nx / 2 + f - 1) / f, reach_y = (o.psf.ny / 2 + f - 1) / f;
+  left = std::max(left - reach_x, 0);
+  low = std::max(low - reach_y, 0);
+  return {left,
+          low,
+          std::min(right + reach_x, grid.nx - 1) - left + 1,
+          std::min(high + reach_y, grid.ny - 1) - low + 1,
+          reach_x,
+          reach_y};
+}
+
 }  // namespace
+
+std::size_t ScalarModel::planned_bytes(const Problem& problem, int evaluators, int threads) {
+  const ParameterLayout layout(problem.model);
+  const std::size_t n_free = layout.n_free();
+  if (n_free == 0) return 0;
+  const Observation& o = problem.observation;
+  const auto size = [](int n) { return static_cast<std::size_t>(n); };
+  const CutOut box = cut_out(o, [&o](std::size_t i) { return o.mask[i] != 0; });
+  const auto used = static_cast<std::size_t>(std::count(o.mask.begin(), o.mask.end(), 1));
+  const std::size_t pixels = size(box.nx) * size(box.ny), rays = pixels * size(o.grid.rays_per_pixel()),
+                    samples = pixels * size(o.psf.supersampling) * size(o.psf.supersampling);
+  // Images before the PSF: of the amplitudes and of the rest at once, or of all other parameters.
+  std::size_t evaluator = (n_free + 3) * used + (n_free + 1) * samples + 4 * size(threads) * samples;
+  std::size_t bytes = 0;
+  if (const LightComponent* const light = network_light(problem.model)) {
+    evaluator += 5 * rays;
+    bytes += size(evaluators) * CpuNetwork<double>::planned_bytes(light->network, static_cast<int>(rays), threads);
+  }
+  return bytes + sizeof(double) * (4 * rays + size(evaluators) * evaluator) + sizeof(Used) * used +
+         sizeof(Pixel) * pixels;
+}
 
 ScalarModel::ScalarModel(const Problem& problem, const std::vector<double>& parameters, LossKind loss,
                          const std::vector<std::uint8_t>& moves, ThreadPool& pool)
@@ -78,19 +127,10 @@ ScalarModel::ScalarModel(const Problem& problem, const std::vector<double>& para
   rays_per_side_ = grid.supersampling;
   psf_supersampling_ = o.psf.supersampling;
   const PixelWeights<double> weights = pixel_weights<double>(o, loss, problem.held_out);
-  int left = grid.nx, right = -1, low = grid.ny, high = -1;
-  for (int i = 0; i < grid.n_pixels(); ++i) {
-    if (weights.loss[static_cast<std::size_t>(i)] == 0) continue;
-    left = std::min(left, i % grid.nx);
-    right = std::max(right, i % grid.nx);
-    low = std::min(low, i / grid.nx);
-    high = std::max(high, i / grid.nx);
-  }
-  const int f = psf_supersampling_, reach_x = (o.psf.nx / 2 + f - 1) / f, reach_y = (o.psf.ny / 2 + f - 1) / f;
-  left = std::max(left - reach_x, 0);
-  low = std::max(low - reach_y, 0);
-  nx_ = std::min(right + reach_x, grid.nx - 1) - left + 1;
-  ny_ = std::min(high + reach_y, grid.ny - 1) - low + 1;
+  const auto [left, low, nx, ny, reach_x, reach_y] =
+      cut_out(o, [&weights](std::size_t i) { return weights.loss[i] != 0; });
+  nx_ = nx;
+  ny_ = ny;
   std::vector<std::uint8_t> seen(static_cast<std::size_t>(nx_ * ny_), 0);
   for (int y = 0; y < ny_; ++y)
     for (int x = 0; x < nx_; ++x) {

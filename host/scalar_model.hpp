@@ -28,6 +28,11 @@ class ScalarModel {
   ScalarModel(const Problem& problem, const std::vector<double>& parameters, LossKind loss,
               const std::vector<std::uint8_t>& moves, ThreadPool& pool);
 
+  /// Bytes of such a model and of what evaluates it, at most, for the message before a run.
+  /// @param evaluators  side by side
+  /// @param threads     of each
+  static std::size_t planned_bytes(const Problem& problem, int evaluators, int threads);
+
   const ParameterLayout& layout() const { return layout_; }
   /// The free scalars that move, as indices into layout().free: those that enter linearly first.
   const std::vector<int>& moving() const { return moving_; }

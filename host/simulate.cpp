@@ -93,12 +93,6 @@ std::vector<double> true_image(const Config& config, const Grid& grid, const Psf
   return binned;
 }
 
-/// 1 σ of a pixel of noise-free brightness `value`.
-double sigma(const NoiseConfig& noise, double value) {
-  if (noise.value) return *noise.value;
-  return std::sqrt(*noise.background_rms * *noise.background_rms + std::max(value, 0.0) / *noise.exposure_time);
-}
-
 }  // namespace
 
 std::vector<std::string> simulate(const Config& config, const std::string& target, bool overwrite) {
@@ -123,7 +117,9 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
   const Philox philox{settings.seed};
   std::vector<double> image(truth), noise;
   for (std::size_t i = 0; i < truth.size(); ++i) {
-    noise.push_back(sigma(settings.noise, truth[i]));
+    noise.push_back(settings.noise.value
+                        ? *settings.noise.value
+                        : photon_noise(truth[i], *settings.noise.background_rms, *settings.noise.exposure_time));
     image[i] += noise[i] * philox.normal(i, kNoiseStream);
   }
   if (psf.empty()) psf = {1, 1, {1.0}, 1};

@@ -3,10 +3,12 @@
 #include "host/levenberg_marquardt.hpp"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <tuple>
 
 #include "einfield/error.hpp"
 #include "einfield/fitter.hpp"
@@ -173,6 +175,43 @@ TEST(ScalarModel, NothingThatMovesIsRefused) {
   ThreadPool pool(1);
   const Problem problem = make_problem(step_cases()[0]);
   EXPECT_THROW(ScalarModel(problem, problem.initial_parameters, LossKind::chi2, {}, pool), InvalidInput);
+}
+
+/// Bytes that malloc has handed out. 0: another allocator is in its place, as with sanitizers.
+std::size_t allocated() {
+  const struct mallinfo2 info = mallinfo2();
+  return info.uordblks + info.hblkhd;
+}
+
+TEST(ScalarModel, TheBytesItTakesArePlanned) {
+  for (const auto& [evaluators, supersampling, mask_radius] :
+       {std::tuple{1, 1, 1e3}, {2, 1, 1e3}, {2, 3, 1e3}, {2, 2, 20}}) {
+    SCOPED_TRACE(std::to_string(evaluators) + " evaluators, " + std::to_string(supersampling) +
+                 "² rays, pixels within " + std::to_string(mask_radius));
+    StepCase c;
+    c.nx = c.ny = 120;
+    c.hidden = {};
+    c.free_lens = c.free_light = c.lens_light = true;
+    c.supersampling = supersampling;
+    Problem problem = make_problem(c);
+    for (int i = 0; i < c.nx * c.ny; ++i)
+      if (std::hypot(i % c.nx - 60, i / c.nx - 60) > mask_radius)
+        problem.observation.mask[static_cast<std::size_t>(i)] = 0;
+    ThreadPool pool(1);
+    const std::size_t before = allocated();
+    const ScalarModel model(problem, problem.initial_parameters, problem.loss, {}, pool);
+    std::vector<ScalarEvaluator> several;
+    several.reserve(2);
+    for (int k = 0; k < evaluators; ++k) {
+      several.emplace_back(model, pool).evaluate(model.initial_scalars());
+      several.back().curvature();
+    }
+    const std::size_t taken = allocated() - before;
+    if (taken == 0) GTEST_SKIP() << "this allocator does not say what it has handed out";
+    const std::size_t planned = ScalarModel::planned_bytes(problem, evaluators, 1);
+    EXPECT_GE(planned, taken);
+    EXPECT_LE(planned, 2 * taken);
+  }
 }
 
 /// A lens with its light, a background and noise; the truth is in the model.

@@ -97,10 +97,13 @@ class Fit:
         self.objective = self.pixels * (float(last["loss"]) + float(last["regularization"] or 0))
 
     def settings(self):
-        """Starts another fit from the free parameters and the source pixels of this one."""
+        """Starts another fit from the free parameters, source pixels and source network of this one."""
         values = [f"{name}={self.result['parameters'][name]!r}" for name in self.result["free"]]
         pixels = [key for key, profile in self.result["profiles"].items() if profile == "PIXELATED"]
-        return values + [f"{key}.image={quoted(self.out / 'result.fits')[:-1]}[{key.upper().replace('.', '_')}]\"" for key in pixels]
+        networks = [key for key, profile in self.result["profiles"].items() if profile == "NETWORK"]
+        return (values +
+                [f"{key}.image={quoted(self.out / 'result.fits')[:-1]}[{key.upper().replace('.', '_')}]\"" for key in pixels] +
+                [f"{key}.initial={quoted(self.out / 'source_network.safetensors')}" for key in networks])
 
     def sphere(self):
         """θ_E and centre of the subhalo as stored."""

@@ -34,7 +34,7 @@ struct NoiseConfig {
   FitsReference map;
   NoiseKind kind = NoiseKind::sigma;     ///< of the map
   std::optional<double> value;           ///< one number
-  std::optional<double> background_rms;  ///< with exposure_time: σ² = background_rms² + max(d, 0)/exposure_time
+  std::optional<double> background_rms;  ///< with exposure_time: photon_noise()
   std::optional<double> exposure_time;
 };
 

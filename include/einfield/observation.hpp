@@ -1,7 +1,9 @@
 // What was observed: image, noise, mask, PSF and their grid.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -50,6 +52,14 @@ struct CelestialWcs {
   /// @param other  with axes along those of `own`
   CelestialWcs on(const Grid& own, const Grid& other) const;
 };
+
+/// 1 σ of a pixel: a Gaussian background and the photons of the pixel itself.
+/// @param value          brightness; what is negative has no photons
+/// @param background_rms of the same unit
+/// @param exposure_time  so that brightness · exposure_time counts photons; ∞ = no photon noise
+inline double photon_noise(double value, double background_rms, double exposure_time) {
+  return std::sqrt(background_rms * background_rms + std::max(value, 0.0) / exposure_time);
+}
 
 /// One image of a lens. All maps are (ny, nx) of `grid`.
 struct Observation {
