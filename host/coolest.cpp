@@ -692,8 +692,7 @@ class Reader {
       const double background = noise.at("background_rms").number(at_least(0));
       if (o.image.empty()) return;
       o.noise = read_map(noise.at("wht_map"));
-      for (std::size_t i = 0; i < o.noise.size(); ++i)
-        o.noise[i] = photon_noise(o.image[i], background, o.noise[i]);
+      for (std::size_t i = 0; i < o.noise.size(); ++i) o.noise[i] = photon_noise(o.image[i], background, o.noise[i]);
     } else {
       noise.at("type").fail("no counterpart, found " + type +
                             ", expected NoiseMap, UniformGaussianNoise or DrizzledNoise");

@@ -176,8 +176,7 @@ Noise read_noise(const Config& config, const MapReader& maps, const std::vector<
     result.sigma.assign(image.size(), *noise.value);
   } else {
     result.name = config.at("observation.background_rms");
-    for (const double v : image)
-      result.sigma.push_back(photon_noise(v, *noise.background_rms, *noise.exposure_time));
+    for (const double v : image) result.sigma.push_back(photon_noise(v, *noise.background_rms, *noise.exposure_time));
   }
   result.given = result.sigma;
   return result;

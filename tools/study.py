@@ -4,6 +4,7 @@ recipe of all its fits.
 
     tools/study.py EINFIELD robustness       ten systems that are hard for a network: sharp sources, small perturbers
     tools/study.py EINFIELD stopping         the automatic stop beside the best one that the truth would choose
+    tools/study.py EINFIELD rules            other rules to stop by
     tools/study.py EINFIELD too_long         twenty times as many steps as the automatic stop takes
     tools/study.py EINFIELD calibration      how often the truth lies within the scatter of an ensemble
     tools/study.py EINFIELD options          one change at a time to the default recipe: what it costs, what it brings
@@ -120,24 +121,31 @@ def robustness(study):
             str(result["steps"]))
 
 
+def noisy(study, example, level, seed):
+    """An example with so much noise: its σ, or the rms of its background."""
+    key = "noise" if example in ("sie_noisy", "shear_noisy") else "background_rms"
+    settings = [f"simulate.{key}={float(level)}", f"simulate.seed={seed}"]
+    return study.simulate(example, settings + [f"observation.noise={float(level)}"] * (key == "noise"))
+
+
+def after_steps(study, path):
+    """The metrics after every number of STEPS."""
+    return [study.fit(path, [f"optimizer.steps={n}", 'optimizer.stop="none"'], resume=n > STEPS[0])["metrics"] for n in STEPS]
+
+
 def stopping(study):
     """How far the state that stop = "plateau" chose is above the best of those after STEPS, which only the truth can tell; and how
     far the best number of steps for all noises is, which depends on the system alone. Medians over the noises."""
     table("system", "noise", "steps, automatic", *(f"{region}: {cell}" for region in ("arcs", "field")
                                                    for cell in ("ψ", "above the best", "best steps", "above, same steps for all")))
-    for example, noise_key, levels in [("sie_noisy", "simulate.noise", [1, 2, 4]), ("shear_noisy", "simulate.noise", [1, 2, 4]),
-                                       ("subhalo", "simulate.background_rms", [0.5, 1, 2]),
-                                       ("random_field", "simulate.background_rms", [0.5, 1, 2])]:
+    for example, levels in (("sie_noisy", (1, 2, 4)), ("shear_noisy", (1, 2, 4)), ("subhalo", (0.5, 1, 2)),
+                            ("random_field", (0.5, 1, 2))):
         for level in levels:
             chosen, states = [], []
             for seed in SEEDS:
-                settings = [f"{noise_key}={float(level)}", f"simulate.seed={seed}"]
-                if noise_key == "simulate.noise":
-                    settings.append(f"observation.noise={float(level)}")
-                path = study.simulate(example, settings)
+                path = noisy(study, example, level, seed)
                 chosen.append(study.fit(path))
-                states.append([study.fit(path, [f"optimizer.steps={n}", 'optimizer.stop="none"'], resume=n > STEPS[0])["metrics"]
-                               for n in STEPS])
+                states.append(after_steps(study, path))
             cells = [str(statistics.median(result["steps"] for result in chosen))]
             for metric in ("psi_relative_rms_arc", "psi_relative_rms_all"):
                 here = [result["metrics"][metric] for result in chosen]
@@ -147,6 +155,31 @@ def stopping(study):
                 cells += [percent(statistics.median(here)), percent(above[0]),
                           ", ".join(str(STEPS[errors.index(b)]) for errors, b in zip(after, best)), percent(min(above[1:]))]
             row(example, str(level), *cells)
+
+
+RULES = {"plateau, patience 30": (), "plateau, patience 15": ("optimizer.patience=15",),
+         **{f"held out, patience {n}": ('optimizer.stop="heldout"', f"optimizer.patience={n}") for n in (30, 60, 100)},
+         "discrepancy": ('optimizer.stop="chi2"',)}
+
+
+def rules(study):
+    """Steps, and how far ψ in the arcs is above the best of STEPS; medians over the noises."""
+    systems = (("sie_noisy", 2), ("shear_noisy", 2), ("subhalo", 1), ("random_field", 2))
+    table("rule", *(f"{example}, {level}" for example, level in systems))
+    cells = {rule: [] for rule in RULES}
+    for example, level in systems:
+        found = {rule: [] for rule in RULES}
+        for seed in SEEDS:
+            path = noisy(study, example, level, seed)
+            best = min(state["psi_relative_rms_arc"] for state in after_steps(study, path))
+            for rule, settings in RULES.items():
+                result = study.fit(path, settings)
+                found[rule].append((result["steps"], result["metrics"]["psi_relative_rms_arc"] / best - 1))
+        for rule, fits in found.items():
+            steps, above = map(statistics.median, zip(*fits))
+            cells[rule].append(f"{steps}: {percent(above)}")
+    for rule, columns in cells.items():
+        row(rule, *columns)
 
 
 def too_long(study):
@@ -207,7 +240,7 @@ def options(study):
 
 SEEDS = (1, 2, 3)
 STEPS = [20, 30, 45, 65, 100, 150, 220, 330, 500]
-STUDIES = {study.__name__: study for study in (robustness, stopping, too_long, calibration, options)}
+STUDIES = {study.__name__: study for study in (robustness, stopping, rules, too_long, calibration, options)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
