@@ -4,8 +4,6 @@
 #include <limits>
 #include <utility>
 
-#include "host/metrics.hpp"
-
 namespace einfield {
 
 std::vector<double> mean_of(const std::vector<std::vector<double>>& members) {
@@ -41,19 +39,29 @@ LensFields mean_of(const std::vector<LensFields>& members) {
           mean_of(maps_of(members, &LensFields::convergence))};
 }
 
-EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const Observation& observation) {
-  if (members.size() == 1) return {members.front(), {}, {}};
-  const std::vector<std::size_t> used = region(observation, nullptr);
+double weighted_mean(const std::vector<double>& map, const std::vector<double>& weights) {
+  double sum = 0, total = 0;
+  for (std::size_t i = 0; i < map.size(); ++i) {
+    if (weights[i] == 0) continue;  // where the map may be anything
+    sum += weights[i] * map[i];
+    total += weights[i];
+  }
+  return sum / total;
+}
+
+EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const std::vector<double>& weights) {
+  if (members.size() == 1) return {members.front(), {}, {}, {}};
   std::vector<LensFields> centred = members;
   std::vector<double> offsets;
   for (LensFields& member : centred) {
-    offsets.push_back(mean(used, member.potential));
+    offsets.push_back(weighted_mean(member.potential, weights));
     for (double& v : member.potential) v -= offsets.back();
   }
   return {
       mean_of(centred),
       {deviation_of(maps_of(centred, &LensFields::potential)), deviation_of(maps_of(centred, &LensFields::deflection)),
        deviation_of(maps_of(centred, &LensFields::convergence))},
+      weights,
       std::move(offsets)};
 }
 

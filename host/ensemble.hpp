@@ -8,16 +8,20 @@
 
 namespace einfield {
 
-/// Mean over the members, and their standard deviation (n − 1 in the denominator; empty fields for one member).
+/// Mean over the members, and their standard deviation (n − 1 in the denominator); empty but for the mean with one
+/// member.
 struct EnsembleFields {
   LensFields mean, deviation;
-  std::vector<double> offsets;  ///< what was taken off each member's potential [arcsec²]; empty for one member
+  std::vector<double> weights;  ///< of the pixels in the mean that was taken off each potential
+  std::vector<double> offsets;  ///< these means [arcsec²]
 };
 
-/// @param members  at the pixel centres; the mean over used pixels is taken off each potential first, since a constant
-/// of
-///                 ψ is unobservable: for one member, the fields as they are
-EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const Observation& observation);
+/// @param members  at the pixel centres; a constant of ψ is unobservable: the mean of each potential over `weights` is
+///                 taken off first. For one member, the fields as they are
+/// @param weights  per pixel, with a sum > 0
+EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const std::vector<double>& weights);
+/// Σ weight · value / Σ weight.
+double weighted_mean(const std::vector<double>& map, const std::vector<double>& weights);
 
 /// Mean of the members' fields, value by value.
 LensFields mean_of(const std::vector<LensFields>& members);

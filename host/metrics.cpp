@@ -9,6 +9,13 @@ namespace {
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
+/// Mean of a map over pixels.
+double mean(const std::vector<std::size_t>& pixels, const std::vector<double>& map) {
+  double sum = 0;
+  for (const std::size_t i : pixels) sum += map[i];
+  return sum / static_cast<double>(pixels.size());
+}
+
 /// Root of the mean of f(pixel)² over a region; NaN for an empty one.
 template <class F>
 double rms(const std::vector<std::size_t>& pixels, F&& f) {
@@ -43,12 +50,6 @@ RegionErrors region_errors(const std::vector<std::size_t>& pixels, const Truth& 
 }
 
 }  // namespace
-
-double mean(const std::vector<std::size_t>& pixels, const std::vector<double>& map) {
-  double sum = 0;
-  for (const std::size_t i : pixels) sum += map[i];
-  return sum / static_cast<double>(pixels.size());
-}
 
 std::vector<std::size_t> region(const Observation& observation, const std::vector<double>* truth_image) {
   std::vector<std::size_t> pixels;

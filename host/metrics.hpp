@@ -30,9 +30,6 @@ inline constexpr double kArcSignalToNoise = 5;
 /// Indices of used pixels, in order; `truth_image` not null: of those on the arc only.
 std::vector<std::size_t> region(const Observation& observation, const std::vector<double>* truth_image);
 
-/// Mean of a map over pixels.
-double mean(const std::vector<std::size_t>& pixels, const std::vector<double>& map);
-
 /// @param model       image after the PSF, (ny, nx)
 /// @param correction  what the fit found of the missing mass, at pixel centres
 TruthErrors truth_errors(const Observation& observation, const Truth& truth, const std::vector<double>& model,

@@ -145,6 +145,17 @@ std::vector<double> sensitivity(const std::vector<Model>& members, const Observa
   return result;
 }
 
+/// What each pixel counts for the constant that is taken off the potentials of an ensemble: where the data say much,
+/// the members agree but for that constant, and their scatter elsewhere is not laid upon the arcs. With a source
+/// without any gradient all used pixels count.
+std::vector<double> weights_of_constant(const std::vector<double>& sensitivity, const Observation& observation) {
+  std::vector<double> weights;
+  for (const double s : sensitivity) weights.push_back(s * s);
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  if (sum > 0 && std::isfinite(sum)) return weights;
+  return {observation.mask.begin(), observation.mask.end()};
+}
+
 void add_observation(FitsMaps& maps, const Observation& observation, const std::string& unit,
                      const std::vector<double>& model) {
   const Psf& psf = observation.psf;
@@ -344,7 +355,7 @@ ordered_json ensemble_json(const Config& config, const LoadedProblem& loaded,
     };
     if (!truth.potential.empty()) {
       std::vector<double> psi = truth.potential;
-      const double offset = mean(used, psi);
+      const double offset = weighted_mean(psi, ensemble.weights);
       for (double& v : psi) v -= offset;
       put("psi", ensemble.mean.potential, ensemble.deviation.potential, psi);
     }
@@ -578,23 +589,24 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
           ? 0
           : static_cast<std::size_t>(std::find(excluded.begin(), excluded.end(), "") - excluded.begin());
   const FitResult<Real>& result = results[told];
-  const EnsembleFields ensemble = ensemble_fields(networks, observation);
-  const LensFields& network = ensemble.mean;
   const std::vector<double> image = mean_of(images);
   const StepState& state = result.final_state;
   const DataFit data = results.size() == 1 && problem.held_out.empty() ? DataFit{state.loss, state.chi2_reduced}
                                                                        : data_fit(observation, problem.loss, image);
   const Model model = mean_model(models);
   const LensFields smooth = smooth_fields(model.lens, theta, pool);
+  const std::vector<double> beta = source_positions(theta, smooth, mean_of(networks));
+  const std::vector<double> constrained = sensitivity<Real>(models, observation, beta, pool);
+  const EnsembleFields ensemble = ensemble_fields(networks, weights_of_constant(constrained, observation));
+  const LensFields& network = ensemble.mean;
 
   FitsMaps maps(grid, kDouble, loaded.wcs);
   add_observation(maps, observation, loaded.unit, image);
-  const std::vector<double> beta = source_positions(theta, smooth, network);
   const PixelGrid source = source_grid<Real>(models, observation, beta, pool);
   add_source<Real>(maps, model, models, loaded.unit, source, pool);
   maps.add_fields("NN", network);
   if (members > 1) maps.add_fields("NN_STD", ensemble.deviation);
-  maps.add("SENSITIVITY", "arcsec-1", sensitivity<Real>(models, observation, beta, pool));
+  maps.add("SENSITIVITY", "arcsec-1", constrained);
   maps.add_fields("MACRO", smooth);
   std::optional<TruthErrors> errors;
   if (loaded.truth) {

@@ -139,6 +139,27 @@ void check_ensemble(const std::string& encoding) {
                   1e-10 * (1 + deviation));
     }
   }
+  // The constant of a potential is taken where the data say something, and their scatter is that about it.
+  const std::vector<double> sensitivity = map("all", "SENSITIVITY", 1), psi = map("all", "PSI_NN", 1),
+                            scatter = map("all", "PSI_NN_STD", 1);
+  std::vector<std::vector<double>> centred;
+  for (const char* seed : {"seed5", "seed6", "seed7"}) {
+    centred.push_back(map(seed, "PSI_NN", 1));
+    double sum = 0, total = 0;
+    for (std::size_t i = 0; i < psi.size(); ++i) {
+      sum += sensitivity[i] * sensitivity[i] * centred.back()[i];
+      total += sensitivity[i] * sensitivity[i];
+    }
+    ASSERT_GT(total, 0);
+    for (double& v : centred.back()) v -= sum / total;
+  }
+  for (std::size_t i = 0; i < psi.size(); ++i) {
+    const double expected = (centred[0][i] + centred[1][i] + centred[2][i]) / 3;
+    ASSERT_NEAR(psi[i], expected, 1e-12);
+    double squares = 0;
+    for (const std::vector<double>& member : centred) squares += (member[i] - expected) * (member[i] - expected);
+    ASSERT_NEAR(scatter[i], std::sqrt(squares / 2), 1e-12);
+  }
   const json result = json::parse(lens.folder().read("all/result.json"));
   ASSERT_EQ(result["ensemble"]["members"].size(), 3u);
   EXPECT_EQ(result["ensemble"]["members"][2]["seed"], 7);
