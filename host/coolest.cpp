@@ -261,7 +261,7 @@ class Writer {
   static void put_spread(ordered_json& parameter, double sigma) {
     if (!(sigma > 0)) return;
     const double value = parameter["point_estimate"]["value"].get<double>();
-    parameter["posterior_stats"] = {
+    parameter["posterior_stats"] = ordered_json{
         {"mean", value}, {"median", value}, {"percentile_16th", value - sigma}, {"percentile_84th", value + sigma}};
   }
   /// 1 σ of a parameter of the component that is being written; 0 when it is not known.
@@ -278,10 +278,12 @@ class Writer {
     put_spread(parameter, scale * sigma_of(own));
     if (c.priors.empty() || !c.free[i]) return;
     const ParameterPrior& prior = c.priors[i];
+    // By name: what a list in braces takes the place of, Clang 14 never frees.
     if (prior.gaussian())
-      parameter["prior"] = {{"type", "GaussianPrior"}, {"mean", scale * prior.mean}, {"width", scale * prior.sigma}};
+      parameter["prior"] =
+          ordered_json{{"type", "GaussianPrior"}, {"mean", scale * prior.mean}, {"width", scale * prior.sigma}};
     else if (prior.bounded())
-      parameter["prior"] = {
+      parameter["prior"] = ordered_json{
           {"type", "UniformPrior"}, {"min_value", scale * prior.lower}, {"max_value", scale * prior.upper}};
   }
   template <class Component>
