@@ -261,6 +261,7 @@ class Writer {
   static void put_spread(ordered_json& parameter, double sigma) {
     if (!(sigma > 0)) return;
     const double value = parameter["point_estimate"]["value"].get<double>();
+    // By name, here and below: what a list in braces takes the place of, Clang 14 never frees.
     parameter["posterior_stats"] = ordered_json{
         {"mean", value}, {"median", value}, {"percentile_16th", value - sigma}, {"percentile_84th", value + sigma}};
   }
@@ -278,7 +279,6 @@ class Writer {
     put_spread(parameter, scale * sigma_of(own));
     if (c.priors.empty() || !c.free[i]) return;
     const ParameterPrior& prior = c.priors[i];
-    // By name: what a list in braces takes the place of, Clang 14 never frees.
     if (prior.gaussian())
       parameter["prior"] =
           ordered_json{{"type", "GaussianPrior"}, {"mean", scale * prior.mean}, {"width", scale * prior.sigma}};

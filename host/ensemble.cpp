@@ -49,7 +49,7 @@ double weighted_mean(const std::vector<double>& map, const std::vector<double>& 
   return sum / total;
 }
 
-EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const std::vector<double>& weights) {
+EnsembleFields ensemble_fields(const std::vector<LensFields>& members, std::vector<double> weights) {
   if (members.size() == 1) return {members.front(), {}, {}, {}};
   std::vector<LensFields> centred = members;
   std::vector<double> offsets;
@@ -61,7 +61,7 @@ EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const std
       mean_of(centred),
       {deviation_of(maps_of(centred, &LensFields::potential)), deviation_of(maps_of(centred, &LensFields::deflection)),
        deviation_of(maps_of(centred, &LensFields::convergence))},
-      weights,
+      std::move(weights),
       std::move(offsets)};
 }
 

@@ -19,7 +19,7 @@ struct EnsembleFields {
 /// @param members  at the pixel centres; a constant of ψ is unobservable: the mean of each potential over `weights` is
 ///                 taken off first. For one member, the fields as they are
 /// @param weights  per pixel, with a sum > 0
-EnsembleFields ensemble_fields(const std::vector<LensFields>& members, const std::vector<double>& weights);
+EnsembleFields ensemble_fields(const std::vector<LensFields>& members, std::vector<double> weights);
 /// Σ weight · value / Σ weight.
 double weighted_mean(const std::vector<double>& map, const std::vector<double>& weights);
 

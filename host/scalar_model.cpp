@@ -67,18 +67,15 @@ std::size_t ScalarModel::planned_bytes(const Problem& problem, int evaluators, i
   const Observation& o = problem.observation;
   const auto size = [](int n) { return static_cast<std::size_t>(n); };
   const CutOut box = cut_out(o, [&o](std::size_t i) { return o.mask[i] != 0; });
-  const auto used = static_cast<std::size_t>(std::count(o.mask.begin(), o.mask.end(), 1));
-  const std::size_t pixels = size(box.nx) * size(box.ny), rays = pixels * size(o.grid.rays_per_pixel()),
+  const std::size_t used = size(o.n_used()), pixels = size(box.nx) * size(box.ny),
+                    rays = pixels * size(o.grid.rays_per_pixel()),
                     samples = pixels * size(o.psf.supersampling) * size(o.psf.supersampling);
   // Images before the PSF: of the amplitudes and of the rest at once, or of all other parameters.
-  std::size_t evaluator = (n_free + 3) * used + (n_free + 1) * samples + 4 * size(threads) * samples;
-  std::size_t bytes = 0;
-  if (const LightComponent* const light = network_light(problem.model)) {
-    evaluator += 5 * rays;
-    bytes += size(evaluators) * CpuNetwork<double>::planned_bytes(light->network, static_cast<int>(rays), threads);
-  }
-  return bytes + sizeof(double) * (4 * rays + size(evaluators) * evaluator) + sizeof(Used) * used +
-         sizeof(Pixel) * pixels;
+  std::size_t evaluator = sizeof(double) * ((n_free + 3) * used + (n_free + 1) * samples + 4 * size(threads) * samples);
+  if (const LightComponent* const light = network_light(problem.model))
+    evaluator +=
+        sizeof(double) * 5 * rays + CpuNetwork<double>::planned_bytes(light->network, static_cast<int>(rays), threads);
+  return sizeof(double) * 4 * rays + sizeof(Used) * used + sizeof(Pixel) * pixels + size(evaluators) * evaluator;
 }
 
 ScalarModel::ScalarModel(const Problem& problem, const std::vector<double>& parameters, LossKind loss,

@@ -45,6 +45,12 @@ def read_map(path, name):
     raise SystemExit(f"{path}: no {name}")
 
 
+def flags(settings):
+    """Arguments for settings "section.key=value"; of several for one key the last one counts."""
+    values = dict(setting.split("=", 1) for setting in settings)
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
 class Study:
     def __init__(self, einfield, directory, changes=()):
         self.einfield, self.directory, self.changes = einfield, directory, list(changes)
@@ -63,17 +69,13 @@ class Study:
         path.write_text((EXAMPLES / f"{example}.toml").read_text().replace('recipe = "biggio2021"', 'recipe = "default"')
                         + "\n".join(lines))
         self.settings = list(settings)
-        self.call("simulate", path, "--overwrite", *self.flags())
+        self.call("simulate", path, "--overwrite", *flags(self.changes + self.settings))
         return path
-
-    def flags(self, settings=()):
-        values = dict(setting.split("=", 1) for setting in self.changes + self.settings + list(settings))  # the last one counts
-        return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
     def fit(self, path, settings=(), resume=False):
         out = pathlib.Path(self.directory) / "fit"
         self.call("fit", path, "--out", out, "--resume" if resume else "--overwrite", "--quiet", "--backend", "cpu",
-                  *self.flags(settings))
+                  *flags(self.changes + self.settings + list(settings)))
         with open(out / "history.csv") as file:
             start = next(csv.DictReader(file))
         return json.loads((out / "result.json").read_text()) | {"start_chi2": float(start["chi2_reduced"])}
@@ -150,10 +152,10 @@ def stopping(study):
             for metric in ("psi_relative_rms_arc", "psi_relative_rms_all"):
                 here = [result["metrics"][metric] for result in chosen]
                 after = [[state[metric] for state in noise] for noise in states]
-                best = [min(errors) for errors in after]
+                best = [min(noise) for noise in after]
                 above = [statistics.median(a / b - 1 for a, b in zip(column, best)) for column in [here, *zip(*after)]]
                 cells += [percent(statistics.median(here)), percent(above[0]),
-                          ", ".join(str(STEPS[errors.index(b)]) for errors, b in zip(after, best)), percent(min(above[1:]))]
+                          ", ".join(str(STEPS[noise.index(b)]) for noise, b in zip(after, best)), percent(min(above[1:]))]
             row(example, str(level), *cells)
 
 

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import tomllib
 
-from study import read_map, row
+from study import flags, read_map, row
 
 SMOOTH = pathlib.Path(__file__).resolve().parents[1] / "examples/slacs_j0946+1006/smooth.toml"
 PUBLISHED = (-0.651, 1.040)  # Vegetti et al. 2010 (MNRAS 408, 1969; arXiv:0910.0760), North up [arcsec]
@@ -132,9 +132,8 @@ class Study:
         files = [f"observation.{key}={quoted(self.data / name)}" for key, name in
                  (("image", "data.fits"), ("noise", "noise_map.fits"), ("psf", "psf.fits"),
                   ("mask", "mask_extra_galaxies.fits"))]
-        chosen = dict(setting.split("=", 1) for setting in files + known + list(settings))  # the last word counts
-        flags = [part for key, value in chosen.items() for part in ("--set", f"{key}={value}")]
-        self.call("fit", path, "--out", out, "--quiet", "--backend", "cpu", "--threads", "1", *flags)
+        self.call("fit", path, "--out", out, "--quiet", "--backend", "cpu", "--threads", "1",
+                  *flags(files + known + list(settings)))
         return Fit(out)
 
     def peak(self, fit):
