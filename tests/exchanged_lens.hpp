@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "einfield/error.hpp"
-#include "host/exchange.hpp"
-#include "host/fits_io.hpp"
-#include "host/simulate.hpp"
+#include "host/app/simulate.hpp"
+#include "host/exchange/exchange.hpp"
+#include "host/files/fits_io.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "einfield/config.hpp"
-#include "host/fits_io.hpp"
-#include "host/simulate.hpp"
+#include "host/app/simulate.hpp"
+#include "host/files/fits_io.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {

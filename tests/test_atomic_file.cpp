@@ -1,5 +1,5 @@
 // A file is whole or absent: success, failure of the writer, targets that cannot be, links, a full disk.
-#include "host/atomic_file.hpp"
+#include "host/files/atomic_file.hpp"
 
 #include <gtest/gtest.h>
 #include <signal.h>

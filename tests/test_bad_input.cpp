@@ -9,7 +9,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "host/fits_io.hpp"
+#include "host/files/fits_io.hpp"
 #include "tests/raw_fits.hpp"
 #include "tests/run_binary.hpp"
 #include "tests/temporary_directory.hpp"

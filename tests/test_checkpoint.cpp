@@ -1,5 +1,5 @@
 // Checkpoints: the same bits after any interruption, no damage unnoticed, no contradiction accepted.
-#include "host/checkpoint.hpp"
+#include "host/results/checkpoint.hpp"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "einfield/error.hpp"
-#include "host/safetensors.hpp"
+#include "host/files/safetensors.hpp"
 #include "tests/small_lens.hpp"
 
 namespace einfield {

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "einfield/core.hpp"
-#include "host/fits_io.hpp"
+#include "host/files/fits_io.hpp"
 #include "tests/run_binary.hpp"
 #include "tests/small_lens.hpp"
 

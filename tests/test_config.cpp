@@ -10,7 +10,7 @@
 #include <tuple>
 
 #include "einfield/error.hpp"
-#include "host/fits_io.hpp"
+#include "host/files/fits_io.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {

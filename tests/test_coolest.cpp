@@ -1,12 +1,12 @@
 // COOLEST templates: what the coolest package makes of one and what we make of it, there and back, and hostile files.
-#include "host/coolest.hpp"
+#include "host/exchange/coolest.hpp"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "host/results.hpp"
+#include "host/results/write_results.hpp"
 #include "tests/exchanged_lens.hpp"
 #include "tests/small_lens.hpp"
 

@@ -1,5 +1,5 @@
 // Critical curves, caustics and cuts against those of lenses whose curves are known in closed form; marching squares.
-#include "host/critical_curves.hpp"
+#include "host/fields/critical_curves.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // The stored lens at points and on grids: the fit's own maps again, tables passed through, bad tables and damage
 // refused.
-#include "host/evaluate.hpp"
+#include "host/app/evaluate.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -12,10 +12,10 @@
 #include <thread>
 
 #include "einfield/error.hpp"
-#include "host/fits_io.hpp"
-#include "host/lens_fields.hpp"
-#include "host/number.hpp"
-#include "host/results.hpp"
+#include "host/fields/lens_fields.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/files/number.hpp"
+#include "host/results/write_results.hpp"
 #include "tests/small_lens.hpp"
 
 namespace einfield {

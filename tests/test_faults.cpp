@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "einfield/network.hpp"
-#include "host/atomic_file.hpp"
+#include "host/files/atomic_file.hpp"
 #include "tests/run_binary.hpp"
 #include "tests/small_lens.hpp"
 #include "tests/timeless.hpp"

@@ -1,6 +1,6 @@
 // Pictures and figures: what the pixels show, that words stay words, and that gnuplot's absence or failure costs no
 // more than the pictures.
-#include "host/figures.hpp"
+#include "host/report/figures.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -16,7 +16,7 @@
 #include <sstream>
 
 #include "einfield/error.hpp"
-#include "host/fits_io.hpp"
+#include "host/files/fits_io.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {

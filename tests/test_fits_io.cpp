@@ -1,5 +1,5 @@
 // FITS in and out: what is written comes back, every way to name an HDU, every kind of WCS, every kind of damage.
-#include "host/fits_io.hpp"
+#include "host/files/fits_io.hpp"
 
 #include <fitsio.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // L-BFGS: minima of known functions, the Wolfe conditions, what rounding and non-finite values do, resuming to the bit.
-#include "host/lbfgs.hpp"
+#include "host/fit/lbfgs.hpp"
 
 #include <gtest/gtest.h>
 

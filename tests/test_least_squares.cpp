@@ -1,5 +1,5 @@
 // Small dense systems: Cholesky against the matrix, the bounded problem against all of its active sets.
-#include "host/least_squares.hpp"
+#include "host/fit/least_squares.hpp"
 
 #include <gtest/gtest.h>
 

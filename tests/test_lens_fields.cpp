@@ -1,6 +1,6 @@
 // Fields at points: the network against the naive reference, the smooth model against its profiles, batches and
 // threads.
-#include "host/lens_fields.hpp"
+#include "host/fields/lens_fields.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // lenstronomy's dictionaries: its own images of models with every profile, there and back, and hostile files.
-#include "host/lenstronomy.hpp"
+#include "host/exchange/lenstronomy.hpp"
 
 #include <gtest/gtest.h>
 

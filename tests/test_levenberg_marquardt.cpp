@@ -1,6 +1,6 @@
 // Fits of profiles with a Jacobian: its columns against differences and against the adjoint of the backend, amplitudes
 // that are solved for, descents and starts that find the truth, the same bits for any number of threads, uncertainties.
-#include "host/levenberg_marquardt.hpp"
+#include "host/fit/levenberg_marquardt.hpp"
 
 #include <gtest/gtest.h>
 #include <malloc.h>
@@ -12,8 +12,8 @@
 
 #include "einfield/error.hpp"
 #include "einfield/fitter.hpp"
-#include "host/starts.hpp"
-#include "host/uncertainties.hpp"
+#include "host/fit/starts.hpp"
+#include "host/fit/uncertainties.hpp"
 #include "tests/gradcheck.hpp"
 #include "tests/step_problem.hpp"
 #include "tests/tolerance.hpp"

@@ -1,5 +1,5 @@
 // Error measures against sums written out by hand, and where they do not exist.
-#include "host/metrics.hpp"
+#include "host/fields/metrics.hpp"
 
 #include <gtest/gtest.h>
 

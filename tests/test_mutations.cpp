@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "einfield/network.hpp"
-#include "host/fits_io.hpp"
-#include "host/safetensors.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/files/safetensors.hpp"
 #include "tests/run_binary.hpp"
 #include "tests/temporary_directory.hpp"
 

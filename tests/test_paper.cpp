@@ -9,9 +9,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "host/fits_io.hpp"
-#include "host/run.hpp"
-#include "host/simulate.hpp"
+#include "host/app/run.hpp"
+#include "host/app/simulate.hpp"
+#include "host/files/fits_io.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {

@@ -1,5 +1,5 @@
 // The data of a configuration: what is masked with a warning, what is an error, and in which words.
-#include "host/problem.hpp"
+#include "host/config/load_problem.hpp"
 
 #include <gtest/gtest.h>
 
@@ -11,9 +11,9 @@
 
 #include "einfield/error.hpp"
 #include "einfield/psf.hpp"
-#include "host/fits_io.hpp"
-#include "host/number.hpp"
-#include "host/safetensors.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/files/number.hpp"
+#include "host/files/safetensors.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {

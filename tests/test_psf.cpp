@@ -10,7 +10,7 @@
 #include <string>
 
 #include "einfield/error.hpp"
-#include "host/fits_io.hpp"
+#include "host/files/fits_io.hpp"
 
 namespace einfield {
 namespace {

@@ -1,5 +1,5 @@
 // The random field: variance and slope as asked for, α = ∇ψ, κ = ½ ∇·α, the same field for the same seed.
-#include "host/random_field.hpp"
+#include "host/fields/random_field.hpp"
 
 #include <gtest/gtest.h>
 

@@ -12,7 +12,7 @@
 
 #include "einfield/backend.hpp"
 #include "einfield/render.hpp"
-#include "host/fits_io.hpp"
+#include "host/files/fits_io.hpp"
 #include "tests/tolerance.hpp"
 
 namespace einfield {

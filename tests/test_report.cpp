@@ -1,6 +1,6 @@
 // The report: every piece that the results have is on it, none that they lack, hostile text stays text, and a browser
 // shows it without a complaint on a phone and on a wide screen, in both colours.
-#include "host/report.hpp"
+#include "host/report/report.hpp"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "einfield/error.hpp"
-#include "host/results.hpp"
+#include "host/results/write_results.hpp"
 #include "tests/small_lens.hpp"
 
 namespace einfield {

@@ -1,6 +1,6 @@
 // `einfield reproduce` through the library, with images and networks small enough for seconds: what is run, what is
 // written, what is refused.
-#include "host/reproduce.hpp"
+#include "host/app/reproduce.hpp"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 #include <sstream>
 
 #include "einfield/error.hpp"
-#include "host/biggio2021.hpp"
+#include "host/app/biggio2021.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {

@@ -1,5 +1,5 @@
 // What a fit leaves: every HDU, number, row and weight, and that earlier results stay until new ones are complete.
-#include "host/results.hpp"
+#include "host/results/write_results.hpp"
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -12,13 +12,13 @@
 
 #include "einfield/error.hpp"
 #include "einfield/render.hpp"
-#include "host/evaluate.hpp"
-#include "host/fits_io.hpp"
-#include "host/lens_fields.hpp"
-#include "host/metrics.hpp"
-#include "host/number.hpp"
-#include "host/safetensors.hpp"
-#include "host/stored_result.hpp"
+#include "host/app/evaluate.hpp"
+#include "host/fields/lens_fields.hpp"
+#include "host/fields/metrics.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/files/number.hpp"
+#include "host/files/safetensors.hpp"
+#include "host/results/stored_result.hpp"
 #include "tests/reference_network.hpp"
 #include "tests/small_lens.hpp"
 

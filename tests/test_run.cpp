@@ -1,5 +1,5 @@
 // One run from configuration to directory: interrupted, resumed, overwritten, killed, twice at once.
-#include "host/run.hpp"
+#include "host/app/run.hpp"
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -16,15 +16,15 @@
 #include <thread>
 
 #include "einfield/error.hpp"
-#include "host/checkpoint.hpp"
-#include "host/coolest.hpp"
-#include "host/directory_lock.hpp"
-#include "host/evaluate.hpp"
-#include "host/fits_io.hpp"
-#include "host/number.hpp"
-#include "host/results.hpp"
-#include "host/safetensors.hpp"
-#include "host/strengths.hpp"
+#include "host/app/evaluate.hpp"
+#include "host/exchange/coolest.hpp"
+#include "host/files/directory_lock.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/files/number.hpp"
+#include "host/files/safetensors.hpp"
+#include "host/fit/strengths.hpp"
+#include "host/results/checkpoint.hpp"
+#include "host/results/write_results.hpp"
 #include "tests/reference_network.hpp"
 #include "tests/small_lens.hpp"
 

@@ -1,5 +1,5 @@
 // The exchange format of networks: what is written is read back to the bit, and nothing else is believed.
-#include "host/safetensors.hpp"
+#include "host/files/safetensors.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>

@@ -1,5 +1,5 @@
 // Simulated images: lenstronomy's numbers, the truth of the missing mass alone, noise as asked for, the same bytes.
-#include "host/simulate.hpp"
+#include "host/app/simulate.hpp"
 
 #include <gtest/gtest.h>
 
@@ -14,9 +14,9 @@
 #include "einfield/lens.hpp"
 #include "einfield/psf.hpp"
 #include "einfield/source.hpp"
-#include "host/fits_io.hpp"
-#include "host/number.hpp"
-#include "host/safetensors.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/files/number.hpp"
+#include "host/files/safetensors.hpp"
 #include "tests/reference_network.hpp"
 #include "tests/temporary_directory.hpp"
 

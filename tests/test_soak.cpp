@@ -9,7 +9,7 @@
 #include <fstream>
 
 #include "einfield/network.hpp"
-#include "host/run.hpp"
+#include "host/app/run.hpp"
 #include "tests/run_binary.hpp"
 #include "tests/small_lens.hpp"
 #include "tests/timeless.hpp"

@@ -7,7 +7,7 @@
 
 #include "einfield/error.hpp"
 #include "host/cpu/convolve.hpp"
-#include "host/scalar_model.hpp"
+#include "host/fit/scalar_model.hpp"
 #include "tests/gradcheck.hpp"
 #include "tests/step_problem.hpp"
 #include "tests/tolerance.hpp"

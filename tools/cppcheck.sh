@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cppcheck --project=build/tidy/compile_commands.json --file-filter='*host/*' --enable=warning,performance,portability \
   --std=c++20 --inline-suppr --suppress=missingIncludeSystem --suppress='*:/usr/include/*' --suppress=normalCheckLevelMaxBranches \
-  --suppress=invalidLifetime:host/number.hpp --suppress=syntaxError:host/cpu/network_tiles.cpp \
+  --suppress=invalidLifetime:host/files/number.hpp --suppress=syntaxError:host/cpu/network_tiles.cpp \
   --suppress=internalAstError:host/cpu/rays.cpp \
   --error-exitcode=1 --quiet -j "${EINFIELD_JOBS:-$(nproc)}"
 echo "cppcheck: nothing found"

@@ -1,5 +1,5 @@
 // The configuration of a run: TOML → typed values → the problem to be fitted. `einfield info --keys` lists every key;
-// the tables behind it are in host/config.cpp.
+// the tables behind it are in host/config/config.cpp.
 #pragma once
 
 #include <cstdint>
@@ -117,7 +117,7 @@ struct OptimizerConfig : StageConfig {
 };
 
 struct RegularizationConfig : Regularization {
-  bool automatic = false;  ///< the weights times what host/strengths.hpp chooses
+  bool automatic = false;  ///< the weights times what host/fit/strengths.hpp chooses
 };
 
 /// Start values of a PIXELATED or NETWORK component; of another one unused.
@@ -127,7 +127,7 @@ struct LightStart {
   NetworkConfig network;  ///< NETWORK; `ensemble` is that of [network]
 };
 
-/// A Gaussian random field of the potential (host/random_field.hpp).
+/// A Gaussian random field of the potential (host/fields/random_field.hpp).
 struct RandomFieldConfig {
   double variance = 0;  ///< of ψ at a point [arcsec⁴]
   double slope = 0;     ///< of its power spectrum: P(k) ∝ k^(−slope)

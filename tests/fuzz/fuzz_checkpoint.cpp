@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "einfield/error.hpp"
-#include "host/checkpoint.hpp"
+#include "host/results/checkpoint.hpp"
 #include "tests/fuzz/workspace.hpp"
 #include "tests/small_lens.hpp"
 

@@ -4,7 +4,7 @@
 
 #include "einfield/config.hpp"
 #include "einfield/error.hpp"
-#include "host/fits_io.hpp"
+#include "host/files/fits_io.hpp"
 #include "tests/fuzz/workspace.hpp"
 
 namespace einfield {

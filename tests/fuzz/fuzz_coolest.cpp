@@ -1,7 +1,7 @@
 // Any text as a COOLEST template beside the files of a lens with every component: InvalidInput, or a lens that is
 // sound, whose maps fit its grid.
 #include "einfield/error.hpp"
-#include "host/coolest.hpp"
+#include "host/exchange/coolest.hpp"
 #include "tests/exchanged_lens.hpp"
 #include "tests/fuzz/workspace.hpp"
 

@@ -4,7 +4,7 @@
 #include <iterator>
 
 #include "einfield/error.hpp"
-#include "host/fits_io.hpp"
+#include "host/files/fits_io.hpp"
 #include "tests/fuzz/workspace.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -1,6 +1,6 @@
 // Any bytes as the weights of a network: InvalidInput, or a network that can be written and comes back the same.
 #include "einfield/error.hpp"
-#include "host/safetensors.hpp"
+#include "host/files/safetensors.hpp"
 #include "tests/fuzz/workspace.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -1,0 +1,142 @@
+// The headers of the physics in double make the image; noise comes from Philox by pixel, so that threads do not matter.
+#include "host/app/simulate.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "einfield/render.hpp"
+#include "host/config/load_problem.hpp"
+#include "host/cpu/convolve.hpp"
+#include "host/fields/lens_fields.hpp"
+#include "host/fields/random_field.hpp"
+#include "host/files/fits_io.hpp"
+
+namespace einfield {
+namespace {
+
+/// The network's weights are drawn from stream 0: with the same seed noise and weights must not be the same numbers.
+constexpr std::uint64_t kNoiseStream = 1;
+
+/// Sum of the random fields.
+LensFields random_fields(const Config& config, const Grid& grid, const std::vector<double>& theta, ThreadPool& pool) {
+  LensFields sum = zero_fields(theta.size() / 2);
+  for (const RandomFieldConfig& field : config.random_fields)
+    add_fields(sum, RandomField(field, std::max(grid.nx, grid.ny) * grid.pixel_scale).fields(theta, pool));
+  return sum;
+}
+
+/// ψ, α, κ of the missing mass at the pixel centres.
+LensFields missing_mass(const Config& config, const Grid& grid) {
+  ThreadPool pool(0);
+  const std::vector<double> theta = pixel_centres(grid);
+  LensFields mass = random_fields(config, grid, theta, pool);
+  add_fields(mass, smooth_fields(config.perturbation, theta, pool));
+  return mass;
+}
+
+/// The noise-free image after the PSF.
+std::vector<double> true_image(const Config& config, const Grid& grid, const Psf& psf) {
+  Model model = load_lights(config);
+  model.network.reset();
+  model.lens.insert(model.lens.end(), config.perturbation.begin(), config.perturbation.end());
+  const ParameterLayout layout(model);
+  std::vector<Component> components;
+  for (const LensComponent& c : model.lens)
+    components.push_back({static_cast<int>(c.kind), RadiusKind::product_average, 0, {}});
+  int pixel_offset = 0;
+  for (const auto* lights : {&model.source, &model.lens_light})
+    for (const LightComponent& c : *lights) {
+      components.push_back({static_cast<int>(c.kind), c.radius, pixel_offset, c.grid});
+      pixel_offset += static_cast<int>(c.pixels.size());
+    }
+  const auto count = [](const auto& list) { return static_cast<int>(list.size()); };
+  const Scene<double> scene{components.data(),       count(model.lens),   count(model.source),
+                            count(model.lens_light), layout.table.data(), layout.pixels.data()};
+
+  const int rays = grid.rays_per_pixel();
+  const int f = psf.supersampling;  // sub-pixels that the PSF acts on, a pixel's side
+  const auto n_pixels = static_cast<std::size_t>(grid.n_pixels());
+  std::vector<double> image(n_pixels * static_cast<std::size_t>(f * f)), convolved(image.size()), binned(n_pixels);
+  ThreadPool pool(0);
+  const auto n_rays = static_cast<std::size_t>(grid.n_rays());
+  const std::vector<double> theta = ray_positions(grid);
+  const std::vector<double> alpha = random_fields(config, grid, theta, pool).deflection;
+  std::vector<double> values;  // of the network of a NETWORK component, of every ray
+  if (const LightComponent* const light = network_light(model)) {
+    std::vector<double> positions(2 * n_rays);
+    for (std::size_t i = 0; i < n_rays; ++i) {
+      const Vec2<double> at =
+          network_position(scene, network_light_index(model), Vec2<double>{theta[i], theta[n_rays + i]},
+                           Vec2<double>{alpha[i], alpha[n_rays + i]});
+      positions[i] = at.x;
+      positions[n_rays + i] = at.y;
+    }
+    values = network_fields<double>(light->network, light->weights, positions, pool).potential;
+  }
+  pool.parallel_for(grid.ny, [&](int row, int) {
+    for (int pixel = row * grid.nx; pixel < (row + 1) * grid.nx; ++pixel) {
+      for (int s = 0; s < rays; ++s) {
+        const auto ray = static_cast<std::size_t>(pixel * rays + s);
+        image[subpixel_of_ray(grid.nx, pixel % grid.nx, row, s, grid.supersampling, f)] +=
+            render_ray(scene, Vec2<double>{theta[ray], theta[n_rays + ray]},
+                       Vec2<double>{alpha[ray], alpha[n_rays + ray]},
+                       NetworkSample<double>{values.empty() ? 0 : values[ray], {}}) *
+            (f * f) / rays;
+      }
+    }
+  });
+  Convolution<double>(grid.nx * f, grid.ny * f, psf).apply(image.data(), convolved.data());
+  mean_of_subpixels(convolved.data(), grid.nx, grid.ny, f, binned.data());
+  return binned;
+}
+
+}  // namespace
+
+std::vector<std::string> simulate(const Config& config, const std::string& target, bool overwrite) {
+  EINFIELD_REQUIRE(!target.empty(),
+                   "--out: missing, expected a FITS file, here or as observation.image in " + config.file);
+  EINFIELD_REQUIRE(overwrite || !std::filesystem::exists(target),
+                   "--out: " + target + " exists, expected a new file or --overwrite");
+  const SimulateConfig& settings = config.simulate.value();
+  const ObservationConfig& o = config.observation;
+  const Grid grid{settings.nx, settings.ny, o.pixel_scale.value(), o.center_x, o.center_y, o.supersampling};
+  const bool own_psf = !settings.psf.type.empty();
+  const PsfConfig& psf_config = own_psf ? settings.psf : o.psf;
+  const std::string psf_key = config.at(own_psf ? "simulate.psf" : "observation.psf");
+  EINFIELD_REQUIRE(psf_config.kernel.path != target,
+                   psf_key + ": in the file to be simulated, found " + target +
+                       ", expected another file, { fwhm = … }, or one of them as simulate.psf");
+  std::vector<std::string> warnings;
+  Psf psf = load_psf(psf_config, grid, o.psf_supersampling, psf_key, warnings);
+
+  const std::vector<double> truth = true_image(config, grid, psf);
+  const LensFields mass = missing_mass(config, grid);
+  const Philox philox{settings.seed};
+  std::vector<double> image(truth), noise;
+  for (std::size_t i = 0; i < truth.size(); ++i) {
+    noise.push_back(settings.noise.value
+                        ? *settings.noise.value
+                        : photon_noise(truth[i], *settings.noise.background_rms, *settings.noise.exposure_time));
+    image[i] += noise[i] * philox.normal(i, kNoiseStream);
+  }
+  if (psf.empty()) psf = {1, 1, {1.0}, 1};
+
+  const auto map = [&grid](const std::string& name, std::vector<double> values, const std::string& unit,
+                           int planes = 1) {
+    return FitsOutput{name,          grid.nx,       grid.ny, planes, std::move(values), -64, unit, grid.pixel_scale,
+                      grid.center_x, grid.center_y, {}};
+  };
+  FitsOutput mask = map("MASK", std::vector<double>(truth.size(), 1.0), "");
+  mask.bitpix = 8;
+  const FitsOutput kernel{"PSF", psf.nx, psf.ny, 1, psf.values, -64, "", grid.pixel_scale / psf.supersampling,
+                          0,     0,      {}};
+  write_fits(target, {map("IMAGE", std::move(image), ""), map("NOISE", std::move(noise), ""), kernel, mask,
+                      map("IMAGE_TRUE", truth, ""), map("PSI_TRUE", mass.potential, "arcsec2"),
+                      map("ALPHA_TRUE", mass.deflection, "arcsec", 2), map("KAPPA_TRUE", mass.convergence, "")});
+  return warnings;
+}
+
+}  // namespace einfield

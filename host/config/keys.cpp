@@ -1,0 +1,676 @@
+// TOML (toml++) against tables of keys. Messages have the form "FILE:LINE: KEY: what is wrong, found …, expected …".
+#include "host/config/keys.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <sstream>
+#include <string_view>
+
+#include "einfield/error.hpp"
+#include "host/files/number.hpp"
+#include "host/files/toml.hpp"
+#include "host/model/names.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr std::size_t kMaxFileBytes = std::size_t(1) << 22;  ///< a configuration has a few kilobytes
+constexpr std::size_t kMaxParts = 10;                        ///< of a dotted key; those that exist have four
+constexpr const char* kCommandLine = "--set";
+
+template <class... Functions>
+struct Overloaded : Functions... {
+  using Functions::operator()...;
+};
+template <class... Functions>
+Overloaded(Functions...) -> Overloaded<Functions...>;
+
+/// Text from a file on one line, not longer than a line; a character of several bytes is not cut.
+std::string excerpt(std::string text, std::size_t longest = 60) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < ' ' || c == 127) c = ' ';
+  if (text.size() <= longest) return text;
+  while (longest > 0 && (static_cast<unsigned char>(text[longest]) & 0xC0) == 0x80) --longest;
+  return text.substr(0, longest) + " …";
+}
+
+std::string trimmed(const std::string& text) {
+  const std::size_t begin = text.find_first_not_of(" \t\r");
+  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t\r") - begin + 1);
+}
+
+// ---- values ----------------------------------------------------------------------------------------------
+
+/// A number as TOML: a float keeps its point.
+std::string toml_number(double value) {
+  std::string text = to_text(value);
+  if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string toml_string(const std::string& text) {
+  std::ostringstream stream;
+  toml::value<std::string> value{text};
+  stream << toml::toml_formatter{value, toml::format_flags::none};
+  return stream.str();
+}
+
+/// "the string "many"", "the integer 3", "a table".
+std::string described(const toml::node& node) {
+  if (node.is_table()) return "a table";
+  if (const toml::array* array = node.as_array()) return "an array of " + std::to_string(array->size());
+  if (const auto* value = node.as_string()) return "the string \"" + excerpt(value->get()) + "\"";
+  if (const auto* value = node.as_integer()) return "the integer " + std::to_string(value->get());
+  if (const auto* value = node.as_floating_point()) return "the number " + toml_number(value->get());
+  if (const auto* value = node.as_boolean()) return value->get() ? "true" : "false";
+  return "a date or time";
+}
+
+std::string with_unit(const std::string& text, const std::string& unit) {
+  return unit.empty() || text.empty() ? text : text + " " + unit;
+}
+
+/// "an integer", "a number > 0 arcsec".
+std::string with_range(const std::string& noun, const Bounds& bounds, const std::string& unit) {
+  const std::string range = bounds.text();
+  return noun + with_unit(range.empty() && !unit.empty() ? " in" : range.empty() ? "" : " " + range, unit);
+}
+
+std::string quoted(const std::vector<std::string>& names) {
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "\"" : " | \"") + name + "\"";
+  return list;
+}
+
+/// What a key takes, in the user's words.
+std::string type_text(const Target& target) {
+  return std::visit(
+      Overloaded{[](double*) { return std::string("number"); },
+                 [](std::optional<double>*) { return std::string("number"); },
+                 [](int*) { return std::string("integer"); }, [](std::uint64_t*) { return std::string("integer"); },
+                 [](bool*) { return std::string("true or false"); }, [](std::string*) { return std::string("text"); },
+                 [](std::vector<int>*) { return std::string("list of integers"); },
+                 [](FitsReference*) { return std::string("\"FILE[HDU]\""); },
+                 [](const Choice& choice) { return quoted(choice.names); },
+                 [](const WholeNumber&) { return std::string("integer"); },
+                 [](const NameSet&) { return std::string("list of names"); },
+                 [](const NameList&) { return std::string("list of names"); },
+                 [](const FilePath&) { return std::string("\"FILE\""); },
+                 [](const Interval&) { return std::string("[lower, upper]"); },
+                 [](const Normal&) { return std::string("{ mean = ..., sigma = ... }"); },
+                 [](const MapOrNumber&) { return std::string("\"FILE[HDU]\" or number"); },
+                 [](const MapOrTable&) { return std::string("\"FILE[HDU]\" or table"); },
+                 [](const SubTable& table) { return std::string(table.array ? "array of tables" : "table"); }},
+      target);
+}
+
+std::string absolute(const std::string& path) {
+  return std::filesystem::absolute(path).lexically_normal().string();
+}
+
+std::optional<std::string> reference_text(const FitsReference& reference) {
+  if (reference.empty()) return std::nullopt;
+  return toml_string(absolute(reference.path) + (reference.hdu.empty() ? "" : "[" + reference.hdu + "]"));
+}
+
+/// The value of a key as TOML; nothing when it has none.
+std::optional<std::string> value_text(const Target& target) {
+  using Text = std::optional<std::string>;
+  return std::visit(
+      Overloaded{
+          [](const double* value) { return std::isnan(*value) ? Text() : toml_number(*value); },
+          [](const std::optional<double>* value) { return *value ? Text(toml_number(**value)) : Text(); },
+          [](const int* value) { return Text(std::to_string(*value)); },
+          [](const std::uint64_t* value) { return Text(std::to_string(*value)); },
+          [](const bool* value) { return Text(*value ? "true" : "false"); },
+          [](const std::string* value) { return Text(toml_string(*value)); },
+          [](const std::vector<int>* values) {
+            std::vector<std::string> texts;
+            for (const int value : *values) texts.push_back(std::to_string(value));
+            return Text("[" + joined(texts) + "]");
+          },
+          [](const FitsReference* reference) { return reference_text(*reference); },
+          [](const Choice& choice) { return Text("\"" + choice.names[choice.get()] + "\""); },
+          [](const WholeNumber& number) {
+            return std::isnan(*number.value) ? Text() : Text(to_text(static_cast<long long>(*number.value)));
+          },
+          [](const NameSet& set) {
+            std::vector<std::string> chosen;
+            for (std::size_t i = 0; i < set.names.size(); ++i)
+              if (set.get(i)) chosen.push_back("\"" + set.names[i] + "\"");
+            return Text("[" + joined(chosen) + "]");
+          },
+          [](const NameList& list) {
+            std::vector<std::string> texts;
+            for (const std::string& name : *list.names) texts.push_back(toml_string(name));
+            return Text("[" + joined(texts) + "]");
+          },
+          [](const FilePath& file) { return Text(toml_string(file.path->empty() ? "" : absolute(*file.path))); },
+          [](const Interval& value) {
+            return std::isfinite(*value.lower)
+                       ? Text("[" + toml_number(*value.lower) + ", " + toml_number(*value.upper) + "]")
+                       : Text();
+          },
+          [](const Normal& value) {
+            return *value.sigma > 0
+                       ? Text("{ mean = " + toml_number(*value.mean) + ", sigma = " + toml_number(*value.sigma) + " }")
+                       : Text();
+          },
+          [](const MapOrNumber& value) {
+            return *value.number ? Text(toml_number(**value.number)) : reference_text(*value.map);
+          },
+          [](const MapOrTable& value) { return reference_text(*value.map); }, [](const SubTable&) { return Text(); }},
+      target);
+}
+
+// ---- the text of a file ----------------------------------------------------------------------------------
+
+std::string read_text(const std::string& file) {
+  const auto fail = [&](const std::string& message) {
+    throw InvalidInput(file + ": " + message + ", expected a TOML configuration");
+  };
+  std::error_code error;
+  const auto status = std::filesystem::status(file, error);
+  if (status.type() == std::filesystem::file_type::not_found) fail("no such file");
+  if (status.type() == std::filesystem::file_type::directory) fail("a directory");
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) fail(std::string("cannot be read (") + std::strerror(errno) + ")");
+  std::string text;
+  std::array<char, 4096> block;
+  do {
+    stream.read(block.data(), block.size());
+    text.append(block.data(), static_cast<std::size_t>(stream.gcount()));
+  } while (stream && text.size() <= kMaxFileBytes);
+  if (text.size() > kMaxFileBytes) fail("more than " + std::to_string(kMaxFileBytes) + " bytes");
+  return text;
+}
+
+/// The key that a line of a file defines, from the root: TOML's parser gives up without telling.
+std::string key_at_line(const std::string& text, std::size_t line) {
+  std::istringstream lines(text);
+  std::string table, current;
+  std::map<std::string, int> arrays;
+  for (std::size_t i = 1; i <= line && std::getline(lines, current); ++i) {
+    current = trimmed(current.substr(0, current.find('#')));
+    if (current.rfind('[', 0) != 0) continue;
+    const bool array = current.rfind("[[", 0) == 0;
+    table = trimmed(current.substr(array ? 2 : 1, current.find(']') - (array ? 2 : 1)));
+    if (array) table += "." + std::to_string(arrays[table]++);
+    current.clear();
+  }
+  const std::string key = trimmed(current.substr(0, current.find('=')));
+  if (table.empty() || key.empty()) return excerpt(key + table);
+  return excerpt(table + "." + key);
+}
+
+/// Reads over TOML as its parser would, as far as it takes to tell keys from texts and comments, and finds what
+/// toml++ 3.3 does not survive: dotted keys of any number of parts, each a table in a table, for which the stack has no
+/// room; and characters beyond ASCII where it looks for white space.
+class Scanner {
+ public:
+  explicit Scanner(std::string_view text) : text_(text) {
+    if (at("\xEF\xBB\xBF")) at_ += 3;  // the mark of UTF-8
+    std::size_t dots = 0;
+    while (at_ < text_.size() && problem_.empty()) {
+      const char c = text_[at_];
+      if (c == '"' || c == '\'') {
+        skip_text(c);
+        continue;
+      }
+      if (c == '#') at_ = std::min(text_.find('\n', at_), text_.size() - 1);
+      if (c == '.' && ++dots >= kMaxParts)
+        problem_ = "a key of too many parts, expected at most " + std::to_string(kMaxParts);
+      if (static_cast<unsigned char>(c) > 127) refuse_character();
+      const bool in_key =
+          std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-' || c == '.' || c == ' ' || c == '\t';
+      if (!in_key) dots = 0;
+      if (problem_.empty()) ++at_;
+    }
+  }
+
+  /// "" when there is nothing.
+  const std::string& problem() const { return problem_; }
+  std::size_t line() const {
+    return static_cast<std::size_t>(std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n')) +
+           1;
+  }
+
+ private:
+  bool at(std::string_view what) const { return text_.substr(at_, what.size()) == what; }
+  void refuse_character() { problem_ = "not TOML, a character that is not ASCII outside of a \"text\""; }
+
+  void skip_text(char quote) {
+    const std::string three(3, quote);
+    const bool lines = at(three);  // that may go over several lines
+    for (at_ += lines ? 3 : 1; at_ < text_.size(); ++at_) {
+      if (!lines && text_[at_] == '\n') return;  // never closed: an error of the parser
+      if (quote == '"' && text_[at_] == '\\') {
+        // A line that is continued: the blanks that follow are left out.
+        while (++at_ < text_.size() && lines && std::isspace(static_cast<unsigned char>(text_[at_])) != 0) continue;
+        if (at_ < text_.size() && lines && static_cast<unsigned char>(text_[at_]) > 127) return refuse_character();
+        if (at_ < text_.size() && text_[at_ - 1] != '\\') --at_;  // what follows the blanks is text again
+      } else if (lines ? at(three) : text_[at_] == quote) {
+        at_ += lines ? 3 : 1;
+        for (int more = 0; lines && more < 2 && at_ < text_.size() && text_[at_] == quote; ++more) ++at_;  // its own
+        return;
+      }
+    }
+  }
+
+  std::string_view text_;
+  std::size_t at_ = 0;
+  std::string problem_;
+};
+
+toml::table parse(const std::string& text, const std::string& file) {
+  if (const Scanner scanner(text); !scanner.problem().empty())
+    throw InvalidInput(file + ":" + std::to_string(scanner.line()) + ": " + scanner.problem());
+  try {
+    return toml::parse(text, file);
+  } catch (const toml::parse_error& error) {
+    const std::size_t line = error.source().begin.line;
+    std::string key = key_at_line(text, line);
+    if (std::any_of(key.begin(), key.end(), [](unsigned char c) { return c > 127; })) key.clear();  // perhaps not UTF-8
+    throw InvalidInput(file + ":" + std::to_string(line) + ": " + (key.empty() ? "" : key + ": ") + "not TOML, " +
+                       excerpt(std::string(error.description()), 200));
+  }
+}
+
+/// A name without quotes, as a shell leaves it: adam, heldout, SIE; not what means something else in TOML.
+bool is_word(const std::string& text) {
+  const std::string word = trimmed(text);
+  if (word == "true" || word == "false" || word == "inf" || word == "nan") return false;
+  const auto letter = [](unsigned char c) { return std::isalpha(c) != 0; };
+  return !word.empty() && letter(static_cast<unsigned char>(word[0])) &&
+         std::all_of(word.begin(), word.end(),
+                     [&](unsigned char c) { return letter(c) || std::isdigit(c) || c == '_'; });
+}
+
+std::vector<std::string> segments(const std::string& path) {
+  std::vector<std::string> result;
+  std::istringstream stream(path);
+  for (std::string segment; std::getline(stream, segment, '.');) result.push_back(segment);
+  return result;
+}
+
+/// The index that a segment of a path is, or the size of the array.
+std::size_t index_in(const toml::array& array, const std::string& segment) {
+  const std::optional<std::size_t> index = parse_number<std::size_t>(segment);
+  return index && *index < array.size() ? *index : array.size();
+}
+
+}  // namespace
+
+// ---- the document ----------------------------------------------------------------------------------------
+
+struct Document::Tree {
+  std::string file;
+  std::filesystem::path directory;
+  toml::table root;
+
+  /// The node of a path, or null; `around` becomes the last node on the way.
+  const toml::node* find(const std::string& path, const toml::node** around = nullptr) const {
+    const toml::node* node = &root;
+    for (const std::string& segment : segments(path)) {
+      if (around) *around = node;
+      if (const toml::table* table = node->as_table()) {
+        node = table->get(segment);
+      } else if (const toml::array* array = node->as_array()) {
+        node = array->get(index_in(*array, segment));
+      } else {
+        node = nullptr;
+      }
+      if (!node) return nullptr;
+    }
+    return node;
+  }
+  /// The table of a path, or null when absent.
+  const toml::table* table(const std::string& path) const {
+    const toml::node* node = find(path);
+    if (!node) return nullptr;
+    if (!node->is_table()) fail(node->source(), path, "wrong type, found " + described(*node) + ", expected a table");
+    return node->as_table();
+  }
+
+  /// "FILE:LINE" or "--set".
+  std::string place(const toml::source_region& source) const {
+    // Tables that --set made have no source.
+    const bool command_line = !source.path || *source.path == kCommandLine;
+    return command_line ? kCommandLine : file + ":" + std::to_string(source.begin.line);
+  }
+  [[noreturn]] void fail(const toml::source_region& source, const std::string& path, const std::string& message) const {
+    throw InvalidInput(place(source) + ": " + path + ": " + message);
+  }
+  /// Adds the places of everything below a node.
+  void add_places(const toml::node& node, const std::string& path, std::map<std::string, std::string>& places) const {
+    if (!path.empty()) places[path] = place(node.source());
+    const std::string prefix = path.empty() ? "" : path + ".";
+    if (const toml::table* table = node.as_table())
+      for (const auto& [name, child] : *table) add_places(child, prefix + std::string(name.str()), places);
+    if (const toml::array* array = node.as_array())
+      for (std::size_t i = 0; i < array->size(); ++i) add_places((*array)[i], prefix + std::to_string(i), places);
+  }
+
+  std::string resolved(const std::string& path) const { return (directory / path).lexically_normal().string(); }
+
+  void put(const Override& setting);
+  void assign(const Key& key, const std::string& path, const toml::node& node) const;
+  FitsReference reference(const std::string& path, const toml::node& node) const;
+};
+
+/// Puts one override in its place, as if it stood in the file.
+void Document::Tree::put(const Override& setting) {
+  const auto refuse = [&](const std::string& message) {
+    throw InvalidInput(std::string(kCommandLine) + ": " + excerpt(setting.key) + ": " + message);
+  };
+  const std::vector<std::string> path = segments(setting.key);
+  if (path.size() > kMaxParts) refuse("a key of too many parts, expected at most " + std::to_string(kMaxParts));
+  toml::table parsed;
+  try {
+    const std::string text = is_word(setting.value) ? "\"" + trimmed(setting.value) + "\"" : setting.value;
+    parsed = parse("value = " + text, std::string(kCommandLine));
+  } catch (const InvalidInput&) {
+    parsed.clear();
+  }
+  if (parsed.size() != 1)
+    refuse("not a TOML value, found " + excerpt(setting.value) +
+           R"(, expected a number, true, false, a word, [list] or a "text" with its quotes)");
+
+  toml::node* node = &root;
+  for (std::size_t i = 0; i < path.size(); ++i) {
+    const bool last = i + 1 == path.size();
+    if (toml::table* table = node->as_table()) {
+      if (path[i].empty()) refuse("not a key, expected for example optimizer.steps or lens.0.theta_E");
+      if (last) {
+        parsed.begin()->second.visit([&](auto& value) { table->insert_or_assign(path[i], std::move(value)); });
+        return;
+      }
+      if (!table->contains(path[i])) table->insert(path[i], toml::table{});
+      node = table->get(path[i]);
+    } else if (toml::array* array = node->as_array()) {
+      const std::size_t index = index_in(*array, path[i]);
+      if (last || index == array->size())
+        refuse("no such component, found " + std::to_string(array->size()) + " in the configuration, expected " +
+               excerpt(path[i - 1]) + ".N.KEY with N from 0");
+      node = array->get(index);
+    } else {
+      break;
+    }
+  }
+  refuse("not a key, found " + described(*node) + " before the last dot");
+}
+
+FitsReference Document::Tree::reference(const std::string& path, const toml::node& node) const {
+  const auto* text = node.as_string();
+  if (!text) fail(node.source(), path, "wrong type, found " + described(node) + ", expected a text \"FILE[HDU]\"");
+  FitsReference result;
+  result.path = text->get();
+  const std::size_t bracket = result.path.rfind('[');
+  if (!result.path.empty() && result.path.back() == ']' && bracket != std::string::npos) {
+    result.hdu = result.path.substr(bracket + 1, result.path.size() - bracket - 2);
+    result.path.resize(bracket);
+    if (trimmed(result.hdu).empty())
+      fail(node.source(), path,
+           "no HDU between the brackets, found " + described(node) + R"(, expected "FILE[HDU]" or "FILE")");
+  }
+  if (trimmed(result.path).empty())
+    fail(node.source(), path, "no file name, found " + described(node) + ", expected \"FILE[HDU]\"");
+  result.path = resolved(result.path);
+  return result;
+}
+
+/// Sets the target of a key from its node.
+void Document::Tree::assign(const Key& key, const std::string& path, const toml::node& node) const {
+  const auto refuse = [&](const std::string& what, const std::string& found, const std::string& expected) {
+    fail(node.source(), path, what + ", found " + found + ", expected " + expected);
+  };
+  const auto real = [&](const std::string& expected) {
+    const std::optional<double> value = node.is_number() ? node.value<double>() : std::nullopt;
+    if (!value) refuse("wrong type", described(node), expected);
+    if (!key.bounds.contain(*value)) refuse("out of range", with_unit(toml_number(*value), key.unit), expected);
+    return *value;
+  };
+  const auto integer = [&](const toml::node& from) {
+    const std::string expected = with_range("an integer", key.bounds, key.unit);
+    if (!from.is_integer()) refuse("wrong type", described(from), expected);
+    const std::int64_t value = from.as_integer()->get();
+    if (!key.bounds.contain(static_cast<double>(value)))
+      refuse("out of range", with_unit(std::to_string(value), key.unit), expected);
+    return value;
+  };
+  const auto name = [&](const toml::node& from, const std::vector<std::string>& valid) {
+    if (!from.is_string()) refuse("wrong type", described(from), "one of " + quoted(valid));
+    const std::string& text = from.as_string()->get();
+    const auto found = std::find(valid.begin(), valid.end(), text);
+    if (found == valid.end()) refuse("no such name", "\"" + excerpt(text) + "\"", suggestion(text, valid));
+    return static_cast<std::size_t>(found - valid.begin());
+  };
+  const auto text = [&](const std::string& expected) {
+    if (!node.is_string()) refuse("wrong type", described(node), expected);
+    return node.as_string()->get();
+  };
+  const auto array = [&](const std::string& expected) -> const toml::array& {
+    if (!node.is_array()) refuse("wrong type", described(node), expected);
+    return *node.as_array();
+  };
+  const std::string number = with_range("a number", key.bounds, key.unit);
+  const auto interval = [&](const Interval& target) {
+    const std::string expected = with_range("[lower, upper], two numbers", key.bounds, key.unit);
+    const toml::array* ends = node.as_array();
+    const bool numbers = ends && ends->size() == 2 && (*ends)[0].is_number() && (*ends)[1].is_number();
+    if (!numbers) refuse("wrong type", described(node), expected);
+    const double lower = *(*ends)[0].value<double>(), upper = *(*ends)[1].value<double>();
+    const std::string found = "[" + toml_number(lower) + ", " + toml_number(upper) + "]";
+    if (!key.bounds.contain(lower) || !key.bounds.contain(upper)) refuse("out of range", found, expected);
+    if (!(lower < upper)) refuse("an empty interval", found, "lower < upper");
+    *target.lower = lower;
+    *target.upper = upper;
+  };
+  const auto normal = [&](const Normal& target) {
+    const std::string expected = "a table { mean = NUMBER, sigma = NUMBER > 0 }";
+    const toml::table* table = node.as_table();
+    if (!table) refuse("wrong type", described(node), expected);
+    for (const auto& [member, child] : *table)
+      if (member.str() != "mean" && member.str() != "sigma")
+        fail(child.source(), path,
+             "unknown key, found " + excerpt(std::string(member.str())) + ", expected " + expected);
+    const toml::node *const mean = table->get("mean"), *const sigma = table->get("sigma");
+    if (!mean || !sigma) refuse("incomplete", mean ? "no sigma" : "no mean", expected);
+    if (!mean->is_number() || !sigma->is_number())
+      refuse("wrong type", described(mean->is_number() ? *sigma : *mean), expected);
+    *target.mean = *mean->value<double>();
+    *target.sigma = *sigma->value<double>();
+    if (!std::isfinite(*target.mean) || !(*target.sigma > 0) || !std::isfinite(*target.sigma))
+      refuse("out of range", "mean = " + toml_number(*target.mean) + ", sigma = " + toml_number(*target.sigma),
+             expected);
+  };
+
+  std::visit(
+      Overloaded{[&](double* value) { *value = real(number); },
+                 [&](std::optional<double>* value) { *value = real(number); },
+                 [&](int* value) { *value = static_cast<int>(integer(node)); },
+                 [&](std::uint64_t* value) { *value = static_cast<std::uint64_t>(integer(node)); },
+                 [&](bool* value) {
+                   if (!node.is_boolean()) refuse("wrong type", described(node), "true or false");
+                   *value = node.as_boolean()->get();
+                 },
+                 [&](std::string* value) { *value = text("a text"); },
+                 [&](std::vector<int>* values) {
+                   values->clear();
+                   for (const toml::node& element : array("a list of integers"))
+                     values->push_back(static_cast<int>(integer(element)));
+                 },
+                 [&](FitsReference* value) { *value = reference(path, node); },
+                 [&](const Choice& choice) {
+                   const std::size_t index = name(node, choice.names);
+                   if (choice.set) choice.set(index);
+                 },
+                 [&](const WholeNumber& value) { *value.value = static_cast<double>(integer(node)); },
+                 [&](const NameSet& set) {
+                   for (const toml::node& element : array("a list of names")) {
+                     const std::size_t index = name(element, set.names);
+                     if (set.get(index)) refuse("a name twice", "\"" + set.names[index] + "\"", "it once");
+                     set.add(index);
+                   }
+                 },
+                 [&](const NameList& list) {
+                   list.names->clear();
+                   for (const toml::node& element : array("a list of names")) {
+                     if (!element.is_string()) refuse("wrong type", described(element), "a list of names");
+                     list.names->push_back(element.as_string()->get());
+                   }
+                 },
+                 [&](const FilePath& target) {
+                   const std::string given = text("a text \"FILE\"");
+                   *target.path = given.empty() ? "" : resolved(given);
+                 },
+                 [&](const Interval& target) { interval(target); }, [&](const Normal& target) { normal(target); },
+                 [&](const MapOrNumber& value) {
+                   if (node.is_string())
+                     *value.map = reference(path, node);
+                   else
+                     *value.number = real("a text \"FILE[HDU]\" or " + number);
+                 },
+                 [&](const MapOrTable& value) {
+                   if (node.is_string())
+                     *value.map = reference(path, node);
+                   else if (!node.is_table())
+                     refuse("wrong type", described(node), "a text \"FILE[HDU]\" or a table");
+                 },
+                 [&](const SubTable& table) {
+                   const bool right = table.array ? node.is_array() : node.is_table();
+                   const std::string brackets = table.array ? "[[" + key.name + "]]" : "[" + key.name + "]";
+                   if (!right) refuse("wrong type", described(node), brackets);
+                   if (!table.array) return;
+                   for (const toml::node& element : *node.as_array())
+                     if (!element.is_table()) refuse("wrong type", described(element), "tables, " + brackets);
+                 }},
+      key.target);
+}
+
+Document::Document(const std::string& file, const std::vector<Override>& overrides) : tree_(std::make_unique<Tree>()) {
+  tree_->file = file;
+  tree_->directory = std::filesystem::path(file).parent_path();
+  tree_->root = parse(read_text(file), file);
+  for (std::size_t i = 0; i < overrides.size(); ++i) {
+    for (std::size_t j = 0; j < i; ++j)
+      if (overrides[i].key == overrides[j].key)
+        throw InvalidInput(std::string(kCommandLine) + ": " + excerpt(overrides[i].key) + ": given twice, found " +
+                           excerpt(overrides[j].value) + " and " + excerpt(overrides[i].value) + ", expected it once");
+    tree_->put(overrides[i]);
+  }
+}
+
+Document::~Document() = default;
+
+void Document::read_one(const std::string& path, const Key& key) const {
+  const std::string full = path.empty() ? key.name : path + "." + key.name;
+  const toml::node* node = tree_->find(full);
+  const bool applies = !key.condition || key.condition->holds();
+  if (node && !applies)
+    tree_->fail(node->source(), full,
+                "has no effect, found " + described(*node) + ", expected only " + key.condition->text);
+  if (node) return tree_->assign(key, full, *node);
+  if (key.required && applies)
+    fail(full, "missing, expected " + with_range(type_text(key.target), key.bounds, key.unit));
+}
+
+void Document::read(const std::string& path, const Keys& keys) const {
+  const std::string prefix = path.empty() ? "" : path + ".";
+  if (const toml::table* table = path.empty() ? &tree_->root : tree_->table(path)) {
+    std::vector<std::string> names;
+    for (const Key& key : keys) names.push_back(key.name);
+    for (const auto& [name, node] : *table) {
+      const std::string given(name.str());
+      if (std::find(names.begin(), names.end(), given) != names.end()) continue;
+      const bool from_file = name.source().path && *name.source().path != kCommandLine;
+      tree_->fail(from_file ? name.source() : node.source(), prefix + excerpt(given),
+                  "unknown key, found " + excerpt(given) + ", expected " + suggestion(given, names));
+    }
+  }
+  for (const Key& key : keys) read_one(path, key);
+}
+
+bool Document::has(const std::string& path) const {
+  return tree_->find(path) != nullptr;
+}
+
+std::size_t Document::size(const std::string& path) const {
+  const toml::node* node = tree_->find(path);
+  return node && node->is_array() ? node->as_array()->size() : 0;
+}
+
+std::map<std::string, std::string> Document::places() const {
+  std::map<std::string, std::string> places;
+  tree_->add_places(tree_->root, "", places);
+  return places;
+}
+
+void Document::fail(const std::string& path, const std::string& message) const {
+  const toml::node* around = &tree_->root;
+  const toml::node* node = tree_->find(path, &around);
+  tree_->fail((node ? node : around)->source(), path, message);
+}
+
+// ---- text ------------------------------------------------------------------------------------------------
+
+bool Bounds::contain(double value) const {
+  return std::isfinite(value) && (lower_open ? value > lower : value >= lower) &&
+         (upper_open ? value < upper : value <= upper);
+}
+
+std::string Bounds::text() const {
+  const auto end = [](double value) {
+    const bool whole = value == std::floor(value) && std::abs(value) < 1e15;
+    return whole ? to_text(static_cast<long long>(value)) : to_text(value);
+  };
+  const bool from = std::isfinite(lower), to = std::isfinite(upper);
+  if (from && to && !lower_open && !upper_open) return end(lower) + " to " + end(upper);
+  std::string text;
+  if (from) text = (lower_open ? "> " : ">= ") + end(lower);
+  if (from && to) text += " and ";
+  if (to) text += (upper_open ? "< " : "<= ") + end(upper);
+  return text;
+}
+
+std::string write_keys(const Keys& keys) {
+  std::string text;
+  for (const Key& key : keys) {
+    if (key.condition && !key.condition->holds()) continue;
+    if (const std::optional<std::string> value = value_text(key.target)) text += key.name + " = " + *value + "\n";
+  }
+  return text;
+}
+
+std::string list_table(const std::string& title, const std::string& prefix, const Keys& keys) {
+  std::vector<std::vector<std::string>> rows;
+  for (const Key& key : keys) {
+    const std::optional<std::string> value = value_text(key.target);
+    const std::string condition = key.condition ? "; only " + key.condition->text : "";
+    rows.push_back({prefix + key.name, type_text(key.target), key.unit, key.bounds.text(),
+                    key.required ? "required" : value.value_or("none"), key.help + condition});
+  }
+  std::vector<std::size_t> widths(5);
+  for (auto& row : rows)
+    for (std::size_t i = 0; i < widths.size(); ++i) {
+      if (row[i].empty()) row[i] += '-';
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  std::string text = title + "\n";
+  for (const auto& row : rows) {
+    for (std::size_t i = 0; i < widths.size(); ++i) text += "  " + row[i] + std::string(widths[i] - row[i].size(), ' ');
+    text += row.back().empty() ? "" : "  " + row.back();
+    text.erase(text.find_last_not_of(' ') + 1);
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace einfield

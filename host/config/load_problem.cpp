@@ -1,0 +1,447 @@
+// The data that a configuration names: read, checked, masked, and put together with the model into a problem.
+#include "host/config/load_problem.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "einfield/psf.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/files/number.hpp"
+#include "host/files/safetensors.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr double kScaleTolerance = 1e-3;  ///< between a given pixel scale and a WCS
+constexpr double kSumTolerance = 1e-5;    ///< of a normalised PSF: rounding in single precision, with room
+/// Pixels that the centroid of a PSF may lie off its middle. Real ones with uneven wings reach 0.13; a kernel that was
+/// cut out one pixel off, or centred between pixels, has 0.5 and more.
+constexpr double kCentroidTolerance = 0.25;
+constexpr double kTurnTolerance = 0.1;  ///< degrees between the images of one lens: half a pixel in 600
+/// A stream of random numbers of its own (host/model/network.cpp lists them).
+constexpr std::uint64_t kLightStream = 2;
+
+std::string size_text(int nx, int ny) {
+  return std::to_string(nx) + " x " + std::to_string(ny);
+}
+
+/// "column 13, row 7", counted from 1 as DS9 does.
+std::string pixel_text(std::size_t index, int nx) {
+  const auto width = static_cast<std::size_t>(nx);
+  return "column " + std::to_string(index % width + 1) + ", row " + std::to_string(index / width + 1) + " (from 1)";
+}
+
+std::string count_text(std::size_t n, const std::string& noun) {
+  return std::to_string(n) + " " + noun + (n == 1 ? "" : "s");
+}
+
+std::string name_of(const FitsReference& reference, const FitsImage& image) {
+  return reference.path + "[" + image.hdu + "]";
+}
+
+void check_scale(const std::string& name, const FitsImage& image, double pixel_scale) {
+  if (!image.wcs || std::abs(image.wcs->pixel_scale / pixel_scale - 1) <= kScaleTolerance) return;
+  throw InvalidInput(name + ": another pixel scale, found " + rounded(image.wcs->pixel_scale) +
+                     " arcsec in its WCS, expected " + rounded(pixel_scale) + " arcsec to 0.1 %");
+}
+
+/// Maps are taken pixel by pixel: one that is turned or mirrored against the image would be another sky.
+void check_orientation(const std::string& name, const FitsImage& map, const std::optional<CelestialWcs>& image) {
+  if (!map.wcs || !image) return;
+  const auto angle = [](const CelestialWcs& wcs) { return wcs.position_angle(M_PI / 2); };
+  const bool mirrored = map.wcs->right_handed() != image->right_handed();
+  const double turn = std::remainder(angle(*map.wcs) - angle(*image), 360);
+  if (!mirrored && std::abs(turn) <= kTurnTolerance) return;
+  throw InvalidInput(name + ": another orientation on the sky, found " +
+                     (mirrored ? "a mirrored image" : "an image turned by " + rounded(turn) + " degrees") +
+                     " by its WCS, expected that of the image");
+}
+
+void check_size(const std::string& name, const FitsImage& image, int nx, int ny, const std::string& as) {
+  EINFIELD_REQUIRE(image.nx == nx && image.ny == ny, name + ": another shape, found " + size_text(image.nx, image.ny) +
+                                                         " pixels, expected " + size_text(nx, ny) + " as " + as);
+}
+
+std::size_t first_not_finite(const std::vector<double>& values) {
+  const auto bad = std::find_if(values.begin(), values.end(), [](double v) { return !std::isfinite(v); });
+  return static_cast<std::size_t>(bad - values.begin());
+}
+
+/// Reads the maps of one image; each must have its shape and scale.
+class MapReader {
+ public:
+  MapReader(const Grid& grid, std::string image_name, std::optional<CelestialWcs> wcs)
+      : grid_(grid), image_name_(std::move(image_name)), wcs_(std::move(wcs)) {}
+
+  FitsImage read(const FitsReference& reference, int planes = 1) const {
+    FitsImage map = read_fits(reference.path, reference.hdu, planes);
+    const std::string name = name_of(reference, map);
+    check_size(name, map, grid_.nx, grid_.ny, image_name_);
+    check_scale(name, map, grid_.pixel_scale);
+    check_orientation(name, map, wcs_);
+    return map;
+  }
+  /// A map of [truth].
+  std::vector<double> truth(const FitsReference& file, const std::string& hdu, int planes = 1) const {
+    FitsReference reference = file;
+    reference.hdu = hdu;
+    FitsImage map = read(reference, planes);
+    const std::size_t bad = first_not_finite(map.values);
+    const auto n = static_cast<std::size_t>(grid_.n_pixels());
+    EINFIELD_REQUIRE(bad == map.values.size(), name_of(reference, map) + ": not finite at " +
+                                                   pixel_text(bad % n, grid_.nx) + ", expected numbers everywhere");
+    return std::move(map.values);
+  }
+
+ private:
+  const Grid& grid_;
+  std::string image_name_;
+  std::optional<CelestialWcs> wcs_;
+};
+
+Grid image_grid(const Config& config, const FitsImage& image, const std::string& name) {
+  const ObservationConfig& o = config.observation;
+  Grid grid{image.nx, image.ny, 0, o.center_x, o.center_y, o.supersampling};
+  EINFIELD_REQUIRE(o.pixel_scale || image.wcs,
+                   name + ": no celestial WCS, expected one or observation.pixel_scale in " + config.file);
+  grid.pixel_scale = o.pixel_scale ? *o.pixel_scale : image.wcs->pixel_scale;
+  check_scale(name, image, grid.pixel_scale);
+  const double rays = double(grid.nx) * grid.ny * grid.supersampling * grid.supersampling;
+  EINFIELD_REQUIRE(rays < kMaxRays, name + ": too many rays, found " + size_text(grid.nx, grid.ny) +
+                                        " pixels with observation.supersampling = " +
+                                        std::to_string(grid.supersampling) + ", expected fewer than 2^30 rays");
+  return grid;
+}
+
+std::vector<std::uint8_t> read_mask(const ObservationConfig& o, const MapReader& maps, const Grid& grid) {
+  std::vector<std::uint8_t> mask(static_cast<std::size_t>(grid.n_pixels()), 1);
+  if (o.mask.empty()) return mask;
+  const FitsImage image = maps.read(o.mask);
+  const std::string name = name_of(o.mask, image);
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    const double value = image.values[i];
+    if (o.mask_used == 0) {
+      EINFIELD_REQUIRE(!std::isnan(value), name + ": not a number at " + pixel_text(i, grid.nx) +
+                                               ", expected 0 = used, anything else = not");
+      mask[i] = value == 0;
+    } else {
+      EINFIELD_REQUIRE(value == 0 || value == 1, name + ": a mask with other values than 0 and 1, found " +
+                                                     rounded(value) + " at " + pixel_text(i, grid.nx) +
+                                                     ", expected 1 = used, 0 = not, or observation.mask_used = 0");
+      mask[i] = value == 1;
+    }
+  }
+  return mask;
+}
+
+/// Masks what lies outside of all regions that are kept, or inside one that is not.
+void apply_regions(const std::vector<RegionConfig>& regions, const Grid& grid, std::vector<std::uint8_t>& mask) {
+  const bool some_kept = std::any_of(regions.begin(), regions.end(), [](const RegionConfig& r) { return r.keep; });
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    const Vec2<double> theta = grid.pixel(static_cast<int>(i));
+    bool used = !some_kept;
+    for (const RegionConfig& r : regions) used = used || (r.keep && r.contains(theta));
+    for (const RegionConfig& r : regions) used = used && (r.keep || !r.contains(theta));
+    if (!used) mask[i] = 0;
+  }
+}
+
+/// The noise of an image, and what it was made from.
+struct Noise {
+  std::vector<double> sigma;
+  std::vector<double> given;  ///< as the map has it
+  NoiseKind kind = NoiseKind::sigma;
+  std::string name;  ///< for messages
+};
+
+Noise read_noise(const Config& config, const MapReader& maps, const std::vector<double>& image) {
+  const NoiseConfig& noise = config.observation.noise;
+  Noise result;
+  if (!noise.map.empty()) {
+    FitsImage map = maps.read(noise.map);
+    result.name = name_of(noise.map, map);
+    result.kind = noise.kind;
+    result.sigma = result.given = std::move(map.values);
+    if (noise.kind == NoiseKind::variance)
+      for (double& v : result.sigma) v = std::sqrt(v);
+    if (noise.kind == NoiseKind::weight)
+      for (double& v : result.sigma) v = 1 / std::sqrt(v);
+    return result;
+  }
+  if (noise.value) {
+    result.name = config.at("observation.noise");
+    result.sigma.assign(image.size(), *noise.value);
+  } else {
+    result.name = config.at("observation.background_rms");
+    for (const double v : image) result.sigma.push_back(photon_noise(v, *noise.background_rms, *noise.exposure_time));
+  }
+  result.given = result.sigma;
+  return result;
+}
+
+/// "a noise", "a variance", "a weight".
+std::string described(NoiseKind kind) {
+  return kind == NoiseKind::variance ? "a variance" : kind == NoiseKind::weight ? "a weight" : "a noise";
+}
+
+/// Masks what cannot be used, and says so; what must not be there is an error.
+void apply_data_rules(const Config& config, const std::string& image_name, const Noise& noise, Observation& o,
+                      std::vector<std::string>& warnings) {
+  const auto masked = o.mask.size() - static_cast<std::size_t>(o.n_used());
+  std::size_t not_finite = 0, weightless = 0, noisy = 0;
+  for (std::size_t i = 0; i < o.mask.size(); ++i) {
+    const bool no_weight = noise.kind == NoiseKind::weight && noise.given[i] == 0;
+    if (!std::isfinite(o.image[i])) {
+      not_finite += o.mask[i];
+      o.mask[i] = 0;
+      o.image[i] = 0;  // a NaN would survive its weight of 0
+    } else if (o.mask[i] && (no_weight || o.noise[i] > config.observation.max_noise)) {
+      ++(no_weight ? weightless : noisy);
+      o.mask[i] = 0;
+    }
+    EINFIELD_REQUIRE(!o.mask[i] || o.noise[i] > 0, noise.name + ": not " + described(noise.kind) + ", found " +
+                                                       rounded(noise.given[i]) + " at " + pixel_text(i, o.grid.nx) +
+                                                       ", expected > 0 where the mask is 1");
+  }
+  const std::string above = " with noise above max_noise = " + rounded(config.observation.max_noise);
+  if (not_finite > 0) warnings.push_back(image_name + ": " + count_text(not_finite, "pixel") + " not finite, masked");
+  if (weightless > 0) warnings.push_back(noise.name + ": " + count_text(weightless, "pixel") + " of weight 0, masked");
+  if (noisy > 0) warnings.push_back(noise.name + ": " + count_text(noisy, "pixel") + above + ", masked");
+  EINFIELD_REQUIRE(
+      o.n_used() > 0,
+      image_name + ": every pixel is masked, found " + std::to_string(masked) + " masked by observation.mask" +
+          (config.observation.regions.empty() ? "" : " and observation.region") + ", " + std::to_string(not_finite) +
+          " not finite, " + (noise.kind == NoiseKind::weight ? std::to_string(weightless) + " of weight 0, " : "") +
+          std::to_string(noisy) + above + ", expected at least one that is used");
+}
+
+}  // namespace
+
+namespace {
+
+Psf psf_from_profile(const PsfConfig& psf, double pixel_scale, const std::string& where) {
+  try {
+    return psf.type == "moffat" ? moffat_psf(psf.fwhm, psf.beta, pixel_scale, psf.size)
+                                : gaussian_psf(psf.fwhm, pixel_scale, psf.size);
+  } catch (const InvalidInput& error) {
+    throw InvalidInput(where + ": " + error.what());
+  }
+}
+
+/// @param fine  the pixels that the PSF acts on
+void check_psf_size(const std::string& where, int nx, int ny, const Grid& fine) {
+  EINFIELD_REQUIRE(nx <= fine.nx && ny <= fine.ny, where + ": a PSF larger than the image, found " + size_text(nx, ny) +
+                                                       " pixels, expected at most " + size_text(fine.nx, fine.ny));
+}
+
+/// Of a normalised kernel, from its middle [its samples].
+Vec2<double> centroid_of(const FitsImage& kernel) {
+  Vec2<double> sum;
+  for (std::size_t i = 0; i < kernel.values.size(); ++i) {
+    const int column = static_cast<int>(i) % kernel.nx, row = static_cast<int>(i) / kernel.nx;
+    sum += kernel.values[i] * Vec2<double>{column - 0.5 * (kernel.nx - 1), row - 0.5 * (kernel.ny - 1)};
+  }
+  return sum;
+}
+
+}  // namespace
+
+Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key,
+             std::vector<std::string>& warnings) {
+  if (psf.type.empty()) return {};
+  Grid grid = pixels;  // of the sub-pixels that the PSF acts on
+  grid.nx *= supersampling;
+  grid.ny *= supersampling;
+  grid.pixel_scale /= supersampling;
+  if (psf.kernel.empty()) {
+    Psf made = psf_from_profile(psf, grid.pixel_scale, key);
+    check_psf_size(key, made.nx, made.ny, grid);
+    made.supersampling = supersampling;
+    return made;
+  }
+  FitsImage image = read_fits(psf.kernel.path, psf.kernel.hdu);
+  const std::string name = name_of(psf.kernel, image);
+  check_scale(name, image, grid.pixel_scale);
+  EINFIELD_REQUIRE(image.nx % 2 == 1 && image.ny % 2 == 1,
+                   name + ": a PSF of even size, found " + size_text(image.nx, image.ny) +
+                       " pixels, expected odd numbers, the centre in the middle");
+  check_psf_size(name, image.nx, image.ny, grid);
+  const std::size_t bad = first_not_finite(image.values);
+  EINFIELD_REQUIRE(bad == image.values.size(), name + ": a PSF that is not finite, found " +
+                                                   rounded(image.values[bad]) + " at " + pixel_text(bad, image.nx) +
+                                                   ", expected numbers everywhere");
+  double sum = 0;
+  for (const double v : image.values) sum += v;
+  EINFIELD_REQUIRE(sum > 0 && std::isfinite(sum), name + ": a PSF with the sum " + rounded(sum) + ", expected > 0");
+  if (std::abs(sum - 1) > kSumTolerance)
+    warnings.push_back(name + ": a PSF with the sum " + rounded(sum) + ", normalised to 1");
+  for (double& v : image.values) v /= sum;
+  const Vec2<double> centroid = (1.0 / supersampling) * centroid_of(image);
+  if (std::max(std::abs(centroid.x), std::abs(centroid.y)) > kCentroidTolerance)
+    warnings.push_back(name + ": a PSF off its centre, its centroid lies " + rounded(centroid.x) + " columns and " +
+                       rounded(centroid.y) + " rows from the middle of the kernel, and so far it moves the model");
+  return {image.nx, image.ny, std::move(image.values), supersampling};
+}
+
+/// Random weights of a NETWORK component, for a member of an ensemble.
+std::vector<double> drawn_weights(const NetworkShape& shape, const NetworkConfig& config, std::size_t member) {
+  return initial_weights(shape, config.seed + member, config.last_layer_zero, config.fourier_scale, kLightStream);
+}
+
+/// The weights in a file, for a shape that was taken from it when the configuration was read.
+std::vector<double> load_weights(const std::string& path, const NetworkShape& shape) {
+  StoredNetwork stored = read_network(path);
+  EINFIELD_REQUIRE(stored.shape == shape, path + ": another shape than when the configuration was read");
+  return std::move(stored.parameters);
+}
+
+Model load_lights(const Config& config) {
+  Model model = config.model;
+  const auto fill = [](std::vector<LightComponent>& lights, const std::vector<LightStart>& starts) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      LightComponent& c = lights[i];
+      const LightStart& start = starts.at(i);
+      if (c.kind == LightKind::network)
+        c.weights = start.network.initial.empty() ? drawn_weights(c.network, start.network, 0)
+                                                  : load_weights(start.network.initial, c.network);
+      if (c.kind != LightKind::pixelated) continue;
+      c.pixels.assign(static_cast<std::size_t>(c.grid.nx) * static_cast<std::size_t>(c.grid.ny), start.value);
+      if (start.image.empty()) continue;
+      FitsImage image = read_fits(start.image.path, start.image.hdu);
+      const std::string name = name_of(start.image, image);
+      check_size(name, image, c.grid.nx, c.grid.ny, "nx and ny of the PIXELATED component");
+      check_scale(name, image, c.grid.pixel_scale);
+      const std::size_t bad = first_not_finite(image.values);
+      EINFIELD_REQUIRE(bad == image.values.size(),
+                       name + ": not finite at " + pixel_text(bad, image.nx) + ", expected numbers everywhere");
+      c.pixels = std::move(image.values);
+    }
+  };
+  fill(model.source, config.source_start);
+  fill(model.lens_light, config.lens_light_start);
+  return model;
+}
+
+namespace {
+
+/// Refuses Fourier features whose phase would be lost in rounding somewhere in the image: there they are NaN.
+/// @param weights  flat layout of `shape`
+/// @param center   where the network's positions begin
+/// @param path     of the network in the configuration
+void check_phases(const Config& config, const Grid& grid, const NetworkShape& shape, const double* weights,
+                  Vec2<double> center, const NetworkConfig& start, const std::string& path) {
+  if (shape.fourier_features == 0) return;
+  const double x = shape.input_scale * (std::abs(grid.center_x - center.x) + 0.5 * grid.nx * grid.pixel_scale);
+  const double y = shape.input_scale * (std::abs(grid.center_y - center.y) + 0.5 * grid.ny * grid.pixel_scale);
+  const auto channels = static_cast<std::size_t>(shape.outputs(0));
+  double largest = 0;
+  for (std::size_t k = 0; k < channels; ++k)
+    largest = std::max(
+        largest, x * std::abs(weights[k]) + y * std::abs(weights[channels + k]) + std::abs(weights[2 * channels + k]));
+  EINFIELD_REQUIRE(largest <= kMaxPhase, config.at(path + (start.initial.empty() ? ".fourier_scale" : ".initial")) +
+                                             ": frequencies too high, found phases up to " + rounded(largest) +
+                                             " rad in the image, expected at most " + rounded(kMaxPhase) + " rad");
+}
+
+/// The same for the networks of a problem.
+void check_phases(const Config& config, const Problem& problem) {
+  const Model& model = problem.model;
+  const Grid& grid = problem.observation.grid;
+  if (model.network)
+    check_phases(config, grid, *model.network, problem.initial_parameters.data(), {}, *config.network, "network");
+  const auto check = [&](const std::string& block, const std::vector<LightComponent>& lights,
+                         const std::vector<LightStart>& starts) {
+    for (std::size_t i = 0; i < lights.size(); ++i)
+      if (const LightComponent& c = lights[i]; c.kind == LightKind::network)
+        check_phases(config, grid, c.network, c.weights.data(), {c.values[1], c.values[2]}, starts.at(i).network,
+                     block + "." + std::to_string(i));
+  };
+  check("source", model.source, config.source_start);
+  check("lens_light", model.lens_light, config.lens_light_start);
+}
+
+/// Random free weights of a NETWORK component for a member of an ensemble.
+void redraw(std::vector<LightComponent>& lights, const std::vector<LightStart>& starts, std::size_t member) {
+  for (std::size_t i = 0; i < lights.size(); ++i)
+    if (lights[i].kind == LightKind::network && lights[i].weights_free && starts.at(i).network.initial.empty())
+      lights[i].weights = drawn_weights(lights[i].network, starts[i].network, member);
+}
+
+}  // namespace
+
+std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observation& o) {
+  const Philox philox{config.optimizer.held_out_seed};
+  std::vector<std::uint8_t> held_out(o.mask.size(), 0);
+  int fitted = 0, judged = 0;
+  for (std::size_t i = 0; i < held_out.size(); ++i) {
+    if (!o.mask[i]) continue;
+    held_out[i] = philox.uniform(i) < config.optimizer.held_out;
+    ++(held_out[i] ? judged : fitted);
+  }
+  EINFIELD_REQUIRE(fitted > 0 && judged > 0, config.at("optimizer.held_out") + ": leaves nothing, found " +
+                                                 std::to_string(judged) + " of " + std::to_string(fitted + judged) +
+                                                 " used pixels held out, expected some and not all");
+  return held_out;
+}
+
+std::vector<Problem> ensemble_problems(const Config& config, const Problem& problem) {
+  const int n = config.network ? config.network->ensemble : 1;
+  std::vector<Problem> problems(static_cast<std::size_t>(n), problem);
+  for (std::size_t i = 1; i < problems.size(); ++i) {
+    const NetworkConfig& network = *config.network;
+    Model& model = problems[i].model;
+    redraw(model.source, config.source_start, i);
+    redraw(model.lens_light, config.lens_light_start, i);
+    problems[i].initial_parameters = ParameterLayout(model).initial_parameters(
+        initial_weights(*model.network, network.seed + i, network.last_layer_zero, network.fourier_scale));
+    check_phases(config, problems[i]);
+  }
+  return problems;
+}
+
+LoadedProblem load_problem(const Config& config) {
+  LoadedProblem loaded;
+  Problem& problem = loaded.problem;
+  Observation& o = problem.observation;
+
+  FitsImage image = read_fits(config.observation.image.path, config.observation.image.hdu);
+  const std::string image_name = name_of(config.observation.image, image);
+  o.grid = image_grid(config, image, image_name);
+  loaded.pixel_scale = o.grid.pixel_scale;
+  loaded.unit = image.unit;
+  loaded.wcs = image.wcs;
+  const MapReader maps(o.grid, image_name, image.wcs);
+  o.mask = read_mask(config.observation, maps, o.grid);
+  apply_regions(config.observation.regions, o.grid, o.mask);
+  const Noise noise = read_noise(config, maps, image.values);
+  o.noise = noise.sigma;
+  o.image = std::move(image.values);
+  apply_data_rules(config, image_name, noise, o, loaded.warnings);
+  o.psf = load_psf(config.observation.psf, o.grid, config.observation.psf_supersampling, config.at("observation.psf"),
+                   loaded.warnings);
+
+  problem.model = load_lights(config);
+  problem.loss = config.optimizer.loss;
+  if (config.network) problem.network_math = config.network->math;
+  problem.regularization = config.regularization;
+  problem.learning_rates = {config.optimizer.learning_rate};
+  if (holds_out(config.optimizer)) problem.held_out = held_out_pixels(config, o);
+  std::vector<double> network;
+  if (config.network)
+    network = config.network->initial.empty()
+                  ? initial_weights(*problem.model.network, config.network->seed, config.network->last_layer_zero,
+                                    config.network->fourier_scale)
+                  : load_weights(config.network->initial, *problem.model.network);
+  problem.initial_parameters = ParameterLayout(problem.model).initial_parameters(network);
+  check_phases(config, problem);
+
+  if (!config.truth.empty())
+    loaded.truth = Truth{maps.truth(config.truth, "IMAGE_TRUE"), maps.truth(config.truth, "PSI_TRUE"),
+                         maps.truth(config.truth, "ALPHA_TRUE", 2), maps.truth(config.truth, "KAPPA_TRUE")};
+  return loaded;
+}
+
+}  // namespace einfield

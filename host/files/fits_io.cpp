@@ -1,0 +1,612 @@
+// CFITSIO behind two functions. Names are opened as they stand: no filters, no network, no templates; every size is
+// checked against the limits and the file before memory is taken; what is compressed is unpacked by a process of its
+// own. FITS standard 4.0 (2018); WCS: Greisen & Calabretta (2002).
+#include "host/files/fits_io.hpp"
+
+#include <fitsio.h>
+#include <malloc.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <memory>
+#include <string_view>
+
+#include "einfield/error.hpp"
+#include "host/files/atomic_file.hpp"
+#include "host/files/isolated.hpp"
+#include "host/files/number.hpp"
+
+namespace einfield {
+namespace {
+
+/// Relative tolerance of "square pixels": the 0.1 % that a given pixel scale may differ by.
+constexpr double kWcsTolerance = 1e-3;
+/// Axes that are looked at; an image with more is refused.
+constexpr int kMaxAxes = 9;
+/// Bytes of a FITS block: a header is a whole number of them.
+constexpr std::uintmax_t kBlock = 2880;
+/// Longest file name that CFITSIO 4 holds, with room for what it appends.
+constexpr std::size_t kMaxFileName = 1000;
+
+/// Text of a CFITSIO status. The library's stack of messages is emptied, so that the next caller does not see it.
+std::string reason(int status) {
+  char text[FLEN_STATUS];
+  fits_get_errstatus(status, text);
+  fits_clear_errmsg();
+  return text;
+}
+
+/// Header text on one line of printable ASCII.
+std::string printable(std::string text) {
+  for (char& c : text)
+    if (c < ' ' || c > '~') c = '?';
+  return text;
+}
+
+bool same_name(std::string_view a, std::string_view b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](unsigned char x, unsigned char y) { return std::toupper(x) == std::toupper(y); });
+}
+
+/// One HDU of a file: what the choice among them needs.
+struct Hdu {
+  int number = 0;  ///< 0 = primary
+  std::string name;
+  std::string version;  ///< EXTVER
+  bool image = false;
+  std::vector<LONGLONG> axes;  ///< NAXIS1 first
+  LONGLONG data_begin = 0;     ///< bytes
+  LONGLONG end = 0;
+
+  bool has_data() const { return image && !axes.empty(); }
+  std::string label() const {
+    if (!name.empty()) return name;
+    return number == 0 ? "PRIMARY" : std::to_string(number);
+  }
+};
+
+struct CloseFits {
+  void operator()(fitsfile* file) const {
+    int status = 0;
+    fits_close_file(file, &status);
+    fits_clear_errmsg();
+  }
+};
+using FitsPointer = std::unique_ptr<fitsfile, CloseFits>;
+
+/// A file open for reading.
+class Reader {
+ public:
+  explicit Reader(const std::string& path) : path_(path) {
+    check_file();
+    fits_clear_errmsg();
+    int status = 0;
+    fitsfile* file = nullptr;
+    // CFITSIO would take a leading ~ for a home directory.
+    const std::string plain = path[0] == '/' ? path : "./" + path;
+    fits_open_diskfile(&file, plain.c_str(), READONLY, &status);
+    file_.reset(file);
+    if (status != 0) throw InvalidInput(path + ": cannot be read as FITS (" + reason(status) + ")");
+    list_hdus();
+  }
+
+  fitsfile* get() const { return file_.get(); }
+
+  bool has(const std::string& name) const {
+    return std::any_of(hdus_.begin(), hdus_.end(), [&](const Hdu& hdu) { return same_name(hdu.name, name); });
+  }
+
+  /// The HDU that `wanted` names, made the current one. @throws InvalidInput
+  const Hdu& choose(const std::string& wanted) {
+    const Hdu& hdu = wanted.empty() ? default_hdu() : named_hdu(wanted);
+    int status = 0;
+    if (fits_movabs_hdu(get(), hdu.number + 1, nullptr, &status) != 0)
+      throw InvalidInput(path_ + "[" + hdu.label() + "]: cannot be read (" + reason(status) + ")");
+    return hdu;
+  }
+
+  /// @throws InvalidInput when the file ends before `end`; a compressed file cannot be asked.
+  void require_bytes(const Hdu& hdu, LONGLONG end) const {
+    if (plain_ && static_cast<std::uintmax_t>(end) > bytes_)
+      throw InvalidInput(path_ + "[" + hdu.label() + "]: truncated, found " + std::to_string(bytes_) +
+                         " bytes in the file, expected " + std::to_string(end));
+  }
+
+  /// A string keyword of the current HDU, or "".
+  std::string text(const std::string& key) const {
+    char buffer[FLEN_VALUE] = "";
+    int status = 0;
+    if (fits_read_key(get(), TSTRING, key.c_str(), buffer, nullptr, &status) == 0) return printable(buffer);
+    fits_clear_errmsg();
+    return "";
+  }
+  /// A number of the current HDU. @throws InvalidInput when the keyword holds something else.
+  std::optional<double> value(const std::string& key) const {
+    double number_value = 0;
+    int status = 0;
+    if (fits_read_key(get(), TDOUBLE, key.c_str(), &number_value, nullptr, &status) == 0 && std::isfinite(number_value))
+      return number_value;
+    fits_clear_errmsg();
+    if (status == KEY_NO_EXIST || status == VALUE_UNDEFINED) return std::nullopt;
+    throw InvalidInput(path_ + ": keyword " + key + ": not a number, found '" + text(key) + "'");
+  }
+
+ private:
+  /// Complains in plain words about what CFITSIO would report in its own.
+  void check_file() {
+    std::error_code error;
+    const auto status = std::filesystem::status(path_, error);
+    if (path_.empty() || status.type() == std::filesystem::file_type::not_found)
+      throw InvalidInput(path_ + ": no such file");
+    if (error) throw InvalidInput(path_ + ": cannot be read (" + error.message() + ")");
+    if (!std::filesystem::is_regular_file(status)) throw InvalidInput(path_ + ": not a regular file, expected FITS");
+    if (path_.size() > kMaxFileName)
+      throw InvalidInput(path_ + ": a file name of " + std::to_string(path_.size()) + " characters, expected at most " +
+                         std::to_string(kMaxFileName));
+    bytes_ = std::filesystem::file_size(path_, error);
+    std::ifstream file(path_, std::ios::binary);
+    if (!file) throw InvalidInput(path_ + ": cannot be read (" + std::strerror(errno) + ")");
+    std::array<char, 9> magic{};
+    file.read(magic.data(), magic.size());
+    if (file.gcount() == 0) throw InvalidInput(path_ + ": empty file, expected FITS");
+    plain_ = std::string_view(magic.data(), magic.size()) == "SIMPLE  =";
+    if (plain_ && bytes_ < kBlock)
+      throw InvalidInput(path_ + ": truncated, found " + std::to_string(bytes_) + " bytes, expected a FITS header of " +
+                         std::to_string(kBlock) + " at least");
+    // What CFITSIO unpacks: gzip, compress, zip, bzip2.
+    const auto begins = [&](const char* bytes) { return std::memcmp(magic.data(), bytes, 2) == 0; };
+    if (!plain_ && !begins("\x1f\x8b") && !begins("\x1f\x9d") && !begins("PK") && !begins("BZ"))
+      throw InvalidInput(path_ + ": not a FITS file, expected one that begins with SIMPLE");
+  }
+
+  void list_hdus() {
+    int n = 0, status = 0;
+    if (fits_get_num_hdus(get(), &n, &status) != 0) throw InvalidInput(path_ + ": damaged (" + reason(status) + ")");
+    for (int i = 0; i < n; ++i) {
+      Hdu hdu;
+      hdu.number = i;
+      int type = 0, n_axes = 0, bitpix = 0;
+      std::array<LONGLONG, kMaxAxes> axes{};
+      LONGLONG header = 0;
+      fits_movabs_hdu(get(), i + 1, &type, &status);
+      fits_get_hduaddrll(get(), &header, &hdu.data_begin, &hdu.end, &status);
+      hdu.image = type == IMAGE_HDU;
+      if (hdu.image) fits_get_img_paramll(get(), kMaxAxes, &bitpix, &n_axes, axes.data(), &status);
+      if (status != 0) throw InvalidInput(path_ + "[" + std::to_string(i) + "]: damaged (" + reason(status) + ")");
+      hdu.axes.assign(axes.begin(), axes.begin() + std::min(n_axes, kMaxAxes));
+      hdu.name = text("EXTNAME");
+      hdu.version = text("EXTVER");
+      hdus_.push_back(hdu);
+    }
+  }
+
+  /// The primary image if it has data, else the only image.
+  const Hdu& default_hdu() const {
+    if (hdus_.front().has_data()) return hdus_.front();
+    const auto has_data = [](const Hdu& hdu) { return hdu.has_data(); };
+    const auto n = std::count_if(hdus_.begin(), hdus_.end(), has_data);
+    if (n == 1) return *std::find_if(hdus_.begin(), hdus_.end(), has_data);
+    require_bytes(hdus_.back(), hdus_.back().end);
+    if (n == 0) throw InvalidInput(path_ + ": no image HDU, found " + names());
+    throw InvalidInput(path_ + ": " + std::to_string(n) + " image HDUs, expected FILE[HDU] with one of " + names());
+  }
+
+  const Hdu& named_hdu(const std::string& wanted) const {
+    const std::string where = path_ + "[" + wanted + "]: ";
+    if (std::all_of(wanted.begin(), wanted.end(), [](unsigned char c) { return std::isdigit(c) != 0; })) {
+      const std::size_t index = wanted.size() < 7 ? std::stoul(wanted) : hdus_.size();
+      if (index < hdus_.size()) return hdus_[index];
+      require_bytes(hdus_.back(), hdus_.back().end);
+      throw InvalidInput(where + "no such HDU, expected 0 to " + std::to_string(hdus_.size() - 1) + ": " + names());
+    }
+    // NAME,EXTVER tells HDUs of one name apart, as in CFITSIO and DS9.
+    const std::size_t comma = wanted.rfind(',');
+    std::vector<const Hdu*> found;
+    for (const Hdu& hdu : hdus_) {
+      const bool unnamed_primary = hdu.number == 0 && hdu.name.empty();
+      const bool versioned = comma != std::string::npos && same_name(hdu.name, wanted.substr(0, comma)) &&
+                             hdu.version == wanted.substr(comma + 1);
+      if (same_name(unnamed_primary ? "PRIMARY" : hdu.name, wanted) || versioned) found.push_back(&hdu);
+    }
+    if (found.size() == 1) return *found.front();
+    if (found.size() > 1)
+      throw InvalidInput(where + std::to_string(found.size()) + " HDUs of this name, expected " + wanted +
+                         ",EXTVER or a number");
+    require_bytes(hdus_.back(), hdus_.back().end);
+    throw InvalidInput(where + "no such HDU, expected one of " + names());
+  }
+
+  std::string names() const {
+    std::string list;
+    for (const Hdu& hdu : hdus_) {
+      if (hdu.number == 20) return list + " …";
+      list += (hdu.number > 0 ? ", " : "") + hdu.label();
+      if (!hdu.has_data()) list += hdu.image ? " (no data)" : " (a table)";
+    }
+    return list;
+  }
+
+  std::string path_;
+  FitsPointer file_;
+  std::uintmax_t bytes_ = 0;
+  bool plain_ = false;  ///< not compressed as a whole
+  std::vector<Hdu> hdus_;
+};
+
+std::string size_text(const std::vector<LONGLONG>& axes) {
+  std::string text;
+  for (const LONGLONG axis : axes) text += (text.empty() ? "" : " x ") + std::to_string(axis);
+  return text;
+}
+
+/// Arcseconds of a celestial CUNIT; degrees when absent.
+double unit_arcsec(const std::string& unit, const std::string& where) {
+  if (unit.empty() || same_name(unit, "deg")) return 3600;
+  if (same_name(unit, "arcmin")) return 60;
+  if (same_name(unit, "arcsec")) return 1;
+  if (same_name(unit, "mas")) return 1e-3;
+  if (same_name(unit, "rad")) return 3600 * 180 / M_PI;
+  throw InvalidInput(where + "celestial WCS with the unit '" + unit + "', expected deg, arcmin, arcsec, mas or rad");
+}
+
+/// Which celestial axis a CTYPE names: 'x' a longitude, 'y' a latitude, ' ' none. Only the 4-3 form, as in RA---TAN,
+/// does.
+char celestial_axis(const std::string& ctype) {
+  if (ctype.size() < 6 || ctype[4] != '-') return ' ';
+  const std::string name = ctype.substr(0, 4);
+  if (name == "RA--" || name.substr(1) == "LON") return 'x';
+  if (name == "DEC-" || name.substr(1) == "LAT") return 'y';
+  return ' ';
+}
+
+/// The celestial WCS of the current HDU. The matrix from pixel steps to arcsec (Greisen & Calabretta 2002, section 2)
+/// comes from CDi_j, or CDELTi PCi_j, or CDELTi turned by CROTA2.
+/// @throws InvalidInput for pixels that are not square; they may be turned and mirrored
+std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& where) {
+  const char axis1 = celestial_axis(file.text("CTYPE1")), axis2 = celestial_axis(file.text("CTYPE2"));
+  if (axis1 == ' ' || axis2 == ' ' || axis1 == axis2) return std::nullopt;
+
+  double m[2][2] = {};
+  const auto entry = [&](const char* prefix, int i, int j) {
+    return file.value(prefix + std::to_string(i + 1) + "_" + std::to_string(j + 1));
+  };
+  const auto any = [&](const char* prefix) {
+    return entry(prefix, 0, 0) || entry(prefix, 0, 1) || entry(prefix, 1, 0) || entry(prefix, 1, 1);
+  };
+  const std::optional<double> step1 = file.value("CDELT1"), step2 = file.value("CDELT2");
+  if (any("CD")) {
+    for (int i = 0; i < 2; ++i)
+      for (int j = 0; j < 2; ++j) m[i][j] = entry("CD", i, j).value_or(0);
+  } else if (!step1 || !step2) {
+    return std::nullopt;  // nothing says how large a pixel is
+  } else if (any("PC")) {
+    for (int i = 0; i < 2; ++i)
+      for (int j = 0; j < 2; ++j) m[i][j] = (i == 0 ? *step1 : *step2) * entry("PC", i, j).value_or(i == j ? 1 : 0);
+  } else {
+    const double turn = file.value("CROTA2").value_or(0) * M_PI / 180;
+    m[0][0] = *step1 * std::cos(turn);
+    m[0][1] = -*step2 * std::sin(turn);
+    m[1][0] = *step1 * std::sin(turn);
+    m[1][1] = *step2 * std::cos(turn);
+  }
+  const double unit1 = unit_arcsec(file.text("CUNIT1"), where), unit2 = unit_arcsec(file.text("CUNIT2"), where);
+  for (int j = 0; j < 2; ++j) {
+    m[0][j] *= unit1;
+    m[1][j] *= unit2;
+  }
+
+  const double scale = std::sqrt(std::abs(m[0][0] * m[1][1] - m[0][1] * m[1][0]));
+  if (!std::isfinite(scale) || !(scale > 0)) throw InvalidInput(where + "celestial WCS with a singular matrix");
+  const double width = std::hypot(m[0][0], m[1][0]), height = std::hypot(m[0][1], m[1][1]);
+  const std::string advice =
+      ", expected square pixels: resample the image, or leave out its celestial WCS and give observation.pixel_scale";
+  if (std::abs(width / height - 1) > kWcsTolerance)
+    throw InvalidInput(where + "pixels that are not square, found " + rounded(width) + " x " + rounded(height) +
+                       " arcsec" + advice);
+  const double skew = (m[0][0] * m[0][1] + m[1][0] * m[1][1]) / (width * height);
+  if (std::abs(skew) > kWcsTolerance)
+    throw InvalidInput(where + "skewed celestial WCS, found axes at " + rounded(std::acos(skew) * 180 / M_PI) +
+                       " degrees" + advice);
+  CelestialWcs wcs;
+  wcs.pixel_scale = scale;
+  for (std::size_t i = 0; i < 2; ++i) {
+    const std::string axis = std::to_string(i + 1);
+    wcs.type[i] = file.text("CTYPE" + axis).substr(0, 8);  // behind it stands a distortion, as in RA---TAN-SIP
+    wcs.cd[i] = {m[i][0] / 3600, m[i][1] / 3600};
+    wcs.reference_pixel[i] = file.value("CRPIX" + axis).value_or(0);
+    wcs.reference_value[i] = file.value("CRVAL" + axis).value_or(0) * (i == 0 ? unit1 : unit2) / 3600;
+  }
+  wcs.frame = file.text("RADESYS");
+  wcs.equinox = file.value("EQUINOX");
+  wcs.pole_lon = file.value("LONPOLE");
+  wcs.pole_lat = file.value("LATPOLE");
+  return wcs;
+}
+
+/// The linear WCS of the current HDU, as Writer::axis makes it.
+std::optional<LinearWcs> read_linear(const Reader& file, int nx, int ny) {
+  for (const char* axis : {"1", "2"})
+    if (file.text(std::string("CTYPE") + axis) != (*axis == '1' ? "X" : "Y") ||
+        file.text(std::string("CUNIT") + axis) != "arcsec")
+      return std::nullopt;
+  const auto middle = [&](const std::string& axis, int n, double scale) {
+    return file.value("CRVAL" + axis).value_or(0) + (0.5 * (n + 1) - file.value("CRPIX" + axis).value_or(0)) * scale;
+  };
+  const double scale = file.value("CDELT1").value_or(0);
+  if (!(scale > 0) || file.value("CDELT2") != scale) return std::nullopt;
+  return LinearWcs{scale, middle("1", nx, scale), middle("2", ny, scale)};
+}
+
+FitsImage read_image(const std::string& path, const std::string& hdu_name, int planes) {
+  Reader file(path);
+  const Hdu& hdu = file.choose(hdu_name);
+  const std::string where = path + "[" + hdu.label() + "]: ";
+  if (!hdu.image) throw InvalidInput(where + "a table, expected an image");
+  const std::size_t expected_axes = planes > 1 ? 3 : 2;
+  const std::string expectation = planes > 1 ? "nx x ny x " + std::to_string(planes) : "two dimensions, nx x ny";
+  if (hdu.axes.empty()) throw InvalidInput(where + "no data, expected " + expectation);
+  std::vector<LONGLONG> axes = hdu.axes;
+  while (axes.size() > expected_axes && axes.back() == 1) axes.pop_back();
+  if (axes.size() != expected_axes || (planes > 1 && axes[2] != planes))
+    throw InvalidInput(where + "wrong dimensions, found " + size_text(hdu.axes) + ", expected " + expectation);
+  if (std::min(axes[0], axes[1]) < 1)
+    throw InvalidInput(where + "an image without pixels, found " + size_text(hdu.axes) + ", expected at least 1 x 1");
+  if (std::max(axes[0], axes[1]) > kMaxImageSide)
+    throw InvalidInput(where + "too large, found " + size_text(hdu.axes) + ", expected at most " +
+                       std::to_string(kMaxImageSide) + " pixels a side");
+
+  int status = 0, bitpix = 0;
+  fits_get_img_type(file.get(), &bitpix, &status);
+  const bool tiled = fits_is_compressed_image(file.get(), &status) != 0;
+  const LONGLONG n = axes[0] * axes[1] * planes;
+  file.require_bytes(hdu, tiled ? hdu.end : hdu.data_begin + n * (std::abs(bitpix) / 8));
+
+  FitsImage image;
+  image.nx = static_cast<int>(axes[0]);
+  image.ny = static_cast<int>(axes[1]);
+  image.hdu = hdu.label();
+  image.unit = file.text("BUNIT");
+  image.wcs = read_wcs(file, where);
+  image.linear = read_linear(file, image.nx, image.ny);
+  image.values.resize(static_cast<std::size_t>(n));
+  // Blanks of integers become NaN. Floating-point pixels are taken bit by bit: asked for blanks, CFITSIO would give NaN
+  // for infinities and 0 for denormals.
+  double blank = std::numeric_limits<double>::quiet_NaN();
+  int any_blank = 0;
+  fits_read_img(file.get(), TDOUBLE, 1, n, bitpix > 0 || tiled ? &blank : nullptr, image.values.data(), &any_blank,
+                &status);
+  if (status != 0) throw InvalidInput(where + "damaged, the pixels cannot be read (" + reason(status) + ")");
+  return image;
+}
+
+/// Whether there is anything to unpack: a file compressed as a whole, or an image in compressed tiles. CFITSIO trusts
+/// what these say about themselves (a tile of width 0 is a division by it, a tile's own size is where it writes).
+bool is_compressed(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return false;
+  static constexpr std::string_view kMark = "ZIMAGE";
+  std::ifstream file(path, std::ios::binary);
+  std::string block(std::size_t(1) << 20, '\0');
+  std::size_t kept = 0;  // of the block before, where the mark may begin
+  for (bool first = true; file; first = false) {
+    file.read(block.data() + kept, static_cast<std::streamsize>(block.size() - kept));
+    const std::string_view text(block.data(), kept + static_cast<std::size_t>(file.gcount()));
+    if (first && !text.empty() && text.substr(0, 6) != "SIMPLE") return true;
+    if (text.find(kMark) != std::string_view::npos) return true;
+    kept = std::min(text.size(), kMark.size() - 1);
+    block.replace(0, kept, text.substr(text.size() - kept));
+  }
+  return false;
+}
+
+/// What a place on the sky is beside its texts; NaN for what is not known.
+struct SkyNumbers {
+  double pixel_scale;
+  std::array<std::array<double, 2>, 2> cd;
+  std::array<double, 2> reference_pixel, reference_value;
+  std::array<double, 3> equinox_and_pole;
+};
+
+void send_sky(const CelestialWcs& wcs, const Channel& channel) {
+  constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+  channel.send_value(
+      SkyNumbers{wcs.pixel_scale,
+                 wcs.cd,
+                 wcs.reference_pixel,
+                 wcs.reference_value,
+                 {wcs.equinox.value_or(kUnknown), wcs.pole_lon.value_or(kUnknown), wcs.pole_lat.value_or(kUnknown)}});
+  for (const std::string& text : {wcs.type[0], wcs.type[1], wcs.frame}) channel.send(text);
+}
+
+bool receive_sky(CelestialWcs& wcs, const Channel& channel) {
+  SkyNumbers numbers{};
+  if (!channel.receive_value(numbers)) return false;
+  wcs.pixel_scale = numbers.pixel_scale;
+  wcs.cd = numbers.cd;
+  wcs.reference_pixel = numbers.reference_pixel;
+  wcs.reference_value = numbers.reference_value;
+  const std::array<std::optional<double>*, 3> known = {&wcs.equinox, &wcs.pole_lon, &wcs.pole_lat};
+  for (std::size_t i = 0; i < known.size(); ++i)
+    if (!std::isnan(numbers.equinox_and_pole[i])) *known[i] = numbers.equinox_and_pole[i];
+  return channel.receive(wcs.type[0]) && channel.receive(wcs.type[1]) && channel.receive(wcs.frame);
+}
+
+/// What an image is beside its pixels, its texts and its place on the sky.
+struct ImageHead {
+  std::int64_t nx, ny;
+  std::uint64_t values;
+  std::int64_t has_wcs, has_linear;
+  LinearWcs linear;
+};
+
+void send_image(const FitsImage& image, const Channel& channel) {
+  channel.send_value(ImageHead{image.nx, image.ny, image.values.size(), image.wcs.has_value(), image.linear.has_value(),
+                               image.linear.value_or(LinearWcs{})});
+  if (image.wcs) send_sky(*image.wcs, channel);
+  channel.send(image.hdu);
+  channel.send(image.unit);
+  channel.send(image.values.data(), image.values.size() * sizeof(double));
+}
+
+bool receive_image(FitsImage& image, const Channel& channel) {
+  ImageHead head{};
+  if (!channel.receive_value(head)) return false;
+  // Whoever unpacked a hostile file is not believed either.
+  const auto is_side = [](std::int64_t n) { return n >= 1 && n <= kMaxImageSide; };
+  if (!is_side(head.nx) || !is_side(head.ny)) return false;
+  const auto pixels = static_cast<std::uint64_t>(head.nx * head.ny);
+  if (head.values % pixels != 0 || head.values / pixels > kMaxAxes) return false;
+  image.nx = static_cast<int>(head.nx);
+  image.ny = static_cast<int>(head.ny);
+  if (head.has_wcs != 0 && !receive_sky(image.wcs.emplace(), channel)) return false;
+  if (head.has_linear != 0) image.linear = head.linear;
+  if (!channel.receive(image.hdu) || !channel.receive(image.unit)) return false;
+  image.values.resize(head.values);
+  return channel.receive(image.values.data(), image.values.size() * sizeof(double));
+}
+
+}  // namespace
+
+bool has_hdu(const std::string& path, const std::string& name) {
+  if (!is_compressed(path)) return Reader(path).has(name);
+  bool has = false;
+  isolated(
+      path,
+      [&] {
+        const bool found = Reader(path).has(name);
+        return [found](const Channel& channel) { channel.send_value(found); };
+      },
+      [&](const Channel& channel) { return channel.receive_value(has); });
+  return has;
+}
+
+FitsImage read_fits(const std::string& path, const std::string& hdu, int planes) {
+  if (!is_compressed(path)) return read_image(path, hdu, planes);
+  FitsImage image;
+  isolated(
+      path,
+      [&] {
+        const auto read = std::make_shared<const FitsImage>(read_image(path, hdu, planes));
+        return [read](const Channel& channel) { send_image(*read, channel); };
+      },
+      [&](const Channel& channel) { return receive_image(image, channel); });
+  return image;
+}
+
+namespace {
+
+/// realloc whose new bytes are zero: CFITSIO looks at bytes before it has written them.
+void* zeroed_realloc(void* bytes, std::size_t size) {
+  const std::size_t before = bytes ? malloc_usable_size(bytes) : 0;
+  void* grown = std::realloc(bytes, size);
+  if (grown && size > before) std::memset(static_cast<char*>(grown) + before, 0, size - before);
+  return grown;
+}
+
+/// A FITS file in memory: the disk is left to write_atomically, which says what went wrong there.
+class Writer {
+ public:
+  explicit Writer(const std::string& path) : path_(path) {
+    fits_clear_errmsg();
+    int status = 0;
+    fitsfile* file = nullptr;
+    fits_create_memfile(&file, &buffer_.bytes, &buffer_.capacity, std::size_t(1) << 20, zeroed_realloc, &status);
+    file_.reset(file);
+    check(status);
+  }
+
+  void add(const FitsOutput& hdu) {
+    const auto n =
+        static_cast<std::size_t>(hdu.nx) * static_cast<std::size_t>(hdu.ny) * static_cast<std::size_t>(hdu.planes);
+    EINFIELD_REQUIRE(hdu.nx >= 1 && hdu.ny >= 1 && hdu.planes >= 1 && hdu.values.size() == n,
+                     path_ + "[" + hdu.name + "]: " + std::to_string(hdu.values.size()) + " values, expected " +
+                         std::to_string(hdu.nx) + " x " + std::to_string(hdu.ny) + " x " + std::to_string(hdu.planes));
+    int status = 0;
+    std::array<LONGLONG, 3> axes{hdu.nx, hdu.ny, hdu.planes};
+    check(fits_create_imgll(file_.get(), hdu.bitpix, hdu.planes > 1 ? 3 : 2, axes.data(), &status));
+    key("EXTNAME", hdu.name);
+    key("BUNIT", hdu.unit);
+    if (hdu.pixel_scale > 0) {
+      axis("1", "X", hdu.nx, hdu.center_x, hdu.pixel_scale);
+      axis("2", "Y", hdu.ny, hdu.center_y, hdu.pixel_scale);
+    }
+    if (hdu.sky) sky(*hdu.sky);
+    for (const auto& [name, value] : hdu.cards) key(name, value);
+    check(fits_write_img(file_.get(), TDOUBLE, 1, static_cast<LONGLONG>(n), const_cast<double*>(hdu.values.data()),
+                         &status));
+  }
+
+  /// All bytes of the file.
+  std::string_view bytes() {
+    int status = 0;
+    LONGLONG header = 0, data = 0, end = 0;
+    check(fits_flush_file(file_.get(), &status));
+    check(fits_get_hduaddrll(file_.get(), &header, &data, &end, &status));
+    return {static_cast<const char*>(buffer_.bytes), static_cast<std::size_t>(end)};
+  }
+
+ private:
+  void check(int status) const {
+    if (status != 0) throw IoError(path_ + ": cannot be written (" + reason(status) + ")");
+  }
+  void key(const std::string& name, const std::string& value) {
+    int status = 0;
+    check(fits_update_key_longstr(file_.get(), name.c_str(), printable(value).c_str(), nullptr, &status));
+  }
+  void key(const std::string& name, double value) {
+    int status = 0;
+    check(fits_update_key(file_.get(), TDOUBLE, name.c_str(), &value, nullptr, &status));
+  }
+  /// A linear axis in arcsec; pixels count from 1, whole numbers are centres.
+  void axis(const std::string& index, const std::string& type, int n, double center, double scale) {
+    key("CTYPE" + index, type);
+    key("CUNIT" + index, std::string("arcsec"));
+    key("CRPIX" + index, 0.5 * (n + 1));
+    key("CRVAL" + index, center);
+    key("CDELT" + index, scale);
+  }
+  /// The place on the sky beside it: what DS9 and Astropy know as WCS A.
+  void sky(const CelestialWcs& wcs) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      const std::string axis = std::to_string(i + 1);
+      key("CTYPE" + axis + "A", wcs.type[i]);
+      key("CUNIT" + axis + "A", std::string("deg"));
+      key("CRPIX" + axis + "A", wcs.reference_pixel[i]);
+      key("CRVAL" + axis + "A", wcs.reference_value[i]);
+      key("CD" + axis + "_1A", wcs.cd[i][0]);
+      key("CD" + axis + "_2A", wcs.cd[i][1]);
+    }
+    if (!wcs.frame.empty()) key("RADESYSA", wcs.frame);
+    if (wcs.equinox) key("EQUINOXA", *wcs.equinox);
+    if (wcs.pole_lon) key("LONPOLEA", *wcs.pole_lon);
+    if (wcs.pole_lat) key("LATPOLEA", *wcs.pole_lat);
+  }
+
+  /// What CFITSIO grows and the caller frees, after the file is closed.
+  struct Buffer {
+    void* bytes = nullptr;
+    std::size_t capacity = 0;
+    ~Buffer() { std::free(bytes); }
+  };
+
+  std::string path_;
+  Buffer buffer_;
+  FitsPointer file_;
+};
+
+}  // namespace
+
+void write_fits(const std::string& path, const std::vector<FitsOutput>& hdus) {
+  Writer writer(path);
+  for (const FitsOutput& hdu : hdus) writer.add(hdu);
+  write_atomically(path, writer.bytes());
+}
+
+}  // namespace einfield

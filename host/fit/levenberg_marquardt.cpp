@@ -1,0 +1,140 @@
+// One step is a lower point; a matrix of a few dozen rows decides where to look for it.
+#include "host/fit/levenberg_marquardt.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace einfield {
+namespace {
+
+constexpr double kFirstDamping = 1e-2;
+constexpr double kLargestDamping = 1e10;  ///< nothing lower is found in steps as short as this makes them
+constexpr double kSmallGain = 1e-7;       ///< relative; of χ² = 10⁴, far below what its noise means
+constexpr int kSmallGains = 3;            ///< in a row
+/// Longest move of an unconstrained value that is transformed: a factor of e of a positive parameter.
+constexpr double kLongestMove = 1;
+/// Where a logistic transform is flat, for good: 3e-7 of the interval from its end.
+constexpr double kLargestLogistic = 15;
+
+}  // namespace
+
+LevenbergMarquardt::LevenbergMarquardt(ScalarEvaluator& evaluator, const ScalarModel& model,
+                                       const std::vector<double>& u)
+    : model_(&model), point_(evaluator.evaluate(u)), damping_(kFirstDamping) {
+  if (point_.finite) arrive(evaluator);
+}
+
+/// S and g_θ at the point that was evaluated last.
+void LevenbergMarquardt::arrive(ScalarEvaluator& evaluator) {
+  const ParameterLayout& layout = model_->layout();
+  const std::vector<int>& moving = model_->moving();
+  const std::size_t n = moving.size(), n_linear = model_->n_linear(), n_other = n - n_linear;
+  const Curvature physical = evaluator.curvature();
+
+  // T: rows p, columns u; an ellipticity's p depends on two u.
+  std::vector<double> jacobian(n * n_other);
+  std::vector<double> bar(layout.table.size(), 0.0);
+  for (std::size_t k = n_linear; k < n; ++k) {
+    const auto slot = static_cast<std::size_t>(layout.free[static_cast<std::size_t>(moving[k])].slot);
+    bar[slot] = 1;
+    for (std::size_t j = 0; j < n_other; ++j)
+      jacobian[k * n_other + j] =
+          transform_adjoint(layout.free.data(), moving[n_linear + j], point_.u.data(), bar.data());
+    bar[slot] = 0;
+  }
+  std::vector<double> half(n * n_other);  // N T
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j < n_other; ++j)
+      for (std::size_t k = n_linear; k < n; ++k)
+        half[i * n_other + j] += physical.normal(i, k) * jacobian[k * n_other + j];
+  reduced_ = SymmetricMatrix(n_other);
+  gradient_.assign(n_other, 0.0);
+  for (std::size_t i = 0; i < n_other; ++i)
+    for (std::size_t k = n_linear; k < n; ++k) {
+      gradient_[i] += jacobian[k * n_other + i] * physical.gradient[k];
+      for (std::size_t j = 0; j < n_other; ++j) reduced_(i, j) += jacobian[k * n_other + i] * half[k * n_other + j];
+    }
+
+  std::vector<std::size_t> free;
+  for (std::size_t k = 0; k < n_linear; ++k)
+    if (!point_.pinned[k]) free.push_back(k);
+  const Cholesky cholesky(physical.normal.part(free));
+  if (!free.empty() && cholesky.good()) {
+    SymmetricMatrix correction(n_other);
+    std::vector<double> right(free.size());
+    for (std::size_t j = 0; j < n_other; ++j) {
+      for (std::size_t k = 0; k < free.size(); ++k) right[k] = half[free[k] * n_other + j];
+      const std::vector<double> solved = cholesky.solve(right);
+      for (std::size_t i = 0; i <= j; ++i) {
+        double sum = 0;
+        for (std::size_t k = 0; k < free.size(); ++k) sum += half[free[k] * n_other + i] * solved[k];
+        correction(i, j) = correction(j, i) = sum;
+      }
+    }
+    for (std::size_t i = 0; i < n_other; ++i)
+      for (std::size_t j = 0; j < n_other; ++j) reduced_(i, j) -= correction(i, j);
+  }
+  double squares = 0;
+  for (const double g : gradient_) squares += 4 * g * g;
+  records_.push_back({point_.u, point_.loss, point_.chi2_reduced, point_.penalty, std::sqrt(squares)});
+  converged_ = n_other == 0 || squares == 0 || !std::isfinite(squares);
+}
+
+void LevenbergMarquardt::step(ScalarEvaluator& evaluator) {
+  const ParameterLayout& layout = model_->layout();
+  const std::size_t n_linear = model_->n_linear(), n = gradient_.size();
+  double largest = 0;
+  for (std::size_t i = 0; i < n; ++i) largest = std::max(largest, reduced_(i, i));
+  while (damping_ < kLargestDamping) {
+    SymmetricMatrix damped = reduced_;
+    for (std::size_t i = 0; i < n; ++i) {
+      // What the data do not see any more would else move without end.
+      const double diagonal = std::max(reduced_(i, i), 1e-12 * largest);
+      damped(i, i) = std::max(reduced_(i, i), 0.0) + damping_ * diagonal;
+    }
+    const Cholesky cholesky(damped);
+    std::vector<double> move;
+    if (cholesky.good()) {
+      for (const double g : gradient_) move.push_back(-g);
+      move = cholesky.solve(move);
+      double longest = 0;
+      for (std::size_t i = 0; i < n; ++i)
+        if (layout.free[static_cast<std::size_t>(model_->moving()[n_linear + i])].kind != TransformKind::identity)
+          longest = std::max(longest, std::abs(move[i]));
+      if (longest > kLongestMove)
+        for (double& m : move) m *= kLongestMove / longest;
+
+      std::vector<double> u = point_.u;
+      for (std::size_t i = 0; i < n; ++i) {
+        const auto k = static_cast<std::size_t>(model_->moving()[n_linear + i]);
+        u[k] += move[i];
+        if (layout.free[k].kind == TransformKind::logistic)
+          u[k] = std::clamp(u[k], -kLargestLogistic, kLargestLogistic);
+        move[i] = u[k] - point_.u[k];
+      }
+      double predicted = 0;  // by how much the quadratic form falls
+      for (std::size_t i = 0; i < n; ++i) {
+        predicted -= 2 * gradient_[i] * move[i];
+        for (std::size_t j = 0; j < n; ++j) predicted -= move[i] * reduced_(i, j) * move[j];
+      }
+      const ScalarPoint trial = evaluator.evaluate(u);
+      ++evaluations_;
+      const double gain = point_.value() - trial.value();
+      if (trial.finite && gain > 0) {
+        const double ratio = predicted > 0 ? gain / predicted : 1, x = 2 * ratio - 1;
+        damping_ = std::max(damping_ * std::max(1.0 / 3, 1 - x * x * x), 1e-12);
+        growth_ = 2;
+        small_gains_ = gain < kSmallGain * point_.value() ? small_gains_ + 1 : 0;
+        point_ = trial;
+        arrive(evaluator);
+        converged_ = converged_ || small_gains_ >= kSmallGains;
+        return;
+      }
+    }
+    damping_ *= growth_;
+    growth_ *= 2;
+  }
+  converged_ = true;
+}
+
+}  // namespace einfield

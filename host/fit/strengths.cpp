@@ -1,0 +1,59 @@
+#include "host/fit/strengths.hpp"
+
+#include "host/files/number.hpp"
+
+namespace einfield {
+
+std::string tried_factors() {
+  std::string text;
+  for (const double factor : kStrengthFactors) text += (text.empty() ? "" : ", ") + to_text(factor);
+  return text;
+}
+
+std::vector<Problem> strength_problems(const Config& config, const Problem& problem) {
+  Problem judged = problem;
+  judged.held_out = held_out_pixels(config, problem.observation);
+  std::vector<Problem> problems(kStrengths, judged);
+  for (std::size_t i = 0; i < problems.size(); ++i)
+    problems[i].regularization = scaled(problem.regularization, kStrengthFactors[i]);
+  return problems;
+}
+
+template <class Real>
+std::vector<TriedStrength> try_strengths(Backend<Real>& backend, const Config& config, const Problem& problem,
+                                         FitSettings settings, const std::function<bool()>& interrupted) {
+  const std::vector<Problem> problems = strength_problems(config, problem);
+  backend.load(problems);
+  settings.problems = &problems;
+  settings.checkpoint_every = 0;
+  settings.ensemble = true;  // what moves before any weight counts is the same: starts are made once
+  FitCallbacks<Real> callbacks;
+  callbacks.interrupted = interrupted;
+  const std::vector<FitResult<Real>> results = fit(backend, settings, callbacks, std::vector<Snapshot<Real>>{});
+  std::vector<TriedStrength> tried;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (results[i].stop_reason == "interrupted") return {};
+    tried.push_back({kStrengthFactors[i],
+                     results[i].stop_reason == "non-finite" ? kInfinity : results[i].final_state.held_out_chi2});
+  }
+  return tried;
+}
+
+template std::vector<TriedStrength> try_strengths(Backend<float>&, const Config&, const Problem&, FitSettings,
+                                                  const std::function<bool()>&);
+template std::vector<TriedStrength> try_strengths(Backend<double>&, const Config&, const Problem&, FitSettings,
+                                                  const std::function<bool()>&);
+
+double best_strength(const std::vector<TriedStrength>& tried) {
+  TriedStrength best;
+  for (const TriedStrength& one : tried)
+    if (one.held_out_chi2 < kInfinity && one.held_out_chi2 <= best.held_out_chi2) best = one;
+  return best.factor;
+}
+
+Regularization scaled(Regularization weights, double factor) {
+  for (const auto weight : Regularization::kWeights) weights.*weight *= factor;
+  return weights;
+}
+
+}  // namespace einfield

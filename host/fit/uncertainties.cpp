@@ -1,0 +1,55 @@
+// The Fisher matrix from the Jacobian of ScalarModel, and its inverse.
+#include "host/fit/uncertainties.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "host/fit/scalar_model.hpp"
+
+namespace einfield {
+namespace {
+
+/// A parameter whose error, the others known, is larger than this times max(1, |p|) is not determined.
+constexpr double kUndetermined = 1e3;
+
+}  // namespace
+
+Uncertainties scalar_uncertainties(const Problem& problem, const std::vector<double>& parameters, ThreadPool& pool) {
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  const ScalarModel model(problem, parameters, LossKind::chi2, {}, pool);
+  ScalarEvaluator evaluator(model, pool);
+  const ScalarPoint point = evaluator.evaluate_fixed(model.initial_scalars());
+  const std::size_t n = model.layout().n_free();
+  Uncertainties result{std::vector<double>(n, kNone), SymmetricMatrix(n)};
+  std::fill(result.correlations.values.begin(), result.correlations.values.end(), kNone);
+  if (!point.finite) return result;
+  const Curvature curvature = evaluator.curvature();
+  SymmetricMatrix fisher = curvature.normal;
+  for (double& f : fisher.values) f *= model.n_fitted();
+
+  const std::vector<double> values = model.layout().physical(point.u.data());
+  std::vector<std::size_t> kept;
+  for (std::size_t k = 0; k < n; ++k) {
+    const double scale = std::max(1.0, std::abs(values[static_cast<std::size_t>(model.moving()[k])]));
+    if (fisher(k, k) * kUndetermined * kUndetermined * scale * scale > 1) kept.push_back(k);
+  }
+  for (;;) {
+    const Cholesky cholesky(fisher.part(kept));
+    if (!cholesky.good()) {
+      kept.erase(kept.begin() + static_cast<std::ptrdiff_t>(cholesky.failed()));
+      continue;
+    }
+    const SymmetricMatrix covariance = cholesky.inverse();
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+      const auto a = static_cast<std::size_t>(model.moving()[kept[i]]);
+      result.sigma[a] = std::sqrt(covariance(i, i));
+      for (std::size_t j = 0; j < kept.size(); ++j)
+        result.correlations(a, static_cast<std::size_t>(model.moving()[kept[j]])) =
+            i == j ? 1 : covariance(i, j) / std::sqrt(covariance(i, i) * covariance(j, j));
+    }
+    return result;
+  }
+}
+
+}  // namespace einfield

@@ -1,0 +1,564 @@
+// Which figures a fit gets, and from what: the maps of result.fits, the curves of history.csv, the numbers of
+// result.json.
+#include "host/report/figures.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "einfield/error.hpp"
+#include "host/fields/metrics.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/files/number.hpp"
+
+namespace einfield {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The image at `plane` of an HDU of result.fits that has `planes` of them; `unit` as people write it, "" = as the file
+/// has it.
+PlacedMap read_map(const std::string& file, const std::string& hdu, const std::string& unit, int planes = 1,
+                   int plane = 0) {
+  const FitsImage image = read_fits(file, hdu, planes);
+  if (!image.linear) throw InvalidInput(file + "[" + hdu + "]: no linear WCS in arcsec, expected the results of a fit");
+  PlacedMap map{image.nx,
+                image.ny,
+                image.linear->pixel_scale,
+                image.linear->center_x,
+                image.linear->center_y,
+                {},
+                unit.empty() ? image.unit : unit};
+  const auto size = static_cast<std::ptrdiff_t>(image.nx) * image.ny;
+  map.values.assign(image.values.begin() + plane * size, image.values.begin() + (plane + 1) * size);
+  return map;
+}
+
+LensMaps read_lens_maps(const std::string& file, const std::string& suffix) {
+  return {read_map(file, "PSI_" + suffix, "arcsec²"), read_map(file, "ALPHA_" + suffix, "arcsec", 2, 0),
+          read_map(file, "ALPHA_" + suffix, "arcsec", 2, 1), read_map(file, "KAPPA_" + suffix, "")};
+}
+
+/// A part of a map by its first column and row and their numbers.
+struct Frame {
+  int x, y, nx, ny;
+};
+
+/// What a person wants to look at: the used pixels with a margin, square where the image is; everything when that is
+/// nearly all.
+Frame frame_of(const std::vector<std::uint8_t>& used, int nx, int ny) {
+  constexpr double kMargin = 0.08, kNearlyAll = 0.85;
+  int left = nx, right = -1, low = ny, high = -1;
+  for (int i = 0; i < nx * ny; ++i) {
+    if (!used[static_cast<std::size_t>(i)]) continue;
+    left = std::min(left, i % nx);
+    right = std::max(right, i % nx);
+    low = std::min(low, i / nx);
+    high = std::max(high, i / nx);
+  }
+  if (right < 0) return {0, 0, nx, ny};
+  const int side = static_cast<int>(std::ceil((1 + 2 * kMargin) * std::max(right - left + 1, high - low + 1)));
+  if (side > kNearlyAll * std::min(nx, ny)) return {0, 0, nx, ny};
+  return {std::clamp((left + right + 1 - side) / 2, 0, nx - side),
+          std::clamp((low + high + 1 - side) / 2, 0, ny - side), side, side};
+}
+
+template <class Value>
+std::vector<Value> cut(const std::vector<Value>& values, int nx, const Frame& frame) {
+  std::vector<Value> part;
+  part.reserve(static_cast<std::size_t>(frame.nx) * static_cast<std::size_t>(frame.ny));
+  for (int y = frame.y; y < frame.y + frame.ny; ++y) {
+    const auto row = values.begin() + static_cast<std::ptrdiff_t>(y) * nx + frame.x;
+    part.insert(part.end(), row, row + frame.nx);
+  }
+  return part;
+}
+
+void crop(PlacedMap& map, const Frame& frame) {
+  map.values = cut(map.values, map.nx, frame);
+  map.center_x += (frame.x + 0.5 * (frame.nx - map.nx)) * map.pixel_scale;
+  map.center_y += (frame.y + 0.5 * (frame.ny - map.ny)) * map.pixel_scale;
+  map.nx = frame.nx;
+  map.ny = frame.ny;
+}
+
+/// All maps of the image plane.
+void crop(FittedMaps& fit, const Frame& frame) {
+  const auto crop_lens = [&](LensMaps& lens) {
+    for (PlacedMap* map : {&lens.psi, &lens.alpha_x, &lens.alpha_y, &lens.kappa}) crop(*map, frame);
+  };
+  const int nx = fit.data.nx;
+  fit.used = cut(fit.used, nx, frame);
+  if (!fit.arc.empty()) fit.arc = cut(fit.arc, nx, frame);
+  for (PlacedMap* map : {&fit.data, &fit.model, &fit.residual, &fit.noise}) crop(*map, frame);
+  for (std::optional<PlacedMap>* map : {&fit.sensitivity, &fit.image_truth})
+    if (*map) crop(**map, frame);
+  crop_lens(fit.macro);
+  crop_lens(fit.network);
+  for (std::optional<LensMaps>* lens : {&fit.deviation, &fit.truth})
+    if (*lens) crop_lens(**lens);
+}
+
+/// Columns of a CSV file with one line of names, by name.
+std::vector<std::vector<double>> read_columns(const std::string& path, const std::vector<std::string>& names) {
+  std::ifstream file(path);
+  std::string line, cell;
+  if (!std::getline(file, line)) throw InvalidInput(path + ": cannot be read, expected the history of a fit");
+  std::vector<std::string> header;
+  for (std::istringstream cells(line); std::getline(cells, cell, ',');) header.push_back(cell);
+  std::vector<std::vector<double>> columns(names.size());
+  while (std::getline(file, line)) {
+    std::istringstream cells(line);
+    for (std::size_t column = 0; std::getline(cells, cell, ','); ++column)
+      for (std::size_t k = 0; k < names.size(); ++k)
+        if (column < header.size() && header[column] == names[k])
+          columns[k].push_back(parse_number<double>(cell).value_or(std::numeric_limits<double>::quiet_NaN()));
+  }
+  for (std::size_t k = 0; k < names.size(); ++k)
+    if (columns[k].empty() || columns[k].size() != columns[0].size())
+      throw InvalidInput(path + ": column " + names[k] + " is missing or incomplete");
+  return columns;
+}
+
+std::string significant(double value) {
+  char buffer[32];
+  std::snprintf(buffer, sizeof buffer, value < 0.5 ? "%.3g" : "%.4g", value);
+  return buffer;
+}
+
+/// "prefix X (arcs), Y (all)"; "" when both are unknown.
+std::string of_regions(const std::string& prefix, double arc, double all,
+                       const std::function<std::string(double)>& format) {
+  std::string words;
+  if (std::isfinite(arc)) words += format(arc) + " (arcs)";
+  if (std::isfinite(all)) words += (words.empty() ? "" : ", ") + format(all) + " (all)";
+  return words.empty() ? "" : prefix + words;
+}
+
+Panel panel(const PlacedMap& map, const std::string& title, Palette palette, ColorRange range) {
+  Panel result;
+  result.title = title;
+  result.unit = map.unit;
+  result.nx = map.nx;
+  result.ny = map.ny;
+  result.values = map.values;
+  result.pixel_scale = map.pixel_scale;
+  result.center_x = map.center_x;
+  result.center_y = map.center_y;
+  result.palette = palette;
+  result.range = range;
+  return result;
+}
+
+PlacedMap difference(const PlacedMap& a, const PlacedMap& b) {
+  PlacedMap result = a;
+  for (std::size_t i = 0; i < result.values.size(); ++i) result.values[i] -= b.values[i];
+  return result;
+}
+
+/// A constant of the potential is unobservable: the map less its mean over the used pixels.
+PlacedMap without_mean(PlacedMap map, const std::vector<std::uint8_t>& used) {
+  double sum = 0;
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < map.values.size(); ++i)
+    if (used[i] && std::isfinite(map.values[i])) {
+      sum += map.values[i];
+      ++n;
+    }
+  if (n > 0)
+    for (double& value : map.values) value -= sum / static_cast<double>(n);
+  return map;
+}
+
+ColorRange together(ColorRange a, ColorRange b) {
+  return {std::min(a.low, b.low), std::max(a.high, b.high)};
+}
+
+/// A panel of brightness. Its colours are even in asinh(brightness / 3 σ), σ the median noise: a lensed arc is seen
+/// beside a galaxy a hundred times brighter, and the noise of the sky stays quiet.
+Panel light_panel(const FittedMaps& fit, const PlacedMap& map, const std::string& title, ColorRange range) {
+  Panel result = panel(map, title, Palette::intensity, range);
+  std::vector<double> noise;
+  for (std::size_t i = 0; i < fit.used.size(); ++i)
+    if (fit.used[i]) noise.push_back(fit.noise.values[i]);
+  result.softening = noise.empty() ? 0 : 3 * quantile_range(noise, 0, 0.5).high;
+  return result;
+}
+
+ColorRange brightness_range(const PlacedMap& map) {
+  return quantile_range(map.values, 0.005, 0.9998);
+}
+
+/// Normalised residuals on ±5 σ; less for data without noise, more where the model fails.
+ColorRange residual_range(const PlacedMap& residual) {
+  const ColorRange range = symmetric_range(residual.values, 0.999);
+  return range.high > 2.5 && range.high < 5 ? ColorRange{-5, 5} : range;
+}
+
+/// Truth, prediction and prediction − truth of one quantity; the first two on one scale.
+void add_comparison(Picture& picture, const FittedMaps& fit, const PlacedMap& truth, const PlacedMap& prediction,
+                    const std::string& symbol, Palette palette, const std::string& inset) {
+  // The prediction widens the scale only by what it is over most of the field: its corners are not constrained.
+  const ColorRange range =
+      palette == Palette::diverging
+          ? together(symmetric_range(truth.values, 0.995), symmetric_range(prediction.values, 0.95))
+          : together(quantile_range(truth.values, 0, 1), quantile_range(prediction.values, 0.05, 0.95));
+  const PlacedMap error = difference(prediction, truth);
+  picture.cells.emplace_back(panel(truth, symbol + ", truth", palette, range));
+  picture.cells.emplace_back(panel(prediction, symbol + ", prediction", palette, range));
+  picture.cells.emplace_back(
+      panel(error, symbol + ", prediction − truth", Palette::diverging, symmetric_range(error.values, 0.995)));
+  for (std::size_t i = picture.cells.size() - 3; i < picture.cells.size(); ++i)
+    std::get<Panel>(picture.cells[i]).outline = fit.arc;
+  std::get<Panel>(picture.cells.back()).inset = inset;
+}
+
+Picture comparison(const FittedMaps& fit) {
+  Picture picture;
+  picture.title = fit.title;
+  picture.columns = 3;
+  const auto note = [&](bool holds, const char* words) {
+    if (holds) picture.note += (picture.note.empty() ? "" : "; ") + std::string(words);
+  };
+  note(!fit.arc.empty(), "outline: the arcs, noise-free brightness above 5 σ");
+  note(std::count(fit.used.begin(), fit.used.end(), 0) > 0, "grey: masked");
+  return picture;
+}
+
+/// Densities of the residuals' values in bins, as a line of steps, and that of a normal distribution. Both end where
+/// less than a pixel would be in a bin.
+Chart histogram(const std::vector<double>& residuals) {
+  constexpr double kWidth = 0.25, kMost = 8;
+  constexpr auto kBins = static_cast<std::size_t>(2 * kMost / kWidth);
+  std::vector<double> counts(kBins, 0.0);
+  double n = 0;
+  for (const double r : residuals) {
+    if (!std::isfinite(r)) continue;
+    ++n;
+    // What lies beyond the ends is counted in the last bins.
+    const double bin = std::clamp(std::floor((r + kMost) / kWidth), 0.0, static_cast<double>(kBins - 1));
+    ++counts[static_cast<std::size_t>(bin)];
+  }
+  const double least = 0.5 / (std::max(n, 1.0) * kWidth);
+  Curve data{"residuals", {}, {}}, normal{"N(0, 1)", {}, {}, true};
+  for (std::size_t i = 0; i < kBins; ++i) {
+    const double left = static_cast<double>(i) * kWidth - kMost;
+    const double density = std::max(counts[i] / (std::max(n, 1.0) * kWidth), least);
+    for (const double x : {left, left + kWidth}) {
+      data.x.push_back(x);
+      data.y.push_back(density);
+    }
+  }
+  for (double x = -kMost; x <= kMost; x += 0.05) {
+    const double density = std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
+    if (density < least) continue;
+    normal.x.push_back(x);
+    normal.y.push_back(density);
+  }
+  Chart chart;
+  chart.x_label = "(data − model) / noise";
+  chart.y_label = "density";
+  chart.curves = {std::move(data), std::move(normal)};
+  return chart;
+}
+
+/// Mean, scatter and outliers of the residuals.
+std::string residual_statistics(const std::vector<double>& residuals) {
+  double n = 0, sum = 0, squares = 0, beyond = 0;
+  for (const double r : residuals) {
+    if (!std::isfinite(r)) continue;
+    ++n;
+    sum += r;
+    squares += r * r;
+    beyond += std::abs(r) > 3;
+  }
+  if (n == 0) return "";
+  const double mean = sum / n;
+  return "Mean " + significant(mean) + ", standard deviation " +
+         significant(std::sqrt(std::max(squares / n - mean * mean, 0.0))) + "; " + percent(beyond / n) +
+         " of the pixels beyond 3 σ, where a normal distribution has 0.3 %.";
+}
+
+PlacedMap lengths(const PlacedMap& x, const PlacedMap& y) {
+  PlacedMap result = x;
+  for (std::size_t i = 0; i < result.values.size(); ++i) result.values[i] = std::hypot(x.values[i], y.values[i]);
+  return result;
+}
+
+PlacedMap added(const PlacedMap& a, const PlacedMap& b) {
+  PlacedMap result = a;
+  for (std::size_t i = 0; i < result.values.size(); ++i) result.values[i] += b.values[i];
+  return result;
+}
+
+Trace trace(const Polyline& line, bool dashed) {
+  Trace result;
+  for (const Vec2<double> point : line) {
+    result.x.push_back(point.x);
+    result.y.push_back(point.y);
+  }
+  result.dashed = dashed;
+  return result;
+}
+
+ColorRange kappa_range(const FittedMaps& fit) {
+  return quantile_range(fit.macro.kappa.values, 0, 0.99);
+}
+
+}  // namespace
+
+bool FittedMaps::has_network() const {
+  const auto zero = [](double v) { return v == 0; };
+  return !(std::all_of(network.alpha_x.values.begin(), network.alpha_x.values.end(), zero) &&
+           std::all_of(network.alpha_y.values.begin(), network.alpha_y.values.end(), zero));
+}
+
+double FittedMaps::metric(const std::string& name) const {
+  for (const auto& [key, value] : metrics)
+    if (key == name) return value;
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
+FittedMaps read_fitted_maps(const std::string& directory) {
+  const std::string json_path = (fs::path(directory) / "result.json").string();
+  std::ifstream json_file(json_path);
+  if (!json_file) throw InvalidInput(json_path + ": cannot be read, expected the results of a fit");
+  const nlohmann::json json = nlohmann::json::parse(json_file, nullptr, false);
+  if (!json.is_object() || !json.contains("metrics"))
+    throw InvalidInput(json_path + ": damaged, expected the results of a fit");
+
+  FittedMaps fit;
+  for (const auto& [name, value] : json["metrics"].items())
+    if (value.is_number()) fit.metrics.emplace_back(name, value.get<double>());
+  if (json.contains("config") && json["config"].is_object()) fit.title = json["config"].value("title", "");
+
+  const std::string file = (fs::path(directory) / "result.fits").string();
+  fit.data = read_map(file, "DATA", "");
+  if (fit.data.unit.empty()) fit.data.unit = "brightness per pixel";
+  const std::string& unit = fit.data.unit;
+  fit.model = read_map(file, "MODEL", unit);
+  fit.residual = read_map(file, "RESIDUAL", "σ");
+  fit.source = read_map(file, "SOURCE", unit);
+  fit.network = read_lens_maps(file, "NN");
+  fit.macro = read_lens_maps(file, "MACRO");
+  if (has_hdu(file, "SENSITIVITY")) fit.sensitivity = read_map(file, "SENSITIVITY", "σ / arcsec");
+  if (has_hdu(file, "PSI_NN_STD")) fit.deviation = read_lens_maps(file, "NN_STD");
+  fit.noise = read_map(file, "NOISE", unit);
+  const PlacedMap mask = read_map(file, "MASK", "");
+  for (const double m : mask.values) fit.used.push_back(m != 0);
+  for (std::size_t i = 0; i < fit.used.size(); ++i)
+    if (!fit.used[i]) fit.data.values[i] = fit.residual.values[i] = NAN;
+  if (has_hdu(file, "IMAGE_TRUE")) {
+    fit.image_truth = read_map(file, "IMAGE_TRUE", unit);
+    for (std::size_t i = 0; i < fit.used.size(); ++i)
+      fit.arc.push_back(fit.used[i] && fit.image_truth->values[i] > kArcSignalToNoise * fit.noise.values[i]);
+  }
+  if (has_hdu(file, "PSI_TRUE") && has_hdu(file, "ALPHA_TRUE") && has_hdu(file, "KAPPA_TRUE"))
+    fit.truth = read_lens_maps(file, "TRUE");
+  fit.n_pixels = fit.used.size();
+  crop(fit, frame_of(fit.used, fit.data.nx, fit.data.ny));
+
+  std::vector<std::vector<double>> history =
+      read_columns((fs::path(directory) / "history.csv").string(), {"step", "loss", "chi2_reduced"});
+  fit.steps = std::move(history[0]);
+  fit.loss = std::move(history[1]);
+  fit.chi2 = std::move(history[2]);
+  return fit;
+}
+
+Picture picture_of_image(const FittedMaps& fit) {
+  Picture picture = comparison(fit);
+  const ColorRange range = brightness_range(fit.data);
+  picture.cells = {light_panel(fit, fit.data, "data", range), light_panel(fit, fit.model, "model", range),
+                   panel(fit.residual, "(data − model) / noise", Palette::diverging, residual_range(fit.residual))};
+  auto& residual = std::get<Panel>(picture.cells.back());
+  residual.outline = fit.arc;
+  residual.inset = "reduced χ² = " + significant(fit.metric("chi2_reduced"));
+  return picture;
+}
+
+Picture picture_of_history(const FittedMaps& fit) {
+  Chart chart;
+  chart.title = "history of the fit";
+  chart.x_label = "step";
+  // With the loss "chi2" both are one number.
+  bool same = true;
+  for (std::size_t i = 0; i < fit.loss.size(); ++i)
+    same = same && std::abs(fit.loss[i] - fit.chi2[i]) <= 1e-6 * fit.chi2[i];
+  if (!same) chart.curves.push_back({"loss", fit.steps, fit.loss});
+  chart.curves.push_back({"reduced χ²", fit.steps, fit.chi2});
+  chart.y_label = same ? "loss = reduced χ²" : "loss, reduced χ²";
+  if (!fit.chi2.empty() && *std::min_element(fit.chi2.begin(), fit.chi2.end()) > 0.3)
+    chart.curves.push_back({"", {fit.steps.front(), fit.steps.back()}, {1, 1}, true});
+  Picture picture;
+  picture.title = fit.title;
+  picture.cells = {chart};
+  return picture;
+}
+
+Picture picture_of_potential(const FittedMaps& fit) {
+  Picture picture = comparison(fit);
+  add_comparison(picture, fit, without_mean(fit.truth->psi, fit.used), without_mean(fit.network.psi, fit.used),
+                 "ψ − ⟨ψ⟩", Palette::sequential,
+                 of_regions("error ", fit.metric("psi_relative_rms_arc"), fit.metric("psi_relative_rms_all"), percent));
+  return picture;
+}
+
+Picture picture_of_deflection(const FittedMaps& fit) {
+  Picture picture = comparison(fit);
+  add_comparison(picture, fit, fit.truth->alpha_x, fit.network.alpha_x, "∂ψ/∂x", Palette::diverging, "");
+  add_comparison(
+      picture, fit, fit.truth->alpha_y, fit.network.alpha_y, "∂ψ/∂y", Palette::diverging,
+      of_regions("error of α ", fit.metric("alpha_relative_rms_arc"), fit.metric("alpha_relative_rms_all"), percent));
+  return picture;
+}
+
+Picture picture_of_convergence(const FittedMaps& fit) {
+  Picture picture = comparison(fit);
+  add_comparison(picture, fit, fit.truth->kappa, fit.network.kappa, "κ", Palette::diverging,
+                 of_regions("rms error ", fit.metric("kappa_rms_arc"), fit.metric("kappa_rms_all"), significant));
+  return picture;
+}
+
+std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves& lines) {
+  std::vector<PageFigure> figures;
+  const auto add = [&](const char* section, std::string title, std::variant<Panel, Chart> cell,
+                       std::string caption = "") {
+    std::visit([](auto& it) { it.title.clear(); }, cell);
+    Picture picture;
+    picture.on_page = true;
+    picture.cells = {std::move(cell)};
+    figures.push_back({section, std::move(title), std::move(caption), std::move(picture)});
+  };
+  const auto add_map = [&](const char* section, std::string title, const PlacedMap& map, Palette palette,
+                           ColorRange range, std::string caption = "") {
+    add(section, std::move(title), panel(map, "", palette, range), std::move(caption));
+  };
+
+  const ColorRange light = brightness_range(fit.data);
+  const bool masked = std::count(fit.used.begin(), fit.used.end(), 0) > 0;
+  add("image", "Data", light_panel(fit, fit.data, "", light),
+      std::string("Colours are even in asinh(brightness / 3 σ).") + (masked ? " Grey: masked." : ""));
+  add("image", "Model", light_panel(fit, fit.model, "", light));
+  add("image", "(Data − model) / noise", picture_of_image(fit).cells[2]);
+
+  Panel image = light_panel(fit, fit.data, "", light);
+  Panel source = light_panel(fit, fit.source, "", quantile_range(fit.source.values, 0, 0.9998));
+  for (const CriticalCurve& curve : lines.curves) {
+    image.traces.push_back(trace(curve.image, false));
+    source.traces.push_back(trace(curve.source, false));
+  }
+  for (const Polyline& cut : lines.cuts) source.traces.push_back(trace(cut, true));
+  add("planes", "Image plane", std::move(image),
+      lines.curves.empty() ? "No critical curve was found." : "The data with the critical curves, where det A = 0.");
+  add("planes", "Source plane", std::move(source),
+      std::string("The source with the caustics") +
+          (lines.cuts.empty() ? "." : "; dashed: the cut, where a singular centre hides an image."));
+  add_map("planes", "κ, all mass", added(fit.macro.kappa, fit.network.kappa), Palette::sequential, kappa_range(fit));
+
+  add_map("smooth", "ψ", fit.macro.psi, Palette::sequential, quantile_range(fit.macro.psi.values, 0.005, 0.995));
+  const PlacedMap alpha = lengths(fit.macro.alpha_x, fit.macro.alpha_y);
+  add_map("smooth", "|α|", alpha, Palette::sequential, quantile_range(alpha.values, 0.005, 0.995));
+  add_map("smooth", "κ", fit.macro.kappa, Palette::sequential, kappa_range(fit));
+  if (fit.has_network()) {
+    const PlacedMap psi = without_mean(fit.network.psi, fit.used);
+    const PlacedMap shift = lengths(fit.network.alpha_x, fit.network.alpha_y);
+    add_map("network", "ψ − ⟨ψ⟩", psi, Palette::sequential, quantile_range(psi.values, 0.005, 0.995));
+    add_map("network", "|α|", shift, Palette::sequential, quantile_range(shift.values, 0.005, 0.995));
+    add_map("network", "κ", fit.network.kappa, Palette::diverging, symmetric_range(fit.network.kappa.values, 0.995));
+    if (fit.deviation) {
+      const auto scatter = [&](const char* title, const PlacedMap& map) {
+        add_map("network", title, map, Palette::sequential, {0, quantile_range(map.values, 0, 0.99).high},
+                "Standard deviation over the members of the ensemble.");
+      };
+      scatter("Scatter of ψ", fit.deviation->psi);
+      scatter("Scatter of α", lengths(fit.deviation->alpha_x, fit.deviation->alpha_y));
+      scatter("Scatter of κ", fit.deviation->kappa);
+    }
+    if (fit.sensitivity)
+      add_map("network", "Sensitivity", *fit.sensitivity, Palette::sequential,
+              {0, quantile_range(fit.sensitivity->values, 0, 0.999).high},
+              "By how many σ a pixel changes with its deflection: where it is dark, the priors speak, not the data.");
+  }
+  if (fit.truth)
+    for (const Picture& picture : {picture_of_potential(fit), picture_of_deflection(fit), picture_of_convergence(fit)})
+      for (const auto& cell : picture.cells) add("truth", std::get<Panel>(cell).title, cell);
+
+  add("fit", "History", picture_of_history(fit).cells[0]);
+  add("fit", "Residuals", histogram(fit.residual.values), residual_statistics(fit.residual.values));
+  return figures;
+}
+
+std::vector<std::string> draw_figures(const std::string& directory) {
+  const FittedMaps fit = read_fitted_maps(directory);
+  std::vector<Picture> pictures;
+  const auto add = [&](const std::string& name, Picture picture) {
+    picture.path = (fs::path(directory) / "figures" / (name + ".png")).string();
+    pictures.push_back(std::move(picture));
+  };
+  const auto maps = [&](std::vector<std::variant<Panel, Chart>> cells) {
+    Picture picture;
+    picture.title = fit.title;
+    picture.columns = static_cast<int>(cells.size());
+    picture.cells = std::move(cells);
+    return picture;
+  };
+
+  const Picture image = picture_of_image(fit);
+  add("image", image);
+  static const char* const parts[] = {"data", "model", "residual"};
+  for (std::size_t i = 0; i < image.cells.size(); ++i) add(parts[i], maps({image.cells[i]}));
+  pictures.back().note = image.note;
+
+  add("source", maps({light_panel(fit, fit.source, "source", quantile_range(fit.source.values, 0, 0.9998))}));
+  const Panel macro = panel(fit.macro.kappa, "κ, smooth model", Palette::sequential, kappa_range(fit));
+  if (fit.has_network()) {
+    const PlacedMap psi = without_mean(fit.network.psi, fit.used);
+    add("potential",
+        maps({panel(psi, "ψ − ⟨ψ⟩, network", Palette::sequential, quantile_range(psi.values, 0.005, 0.995))}));
+    const ColorRange range =
+        together(symmetric_range(fit.network.alpha_x.values, 0.99), symmetric_range(fit.network.alpha_y.values, 0.99));
+    add("deflection", maps({panel(fit.network.alpha_x, "∂ψ/∂x, network", Palette::diverging, range),
+                            panel(fit.network.alpha_y, "∂ψ/∂y, network", Palette::diverging, range)}));
+    add("convergence",
+        maps({panel(fit.network.kappa, "κ, network", Palette::diverging,
+                    symmetric_range(fit.network.kappa.values, 0.995)),
+              macro,
+              panel(added(fit.macro.kappa, fit.network.kappa), "κ, total", Palette::sequential, kappa_range(fit))}));
+  } else {
+    add("convergence", maps({macro}));
+  }
+  if (fit.image_truth) {
+    Picture picture = comparison(fit);
+    PlacedMap error = difference(fit.model, *fit.image_truth);
+    const ColorRange range = brightness_range(*fit.image_truth);
+    picture.cells = {light_panel(fit, *fit.image_truth, "noise-free truth", range),
+                     light_panel(fit, fit.model, "model", range),
+                     panel(error, "model − truth", Palette::diverging, symmetric_range(error.values, 0.999))};
+    auto& last = std::get<Panel>(picture.cells.back());
+    last.outline = fit.arc;
+    if (const double rms = fit.metric("image_rms_over_sigma"); std::isfinite(rms))
+      last.inset = "rms " + significant(rms) + " σ";
+    add("image_truth", picture);
+  }
+  if (fit.truth) {
+    add("potential_truth", picture_of_potential(fit));
+    add("deflection_truth", picture_of_deflection(fit));
+    add("convergence_truth", picture_of_convergence(fit));
+  }
+  add("history", picture_of_history(fit));
+
+  std::error_code error;
+  fs::create_directories(fs::path(directory) / "figures", error);
+  if (error)
+    throw IoError((fs::path(directory) / "figures").string() + ": cannot make the directory (" + error.message() + ")");
+  return draw(pictures);
+}
+
+}  // namespace einfield

@@ -1,0 +1,81 @@
+// The figures of a fit, made from its directory of results alone.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "host/fields/critical_curves.hpp"
+#include "host/report/picture.hpp"
+
+namespace einfield {
+
+/// A map with its place on the sky or in the source plane.
+struct PlacedMap {
+  int nx = 0;
+  int ny = 0;
+  double pixel_scale = 1;  ///< arcsec
+  double center_x = 0;     ///< arcsec; coordinate of the middle of the map
+  double center_y = 0;
+  std::vector<double> values;  ///< (ny, nx)
+  std::string unit;
+};
+
+/// A potential with its derivatives.
+struct LensMaps {
+  PlacedMap psi;               ///< arcsec²
+  PlacedMap alpha_x, alpha_y;  ///< arcsec
+  PlacedMap kappa;
+};
+
+/// What the figures show of one fit: maps of result.fits, rows of history.csv, numbers of result.json. Of an image that
+/// is masked but for a part, that part.
+struct FittedMaps {
+  std::string title;                ///< of the configuration
+  PlacedMap data, model, residual;  ///< data and residual are NaN where masked
+  PlacedMap noise;
+  PlacedMap source;
+  LensMaps macro, network;
+  std::optional<LensMaps> deviation;     ///< over the members of an ensemble
+  std::optional<PlacedMap> sensitivity;  ///< of the image to the network's deflection [1/arcsec]
+  std::optional<PlacedMap> image_truth;
+  std::optional<LensMaps> truth;
+  std::vector<std::uint8_t> used;  ///< 1 = used in the fit
+  std::size_t n_pixels = 0;        ///< of the whole image
+  std::vector<std::uint8_t> arc;   ///< 1 = used and noise-free truth above 5 σ; empty without truth
+  std::vector<double> steps, loss, chi2;
+  std::vector<std::pair<std::string, double>> metrics;
+
+  /// The network does anything at all.
+  bool has_network() const;
+  /// A number of result.json, or NaN.
+  double metric(const std::string& name) const;
+};
+
+/// @throws InvalidInput when the directory holds no complete results
+FittedMaps read_fitted_maps(const std::string& directory);
+
+// One picture each; path and title are the caller's. The last three need the truth.
+Picture picture_of_image(const FittedMaps& fit);        ///< data | model | normalised residuals
+Picture picture_of_history(const FittedMaps& fit);      ///< loss and reduced χ² over the steps
+Picture picture_of_potential(const FittedMaps& fit);    ///< truth | prediction | residual, means removed
+Picture picture_of_deflection(const FittedMaps& fit);   ///< the same, x above y
+Picture picture_of_convergence(const FittedMaps& fit);  ///< the same for κ
+
+/// A picture of the report, and the words beside it.
+struct PageFigure {
+  std::string section;  ///< "image", "planes", "smooth", "network", "truth", "fit"
+  std::string title;
+  std::string caption;  ///< "" = none
+  Picture picture;
+};
+
+/// What the report shows: a map or a chart each, without title.
+/// @param lines  critical curves, for the two planes
+std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves& lines);
+
+/// Draws every figure of the fit into DIRECTORY/figures/*.png; returns warnings.
+/// @throws InvalidInput without results, IoError
+std::vector<std::string> draw_figures(const std::string& directory);
+
+}  // namespace einfield

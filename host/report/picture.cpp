@@ -1,0 +1,747 @@
+// Layout of pictures in pixels and the gnuplot script for it; gnuplot is started without a shell, in a private
+// directory.
+#include "host/report/picture.hpp"
+
+#include <fcntl.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): kill is POSIX, not of <csignal>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <thread>
+
+#include "einfield/error.hpp"
+#include "host/files/atomic_file.hpp"
+#include "host/files/utf8.hpp"
+
+namespace einfield {
+namespace {
+
+namespace fs = std::filesystem;
+
+template <class... Arguments>
+std::string text(const char* format, Arguments... arguments) {
+  char buffer[512];
+  std::snprintf(buffer, sizeof buffer, format, arguments...);
+  return buffer;
+}
+
+// ---- text ------------------------------------------------------------------------------------------------
+
+/// `words` as one gnuplot string. Within single quotes gnuplot expands nothing, so only what could end the string must
+/// go: a single quote becomes an apostrophe (doubled, as the manual has it, it ends a string that it begins), line
+/// breaks and other control characters become spaces.
+std::string quoted(const std::string& words) {
+  constexpr std::size_t kLongest = 160;  // characters; what is longer does not fit any picture
+  std::string result = "'";
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < words.size(); ++count) {
+    const std::size_t n = utf8_length(words, i);
+    const auto byte = static_cast<unsigned char>(words[i]);
+    if (count == kLongest) {
+      result += "…";
+      break;
+    }
+    if (n == 0 || (n == 1 && (byte < 0x20 || byte == 0x7f)))
+      result += n == 0 ? '?' : ' ';
+    else
+      result += words[i] == '\'' ? "’" : words.substr(i, n);
+    i += std::max<std::size_t>(n, 1);
+  }
+  return result + "'";
+}
+
+/// Size in points at which `words` are at most `pixels` wide; `most` where there is room.
+double fitting_size(const std::string& words, double pixels, double most, bool bold) {
+  const auto continues = [](char c) { return (c & 0xc0) == 0x80; };
+  const auto characters =
+      static_cast<double>(words.size()) - static_cast<double>(std::count_if(words.begin(), words.end(), continues));
+  const double pixels_per_point = (bold ? 0.74 : 0.64) * characters;  // of DejaVu Sans, on average
+  return std::clamp(pixels / std::max(pixels_per_point, 1.0), 6.0, most);
+}
+
+/// 10 to the power of `exponent`, as text: 10⁻³.
+std::string power_of_ten(int exponent) {
+  static const char* const digits[] = {"⁰", "¹", "²", "³", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹"};
+  std::string result = exponent < 0 ? "10⁻" : "10";
+  for (const char digit : std::to_string(std::abs(exponent))) result += digits[digit - '0'];
+  return result;
+}
+
+// ---- scales ----------------------------------------------------------------------------------------------
+
+struct Tick {
+  double at;
+  std::string label;
+};
+
+/// A number with a true minus sign.
+std::string number(double value, int decimals) {
+  const std::string digits = text("%.*f", decimals, std::abs(value));
+  return (value < 0 && digits.find_first_not_of("0.") != std::string::npos ? "−" : "") + digits;
+}
+
+/// About `wanted` ticks at round numbers from low to high.
+std::vector<Tick> linear_ticks(double low, double high, int wanted) {
+  const double raw = (high - low) / wanted;
+  const double decade = std::pow(10.0, std::floor(std::log10(raw)));
+  double step = 10 * decade;
+  for (const double factor : {1.0, 2.0, 2.5, 5.0})
+    if (factor * decade >= 0.8 * raw) {
+      step = factor * decade;
+      break;
+    }
+  int decimals = std::max(0, static_cast<int>(-std::floor(std::log10(step) + 1e-9)));
+  if (std::abs(step / decade - 2.5) < 1e-6) ++decimals;
+  std::vector<Tick> ticks;
+  for (double i = std::ceil(low / step - 1e-6); i * step <= high + 1e-6 * step; ++i)
+    ticks.push_back({i * step, number(i * step, decimals)});
+  return ticks;
+}
+
+/// Ticks of a logarithmic axis: decades, and their parts where there are few decades.
+std::vector<Tick> logarithmic_ticks(double low, double high) {
+  const int first = static_cast<int>(std::floor(std::log10(low))), last = static_cast<int>(std::ceil(std::log10(high)));
+  const int stride = std::max(1, (last - first) / 7);
+  std::vector<int> parts = {1};
+  if (last - first <= 3) parts = {1, 2, 5};
+  if (last - first <= 1) parts = {1, 2, 3, 4, 5, 6, 8};
+  std::vector<Tick> ticks;
+  for (int exponent = first; exponent <= last; exponent += stride)
+    for (const int part : parts) {
+      const double at = part * std::pow(10.0, exponent);
+      if (at < low * (1 - 1e-9) || at > high * (1 + 1e-9)) continue;
+      const bool plain = first >= -3 && last <= 4;
+      ticks.push_back({at, plain ? number(at, std::max(0, -exponent)) : power_of_ten(exponent)});
+    }
+  return ticks;
+}
+
+/// Ticks of a scale that is even in asinh(value / softening), placed there: 0, powers of ten of both signs, and their
+/// multiples by 3 where there is room.
+std::vector<Tick> asinh_ticks(double low, double high, double softening, int wanted) {
+  const double gap = 0.6 * (high - low) / wanted;
+  std::vector<Tick> ticks;
+  const auto offer = [&](double value) {
+    const double at = std::asinh(value / softening);
+    if (at < low - 1e-9 || at > high + 1e-9) return;
+    for (const Tick& tick : ticks)
+      if (std::abs(tick.at - at) < gap) return;
+    const double magnitude = std::abs(value);
+    const int decimals = value == 0 ? 0 : std::max(0, static_cast<int>(-std::floor(std::log10(magnitude) + 1e-9)));
+    ticks.push_back({at, number(value, decimals)});
+  };
+  const double most = softening * std::sinh(std::max(std::abs(low), std::abs(high)));
+  const int top = static_cast<int>(std::floor(std::log10(most)));
+  offer(0);
+  for (const double multiple : {1.0, 3.0})
+    for (int k = top; k >= top - 12; --k)
+      for (const double sign : {1.0, -1.0}) offer(sign * multiple * std::pow(10.0, k));
+  return ticks;
+}
+
+std::string tick_list(const char* axis, const std::vector<Tick>& ticks, bool labels = true) {
+  std::string list = std::string("set ") + axis + " (";
+  for (std::size_t i = 0; i < ticks.size(); ++i)
+    list += (i ? ", " : "") + quoted(labels ? ticks[i].label : "") + text(" %.12g", ticks[i].at);
+  return list + ")\n";
+}
+
+std::vector<double> finite_values(const std::vector<double>& values) {
+  std::vector<double> finite;
+  finite.reserve(values.size());
+  std::copy_if(values.begin(), values.end(), std::back_inserter(finite), [](double v) { return std::isfinite(v); });
+  return finite;
+}
+
+/// The value below which the fraction q lies; reorders `values`, which must not be empty.
+double quantile(std::vector<double>& values, double q) {
+  const auto rank = static_cast<std::ptrdiff_t>(std::lround(q * static_cast<double>(values.size() - 1)));
+  std::nth_element(values.begin(), values.begin() + rank, values.end());
+  return values[static_cast<std::size_t>(rank)];
+}
+
+/// A range that can be drawn: finite and not empty.
+ColorRange opened(ColorRange range) {
+  if (!std::isfinite(range.low) || !std::isfinite(range.high)) return {0, 1};
+  const double least = 1e-9 * std::max(std::abs(range.low), std::abs(range.high));
+  if (range.high - range.low > least) return range;
+  const double half = range.low == 0 ? 1 : 0.5 * std::abs(range.low);
+  return {range.low - half, range.low + half};
+}
+
+// ---- maps ------------------------------------------------------------------------------------------------
+
+/// A map as it is drawn: averaged over blocks where it has more pixels than a picture can show.
+struct Raster {
+  int nx, ny;
+  double dx, dy, x0, y0;  ///< arcsec: size of a raster pixel, centre of the first
+  std::vector<float> values;
+};
+
+constexpr int kMostPixels = 1000;  ///< per side of a map, over twice what a panel shows
+
+Raster raster(const Panel& panel, double factor) {
+  const int block = (std::max(panel.nx, panel.ny) + kMostPixels - 1) / kMostPixels;
+  Raster result{};
+  result.nx = (panel.nx + block - 1) / block;
+  result.ny = (panel.ny + block - 1) / block;
+  result.dx = result.dy = block * panel.pixel_scale;
+  result.x0 = panel.center_x + 0.5 * (block - panel.nx) * panel.pixel_scale;
+  result.y0 = panel.center_y + 0.5 * (block - panel.ny) * panel.pixel_scale;
+  result.values.reserve(static_cast<std::size_t>(result.nx) * static_cast<std::size_t>(result.ny));
+  for (int iy = 0; iy < result.ny; ++iy)
+    for (int ix = 0; ix < result.nx; ++ix) {
+      double sum = 0;
+      int count = 0;
+      for (int y = iy * block; y < std::min(panel.ny, (iy + 1) * block); ++y)
+        for (int x = ix * block; x < std::min(panel.nx, (ix + 1) * block); ++x) {
+          const double value = panel.values[static_cast<std::size_t>(y) * static_cast<std::size_t>(panel.nx) +
+                                            static_cast<std::size_t>(x)];
+          if (!std::isfinite(value)) continue;
+          sum += value;
+          ++count;
+        }
+      result.values.push_back(count > 0 ? static_cast<float>(factor * sum / count) : NAN);
+    }
+  return result;
+}
+
+/// Edges between the ones and the rest of a region as (x, y, length along x, length along y), neighbours joined.
+std::vector<float> outline_edges(const Panel& panel) {
+  const auto inside = [&](int x, int y) {
+    return x >= 0 && y >= 0 && x < panel.nx && y < panel.ny &&
+           panel.outline[static_cast<std::size_t>(y) * static_cast<std::size_t>(panel.nx) +
+                         static_cast<std::size_t>(x)] != 0;
+  };
+  std::vector<float> edges;
+  const auto add = [&](double x, double y, double length_x, double length_y) {
+    edges.push_back(static_cast<float>(panel.center_x + (x - 0.5 * panel.nx) * panel.pixel_scale));
+    edges.push_back(static_cast<float>(panel.center_y + (y - 0.5 * panel.ny) * panel.pixel_scale));
+    edges.push_back(static_cast<float>(length_x * panel.pixel_scale));
+    edges.push_back(static_cast<float>(length_y * panel.pixel_scale));
+  };
+  // Edges along the frame are left out: the frame is a line already.
+  for (int y = 1; y < panel.ny; ++y)
+    for (int x = 0, start = -1; x <= panel.nx; ++x) {
+      const bool edge = x < panel.nx && inside(x, y - 1) != inside(x, y);
+      if (edge && start < 0) start = x;
+      if (!edge && start >= 0) {
+        add(start, y, x - start, 0);
+        start = -1;
+      }
+    }
+  for (int x = 1; x < panel.nx; ++x)
+    for (int y = 0, start = -1; y <= panel.ny; ++y) {
+      const bool edge = y < panel.ny && inside(x - 1, y) != inside(x, y);
+      if (edge && start < 0) start = y;
+      if (!edge && start >= 0) {
+        add(x, start, 0, y - start);
+        start = -1;
+      }
+    }
+  return edges;
+}
+
+/// A curve with at most a few thousand points: of every stretch the least and the greatest value, so that spikes stay.
+std::vector<double> thinned(const Curve& curve) {
+  constexpr std::size_t kStretches = 1500;
+  const std::size_t n = std::min(curve.x.size(), curve.y.size());
+  const std::size_t stretch = n > 2 * kStretches ? (n + kStretches - 1) / kStretches : 1;
+  std::vector<double> points;
+  const auto add = [&](std::size_t i) {
+    if (!std::isfinite(curve.y[i]) || curve.y[i] <= 0) return;
+    points.push_back(curve.x[i]);
+    points.push_back(curve.y[i]);
+  };
+  for (std::size_t begin = 0; begin < n; begin += stretch) {
+    const auto first = curve.y.begin() + static_cast<std::ptrdiff_t>(begin);
+    const auto last = curve.y.begin() + static_cast<std::ptrdiff_t>(std::min(n, begin + stretch));
+    const auto [low, high] = std::minmax_element(first, last);
+    const auto [a, b] = std::minmax(low, high);
+    add(static_cast<std::size_t>(a - curve.y.begin()));
+    if (a != b) add(static_cast<std::size_t>(b - curve.y.begin()));
+  }
+  return points;
+}
+
+// ---- the script ------------------------------------------------------------------------------------------
+
+const char* colors(Palette palette) {
+  switch (palette) {
+    case Palette::intensity:
+      return "0 '#000004', 1 '#140e36', 2 '#3b0f70', 3 '#641a80', 4 '#8c2981', 5 '#b73779', 6 '#de4968', 7 '#f7705c', "
+             "8 '#fe9f6d', 9 '#fecf92', 10 '#fcfdbf'";
+    case Palette::sequential:
+      return "0 '#440154', 1 '#482475', 2 '#414487', 3 '#355f8d', 4 '#2a788e', 5 '#21918c', 6 '#22a884', 7 '#44bf70', "
+             "8 '#7ad151', 9 '#bddf26', 10 '#fde725'";
+    case Palette::diverging:
+      break;
+  }
+  return "0 '#053061', 1 '#2166ac', 2 '#4393c3', 3 '#92c5de', 4 '#d1e5f0', 5 '#f7f7f7', 6 '#fddbc7', 7 '#f4a582', "
+         "8 '#d6604d', 9 '#b2182b', 10 '#67001f'";
+}
+
+/// Sizes in pixels of the PNG.
+namespace layout {
+constexpr int kBox = 460;  ///< longer side of a map
+constexpr int kChartWidth = 640;
+constexpr int kLeft = 102;       ///< room for tick labels and the name of the vertical axis
+constexpr int kLeftBare = 20;    ///< the same where the neighbour to the left has them
+constexpr int kChartLeft = 104;  ///< numbers of a chart are longer
+constexpr int kRight = 156;      ///< room for the colour bar, its labels and its unit
+constexpr int kChartRight = 36;
+constexpr int kTop = 44;  ///< room for the title of a cell
+constexpr int kTopBare = 22;
+constexpr int kBottom = 72;  ///< room for tick labels and the name of the horizontal axis
+constexpr int kBottomBare = 18;
+constexpr int kPageMore = 22;  ///< what the larger letters of a page need to the right and below
+constexpr int kTitle = 46;     ///< room for the title of the picture
+constexpr int kNote = 34;
+constexpr int kBarGap = 10, kBarWidth = 16, kArrow = 14;
+}  // namespace layout
+
+/// Ink of pictures on white paper, and of those on a page of either colour: as far from white as from black.
+constexpr const char* kInk = "#000000";
+constexpr const char* kPageInk = "#7a7a7a";
+/// Points. A page shows its pictures at half their size.
+constexpr int kFont = 15;
+constexpr int kPageFont = 19;
+
+struct Size {
+  int width, height;
+};
+
+Size box_size(const std::variant<Panel, Chart>& cell) {
+  if (std::holds_alternative<Chart>(cell)) return {layout::kChartWidth, layout::kBox};
+  const auto& panel = std::get<Panel>(cell);
+  const double longer = std::max(panel.nx, panel.ny);
+  // A map that is very long and thin keeps a width on which its frame can be seen.
+  const auto side = [longer](int n) { return std::max(40, static_cast<int>(std::lround(layout::kBox * n / longer))); };
+  return {side(panel.nx), side(panel.ny)};
+}
+
+/// Room above a cell.
+int top_of(const std::variant<Panel, Chart>& cell) {
+  const bool untitled = std::visit([](const auto& it) { return it.title.empty(); }, cell);
+  return untitled ? layout::kTopBare : layout::kTop;
+}
+
+bool same_frame(const std::variant<Panel, Chart>& a, const std::variant<Panel, Chart>& b) {
+  const Panel* p = std::get_if<Panel>(&a);
+  const Panel* q = std::get_if<Panel>(&b);
+  return p && q && p->nx == q->nx && p->ny == q->ny && p->pixel_scale == q->pixel_scale && p->center_x == q->center_x &&
+         p->center_y == q->center_y;
+}
+
+/// Writes script and data of pictures into a directory.
+class Script {
+ public:
+  explicit Script(fs::path directory)
+      : directory_(std::move(directory)), script_("set encoding utf8\nset style fill solid 1 noborder\n") {}
+
+  void add(const Picture& picture, const std::string& output);
+  void write() const { write_file("script.gp", script_.data(), script_.size()); }
+
+ private:
+  struct Box {
+    int left, bottom, width, height;  ///< pixels, from the lower left corner of the picture
+    bool x_labels, y_labels;
+  };
+
+  void add_panel(const Panel& panel, const Box& box);
+  void add_chart(const Chart& chart, const Box& box);
+  void place(const Box& box);
+  double across(double pixels) const { return pixels / size_.width; }
+  double upward(double pixels) const { return pixels / size_.height; }
+
+  template <class T>
+  std::string data(const std::vector<T>& values) {
+    const std::string name = text("%d.bin", ++n_files_);
+    write_file(name, values.data(), values.size() * sizeof(T));
+    return "'" + name + "'";
+  }
+  void write_file(const std::string& name, const void* bytes, std::size_t size) const {
+    std::ofstream file(directory_ / name, std::ios::binary);
+    file.write(static_cast<const char*>(bytes), static_cast<std::streamsize>(size));
+    if (!file.flush()) throw IoError((directory_ / name).string() + ": cannot write");
+  }
+
+  fs::path directory_;
+  std::string script_;
+  Size size_{};
+  bool on_page_ = false;
+  int n_files_ = 0;
+};
+
+void Script::add(const Picture& picture, const std::string& output) {
+  on_page_ = picture.on_page;
+  const int columns = std::max(1, picture.columns);
+  const int n = static_cast<int>(picture.cells.size());
+  const int rows = (n + columns - 1) / columns;
+  const auto cell = [&](int row, int column) -> const std::variant<Panel, Chart>& {
+    return picture.cells[static_cast<std::size_t>(row * columns + column)];
+  };
+  // Labels of an axis are given once for neighbours that share it.
+  const auto bare_left = [&](int i) {
+    return i % columns > 0 &&
+           same_frame(picture.cells[static_cast<std::size_t>(i)], picture.cells[static_cast<std::size_t>(i - 1)]);
+  };
+  const auto bare_below = [&](int i) {
+    return i + columns < n &&
+           same_frame(picture.cells[static_cast<std::size_t>(i)], picture.cells[static_cast<std::size_t>(i + columns)]);
+  };
+  std::vector<int> left(static_cast<std::size_t>(columns), 0), width(left), right(left);
+  std::vector<int> top(static_cast<std::size_t>(rows), 0), below(top), height(top);
+  for (int i = 0; i < n; ++i) {
+    const auto column = static_cast<std::size_t>(i % columns), row = static_cast<std::size_t>(i / columns);
+    const std::variant<Panel, Chart>& it = picture.cells[static_cast<std::size_t>(i)];
+    const bool chart = std::holds_alternative<Chart>(it);
+    const Size box = box_size(it);
+    left[column] = std::max(left[column], chart          ? layout::kChartLeft
+                                          : bare_left(i) ? layout::kLeftBare
+                                                         : layout::kLeft);
+    const int more = picture.on_page ? layout::kPageMore : 0;
+    right[column] = std::max(right[column], chart ? layout::kChartRight : layout::kRight + more);
+    width[column] = std::max(width[column], box.width);
+    top[row] = std::max(top[row], top_of(it));
+    below[row] = std::max(below[row], bare_below(i) ? layout::kBottomBare : layout::kBottom + more);
+    height[row] = std::max(height[row], box.height);
+  }
+  size_ = {0, picture.title.empty() ? 8 : layout::kTitle};
+  for (int column = 0; column < columns; ++column)
+    size_.width += left[static_cast<std::size_t>(column)] + width[static_cast<std::size_t>(column)] +
+                   right[static_cast<std::size_t>(column)];
+  for (int row = 0; row < rows; ++row)
+    size_.height += top[static_cast<std::size_t>(row)] + height[static_cast<std::size_t>(row)] +
+                    below[static_cast<std::size_t>(row)];
+  if (!picture.note.empty()) size_.height += layout::kNote;
+
+  script_ += text("set terminal pngcairo noenhanced rounded %s size %d,%d font 'DejaVu Sans,%d' linewidth 1.4\n",
+                  picture.on_page ? "transparent" : "notransparent", size_.width, size_.height,
+                  picture.on_page ? kPageFont : kFont);
+  script_ += "set output '" + output + "'\nunset label\n";
+  // Kept by gnuplot when positions and texts are set.
+  const std::string ink = std::string(" textcolor rgb '") + (picture.on_page ? kPageInk : kInk) + "'\n";
+  for (const char* words : {"xtics", "ytics", "cbtics", "xlabel", "ylabel", "cblabel", "title", "key"})
+    script_ += std::string("set ") + words + ink;
+  script_ += std::string("set border lc rgb '") + (picture.on_page ? kPageInk : kInk) + "'\n";
+  if (!picture.title.empty())
+    script_ += "set label 1 " + quoted(picture.title) +
+               text(" at screen 0.5,%.6f center front font 'DejaVu Sans:Bold,%.2f'\n", 1 - upward(26),
+                    fitting_size(picture.title, size_.width - 16, 16, true));
+  if (!picture.note.empty())
+    script_ += "set label 2 " + quoted(picture.note) +
+               text(" at screen 0.5,%.6f center front font 'DejaVu Sans,%.2f' tc rgb '#555555'\n", upward(18),
+                    fitting_size(picture.note, size_.width - 16, 13, false));
+  script_ += "set multiplot\n";
+  int bottom = size_.height - (picture.title.empty() ? 8 : layout::kTitle);
+  for (int row = 0; row < rows; ++row) {
+    bottom -= top[static_cast<std::size_t>(row)] + height[static_cast<std::size_t>(row)];
+    int x = 0;
+    for (int column = 0; column < columns && row * columns + column < n; ++column) {
+      x += left[static_cast<std::size_t>(column)];
+      const int i = row * columns + column;
+      const Size size = box_size(cell(row, column));
+      // Smaller maps stand in the middle of their cell.
+      const Box box{x + (width[static_cast<std::size_t>(column)] - size.width) / 2,
+                    bottom + (height[static_cast<std::size_t>(row)] - size.height) / 2,
+                    size.width,
+                    size.height,
+                    !bare_below(i),
+                    !bare_left(i)};
+      if (const Panel* panel = std::get_if<Panel>(&cell(row, column)))
+        add_panel(*panel, box);
+      else
+        add_chart(std::get<Chart>(cell(row, column)), box);
+      x += width[static_cast<std::size_t>(column)] + right[static_cast<std::size_t>(column)];
+      script_ += "unset label\n";
+    }
+    bottom -= below[static_cast<std::size_t>(row)];
+  }
+  script_ += "unset multiplot\nunset output\n";
+}
+
+void Script::place(const Box& box) {
+  script_ += text(
+      "set lmargin at screen %.6f; set rmargin at screen %.6f; set bmargin at screen %.6f; "
+      "set tmargin at screen %.6f\n",
+      across(box.left), across(box.left + box.width), upward(box.bottom), upward(box.bottom + box.height));
+}
+
+void Script::add_panel(const Panel& panel, const Box& box) {
+  ColorRange range = opened(panel.range);
+  // Very small or large values are shown as multiples of a power of ten.
+  const int exponent = static_cast<int>(std::floor(std::log10(std::max(std::abs(range.low), std::abs(range.high)))));
+  const int power = exponent < -2 || exponent > 3 ? 3 * static_cast<int>(std::floor(exponent / 3.0)) : 0;
+  const double factor = std::pow(10.0, -power);
+  range = {factor * range.low, factor * range.high};
+  // Scales that no double holds stay linear.
+  const double widest = std::max(std::abs(range.low), std::abs(range.high)) / (factor * panel.softening);
+  const double softening = panel.softening > 0 && std::isfinite(widest) ? factor * panel.softening : 0;
+  const auto shade = [softening](double value) { return softening > 0 ? std::asinh(value / softening) : value; };
+  const ColorRange shades{shade(range.low), shade(range.high)};
+  const std::string unit = power == 0 ? panel.unit : power_of_ten(power) + (panel.unit.empty() ? "" : " " + panel.unit);
+
+  place(box);
+  const double half_x = 0.5 * panel.nx * panel.pixel_scale, half_y = 0.5 * panel.ny * panel.pixel_scale;
+  const double x_low = panel.center_x - half_x, x_high = panel.center_x + half_x;
+  const double y_low = panel.center_y - half_y, y_high = panel.center_y + half_y;
+  script_ += text("set xrange [%.12g:%.12g]; set yrange [%.12g:%.12g]; set cbrange [%.12g:%.12g]\n", x_low, x_high,
+                  y_low, y_high, shades.low, shades.high);
+  const auto ticks_for = [](int pixels) { return std::max(1, pixels / 90); };
+  script_ += tick_list("xtics out scale 0.6 nomirror", linear_ticks(x_low, x_high, ticks_for(box.width)), box.x_labels);
+  script_ +=
+      tick_list("ytics out scale 0.6 nomirror", linear_ticks(y_low, y_high, ticks_for(box.height)), box.y_labels);
+  const int bar_ticks = std::max(2, box.height / 80);
+  script_ +=
+      tick_list("cbtics out scale 0.4", softening > 0 ? asinh_ticks(shades.low, shades.high, softening, bar_ticks)
+                                                      : linear_ticks(range.low, range.high, bar_ticks));
+  script_ += std::string("set xlabel '") + (box.x_labels ? "x [arcsec]" : "") + "' offset 0,0.3; set ylabel '" +
+             (box.y_labels ? "y [arcsec]" : "") + "' offset 0.6,0\n";
+  script_ += "set title " + quoted(panel.title) + " offset 0,-0.4\n";
+  script_ += "set cblabel " + quoted(unit) + text(" offset %g,0\n", on_page_ ? 1.6 : 0.4);
+  script_ += std::string("set palette defined (") + colors(panel.palette) + ")\n";
+
+  // The bar, and an arrow at each end beyond which there are values.
+  const double bar_left = across(box.left + box.width + layout::kBarGap), bar_width = across(layout::kBarWidth);
+  const double bar_bottom = upward(box.bottom), bar_height = upward(box.height);
+  script_ += text("set colorbox vertical user origin screen %.6f,%.6f size screen %.6f,%.6f front noinvert border\n",
+                  bar_left, bar_bottom, bar_width, bar_height);
+  script_ += "unset object\nset object 1 rectangle from graph 0,0 to graph 1,1 fillcolor rgb '#b8b8b8' behind\n";
+  const std::vector<double> finite = finite_values(panel.values);
+  const auto arrow = [&](int id, double at, double tip, int fraction) {
+    script_ += text(
+        "set object %d polygon from screen %.6f,%.6f to screen %.6f,%.6f to screen %.6f,%.6f to screen %.6f,%.6f "
+        "fillcolor palette fraction %d fillstyle solid 1 border lt -1 front\n",
+        id, bar_left, at, bar_left + bar_width, at, bar_left + 0.5 * bar_width, tip, bar_left, at, fraction);
+  };
+  if (!finite.empty()) {
+    const auto [least, greatest] = std::minmax_element(finite.begin(), finite.end());
+    const double slack = 1e-6 * (range.high - range.low);
+    if (factor * *least < range.low - slack) arrow(2, bar_bottom, bar_bottom - upward(layout::kArrow), 0);
+    if (factor * *greatest > range.high + slack)
+      arrow(3, bar_bottom + bar_height, bar_bottom + bar_height + upward(layout::kArrow), 1);
+  }
+  if (!panel.inset.empty())
+    script_ += "set style textbox opaque margins 0.8,0.8 fillcolor rgb '#ffffff' noborder\nset label 3 " +
+               quoted(panel.inset) +
+               text(" at graph 0.035,0.06 left front boxed font 'DejaVu Sans,%.2f'\n",
+                    fitting_size(panel.inset, 0.93 * box.width, on_page_ ? kPageFont : 13, false));
+
+  Raster map = raster(panel, factor);
+  for (auto& value : map.values) value = static_cast<float>(shade(value));
+  script_ +=
+      "plot " + data(map.values) +
+      text(" binary array=(%d,%d) format='%%float32' origin=(%.12g,%.12g) dx=%.12g dy=%.12g using 1 with image notitle",
+           map.nx, map.ny, map.x0, map.y0, map.dx, map.dy);
+  if (!panel.outline.empty()) {
+    const std::vector<float> edges = outline_edges(panel);
+    // Dark over light, so that the line is seen on every colour.
+    if (!edges.empty()) {
+      const std::string source =
+          data(edges) +
+          text(" binary record=(%zu) format='%%4float32' using 1:2:3:4 with vectors nohead ", edges.size() / 4);
+      script_ += ", " + source + "lw 2.2 lc rgb '#ffffff' notitle, " + source + "lw 0.9 lc rgb '#000000' notitle";
+    }
+  }
+  for (const Trace& trace : panel.traces) {
+    std::vector<float> points;
+    for (std::size_t i = 0; i < std::min(trace.x.size(), trace.y.size()); ++i) {
+      points.push_back(static_cast<float>(trace.x[i]));
+      points.push_back(static_cast<float>(trace.y[i]));
+    }
+    if (points.empty()) continue;
+    const std::string source =
+        data(points) + text(" binary record=(%zu) format='%%2float32' using 1:2 with lines ", points.size() / 2);
+    script_ += ", " + source + "lw 3.6 lc rgb '#000000' notitle, " + source +
+               text("lw 2 dt %d lc rgb '#00e5ff' notitle", trace.dashed ? 2 : 1);
+  }
+  script_ += "\n";
+}
+
+void Script::add_chart(const Chart& chart, const Box& box) {
+  static const char* const line_colors[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
+  place(box);
+  double x_low = HUGE_VAL, x_high = -HUGE_VAL, y_low = HUGE_VAL, y_high = 0;
+  std::string plot;
+  std::size_t color = 0;
+  for (const Curve& curve : chart.curves) {
+    const std::vector<double> points = thinned(curve);
+    if (points.empty()) continue;
+    for (std::size_t i = 0; i < points.size(); i += 2) {
+      x_low = std::min(x_low, points[i]);
+      x_high = std::max(x_high, points[i]);
+      y_low = std::min(y_low, points[i + 1]);
+      y_high = std::max(y_high, points[i + 1]);
+    }
+    const char* line_color =
+        curve.dashed ? (on_page_ ? kPageInk : "#555555") : line_colors[color++ % std::size(line_colors)];
+    plot += (plot.empty() ? "plot " : ", ") + data(points) +
+            text(" binary record=(%zu) format='%%2float64' using 1:2 with lines lw %s dt %d lc rgb '%s' ",
+                 points.size() / 2, curve.dashed ? "1" : "1.8", curve.dashed ? 2 : 1, line_color) +
+            (curve.title.empty() ? "notitle" : "title " + quoted(curve.title));
+  }
+  if (plot.empty()) return;
+  if (!(x_high > x_low)) x_high = x_low + 1;
+  const double margin = std::pow(std::max(y_high / y_low, 1.2), 0.06);
+  y_low /= margin;
+  y_high *= margin;
+  script_ += "unset object\nunset colorbox\nset logscale y\n";
+  script_ += text("set xrange [%.12g:%.12g]; set yrange [%.12g:%.12g]\n", x_low, x_high, y_low, y_high);
+  script_ += tick_list("xtics out scale 0.6 nomirror", linear_ticks(x_low, x_high, 6));
+  script_ += tick_list("ytics out scale 0.6 nomirror", logarithmic_ticks(y_low, y_high));
+  script_ +=
+      "set xlabel " + quoted(chart.x_label) + " offset 0,0.3; set ylabel " + quoted(chart.y_label) + " offset -0.4,0\n";
+  script_ += "set title " + quoted(chart.title) + " offset 0,-0.4\n";
+  script_ += "set grid ytics lc rgb '#a0808080' lw 0.8\nset key top right samplen 1.6 noautotitle\n";
+  script_ += plot + "\nunset grid\nunset logscale y\n";
+}
+
+// ---- gnuplot ---------------------------------------------------------------------------------------------
+
+/// A directory that only we can read, removed with everything in it.
+class PrivateDirectory {
+ public:
+  PrivateDirectory() {
+    std::string name = (fs::temp_directory_path() / "einfield-XXXXXX").string();
+    if (!mkdtemp(name.data()))
+      throw IoError(name + ": cannot make a temporary directory (" + std::strerror(errno) + ")");
+    path_ = name;
+  }
+  ~PrivateDirectory() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  PrivateDirectory(const PrivateDirectory&) = delete;
+  PrivateDirectory& operator=(const PrivateDirectory&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+std::string contents(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// What a program said, on one line of reasonable length.
+std::string on_one_line(const std::string& output) {
+  constexpr std::size_t kLongest = 300;
+  std::string line;
+  for (const char c : output) {
+    const char printed = static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+    if (printed == ' ' && (line.empty() || line.back() == ' ')) continue;
+    line += printed;
+  }
+  while (!line.empty() && line.back() == ' ') line.pop_back();
+  if (line.size() > kLongest) line.replace(kLongest, std::string::npos, " …");
+  return line;
+}
+
+/// Runs `gnuplot -d script.gp` in `directory`; returns a warning, or "".
+std::string run_gnuplot(const fs::path& directory, std::chrono::milliseconds time_limit) {
+  posix_spawn_file_actions_t files;
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_init(&files);
+  posix_spawnattr_init(&attributes);
+  posix_spawn_file_actions_addchdir_np(&files, directory.c_str());
+  posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_addopen(&files, STDERR_FILENO, "messages", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  // A process group of its own: Ctrl-C at the terminal is for us, and a time-out takes gnuplot's helpers with it.
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  posix_spawnattr_setpgroup(&attributes, 0);
+  char program[] = "gnuplot", defaults[] = "-d", script[] = "script.gp";
+  char* arguments[] = {program, defaults, script, nullptr};
+  pid_t child = 0;
+  const int error = posix_spawnp(&child, program, &files, &attributes, arguments, environ);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&files);
+  if (error == ENOENT) return "gnuplot is not installed: no figures were drawn";
+  if (error != 0) return std::string("gnuplot does not start: ") + std::strerror(error);
+
+  const auto end = std::chrono::steady_clock::now() + time_limit;
+  int status = 0;
+  for (;;) {
+    const pid_t done = waitpid(child, &status, WNOHANG);
+    if (done == child) break;
+    if (done < 0 && errno != EINTR) return std::string("gnuplot is lost: ") + std::strerror(errno);
+    if (std::chrono::steady_clock::now() >= end) {
+      kill(-child, SIGKILL);
+      waitpid(child, &status, 0);
+      return text("gnuplot took longer than %g s and was stopped", std::chrono::duration<double>(time_limit).count());
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  const std::string messages = on_one_line(contents(directory / "messages"));
+  if (WIFSIGNALED(status)) return text("gnuplot was ended by signal %d", WTERMSIG(status));
+  if (WEXITSTATUS(status) != 0) return text("gnuplot failed with status %d: ", WEXITSTATUS(status)) + messages;
+  return messages.empty() ? "" : "gnuplot: " + messages;
+}
+
+bool is_complete_png(const std::string& bytes) {
+  static const std::string signature("\x89PNG\r\n\x1a\n"), end("IEND\xae\x42\x60\x82");
+  return bytes.size() > signature.size() + end.size() && bytes.compare(0, signature.size(), signature) == 0 &&
+         bytes.compare(bytes.size() - end.size(), end.size(), end) == 0;
+}
+
+}  // namespace
+
+ColorRange quantile_range(const std::vector<double>& values, double low, double high) {
+  std::vector<double> finite = finite_values(values);
+  if (finite.empty()) return {};
+  const double first = quantile(finite, low);
+  return {first, quantile(finite, high)};
+}
+
+ColorRange symmetric_range(const std::vector<double>& values, double q) {
+  std::vector<double> finite = finite_values(values);
+  if (finite.empty()) return {-1, 1};
+  for (double& value : finite) value = std::abs(value);
+  const double half = quantile(finite, q);
+  return {-half, half};
+}
+
+DrawnPictures draw_in_memory(const std::vector<Picture>& pictures, std::chrono::milliseconds time_limit) {
+  DrawnPictures drawn{std::vector<std::string>(pictures.size()), {}};
+  try {
+    const PrivateDirectory directory;
+    Script script(directory.path());
+    for (std::size_t i = 0; i < pictures.size(); ++i) script.add(pictures[i], text("%zu.png", i));
+    script.write();
+    if (const std::string warning = run_gnuplot(directory.path(), time_limit); !warning.empty())
+      drawn.warnings.push_back(warning);
+    for (std::size_t i = 0; i < pictures.size(); ++i) {
+      drawn.png[i] = contents(directory.path() / text("%zu.png", i));
+      if (!is_complete_png(drawn.png[i])) drawn.png[i].clear();
+    }
+  } catch (const std::exception& error) {
+    // Without room for scratch files there are no figures; the results themselves are not touched by that.
+    return {std::vector<std::string>(pictures.size()), {std::string("no figures were drawn: ") + error.what()}};
+  }
+  return drawn;
+}
+
+std::vector<std::string> draw(const std::vector<Picture>& pictures, std::chrono::milliseconds time_limit) {
+  DrawnPictures drawn = draw_in_memory(pictures, time_limit);
+  for (std::size_t i = 0; i < pictures.size(); ++i) {
+    if (!drawn.png[i].empty())
+      write_atomically(pictures[i].path, drawn.png[i]);
+    else if (drawn.warnings.empty())
+      drawn.warnings.push_back(pictures[i].path + ": gnuplot did not draw it");
+  }
+  return std::move(drawn.warnings);
+}
+
+}  // namespace einfield

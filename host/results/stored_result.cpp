@@ -1,0 +1,217 @@
+// What is asked of result.json, with the place of everything that is not as a fit writes it.
+#include "host/results/stored_result.hpp"
+
+#include <array>
+#include <cmath>
+#include <filesystem>
+#include <utility>
+
+#include "einfield/config.hpp"
+#include "einfield/error.hpp"
+#include "host/exchange/exchange.hpp"
+#include "host/fields/ensemble.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/model/names.hpp"
+#include "host/results/write_results.hpp"
+
+namespace einfield {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+std::string in(const std::string& dir, const std::string& name) {
+  return (fs::path(dir) / name).string();
+}
+
+std::string name_of(const std::string& block, std::size_t i) {
+  return block + "." + std::to_string(i);
+}
+
+/// @param config  of the component
+template <class Component>
+void read_priors(const JsonView& config, Component& c, const ProfileInfo& info) {
+  if (!config.has("bounds") && !config.has("prior")) return;
+  c.priors.resize(c.values.size());
+  for (std::size_t k = 0; k < c.values.size(); ++k) {
+    const char* name = info.parameters[k].name;
+    if (config.has("bounds") && config.at("bounds").has(name)) {
+      const JsonView ends = config.at("bounds").at(name);
+      if (ends.size(2) != 2) ends.fail("expected two numbers");
+      c.priors[k].lower = ends.at(0).number();
+      c.priors[k].upper = ends.at(1).number();
+    }
+    if (config.has("prior") && config.at("prior").has(name)) {
+      c.priors[k].mean = config.at("prior").at(name).at("mean").number();
+      c.priors[k].sigma = config.at("prior").at(name).at("sigma").number(above(0));
+    }
+  }
+}
+
+std::array<double, 2> pair(const JsonView& numbers) {
+  if (numbers.size(2) != 2) numbers.fail("expected two numbers");
+  return {numbers.at(0).number(), numbers.at(1).number()};
+}
+
+ordered_json number_or_null(const std::optional<double>& value) {
+  return value ? ordered_json(*value) : ordered_json();
+}
+
+}  // namespace
+
+StoredResult::StoredResult(const std::string& dir) : dir_(dir), file_(in(dir, "result.json")) {
+  EINFIELD_REQUIRE(fs::exists(file_), dir + ": no result.json, expected the directory of a finished fit");
+  json_ = read_json(file_);
+  root().at("profiles").keys();  // an object: else there would be no components
+  const JsonView names = root().at("free");
+  for (std::size_t i = 0; i < names.size(3 * kMaxComponents * kMaxProfileParameters); ++i)
+    free_.insert(names.at(i).text());
+}
+
+bool StoredResult::double_precision() const {
+  const std::string precision = root().at("precision").text();
+  if (precision != "single" && precision != "double")
+    root().at("precision").fail("found " + precision + ", expected single or double");
+  return precision == "double";
+}
+
+Grid StoredResult::grid() const {
+  const JsonView grid = root().at("grid");
+  return {grid.at("nx").integer(1, kMaxImageSide),
+          grid.at("ny").integer(1, kMaxImageSide),
+          grid.at("pixel_scale").number(above(0), "arcsec"),
+          grid.at("center_x").number(),
+          grid.at("center_y").number(),
+          grid.at("supersampling").integer(1, kMaxSupersampling)};
+}
+
+std::optional<CelestialWcs> StoredResult::sky() const {
+  if (!root().has("wcs")) return std::nullopt;
+  const JsonView json = root().at("wcs");
+  CelestialWcs wcs;
+  if (json.at("type").size(2) != 2 || json.at("cd").size(2) != 2) json.fail("expected two axes");
+  for (std::size_t i = 0; i < 2; ++i) {
+    wcs.type[i] = json.at("type").at(i).text();
+    wcs.cd[i] = pair(json.at("cd").at(i));
+  }
+  const double determinant = wcs.cd[0][0] * wcs.cd[1][1] - wcs.cd[0][1] * wcs.cd[1][0];
+  if (determinant == 0) json.at("cd").fail("singular");
+  wcs.pixel_scale = 3600 * std::sqrt(std::abs(determinant));
+  wcs.reference_pixel = pair(json.at("reference_pixel"));
+  wcs.reference_value = pair(json.at("reference_value"));
+  // Results of earlier versions do not have these.
+  if (json.has("frame")) wcs.frame = json.at("frame").text();
+  for (const auto& [name, value] :
+       {std::pair("equinox", &wcs.equinox), std::pair("pole_lon", &wcs.pole_lon), std::pair("pole_lat", &wcs.pole_lat)})
+    if (json.has(name)) *value = json.at(name).number();
+  return wcs;
+}
+
+bool StoredResult::has(const std::string& block, std::size_t i) const {
+  return json_.at("profiles").contains(name_of(block, i));  // null is no end of the list: it is missing
+}
+
+JsonView StoredResult::config_of(const std::string& block, std::size_t i) const {
+  const JsonView config = root().at("config").at(block);
+  if (i >= config.size(kMaxComponents)) config.fail("fewer components than profiles");
+  return config.at(i);
+}
+
+template <class Component>
+void StoredResult::read_component(Component& c, const ProfileInfo& info, const std::string& block,
+                                  std::size_t i) const {
+  for (std::size_t k = 0; k < info.parameters.size(); ++k) {
+    const std::string parameter = name_of(block, i) + "." + info.parameters[k].name;
+    const JsonView value = root().at("parameters").at(parameter);
+    set_parameter(value, info, c.values, info.parameters[k].name, value.number());
+    c.free[k] = free_.count(parameter) > 0;
+  }
+  check_complete(root().at("parameters"), info, c.values);
+  read_priors(config_of(block, i), c, info);
+}
+
+std::vector<LensComponent> StoredResult::lens() const {
+  std::vector<LensComponent> components;
+  for (std::size_t i = 0; has("lens", i); ++i) {
+    const JsonView profile = root().at("profiles").at(name_of("lens", i));
+    const std::optional<LensKind> kind = lens_kind(profile.text());
+    if (!kind) profile.fail("a " + profile.text() + ", which this version does not know");
+    components.push_back(new_lens(*kind));
+    read_component(components.back(), lens_info(*kind), "lens", i);
+  }
+  return components;
+}
+
+std::vector<LightComponent> StoredResult::lights(const std::string& block) const {
+  std::vector<LightComponent> components;
+  for (std::size_t i = 0; has(block, i); ++i) {
+    const JsonView profile = root().at("profiles").at(name_of(block, i));
+    const std::optional<LightKind> kind = light_kind(profile.text());
+    if (!kind) profile.fail("a " + profile.text() + ", which this version does not know");
+    LightComponent c = new_light(*kind);
+    read_component(c, light_info(*kind), block, i);
+    const JsonView config = config_of(block, i), fit = config.at("fit");
+    if (*kind == LightKind::sersic_ellipse && config.has("radius"))
+      c.radius = config.at("radius").text() == "major_axis" ? RadiusKind::major_axis : RadiusKind::product_average;
+    std::set<std::string> names;
+    for (std::size_t k = 0; k < fit.size(kMaxProfileParameters + 1); ++k) names.insert(fit.at(k).text());
+    c.pixels_free = names.count("pixels") > 0;
+    c.weights_free = names.count("network") > 0;
+    components.push_back(std::move(c));
+  }
+  return components;
+}
+
+std::vector<StoredNetwork> StoredResult::read_networks(const JsonView& description, const std::string& name) const {
+  const int members = description.at("members").integer(1, kMaxEnsemble);
+  const JsonView hidden = description.at("hidden");
+  NetworkShape shape;
+  for (std::size_t i = 0; i < hidden.size(static_cast<std::size_t>(kMaxHiddenLayers)); ++i)
+    shape.hidden.push_back(hidden.at(i).integer(1, kMaxWidth));
+  shape.input_scale = description.at("input_scale").number(above(0));
+  if (description.has("fourier_features"))
+    shape.fourier_features = description.at("fourier_features").integer(0, kMaxWidth / 2);
+  std::vector<StoredNetwork> networks;
+  for (int k = 0; k < members; ++k) {
+    const std::string file = in(dir_, network_file(static_cast<std::size_t>(k), name));
+    networks.push_back(read_network(file));
+    EINFIELD_REQUIRE(networks.back().shape == shape, file + ": another network than that of " + file_);
+  }
+  return networks;
+}
+
+std::vector<StoredNetwork> StoredResult::networks() const {
+  // Absent, it would say nothing; null, it says that there is none.
+  if (!json_.contains("network")) root().at("network");
+  return root().has("network") ? read_networks(root().at("network"), "network") : std::vector<StoredNetwork>{};
+}
+
+std::vector<double> StoredResult::offsets() const {
+  std::vector<double> offsets;
+  if (!root().has("network")) return offsets;
+  const std::size_t members = static_cast<std::size_t>(root().at("network").at("members").integer(1, kMaxEnsemble));
+  if (members == 1) return offsets;
+  const JsonView numbers = root().at("network").at("potential_offsets");
+  if (numbers.size(kMaxEnsemble) != members) numbers.fail("expected one number per member");
+  for (std::size_t k = 0; k < members; ++k) offsets.push_back(numbers.at(k).number());
+  return offsets;
+}
+
+std::vector<StoredNetwork> StoredResult::light_networks(const std::string& block) const {
+  return read_networks(root().at("light_network"), block + "_network");
+}
+
+ordered_json wcs_json(const CelestialWcs& wcs) {
+  return {{"type", wcs.type},
+          {"cd", wcs.cd},
+          {"reference_pixel", wcs.reference_pixel},
+          {"reference_value", wcs.reference_value},
+          {"frame", wcs.frame.empty() ? ordered_json() : ordered_json(wcs.frame)},
+          {"equinox", number_or_null(wcs.equinox)},
+          {"pole_lon", number_or_null(wcs.pole_lon)},
+          {"pole_lat", number_or_null(wcs.pole_lat)},
+          {"position_angle_y", wcs.position_angle(M_PI / 2)},
+          {"mirrored", !wcs.right_handed()}};
+}
+
+}  // namespace einfield
