@@ -1,0 +1,62 @@
+# The layer rule: a folder includes only folders to its left in `order`. Fails on every #include that runs the other way.
+#   cmake -DROOT=<source folder> -P layers.cmake
+cmake_minimum_required(VERSION 3.25)
+
+set(order include files model cpu kernels fields fit config results exchange report app)
+# Includes against the rule, each `FILE -> HEADER`. None is allowed to stay once it is gone.
+set(exceptions
+  "host/model/model.cpp -> host/config/load_problem.hpp"
+  "host/files/json_view.hpp -> host/config/keys.hpp"
+  "host/results/write_results.cpp -> host/exchange/coolest.hpp"
+  "host/results/stored_result.cpp -> host/exchange/exchange.hpp")
+
+# The folder of the rule that a file is in: `include`, `kernels` or a room of host/.
+function(room_of file result)
+  set(room "")
+  if(file MATCHES "^(include|kernels)/")
+    set(room ${CMAKE_MATCH_1})
+  elseif(file MATCHES "^host/([a-z]+)/")
+    set(room ${CMAKE_MATCH_1})
+  endif()
+  set(${result} "${room}" PARENT_SCOPE)
+endfunction()
+
+file(GLOB_RECURSE files RELATIVE ${ROOT} ${ROOT}/host/* ${ROOT}/include/* ${ROOT}/kernels/*)
+set(broken "")
+set(edges 0)
+foreach(file IN LISTS files)
+  room_of(${file} room)
+  list(FIND order "${room}" floor)
+  if(floor LESS 0)
+    list(APPEND broken "${file}: is in no folder of the layer rule")
+    continue()
+  endif()
+  file(STRINGS ${ROOT}/${file} lines REGEX "^[ \t]*#[ \t]*include[ \t]+\"")
+  foreach(line IN LISTS lines)
+    string(REGEX REPLACE ".*\"([^\"]*)\".*" "\\1" header "${line}")
+    string(REGEX REPLACE "^einfield/" "include/einfield/" path "${header}")
+    room_of(${path} other)
+    list(FIND order "${other}" other_floor)
+    math(EXPR edges "${edges} + 1")
+    if(other_floor LESS 0 OR other_floor GREATER floor)
+      set(edge "${file} -> ${header}")
+      list(FIND exceptions "${edge}" known)
+      if(known LESS 0)
+        list(APPEND broken "${edge}: ${room} may not include ${header}")
+      else()
+        list(REMOVE_AT exceptions ${known})
+      endif()
+    endif()
+  endforeach()
+endforeach()
+foreach(edge IN LISTS exceptions)
+  list(APPEND broken "${edge}: listed as an exception, but gone; remove it from the list")
+endforeach()
+if(edges LESS 100)
+  list(APPEND broken "only ${edges} includes were found below ${ROOT}")
+endif()
+if(broken)
+  list(JOIN broken "\n  " text)
+  message(FATAL_ERROR "the layer rule is broken:\n  ${text}")
+endif()
+message(STATUS "${edges} includes keep the layer rule")
