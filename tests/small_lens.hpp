@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "einfield/config.hpp"
+#include "einfield/load.hpp"
 #include "host/app/simulate.hpp"
 #include "host/files/fits_io.hpp"
 #include "tests/temporary_directory.hpp"

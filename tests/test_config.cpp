@@ -1,6 +1,6 @@
 // The configuration: the documented sample, defaults, every kind of mistake with its exact message, --set, the way back
 // to TOML; seeded random configurations that must run a step and broken ones that must be refused.
-#include "einfield/config.hpp"
+#include "einfield/load.hpp"
 
 #include <gtest/gtest.h>
 

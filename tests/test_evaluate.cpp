@@ -14,7 +14,7 @@
 #include "einfield/error.hpp"
 #include "host/fields/lens_fields.hpp"
 #include "host/files/fits_io.hpp"
-#include "host/files/number.hpp"
+#include "host/files/text.hpp"
 #include "host/results/write_results.hpp"
 #include "tests/small_lens.hpp"
 

@@ -12,8 +12,8 @@
 #include "einfield/error.hpp"
 #include "einfield/psf.hpp"
 #include "host/files/fits_io.hpp"
-#include "host/files/number.hpp"
 #include "host/files/safetensors.hpp"
+#include "host/files/text.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {

@@ -15,8 +15,8 @@
 #include "einfield/psf.hpp"
 #include "einfield/source.hpp"
 #include "host/files/fits_io.hpp"
-#include "host/files/number.hpp"
 #include "host/files/safetensors.hpp"
+#include "host/files/text.hpp"
 #include "tests/reference_network.hpp"
 #include "tests/temporary_directory.hpp"
 

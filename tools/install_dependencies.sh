@@ -9,6 +9,7 @@ packages=(
   libtomlplusplus-dev               # configuration
   nlohmann-json3-dev                # results as JSON, safetensors headers
   libcli11-dev                      # command line
+  libfmt-dev                        # formatted text
   libkissfft-dev                    # convolution on the CPU
   libhwy-dev                        # vector instructions chosen at run time
   gnuplot-nox fonts-dejavu-core     # figures

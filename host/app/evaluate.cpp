@@ -16,7 +16,7 @@
 #include "einfield/grid.hpp"
 #include "host/fields/lens_fields.hpp"
 #include "host/files/atomic_file.hpp"
-#include "host/files/number.hpp"
+#include "host/files/text.hpp"
 #include "host/results/fits_maps.hpp"
 #include "host/results/stored_lens.hpp"
 

@@ -27,9 +27,8 @@
 #include "host/exchange/exchange.hpp"
 #include "host/exchange/lenstronomy.hpp"
 #include "host/files/fits_io.hpp"
-#include "host/files/number.hpp"
+#include "host/files/text.hpp"
 #include "host/files/toml.hpp"
-#include "host/model/names.hpp"
 
 namespace {
 

@@ -18,7 +18,7 @@
 #include "host/app/simulate.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/json_view.hpp"
-#include "host/files/number.hpp"
+#include "host/files/text.hpp"
 #include "host/report/figures.hpp"
 #include "host/results/write_results.hpp"
 

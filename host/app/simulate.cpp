@@ -17,9 +17,6 @@
 namespace einfield {
 namespace {
 
-/// The network's weights are drawn from stream 0: with the same seed noise and weights must not be the same numbers.
-constexpr std::uint64_t kNoiseStream = 1;
-
 /// Sum of the random fields.
 LensFields random_fields(const Config& config, const Grid& grid, const std::vector<double>& theta, ThreadPool& pool) {
   LensFields sum = zero_fields(theta.size() / 2);
@@ -120,7 +117,7 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
     noise.push_back(settings.noise.value
                         ? *settings.noise.value
                         : photon_noise(truth[i], *settings.noise.background_rms, *settings.noise.exposure_time));
-    image[i] += noise[i] * philox.normal(i, kNoiseStream);
+    image[i] += noise[i] * philox.normal(i, random_stream::kNoise);
   }
   if (psf.empty()) psf = {1, 1, {1.0}, 1};
 

@@ -1,6 +1,6 @@
 // The keys of einfield's configuration: one table per block, from which reading, checking, `info --keys` and the
 // configuration written back follow (host/config/keys.cpp); the recipes; and what holds between keys.
-#include "einfield/config.hpp"
+#include "einfield/load.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -11,8 +11,8 @@
 #include "host/config/keys.hpp"
 #include "host/config/load_problem.hpp"
 #include "host/files/fits_io.hpp"
-#include "host/files/number.hpp"
 #include "host/files/safetensors.hpp"
+#include "host/files/text.hpp"
 #include "host/fit/strengths.hpp"
 
 namespace einfield {

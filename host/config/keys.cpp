@@ -14,9 +14,8 @@
 #include <string_view>
 
 #include "einfield/error.hpp"
-#include "host/files/number.hpp"
+#include "host/files/text.hpp"
 #include "host/files/toml.hpp"
-#include "host/model/names.hpp"
 
 namespace einfield {
 namespace {
@@ -620,25 +619,6 @@ void Document::fail(const std::string& path, const std::string& message) const {
 }
 
 // ---- text ------------------------------------------------------------------------------------------------
-
-bool Bounds::contain(double value) const {
-  return std::isfinite(value) && (lower_open ? value > lower : value >= lower) &&
-         (upper_open ? value < upper : value <= upper);
-}
-
-std::string Bounds::text() const {
-  const auto end = [](double value) {
-    const bool whole = value == std::floor(value) && std::abs(value) < 1e15;
-    return whole ? to_text(static_cast<long long>(value)) : to_text(value);
-  };
-  const bool from = std::isfinite(lower), to = std::isfinite(upper);
-  if (from && to && !lower_open && !upper_open) return end(lower) + " to " + end(upper);
-  std::string text;
-  if (from) text = (lower_open ? "> " : ">= ") + end(lower);
-  if (from && to) text += " and ";
-  if (to) text += (upper_open ? "< " : "<= ") + end(upper);
-  return text;
-}
 
 std::string write_keys(const Keys& keys) {
   std::string text;

@@ -13,26 +13,9 @@
 
 #include "einfield/config.hpp"
 #include "einfield/profile.hpp"
+#include "host/files/bounds.hpp"
 
 namespace einfield {
-
-/// Where a number may lie; finite in any case.
-struct Bounds {
-  double lower = -kInfinity, upper = kInfinity;
-  bool lower_open = false, upper_open = false;  ///< the end itself is out
-
-  bool contain(double value) const;
-  std::string text() const;  ///< "> 0", "1 to 16"; "" = any number
-};
-inline Bounds above(double lower) {
-  return {lower, kInfinity, true, false};
-}
-inline Bounds at_least(double lower) {
-  return {lower, kInfinity, false, false};
-}
-inline Bounds between(double lower, double upper) {
-  return {lower, upper, false, false};
-}
 
 /// One of several names; `set` may be empty when there is nothing to choose.
 struct Choice {

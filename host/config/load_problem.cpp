@@ -9,8 +9,8 @@
 #include "einfield/error.hpp"
 #include "einfield/psf.hpp"
 #include "host/files/fits_io.hpp"
-#include "host/files/number.hpp"
 #include "host/files/safetensors.hpp"
+#include "host/files/text.hpp"
 
 namespace einfield {
 namespace {
@@ -21,9 +21,6 @@ constexpr double kSumTolerance = 1e-5;    ///< of a normalised PSF: rounding in 
 /// cut out one pixel off, or centred between pixels, has 0.5 and more.
 constexpr double kCentroidTolerance = 0.25;
 constexpr double kTurnTolerance = 0.1;  ///< degrees between the images of one lens: half a pixel in 600
-/// A stream of random numbers of its own (host/model/network.cpp lists them).
-constexpr std::uint64_t kLightStream = 2;
-
 std::string size_text(int nx, int ny) {
   return std::to_string(nx) + " x " + std::to_string(ny);
 }
@@ -288,7 +285,8 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
 
 /// Random weights of a NETWORK component, for a member of an ensemble.
 std::vector<double> drawn_weights(const NetworkShape& shape, const NetworkConfig& config, std::size_t member) {
-  return initial_weights(shape, config.seed + member, config.last_layer_zero, config.fourier_scale, kLightStream);
+  return initial_weights(shape, config.seed + member, config.last_layer_zero, config.fourier_scale,
+                         random_stream::kLightWeights);
 }
 
 /// The weights in a file, for a shape that was taken from it when the configuration was read.

@@ -4,14 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "einfield/config.hpp"
+#include "einfield/load.hpp"
 
 namespace einfield {
-
-/// An image has fewer rays: their indices are ints, and Observation::validate() asks for it.
-inline constexpr double kMaxRays = 1 << 30;
-/// Pixels of all PIXELATED components of a model together, at most: Model::validate() refuses more.
-inline constexpr std::size_t kMaxSourcePixels = std::size_t(1) << 26;
 
 /// The model with the start values of its PIXELATED and NETWORK components.
 /// @throws InvalidInput "FILE[HDU]: …" for an image of another shape or with values that are not finite, "FILE: …" for

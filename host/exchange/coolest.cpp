@@ -13,8 +13,8 @@
 #include "host/fields/lens_fields.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
-#include "host/files/number.hpp"
-#include "host/model/names.hpp"
+#include "host/files/text.hpp"
+#include "host/model/profile_names.hpp"
 #include "host/results/write_results.hpp"
 
 namespace einfield {

@@ -10,8 +10,7 @@
 #include "host/fields/ensemble.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
-#include "host/files/number.hpp"
-#include "host/model/names.hpp"
+#include "host/files/text.hpp"
 #include "host/results/stored_result.hpp"
 
 namespace einfield {
@@ -26,18 +25,6 @@ constexpr const char* kNetwork = "network.safetensors";
 constexpr const char* kLightNetwork = "light_network.safetensors";
 /// Of pixels that are added to a map of noise, in units of its largest value: they weigh nothing.
 constexpr double kPaddedNoise = 1e8;
-/// The default of observation.max_noise.
-constexpr double kMaxNoise = 1e3;
-
-std::string in(const std::string& dir, const std::string& name) {
-  return (fs::path(dir) / name).string();
-}
-
-Bounds parameter_bounds(const ParameterInfo& p) {
-  if (p.range == Range::unbounded) return {};
-  if (p.range == Range::integer) return between(p.lower, p.upper);
-  return {p.lower, p.upper, true, true};
-}
 
 // ---- a directory of results ------------------------------------------------------------------------------
 
@@ -229,48 +216,6 @@ FitsOutput map_hdu(const std::string& name, const PixelGrid& grid, std::vector<d
 
 }  // namespace
 
-// ---- profiles --------------------------------------------------------------------------------------------
-
-LensComponent new_lens(LensKind kind) {
-  LensComponent c{kind, {}, {}};
-  for (const ParameterInfo& p : lens_info(kind).parameters) c.values.push_back(p.default_value);
-  c.free.assign(c.values.size(), false);
-  return c;
-}
-
-LightComponent new_light(LightKind kind) {
-  LightComponent c;
-  c.kind = kind;
-  for (const ParameterInfo& p : light_info(kind).parameters) c.values.push_back(p.default_value);
-  c.free.assign(c.values.size(), false);
-  return c;
-}
-
-void set_parameter(const JsonView& where, const ProfileInfo& info, std::vector<double>& values, const std::string& name,
-                   double value) {
-  const auto index = static_cast<std::size_t>(info.index_of(name));
-  const ParameterInfo& p = info.parameters.at(index);
-  const Bounds bounds = parameter_bounds(p);
-  if (!bounds.contain(value) || (p.range == Range::integer && value != std::floor(value))) {
-    const std::string unit = *p.unit ? std::string(" ") + p.unit : "";
-    const std::string range = bounds.text();
-    where.fail("out of range, " + std::string(info.name) + " " + name + " is " + to_text(value) + unit +
-               ", expected a " + (p.range == Range::integer ? "whole " : "") + "number" +
-               (range.empty() ? "" : " " + range) + unit);
-  }
-  values[index] = value;
-}
-
-void check_complete(const JsonView& where, const ProfileInfo& info, const std::vector<double>& values) {
-  for (std::size_t i = 0; i < values.size(); ++i)
-    if (std::isnan(values[i])) where.fail(std::string(info.parameters[i].name) + " of " + info.name + " is missing");
-  const int i = info.index_of("e1"), j = info.index_of("e2");
-  if (i < 0 || j < 0) return;
-  const double e1 = values[static_cast<std::size_t>(i)], e2 = values[static_cast<std::size_t>(j)];
-  if (e1 * e1 + e2 * e2 >= 1)
-    where.fail("out of range, found e1 = " + to_text(e1) + " and e2 = " + to_text(e2) + ", expected e1^2 + e2^2 < 1");
-}
-
 // ---- the lens --------------------------------------------------------------------------------------------
 
 ExchangedLens read_exchanged(const std::string& dir) {
@@ -380,7 +325,7 @@ std::string write_configuration(const std::string& dir, const ExchangedLens& len
   double largest = 0;
   for (std::size_t i = 0; i < o.noise.size(); ++i)
     if (o.mask.empty() || o.mask[i]) largest = std::max(largest, o.noise[i]);
-  if (largest > kMaxNoise) text += line("max_noise", toml_number(largest));
+  if (largest > ObservationConfig().max_noise) text += line("max_noise", toml_number(largest));
   text += line("pixel_scale", toml_number(grid.pixel_scale)) + line("center_x", toml_number(grid.center_x)) +
           line("center_y", toml_number(grid.center_y)) + line("supersampling", std::to_string(o.grid.supersampling));
 

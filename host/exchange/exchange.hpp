@@ -15,6 +15,7 @@
 #include "host/fields/lens_fields.hpp"
 #include "host/files/json_view.hpp"
 #include "host/files/safetensors.hpp"
+#include "host/model/components.hpp"
 
 namespace einfield {
 
@@ -124,16 +125,6 @@ ExchangedLens on_square_image(const ExchangedLens& lens);
 /// image's grid.
 /// @param lensed  whether the component is one of the source
 PixelMap light_pixels(const ExchangedLens& lens, const LightComponent& component, bool lensed);
-
-/// A component with the defaults of its profile; required parameters are NaN until they are set.
-LensComponent new_lens(LensKind kind);
-LightComponent new_light(LightKind kind);
-
-/// Sets a parameter. @throws InvalidInput when it is out of the profile's range
-void set_parameter(const JsonView& where, const ProfileInfo& info, std::vector<double>& values, const std::string& name,
-                   double value);
-/// @throws InvalidInput for a parameter that has not been set, and for e1² + e2² ≥ 1
-void check_complete(const JsonView& where, const ProfileInfo& info, const std::vector<double>& values);
 
 /// Writes DIR/lens.toml, which `einfield fit` reads (`einfield simulate` when there is no image), DIR/lens.fits with
 /// its maps, and DIR/network.safetensors when there is a network.

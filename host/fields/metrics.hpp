@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "einfield/config.hpp"
 #include "einfield/observation.hpp"
+#include "einfield/truth.hpp"
 #include "host/fields/lens_fields.hpp"
 
 namespace einfield {

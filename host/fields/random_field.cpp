@@ -11,9 +11,6 @@ namespace {
 
 constexpr int kLargestWave = 32;
 constexpr std::size_t kBatch = 256;
-/// Streams of their own (host/model/network.cpp lists them).
-constexpr std::uint64_t kAmplitudeStream = 4, kPhaseStream = 5;
-
 }  // namespace
 
 RandomField::RandomField(const RandomFieldConfig& config, double side) {
@@ -30,8 +27,8 @@ RandomField::RandomField(const RandomFieldConfig& config, double side) {
       const auto counter = static_cast<std::uint64_t>(ny * (2 * kLargestWave + 1) + nx + kLargestWave);
       const double unit = 2 * std::numbers::pi / side;
       waves_.push_back({unit * nx, unit * ny,
-                        std::sqrt(-2 * std::log(philox.uniform(counter, kAmplitudeStream)) * power),
-                        2 * std::numbers::pi * philox.uniform(counter, kPhaseStream)});
+                        std::sqrt(-2 * std::log(philox.uniform(counter, random_stream::kAmplitudes)) * power),
+                        2 * std::numbers::pi * philox.uniform(counter, random_stream::kPhases)});
     }
   // ⟨−2 ln u⟩ = 2.
   for (Wave& wave : waves_) wave.amplitude *= std::sqrt(config.variance / total);

@@ -21,7 +21,7 @@
 #include "einfield/error.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/isolated.hpp"
-#include "host/files/number.hpp"
+#include "host/files/text.hpp"
 
 namespace einfield {
 namespace {

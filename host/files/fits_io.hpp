@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "einfield/limits.hpp"
 #include "einfield/observation.hpp"
 
 namespace einfield {
@@ -26,9 +27,6 @@ struct FitsImage {
   std::optional<CelestialWcs> wcs;
   std::optional<LinearWcs> linear;
 };
-
-/// The largest image that is read or made, per side.
-inline constexpr int kMaxImageSide = 16384;
 
 /// Reads one image. `hdu` empty: the primary image if it has data, else the only image HDU, else an error listing
 /// names. `planes` > 1 reads a (planes, ny, nx) cube into values, plane after plane.

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "einfield/error.hpp"
-#include "host/files/number.hpp"
+#include "host/files/text.hpp"
 
 namespace einfield {
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "host/config/keys.hpp"
+#include "host/files/bounds.hpp"
 
 namespace einfield {
 

@@ -11,7 +11,7 @@
 
 #include "einfield/error.hpp"
 #include "host/files/atomic_file.hpp"
-#include "host/files/number.hpp"
+#include "host/files/text.hpp"
 
 namespace einfield {
 namespace {

@@ -10,8 +10,6 @@
 namespace einfield {
 namespace {
 
-/// A stream of random numbers of its own (host/model/network.cpp lists them).
-constexpr std::uint64_t kStartStream = 3;
 constexpr int kMaxParameters = 1024, kMaxAttempts = 64;
 constexpr double kLargestEllipticity = 0.8;
 
@@ -63,20 +61,21 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
         ((static_cast<std::uint64_t>(start) * kMaxAttempts + static_cast<std::uint64_t>(attempt)) * kMaxParameters +
          i) *
         kMaxAttempts;
-    const double normal = philox.normal(counter, kStartStream);
+    const double normal = philox.normal(counter, random_stream::kStarts);
     double& value = values[i];
     if (prior.gaussian()) {
       value = prior.mean + prior.sigma * normal;
       const double lower = std::max(prior.lower, info.lower), upper = std::min(prior.upper, info.upper);
       const auto inside = [&] { return value > lower && value < upper; };
       for (int k = 1; k < kMaxAttempts && !inside(); ++k)
-        value = prior.mean + prior.sigma * philox.normal(counter + static_cast<std::uint64_t>(k), kStartStream);
+        value =
+            prior.mean + prior.sigma * philox.normal(counter + static_cast<std::uint64_t>(k), random_stream::kStarts);
       // A Gaussian that lies outside of the range.
       if (!inside()) value = layout.physical(scalars.initial_scalars().data())[i];
       continue;
     }
     if (prior.bounded()) {
-      value = prior.lower + (prior.upper - prior.lower) * philox.uniform(counter, kStartStream);
+      value = prior.lower + (prior.upper - prior.lower) * philox.uniform(counter, random_stream::kStarts);
       continue;
     }
     const std::string name = info.name, unit = info.unit;

@@ -1,6 +1,6 @@
 #include "host/fit/strengths.hpp"
 
-#include "host/files/number.hpp"
+#include "host/files/text.hpp"
 
 namespace einfield {
 

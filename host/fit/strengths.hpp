@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "einfield/config.hpp"
 #include "einfield/fitter.hpp"
+#include "einfield/load.hpp"
 
 namespace einfield {
 

@@ -6,7 +6,7 @@
 #include <cstdio>
 
 #include "einfield/error.hpp"
-#include "host/config/load_problem.hpp"
+#include "einfield/limits.hpp"
 
 namespace einfield {
 namespace {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "einfield/error.hpp"
+#include "einfield/limits.hpp"
 
 namespace einfield {
 namespace {
@@ -78,7 +79,7 @@ void Observation::validate() const {
                    "supersampling = " + std::to_string(grid.supersampling) + ", expected >= 1");
   const auto n = static_cast<std::size_t>(grid.nx) * static_cast<std::size_t>(grid.ny);
   // In double: no product overflows.
-  EINFIELD_REQUIRE(static_cast<double>(n) * grid.supersampling * grid.supersampling < double(1 << 30),
+  EINFIELD_REQUIRE(static_cast<double>(n) * grid.supersampling * grid.supersampling < kMaxRays,
                    "an image of " + std::to_string(n) + " pixels and supersampling " +
                        std::to_string(grid.supersampling) + ", expected fewer than 2^30 rays");
   EINFIELD_REQUIRE(image.size() == n && noise.size() == n && mask.size() == n,

@@ -15,7 +15,7 @@
 #include "einfield/error.hpp"
 #include "host/fields/metrics.hpp"
 #include "host/files/fits_io.hpp"
-#include "host/files/number.hpp"
+#include "host/files/text.hpp"
 
 namespace einfield {
 namespace {

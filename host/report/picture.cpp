@@ -21,7 +21,7 @@
 
 #include "einfield/error.hpp"
 #include "host/files/atomic_file.hpp"
-#include "host/files/utf8.hpp"
+#include "host/files/text.hpp"
 
 namespace einfield {
 namespace {

@@ -18,8 +18,7 @@
 #include "einfield/source.hpp"
 #include "host/fields/critical_curves.hpp"
 #include "host/files/atomic_file.hpp"
-#include "host/files/number.hpp"
-#include "host/files/utf8.hpp"
+#include "host/files/text.hpp"
 #include "host/report/figures.hpp"
 #include "host/results/stored_lens.hpp"
 

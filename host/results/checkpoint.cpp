@@ -15,8 +15,8 @@
 #include "einfield/core.hpp"
 #include "einfield/error.hpp"
 #include "host/files/atomic_file.hpp"
-#include "host/files/number.hpp"
 #include "host/files/safetensors.hpp"
+#include "host/files/text.hpp"
 
 namespace einfield {
 namespace {

@@ -8,10 +8,11 @@
 
 #include "einfield/config.hpp"
 #include "einfield/error.hpp"
-#include "host/exchange/exchange.hpp"
 #include "host/fields/ensemble.hpp"
 #include "host/files/fits_io.hpp"
-#include "host/model/names.hpp"
+#include "host/files/text.hpp"
+#include "host/model/components.hpp"
+#include "host/model/profile_names.hpp"
 #include "host/results/write_results.hpp"
 
 namespace einfield {
@@ -19,10 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
-
-std::string in(const std::string& dir, const std::string& name) {
-  return (fs::path(dir) / name).string();
-}
 
 std::string name_of(const std::string& block, std::size_t i) {
   return block + "." + std::to_string(i);

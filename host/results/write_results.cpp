@@ -22,8 +22,8 @@
 #include "host/fields/lens_fields.hpp"
 #include "host/fields/metrics.hpp"
 #include "host/files/atomic_file.hpp"
-#include "host/files/number.hpp"
 #include "host/files/safetensors.hpp"
+#include "host/files/text.hpp"
 #include "host/files/toml.hpp"
 #include "host/fit/uncertainties.hpp"
 #include "host/results/fits_maps.hpp"
@@ -53,10 +53,6 @@ constexpr const char* kDerived[] = {"report.html", "lenstronomy.json", "lenstron
 constexpr int kSourceSide = 200;
 /// Share of the lensed light that the source plane's grid is drawn around.
 constexpr double kSourceLight = 0.95;
-
-std::string in(const std::string& dir, const char* name) {
-  return (fs::path(dir) / name).string();
-}
 
 /// Brightness of the source at positions of its plane, the mean over the members of an ensemble.
 template <class Real>

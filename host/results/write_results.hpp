@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "einfield/config.hpp"
+#include "einfield/load.hpp"
 #include "host/fit/strengths.hpp"
 
 namespace einfield {

@@ -10,62 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "einfield/likelihood.hpp"
-#include "einfield/model.hpp"
-#include "einfield/observation.hpp"
+#include "einfield/problem.hpp"
 
 namespace einfield {
-
-/// Weights of the terms added to the loss; 0 = off. The second derivatives of the network's potential are differences
-/// of α on the grid of rays, so a term costs none of the network itself. Means over pixels are those of each free
-/// PIXELATED component of the source; several components are added up.
-struct Regularization {
-  double smoothness = 0;                  ///< mean κ_NN²
-  double curvature = 0;                   ///< mean |∇∇ψ_NN − ⟨∇∇ψ_NN⟩|²
-  double negative_convergence = 0;        ///< mean max(0, −κ_NN)²
-  double negative_total_convergence = 0;  ///< mean max(0, −κ_macro − κ_NN)²
-  double weight_decay = 0;                ///< ½ Σ w² over the network's kernels
-  double source_gradient = 0;             ///< mean squared difference of neighbouring source pixels
-  double source_curvature = 0;            ///< mean squared second difference of source pixels
-
-  bool on_potential() const {
-    return smoothness > 0 || curvature > 0 || negative_convergence > 0 || negative_total_convergence > 0;
-  }
-  /// All weights, for what is done to each.
-  using Weight = double Regularization::*;  // named, for nvcc writes the declaration with parentheses else
-  static constexpr Weight kWeights[] = {
-      &Regularization::smoothness,           &Regularization::curvature,
-      &Regularization::negative_convergence, &Regularization::negative_total_convergence,
-      &Regularization::weight_decay,         &Regularization::source_gradient,
-      &Regularization::source_curvature};
-  bool on_source_pixels() const { return source_gradient > 0 || source_curvature > 0; }
-  bool any() const { return on_potential() || weight_decay > 0 || on_source_pixels(); }
-};
-
-/// Everything a backend needs to know about one lens.
-struct Problem {
-  Model model;
-  Observation observation;
-  LossKind loss = LossKind::mse;
-  NetworkMath network_math = NetworkMath::fp32;  ///< of Model::network; another one needs CUDA and single precision
-  Regularization regularization;
-  std::vector<double> initial_parameters;  ///< flat, ParameterLayout of `model`
-  std::vector<double>
-      learning_rates;  ///< one per update; a later update uses the last (Backend::begin() replaces them)
-  std::vector<std::uint8_t> held_out;  ///< (ny, nx), 1 = not fitted: its χ² judges the fit. Empty = none
-};
-
-/// Pixels that have a part in the loss. The Gaussian priors of the model's parameters enter it as
-///
-///     Σ ((p − mean)/sigma)² / fitted_pixels                                                                     (1)
-///
-/// so that with LossKind::chi2 the sum of both is −2 ln of the posterior over that number, constants left out.
-inline int fitted_pixels(const Problem& problem) {
-  int n = 0;
-  for (std::size_t i = 0; i < problem.observation.mask.size(); ++i)
-    n += problem.observation.mask[i] != 0 && (problem.held_out.empty() || problem.held_out[i] == 0);
-  return n;
-}
 
 /// What the updates that follow may move, and how far.
 struct Schedule {
@@ -74,9 +21,6 @@ struct Schedule {
   std::vector<std::uint8_t> trainable;  ///< per parameter, 1 = moves; the gradient of the others is zero. Empty = all
 };
 
-/// Checks problems that one backend is to hold together: each by itself, and that they are of one shape (grid, kinds of
-/// components, free parameters, network, loss). @throws InvalidInput
-void validate_problems(const std::vector<Problem>& problems);
 /// @throws InvalidInput
 void validate_schedule(const Schedule& schedule, std::size_t n_parameters);
 

@@ -1,5 +1,5 @@
-// The configuration of a run: TOML → typed values → the problem to be fitted. `einfield info --keys` lists every key;
-// the tables behind it are in host/config/config.cpp.
+// The configuration of a run: TOML → typed values. `einfield info --keys` lists every key; load.hpp makes the problem
+// that is fitted.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "einfield/backend.hpp"
 #include "einfield/fitter.hpp"
+#include "einfield/limits.hpp"
 
 namespace einfield {
-
-/// Rays per pixel and side.
-inline constexpr int kMaxSupersampling = 32;
-/// Components of a block.
-inline constexpr std::size_t kMaxComponents = 10'000;
-/// Members of an ensemble.
-inline constexpr int kMaxEnsemble = 1000;
 
 /// A FITS image named in the configuration: "file.fits[HDU]".
 struct FitsReference {
@@ -117,7 +110,7 @@ struct OptimizerConfig : StageConfig {
 };
 
 struct RegularizationConfig : Regularization {
-  bool automatic = false;  ///< the weights times what host/fit/strengths.hpp chooses
+  bool automatic = false;  ///< multiply all weights by a factor chosen with held-out pixels
 };
 
 /// Start values of a PIXELATED or NETWORK component; of another one unused.
@@ -127,7 +120,7 @@ struct LightStart {
   NetworkConfig network;  ///< NETWORK; `ensemble` is that of [network]
 };
 
-/// A Gaussian random field of the potential (host/fields/random_field.hpp).
+/// A Gaussian random field of the potential, ψ(θ) = Σ_k a_k cos(k·θ + φ_k).
 struct RandomFieldConfig {
   double variance = 0;  ///< of ψ at a point [arcsec⁴]
   double slope = 0;     ///< of its power spectrum: P(k) ∝ k^(−slope)
@@ -179,37 +172,5 @@ std::string to_toml(const Config& config);
 
 /// Every key with type, unit, range and default: `einfield info --keys`.
 std::string list_keys();
-
-/// Maps of [truth], when given; (ny, nx), deflection x then y.
-struct Truth {
-  std::vector<double> image, potential, deflection, convergence;
-};
-
-/// Configuration plus its data, ready for a backend.
-struct LoadedProblem {
-  Problem problem;
-  std::optional<Truth> truth;
-  double pixel_scale = 0;
-  std::string unit;                 ///< BUNIT of the image, or ""
-  std::optional<CelestialWcs> wcs;  ///< of the image
-  std::vector<std::string> warnings;
-};
-
-/// Reads the data that a configuration names, checks it (product rules: masks, noise, PSF), and puts the problem
-/// together.
-/// @throws InvalidInput "FILE[HDU]: what was found, what is expected"
-LoadedProblem load_problem(const Config& config);
-
-/// The members of the ensemble: copies of the problem with other weights to start from; one without an ensemble.
-std::vector<Problem> ensemble_problems(const Config& config, const Problem& problem);
-
-/// A share optimizer.held_out of the used pixels (ny, nx), each by a random number of its own.
-/// @throws InvalidInput where it leaves nothing to fit or nothing to judge
-std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observation& observation);
-
-/// What the library's fit() needs to know of a configuration. @param log_every  steps between rows of the history
-FitSettings fit_settings(const Config& config, const Model& model, int log_every);
-/// Whether a stage stops by pixels that are held out.
-bool holds_out(const OptimizerConfig& optimizer);
 
 }  // namespace einfield

@@ -2,9 +2,12 @@
 // Conventions (units, axes, signs) are those of lenstronomy; README.md, "Conventions".
 #pragma once
 
+#include <cassert>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #if defined(__CUDACC__)
 #define EINFIELD_HD __host__ __device__
@@ -41,6 +44,38 @@ using std::rint;
 using std::sin;
 using std::sqrt;
 using std::tanh;
+
+/// A pointer with its extent: elements of an array that the view does not own. Indices are ints or sizes, as they come;
+/// debug builds check them.
+template <class T>
+class View {
+ public:
+  EINFIELD_HD constexpr View() = default;
+  EINFIELD_HD constexpr View(T* data, std::size_t size) : data_(data), size_(size) {}
+  /// Of a std::vector or another container with contiguous elements.
+  template <class Container, class = decltype(std::declval<Container&>().data())>
+  constexpr View(Container& container) : data_(container.data()), size_(container.size()) {}
+
+  EINFIELD_HD constexpr T* data() const { return data_; }
+  EINFIELD_HD constexpr std::size_t size() const { return size_; }
+  EINFIELD_HD constexpr bool empty() const { return size_ == 0; }
+  EINFIELD_HD constexpr T* begin() const { return data_; }
+  EINFIELD_HD constexpr T* end() const { return data_ + size_; }
+  template <class Index>
+  EINFIELD_HD constexpr T& operator[](Index i) const {
+    assert(static_cast<std::size_t>(i) < size_);
+    return data_[static_cast<std::size_t>(i)];
+  }
+  /// Elements from `first` on; `count` of them, or all that follow.
+  EINFIELD_HD constexpr View from(std::size_t first) const { return {data_ + first, size_ - first}; }
+  EINFIELD_HD constexpr View from(std::size_t first, std::size_t count) const { return {data_ + first, count}; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+template <class Container>
+View(Container& container) -> View<std::remove_pointer_t<decltype(container.data())>>;
 
 /// A point or vector of the image or source plane.
 template <class Real>

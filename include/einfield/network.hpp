@@ -11,6 +11,7 @@
 
 #include "einfield/core.hpp"
 #include "einfield/error.hpp"
+#include "einfield/random.hpp"
 
 namespace einfield {
 
@@ -86,20 +87,6 @@ inline bool operator!=(const NetworkShape& a, const NetworkShape& b) {
 /// @throws InvalidInput for a shape or a scale out of range.
 std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,
                                     double fourier_scale = 2.0, std::uint64_t stream = 0);
-
-/// Philox4x32-10: one counter, one key, four 32-bit words (Salmon et al. 2011, "Parallel random numbers: as easy as 1,
-/// 2, 3").
-struct Philox {
-  std::uint64_t key;
-  struct Block {
-    std::uint32_t word[4];
-  };
-  Block operator()(std::uint64_t counter, std::uint64_t stream = 0) const;
-  /// A uniform number in (0, 1) with 53 random bits.
-  double uniform(std::uint64_t counter, std::uint64_t stream = 0) const;
-  /// A standard normal number (inverse of the cumulative distribution of uniform()).
-  double normal(std::uint64_t counter, std::uint64_t stream = 0) const;
-};
 
 /// Swish and its first two derivatives from one exponential.
 ///

@@ -3,11 +3,36 @@
 // (the gradient and curvature forms of Suyu et al. 2006, appendix A); value and adjoint.
 #pragma once
 
-#include "einfield/backend.hpp"
 #include "einfield/core.hpp"
 #include "einfield/grid.hpp"
 
 namespace einfield {
+
+/// Weights of the terms added to the loss; 0 = off. The second derivatives of the network's potential are differences
+/// of α on the grid of rays, so no term needs another pass through the network. The terms of source pixels are means
+/// over the pixels of a free PIXELATED component of the source; those of several components are added.
+struct Regularization {
+  double smoothness = 0;                  ///< mean κ_NN²
+  double curvature = 0;                   ///< mean |∇∇ψ_NN − ⟨∇∇ψ_NN⟩|²
+  double negative_convergence = 0;        ///< mean max(0, −κ_NN)²
+  double negative_total_convergence = 0;  ///< mean max(0, −κ_macro − κ_NN)²
+  double weight_decay = 0;                ///< ½ Σ w² over the network's kernels
+  double source_gradient = 0;             ///< mean squared difference of neighbouring source pixels
+  double source_curvature = 0;            ///< mean squared second difference of source pixels
+
+  bool on_potential() const {
+    return smoothness > 0 || curvature > 0 || negative_convergence > 0 || negative_total_convergence > 0;
+  }
+  /// All weights, for code that treats them alike.
+  using Weight = double Regularization::*;  // an alias: nvcc otherwise emits extra parentheses that GCC rejects
+  static constexpr Weight kWeights[] = {
+      &Regularization::smoothness,           &Regularization::curvature,
+      &Regularization::negative_convergence, &Regularization::negative_total_convergence,
+      &Regularization::weight_decay,         &Regularization::source_gradient,
+      &Regularization::source_curvature};
+  bool on_source_pixels() const { return source_gradient > 0 || source_curvature > 0; }
+  bool any() const { return on_potential() || weight_decay > 0 || on_source_pixels(); }
+};
 
 /// The regular grid that the rays of a Grid form: (rows, columns) of sub-pixels.
 struct RayGrid {

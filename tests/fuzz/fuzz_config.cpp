@@ -2,8 +2,8 @@
 // problem that it describes can be evaluated.
 #include <cmath>
 
-#include "einfield/config.hpp"
 #include "einfield/error.hpp"
+#include "einfield/load.hpp"
 #include "host/files/fits_io.hpp"
 #include "tests/fuzz/workspace.hpp"
 

@@ -1,15 +1,18 @@
-// Distances between names by dynamic programming (Damerau 1964, neighbours swapped once); profiles by their names.
-#include "host/model/names.hpp"
+// Distances between names by dynamic programming (Damerau 1964: neighbors may be swapped once).
+#include "host/files/text.hpp"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 #include <numeric>
 
 namespace einfield {
 namespace {
 
-/// Single-character edits (insert, delete, replace, swap of neighbours) that turn one name into the other; case is
-/// free.
+/// Number of single-character edits (insert, delete, replace, swap of neighbors) that turn one name into the other;
+/// upper and lower case are the same.
 std::size_t edit_distance(const std::string& a, const std::string& b) {
   const auto same = [](char x, char y) {
     return std::tolower(static_cast<unsigned char>(x)) == std::tolower(static_cast<unsigned char>(y));
@@ -26,14 +29,15 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
   return d[a.size()][b.size()];
 }
 
-template <class Kind>
-std::optional<Kind> kind_of(const std::string& name, int count, const ProfileInfo& (*info)(Kind)) {
-  for (int i = 0; i < count; ++i)
-    if (name == info(static_cast<Kind>(i)).name) return static_cast<Kind>(i);
-  return std::nullopt;
+}  // namespace
+
+std::string rounded(double value) {
+  return fmt::format("{:.6g}", value);
 }
 
-}  // namespace
+std::string percent(double fraction) {
+  return fmt::format(fmt::runtime(fraction < 0.0995 ? "{:.1f} %" : "{:.0f} %"), 100 * fraction);
+}
 
 std::string joined(const std::vector<std::string>& names) {
   std::string list;
@@ -47,7 +51,7 @@ std::string suggestion(const std::string& name, const std::vector<std::string>& 
   const auto nearest = std::min_element(valid.begin(), valid.end(), [&](const std::string& a, const std::string& b) {
     return edit_distance(shortened, a) < edit_distance(shortened, b);
   });
-  // What a name begins with, or a name that goes on.
+  // One name may be the beginning of the other.
   const auto begins = [](const std::string& text, const std::string& start) {
     return start.size() >= 3 && edit_distance(text.substr(0, start.size()), start) == 0;
   };
@@ -59,12 +63,21 @@ std::string suggestion(const std::string& name, const std::vector<std::string>& 
   return (valid.size() == 1 ? "" : "one of ") + joined(valid);
 }
 
-std::optional<LensKind> lens_kind(const std::string& name) {
-  return kind_of(name, kLensKinds, lens_info);
+std::size_t utf8_length(const std::string& s, std::size_t i) {
+  const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(k < s.size() ? s[k] : 0); };
+  const unsigned first = byte(i);
+  const std::size_t n = first < 0x80                    ? 1
+                        : first >= 0xc2 && first < 0xe0 ? 2
+                        : first >= 0xe0 && first < 0xf0 ? 3
+                        : first >= 0xf0 && first < 0xf5 ? 4
+                                                        : 0;
+  for (std::size_t k = 1; k < n; ++k)
+    if ((byte(i + k) & 0xc0) != 0x80) return 0;
+  return n;
 }
 
-std::optional<LightKind> light_kind(const std::string& name) {
-  return kind_of(name, kLightKinds, light_info);
+std::string in(const std::string& dir, const std::string& name) {
+  return (std::filesystem::path(dir) / name).string();
 }
 
 }  // namespace einfield

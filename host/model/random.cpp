@@ -1,8 +1,6 @@
-// Shape checks and initial weights of the neural potential; random numbers by counter.
 // Philox4x32-10: Salmon et al. (2011); inverse normal distribution: Wichura (1988), algorithm AS 241, PPND16.
-#include "einfield/network.hpp"
+#include "einfield/random.hpp"
 
-#include <algorithm>
 #include <cmath>
 
 namespace einfield {
@@ -14,8 +12,8 @@ double polynomial(const double (&coefficient)[8], double x) {
   return sum;
 }
 
-/// Inverse of the cumulative normal distribution, relative error about 1e-16.
-/// @param p  probability, 0 < p < 1
+}  // namespace
+
 double inverse_normal(double p) {
   constexpr double kMiddleTop[8] = {3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3,
                                     1.3731693765509461125e4, 4.5921953931549871457e4, 6.7265770927008700853e4,
@@ -61,28 +59,6 @@ double inverse_normal(double p) {
   return q < 0 ? -tail : tail;
 }
 
-}  // namespace
-
-const char* name_of(NetworkMath math) {
-  return math == NetworkMath::fp32 ? "fp32" : math == NetworkMath::tf32x3 ? "tf32x3" : "tf32";
-}
-
-void NetworkShape::validate() const {
-  EINFIELD_REQUIRE(
-      fourier_features >= 0 && fourier_features <= kMaxWidth / 2,
-      "fourier_features = " + std::to_string(fourier_features) + ", expected 0 to " + std::to_string(kMaxWidth / 2));
-  const int most = kMaxHiddenLayers - fixed_layers();
-  EINFIELD_REQUIRE(!hidden.empty() && hidden.size() <= static_cast<std::size_t>(most),
-                   "hidden has " + std::to_string(hidden.size()) + " layers, expected 1 to " + std::to_string(most) +
-                       (fourier_features > 0 ? " beside the Fourier features" : ""));
-  for (std::size_t i = 0; i < hidden.size(); ++i)
-    EINFIELD_REQUIRE(hidden[i] >= 1 && hidden[i] <= kMaxWidth, "hidden[" + std::to_string(i) +
-                                                                   "] = " + std::to_string(hidden[i]) +
-                                                                   ", expected 1 to " + std::to_string(kMaxWidth));
-  EINFIELD_REQUIRE(std::isfinite(input_scale) && input_scale > 0,
-                   "input_scale = " + std::to_string(input_scale) + " per arcsec, expected a finite number > 0");
-}
-
 Philox::Block Philox::operator()(std::uint64_t counter, std::uint64_t stream) const {
   constexpr std::uint64_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
   constexpr std::uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
@@ -108,41 +84,6 @@ double Philox::uniform(std::uint64_t counter, std::uint64_t stream) const {
 
 double Philox::normal(std::uint64_t counter, std::uint64_t stream) const {
   return inverse_normal(uniform(counter, stream));
-}
-
-/// Streams of random numbers of one seed: 0 weights of the potential, 1 noise of a simulation, 2 weights of the light,
-/// 3 starts of a fit, 4 and 5 random fields, 8 and 10 frequencies of the two networks.
-constexpr std::uint64_t kFrequencyStream = 8;
-
-std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,
-                                    double fourier_scale, std::uint64_t stream) {
-  shape.validate();
-  const std::uint64_t frequencies = stream + kFrequencyStream;
-  constexpr double kHalfPi = 1.5707963267948966;
-  constexpr double kBelow = 0.022750131948179207200;  // Φ(−2): the truncated normal is drawn between Φ(−2) and Φ(2)
-  constexpr double kDeviation = 0.87962566103423978;  // standard deviation of a unit normal truncated at ±2
-  const Philox philox{seed};
-  std::vector<double> weights(shape.size(), 0.0);
-  if (const auto features = static_cast<std::size_t>(shape.fourier_features); features > 0) {
-    EINFIELD_REQUIRE(std::isfinite(fourier_scale) && fourier_scale > 0,
-                     "fourier_scale = " + std::to_string(fourier_scale) + " arcsec, expected a finite number > 0");
-    for (std::size_t axis = 0; axis < 2; ++axis)
-      for (std::size_t f = 0; f < features; ++f) {
-        const std::size_t sine = 2 * features * axis + f;  // in the kernel (2 × 2F), which begins at 0
-        const double frequency = philox.normal(sine, frequencies) / fourier_scale;
-        weights[sine] = weights[sine + features] = frequency;
-      }
-    std::fill_n(weights.begin() + static_cast<std::ptrdiff_t>(shape.bias_offset(0) + features), features, kHalfPi);
-  }
-  for (int layer = shape.fixed_layers(); layer < shape.layers(); ++layer) {
-    if (last_layer_zero && layer + 1 == shape.layers()) break;
-    const double sigma = std::sqrt(1.0 / shape.inputs(layer)) / kDeviation;
-    for (std::size_t i = shape.kernel_offset(layer); i < shape.bias_offset(layer); ++i) {
-      const double z = inverse_normal(kBelow + (1 - 2 * kBelow) * philox.uniform(i, stream));
-      weights[i] = sigma * std::clamp(z, -2.0, 2.0);
-    }
-  }
-  return weights;
 }
 
 }  // namespace einfield
