@@ -24,7 +24,7 @@
 
 /// The version, written once: CMake and the binary read it from here.
 #define EINFIELD_VERSION_MAJOR 0
-#define EINFIELD_VERSION_MINOR 1
+#define EINFIELD_VERSION_MINOR 2
 #define EINFIELD_VERSION_PATCH 0
 
 namespace EINFIELD_API einfield {
