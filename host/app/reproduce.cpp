@@ -1,5 +1,5 @@
-// Experiments of Biggio et al. (2021), "Modeling lens potentials with continuous neural networks in galaxy-scale strong
-// lenses": which runs, which figures, one table.
+// Experiments of Biggio et al. (2021), "Differentiable Strong Lensing for Complex Lens Modelling": which runs, which
+// figures, one table.
 #include "host/app/reproduce.hpp"
 
 #include <algorithm>
@@ -287,9 +287,8 @@ std::string figure_name(const Figure& figure) {
 std::string page(const std::vector<TableEntry>& table, const std::vector<Figure>& drawn, const std::string& made_by) {
   std::string text =
       "# Biggio et al. (2021) with einfield\n\n"
-      "Experiments of \"Modeling lens potentials with continuous neural networks in galaxy-scale strong lenses\": "
-      "simulated, "
-      "fitted and drawn by `einfield reproduce biggio2021`.\n\n" +
+      "Experiments of \"Differentiable Strong Lensing for Complex Lens Modelling\": simulated, fitted and drawn by "
+      "`einfield reproduce biggio2021`.\n\n" +
       made_by +
       "\nNumbers are the median (lowest … highest) over network seeds where there are several, else of network seed 1. "
       "The "
