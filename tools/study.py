@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Experiments behind the tables in examples/README.md: each prints a Markdown table. `--set SECTION.KEY=VALUE` changes the
+"""Experiments behind the tables in docs/studies.md and examples/README.md: each prints a Markdown table. `--set SECTION.KEY=VALUE` changes the
 recipe of all its fits.
 
     tools/study.py EINFIELD robustness       ten systems that are hard for a network: sharp sources, small perturbers

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Is there a subhalo in SDSS J0946+1006? The tables of examples/slacs_j0946+1006/README.md.
+"""Is there a subhalo in SDSS J0946+1006? The tables of docs/j0946.md.
 
     tools/subhalo.py EINFIELD DATA parametric     an isothermal sphere on top of the smooth model, other sources
     tools/subhalo.py EINFIELD DATA network        a network on top: other seeds, penalties, masks, sources
