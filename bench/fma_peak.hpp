@@ -8,7 +8,7 @@
 namespace einfield::bench {
 
 /// The best of many short bursts by all threads of a pool at once. Bursts between the timed runs see the same clock and
-/// the same neighbours as these.
+/// the same neighbors as these.
 template <class Real>
 class FmaPeak {
  public:

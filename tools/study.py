@@ -185,20 +185,20 @@ def rules(study):
 
 
 def too_long(study):
-    """The automatic stop, and twenty times as many steps, with the recipe's regularisation and without; medians."""
-    table("system", "regularisation", "steps", "ψ, arcs", "ψ, field", "α, arcs", "α, field")
+    """The automatic stop, and twenty times as many steps, with the recipe's regularization and without; medians."""
+    table("system", "regularization", "steps", "ψ, arcs", "ψ, field", "α, arcs", "α, field")
     for example in ("sie_noisy", "shear_noisy"):
-        for regularisation in ("the recipe's", "none"):
+        for regularization in ("the recipe's", "none"):
             rows = []
             for seed in SEEDS:
-                settings = [f"regularization.{key}=0.0" for key in PENALTIES] if regularisation == "none" else []
+                settings = [f"regularization.{key}=0.0" for key in PENALTIES] if regularization == "none" else []
                 path = study.simulate(example, settings + [f"simulate.seed={seed}"])
                 short = study.fit(path)
                 long = study.fit(path, [f"optimizer.steps={20 * short['steps']}", 'optimizer.stop="none"'])
                 rows.append([[result["steps"], *errors(result)] for result in (short, long)])
             short, long = ([statistics.median(column) for column in zip(*results)] for results in zip(*rows))
-            row(example, regularisation, str(short[0]), *map(percent, short[1:]))
-            row(example, regularisation, str(long[0]), *(f"{percent(b)} ({b / a:.2f}×)" for a, b in zip(short[1:], long[1:])))
+            row(example, regularization, str(short[0]), *map(percent, short[1:]))
+            row(example, regularization, str(long[0]), *(f"{percent(b)} ({b / a:.2f}×)" for a, b in zip(short[1:], long[1:])))
 
 
 def calibration(study):
@@ -235,7 +235,7 @@ def options(study):
             rows.append([metrics[f"psi_relative_rms_{where}"] for where in ("arc", "all")] +
                         [metrics["alpha_relative_rms_arc"], metrics["kappa_rms_arc"], to_mark["steps"], result["evaluations"]])
         psi, field, alpha, kappa, mark_steps, evaluations = map(statistics.median, zip(*rows))
-        name = "no regularisation" if len(change) == len(PENALTIES) else ", ".join(f"`{c}`" for c in change) or "none"
+        name = "no regularization" if len(change) == len(PENALTIES) else ", ".join(f"`{c}`" for c in change) or "none"
         row(name, percent(psi), percent(field), percent(alpha), f"{kappa:.3f}",
             f"{mark_steps:.0f}", f"{evaluations:.0f}")
 

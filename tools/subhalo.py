@@ -106,7 +106,7 @@ class Fit:
                 [f"{key}.initial={quoted(self.out / 'source_network.safetensors')}" for key in networks])
 
     def sphere(self):
-        """θ_E and centre of the subhalo as stored."""
+        """θ_E and center of the subhalo as stored."""
         return tuple(self.result["parameters"][f"lens.2.{name}"] for name in ("theta_E", "center_x", "center_y"))
 
 
