@@ -102,7 +102,7 @@ if [ $full = yes ]; then
   tools/consumers.sh --full
   section "static analysis"
   tools/lint.sh
-  tools/install_dependencies.sh clang valgrind gcovr
+  tools/install_dependencies.sh clang libclang-rt-dev valgrind gcovr
   section "memcheck"
   tools/memcheck.sh build/cpu/einfield
   section "many fits"
