@@ -13,7 +13,7 @@
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
 #include "host/model/profile_names.hpp"
-#include "host/results/write_results.hpp"
+#include "host/results/result_files.hpp"
 
 namespace einfield {
 namespace {
