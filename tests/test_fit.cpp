@@ -49,7 +49,7 @@ TEST(Fit, RecoversTheLensThatMadeTheData) {
   settings.steps = 1500;
   settings.log_every = 500;
   const FitResult<double> result = fit<double>(*backend, settings, {}).front();
-  EXPECT_EQ(result.stop_reason, "steps");
+  EXPECT_EQ(result.stop_reason, StopReason::steps);
   // 576 pixels minus 14 parameters: 0.976 with a standard deviation of 0.059 for this noise.
   EXPECT_NEAR(result.final_state.chi2_reduced, 0.976, 3 * 0.059);
   const Model fitted = with_parameters(problem.model, layout, result.parameters);
@@ -188,7 +188,7 @@ TEST(Fit, InterruptedAfterTheStep) {
   FitCallbacks<float> callbacks;
   callbacks.interrupted = [&] { return ++asked == 11; };
   const FitResult<float> part = run(mock(true), short_run(), callbacks);
-  EXPECT_EQ(part.stop_reason, "interrupted");
+  EXPECT_EQ(part.stop_reason, StopReason::interrupted);
   EXPECT_EQ(part.steps, 11);
   EXPECT_EQ(run<float>(mock(true), short_run(), {}, &part.snapshot).parameters,
             run<float>(mock(true), short_run()).parameters);
@@ -219,7 +219,7 @@ TEST(Fit, StopsWhenChi2IsReached) {
   const Problem problem = mock(true);
   settings.stop_chi2 = 1.1;
   const FitResult<double> result = run<double>(problem, settings);
-  EXPECT_EQ(result.stop_reason, "chi2");
+  EXPECT_EQ(result.stop_reason, StopReason::chi2);
   EXPECT_LT(result.steps, 2000);
   EXPECT_LE(result.final_state.chi2_reduced, 1.1);
 }
@@ -232,7 +232,7 @@ TEST(Fit, NonFiniteLossEndsAtTheLastGoodState) {
   FitSettings settings = short_run();
   settings.log_every = 5;
   const FitResult<float> result = run<float>(problem, settings);
-  EXPECT_EQ(result.stop_reason, "non-finite");
+  EXPECT_EQ(result.stop_reason, StopReason::non_finite);
   EXPECT_NE(result.message.find("is not finite in step 9"), std::string::npos) << result.message;
   EXPECT_EQ(result.steps, 7);
   EXPECT_TRUE(std::isfinite(result.final_state.loss));
@@ -262,7 +262,7 @@ TEST(Fit, TheLastUpdateIsJudgedToo) {
   FitSettings settings = short_run();
   settings.steps = 10;
   const FitResult<float> result = run<float>(exploding(9), settings);
-  EXPECT_EQ(result.stop_reason, "non-finite");
+  EXPECT_EQ(result.stop_reason, StopReason::non_finite);
   EXPECT_EQ(result.message, "the loss is not finite in step 11");
   EXPECT_EQ(result.steps, 9);
   EXPECT_TRUE(std::isfinite(result.final_state.loss));
@@ -274,7 +274,7 @@ TEST(Fit, NonFiniteRunsHaveEveryRowOnce) {
   // The last good state is one that has been logged, has not been, is the first.
   for (const std::size_t last_good : {14u, 15u, 0u}) {
     const FitResult<float> result = run<float>(exploding(last_good), short_run());
-    EXPECT_EQ(result.stop_reason, "non-finite");
+    EXPECT_EQ(result.stop_reason, StopReason::non_finite);
     EXPECT_EQ(result.steps, static_cast<std::int64_t>(last_good));
     const std::vector<std::int64_t> expected = last_good == 14   ? std::vector<std::int64_t>{0, 7, 14}
                                                : last_good == 15 ? std::vector<std::int64_t>{0, 7, 14, 15}
@@ -314,7 +314,7 @@ TEST(Fit, AnInterruptedBadStateIsNotHandedOut) {
   int asked = 0;
   callbacks.interrupted = [&] { return ++asked == 10; };
   const FitResult<float> result = run<float>(exploding(9), short_run(), callbacks);
-  EXPECT_EQ(result.stop_reason, "non-finite");
+  EXPECT_EQ(result.stop_reason, StopReason::non_finite);
   EXPECT_EQ(result.snapshot.step, 9);
   EXPECT_TRUE(std::isfinite(result.final_state.loss));
 }
@@ -355,7 +355,7 @@ TEST(Fit, LbfgsNeedsFewerEvaluationsThanAdam) {
   FitSettings settings = short_run();
   settings.stages = {lbfgs_stage(40)};
   const FitResult<double> quick = run<double>(problem, settings);
-  EXPECT_EQ(quick.stop_reason, "steps");
+  EXPECT_EQ(quick.stop_reason, StopReason::steps);
   EXPECT_EQ(quick.steps, 40);
   EXPECT_GE(quick.evaluations, 41);
   EXPECT_LT(quick.evaluations, 80);
@@ -503,14 +503,14 @@ TEST(Fit, HeldOutPixelsAreNotFittedAndStopTheFit) {
     stage.stop = StopRule::held_out;
     settings.stages = {stage};
     const FitResult<double> result = run<double>(problem, settings);
-    EXPECT_EQ(result.stop_reason, "heldout");
+    EXPECT_EQ(result.stop_reason, StopReason::held_out);
     double lowest = kInfinity;
     for (const HistoryRow& row : result.snapshot.history) lowest = std::min(lowest, row.held_out_chi2);
     EXPECT_EQ(result.final_state.held_out_chi2, lowest);
     EXPECT_LE(result.state_step, result.steps);
     // A run that has stopped is stopped when it is resumed.
     const FitResult<double> again = run<double>(problem, settings, {}, &result.snapshot);
-    EXPECT_EQ(again.stop_reason, "heldout");
+    EXPECT_EQ(again.stop_reason, StopReason::held_out);
     EXPECT_EQ(again.steps, result.steps);
     EXPECT_EQ(again.parameters, result.parameters);
   }
@@ -525,7 +525,7 @@ TEST(Fit, PlateausStopTheFitAtItsLowestLoss) {
   settings.stages = {lbfgs_stage(2000)};
   settings.stages[0].stop = StopRule::plateau;
   const FitResult<double> result = run<double>(problem, settings);
-  EXPECT_EQ(result.stop_reason, "plateau");
+  EXPECT_EQ(result.stop_reason, StopReason::plateau);
   EXPECT_LT(result.steps, 500);
   // The ten last steps together brought less than two per cent of the loss that they began with.
   const auto& history = result.snapshot.history;
@@ -552,7 +552,7 @@ TEST(Fit, LensesSideBySideAreAsAlone) {
     int k = 0;
     for (const Problem& problem : {first, second}) {
       const FitResult<double> alone = run<double>(problem, settings);
-      EXPECT_EQ(alone.stop_reason, "chi2");
+      EXPECT_EQ(alone.stop_reason, StopReason::chi2);
       EXPECT_EQ(together[static_cast<std::size_t>(k)].steps, alone.steps);
       EXPECT_EQ(together[static_cast<std::size_t>(k)].parameters, alone.parameters);
       EXPECT_EQ(together[static_cast<std::size_t>(k)].final_state.loss, alone.final_state.loss);
@@ -572,9 +572,9 @@ TEST(Fit, ABadLensDoesNotHoldUpTheOthers) {
   backend->load({bad, good});
   const std::vector<FitResult<double>> together = fit<double>(*backend, settings, {});
   const FitResult<double> alone_bad = run<double>(bad, settings), alone_good = run<double>(good, settings);
-  EXPECT_EQ(together[0].stop_reason, "non-finite");
+  EXPECT_EQ(together[0].stop_reason, StopReason::non_finite);
   EXPECT_EQ(together[0].parameters, alone_bad.parameters);
-  EXPECT_EQ(together[1].stop_reason, "steps");
+  EXPECT_EQ(together[1].stop_reason, StopReason::steps);
   EXPECT_EQ(together[1].parameters, alone_good.parameters);
 }
 

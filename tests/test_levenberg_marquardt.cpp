@@ -286,7 +286,7 @@ TEST(LevenbergMarquardt, FindsTheTruthFromAfar) {
     start.initial_parameters = ParameterLayout(start.model).initial_scalars();
     const std::vector<Problem> problems{start};
     const FitResult<double> result = fitted<double>(problems, settings_for(problems, 1, 2));
-    EXPECT_EQ(result.stop_reason, "converged");
+    EXPECT_EQ(result.stop_reason, StopReason::converged);
     // 900 pixels minus 17 parameters: 0.98 with a standard deviation of 0.047.
     EXPECT_NEAR(result.final_state.chi2_reduced, 0.98, 3 * 0.047);
     expect_truth(truth, start, result.parameters);
@@ -392,7 +392,7 @@ TEST(LevenbergMarquardt, AnInterruptedStageIsDoneAgainWithTheSameBits) {
     int asked = 0;
     callbacks.interrupted = [&] { return ++asked == stop_after; };
     const FitResult<float> part = fitted<float>(problems, settings, callbacks);
-    ASSERT_EQ(part.stop_reason, "interrupted") << stop_after;
+    ASSERT_EQ(part.stop_reason, StopReason::interrupted) << stop_after;
     const FitResult<float> rest = fitted<float>(problems, settings, {}, {part.snapshot});
     EXPECT_EQ(rest.parameters, whole.parameters) << stop_after;
     EXPECT_EQ(rest.steps, whole.steps);
@@ -427,7 +427,7 @@ TEST(LevenbergMarquardt, MembersOfAnEnsembleShareTheStarts) {
   for (std::size_t k : {1u, 2u}) {
     EXPECT_EQ(each[k].evaluations, each[0].evaluations);
     EXPECT_LT(shared[k].evaluations, each[0].evaluations / 10);
-    EXPECT_EQ(shared[k].stop_reason, "converged");
+    EXPECT_EQ(shared[k].stop_reason, StopReason::converged);
     EXPECT_LE(shared[k].final_state.loss, each[k].final_state.loss * (1 + 1e-9));
     EXPECT_TRUE(shared[k].snapshot.starts.empty());
   }
@@ -464,7 +464,7 @@ TEST(LevenbergMarquardt, WithoutStepsTheModelIsOnlyEvaluated) {
   FitSettings settings = settings_for(problems, 4);
   settings.stages[0].steps = 0;
   const FitResult<double> result = fitted<double>(problems, settings);
-  EXPECT_EQ(result.stop_reason, "steps");
+  EXPECT_EQ(result.stop_reason, StopReason::steps);
   EXPECT_EQ(result.steps, 0);
   EXPECT_EQ(result.parameters, problems[0].initial_parameters);
   ASSERT_EQ(result.snapshot.history.size(), 1u);
@@ -488,7 +488,7 @@ TEST(Starts, DeadOnesAreDrawnAgainAndCounted) {
   for (double& v : problem.observation.image) v *= 1e200;  // squares overflow: every start is dead
   const std::vector<Problem> problems{problem};
   const FitResult<double> result = fitted<double>(problems, settings_for(problems, 3));
-  EXPECT_EQ(result.stop_reason, "non-finite");
+  EXPECT_EQ(result.stop_reason, StopReason::non_finite);
   ASSERT_EQ(result.snapshot.starts.size(), 3u);
   for (const StartRecord& start : result.snapshot.starts) {
     EXPECT_FALSE(start.alive);
@@ -525,7 +525,7 @@ TEST(Uncertainties, OfAnAmplitudeAndItsPriorAreKnown) {
   const std::vector<Problem> problems{problem};
   const FitResult<double> result = fitted<double>(problems, settings_for(problems, 1));
   EXPECT_NEAR(result.parameters.at(0), (34 / 0.25 * 0.2 + 0.3 / 0.01) * expected * expected, 1e-12);
-  EXPECT_EQ(result.stop_reason, "converged");
+  EXPECT_EQ(result.stop_reason, StopReason::converged);
 }
 
 TEST(Uncertainties, WhatTheDataDoNotSeeHasNone) {

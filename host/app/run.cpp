@@ -293,7 +293,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   if (options.dry_run) {
     validate_problems(problems);
     log.line("dry run: nothing was fitted, nothing was written");
-    return {"dry-run", ""};
+    return {std::nullopt, ""};
   }
 
   const auto with_memory = [&](const auto& work) {
@@ -327,7 +327,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     if (strengths.empty()) {
       write_checkpoint(options.out, config, loaded.problem, backend->name(), first_snapshots<Real>(problems));
       log.line("interrupted before step 1; --resume continues from " + options.out);
-      return {"interrupted", ""};
+      return {StopReason::interrupted, ""};
     }
     for (const TriedStrength& tried : strengths)
       log.line(text("regularization: %g times as strong: reduced chi2 of held-out pixels %.5g", tried.factor,
@@ -360,10 +360,11 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   for (const FitResult<Real>& result : results)
     if (told->message.empty() && !result.message.empty()) told = &result;
   RunOutcome outcome{told->stop_reason, told->message};
-  if (std::any_of(results.begin(), results.end(), [](const auto& r) { return r.stop_reason == "interrupted"; })) {
+  if (std::any_of(results.begin(), results.end(),
+                  [](const auto& r) { return r.stop_reason == StopReason::interrupted; })) {
     log.line("interrupted after step " + std::to_string(results.front().steps) + "; --resume continues from " +
              options.out);
-    return {"interrupted", ""};
+    return {StopReason::interrupted, ""};
   }
   tell_starts(log, results.front().snapshot.starts);
   std::vector<std::vector<Real>> images;

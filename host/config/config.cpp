@@ -92,6 +92,14 @@ Choice choice(Enum& value, std::vector<std::pair<std::string, Enum>> options) {
   return result;
 }
 
+/// A choice among all enumerators of a table of names.
+template <class Enum, std::size_t kCount>
+Choice choice_of(Enum& value, const Named<Enum> (&table)[kCount]) {
+  std::vector<std::pair<std::string, Enum>> options;
+  for (const Named<Enum>& entry : table) options.emplace_back(entry.name, entry.value);
+  return choice(value, std::move(options));
+}
+
 /// The only value that exists.
 Choice only(const std::string& name) {
   return {{name}, [] { return std::size_t(0); }, {}};
@@ -393,10 +401,7 @@ Keys light_keys(LightComponent& c, LightStart& start_value) {
   }
   add_parameters(keys, light_info(c.kind), c.values, c.free);
   if (c.kind == LightKind::sersic_ellipse)
-    keys.insert(keys.end() - 1, {"radius",
-                                 choice<RadiusKind>(c.radius, {{"product_average", RadiusKind::product_average},
-                                                               {"major_axis", RadiusKind::major_axis}}),
-                                 "what R_sersic measures"});
+    keys.insert(keys.end() - 1, {"radius", choice_of(c.radius, kRadiusKinds), "what R_sersic measures"});
   return keys;
 }
 
@@ -411,10 +416,7 @@ Keys network_keys(NetworkConfig& n) {
                                false,
                                drawn});
   keys.push_back(
-      {"math",
-       choice<NetworkMath>(n.math, {{name_of(NetworkMath::fp32), NetworkMath::fp32},
-                                    {name_of(NetworkMath::tf32x3), NetworkMath::tf32x3},
-                                    {name_of(NetworkMath::tf32), NetworkMath::tf32}}),
+      {"math", choice_of(n.math, kNetworkMaths),
        "arithmetic between hidden layers in single precision on a CUDA device (an error elsewhere): \"fp32\"; "
        "from compute capability 8.0 on \"tf32x3\": matrix units, as accurate; \"tf32\": faster, errors of "
        "1e-3"});
@@ -426,10 +428,7 @@ Keys network_keys(NetworkConfig& n) {
 /// What a stage has of its own.
 Keys stage_keys(StageConfig& s) {
   // In [optimizer] these may be meant for a stage of another optimiser.
-  return {{"name",
-           choice<OptimizerKind>(s.name, {{"adam", OptimizerKind::adam},
-                                          {"lbfgs", OptimizerKind::lbfgs},
-                                          {"levenberg_marquardt", OptimizerKind::levenberg_marquardt}}),
+  return {{"name", choice_of(s.name, kOptimizerKinds),
            "the optimiser; a step of L-BFGS is a line search; Levenberg-Marquardt moves parameters of profiles alone, "
            "solves for their amplitudes, runs on the CPU in double precision and ends by itself"},
           {"learning_rate", &s.learning_rate, "of Adam", above(0)},
@@ -442,11 +441,7 @@ Keys stage_keys(StageConfig& s) {
           {"memory", &s.memory, "of L-BFGS: pairs of steps and gradients that it keeps", between(1, kMaxMemory)},
           {"free", NameList{&s.free},
            "what moves of all that is free: network, lens, source.0, source.0.amp ...; [] = everything"},
-          {"stop",
-           choice<StopRule>(s.stop, {{"none", StopRule::none},
-                                     {"chi2", StopRule::chi2},
-                                     {"heldout", StopRule::held_out},
-                                     {"plateau", StopRule::plateau}}),
+          {"stop", choice_of(s.stop, kStopRules),
            "stop before the last step; \"chi2\": reduced chi^2 has come down to stop_chi2; \"heldout\": that of pixels "
            "left "
            "out of the fit no longer falls; \"plateau\": the loss no longer falls"}};
@@ -466,7 +461,7 @@ Keys optimizer_keys(OptimizerConfig& o) {
                           },
                           "with stop = \"heldout\" or \"plateau\""};
   const Condition unjudged{[&o] { return keeps_last(o.stop); }, "with stop = \"none\" or \"chi2\""};
-  keys.insert(keys.begin() + 1, {{"loss", choice<LossKind>(o.loss, {{"mse", LossKind::mse}, {"chi2", LossKind::chi2}}),
+  keys.insert(keys.begin() + 1, {{"loss", choice_of(o.loss, kLossKinds),
                                   "mean over used pixels of (model - data)^2, or of ((model - data)/noise)^2"}});
   keys.insert(keys.end(),
               {{"stop_chi2", &o.stop_chi2, "reduced chi^2 to stop at", above(0), "", false, chi2},

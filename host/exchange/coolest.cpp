@@ -413,7 +413,7 @@ class Writer {
       put_center(json, c, info);
       json[kOwn] = ordered_json::object();
       put_priors(json[kOwn], c, info);
-      if (major) json[kOwn]["radius"] = "major_axis";
+      if (major) json[kOwn]["radius"] = name_of(c.radius);
       return json;
     }
     if (c.kind == LightKind::gaussian) {
@@ -445,7 +445,8 @@ class Writer {
       json[kOwn]["fit"] = c.pixels_free ? ordered_json::array({"pixels"}) : ordered_json::array();
       return json;
     }
-    if (c.kind == LightKind::sersic_ellipse && c.radius == RadiusKind::major_axis) json[kOwn]["radius"] = "major_axis";
+    if (c.kind == LightKind::sersic_ellipse && c.radius == RadiusKind::major_axis)
+      json[kOwn]["radius"] = name_of(c.radius);
     if (c.kind == LightKind::network) {
       json[kOwn]["network"] = network_file(0, lensed ? "source_network" : "lens_light_network");
       if (c.weights_free) json[kOwn]["fit"].push_back("network");
@@ -995,8 +996,8 @@ class Reader {
         c = new_light(LightKind::sersic_ellipse);
         const ProfileInfo& info = light_info(c.kind);
         const double q = take_ellipse(profile, c, info);
-        const bool major =
-            profile.has(kOwn) && profile.at(kOwn).has("radius") && profile.at(kOwn).at("radius").text() == "major_axis";
+        const bool major = profile.has(kOwn) && profile.at(kOwn).has("radius") &&
+                           profile.at(kOwn).at("radius").text() == name_of(RadiusKind::major_axis);
         if (major) c.radius = RadiusKind::major_axis;
         set(parameters.at("theta_eff"), c, info, "R_sersic", radius.value / (major ? std::sqrt(q) : 1), radius.free);
         set(parameters.at("I_eff"), c, info, "amp", intensity.value * area, intensity.free);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <memory>
 #include <numbers>
+#include <optional>
 #include <utility>
 
 #include "einfield/error.hpp"
@@ -134,7 +135,8 @@ class Fit {
     bool bad = false;                          ///< Adam: the last update was refused
     bool done = false;                         ///< with this stage
     bool failed = false;                       ///< for good
-    std::string reason, message;
+    StopReason reason = StopReason::steps;
+    std::string message;
 
     std::int64_t offset() const { return now.step - now.stage_step; }  ///< steps of the stages before
     void forget_rows_from(std::int64_t step) {
@@ -145,7 +147,7 @@ class Fit {
       now.best_value = 0;
       now.best_parameters.clear();
     }
-    void end(const std::string& why) {
+    void end(StopReason why) {
       done = true;
       reason = why;
     }
@@ -235,11 +237,11 @@ class Fit {
           const StepState state = backend_.state(i);
           if (!is_finite(state)) return;  // the update will refuse
           const auto parameters = [&] { return backend_.download(Field::parameters, i); };
-          const std::string reason = verdict(lens, step, state, parameters);
-          if (reason.empty()) return;
+          const std::optional<StopReason> reason = verdict(lens, step, state, parameters);
+          if (!reason) return;
           take(lens, optimiser(i, step));
           record(i, state, lens.now.step, lens.now.parameters);
-          lens.end(reason);
+          lens.end(*reason);
         });
         if (all_done()) return;
         backend_.adam();
@@ -293,7 +295,7 @@ class Fit {
         bad.push_back(i);
         return;
       }
-      conclude(i, state, optimiser(i, state.updates), interrupted_ ? "interrupted" : "steps");
+      conclude(i, state, optimiser(i, state.updates), interrupted_ ? StopReason::interrupted : StopReason::steps);
     });
     for (const int i : bad) recover(i, states[static_cast<std::size_t>(i)]);
   }
@@ -309,18 +311,17 @@ class Fit {
     for (std::int64_t updates = lens.good.updates; updates < bad.bad_step - 2; ++updates) backend_.step();
     backend_.evaluate(true);
     const StepState state = backend_.state(i);
-    conclude(i, state, optimiser(i, state.updates), "non-finite");
+    conclude(i, state, optimiser(i, state.updates), StopReason::non_finite);
     lens.failed = true;
   }
 
-  void conclude(int i, const StepState& state, const Optimiser& last, const std::string& reason) {
+  void conclude(int i, const StepState& state, const Optimiser& last, StopReason reason) {
     Track& lens = track(i);
     take(lens, last);
-    std::string why = reason;
-    if (reason == "steps") {
+    StopReason why = reason;
+    if (reason == StopReason::steps) {
       if (may_be_best(last.updates)) offer(lens, last.updates, state.loss + state.regularization, last.parameters);
-      const std::string rule = verdict(lens, last.updates, state, [&] { return last.parameters; });
-      if (!rule.empty()) why = rule;
+      why = verdict(lens, last.updates, state, [&] { return last.parameters; }).value_or(reason);
     }
     record(i, state, lens.now.step, last.parameters);
     lens.end(why);
@@ -360,7 +361,7 @@ class Fit {
     for (int i = 0; i < count(); ++i) {
       Track& lens = track(i);
       if (!lens.search) continue;
-      if (!lens.done) lens.end("interrupted");
+      if (!lens.done) lens.end(StopReason::interrupted);
       if (!lens.failed) record(i, lens.accepted, lens.now.step, lens.now.parameters);
       lens.now.memory = flattened<Real>(lens.search->pairs());
       lens.search.reset();
@@ -394,7 +395,7 @@ class Fit {
       lens.message = not_finite(!has_finite_loss(state), lens.now.step + 1);
       record(i, state, lens.now.step, lens.now.parameters);
       lens.failed = true;
-      lens.end("non-finite");
+      lens.end(StopReason::non_finite);
       return false;
     }
     using Answer = typename Lbfgs<Real>::Answer;
@@ -409,14 +410,14 @@ class Fit {
     }
     now.time_s = elapsed(lens);
     if (!moved && !start) {  // the line search has ended where it began
-      lens.end("converged");
+      lens.end(StopReason::converged);
       return false;
     }
     lens.accepted = state;
-    const std::string reason = verdict(lens, now.stage_step, state, [&] { return now.parameters; });
-    const bool last = !reason.empty() || now.stage_step >= stage().steps || answer == Answer::stuck;
+    const std::optional<StopReason> reason = verdict(lens, now.stage_step, state, [&] { return now.parameters; });
+    const bool last = reason || now.stage_step >= stage().steps || answer == Answer::stuck;
     if (now.stage_step % settings_.log_every == 0) record(i, state, now.step, now.parameters);
-    if (last) lens.end(!reason.empty() ? reason : answer == Answer::stuck ? "converged" : "steps");
+    if (last) lens.end(reason.value_or(answer == Answer::stuck ? StopReason::converged : StopReason::steps));
     return due(now.stage_step) && !start && !last;
   }
 
@@ -428,7 +429,7 @@ class Fit {
     ThreadPool pool(settings_.threads);
     each_active([&](int i, Track& lens) {
       if (interrupted_) {
-        lens.end("interrupted");
+        lens.end(StopReason::interrupted);
         return;
       }
       descend(i, lens, pool);
@@ -439,13 +440,13 @@ class Fit {
     const Problem& problem = settings_.problems->at(static_cast<std::size_t>(i));
     Snapshot<Real>& now = lens.now;
     if (now.stage_done) {
-      lens.end("converged");
+      lens.end(StopReason::converged);
       return;
     }
     if (stage().steps == 0) {  // the model is evaluated as it is
       backend_.evaluate(true);
       record(i, backend_.state(i), now.step, now.parameters);
-      lens.end("steps");
+      lens.end(StopReason::steps);
       return;
     }
     // A stage that has ended for want of steps goes on from where it is.
@@ -465,7 +466,7 @@ class Fit {
         run_starts(problem.model, model, starts, settings_.starts_seed, steps, pool, callbacks_.interrupted);
     interrupted_ = result.interrupted;
     if (interrupted_) {
-      lens.end("interrupted");
+      lens.end(StopReason::interrupted);
       return;
     }
     if (starts > 1) now.starts = result.starts;
@@ -475,7 +476,7 @@ class Fit {
     if (!result.best) {
       lens.message = not_finite(true, now.step + 1);
       lens.failed = true;
-      lens.end("non-finite");
+      lens.end(StopReason::non_finite);
       return;
     }
     const std::vector<LevenbergMarquardt::Record>& path = result.best->records();
@@ -498,7 +499,7 @@ class Fit {
     now.step += result.best->steps();
     now.stage_step += result.best->steps();
     now.stage_done = result.best->converged();
-    lens.end(result.best->converged() ? "converged" : "steps");
+    lens.end(result.best->converged() ? StopReason::converged : StopReason::steps);
   }
 
   // ---- what all share --------------------------------------------------------------------------------------
@@ -569,9 +570,13 @@ class Fit {
   /// @param parameters  gives those of the evaluation
   /// @return why the stage ends for this lens, or nothing
   template <class Parameters>
-  std::string verdict(Track& lens, std::int64_t step, const StepState& state, const Parameters& parameters) {
+  std::optional<StopReason> verdict(Track& lens, std::int64_t step, const StepState& state,
+                                    const Parameters& parameters) {
     if (stage().stop == StopRule::none) return {};
-    if (stage().stop == StopRule::chi2) return state.chi2_reduced <= settings_.stop_chi2 ? "chi2" : "";
+    if (stage().stop == StopRule::chi2) {
+      if (state.chi2_reduced <= settings_.stop_chi2) return StopReason::chi2;
+      return {};
+    }
     const bool held_out = stage().stop == StopRule::held_out;
     const double value = held_out ? state.held_out_chi2 : state.loss + state.regularization;
     Snapshot<Real>& now = lens.now;
@@ -580,7 +585,8 @@ class Fit {
       now.fall_value = value;
     }
     if (now.best_step < 0 || value < now.best_value) offer(lens, step, value, parameters());
-    return step - now.fall_step < settings_.patience ? "" : held_out ? "heldout" : "plateau";
+    if (step - now.fall_step < settings_.patience) return {};
+    return held_out ? StopReason::held_out : StopReason::plateau;
   }
 
   std::vector<FitResult<Real>> results() {
@@ -588,7 +594,7 @@ class Fit {
     for (int i = 0; i < count(); ++i) {
       Track& lens = track(i);
       FitResult<Real>& result = results[static_cast<std::size_t>(i)];
-      const bool whole = lens.reason == "steps" || !keeps_last(stages_.back().stop);
+      const bool whole = lens.reason == StopReason::steps || !keeps_last(stages_.back().stop);
       const bool best = lens.now.best_step >= 0 && whole && !interrupted_ && !lens.failed;
       result.stop_reason = lens.reason;
       result.message = lens.message;

@@ -54,9 +54,9 @@ void validate_problems(const std::vector<Problem>& problems) {
     for (const double v : p.learning_rates)
       EINFIELD_REQUIRE(std::isfinite(v) && v >= 0, "learning_rate = " + std::to_string(v) + ", expected >= 0");
     const Regularization& r = p.regularization;
-    for (const auto weight : Regularization::kWeights)
-      EINFIELD_REQUIRE(std::isfinite(r.*weight) && r.*weight >= 0,
-                       "a regularization weight of " + std::to_string(r.*weight) + ", expected >= 0");
+    for (const Regularization::Weight& weight : Regularization::kWeights)
+      EINFIELD_REQUIRE(std::isfinite(r.*weight.member) && r.*weight.member >= 0,
+                       "a regularization weight of " + std::to_string(r.*weight.member) + ", expected >= 0");
 
     const std::size_t n_pixels = p.observation.mask.size();
     EINFIELD_REQUIRE(p.held_out.empty() || p.held_out.size() == n_pixels,

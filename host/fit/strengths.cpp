@@ -32,9 +32,10 @@ std::vector<TriedStrength> try_strengths(Backend<Real>& backend, const Config& c
   const std::vector<FitResult<Real>> results = fit(backend, settings, callbacks, std::vector<Snapshot<Real>>{});
   std::vector<TriedStrength> tried;
   for (std::size_t i = 0; i < results.size(); ++i) {
-    if (results[i].stop_reason == "interrupted") return {};
-    tried.push_back({kStrengthFactors[i],
-                     results[i].stop_reason == "non-finite" ? kInfinity : results[i].final_state.held_out_chi2});
+    if (results[i].stop_reason == StopReason::interrupted) return {};
+    tried.push_back({kStrengthFactors[i], results[i].stop_reason == StopReason::non_finite
+                                              ? kInfinity
+                                              : results[i].final_state.held_out_chi2});
   }
   return tried;
 }
@@ -52,7 +53,7 @@ double best_strength(const std::vector<TriedStrength>& tried) {
 }
 
 Regularization scaled(Regularization weights, double factor) {
-  for (const auto weight : Regularization::kWeights) weights.*weight *= factor;
+  for (const Regularization::Weight& weight : Regularization::kWeights) weights.*weight.member *= factor;
   return weights;
 }
 

@@ -100,8 +100,7 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
     const LightComponent& c = lights[i];
     const std::string name = block + "." + std::to_string(i);
     add_profile(print, name, light_info(c.kind), c.values, c.free, c.priors);
-    if (c.kind == LightKind::sersic_ellipse)
-      print.emplace_back(name + ".radius", c.radius == RadiusKind::major_axis ? "major_axis" : "product_average");
+    if (c.kind == LightKind::sersic_ellipse) print.emplace_back(name + ".radius", name_of(c.radius));
     if (c.kind == LightKind::network) {
       add_shape(print, name, c.network);
       const NetworkConfig& start = starts.at(i).network;
@@ -127,13 +126,10 @@ constexpr std::int64_t kEveryUpdate = std::numeric_limits<std::int64_t>::max();
 void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s, std::int64_t updates) {
   std::string free;
   for (const std::string& n : s.free) free += (free.empty() ? "" : ", ") + n;
-  constexpr const char* kNames[] = {"adam", "lbfgs", "levenberg_marquardt"};
-  print.emplace_back(name + ".name", kNames[static_cast<int>(s.name)]);
+  print.emplace_back(name + ".name", name_of(s.name));
   print.emplace_back(name + ".free", "[" + free + "]");
   // "none" and "chi2" keep nothing in mind, so one may follow the other.
-  print.emplace_back(name + ".stop", s.stop == StopRule::held_out  ? "heldout"
-                                     : s.stop == StopRule::plateau ? "plateau"
-                                                                   : "none or chi2");
+  print.emplace_back(name + ".stop", keeps_last(s.stop) ? "none or chi2" : name_of(s.stop));
   if (s.name == OptimizerKind::lbfgs) {
     print.emplace_back(name + ".memory", to_text(s.memory));
     return;
@@ -189,7 +185,7 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
                            problem.initial_parameters.begin() + static_cast<std::ptrdiff_t>(model.network->size()))));
   }
 
-  print.emplace_back("optimizer.loss", problem.loss == LossKind::chi2 ? "chi2" : "mse");
+  print.emplace_back("optimizer.loss", name_of(problem.loss));
   print.emplace_back("optimizer.best_of_last", to_text(config.optimizer.best_of_last));
   if (!problem.held_out.empty()) print.emplace_back("optimizer.held_out", described(problem.held_out));
   const OptimizerConfig& optimizer = config.optimizer;
@@ -203,14 +199,8 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, const Snap
     add_stage(print, name, optimizer.stages[i], ahead < 0 ? kEveryUpdate : ahead > 0 ? 0 : state.stage_step);
     if (ahead < 0) print.emplace_back(name + ".steps", to_text(optimizer.stages[i].steps));
   }
-  const Regularization& r = problem.regularization;
-  print.emplace_back("regularization.smoothness", to_text(r.smoothness));
-  print.emplace_back("regularization.curvature", to_text(r.curvature));
-  print.emplace_back("regularization.negative_convergence", to_text(r.negative_convergence));
-  print.emplace_back("regularization.negative_total_convergence", to_text(r.negative_total_convergence));
-  print.emplace_back("regularization.weight_decay", to_text(r.weight_decay));
-  print.emplace_back("regularization.source_gradient", to_text(r.source_gradient));
-  print.emplace_back("regularization.source_curvature", to_text(r.source_curvature));
+  for (const Regularization::Weight& weight : Regularization::kWeights)
+    print.emplace_back(std::string("regularization.") + weight.name, to_text(problem.regularization.*weight.member));
   print.emplace_back("regularization.automatic", config.regularization.automatic ? "true" : "false");
   return print;
 }

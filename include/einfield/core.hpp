@@ -81,6 +81,22 @@ class View {
 template <class Container>
 View(Container& container) -> View<std::remove_pointer_t<decltype(container.data())>>;
 
+/// An enumerator and its name in configurations and results. Every enum that a user can name has one table of these
+/// beside it, and name_of().
+template <class Enum>
+struct Named {
+  const char* name;
+  Enum value;
+};
+
+/// The name of a value in such a table; "" when the table lacks it.
+template <class Enum, std::size_t kCount>
+constexpr const char* name_in(const Named<Enum> (&table)[kCount], Enum value) {
+  for (const Named<Enum>& entry : table)
+    if (entry.value == value) return entry.name;
+  return "";
+}
+
 /// A point or vector of the image or source plane.
 template <class Real>
 struct Vec2 {

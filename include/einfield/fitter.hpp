@@ -20,6 +20,33 @@ enum class StopRule {
   plateau,   ///< loss and regularisation no longer fall; the state of their lowest sum
 };
 
+inline constexpr Named<StopRule> kStopRules[] = {{"none", StopRule::none},
+                                                 {"chi2", StopRule::chi2},
+                                                 {"heldout", StopRule::held_out},
+                                                 {"plateau", StopRule::plateau}};
+constexpr const char* name_of(StopRule rule) {
+  return name_in(kStopRules, rule);
+}
+
+/// Why a stage of a fit ended.
+enum class StopReason {
+  steps,        ///< all steps are done
+  chi2,         ///< by StopRule::chi2
+  held_out,     ///< by StopRule::held_out
+  plateau,      ///< by StopRule::plateau
+  converged,    ///< the optimizer finds no lower point (L-BFGS, Levenberg–Marquardt)
+  interrupted,  ///< FitCallbacks::interrupted returned true
+  non_finite,   ///< a loss or gradient is not finite; FitResult::message says which one and in which step
+};
+inline constexpr Named<StopReason> kStopReasons[] = {
+    {"steps", StopReason::steps},          {"chi2", StopReason::chi2},
+    {"heldout", StopReason::held_out},     {"plateau", StopReason::plateau},
+    {"converged", StopReason::converged},  {"interrupted", StopReason::interrupted},
+    {"non-finite", StopReason::non_finite}};
+constexpr const char* name_of(StopReason reason) {
+  return name_in(kStopReasons, reason);
+}
+
 /// Whether a rule has no state of its own that it takes for the best.
 inline bool keeps_last(StopRule rule) {
   return rule == StopRule::none || rule == StopRule::chi2;
@@ -31,6 +58,13 @@ enum class OptimizerKind {
   levenberg_marquardt,  ///< a step is a lower point; moves the scalars of profiles only, on the CPU in double, and ends
                         ///< when nothing more is gained: stop rules do not concern it
 };
+
+inline constexpr Named<OptimizerKind> kOptimizerKinds[] = {{"adam", OptimizerKind::adam},
+                                                           {"lbfgs", OptimizerKind::lbfgs},
+                                                           {"levenberg_marquardt", OptimizerKind::levenberg_marquardt}};
+constexpr const char* name_of(OptimizerKind optimizer) {
+  return name_in(kOptimizerKinds, optimizer);
+}
 
 /// One part of a fit: an optimiser that moves some of the parameters for a while. Its memory starts empty.
 struct StageSettings {
@@ -118,12 +152,11 @@ struct Snapshot {
 
 template <class Real>
 struct FitResult {
-  std::string stop_reason;  ///< of the last stage: "steps", "chi2", "heldout", "plateau", "converged" (L-BFGS finds no
-                            ///< lower point); or "interrupted", "non-finite"
-  std::string message;      ///< for "non-finite": which quantity in which step
-  std::int64_t steps = 0;   ///< steps done
-  std::int64_t state_step = 0;   ///< steps behind the returned state
-  std::int64_t evaluations = 0;  ///< of loss and gradient
+  StopReason stop_reason = StopReason::steps;  ///< of the last stage
+  std::string message;                         ///< for StopReason::non_finite: which quantity in which step
+  std::int64_t steps = 0;                      ///< steps done
+  std::int64_t state_step = 0;                 ///< steps behind the returned state
+  std::int64_t evaluations = 0;                ///< of loss and gradient
   double time_s = 0;
   StepState final_state;  ///< evaluated at `parameters`
   std::vector<Real> parameters;

@@ -13,6 +13,11 @@ enum class LossKind {
   chi2,  ///< mean over used pixels of ((model − data)/noise)²
 };
 
+inline constexpr Named<LossKind> kLossKinds[] = {{"mse", LossKind::mse}, {"chi2", LossKind::chi2}};
+constexpr const char* name_of(LossKind loss) {
+  return name_in(kLossKinds, loss);
+}
+
 /// A pixel's share of the loss: w (m − d)².
 /// @param weight  of pixel_weights(); 0 where masked
 template <class Real>

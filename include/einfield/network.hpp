@@ -25,8 +25,11 @@ enum class NetworkMath {
   tf32x3,  ///< on the matrix units, three products of TF32 for one: as accurate as fp32
   tf32     ///< one product of TF32, numbers rounded to 11 bits: errors of 1e-3
 };
-/// As in the configuration: "fp32", "tf32x3", "tf32".
-const char* name_of(NetworkMath math);
+inline constexpr Named<NetworkMath> kNetworkMaths[] = {
+    {"fp32", NetworkMath::fp32}, {"tf32x3", NetworkMath::tf32x3}, {"tf32", NetworkMath::tf32}};
+constexpr const char* name_of(NetworkMath math) {
+  return name_in(kNetworkMaths, math);
+}
 
 /// Shape of the multilayer perceptron 2 → hidden[0] → … → hidden[L−1] → 1, and where its tensors sit in the flat
 /// vector.

@@ -23,13 +23,19 @@ struct Regularization {
   bool on_potential() const {
     return smoothness > 0 || curvature > 0 || negative_convergence > 0 || negative_total_convergence > 0;
   }
+  /// One weight: its key in [regularization] and its member.
+  struct Weight {
+    const char* name;
+    double Regularization::*member;
+  };
   /// All weights, for code that treats them alike.
-  using Weight = double Regularization::*;  // an alias: nvcc otherwise emits extra parentheses that GCC rejects
-  static constexpr Weight kWeights[] = {
-      &Regularization::smoothness,           &Regularization::curvature,
-      &Regularization::negative_convergence, &Regularization::negative_total_convergence,
-      &Regularization::weight_decay,         &Regularization::source_gradient,
-      &Regularization::source_curvature};
+  static constexpr Weight kWeights[] = {{"smoothness", &Regularization::smoothness},
+                                        {"curvature", &Regularization::curvature},
+                                        {"negative_convergence", &Regularization::negative_convergence},
+                                        {"negative_total_convergence", &Regularization::negative_total_convergence},
+                                        {"weight_decay", &Regularization::weight_decay},
+                                        {"source_gradient", &Regularization::source_gradient},
+                                        {"source_curvature", &Regularization::source_curvature}};
   bool on_source_pixels() const { return source_gradient > 0 || source_curvature > 0; }
   bool any() const { return on_potential() || weight_decay > 0 || on_source_pixels(); }
 };

@@ -78,7 +78,7 @@ struct Results {
   std::string version;  ///< of einfield that wrote it
   std::string title;
   RunInfo run;
-  std::string stop_reason;  ///< FitResult::stop_reason
+  std::string stop_reason;  ///< name_of(FitResult::stop_reason)
   std::string message;      ///< of a fit that failed; else ""
   std::int64_t steps = 0;
   std::int64_t state_step = 0;  ///< the step of the returned state

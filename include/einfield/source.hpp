@@ -16,6 +16,12 @@ enum class RadiusKind : int {
   major_axis,       ///< √(X² + Y²/q²): the paper and herculens
 };
 
+inline constexpr Named<RadiusKind> kRadiusKinds[] = {{"product_average", RadiusKind::product_average},
+                                                     {"major_axis", RadiusKind::major_axis}};
+constexpr const char* name_of(RadiusKind radius) {
+  return name_in(kRadiusKinds, radius);
+}
+
 /// The regular grid of a PIXELATED component; pixel (0, 0) is the lower left.
 struct PixelGrid {
   int nx = 0;

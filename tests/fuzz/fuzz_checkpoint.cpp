@@ -85,7 +85,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const Checkpoint<float> checkpoint = read_checkpoint<float>(lens.folder().path().string(), c.config, c.problem);
     for (const FitResult<float>& result : fit<float>(*c.backend, c.settings, {}, checkpoint.snapshots))
-      promise(result.stop_reason == "non-finite" || result.snapshot.stage_step <= kSteps, "a fit ends with its steps");
+      promise(result.stop_reason == StopReason::non_finite || result.snapshot.stage_step <= kSteps,
+              "a fit ends with its steps");
   } catch (const InvalidInput&) {
   }
   return 0;
