@@ -41,15 +41,7 @@ __global__ void __launch_bounds__(kSumThreads)
   StepState& state = states[lens];
   state.gradient_norm = sqrt(sum[0]);
   if (!decide) return;
-  const bool finite_loss = isfinite(state.loss) && isfinite(state.regularization);
-  if (state.bad_step == 0 && !(finite_loss && isfinite(state.gradient_norm))) {
-    state.bad_step = state.updates + 1;
-    state.bad_loss = !finite_loss;
-  }
-  if (state.bad_step != 0) return;
-  const std::int64_t update = state.updates < rates.count ? state.updates : rates.count - 1;
-  state.learning_rate = rates.values[static_cast<std::int64_t>(lens) * rates.count + update];
-  ++state.updates;
+  decide_update(state, rates.values + static_cast<std::int64_t>(lens) * rates.count, rates.count);
 }
 
 /// The update that gradient_norm_kernel has decided on and counted.

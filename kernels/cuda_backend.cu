@@ -124,16 +124,9 @@ std::vector<Psf> psfs_of(const std::vector<Problem>& problems) {
   return psfs;
 }
 
-/// One row per lens, all as long as the longest: a shorter one goes on with its last rate.
-std::vector<std::vector<double>> learning_rates_of(const std::vector<Problem>& problems) {
-  std::vector<std::vector<double>> rates;
-  std::size_t longest = 0;
-  for (const Problem& p : problems) {
-    rates.push_back(p.learning_rates);
-    longest = std::max(longest, p.learning_rates.size());
-  }
-  for (auto& row : rates) row.resize(longest, row.back());
-  return rates;
+/// Until begin(): one row per system.
+std::vector<std::vector<double>> first_learning_rates(const std::vector<Problem>& problems) {
+  return std::vector<std::vector<double>>(problems.size(), Schedule{}.learning_rates);
 }
 
 FieldSizes field_sizes(const std::vector<Problem>& problems) {
@@ -170,7 +163,7 @@ std::size_t planned_bytes(const std::vector<Problem>& problems) {
       planned_bytes_of<FieldStorage<Real>>(sizes) + RenderStage<Real>::planned_bytes(grid, models_of(problems)) +
       ConvolutionStage<Real>::planned_bytes(grid.ny, grid.nx, psfs_of(problems)) +
       LikelihoodStage<Real>::planned_bytes(problems) + RegularizationStage<Real>::planned_bytes(problems) +
-      AdamStage<Real>::planned_bytes(sizes.parameters, sizes.lenses, learning_rates_of(problems)[0].size());
+      AdamStage<Real>::planned_bytes(sizes.parameters, sizes.lenses, first_learning_rates(problems)[0].size());
   if (first.model.network)
     bytes += CudaNetwork<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
                                           DeviceLimits::current(), NetworkPath::kAutomatic, first.network_math)
@@ -196,7 +189,7 @@ class Training {
         convolution_(ny_, nx_, psfs_of(problems), stream),
         likelihood_(problems, stream),
         regularization_(problems, stream),
-        adam_(sizes_.parameters, sizes_.parameters, learning_rates_of(problems), stream) {
+        adam_(sizes_.parameters, sizes_.parameters, first_learning_rates(problems), stream) {
     allocate_all(fields_, stream, sizes_);
     if (problems.front().model.network)
       network_.emplace(*problems.front().model.network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
@@ -440,14 +433,14 @@ class CudaBackend final : public Backend<Real> {
       throw CublasError(need + "; " + error.what());
     }
   }
-  int lenses() const override { return training_ ? training_->lenses() : 0; }
+  int systems() const override { return training_ ? training_->lenses() : 0; }
   const ParameterLayout& layout() const override { return training().layout(); }
 
-  void upload(Field field, int lens, const std::vector<Real>& values) override {
-    on_device([&](Training<Real>& t) { t.upload(field, checked(lens), values); });
+  void upload(Field field, int system, const std::vector<Real>& values) override {
+    on_device([&](Training<Real>& t) { t.upload(field, checked(system), values); });
   }
-  std::vector<Real> download(Field field, int lens) override {
-    return on_device([&](Training<Real>& t) { return t.download(field, checked(lens)); });
+  std::vector<Real> download(Field field, int system) const override {
+    return on_device([&](Training<Real>& t) { return t.download(field, checked(system)); });
   }
   void set_updates(std::int64_t updates) override {
     on_device([&](Training<Real>& t) { t.set_updates(updates); });
@@ -505,8 +498,8 @@ class CudaBackend final : public Backend<Real> {
   void step() override {
     on_device([](Training<Real>& t) { t.step(); });
   }
-  StepState state(int lens) override {
-    return on_device([&](Training<Real>& t) { return t.state(checked(lens)); });
+  StepState state(int system) const override {
+    return on_device([&](Training<Real>& t) { return t.state(checked(system)); });
   }
 
   double milliseconds(const std::function<void()>& work) {
@@ -524,10 +517,11 @@ class CudaBackend final : public Backend<Real> {
     EINFIELD_REQUIRE(training_ != nullptr, "no problem is loaded");
     return *training_;
   }
-  std::size_t checked(int lens) const {
-    EINFIELD_REQUIRE(lens >= 0 && lens < lenses(), "lens " + std::to_string(lens) + " of " + std::to_string(lenses()) +
-                                                       ", expected one that is loaded");
-    return static_cast<std::size_t>(lens);
+  std::size_t checked(int system) const {
+    EINFIELD_REQUIRE(
+        system >= 0 && system < systems(),
+        "system " + std::to_string(system) + " of " + std::to_string(systems()) + ", expected one that is loaded");
+    return static_cast<std::size_t>(system);
   }
   template <class Work>
   auto on_device(Work&& work) const {

@@ -48,8 +48,8 @@ __global__ void __launch_bounds__(kSumThreads)
   state.held_out_chi2 = sums[2];
   state.regularization = 0;
   state.gradient_norm = 0;
-  const std::int64_t update = state.updates < rates.count ? state.updates : rates.count - 1;
-  state.learning_rate = rates.values[static_cast<std::int64_t>(lens) * rates.count + update];
+  state.learning_rate =
+      rate_after(rates.values + static_cast<std::int64_t>(lens) * rates.count, rates.count, state.updates);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "einfield/cuda.hpp"
+#include "host/model/scene_tables.hpp"
 #include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/render.cuh"
@@ -360,18 +361,11 @@ struct RenderStage<Real>::Impl {
                            model.source.size() == models.front().source.size() &&
                            network_light_index(model) == network_light_index(models.front()),
                        "render: models of different shapes, expected the same components and free parameters");
-      append(table, layout.table);
-      append(pixels, layout.pixels);
-      for (const FreeParameter<double>& f : layout.free)
-        free.push_back({f.slot, f.partner, f.kind, static_cast<Real>(f.lower), static_cast<Real>(f.upper)});
-      for (const LensComponent& c : model.lens)
-        components.push_back({static_cast<int>(c.kind), RadiusKind::product_average, 0, {}});
-      int pixel_offset = 0;
-      for (const std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
-        for (const LightComponent& c : *lights) {
-          components.push_back({static_cast<int>(c.kind), c.radius, pixel_offset, c.grid});
-          pixel_offset += static_cast<int>(c.pixels.size());
-        }
+      const SceneTables<Real> tables(model, layout);
+      append(table, tables.table);
+      append(pixels, tables.pixels);
+      append(free, tables.free);
+      append(components, tables.components);
     }
     for (const FreeParameter<double>& f : first.free) wanted.insert(f.slot / kMaxProfileParameters);
     std::vector<int> pixel_to_free(sizes.source_pixels, -1);

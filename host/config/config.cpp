@@ -218,7 +218,7 @@ Bounds bounds_of(const ParameterInfo& p) {
 
 /// The parameters of a profile, `fit` for the names of the free ones last.
 /// @param more  names that `fit` takes beside those of the parameters
-void add_parameters(Keys& keys, const ProfileInfo& info, std::vector<double>& values, std::vector<bool>& free,
+void add_parameters(Keys& keys, const ProfileInfo& info, std::vector<double>& values, std::vector<std::uint8_t>& free,
                     const NameSet& more = {}) {
   NameSet names;
   std::vector<std::size_t> indices;
@@ -989,6 +989,7 @@ bool holds_out(const OptimizerConfig& optimizer) {
 FitSettings fit_settings(const Config& config, const Model& model, int log_every) {
   const OptimizerConfig& o = config.optimizer;
   FitSettings settings;
+  settings.stages.clear();
   for (const StageConfig& stage : o.all_stages())
     settings.stages.push_back({stage.name,
                                stage.steps,

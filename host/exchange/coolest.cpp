@@ -61,7 +61,7 @@ double axis_ratio(double ellipticity) {
 double value_of(const ProfileInfo& info, const std::vector<double>& values, const char* name) {
   return values.at(static_cast<std::size_t>(info.index_of(name)));
 }
-bool is_free(const ProfileInfo& info, const std::vector<bool>& free, const char* name) {
+bool is_free(const ProfileInfo& info, const std::vector<std::uint8_t>& free, const char* name) {
   return free.at(static_cast<std::size_t>(info.index_of(name)));
 }
 
@@ -792,7 +792,7 @@ class Reader {
   void sort_lens_light() {
     std::vector<LightComponent>& lights = lens_.model.lens_light;
     std::vector<LightComponent> sorted(lights.size());
-    std::vector<bool> taken(lights.size(), false);
+    std::vector<std::uint8_t> taken(lights.size(), false);
     for (std::size_t i = 0; i < lights.size(); ++i) {
       const std::optional<int> index = lens_light_index_[i];
       if (!index || static_cast<std::size_t>(*index) >= lights.size() || taken[static_cast<std::size_t>(*index)])
