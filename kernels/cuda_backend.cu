@@ -8,7 +8,7 @@
 
 #include "einfield/cuda.hpp"
 #include "kernels/likelihood.cuh"
-#include "kernels/network.cuh"
+#include "kernels/network/network.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/regularization.cuh"
 #include "kernels/render.cuh"

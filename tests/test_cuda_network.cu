@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/network.cuh"
+#include "kernels/network/network.cuh"
 #include "kernels/raii.cuh"
 #include "tests/reference_network.hpp"
 

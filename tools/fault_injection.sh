@@ -15,7 +15,7 @@ if [ "${2:-}" = --every ]; then every=yes; fi
 : "${EINFIELD_FAULT_RUNNER:?names the command that makes a call fail}"
 read -ra runner <<<"$EINFIELD_FAULT_RUNNER"
 cd "$(dirname "$0")/.."
-functions=$(grep -ohE '\b(cuda|cublas|cufft)[A-Z][A-Za-z0-9]*\(' kernels/*.cu kernels/*.cuh | tr -d '(' | sort -u)
+functions=$(grep -rohE '\b(cuda|cublas|cufft)[A-Z][A-Za-z0-9]*\(' kernels | tr -d '(' | sort -u)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

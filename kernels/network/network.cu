@@ -1,15 +1,15 @@
 // The network stage on the device: chooses a tile (or cuBLAS) for a shape, owns the tape and launches the kernels.
-// Kernels: network_tile.cuh (fused tiles), network_batch.cuh (cuBLAS over the whole batch).
-#include "kernels/network.cuh"
+// Kernels: tile/kernels.cuh (fused tiles), batch.cuh (cuBLAS over the whole batch).
+#include "kernels/network/network.cuh"
 
 #include <algorithm>
 #include <string>
 #include <type_traits>
 #include <utility>
 
-#include "kernels/network_batch.cuh"
+#include "kernels/network/batch.cuh"
+#include "kernels/network/tile_choice.cuh"
 #include "kernels/raii.cuh"
-#include "kernels/tile_choice.cuh"
 
 namespace einfield::cuda {
 namespace {

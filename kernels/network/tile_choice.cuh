@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "kernels/check.cuh"
-#include "kernels/network.cuh"
-#include "kernels/network_tile.cuh"
+#include "kernels/network/network.cuh"
+#include "kernels/network/tile/kernels.cuh"
 
 namespace einfield::cuda::tiled {
 
@@ -77,7 +77,7 @@ struct TileList {
   }
 };
 
-/// Those of the matrix units (network_tensor.cu).
+/// Those of the matrix units (tiles_mma.cu).
 std::vector<TileChoice<float>> tensor_tile_choices(NetworkMath math, bool encoded);
 
 }  // namespace einfield::cuda::tiled

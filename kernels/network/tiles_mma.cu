@@ -1,6 +1,6 @@
 // The tile kernels with products on the matrix units, for network.cu: as many as there are without, so compiled apart.
-// Kernels: network_tile.cuh; what is special about them: tensor_core.cuh.
-#include "kernels/tile_choice.cuh"
+// Kernels: tile/kernels.cuh; what is special about them: tile/tensor_core.cuh.
+#include "kernels/network/tile_choice.cuh"
 
 namespace einfield::cuda::tiled {
 namespace {

@@ -1,6 +1,6 @@
 // NetworkStage of cuda.hpp: the network's tile kernels behind a header that callers can include.
 #include "einfield/cuda.hpp"
-#include "kernels/network.cuh"
+#include "kernels/network/network.cuh"
 
 namespace einfield::cuda {
 

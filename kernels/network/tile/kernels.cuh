@@ -28,7 +28,7 @@
 #include <type_traits>
 
 #include "einfield/network.hpp"
-#include "kernels/tensor_core.cuh"
+#include "kernels/network/tile/tensor_core.cuh"
 
 namespace einfield::cuda::tiled {
 
