@@ -8,7 +8,6 @@
 
 #include "einfield/cuda.hpp"
 #include "kernels/likelihood.cuh"
-#include "kernels/network/network.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/regularization.cuh"
 #include "kernels/render.cuh"
@@ -165,12 +164,12 @@ std::size_t planned_bytes(const std::vector<Problem>& problems) {
       LikelihoodStage<Real>::planned_bytes(problems) + RegularizationStage<Real>::planned_bytes(problems) +
       AdamStage<Real>::planned_bytes(sizes.parameters, sizes.lenses, first_learning_rates(problems)[0].size());
   if (first.model.network)
-    bytes += CudaNetwork<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
-                                          DeviceLimits::current(), NetworkPath::kAutomatic, first.network_math)
+    bytes += NetworkStage<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
+                                           DeviceLimits::current(), NetworkPath::automatic, first.network_math)
                  .workspace_bytes;
   if (const LightComponent* const light = network_light(first.model))
-    bytes += CudaNetwork<Real>::make_plan(light->network, grid.n_rays(), static_cast<int>(problems.size()),
-                                          DeviceLimits::current())
+    bytes += NetworkStage<Real>::make_plan(light->network, grid.n_rays(), static_cast<int>(problems.size()),
+                                           DeviceLimits::current())
                  .workspace_bytes;
   return bytes;
 }
@@ -193,10 +192,9 @@ class Training {
     allocate_all(fields_, stream, sizes_);
     if (problems.front().model.network)
       network_.emplace(*problems.front().model.network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
-                       DeviceLimits::current(), NetworkPath::kAutomatic, problems.front().network_math);
+                       problems.front().network_math);
     if (const LightComponent* const light = network_light(problems.front().model))
-      light_network_.emplace(light->network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
-                             DeviceLimits::current());
+      light_network_.emplace(light->network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses));
     std::vector<Real> parameters, light_weights;
     for (const Problem& p : problems) {
       for (const double v : p.initial_parameters) parameters.push_back(static_cast<Real>(v));
@@ -396,8 +394,8 @@ class Training {
   LikelihoodStage<Real> likelihood_;
   RegularizationStage<Real> regularization_;
   AdamStage<Real> adam_;
-  std::optional<CudaNetwork<Real>> network_;
-  std::optional<CudaNetwork<Real>> light_network_;  ///< of the NETWORK component
+  std::optional<NetworkStage<Real>> network_;
+  std::optional<NetworkStage<Real>> light_network_;  ///< of the NETWORK component
   Graph graph_;
   Stream copies_;
   Event computed_;

@@ -53,27 +53,73 @@ struct NetworkLight {
   Real* value_bar = nullptr;       ///< [lenses][n], written
 };
 
-/// ψ_nn and α_nn = ∇ψ_nn of networks of one shape, and the adjoint; network.hpp has the equations. Another one of it
-/// evaluates the network of a NETWORK component at RenderStage::network_positions().
+/// What the plan of a network needs to know of a device.
+struct DeviceLimits {
+  int multiprocessors = 0;
+  std::size_t shared_bytes_per_block = 0;  ///< the opt-in maximum
+  int compute_capability = 0;              ///< 10 · major + minor
+
+  /// Limits of the current device. @throws CudaError
+  static DeviceLimits current();
+};
+
+/// Compute capability from which the matrix units multiply TF32.
+inline constexpr int kTensorCapability = 80;
+
+enum class NetworkPath {
+  automatic,  ///< tiles where one fits the shared memory, else cuBLAS
+  tiles,      ///< fused tile kernels, or InvalidInput
+  cublas      ///< products over the whole batch by cuBLAS
+};
+
+/// How a network of a given shape will run. It is made before anything is allocated.
+struct NetworkPlan {
+  NetworkPath path = NetworkPath::automatic;  ///< tiles or cublas, never automatic
+  int tile = 0;                               ///< points per tile; 0 for cuBLAS, like the next five members
+  int tiles = 0;                              ///< tiles per lens
+  int blocks = 0;                             ///< blocks per lens; each takes every blocks-th tile
+  int threads = 0;                            ///< threads per block
+  bool keeps_layer = false;                   ///< an array that is needed twice stays in shared memory
+  std::size_t shared_bytes = 0;               ///< shared memory of a block
+  std::size_t workspace_bytes = 0;            ///< device memory that the NetworkStage will hold
+};
+
+/// ψ_nn and α_nn = ∇ψ_nn of `n_lenses` networks of one shape at `n_points` points each, and the adjoint; network.hpp
+/// has the equations. The network of a NETWORK component is a NetworkStage too, at RenderStage::network_positions().
 template <class Real>
 class EINFIELD_API NetworkStage {
  public:
-  /// @throws InvalidInput also for a `math` other than fp32 in double precision, before compute capability 8.0, or for
-  ///         layers too wide for its kernels
+  /// @throws InvalidInput for a bad shape or count, when `path` is tiles and no tile fits, and for a `math` other than
+  ///         fp32 in double precision, before compute capability 8.0, or for layers too wide for a tile
+  static NetworkPlan make_plan(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
+                               NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32);
+
+  /// The automatic plan for the current device. @throws InvalidInput as make_plan(), CudaError, CublasError
   NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, NetworkMath math = NetworkMath::fp32);
+  /// The plan of make_plan(). @throws as make_plan(), CudaError, CublasError
+  NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
+               NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32);
   ~NetworkStage();
   NetworkStage(NetworkStage&&) noexcept;
   NetworkStage& operator=(NetworkStage&&) noexcept;
 
+  const NetworkPlan& plan() const;
   /// Device memory that the stage holds.
   std::size_t workspace_bytes() const;
-  /// Writes `potential` and `alpha_nn`; keeps what adjoint() needs.
-  /// @param own_positions  `positions` is [lenses][2][n], not common to all lenses
+  /// Writes the potential and the deflection of the network, and keeps what adjoint() needs.
+  /// @param parameters        lens k's flat vector begins at k · parameter_stride
+  /// @param parameter_stride  at least shape.size(), unless there is one lens
+  /// @param positions         [2][n], or [lenses][2][n] with `own_positions`
+  /// @param potential         [lenses][n]
+  /// @param alpha_nn          [lenses][2][n]
+  /// @throws InvalidInput when the parameters of lenses would overlap
   void forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
                Real* potential, Real* alpha_nn, bool own_positions = false);
-  /// Adds the gradient of every weight and bias, at the parameters of the last forward().
-  /// @param alpha_bar      cotangent of the deflection, or null for zero
-  /// @param potential_bar  cotangent of the potential, or null for zero
+  /// Adds the gradient of every weight and bias. Parameters and positions must still be those of the last forward().
+  /// @param alpha_bar      cotangent of the deflection, [lenses][2][n], or null for zero
+  /// @param gradient       lens k's flat vector begins at k · parameter_stride
+  /// @param potential_bar  cotangent of the potential, [lenses][n], or null for zero
+  /// @throws InvalidInput as forward()
   void adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
                const Real* alpha_bar, Real* gradient, const Real* potential_bar = nullptr, bool own_positions = false);
 
