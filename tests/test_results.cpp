@@ -799,10 +799,9 @@ TEST(ResultsOfTheLibrary, HaveNoNeedOfAConfiguration) {
   problem.initial_parameters = ParameterLayout(problem.model).initial_parameters(initial_weights({{5}, 1.5}, 1, true));
   const auto backend = make_backend<double>("cpu", {1, 0});
   FitSettings settings;
-  settings.steps = 4;
-  problem.learning_rates = {1e-3};
+  settings.stages.front().steps = 4;
   backend->load({problem});
-  std::vector<FitResult<double>> results = fit<double>(*backend, settings, {});
+  std::vector<FitResult<double>> results = fit<double>(*backend, {problem}, settings, {});
   std::vector<std::vector<double>> images = {backend->download(Field::model, 0)};
 
   Config config = config_of(problem);

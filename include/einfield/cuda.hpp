@@ -1,10 +1,10 @@
 // For CUDA programs: the stages of a training step on the caller's stream and device pointers, several lenses at once.
 // The network (Biggio et al. 2021, section 3), ray-shooting and source, PSF, their adjoints, and Adam.
 //
-// A stage is built once (it copies models and kernels to the current device and allocates its workspace) and then only
-// enqueues: forward() and adjoint() are asynchronous on the stream given, allocate nothing, may be captured in a graph,
-// and give the same bits for the same input. A stage serves one stream at a time. Adjoints overwrite per-ray and
-// per-pixel fields and add to the gradient vector, which the caller zeroes.
+// The constructor of a stage copies models and kernels to the current device and allocates the workspace. After that a
+// stage only enqueues: forward() and adjoint() are asynchronous on the given stream, allocate nothing, may be captured
+// in a graph, and give the same bits for the same input. A stage serves one stream at a time. Adjoints overwrite
+// per-ray and per-pixel fields and add to the gradient vector, which the caller zeroes.
 //
 // Arrays are dense, lens after lens; within a lens (n rays, N = ny · nx pixels, row 0 at the bottom):
 //   parameters, gradient, moments  flat vectors of ParameterLayout: [network | free scalars | free source pixels |
@@ -45,7 +45,7 @@ ImageView<Real> dense_images(Real* data, int ny, int nx) {
   return {data, row, static_cast<std::size_t>(ny) * row};
 }
 
-/// What the network of a NETWORK component is at every ray, and where RenderStage::adjoint() puts its cotangent.
+/// The network of a NETWORK component at every ray, and the array for its cotangent.
 template <class Real>
 struct NetworkLight {
   const Real* value = nullptr;     ///< [lenses][n]
@@ -142,7 +142,8 @@ class EINFIELD_API RenderStage {
   static std::size_t planned_bytes(const Grid& grid, const std::vector<Model>& models);
   /// θ of every ray, [2][n], device memory.
   const Real* positions() const;
-  /// Where the network of the NETWORK component is to be evaluated: β (or θ) from the component's centre.
+  /// Writes the points at which the network of the NETWORK component is evaluated: β (or θ) relative to the component's
+  /// center [arcsec].
   /// @param positions  [lenses][2][n], written
   /// @throws InvalidInput when the models have no NETWORK component
   void network_positions(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, Real* positions);
@@ -201,15 +202,16 @@ class EINFIELD_API ConvolutionStage {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Learning rates of every update in device memory: lens k, update t (1-based) takes values[k · count + min(t, count) −
-/// 1].
+/// Learning rates of every update in device memory. Update t (1-based) of lens k uses
+/// values[k · count + min(t, count) − 1].
 struct LearningRates {
   const double* values = nullptr;
   int count = 0;
 };
 
-/// Adam on flat vectors; step counters and learning rates live on the device. A non-finite gradient (or loss, where
-/// states() was given one) freezes a lens: its parameters stay, StepState::bad_step says since when.
+/// Adam on flat vectors; step counters and learning rates live on the device. A non-finite gradient, or a non-finite
+/// loss in states(), freezes a lens: its parameters stay, and StepState::bad_step holds the step at which that
+/// happened.
 template <class Real>
 class EINFIELD_API AdamStage {
  public:
@@ -228,10 +230,10 @@ class EINFIELD_API AdamStage {
   void gradient_norm(cudaStream_t stream, Real* gradient);
   /// gradient_norm(), then one update of every lens that is not frozen. Moments start at zero.
   void apply(cudaStream_t stream, Real* gradient, Real* parameters, Real* first_moment, Real* second_moment);
-  /// Another schedule, the same for all lenses; counts from 0; the moments are the caller's to zero. Waits for the
-  /// stream. A graph that holds apply() or learning_rates() must be captured anew.
+  /// Begins another schedule, the same for all lenses, at update 0. The caller zeroes the moments. Waits for the
+  /// stream. A graph that holds apply() or learning_rates() must be captured again.
   void begin(cudaStream_t stream, const Schedule& schedule);
-  /// Forgets the state of every lens and counts on from `updates`; waits for the stream.
+  /// Resets the state of every lens and continues to count from `updates`; waits for the stream.
   void set_updates(cudaStream_t stream, std::int64_t updates);
 
  private:

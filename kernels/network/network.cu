@@ -36,7 +36,7 @@ class Tiles {
   void forward(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions,
                bool own_positions, Real* psi, Real* alpha) {
     net_.position_rows = own_positions ? 2 : 0;
-    const int pack_blocks = net_.stages + ceil_div(net_.constants_size, tiled::kThreads);
+    const int pack_blocks = net_.stages + ceil_div(net_.constants_size, kThreads);
     tile_.pack(dim3(static_cast<unsigned>(pack_blocks), lenses_), stream, net_, parameters, stride);
     tile_.forward(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, psi, alpha);
   }
@@ -85,13 +85,13 @@ struct NetworkStage<Real>::Impl {
 
 template <class Real>
 NetworkPlan NetworkStage<Real>::make_plan(const NetworkShape& shape, int n_points, int n_lenses,
-                                         const DeviceLimits& limits, NetworkPath path, NetworkMath math) {
+                                          const DeviceLimits& limits, NetworkPath path, NetworkMath math) {
   return choose<Real>(shape, n_points, n_lenses, limits, path, math).plan;
 }
 
 template <class Real>
 NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
-                               NetworkPath path, NetworkMath math)
+                                 NetworkPath path, NetworkMath math)
     : impl_(std::make_unique<Impl>()) {
   const Chosen<Real> chosen = choose<Real>(shape, n_points, n_lenses, limits, path, math);
   impl_->plan = chosen.plan;
@@ -126,7 +126,7 @@ std::size_t NetworkStage<Real>::workspace_bytes() const {
 
 template <class Real>
 void NetworkStage<Real>::forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
-                                const Real* positions, Real* psi, Real* alpha, bool own_positions) {
+                                 const Real* positions, Real* psi, Real* alpha, bool own_positions) {
   impl_->check_stride(parameter_stride);
   if (impl_->tiles)
     impl_->tiles->forward(stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
@@ -136,8 +136,8 @@ void NetworkStage<Real>::forward(cudaStream_t stream, const Real* parameters, st
 
 template <class Real>
 void NetworkStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
-                                const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar,
-                                bool own_positions) {
+                                 const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar,
+                                 bool own_positions) {
   impl_->check_stride(parameter_stride);
   if (impl_->tiles)
     impl_->tiles->adjoint(stream, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);

@@ -40,7 +40,7 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
   net.scale = static_cast<Real>(shape.input_scale);
   net.last_kernel = static_cast<int>(shape.kernel_offset(net.layers));
   net.last_bias = static_cast<int>(shape.bias_offset(net.layers));
-  const int pass_size = R::kChannels * tile.own * tiled::kThreads * R::kVector;  // of a tape array
+  const int pass_size = R::kChannels * tile.own * kThreads * R::kVector;  // of a tape array
   for (int l = 0; l < net.layers; ++l) {
     Layer& layer = net.layer[l];
     layer.width = shape.outputs(l);
@@ -79,17 +79,17 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
       layer.grad_passes = passes * ceil_div(layer.grad_out, Fragments::kColumns * tiled::kWarps);
       layer.grad_ways = 1;
       sums = Fragments::kSums * R::kVector;
-      reduce_blocks = layer.grad_passes * Fragments::kSums * tiled::kThreads / tiled::kLanes;
+      reduce_blocks = layer.grad_passes * Fragments::kSums * kThreads / tiled::kLanes;
     } else {
       layer.grad_in = ceil_div(below.width, R::kGradIn);
       layer.grad_out = ceil_div(layer.width, R::kGradOut);
       const int items = layer.grad_in * layer.grad_out;
-      layer.grad_passes = ceil_div(items, tiled::kThreads);
-      layer.grad_items = std::min(items, tiled::kThreads);
-      layer.grad_ways = std::min(tiled::kThreads / layer.grad_items, tile.points / R::kVector);
+      layer.grad_passes = ceil_div(items, kThreads);
+      layer.grad_items = std::min(items, kThreads);
+      layer.grad_ways = std::min(kThreads / layer.grad_items, tile.points / R::kVector);
       reduce_blocks = ceil_div(below.width, tiled::reduce_rows(R::kGradOut / R::kVector * layer.grad_out));
     }
-    layer.partial = std::exchange(net.partial_size, net.partial_size + layer.grad_passes * sums * tiled::kThreads);
+    layer.partial = std::exchange(net.partial_size, net.partial_size + layer.grad_passes * sums * kThreads);
     layer.reduce_block = std::exchange(net.reduce_blocks, net.reduce_blocks + reduce_blocks);
   }
   net.first_partial = net.partial_size;
@@ -210,7 +210,7 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
                    tile.points,
                    net.tiles,
                    blocks,
-                   tiled::kThreads,
+                   kThreads,
                    net.kept >= 0,
                    shared,
                    n *

@@ -13,8 +13,8 @@ struct Activation {
   __device__ Real first() const { return fma(value, tau, sigma); }
   __device__ Real second() const { return tau * fma(value, tau - sigma, 2 * sigma); }
 };
-/// Keeps functions of several numbers in double precision one after the other: side by side they take more registers
-/// than there are.
+/// Makes the compiler evaluate functions of several double-precision numbers one after the other: side by side they
+/// would take more registers than there are.
 __device__ inline double one_by_one(double a) {
   asm volatile("" : "+d"(a));
   return a;

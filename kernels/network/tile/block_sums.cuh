@@ -18,10 +18,10 @@ __device__ __forceinline__ Real row_sum(const Real* row) {
   return sum;
 }
 
-// Sums over the threads of a block that share something. What a thread has goes where the others leave it alone, in
-// vectors of adjacent lanes; after a barrier one thread adds the terms in order.
+// Each thread writes its terms to cells that no other thread uses, in vectors of adjacent lanes. After a barrier, one
+// thread adds the terms in order.
 
-/// Sums of which threads without channels would keep old ones, in registers that fragments need.
+/// Sets sums to zero, so that threads without channels do not keep old ones in registers, which fragments need.
 template <class T, int kCount, class Real = typename T::Real>
 __device__ __forceinline__ void forget_sums(Real (&sums)[kCount]) {
   if constexpr (T::kFragments)

@@ -28,10 +28,10 @@
 #include <type_traits>
 
 #include "einfield/network.hpp"
+#include "kernels/check.cuh"
 
 namespace einfield::cuda::tiled {
 
-constexpr int kThreads = 256;
 constexpr int kSplit = 2;                  // parts of the block that share the rows k of a product
 constexpr int kItems = kThreads / kSplit;  // register tiles per product and pass
 constexpr int kUnroll = 2;  // consecutive rows of one part; with 4, ptxas loads so far ahead that it spills
@@ -81,8 +81,8 @@ struct Tile : Registers<RealType> {
   /// Groups of channels per pass.
   static constexpr int kMaxGroups =
       kFragments && kItems / kGroups > Fragments::kColumns* kWarps ? Fragments::kColumns* kWarps : kItems / kGroups;
-  /// Whether eight neighbouring threads finish points of eight rows of a buffer, or as many as there are side by side
-  /// of a row, then of the next. With 5 tiles a row both are free of conflicts, and the second leaves no thread idle.
+  /// True: eight neighboring threads finish points of eight rows of a buffer. False: they finish neighboring points of
+  /// one row, then of the next. With 5 tiles per row both are free of conflicts, and the second leaves no thread idle.
   static constexpr bool kRowsFirst = kFragments && kMaxGroups % 8 == 0;
   /// The number of the register tile of a group of channels and of one of points.
   __host__ __device__ static constexpr int item_of(int group, int pixel_group) {
@@ -149,11 +149,19 @@ struct Network {
   Layer layer[kMaxHiddenLayers];
 };
 
-/// The same number, of which the compiler knows nothing: what was loaded or computed from it before is not kept in
-/// registers until here but made again. For the kernels that need every register.
+/// The same number, but opaque to the compiler: it loads or computes again what depends on it, instead of keeping that
+/// in registers. For the kernels that need every register.
 __device__ __forceinline__ int forget(int x) {
   asm volatile("" : "+r"(x));
   return x;
+}
+
+/// Exchanges the roles of the two activation buffers.
+template <class Real>
+__device__ __forceinline__ void swap_buffers(Real*& current, Real*& spare) {
+  Real* const swap = current;
+  current = spare;
+  spare = swap;
 }
 
 __device__ inline unsigned shared_address(const void* p) {
@@ -194,12 +202,12 @@ __host__ __device__ constexpr int ceil_div(int a, int b) {
   return (a + b - 1) / b;
 }
 
-/// Rows of a matrix that one block of reduce_kernel adds up, each of so many vectors.
+/// Rows of a matrix that one block of reduce_kernel adds up, if a row has `row_vectors` vectors.
 __host__ __device__ constexpr int reduce_rows(int row_vectors) {
   return row_vectors < kLanes ? kLanes / row_vectors : 1;
 }
 
-/// Rows of a matrix that a product takes.
+/// Rows of a matrix in a product, padding included.
 template <class T>
 __host__ __device__ constexpr int padded_rows(int width) {
   return (width + T::kRowUnit - 1) / T::kRowUnit * T::kRowUnit;
@@ -229,17 +237,17 @@ struct Share {
   int group;
   int column;  // of the first vector in a buffer
   int point;   // its first point
-  int lane;    // the thread that finished it, which tells where it lies in an array of the tape
+  int lane;    // the thread that finished it, which determines its address in an array of the tape
 };
 
-/// What a thread finishes.
+/// The vectors that a thread finishes itself.
 template <class T>
 __device__ __forceinline__ Share own_share_of(int thread) {
   const Place<T> place(thread);
   return {place.group, place.own, place.own, thread};
 }
 
-/// A vector of points of one channel: which of the thread's own, and where it lies.
+/// One of a thread's own vectors of points of one channel, and its address.
 struct Cell {
   int j, c;           // acc[j][c · kVector …]
   int offset, point;  // in a buffer; first point

@@ -105,7 +105,7 @@ __device__ __forceinline__ void for_columns(int columns, F f) {
   }
 }
 
-/// 8 rows of a product, for all points and the warp's channels. The numbers of a lane are neighbours, and a half of a
+/// 8 rows of a product, for all points and the warp's channels. The numbers of a lane are neighbors, and a half of a
 /// warp meets every bank once: A is 16 points × 8 rows, points 2g and 2g + 1 the fragment's rows g and g + 8, terms q
 /// and q + 4 of the sum rows k = 2q and 2q + 1 (at a pitch of 4 mod 8 numbers, rows 2q begin in banks 8q mod 32); B the
 /// packed weights, in lanes' order.

@@ -1,4 +1,5 @@
-// A product of a layer with what follows it, and a term of a gradient, either way of multiplying.
+// The product of a layer, followed by the work on its sums, and a term of a gradient; by multiply-adds or on the matrix
+// units.
 #pragma once
 
 #include "kernels/network/tile/multiply_fma.cuh"
