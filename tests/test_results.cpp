@@ -799,7 +799,7 @@ TEST(ResultsOfTheLibrary, HaveNoNeedOfAConfiguration) {
   problem.initial_parameters = ParameterLayout(problem.model).initial_parameters(initial_weights({{5}, 1.5}, 1, true));
   const auto backend = make_backend<double>("cpu", {1, 0});
   FitSettings settings;
-  settings.stages.front().steps = 4;
+  settings.stages[0].steps = 4;
   backend->load({problem});
   std::vector<FitResult<double>> results = fit<double>(*backend, {problem}, settings, {});
   std::vector<std::vector<double>> images = {backend->download(Field::model, 0)};
