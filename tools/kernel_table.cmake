@@ -101,6 +101,7 @@ foreach(line IN LISTS text)
     set(name "${CMAKE_MATCH_1}")
     string(REGEX REPLACE "^void " "" name "${name}")
     string(REGEX REPLACE "\\(anonymous namespace\\)::" "" name "${name}")
+    string(REGEX REPLACE "\\([A-Za-z_:]+\\)([0-9])" "\\1" name "${name}")  # an enumerator as template argument
     string(REGEX REPLACE "\\(.*$" "" name "${name}")
     string(REPLACE "einfield::cuda::" "" short "${name}")
     string(REGEX REPLACE "^cub::.*::(DeviceRadixSort[A-Za-z]+|[A-Za-z]+)<.*$" "cub::\\1" short "${short}")
