@@ -7,6 +7,158 @@
 
 namespace einfield::cuda::tiled {
 
+/// Loads the scaled points of a tile, and zeros where its sums of ψ and α will be.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void load_points(const Network<Real>& net, int first_point, int valid, const Real* positions,
+                                            Real* point_data) {
+  const int thread = threadIdx.x, lens = blockIdx.y;
+#pragma unroll 1
+  for (int i = thread; i < 5 * T::kPoints; i += kThreads) {
+    const int what = i / T::kPoints, px = i % T::kPoints, row = lens * net.position_rows + what;
+    point_data[i] = what < 2 && px < valid
+                        ? net.scale * positions[static_cast<std::size_t>(row) * net.points + first_point + px]
+                        : Real(0);
+  }
+}
+
+/// ψ of a pass over the last layer at the thread's own points: one vector of h, with the weight w of its channel.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void add_psi(Real (&psi_own)[T::kOwn * T::kVector], const Pack<Real>& h, const Cell& cell,
+                                        Real w) {
+  constexpr int V = T::kVector;
+#pragma unroll
+  for (int i = 0; i < V; ++i) psi_own[cell.c * V + i] = fma(w, h.v[i], cell.j == 0 ? Real(0) : psi_own[cell.c * V + i]);
+}
+/// Adds what the threads have of a pass to the block's sums of ψ, by way of `area`.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void sum_psi(const Real (&psi_own)[T::kOwn * T::kVector], Real* area, int groups,
+                                        Real* psi_sums) {
+  put_own<T>(psi_own, area);
+  __syncthreads();
+  for (int px = threadIdx.x; px < T::kPoints; px += kThreads) psi_sums[px] += own_point_sum<T>(area, px, groups);
+}
+
+/// α of a pass over the first layer at the thread's own points: one vector of g₁.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void add_alpha(Real (&alpha_own)[2][T::kOwn * T::kVector], const Pack<Real>& g,
+                                          const Cell& cell, const Constants<Real>& k) {
+  constexpr int V = T::kVector;
+#pragma unroll
+  for (int i = 0; i < V; ++i)
+#pragma unroll
+    for (int axis = 0; axis < 2; ++axis) {
+      Real& sum = alpha_own[axis][cell.c * V + i];
+      sum = fma(axis == 0 ? k.w_x : k.w_y, g.v[i], cell.j == 0 ? Real(0) : sum);
+    }
+}
+/// Adds what the threads have of a pass to the block's sums of α, by way of the own cells of two rows of `area`.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void sum_alpha(const Real (&alpha_own)[2][T::kOwn * T::kVector], Real* area, int groups,
+                                          int pass, const Place<T>& place, Real* alpha_sums) {
+  constexpr int V = T::kVector;
+  area += pass * T::kChannels * groups * T::kPitch;
+  if (place.group < groups) {
+#pragma unroll
+    for (int axis = 0; axis < 2; ++axis)
+#pragma unroll
+      for (int c = 0; c < T::kOwn; ++c) {
+        Pack<Real> v;
+#pragma unroll
+        for (int i = 0; i < V; ++i) v.v[i] = alpha_own[axis][c * V + i];
+        v.store_shared(area + (axis * groups + place.group) * T::kPitch + place.own + c * T::kChunkStride);
+      }
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < 2 * T::kPoints; i += kThreads) {
+    const Real* term = area + i / T::kPoints * groups * T::kPitch + i % T::kPoints;
+    Real sum = alpha_sums[i];
+    for (int group = 0; group < groups; ++group) sum += term[group * T::kPitch];
+    alpha_sums[i] = sum;
+  }
+}
+
+/// h of a layer below the last from the sums of its product; with kKeep also s′(a), for the way down.
+template <class T, bool kKeep, class Real = typename T::Real>
+__device__ __forceinline__ void finish_value(const typename T::Sums& acc, const Layer& layer, int pass,
+                                             const Share& own, const Constants<Real>* constants, Real* tape_a,
+                                             Real* out, Real* kept) {
+  using Vector = Pack<Real>;
+  for_sums<T>(acc, layer, pass, own, constants, [&](Vector a, const Cell& cell, const Constants<Real>& k) {
+    Vector h, first;
+#pragma unroll
+    for (int i = 0; i < T::kVector; ++i) {
+      a.v[i] += k.bias;
+      const Activation<Real> s = activate(a.v[i]);
+      h.v[i] = s.value;
+      first.v[i] = s.first();
+    }
+    a.store(tape_a + cell.at);
+    h.store_shared(out + cell.offset);
+    if constexpr (kKeep) first.store_shared(kept + cell.at);
+  });
+}
+
+/// ψ at the thread's own points and g = w∘s′(a) of the last layer from the sums of its product.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void finish_last_value(const typename T::Sums& acc, const Layer& layer, int pass,
+                                                  const Share& own, const Constants<Real>* constants, Real* tape_a,
+                                                  Real* out, Real (&psi_own)[T::kOwn * T::kVector]) {
+  using Vector = Pack<Real>;
+  forget_sums<T>(psi_own);
+  for_sums<T>(acc, layer, pass, own, constants, [&](Vector a, const Cell& cell, const Constants<Real>& k) {
+    Vector h, g;
+#pragma unroll
+    for (int i = 0; i < T::kVector; ++i) {
+      a.v[i] += k.bias;
+      const Activation<Real> s = activate(a.v[i]);
+      h.v[i] = s.value;
+      g.v[i] = k.output * s.first();
+    }
+    a.store(tape_a + cell.at);
+    add_psi<T>(psi_own, h, cell, k.output);
+    g.store_shared(out + cell.offset);
+  });
+}
+
+/// g = s′(a)∘p of a layer above the first from the sums of its product, p; with kKept, s′(a) is what finish_value()
+/// kept.
+template <class T, bool kKept, class Real = typename T::Real>
+__device__ __forceinline__ void finish_gradient(const typename T::Sums& acc, const Layer& layer, int pass,
+                                                const Share& own, const Constants<Real>* constants, const Real* tape_a,
+                                                Real* tape_p, Real* out, const Real* kept) {
+  using Vector = Pack<Real>;
+  for_sums<T>(acc, layer, pass, own, constants, [&](const Vector& p, const Cell& cell, const Constants<Real>&) {
+    p.store(tape_p + cell.at);
+    Vector g;
+    if constexpr (kKept) {
+      g = Vector::load(kept + cell.at);
+    } else {
+      g = Vector::load(tape_a + cell.at);
+#pragma unroll
+      for (int i = 0; i < T::kVector; ++i) g.v[i] = activate(g.v[i]).first();
+    }
+#pragma unroll
+    for (int i = 0; i < T::kVector; ++i) g.v[i] *= p.v[i];
+    g.store_shared(out + cell.offset);
+  });
+}
+
+/// Writes ψ and α of a tile. The threads that added the sums of a point read them again.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void write_fields(const Network<Real>& net, int first_point, int valid, const Real* psi_sums,
+                                             const Real* alpha_sums, const Real* all_parameters, std::size_t stride,
+                                             Real* psi, Real* alpha) {
+  const int thread = threadIdx.x, lens = blockIdx.y;
+  for (int px = thread; px < valid; px += kThreads)
+    psi[static_cast<std::size_t>(lens) * net.points + first_point + px] =
+        psi_sums[px] + all_parameters[lens * stride + net.last_bias];
+  for (int i = thread; i < 2 * T::kPoints; i += kThreads) {
+    const int axis = i / T::kPoints, px = i % T::kPoints;
+    if (px < valid)
+      alpha[(static_cast<std::size_t>(lens) * 2 + axis) * net.points + first_point + px] = net.scale * alpha_sums[i];
+  }
+}
+
 /// ψ and α of all points; writes the tape. x: blocks that share the tiles of a lens, y: lens. kEncoded: layer 0 is that
 /// of Fourier features.
 template <class T, bool kEncoded>
@@ -39,60 +191,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     Real* const tape = net.tape + (static_cast<std::size_t>(lens) * net.tiles + tile) * net.tape_size;
     __syncthreads();  // the tile before has left shared memory
     ring.start(packed + net.stream, net.stages);
-#pragma unroll 1
-    for (int i = thread; i < 5 * T::kPoints; i += kThreads) {
-      const int what = i / T::kPoints, px = i % T::kPoints, row = lens * net.position_rows + what;
-      point_data[i] = what < 2 && px < valid
-                          ? net.scale * positions[static_cast<std::size_t>(row) * net.points + first_point + px]
-                          : Real(0);
-    }
+    load_points<T>(net, first_point, valid, positions, point_data);
     __syncthreads();
 
-    /// ψ of a pass over the last layer: h and w of each vector in turn, then the sum over the pass.
-    Real psi_own[kOwnPoints] = {};
-    const auto add_psi = [&](const Vector& h, const Cell& cell, Real w) {
-#pragma unroll
-      for (int i = 0; i < V; ++i)
-        psi_own[cell.c * V + i] = fma(w, h.v[i], cell.j == 0 ? Real(0) : psi_own[cell.c * V + i]);
-    };
-    const auto sum_psi = [&](Real* area, int groups) {
-      put_own<T>(psi_own, area);
-      __syncthreads();
-      for (int px = thread; px < T::kPoints; px += kThreads) psi_sums[px] += own_point_sum<T>(area, px, groups);
-    };
-    /// α of a pass over the first layer, from g₁, by way of the own cells of two rows of `area`.
-    Real alpha_own[2][kOwnPoints] = {};
-    const auto add_alpha = [&](const Vector& g, const Cell& cell, const K& k) {
-#pragma unroll
-      for (int i = 0; i < V; ++i)
-#pragma unroll
-        for (int axis = 0; axis < 2; ++axis) {
-          Real& sum = alpha_own[axis][cell.c * V + i];
-          sum = fma(axis == 0 ? k.w_x : k.w_y, g.v[i], cell.j == 0 ? Real(0) : sum);
-        }
-    };
-    const auto sum_alpha = [&](Real* area, int groups, int pass) {
-      area += pass * T::kChannels * groups * T::kPitch;
-      if (place.group < groups) {
-#pragma unroll
-        for (int axis = 0; axis < 2; ++axis)
-#pragma unroll
-          for (int c = 0; c < T::kOwn; ++c) {
-            Vector v;
-#pragma unroll
-            for (int i = 0; i < V; ++i) v.v[i] = alpha_own[axis][c * V + i];
-            v.store_shared(area + (axis * groups + place.group) * T::kPitch + place.own + c * T::kChunkStride);
-          }
-      }
-      __syncthreads();
-      for (int i = thread; i < 2 * T::kPoints; i += kThreads) {
-        const Real* term = area + i / T::kPoints * groups * T::kPitch + i % T::kPoints;
-        Real sum = alpha_sums[i];
-        for (int group = 0; group < groups; ++group) sum += term[group * T::kPitch];
-        alpha_sums[i] = sum;
-      }
-    };
-
+    Real psi_own[kOwnPoints] = {}, alpha_own[2][kOwnPoints] = {};
     // Values, upwards: h_l in `current`, above the last layer g_L.
     Real *current = shared.first, *spare = shared.second;
     const Layer bottom = net.layer[0];
@@ -114,11 +216,11 @@ __global__ void __launch_bounds__(kThreads, 1)
             h.v[i] = s.value;
             g.v[i] = k.output * s.first();
           }
-          add_psi(h, cell, k.output);
-          add_alpha(g, cell, k);
+          add_psi<T>(psi_own, h, cell, k.output);
+          add_alpha<T>(alpha_own, g, cell, k);
         });
-        sum_psi(ring.idle(), bottom.groups);
-        sum_alpha(spare, bottom.groups, pass);
+        sum_psi<T>(psi_own, ring.idle(), bottom.groups, psi_sums);
+        sum_alpha<T>(alpha_own, spare, bottom.groups, pass, place, alpha_sums);
       }
     }
 #pragma unroll 1
@@ -127,41 +229,13 @@ __global__ void __launch_bounds__(kThreads, 1)
       Real* const tape_a = tape + layer.tape_a;
       product<T>(current, spare, layer, padded_rows<T>(net.layer[l - 1].width), ring, place,
                  [&](const Sums& acc, int pass) {
-                   const auto hidden = [&](auto keep) {
-                     for_sums<T>(acc, layer, pass, own(), constants, [&](Vector a, const Cell& cell, const K& k) {
-                       Vector h, first;
-#pragma unroll
-                       for (int i = 0; i < V; ++i) {
-                         a.v[i] += k.bias;
-                         const Activation<Real> s = activate(a.v[i]);
-                         h.v[i] = s.value;
-                         first.v[i] = s.first();
-                       }
-                       a.store(tape_a + cell.at);
-                       h.store_shared(spare + cell.offset);
-                       if constexpr (decltype(keep)::value) first.store_shared(shared.kept + cell.at);
-                     });
-                   };
-                   if (l == net.kept) {
-                     hidden(std::true_type{});
-                   } else if (l < last) {
-                     hidden(std::false_type{});
-                   } else {
-                     forget_sums<T>(psi_own);
-                     for_sums<T>(acc, layer, pass, own(), constants, [&](Vector a, const Cell& cell, const K& k) {
-                       Vector h, g;
-#pragma unroll
-                       for (int i = 0; i < V; ++i) {
-                         a.v[i] += k.bias;
-                         const Activation<Real> s = activate(a.v[i]);
-                         h.v[i] = s.value;
-                         g.v[i] = k.output * s.first();
-                       }
-                       a.store(tape_a + cell.at);
-                       add_psi(h, cell, k.output);
-                       g.store_shared(spare + cell.offset);
-                     });
-                     sum_psi(ring.idle(), layer.groups);
+                   if (l == net.kept)
+                     finish_value<T, true>(acc, layer, pass, own(), constants, tape_a, spare, shared.kept);
+                   else if (l < last)
+                     finish_value<T, false>(acc, layer, pass, own(), constants, tape_a, spare, shared.kept);
+                   else {
+                     finish_last_value<T>(acc, layer, pass, own(), constants, tape_a, spare, psi_own);
+                     sum_psi<T>(psi_own, ring.idle(), layer.groups, psi_sums);
                    }
                  });
       Real* swap = current;
@@ -185,30 +259,14 @@ __global__ void __launch_bounds__(kThreads, 1)
                 Vector g = first_a<T>(point_data, cell.point, k);
 #pragma unroll
                 for (int i = 0; i < V; ++i) g.v[i] = p.v[i] * slope_of<kEncoded>(g.v[i]);
-                add_alpha(g, cell, k);
+                add_alpha<T>(alpha_own, g, cell, k);
               });
-              sum_alpha(spare, layer.groups, pass);
+              sum_alpha<T>(alpha_own, spare, layer.groups, pass, place, alpha_sums);
             } else {
-              const auto hidden = [&](auto kept) {
-                for_sums<T>(acc, layer, pass, own(), constants, [&](const Vector& p, const Cell& cell, const K&) {
-                  p.store(tape_p + cell.at);
-                  Vector g;
-                  if constexpr (decltype(kept)::value) {
-                    g = Vector::load(shared.kept + cell.at);
-                  } else {
-                    g = Vector::load(tape_a + cell.at);
-#pragma unroll
-                    for (int i = 0; i < V; ++i) g.v[i] = activate(g.v[i]).first();
-                  }
-#pragma unroll
-                  for (int i = 0; i < V; ++i) g.v[i] *= p.v[i];
-                  g.store_shared(spare + cell.offset);
-                });
-              };
               if (l == net.kept)
-                hidden(std::true_type{});
+                finish_gradient<T, true>(acc, layer, pass, own(), constants, tape_a, tape_p, spare, shared.kept);
               else
-                hidden(std::false_type{});
+                finish_gradient<T, false>(acc, layer, pass, own(), constants, tape_a, tape_p, spare, shared.kept);
             }
           });
       Real* swap = current;
@@ -216,15 +274,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       spare = swap;
     }
 
-    // The threads that added the sums of a point read them again.
-    for (int px = thread; px < valid; px += kThreads)
-      psi[static_cast<std::size_t>(lens) * net.points + first_point + px] =
-          psi_sums[px] + all_parameters[lens * stride + net.last_bias];
-    for (int i = thread; i < 2 * T::kPoints; i += kThreads) {
-      const int axis = i / T::kPoints, px = i % T::kPoints;
-      if (px < valid)
-        alpha[(static_cast<std::size_t>(lens) * 2 + axis) * net.points + first_point + px] = net.scale * alpha_sums[i];
-    }
+    write_fields<T>(net, first_point, valid, psi_sums, alpha_sums, all_parameters, stride, psi, alpha);
   }
 }
 
