@@ -270,7 +270,7 @@ class FftPlan {
   cufftHandle get() const { return plan_; }
 
  private:
-  cufftHandle plan_ = 0;  // 0 is a valid handle: created_ tells
+  cufftHandle plan_ = 0;  // 0 is a valid handle, so created_ says whether there is a plan
   bool created_ = false;
 };
 

@@ -470,7 +470,7 @@ TEST_F(CudaNetworkTest, NonFiniteWeightsShow) {
   }
 }
 
-/// What the plan announces is what the constructor takes, but for the granularity of the allocator.
+/// The constructor takes the memory that the plan announces, up to the granularity of the allocator.
 TEST_F(CudaNetworkTest, PlannedBytesAreTaken) {
   NetworkShape shape;
   shape.hidden = {200, 200, 200};

@@ -93,8 +93,9 @@ class Program {
     for (const Problem& p : problems) {
       const std::vector<Real> own = as<Real>(p.initial_parameters);
       parameters.insert(parameters.end(), own.begin(), own.end());
-      parameters.resize(parameters.size() + padding, std::numeric_limits<Real>::quiet_NaN());  // nobody's
-      std::vector<double> seen;                                                                // the rounded numbers
+      parameters.resize(parameters.size() + padding,
+                        std::numeric_limits<Real>::quiet_NaN());  // padding, which no stage may read
+      std::vector<double> seen;                                   // the rounded numbers
       for (const Real v : own) seen.push_back(static_cast<double>(v));
       naive_.push_back(naive_step(p, seen));
     }
@@ -387,7 +388,7 @@ void check_adam() {
   expect_close(first.to_vector(stream.get()), as_double(m), "first moments");
   expect_close(second.to_vector(stream.get()), as_double(v), "second moments");
 
-  // A lens with a number that is not finite stays as it is; the other goes on.
+  // A lens with a non-finite number stays as it is; the other lens continues.
   const std::vector<Real> before = parameters.to_vector(stream.get());
   g[kStride + 13] = std::numeric_limits<Real>::infinity();
   gradient.upload(g, stream.get());

@@ -1,6 +1,6 @@
 # Registers, shared memory and spills of every kernel, and the check that they stay within kernels/budget.txt.
 # It needs only the compiler: it keeps the report that ptxas prints during compilation. cuobjdump would print the numbers
-# from the objects, but it is a package of its own, and it does not tell spills from arrays on the stack.
+# from the objects, but it is a separate package, and it does not tell spills from arrays on the stack.
 #
 # 1. As compiler launcher of a target (property CUDA_COMPILER_LAUNCHER), it runs the compiler with `-Xptxas -v` and writes
 #    the report of ptxas to <object>.ptxas. All other output of the compiler is passed on. The command may begin with

@@ -54,7 +54,7 @@ struct NetworkLight {
 };
 
 /// What the plan of a network needs to know of a device.
-struct DeviceLimits {
+struct EINFIELD_API DeviceLimits {
   int multiprocessors = 0;
   std::size_t shared_bytes_per_block = 0;  ///< the opt-in maximum
   int compute_capability = 0;              ///< 10 · major + minor
@@ -189,7 +189,7 @@ class EINFIELD_API ConvolutionStage {
   void forward(cudaStream_t stream, const Real* image, Real* model);
   void adjoint(cudaStream_t stream, const Real* model_bar, Real* image_bar);
 
-  /// The stage's own images, zero-padded where an FFT wants it: writing image() and reading model() saves the copies.
+  /// The stage's own images, zero-padded where an FFT needs it: writing image() and reading model() saves the copies.
   ImageView<Real> image() const;
   ImageView<Real> model() const;
   ImageView<Real> model_bar() const;

@@ -28,7 +28,7 @@ class Ring {
     asm volatile("cp.async.wait_group 0;" ::: "memory");
 #endif
     __syncthreads();
-    // With fragments there is no register to keep what follows from the thread.
+    // With fragments there is no register left for read_, so the address is computed again.
     const Real* stage = T::kFragments ? slots_ + (slot_ / sizeof(Real) + 2 * forget(threadIdx.x))
                                       : reinterpret_cast<const Real*>(read_ + slot_);
     slot_ ^= kBytes;
