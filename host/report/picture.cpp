@@ -1,64 +1,26 @@
-// Layout of pictures in pixels and the gnuplot script for it; gnuplot is started without a shell, in a private
-// directory.
+// The layout of pictures in pixels, and the gnuplot script for it.
 #include "host/report/picture.hpp"
 
-#include <fcntl.h>
-#include <signal.h>  // NOLINT(modernize-deprecated-headers): kill is POSIX, not of <csignal>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <thread>
+#include <utility>
 
 #include "einfield/error.hpp"
 #include "host/files/atomic_file.hpp"
-#include "host/files/text.hpp"
+#include "host/report/gnuplot.hpp"
+#include "host/report/ticks.hpp"
 
 namespace einfield {
 namespace {
 
 namespace fs = std::filesystem;
 
-template <class... Arguments>
-std::string text(const char* format, Arguments... arguments) {
-  char buffer[512];
-  std::snprintf(buffer, sizeof buffer, format, arguments...);
-  return buffer;
-}
-
 // ---- text ------------------------------------------------------------------------------------------------
-
-/// `words` as one gnuplot string. Within single quotes gnuplot expands nothing, so only what could end the string must
-/// go: a single quote becomes an apostrophe (doubled, as the manual has it, it ends a string that it begins), line
-/// breaks and other control characters become spaces.
-std::string quoted(const std::string& words) {
-  constexpr std::size_t kLongest = 160;  // characters; what is longer does not fit any picture
-  std::string result = "'";
-  std::size_t count = 0;
-  for (std::size_t i = 0; i < words.size(); ++count) {
-    const std::size_t n = utf8_length(words, i);
-    const auto byte = static_cast<unsigned char>(words[i]);
-    if (count == kLongest) {
-      result += "…";
-      break;
-    }
-    if (n == 0 || (n == 1 && (byte < 0x20 || byte == 0x7f)))
-      result += n == 0 ? '?' : ' ';
-    else
-      result += words[i] == '\'' ? "’" : words.substr(i, n);
-    i += std::max<std::size_t>(n, 1);
-  }
-  return result + "'";
-}
 
 /// Size in points at which `words` are at most `pixels` wide; `most` where there is room.
 double fitting_size(const std::string& words, double pixels, double most, bool bold) {
@@ -69,90 +31,12 @@ double fitting_size(const std::string& words, double pixels, double most, bool b
   return std::clamp(pixels / std::max(pixels_per_point, 1.0), 6.0, most);
 }
 
-/// 10 to the power of `exponent`, as text: 10⁻³.
-std::string power_of_ten(int exponent) {
-  static const char* const digits[] = {"⁰", "¹", "²", "³", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹"};
-  std::string result = exponent < 0 ? "10⁻" : "10";
-  for (const char digit : std::to_string(std::abs(exponent))) result += digits[digit - '0'];
-  return result;
-}
-
 // ---- scales ----------------------------------------------------------------------------------------------
-
-struct Tick {
-  double at;
-  std::string label;
-};
-
-/// A number with a true minus sign.
-std::string number(double value, int decimals) {
-  const std::string digits = text("%.*f", decimals, std::abs(value));
-  return (value < 0 && digits.find_first_not_of("0.") != std::string::npos ? "−" : "") + digits;
-}
-
-/// About `wanted` ticks at round numbers from low to high.
-std::vector<Tick> linear_ticks(double low, double high, int wanted) {
-  const double raw = (high - low) / wanted;
-  const double decade = std::pow(10.0, std::floor(std::log10(raw)));
-  double step = 10 * decade;
-  for (const double factor : {1.0, 2.0, 2.5, 5.0})
-    if (factor * decade >= 0.8 * raw) {
-      step = factor * decade;
-      break;
-    }
-  int decimals = std::max(0, static_cast<int>(-std::floor(std::log10(step) + 1e-9)));
-  if (std::abs(step / decade - 2.5) < 1e-6) ++decimals;
-  std::vector<Tick> ticks;
-  for (double i = std::ceil(low / step - 1e-6); i * step <= high + 1e-6 * step; ++i)
-    ticks.push_back({i * step, number(i * step, decimals)});
-  return ticks;
-}
-
-/// Ticks of a logarithmic axis: decades, and their parts where there are few decades.
-std::vector<Tick> logarithmic_ticks(double low, double high) {
-  const int first = static_cast<int>(std::floor(std::log10(low))), last = static_cast<int>(std::ceil(std::log10(high)));
-  const int stride = std::max(1, (last - first) / 7);
-  std::vector<int> parts = {1};
-  if (last - first <= 3) parts = {1, 2, 5};
-  if (last - first <= 1) parts = {1, 2, 3, 4, 5, 6, 8};
-  std::vector<Tick> ticks;
-  for (int exponent = first; exponent <= last; exponent += stride)
-    for (const int part : parts) {
-      const double at = part * std::pow(10.0, exponent);
-      if (at < low * (1 - 1e-9) || at > high * (1 + 1e-9)) continue;
-      const bool plain = first >= -3 && last <= 4;
-      ticks.push_back({at, plain ? number(at, std::max(0, -exponent)) : power_of_ten(exponent)});
-    }
-  return ticks;
-}
-
-/// Ticks of a scale that is even in asinh(value / softening), placed there: 0, powers of ten of both signs, and their
-/// multiples by 3 where there is room.
-std::vector<Tick> asinh_ticks(double low, double high, double softening, int wanted) {
-  const double gap = 0.6 * (high - low) / wanted;
-  std::vector<Tick> ticks;
-  const auto offer = [&](double value) {
-    const double at = std::asinh(value / softening);
-    if (at < low - 1e-9 || at > high + 1e-9) return;
-    for (const Tick& tick : ticks)
-      if (std::abs(tick.at - at) < gap) return;
-    const double magnitude = std::abs(value);
-    const int decimals = value == 0 ? 0 : std::max(0, static_cast<int>(-std::floor(std::log10(magnitude) + 1e-9)));
-    ticks.push_back({at, number(value, decimals)});
-  };
-  const double most = softening * std::sinh(std::max(std::abs(low), std::abs(high)));
-  const int top = static_cast<int>(std::floor(std::log10(most)));
-  offer(0);
-  for (const double multiple : {1.0, 3.0})
-    for (int k = top; k >= top - 12; --k)
-      for (const double sign : {1.0, -1.0}) offer(sign * multiple * std::pow(10.0, k));
-  return ticks;
-}
 
 std::string tick_list(const char* axis, const std::vector<Tick>& ticks, bool labels = true) {
   std::string list = std::string("set ") + axis + " (";
   for (std::size_t i = 0; i < ticks.size(); ++i)
-    list += (i ? ", " : "") + quoted(labels ? ticks[i].label : "") + text(" %.12g", ticks[i].at);
+    list += (i ? ", " : "") + quoted(labels ? ticks[i].label : "") + fmt::format(" {:.12g}", ticks[i].at);
   return list + ")\n";
 }
 
@@ -307,6 +191,11 @@ constexpr int kBottomBare = 18;
 constexpr int kPageMore = 22;  ///< what the larger letters of a page need to the right and below
 constexpr int kTitle = 46;     ///< room for the title of the picture
 constexpr int kNote = 34;
+constexpr int kTitleDown = 26;  ///< from the upper edge of the picture to the middle of its title
+constexpr int kNoteUp = 18;     ///< from the lower edge of the picture to the middle of its note
+constexpr int kMargin = 8;      ///< above pictures without title; also beside the title and the note
+/// Of the text in the lower left corner of a map: its place and its greatest width, as fractions of the map.
+constexpr double kInsetX = 0.035, kInsetY = 0.06, kInsetWidth = 0.93;
 constexpr int kBarGap = 10, kBarWidth = 16, kArrow = 14;
 }  // namespace layout
 
@@ -366,7 +255,7 @@ class Script {
 
   template <class T>
   std::string data(const std::vector<T>& values) {
-    const std::string name = text("%d.bin", ++n_files_);
+    const std::string name = fmt::format("{}.bin", ++n_files_);
     write_file(name, values.data(), values.size() * sizeof(T));
     return "'" + name + "'";
   }
@@ -417,7 +306,7 @@ void Script::add(const Picture& picture, const std::string& output) {
     below[row] = std::max(below[row], bare_below(i) ? layout::kBottomBare : layout::kBottom + more);
     height[row] = std::max(height[row], box.height);
   }
-  size_ = {0, picture.title.empty() ? 8 : layout::kTitle};
+  size_ = {0, picture.title.empty() ? layout::kMargin : layout::kTitle};
   for (int column = 0; column < columns; ++column)
     size_.width += left[static_cast<std::size_t>(column)] + width[static_cast<std::size_t>(column)] +
                    right[static_cast<std::size_t>(column)];
@@ -426,9 +315,9 @@ void Script::add(const Picture& picture, const std::string& output) {
                     below[static_cast<std::size_t>(row)];
   if (!picture.note.empty()) size_.height += layout::kNote;
 
-  script_ += text("set terminal pngcairo noenhanced rounded %s size %d,%d font 'DejaVu Sans,%d' linewidth 1.4\n",
-                  picture.on_page ? "transparent" : "notransparent", size_.width, size_.height,
-                  picture.on_page ? kPageFont : kFont);
+  script_ += fmt::format("set terminal pngcairo noenhanced rounded {} size {},{} font 'DejaVu Sans,{}' linewidth 1.4\n",
+                         picture.on_page ? "transparent" : "notransparent", size_.width, size_.height,
+                         picture.on_page ? kPageFont : kFont);
   script_ += "set output '" + output + "'\nunset label\n";
   // Kept by gnuplot when positions and texts are set.
   const std::string ink = std::string(" textcolor rgb '") + (picture.on_page ? kPageInk : kInk) + "'\n";
@@ -437,14 +326,16 @@ void Script::add(const Picture& picture, const std::string& output) {
   script_ += std::string("set border lc rgb '") + (picture.on_page ? kPageInk : kInk) + "'\n";
   if (!picture.title.empty())
     script_ += "set label 1 " + quoted(picture.title) +
-               text(" at screen 0.5,%.6f center front font 'DejaVu Sans:Bold,%.2f'\n", 1 - upward(26),
-                    fitting_size(picture.title, size_.width - 16, 16, true));
+               fmt::format(" at screen 0.5,{:.6f} center front font 'DejaVu Sans:Bold,{:.2f}'\n",
+                           1 - upward(layout::kTitleDown),
+                           fitting_size(picture.title, size_.width - 2 * layout::kMargin, 16, true));
   if (!picture.note.empty())
-    script_ += "set label 2 " + quoted(picture.note) +
-               text(" at screen 0.5,%.6f center front font 'DejaVu Sans,%.2f' tc rgb '#555555'\n", upward(18),
-                    fitting_size(picture.note, size_.width - 16, 13, false));
+    script_ +=
+        "set label 2 " + quoted(picture.note) +
+        fmt::format(" at screen 0.5,{:.6f} center front font 'DejaVu Sans,{:.2f}' tc rgb '#555555'\n",
+                    upward(layout::kNoteUp), fitting_size(picture.note, size_.width - 2 * layout::kMargin, 13, false));
   script_ += "set multiplot\n";
-  int bottom = size_.height - (picture.title.empty() ? 8 : layout::kTitle);
+  int bottom = size_.height - (picture.title.empty() ? layout::kMargin : layout::kTitle);
   for (int row = 0; row < rows; ++row) {
     bottom -= top[static_cast<std::size_t>(row)] + height[static_cast<std::size_t>(row)];
     int x = 0;
@@ -472,9 +363,9 @@ void Script::add(const Picture& picture, const std::string& output) {
 }
 
 void Script::place(const Box& box) {
-  script_ += text(
-      "set lmargin at screen %.6f; set rmargin at screen %.6f; set bmargin at screen %.6f; "
-      "set tmargin at screen %.6f\n",
+  script_ += fmt::format(
+      "set lmargin at screen {:.6f}; set rmargin at screen {:.6f}; set bmargin at screen {:.6f}; "
+      "set tmargin at screen {:.6f}\n",
       across(box.left), across(box.left + box.width), upward(box.bottom), upward(box.bottom + box.height));
 }
 
@@ -496,8 +387,8 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   const double half_x = 0.5 * panel.nx * panel.pixel_scale, half_y = 0.5 * panel.ny * panel.pixel_scale;
   const double x_low = panel.center_x - half_x, x_high = panel.center_x + half_x;
   const double y_low = panel.center_y - half_y, y_high = panel.center_y + half_y;
-  script_ += text("set xrange [%.12g:%.12g]; set yrange [%.12g:%.12g]; set cbrange [%.12g:%.12g]\n", x_low, x_high,
-                  y_low, y_high, shades.low, shades.high);
+  script_ += fmt::format("set xrange [{:.12g}:{:.12g}]; set yrange [{:.12g}:{:.12g}]; set cbrange [{:.12g}:{:.12g}]\n",
+                         x_low, x_high, y_low, y_high, shades.low, shades.high);
   const auto ticks_for = [](int pixels) { return std::max(1, pixels / 90); };
   script_ += tick_list("xtics out scale 0.6 nomirror", linear_ticks(x_low, x_high, ticks_for(box.width)), box.x_labels);
   script_ +=
@@ -509,20 +400,22 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   script_ += std::string("set xlabel '") + (box.x_labels ? "x [arcsec]" : "") + "' offset 0,0.3; set ylabel '" +
              (box.y_labels ? "y [arcsec]" : "") + "' offset 0.6,0\n";
   script_ += "set title " + quoted(panel.title) + " offset 0,-0.4\n";
-  script_ += "set cblabel " + quoted(unit) + text(" offset %g,0\n", on_page_ ? 1.6 : 0.4);
+  script_ += "set cblabel " + quoted(unit) + fmt::format(" offset {:g},0\n", on_page_ ? 1.6 : 0.4);
   script_ += std::string("set palette defined (") + colors(panel.palette) + ")\n";
 
   // The bar, and an arrow at each end beyond which there are values.
   const double bar_left = across(box.left + box.width + layout::kBarGap), bar_width = across(layout::kBarWidth);
   const double bar_bottom = upward(box.bottom), bar_height = upward(box.height);
-  script_ += text("set colorbox vertical user origin screen %.6f,%.6f size screen %.6f,%.6f front noinvert border\n",
-                  bar_left, bar_bottom, bar_width, bar_height);
+  script_ += fmt::format(
+      "set colorbox vertical user origin screen {:.6f},{:.6f} size screen {:.6f},{:.6f} front noinvert border\n",
+      bar_left, bar_bottom, bar_width, bar_height);
   script_ += "unset object\nset object 1 rectangle from graph 0,0 to graph 1,1 fillcolor rgb '#b8b8b8' behind\n";
   const std::vector<double> finite = finite_values(panel.values);
   const auto arrow = [&](int id, double at, double tip, int fraction) {
-    script_ += text(
-        "set object %d polygon from screen %.6f,%.6f to screen %.6f,%.6f to screen %.6f,%.6f to screen %.6f,%.6f "
-        "fillcolor palette fraction %d fillstyle solid 1 border lt -1 front\n",
+    script_ += fmt::format(
+        "set object {} polygon from screen {:.6f},{:.6f} to screen {:.6f},{:.6f} to screen {:.6f},{:.6f} to screen "
+        "{:.6f},{:.6f} "
+        "fillcolor palette fraction {} fillstyle solid 1 border lt -1 front\n",
         id, bar_left, at, bar_left + bar_width, at, bar_left + 0.5 * bar_width, tip, bar_left, at, fraction);
   };
   if (!finite.empty()) {
@@ -535,22 +428,24 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   if (!panel.inset.empty())
     script_ += "set style textbox opaque margins 0.8,0.8 fillcolor rgb '#ffffff' noborder\nset label 3 " +
                quoted(panel.inset) +
-               text(" at graph 0.035,0.06 left front boxed font 'DejaVu Sans,%.2f'\n",
-                    fitting_size(panel.inset, 0.93 * box.width, on_page_ ? kPageFont : 13, false));
+               fmt::format(
+                   " at graph {:g},{:g} left front boxed font 'DejaVu Sans,{:.2f}'\n", layout::kInsetX, layout::kInsetY,
+                   fitting_size(panel.inset, layout::kInsetWidth * box.width, on_page_ ? kPageFont : 13, false));
 
   Raster map = raster(panel, factor);
   for (auto& value : map.values) value = static_cast<float>(shade(value));
-  script_ +=
-      "plot " + data(map.values) +
-      text(" binary array=(%d,%d) format='%%float32' origin=(%.12g,%.12g) dx=%.12g dy=%.12g using 1 with image notitle",
-           map.nx, map.ny, map.x0, map.y0, map.dx, map.dy);
+  script_ += "plot " + data(map.values) +
+             fmt::format(
+                 " binary array=({},{}) format='%float32' origin=({:.12g},{:.12g}) dx={:.12g} dy={:.12g} using 1 with "
+                 "image notitle",
+                 map.nx, map.ny, map.x0, map.y0, map.dx, map.dy);
   if (!panel.outline.empty()) {
     const std::vector<float> edges = outline_edges(panel);
     // Dark over light, so that the line is seen on every colour.
     if (!edges.empty()) {
       const std::string source =
           data(edges) +
-          text(" binary record=(%zu) format='%%4float32' using 1:2:3:4 with vectors nohead ", edges.size() / 4);
+          fmt::format(" binary record=({}) format='%4float32' using 1:2:3:4 with vectors nohead ", edges.size() / 4);
       script_ += ", " + source + "lw 2.2 lc rgb '#ffffff' notitle, " + source + "lw 0.9 lc rgb '#000000' notitle";
     }
   }
@@ -562,9 +457,9 @@ void Script::add_panel(const Panel& panel, const Box& box) {
     }
     if (points.empty()) continue;
     const std::string source =
-        data(points) + text(" binary record=(%zu) format='%%2float32' using 1:2 with lines ", points.size() / 2);
+        data(points) + fmt::format(" binary record=({}) format='%2float32' using 1:2 with lines ", points.size() / 2);
     script_ += ", " + source + "lw 3.6 lc rgb '#000000' notitle, " + source +
-               text("lw 2 dt %d lc rgb '#00e5ff' notitle", trace.dashed ? 2 : 1);
+               fmt::format("lw 2 dt {} lc rgb '#00e5ff' notitle", trace.dashed ? 2 : 1);
   }
   script_ += "\n";
 }
@@ -587,8 +482,8 @@ void Script::add_chart(const Chart& chart, const Box& box) {
     const char* line_color =
         curve.dashed ? (on_page_ ? kPageInk : "#555555") : line_colors[color++ % std::size(line_colors)];
     plot += (plot.empty() ? "plot " : ", ") + data(points) +
-            text(" binary record=(%zu) format='%%2float64' using 1:2 with lines lw %s dt %d lc rgb '%s' ",
-                 points.size() / 2, curve.dashed ? "1" : "1.8", curve.dashed ? 2 : 1, line_color) +
+            fmt::format(" binary record=({}) format='%2float64' using 1:2 with lines lw {} dt {} lc rgb '{}' ",
+                        points.size() / 2, curve.dashed ? "1" : "1.8", curve.dashed ? 2 : 1, line_color) +
             (curve.title.empty() ? "notitle" : "title " + quoted(curve.title));
   }
   if (plot.empty()) return;
@@ -597,7 +492,7 @@ void Script::add_chart(const Chart& chart, const Box& box) {
   y_low /= margin;
   y_high *= margin;
   script_ += "unset object\nunset colorbox\nset logscale y\n";
-  script_ += text("set xrange [%.12g:%.12g]; set yrange [%.12g:%.12g]\n", x_low, x_high, y_low, y_high);
+  script_ += fmt::format("set xrange [{:.12g}:{:.12g}]; set yrange [{:.12g}:{:.12g}]\n", x_low, x_high, y_low, y_high);
   script_ += tick_list("xtics out scale 0.6 nomirror", linear_ticks(x_low, x_high, 6));
   script_ += tick_list("ytics out scale 0.6 nomirror", logarithmic_ticks(y_low, y_high));
   script_ +=
@@ -605,89 +500,6 @@ void Script::add_chart(const Chart& chart, const Box& box) {
   script_ += "set title " + quoted(chart.title) + " offset 0,-0.4\n";
   script_ += "set grid ytics lc rgb '#a0808080' lw 0.8\nset key top right samplen 1.6 noautotitle\n";
   script_ += plot + "\nunset grid\nunset logscale y\n";
-}
-
-// ---- gnuplot ---------------------------------------------------------------------------------------------
-
-/// A directory that only we can read, removed with everything in it.
-class PrivateDirectory {
- public:
-  PrivateDirectory() {
-    std::string name = (fs::temp_directory_path() / "einfield-XXXXXX").string();
-    if (!mkdtemp(name.data()))
-      throw IoError(name + ": cannot make a temporary directory (" + std::strerror(errno) + ")");
-    path_ = name;
-  }
-  ~PrivateDirectory() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  PrivateDirectory(const PrivateDirectory&) = delete;
-  PrivateDirectory& operator=(const PrivateDirectory&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
-std::string contents(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-/// What a program said, on one line of reasonable length.
-std::string on_one_line(const std::string& output) {
-  constexpr std::size_t kLongest = 300;
-  std::string line;
-  for (const char c : output) {
-    const char printed = static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-    if (printed == ' ' && (line.empty() || line.back() == ' ')) continue;
-    line += printed;
-  }
-  while (!line.empty() && line.back() == ' ') line.pop_back();
-  if (line.size() > kLongest) line.replace(kLongest, std::string::npos, " …");
-  return line;
-}
-
-/// Runs `gnuplot -d script.gp` in `directory`; returns a warning, or "".
-std::string run_gnuplot(const fs::path& directory, std::chrono::milliseconds time_limit) {
-  posix_spawn_file_actions_t files;
-  posix_spawnattr_t attributes;
-  posix_spawn_file_actions_init(&files);
-  posix_spawnattr_init(&attributes);
-  posix_spawn_file_actions_addchdir_np(&files, directory.c_str());
-  posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-  posix_spawn_file_actions_addopen(&files, STDERR_FILENO, "messages", O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  // A process group of its own: Ctrl-C at the terminal is for us, and a time-out takes gnuplot's helpers with it.
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-  posix_spawnattr_setpgroup(&attributes, 0);
-  char program[] = "gnuplot", defaults[] = "-d", script[] = "script.gp";
-  char* arguments[] = {program, defaults, script, nullptr};
-  pid_t child = 0;
-  const int error = posix_spawnp(&child, program, &files, &attributes, arguments, environ);
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&files);
-  if (error == ENOENT) return "gnuplot is not installed: no figures were drawn";
-  if (error != 0) return std::string("gnuplot does not start: ") + std::strerror(error);
-
-  const auto end = std::chrono::steady_clock::now() + time_limit;
-  int status = 0;
-  for (;;) {
-    const pid_t done = waitpid(child, &status, WNOHANG);
-    if (done == child) break;
-    if (done < 0 && errno != EINTR) return std::string("gnuplot is lost: ") + std::strerror(errno);
-    if (std::chrono::steady_clock::now() >= end) {
-      kill(-child, SIGKILL);
-      waitpid(child, &status, 0);
-      return text("gnuplot took longer than %g s and was stopped", std::chrono::duration<double>(time_limit).count());
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  const std::string messages = on_one_line(contents(directory / "messages"));
-  if (WIFSIGNALED(status)) return text("gnuplot was ended by signal %d", WTERMSIG(status));
-  if (WEXITSTATUS(status) != 0) return text("gnuplot failed with status %d: ", WEXITSTATUS(status)) + messages;
-  return messages.empty() ? "" : "gnuplot: " + messages;
 }
 
 bool is_complete_png(const std::string& bytes) {
@@ -718,12 +530,12 @@ DrawnPictures draw_in_memory(const std::vector<Picture>& pictures, std::chrono::
   try {
     const PrivateDirectory directory;
     Script script(directory.path());
-    for (std::size_t i = 0; i < pictures.size(); ++i) script.add(pictures[i], text("%zu.png", i));
+    for (std::size_t i = 0; i < pictures.size(); ++i) script.add(pictures[i], fmt::format("{}.png", i));
     script.write();
     if (const std::string warning = run_gnuplot(directory.path(), time_limit); !warning.empty())
       drawn.warnings.push_back(warning);
     for (std::size_t i = 0; i < pictures.size(); ++i) {
-      drawn.png[i] = contents(directory.path() / text("%zu.png", i));
+      drawn.png[i] = contents(directory.path() / fmt::format("{}.png", i));
       if (!is_complete_png(drawn.png[i])) drawn.png[i].clear();
     }
   } catch (const std::exception& error) {

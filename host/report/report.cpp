@@ -50,26 +50,21 @@ const ordered_json& of_parameter(const ordered_json& result, const std::string& 
   return member(member(components[*index], what), parameter.substr(last + 1));
 }
 
-/// A value with as many digits as its uncertainty has two of.
+/// A value and its uncertainty, both rounded to two significant digits of the uncertainty.
 std::pair<std::string, std::string> with_uncertainty(double value, double sigma) {
   const int decimals = 1 - static_cast<int>(std::floor(std::log10(sigma)));
   if (!std::isfinite(value) || decimals < 0 || decimals > 12) return {rounded(value), rounded(sigma)};
-  char number[64], error[64];
-  std::snprintf(number, sizeof number, "%.*f", decimals, value);
-  std::snprintf(error, sizeof error, "%.*f", decimals, sigma);
-  return {number, error};
+  return {fmt::format("{:.{}f}", value, decimals), fmt::format("{:.{}f}", sigma, decimals)};
 }
 
 /// Units of a profile's parameters; null for a profile that this version does not know.
 const ProfileInfo* profile_info(const std::string& component, const std::string& profile) {
   if (component.rfind("lens.", 0) == 0) {
-    for (int i = 0; i < kLensKinds; ++i)
-      if (profile == lens_info(static_cast<LensKind>(i)).name) return &lens_info(static_cast<LensKind>(i));
-  } else {
-    for (int i = 0; i < kLightKinds; ++i)
-      if (profile == light_info(static_cast<LightKind>(i)).name) return &light_info(static_cast<LightKind>(i));
+    const std::optional<LensKind> kind = lens_kind(profile);
+    return kind ? &lens_info(*kind) : nullptr;
   }
-  return nullptr;
+  const std::optional<LightKind> kind = light_kind(profile);
+  return kind ? &light_info(*kind) : nullptr;
 }
 
 std::string unit_of(const ProfileInfo* info, const std::string& parameter) {
@@ -93,21 +88,15 @@ std::string shape_words(const ordered_json& result, const std::string& component
   if (!ellipse && !shear) return "";
   const auto [x, y] = ellipse ? *ellipse : *shear;
   const double size = std::hypot(x, y), angle = 0.5 * std::atan2(y, x) * 180 / M_PI;
-  char text[160];
-  if (ellipse)
-    std::snprintf(text, sizeof text, "axis ratio %.3f", (1 - size) / (1 + size));
-  else
-    std::snprintf(text, sizeof text, "strength %.3f", size);
-  std::string words = text;
+  std::string words =
+      ellipse ? fmt::format("axis ratio {:.3f}", (1 - size) / (1 + size)) : fmt::format("strength {:.3f}", size);
   if (size == 0) return words;
-  std::snprintf(text, sizeof text, "%s at %.1f° from +x towards +y", ellipse ? ", major axis" : "", angle);
-  words += text;
+  words += fmt::format("{} at {:.1f}° from +x towards +y", ellipse ? ", major axis" : "", angle);
   const ordered_json& wcs = member(result, "wcs");
   const ordered_json &of_y = member(wcs, "position_angle_y"), &mirrored = member(wcs, "mirrored");
   if (!of_y.is_number() || !mirrored.is_boolean()) return words;
   const double turned = of_y.get<double>() + (mirrored.get<bool>() ? -1 : 1) * (angle - 90);
-  std::snprintf(text, sizeof text, ", position angle %.1f°", turned - 180 * std::floor(turned / 180));
-  return words + text;
+  return words + fmt::format(", position angle {:.1f}°", turned - 180 * std::floor(turned / 180));
 }
 
 std::string parameter_table(const ordered_json& result) {
@@ -202,11 +191,10 @@ std::string correlation_table(const ordered_json& correlations) {
         continue;
       }
       const double r = value.get<double>();
-      char style[96], number[32];
-      std::snprintf(style, sizeof style, "class=\"number\" style=\"background: rgba(var(--%s), %.2f)\"",
-                    r < 0 ? "blue" : "red", i == j || !std::isfinite(r) ? 0.0 : 0.55 * std::min(std::abs(r), 1.0));
-      std::snprintf(number, sizeof number, "%.2f", r);
-      cells += element("td", number, style);
+      const std::string style =
+          fmt::format("class=\"number\" style=\"background: rgba(var(--{}), {:.2f})\"", r < 0 ? "blue" : "red",
+                      i == j || !std::isfinite(r) ? 0.0 : 0.55 * std::min(std::abs(r), 1.0));
+      cells += element("td", fmt::format("{:.2f}", r), style);
     }
     body += element("tr", cells) + "\n";
   }
@@ -216,16 +204,10 @@ std::string correlation_table(const ordered_json& correlations) {
 // ---- the head of the page --------------------------------------------------------------------------------
 
 std::string seconds(double s) {
-  char buffer[64];
-  if (s < 0.1)
-    std::snprintf(buffer, sizeof buffer, "%.3g ms", 1e3 * s);
-  else if (s < 120)
-    std::snprintf(buffer, sizeof buffer, "%.3g s", s);
-  else if (s < 7200)
-    std::snprintf(buffer, sizeof buffer, "%.0f min %.0f s", std::floor(s / 60), std::fmod(s, 60));
-  else
-    std::snprintf(buffer, sizeof buffer, "%.0f h %.0f min", std::floor(s / 3600), std::fmod(s / 60, 60));
-  return buffer;
+  if (s < 0.1) return fmt::format("{:.3g} ms", 1e3 * s);
+  if (s < 120) return fmt::format("{:.3g} s", s);
+  if (s < 7200) return fmt::format("{:.0f} min {:.0f} s", std::floor(s / 60), std::fmod(s, 60));
+  return fmt::format("{:.0f} h {:.0f} min", std::floor(s / 3600), std::fmod(s / 60, 60));
 }
 
 std::string number_card(const std::string& name, const std::string& value, const std::string& note = "") {
@@ -280,9 +262,8 @@ std::string numbers(const ordered_json& result, const std::optional<FittedMaps>&
   truth("Error of ψ", fraction("psi_relative_rms_arc"), fraction("psi_relative_rms_all"));
   truth("Error of α", fraction("alpha_relative_rms_arc"), fraction("alpha_relative_rms_all"));
   const auto two_digits = [&](const char* name) {
-    char buffer[32] = "";
-    if (const std::optional<double> value = number(metrics, name)) std::snprintf(buffer, sizeof buffer, "%.2g", *value);
-    return std::string(buffer);
+    const std::optional<double> value = number(metrics, name);
+    return value ? fmt::format("{:.2g}", *value) : "";
   };
   truth("Error of κ (rms)", two_digits("kappa_rms_arc"), two_digits("kappa_rms_all"));
   return element("dl", "\n" + cards, "class=\"numbers\"") + "\n";

@@ -1,0 +1,77 @@
+// Memory is planned before it is allocated, so that a fit that cannot run says so at once.
+#include "host/app/run_plan.hpp"
+
+#include <algorithm>
+
+#include "einfield/error.hpp"
+#include "host/files/memory.hpp"
+#include "host/fit/fit_memory.hpp"
+#include "host/fit/strengths.hpp"
+
+namespace einfield {
+namespace {
+
+/// [network] math is used as given, or it is an error.
+void check_math(const Config& config, const std::string& backend, bool single) {
+  if (!config.network || config.network->math == NetworkMath::fp32) return;
+  const std::string key = config.at("network.math") + ": needs ",
+                    found = std::string(", found \"") + name_of(config.network->math) + "\" with ";
+  EINFIELD_REQUIRE(backend == "cuda",
+                   key + "a CUDA device" + found + "the " + backend + " backend, expected \"fp32\" or --backend cuda");
+  EINFIELD_REQUIRE(single, key + "single precision" + found + "double, expected \"fp32\" or --precision single");
+}
+
+}  // namespace
+
+template <class Real>
+std::unique_ptr<Backend<Real>> choose_backend(const Config& config, const LoadedProblem& loaded,
+                                              const RunOptions& options) {
+  const bool cpu_only = options.backend == "auto" && loaded.problem.observation.psf.supersampling > 1;
+  std::unique_ptr<Backend<Real>> backend =
+      make_backend<Real>(cpu_only ? "cpu" : options.backend, {options.threads, options.device});
+  check_math(config, backend->name(), sizeof(Real) == sizeof(float));
+  return backend;
+}
+
+bool uses_levenberg_marquardt(const Config& config) {
+  const std::vector<StageConfig> stages = config.optimizer.all_stages();
+  return std::any_of(stages.begin(), stages.end(),
+                     [](const StageConfig& s) { return s.name == OptimizerKind::levenberg_marquardt; });
+}
+
+std::string MemoryPlan::text() const {
+  return on_device > 0
+             ? readable_bytes(on_device) + " planned on the device, " + readable_bytes(on_host) + " on the host"
+             : readable_bytes(on_host) + " planned";
+}
+
+template <class Real>
+MemoryPlan plan_memory(const Config& config, const LoadedProblem& loaded, const FitSettings& settings,
+                       const Backend<Real>& backend, const RunOptions& options) {
+  const BackendOptions backend_options{options.threads, options.device};
+  const bool choose = config.regularization.automatic;
+  const int members = std::max(config.network ? config.network->ensemble : 1, choose ? kStrengths : 1);
+  const bool on_host = backend.name() == "cpu";
+  // Checked before the problems of all members are made.
+  const std::size_t bytes_of_one = planned_bytes<Real>(backend.name(), {loaded.problem}, backend_options);
+  const double host = planned_host_bytes<Real>(loaded.problem, members, settings);
+  require_memory(host + (on_host ? members * static_cast<double>(bytes_of_one) : 0), "the fit");
+  MemoryPlan plan;
+  plan.problems = ensemble_problems(config, loaded.problem);
+  std::size_t of_backend = planned_bytes<Real>(backend.name(), plan.problems, backend_options);
+  if (choose)
+    of_backend = std::max(
+        of_backend, planned_bytes<Real>(backend.name(), strength_problems(config, loaded.problem), backend_options));
+  plan.on_host = static_cast<std::size_t>(host) + (on_host ? of_backend : 0);
+  plan.on_device = on_host ? 0 : of_backend;
+  return plan;
+}
+
+template std::unique_ptr<Backend<float>> choose_backend(const Config&, const LoadedProblem&, const RunOptions&);
+template std::unique_ptr<Backend<double>> choose_backend(const Config&, const LoadedProblem&, const RunOptions&);
+template MemoryPlan plan_memory(const Config&, const LoadedProblem&, const FitSettings&, const Backend<float>&,
+                                const RunOptions&);
+template MemoryPlan plan_memory(const Config&, const LoadedProblem&, const FitSettings&, const Backend<double>&,
+                                const RunOptions&);
+
+}  // namespace einfield

@@ -1,0 +1,38 @@
+// What a run computes with: the backend, and the memory that it needs.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "einfield/load.hpp"
+#include "host/app/run.hpp"
+
+namespace einfield {
+
+/// The backend that the options ask for; "auto" uses the CPU for a PSF on sub-pixels, which the CUDA backend does not
+/// have. @throws InvalidInput when it cannot compute [network] math, NotBuilt, BackendUnavailable
+template <class Real>
+std::unique_ptr<Backend<Real>> choose_backend(const Config& config, const LoadedProblem& loaded,
+                                              const RunOptions& options);
+
+/// Whether a stage is Levenberg–Marquardt, which runs on the CPU in double precision.
+bool uses_levenberg_marquardt(const Config& config);
+
+/// The problems of a fit, one per member of the ensemble, and the bytes that it will need.
+struct MemoryPlan {
+  std::vector<Problem> problems;
+  std::size_t on_host = 0;    ///< everything on the host, a CPU backend included
+  std::size_t on_device = 0;  ///< of a CUDA backend
+  /// "1.2 MB planned", or "… planned on the device, … on the host".
+  std::string text() const;
+};
+
+/// Largest memory at any time of the run, the choice of a regularization strength included.
+/// @throws IoError when the host does not have it
+template <class Real>
+MemoryPlan plan_memory(const Config& config, const LoadedProblem& loaded, const FitSettings& settings,
+                       const Backend<Real>& backend, const RunOptions& options);
+
+}  // namespace einfield
