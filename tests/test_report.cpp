@@ -247,7 +247,7 @@ TEST_F(Report, ShowsWhatAFitMayHaveBeside) {
   EXPECT_TRUE(has(html, "<th>Chi2 reduced</th><th>lens.0.theta_E</th><th>Dead</th>"));
   EXPECT_TRUE(has(html, "<td>yes</td>"));
   EXPECT_TRUE(has(html, "a PSF with the sum 2"));
-  EXPECT_TRUE(has(html, "The fit went wrong: the loss is not finite in step 2"));
+  EXPECT_TRUE(has(html, "The fit failed: the loss is not finite in step 2"));
 }
 
 TEST_F(Report, ParametersMayBeObjects) {

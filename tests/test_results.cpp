@@ -556,7 +556,7 @@ TEST(Results, StartsAndUncertainties) {
   EXPECT_FALSE(Written<float>(lens.config(), lens.out()).result.contains("starts"));
 }
 
-/// Five members of which the first and the fourth ended far above the others; then one with which something went wrong.
+/// Five members, of which the first and the fourth have much worse minima; then one member fails.
 TEST(Results, MembersFarAboveTheOthersAreLeftOut) {
   const SmallLens lens;
   const Config config = lens.config({{"network.ensemble", "5"}, {"network.seed", "5"}});
@@ -575,13 +575,14 @@ TEST(Results, MembersFarAboveTheOthersAreLeftOut) {
     return json::parse(lens.folder().read("out/result.json"));
   };
   const std::vector<std::string> why = left_out(config, results);
-  EXPECT_EQ(why[0],
-            "the network of seed 5 ended far above the others: loss and regularisation 1.06, where the best have 1; "
-            "it is left out");
+  EXPECT_EQ(
+      why[0],
+      "the network of seed 5 converged to a much worse minimum than the others: loss plus regularization 1.06, the "
+      "lowest is 1; it is excluded from the averages");
   EXPECT_EQ(why[1] + why[2] + why[4], "");
   json result = write();
   EXPECT_EQ(result["network"]["members"], 3);
-  EXPECT_EQ(result["steps"], 11) << "of the first that counts";
+  EXPECT_EQ(result["steps"], 11) << "of the first member that counts";
   for (std::size_t k = 0; k < 5; ++k) {
     const json& member = result["ensemble"]["members"].at(k);
     EXPECT_EQ(member["seed"], 5 + k);
@@ -593,12 +594,12 @@ TEST(Results, MembersFarAboveTheOthersAreLeftOut) {
   EXPECT_EQ(read_network(lens.out() + "/network.1.safetensors").parameters.front(),
             static_cast<double>(other.result.parameters.front()));
 
-  // Without most of them together nothing says which are wrong.
+  // When most members do not agree, none is excluded.
   results[2].final_state.loss = 0.81;
   EXPECT_EQ(left_out(config, results), std::vector<std::string>(5));
   results[2].final_state.loss = 0.79;
 
-  // A number that is not finite is no lowest value, and is told first.
+  // A failed member does not count as the lowest, and its failure is reported first.
   results[0].stop_reason = StopReason::non_finite;
   results[0].message = "the loss is not finite in step 3";
   results[0].final_state.loss = 0.1;

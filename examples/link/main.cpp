@@ -1,12 +1,16 @@
 // Uses einfield as a library: builds a lens in memory, simulates its image with a subhalo that the model does not
-// have, and fits the network to the missing potential. Prints the reduced χ² before and after.
+// have, and fits the network to the missing potential. Prints the reduced χ² before and after, then writes the
+// results and reads them back.
 #include <cmath>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
+#include <string>
 
 #include "einfield/backend.hpp"
 #include "einfield/fitter.hpp"
 #include "einfield/psf.hpp"
+#include "einfield/results.hpp"
 
 namespace {
 
@@ -52,7 +56,22 @@ std::vector<double> observed_image(const Problem& problem) {
   return image;
 }
 
-int fit_in_memory() {
+/// Writes the fit as a directory of results, as `einfield fit` does, and reads it back.
+bool writes_results(const std::string& dir, const Problem& problem, const FitResult<float>& result,
+                    Backend<float>& backend) {
+  LoadedProblem loaded;
+  loaded.problem = problem;
+  Config config = config_of(problem);
+  config.title = "A fit from C++";
+  const std::string summary = write_results<float>(dir, config, loaded, {result}, {backend.download(Field::model, 0)},
+                                                   {backend.name(), backend.device(), "single"});
+  const Results results = read_results(dir);
+  std::printf("%s: %s\n", dir.c_str(), summary.c_str());
+  return results.metrics.at("chi2_reduced") == result.final_state.chi2_reduced &&
+         read_result_map(dir, "KAPPA_NN").nx == problem.observation.grid.nx;
+}
+
+int fit_in_memory(const std::string& dir) {
   Problem problem = make_problem();
   problem.observation.image = observed_image(problem);
 
@@ -69,14 +88,15 @@ int fit_in_memory() {
   const double before = result.snapshot.history.front().chi2_reduced, after = result.final_state.chi2_reduced;
   std::printf("%s on %s: reduced chi2 %.3f -> %.3f\n", backend->name().c_str(), backend->device().c_str(), before,
               after);
-  return std::isfinite(after) && after < 0.8 * before ? 0 : 1;
+  return std::isfinite(after) && after < 0.8 * before && writes_results(dir, problem, result, *backend) ? 0 : 1;
 }
 
 }  // namespace
 
-int main() {
+/// link [DIRECTORY]: where the results are written
+int main(int argc, char** argv) {
   try {
-    return fit_in_memory();
+    return fit_in_memory(argc > 1 ? argv[1] : (std::filesystem::temp_directory_path() / "einfield_link").string());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "link: %s\n", error.what());
     return 1;

@@ -153,8 +153,8 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   std::optional<Checkpoint<Real>> resume;
   if (options.resume) resume = read_checkpoint<Real>(options.out, config, loaded.problem);
   if (resume && resume->backend != backend->name())
-    log.warning("the checkpoint was made by " + resume->backend + "; on " + backend->name() +
-                " the run goes on, but not to the same bits");
+    log.warning("the checkpoint was made by " + resume->backend + "; the run continues on " + backend->name() +
+                ", but its results will differ in the last digits");
 
   std::vector<TriedStrength> strengths = resume ? resume->strengths : std::vector<TriedStrength>{};
   const bool choose = config.regularization.automatic, try_now = choose && strengths.empty();
@@ -167,12 +167,12 @@ RunOutcome run(const Config& config, const RunOptions& options) {
       return {StopReason::interrupted, ""};
     }
     for (const TriedStrength& tried : strengths)
-      log.line(fmt::format("regularization: {:g} times as strong: reduced chi2 of held-out pixels {:.5g}", tried.factor,
-                           tried.held_out_chi2));
+      log.line(fmt::format("regularization: all weights multiplied by {:g}: reduced chi2 of held-out pixels {:.5g}",
+                           tried.factor, tried.held_out_chi2));
   }
   if (choose) {
     const double factor = best_strength(strengths);
-    log.line(fmt::format("regularization: goes on {:g} times as strong", factor));
+    log.line(fmt::format("regularization: continuing with all weights multiplied by {:g}", factor));
     for (Problem& problem : problems) problem.regularization = scaled(problem.regularization, factor);
     with_memory(plan, backend->name(), [&] { backend->load(problems); });
   }

@@ -1,4 +1,4 @@
-// One fit from configuration to result directory: what `einfield fit` and `einfield reproduce` share.
+// One fit, from configuration to directory of results: shared by `einfield fit` and `einfield reproduce`.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@
 
 namespace einfield {
 
-/// What the command line decides about a run. Names follow the options.
+/// The options of the command line. Names follow the options.
 struct RunOptions {
   std::string out;               ///< directory of results; must not hold results unless resume or overwrite
   std::string backend = "auto";  ///< auto, cuda, cpu
@@ -24,9 +24,9 @@ struct RunOptions {
   std::ostream* log = nullptr;        ///< messages and progress; null = quiet
   std::ostream* warnings = nullptr;   ///< null = quiet
   bool terminal = false;              ///< a progress bar instead of lines
-  bool figures = true;                ///< and the report
-  std::string command;                ///< for the report: how the run was started, for a shell
-  std::function<bool()> interrupted;  ///< asked once a step; true ends the run with a checkpoint
+  bool figures = true;                ///< draw the figures and write the report
+  std::string command;                ///< shell command that started the run, for the report
+  std::function<bool()> interrupted;  ///< called once per step; true ends the run with a checkpoint
 };
 
 /// How a run ended; the metrics are in DIR/result.json.

@@ -135,12 +135,12 @@ void report_starts(Log& log, const std::vector<StartRecord>& starts) {
   }
   const int reached = reached_best(starts);
   log.line(fmt::format(
-      "starts: {} of {} reached the best, reduced chi2 {:.5g}, within {:g}; {} without a finite value drawn again",
+      "starts: {} of {} reached the best one (reduced chi2 {:.5g}) within a fraction of {:g}; {} redrawn (non-finite)",
       reached, starts.size(), best, kSameValley, redrawn));
   if (reached < 2)
     log.warning(
-        fmt::format("optimizer.starts: only {} of {} starts reached the best chi2, expected several before it is "
-                    "taken for the lowest; raise optimizer.starts",
+        fmt::format("optimizer.starts: only {} of {} starts reached the best chi2, expected several: it may not be "
+                    "the lowest; raise optimizer.starts",
                     reached, starts.size()));
 }
 

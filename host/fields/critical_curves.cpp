@@ -20,7 +20,7 @@ constexpr int kSearches = 60;
 constexpr double kZero = 1e-9;
 /// Shorter lines are left out: a core far below the spacing, or noise of a network.
 constexpr std::size_t kFewestPoints = 9;
-/// Radius of a circle around a singular centre, and the points on it.
+/// Radius of the circle around a singular center [arcsec], and the number of points on it.
 constexpr double kCutRadius = 1e-6;
 constexpr int kCutPoints = 180;
 
@@ -93,7 +93,7 @@ Vec2<double> node(const PixelGrid& nodes, int index) {
           nodes.center_y + (row - 0.5 * (nodes.ny - 1)) * nodes.pixel_scale};
 }
 
-/// det A at the nodes; derivatives of `more` are differences between neighbours, one-sided at the rim.
+/// det A at the nodes; derivatives of `more` are differences between neighbors, one-sided at the edge.
 std::vector<double> node_determinants(const PixelGrid& nodes, const std::vector<LensComponent>& smooth,
                                       const Deflection& more) {
   const int nx = nodes.nx, ny = nodes.ny;
@@ -280,7 +280,7 @@ CriticalCurves critical_curves(const PixelGrid& nodes, const std::vector<LensCom
   }
   for (std::size_t i = 0; i < smooth.size(); ++i) {
     const Vec2<double> center = center_of(smooth[i]);
-    // What shares a centre shares the jump there.
+    // Profiles with the same center have one jump together.
     const bool seen = std::any_of(smooth.begin(), smooth.begin() + static_cast<std::ptrdiff_t>(i), [&](const auto& c) {
       const Vec2<double> offset = center_of(c) - center;
       return dot(offset, offset) < kCutRadius * kCutRadius;

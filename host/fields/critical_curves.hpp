@@ -11,10 +11,10 @@
 
 namespace einfield {
 
-/// Points of a line, one behind the other; of a closed line the last one is the first one again. [arcsec]
+/// The points of a line, in order [arcsec]. The last point of a closed line repeats the first.
 using Polyline = std::vector<Vec2<double>>;
 
-/// A line in the image plane and what the lens equation makes of it, point by point.
+/// A line in the image plane, and the points of the source plane that the lens equation gives for it.
 struct CriticalCurve {
   Polyline image;   ///< θ with det A = 0
   Polyline source;  ///< the caustic β(θ)
@@ -22,8 +22,8 @@ struct CriticalCurve {
 
 struct CriticalCurves {
   std::vector<CriticalCurve> curves;
-  /// Around the centre of a singular isothermal profile α jumps: a source that crosses this line wins or loses an image
-  /// without a critical curve.
+  /// α jumps at the center of a singular isothermal profile: a source that crosses this line gains or loses an image
+  /// without crossing a caustic.
   std::vector<Polyline> cuts;
 };
 
@@ -34,20 +34,20 @@ using Deflection = std::function<std::vector<double>(const std::vector<double>& 
 ///
 ///     A = ∂β/∂θ = (1 − κ − γ1, −γ2; −γ2, 1 − κ + γ1)                                                      (1)
 ///
-/// Marching squares say which edges between nodes a line crosses, and a search along each edge says where: points lie
-/// on the line whatever the spacing, which only decides how many there are and which small lines are missed. The
-/// Hessian of the profiles is exact; that of `more` comes from differences of its deflection, between nodes to find the
-/// edges and over kStep in the search.
-/// @param nodes   their number and place; lines shorter than a few of their spacings are left out
+/// Marching squares find the edges between nodes that a line crosses, and a search along each edge finds the point.
+/// Points lie on the line for any spacing; the spacing only decides how many points there are and which small lines are
+/// missed. The Hessian of the profiles is exact. That of `more` comes from differences of its deflection: between nodes
+/// to find the edges, over kStep in the search.
+/// @param nodes   number and place of the nodes; lines shorter than a few spacings are not returned
 /// @param smooth  profiles
-/// @param more    deflection of further mass, smooth over a spacing; empty = none
+/// @param more    deflection of other mass, smooth over one spacing; empty = none
 CriticalCurves critical_curves(const PixelGrid& nodes, const std::vector<LensComponent>& smooth,
                                const Deflection& more);
 
 /// Chains of edges on which the sign of `values` changes, (ny, nx). Edge 2 (iy nx + ix) joins node (ix, iy) with its
-/// neighbour to the right, the next one with that above; a closed chain ends with its first edge. Where a cell has four
-/// such edges, the mean of its corners says which of them belong together; one with a value that is not finite has
-/// none.
+/// right neighbor, edge 2 (iy nx + ix) + 1 joins it with the upper one. A closed chain ends with its first edge. Where
+/// a cell has four such edges, the mean of its corners decides which edges are connected. A cell with a non-finite
+/// value has no edges.
 std::vector<std::vector<int>> sign_changes(int nx, int ny, const std::vector<double>& values);
 
 }  // namespace einfield

@@ -51,18 +51,18 @@ double weighted_mean(const std::vector<double>& map, const std::vector<double>& 
 
 EnsembleFields ensemble_fields(const std::vector<LensFields>& members, std::vector<double> weights) {
   if (members.size() == 1) return {members.front(), {}, {}, {}};
-  std::vector<LensFields> centred = members;
+  std::vector<LensFields> centered = members;
   std::vector<double> offsets;
-  for (LensFields& member : centred) {
+  for (LensFields& member : centered) {
     offsets.push_back(weighted_mean(member.potential, weights));
     for (double& v : member.potential) v -= offsets.back();
   }
-  return {
-      mean_of(centred),
-      {deviation_of(maps_of(centred, &LensFields::potential)), deviation_of(maps_of(centred, &LensFields::deflection)),
-       deviation_of(maps_of(centred, &LensFields::convergence))},
-      std::move(weights),
-      std::move(offsets)};
+  return {mean_of(centered),
+          {deviation_of(maps_of(centered, &LensFields::potential)),
+           deviation_of(maps_of(centered, &LensFields::deflection)),
+           deviation_of(maps_of(centered, &LensFields::convergence))},
+          std::move(weights),
+          std::move(offsets)};
 }
 
 Coverage coverage(const std::vector<double>& mean, const std::vector<double>& deviation,

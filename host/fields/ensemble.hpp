@@ -1,4 +1,4 @@
-// Several fits of one problem that differ by the seed of their networks: mean and scatter of what they found.
+// Mean and scatter of an ensemble: fits of one problem whose networks have different seeds.
 #pragma once
 
 #include <vector>
@@ -8,17 +8,18 @@
 
 namespace einfield {
 
-/// Mean over the members, and their standard deviation (n − 1 in the denominator); empty but for the mean with one
-/// member.
+/// Mean over the members and their standard deviation (n − 1 in the denominator). With one member, only the mean is
+/// there; all else is empty.
 struct EnsembleFields {
   LensFields mean, deviation;
-  std::vector<double> weights;  ///< of the pixels in the mean that was taken off each potential
-  std::vector<double> offsets;  ///< these means [arcsec²]
+  std::vector<double> weights;  ///< of the pixels, in the mean that was subtracted from each potential
+  std::vector<double> offsets;  ///< the means that were subtracted [arcsec²]
 };
 
-/// @param members  at the pixel centres; a constant of ψ is unobservable: the mean of each potential over `weights` is
-///                 taken off first. For one member, the fields as they are
-/// @param weights  per pixel, with a sum > 0
+/// Mean and scatter of the members' fields. A constant of ψ is unobservable: the weighted mean of each potential is
+/// subtracted first. A single member is returned as it is.
+/// @param members  at the pixel centers
+/// @param weights  of the pixels in the mean of ψ; their sum is > 0
 EnsembleFields ensemble_fields(const std::vector<LensFields>& members, std::vector<double> weights);
 /// Σ weight · value / Σ weight.
 double weighted_mean(const std::vector<double>& map, const std::vector<double>& weights);
@@ -34,7 +35,7 @@ std::vector<double> deviation_of(const std::vector<std::vector<double>>& members
 struct Coverage {
   double one = 0, two = 0;
 };
-/// @param pixels  that count
+/// @param pixels  indices of the pixels to count
 Coverage coverage(const std::vector<double>& mean, const std::vector<double>& deviation,
                   const std::vector<double>& truth, const std::vector<std::size_t>& pixels);
 

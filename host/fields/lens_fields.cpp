@@ -1,4 +1,4 @@
-// Batches of positions, so that memory stays small beside the result.
+// Positions are evaluated in batches, so that the memory needed stays small compared with the result.
 #include "host/fields/lens_fields.hpp"
 
 #include <algorithm>

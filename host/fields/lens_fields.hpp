@@ -1,4 +1,4 @@
-// ψ, α and κ of the smooth model and of the network, and brightness, at any positions: maps of results and answers of
+// ψ, α and κ of the smooth model and of the network, and brightness, at any positions: for the maps of results and for
 // `evaluate`.
 #pragma once
 
@@ -21,36 +21,37 @@ struct LensFields {
 /// @param theta  2 × n, all x, then all y [arcsec]
 LensFields smooth_fields(const std::vector<LensComponent>& lens, const std::vector<double>& theta, ThreadPool& pool);
 
-/// Evaluated in the precision of Real; the same bits for any number of threads.
+/// Fields of a network, evaluated in the precision of Real. The result is the same bit by bit for any number of
+/// threads.
 /// @param parameters  flat layout of `shape`
 /// @param theta       2 × n, all x, then all y [arcsec]
-/// @param with_convergence  false: κ, which costs as much as all the rest, stays 0
+/// @param with_convergence  false: κ stays 0; it costs as much as ψ and α together
 template <class Real>
 LensFields network_fields(const NetworkShape& shape, const std::vector<double>& parameters,
                           const std::vector<double>& theta, ThreadPool& pool, bool with_convergence = true);
 
-/// Brightness of light components, summed, at positions of their plane; a NETWORK in the precision of Real.
+/// Total brightness of light components at positions of their plane. A NETWORK is evaluated in the precision of Real.
 /// @param positions  2 × n, all x, then all y [arcsec]
 /// @return           n values [image unit per pixel]
 template <class Real>
 std::vector<double> brightness(const std::vector<LightComponent>& lights, const std::vector<double>& positions,
                                ThreadPool& pool);
 
-/// Its gradient with respect to the position.
+/// Gradient of brightness() with respect to the position.
 /// @return  2 × n, all x, then all y [image unit per pixel per arcsec]
 template <class Real>
 std::vector<double> brightness_gradient(const std::vector<LightComponent>& lights, const std::vector<double>& positions,
                                         ThreadPool& pool);
 
-/// Positions of all pixel centres, 2 × n: all x, then all y [arcsec].
+/// Positions of all pixel centers, 2 × n: all x, then all y [arcsec].
 std::vector<double> pixel_centres(const Grid& grid);
-/// Positions of all rays, likewise.
+/// Positions of all rays, 2 × n: all x, then all y [arcsec].
 std::vector<double> ray_positions(const Grid& grid);
 
-/// Adds the fields of further mass at the same positions.
+/// Adds fields at the same positions.
 void add_fields(LensFields& to, const LensFields& more);
 
-/// Fields that are zero at n positions: the network of a model without one.
+/// Fields that are zero at n positions, for a model without a network.
 LensFields zero_fields(std::size_t n);
 
 }  // namespace einfield

@@ -1,4 +1,4 @@
-// Root mean squares over regions of pixels; sums go in pixel order.
+// Root mean squares over regions of pixels, summed in pixel order.
 #include "host/fields/metrics.hpp"
 
 #include <cmath>
@@ -24,7 +24,7 @@ double rms(const std::vector<std::size_t>& pixels, F&& f) {
   return std::sqrt(sum / static_cast<double>(pixels.size()));
 }
 
-/// NaN, not an infinity, where the truth is zero: then there is no relative error.
+/// NaN where the truth is zero: there is no relative error.
 double ratio(double error, double truth) {
   return truth > 0 ? error / truth : kNone;
 }

@@ -1,4 +1,4 @@
-// How well a fit describes the data, and how far it is from the truth when that is known.
+// Errors of a fit against a known truth.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,8 @@
 
 namespace einfield {
 
-/// Errors against the truth over one region. A number that does not exist (an empty region, a truth of zero, a map that
-/// the truth lacks) is NaN.
+/// Errors against the truth over one region. A number is NaN when it does not exist: the region is empty, the truth is
+/// zero, or the truth has no such map.
 struct RegionErrors {
   double psi_relative_rms = 0;  ///< rms(Δψ)/rms(ψ), the region's means removed from both: a constant is unobservable
   double alpha_relative_rms = 0;  ///< rms|Δα|/rms|α|
@@ -24,14 +24,14 @@ struct TruthErrors {
   RegionErrors arc;                 ///< over used pixels whose noise-free truth exceeds kArcSignalToNoise σ
 };
 
-/// Where the arcs are.
+/// The arcs are the used pixels whose noise-free truth exceeds this many σ.
 inline constexpr double kArcSignalToNoise = 5;
 
-/// Indices of used pixels, in order; `truth_image` not null: of those on the arc only.
+/// Indices of the used pixels, in order. @param truth_image  when not null, only pixels on the arcs
 std::vector<std::size_t> region(const Observation& observation, const std::vector<double>* truth_image);
 
 /// @param model       image after the PSF, (ny, nx)
-/// @param correction  what the fit found of the missing mass, at pixel centres
+/// @param correction  fields of the fitted network, at the pixel centers
 TruthErrors truth_errors(const Observation& observation, const Truth& truth, const std::vector<double>& model,
                          const LensFields& correction);
 

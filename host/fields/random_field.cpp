@@ -23,7 +23,7 @@ RandomField::RandomField(const RandomFieldConfig& config, double side) {
       if (twin || square > kLargestWave * kLargestWave) continue;
       const double power = std::pow(static_cast<double>(square), -0.5 * config.slope);
       total += power;
-      // The place on the lattice numbers the draws, so a field does not depend on the order of the loop.
+      // The counter is the place on the lattice, so the field does not depend on the order of the loops.
       const auto counter = static_cast<std::uint64_t>(ny * (2 * kLargestWave + 1) + nx + kLargestWave);
       const double unit = 2 * std::numbers::pi / side;
       waves_.push_back({unit * nx, unit * ny,

@@ -1,5 +1,4 @@
-// Which figures a fit gets, and from what: the maps of result.fits, the curves of history.csv, the numbers of
-// result.json.
+// The figures of a fit: maps of result.fits, curves of history.csv, numbers of result.json.
 #include "host/report/figures.hpp"
 
 #include <fmt/format.h>
@@ -83,13 +82,13 @@ MapSource source_of(const FitsMaps& maps) {
           [find](const std::string& name) { return find(name) != nullptr; }, "result.fits"};
 }
 
-/// A part of a map by its first column and row and their numbers.
+/// A part of a map: its first column and row, and its numbers of columns and rows.
 struct Frame {
   int x, y, nx, ny;
 };
 
-/// What a person wants to look at: the used pixels with a margin, square where the image is; everything when that is
-/// nearly all.
+/// The part of the image to show: a square around the used pixels with a margin, or the whole image when the square is
+/// nearly as large.
 Frame frame_of(const std::vector<std::uint8_t>& used, int nx, int ny) {
   constexpr double kMargin = 0.08, kNearlyAll = 0.85;
   int left = nx, right = -1, low = ny, high = -1;
@@ -204,7 +203,7 @@ PlacedMap difference(const PlacedMap& a, const PlacedMap& b) {
   return result;
 }
 
-/// A constant of the potential is unobservable: the map less its mean over the used pixels.
+/// The map minus its mean over the used pixels: a constant of the potential is unobservable.
 PlacedMap without_mean(PlacedMap map, const std::vector<std::uint8_t>& used) {
   double sum = 0;
   std::size_t n = 0;
@@ -222,8 +221,8 @@ ColorRange together(ColorRange a, ColorRange b) {
   return {std::min(a.low, b.low), std::max(a.high, b.high)};
 }
 
-/// A panel of brightness. Its colours are even in asinh(brightness / 3 σ), σ the median noise: a lensed arc is seen
-/// beside a galaxy a hundred times brighter, and the noise of the sky stays quiet.
+/// A panel of brightness. Its colors are linear in asinh(brightness / 3 σ), where σ is the median noise: a lensed arc
+/// is visible beside a galaxy a hundred times brighter, and the noise of the sky is not.
 Panel light_panel(const FittedMaps& fit, const PlacedMap& map, const std::string& title, ColorRange range) {
   Panel result = panel(map, title, Palette::intensity, range);
   std::vector<double> noise;
@@ -237,16 +236,16 @@ ColorRange brightness_range(const PlacedMap& map) {
   return quantile_range(map.values, 0.005, 0.9998);
 }
 
-/// Normalised residuals on ±5 σ; less for data without noise, more where the model fails.
+/// The range of normalized residuals: ±5 σ; smaller for data without noise, larger where the model fails.
 ColorRange residual_range(const PlacedMap& residual) {
   const ColorRange range = symmetric_range(residual.values, 0.999);
   return range.high > 2.5 && range.high < 5 ? ColorRange{-5, 5} : range;
 }
 
-/// Truth, prediction and prediction − truth of one quantity; the first two on one scale.
+/// Truth, prediction and prediction − truth of one quantity. The first two share a scale.
 void add_comparison(Picture& picture, const FittedMaps& fit, const PlacedMap& truth, const PlacedMap& prediction,
                     const std::string& symbol, Palette palette, const std::string& inset) {
-  // The prediction widens the scale only by what it is over most of the field: its corners are not constrained.
+  // Only the values over most of the field widen the scale: the corners of the prediction are not constrained.
   const ColorRange range =
       palette == Palette::diverging
           ? together(symmetric_range(truth.values, 0.995), symmetric_range(prediction.values, 0.95))
@@ -269,12 +268,12 @@ Picture comparison(const FittedMaps& fit) {
     if (holds) picture.note += (picture.note.empty() ? "" : "; ") + std::string(words);
   };
   note(!fit.arc.empty(), "outline: the arcs, noise-free brightness above 5 σ");
-  note(std::count(fit.used.begin(), fit.used.end(), 0) > 0, "grey: masked");
+  note(std::count(fit.used.begin(), fit.used.end(), 0) > 0, "gray: masked");
   return picture;
 }
 
-/// Densities of the residuals' values in bins, as a line of steps, and that of a normal distribution. Both end where
-/// less than a pixel would be in a bin.
+/// The distribution of the residuals as a line of steps, and the normal distribution. Both end where a bin holds less
+/// than one pixel.
 Chart histogram(const std::vector<double>& residuals) {
   constexpr double kWidth = 0.25, kMost = 8;
   constexpr auto kBins = static_cast<std::size_t>(2 * kMost / kWidth);
@@ -283,7 +282,7 @@ Chart histogram(const std::vector<double>& residuals) {
   for (const double r : residuals) {
     if (!std::isfinite(r)) continue;
     ++n;
-    // What lies beyond the ends is counted in the last bins.
+    // Values beyond the ends are counted in the last bins.
     const double bin = std::clamp(std::floor((r + kMost) / kWidth), 0.0, static_cast<double>(kBins - 1));
     ++counts[static_cast<std::size_t>(bin)];
   }
@@ -324,7 +323,7 @@ std::string residual_statistics(const std::vector<double>& residuals) {
   const double mean = sum / n;
   return "Mean " + significant(mean) + ", standard deviation " +
          significant(std::sqrt(std::max(squares / n - mean * mean, 0.0))) + "; " + percent(beyond / n) +
-         " of the pixels beyond 3 σ, where a normal distribution has 0.3 %.";
+         " of the pixels lie beyond 3 σ; a normal distribution has 0.3 %.";
 }
 
 PlacedMap lengths(const PlacedMap& x, const PlacedMap& y) {
@@ -419,7 +418,7 @@ Picture picture_of_history(const FittedMaps& fit) {
   Chart chart;
   chart.title = "history of the fit";
   chart.x_label = "step";
-  // With the loss "chi2" both are one number.
+  // With the loss "chi2", both curves are the same.
   bool same = true;
   for (std::size_t i = 0; i < fit.loss.size(); ++i)
     same = same && std::abs(fit.loss[i] - fit.chi2[i]) <= 1e-6 * fit.chi2[i];
@@ -476,7 +475,7 @@ std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves
   const ColorRange light = brightness_range(fit.data);
   const bool masked = std::count(fit.used.begin(), fit.used.end(), 0) > 0;
   add("image", "Data", light_panel(fit, fit.data, "", light),
-      std::string("Colours are even in asinh(brightness / 3 σ).") + (masked ? " Grey: masked." : ""));
+      std::string("Colors are linear in asinh(brightness / 3 σ).") + (masked ? " Gray: masked." : ""));
   add("image", "Model", light_panel(fit, fit.model, "", light));
   add("image", "(Data − model) / noise", picture_of_image(fit).cells[2]);
 
@@ -491,7 +490,7 @@ std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves
       lines.curves.empty() ? "No critical curve was found." : "The data with the critical curves, where det A = 0.");
   add("planes", "Source plane", std::move(source),
       std::string("The source with the caustics") +
-          (lines.cuts.empty() ? "." : "; dashed: the cut, where a singular centre hides an image."));
+          (lines.cuts.empty() ? "." : "; dashed: the cut, where an image vanishes in a singular center."));
   add_map("planes", "κ, all mass", added(fit.macro.kappa, fit.network.kappa), Palette::sequential, kappa_range(fit));
 
   add_map("smooth", "ψ", fit.macro.psi, Palette::sequential, quantile_range(fit.macro.psi.values, 0.005, 0.995));
@@ -514,9 +513,11 @@ std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves
       scatter("Scatter of κ", fit.deviation->kappa);
     }
     if (fit.sensitivity)
-      add_map("network", "Sensitivity", *fit.sensitivity, Palette::sequential,
-              {0, quantile_range(fit.sensitivity->values, 0, 0.999).high},
-              "By how many σ a pixel changes with its deflection: where it is dark, the priors speak, not the data.");
+      add_map(
+          "network", "Sensitivity", *fit.sensitivity, Palette::sequential,
+          {0, quantile_range(fit.sensitivity->values, 0, 0.999).high},
+          "Change of a pixel in σ per arcsec of deflection. Where it is dark, the priors determine the result, not the "
+          "data.");
   }
   if (fit.truth)
     for (const Picture& picture : {picture_of_potential(fit), picture_of_deflection(fit), picture_of_convergence(fit)})

@@ -17,7 +17,7 @@ struct PlacedMap {
   int nx = 0;
   int ny = 0;
   double pixel_scale = 1;  ///< arcsec
-  double center_x = 0;     ///< arcsec; coordinate of the middle of the map
+  double center_x = 0;     ///< arcsec; coordinates of the middle of the map
   double center_y = 0;
   std::vector<double> values;  ///< (ny, nx)
   std::string unit;
@@ -39,7 +39,7 @@ struct FittedMaps {
   PlacedMap source;
   LensMaps macro, network;
   std::optional<LensMaps> deviation;     ///< over the members of an ensemble
-  std::optional<PlacedMap> sensitivity;  ///< of the image to the network's deflection [1/arcsec]
+  std::optional<PlacedMap> sensitivity;  ///< change of a pixel in σ per arcsec of deflection [1/arcsec]
   std::optional<PlacedMap> image_truth;
   std::optional<LensMaps> truth;
   std::vector<std::uint8_t> used;  ///< 1 = used in the fit
@@ -48,7 +48,7 @@ struct FittedMaps {
   std::vector<double> steps, loss, chi2;
   std::vector<std::pair<std::string, double>> metrics;
 
-  /// The network does anything at all.
+  /// Whether the network deflects anywhere.
   bool has_network() const;
   /// A number of result.json, or NaN.
   double metric(const std::string& name) const;
@@ -59,14 +59,14 @@ FittedMaps read_fitted_maps(const std::string& directory);
 /// The same from memory: bit by bit what read_fitted_maps() returns after write_results().
 FittedMaps fitted_maps(const Assessment& assessed);
 
-// One picture each; path and title are the caller's. The last three need the truth.
-Picture picture_of_image(const FittedMaps& fit);        ///< data | model | normalised residuals
+// One picture each; the caller sets its path and title. The last three need the truth.
+Picture picture_of_image(const FittedMaps& fit);        ///< data | model | normalized residuals
 Picture picture_of_history(const FittedMaps& fit);      ///< loss and reduced χ² over the steps
 Picture picture_of_potential(const FittedMaps& fit);    ///< truth | prediction | residual, means removed
 Picture picture_of_deflection(const FittedMaps& fit);   ///< the same, x above y
 Picture picture_of_convergence(const FittedMaps& fit);  ///< the same for κ
 
-/// A picture of the report, and the words beside it.
+/// A picture of the report with its heading and caption.
 struct PageFigure {
   std::string section;  ///< "image", "planes", "smooth", "network", "truth", "fit"
   std::string title;
@@ -74,8 +74,8 @@ struct PageFigure {
   Picture picture;
 };
 
-/// What the report shows: a map or a chart each, without title.
-/// @param lines  critical curves, for the two planes
+/// The pictures of the report: one map or chart each, without a title.
+/// @param lines  critical curves and caustics, for the pictures of the two planes
 std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves& lines);
 
 /// Draws every figure of the fit into DIRECTORY/figures/*.png; returns warnings. draw_figures(directory) of

@@ -42,7 +42,7 @@ std::string on_one_line(const std::string& output) {
 }  // namespace
 
 std::string quoted(const std::string& words) {
-  constexpr std::size_t kLongest = 160;  // characters; what is longer does not fit any picture
+  constexpr std::size_t kLongest = 160;  // characters; longer texts fit no picture
   std::string result = "'";
   std::size_t count = 0;
   for (std::size_t i = 0; i < words.size(); ++count) {
@@ -96,14 +96,14 @@ std::string run_gnuplot(const fs::path& directory, std::chrono::milliseconds tim
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&files);
   if (error == ENOENT) return "gnuplot is not installed: no figures were drawn";
-  if (error != 0) return std::string("gnuplot does not start: ") + std::strerror(error);
+  if (error != 0) return std::string("gnuplot cannot be started: ") + std::strerror(error);
 
   const auto end = std::chrono::steady_clock::now() + time_limit;
   int status = 0;
   for (;;) {
     const pid_t done = waitpid(child, &status, WNOHANG);
     if (done == child) break;
-    if (done < 0 && errno != EINTR) return std::string("gnuplot is lost: ") + std::strerror(errno);
+    if (done < 0 && errno != EINTR) return std::string("lost contact with gnuplot: ") + std::strerror(errno);
     if (std::chrono::steady_clock::now() >= end) {
       kill(-child, SIGKILL);
       waitpid(child, &status, 0);
@@ -113,7 +113,7 @@ std::string run_gnuplot(const fs::path& directory, std::chrono::milliseconds tim
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   const std::string messages = on_one_line(contents(directory / "messages"));
-  if (WIFSIGNALED(status)) return fmt::format("gnuplot was ended by signal {}", WTERMSIG(status));
+  if (WIFSIGNALED(status)) return fmt::format("gnuplot was killed by signal {}", WTERMSIG(status));
   if (WEXITSTATUS(status) != 0) return fmt::format("gnuplot failed with status {}: ", WEXITSTATUS(status)) + messages;
   return messages.empty() ? "" : "gnuplot: " + messages;
 }

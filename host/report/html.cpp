@@ -124,7 +124,7 @@ std::string table(const std::string& head, const std::string& body) {
 
 std::string html_page(const std::string& title, const std::string& header, const std::string& main,
                       const std::string& footer) {
-  // The policy would also stop whatever the escaping of texts might have overlooked.
+  // The policy is a second barrier, should the escaping of a text have a gap.
   return "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
          "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
          "style-src 'unsafe-inline'\">\n"

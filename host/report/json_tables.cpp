@@ -51,7 +51,7 @@ std::string cell(const ordered_json& value) {
   return element("td", html_text(words(value)), value.is_number() ? "class=\"number\"" : "");
 }
 
-/// A table of an array of objects: a column for every name that occurs, those of an object in a row as well.
+/// A table of an array of objects, with a column for every name that occurs. An object within a row adds its own names.
 std::string table_of_rows(const ordered_json& nested) {
   ordered_json rows = ordered_json::array();
   for (const ordered_json& row : nested) {

@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 // ---- text ------------------------------------------------------------------------------------------------
 
-/// Size in points at which `words` are at most `pixels` wide; `most` where there is room.
+/// The font size in points, at most `most`, at which `words` are not wider than `pixels`.
 double fitting_size(const std::string& words, double pixels, double most, bool bold) {
   const auto continues = [](char c) { return (c & 0xc0) == 0x80; };
   const auto characters =
@@ -68,7 +68,7 @@ ColorRange opened(ColorRange range) {
 /// A map as it is drawn: averaged over blocks where it has more pixels than a picture can show.
 struct Raster {
   int nx, ny;
-  double dx, dy, x0, y0;  ///< arcsec: size of a raster pixel, centre of the first
+  double dx, dy, x0, y0;  ///< arcsec: size of a raster pixel, center of the first
   std::vector<float> values;
 };
 
@@ -100,7 +100,7 @@ Raster raster(const Panel& panel, double factor) {
   return result;
 }
 
-/// Edges between the ones and the rest of a region as (x, y, length along x, length along y), neighbours joined.
+/// Edges between the ones and the zeros of a region as (x, y, length along x, length along y); neighbors are joined.
 std::vector<float> outline_edges(const Panel& panel) {
   const auto inside = [&](int x, int y) {
     return x >= 0 && y >= 0 && x < panel.nx && y < panel.ny &&
@@ -180,9 +180,9 @@ namespace layout {
 constexpr int kBox = 460;  ///< longer side of a map
 constexpr int kChartWidth = 640;
 constexpr int kLeft = 102;       ///< room for tick labels and the name of the vertical axis
-constexpr int kLeftBare = 20;    ///< the same where the neighbour to the left has them
+constexpr int kLeftBare = 20;    ///< the same where the left neighbor has them
 constexpr int kChartLeft = 104;  ///< numbers of a chart are longer
-constexpr int kRight = 156;      ///< room for the colour bar, its labels and its unit
+constexpr int kRight = 156;      ///< room for the color bar, its labels and its unit
 constexpr int kChartRight = 36;
 constexpr int kTop = 44;  ///< room for the title of a cell
 constexpr int kTopBare = 22;
@@ -199,7 +199,7 @@ constexpr double kInsetX = 0.035, kInsetY = 0.06, kInsetWidth = 0.93;
 constexpr int kBarGap = 10, kBarWidth = 16, kArrow = 14;
 }  // namespace layout
 
-/// Ink of pictures on white paper, and of those on a page of either colour: as far from white as from black.
+/// Ink of pictures on white, and of pictures on a page that may be white or black.
 constexpr const char* kInk = "#000000";
 constexpr const char* kPageInk = "#7a7a7a";
 /// Points. A page shows its pictures at half their size.
@@ -280,7 +280,7 @@ void Script::add(const Picture& picture, const std::string& output) {
   const auto cell = [&](int row, int column) -> const std::variant<Panel, Chart>& {
     return picture.cells[static_cast<std::size_t>(row * columns + column)];
   };
-  // Labels of an axis are given once for neighbours that share it.
+  // Neighbors that share an axis have its labels once.
   const auto bare_left = [&](int i) {
     return i % columns > 0 &&
            same_frame(picture.cells[static_cast<std::size_t>(i)], picture.cells[static_cast<std::size_t>(i - 1)]);
@@ -441,7 +441,7 @@ void Script::add_panel(const Panel& panel, const Box& box) {
                  map.nx, map.ny, map.x0, map.y0, map.dx, map.dy);
   if (!panel.outline.empty()) {
     const std::vector<float> edges = outline_edges(panel);
-    // Dark over light, so that the line is seen on every colour.
+    // A dark line over a light one is visible on every color.
     if (!edges.empty()) {
       const std::string source =
           data(edges) +

@@ -33,8 +33,8 @@ constexpr int kNodes = 200;
 
 // ---- parameters ------------------------------------------------------------------------------------------
 
-/// What result.json says of one parameter: in its entry, in a table of all parameters (`uncertainties` has one,
-/// "sigma"), or in the table of that name of its component in the configuration ("prior", "bounds").
+/// A property of one parameter in result.json. It is in the entry of the parameter, in a table of all parameters (like
+/// "sigma" in `uncertainties`), or in a table of its component in the configuration (like "prior" and "bounds").
 const ordered_json& of_parameter(const ordered_json& result, const std::string& parameter, const std::string& what) {
   const ordered_json& own = member(member(member(result, "parameters"), parameter), what);
   if (!own.is_null()) return own;
@@ -57,7 +57,7 @@ std::pair<std::string, std::string> with_uncertainty(double value, double sigma)
   return {fmt::format("{:.{}f}", value, decimals), fmt::format("{:.{}f}", sigma, decimals)};
 }
 
-/// Units of a profile's parameters; null for a profile that this version does not know.
+/// The parameters of a profile with their units; null for an unknown profile.
 const ProfileInfo* profile_info(const std::string& component, const std::string& profile) {
   if (component.rfind("lens.", 0) == 0) {
     const std::optional<LensKind> kind = lens_kind(profile);
@@ -74,8 +74,8 @@ std::string unit_of(const ProfileInfo* info, const std::string& parameter) {
   return "";
 }
 
-/// What two components say as people read it: axis ratio and major axis of an ellipse, strength and direction of a
-/// shear; with a WCS as position angle, too. "" for other components.
+/// A pair of components as people read it: axis ratio and major axis of an ellipse, strength and direction of a shear.
+/// With a WCS, the direction is also given as a position angle. "" for other profiles.
 std::string shape_words(const ordered_json& result, const std::string& component) {
   const ordered_json& parameters = member(result, "parameters");
   const auto pair = [&](const char* first, const char* second) -> std::optional<std::pair<double, double>> {
@@ -165,7 +165,7 @@ std::string parameter_table(const ordered_json& result) {
   return table(head, body);
 }
 
-/// A matrix of correlations with the colour of each: {"names": [...], "matrix": [[...]]} or an object of objects.
+/// A matrix of correlations, each in a color: {"names": [...], "matrix": [[...]]} or an object of objects.
 std::string correlation_table(const ordered_json& correlations) {
   std::vector<std::string> names;
   const ordered_json& matrix = member(correlations, "matrix");
@@ -281,7 +281,7 @@ std::pair<unsigned, unsigned> png_size(const std::string& png) {
   return {number(16), number(20)};
 }
 
-/// The figures of one section that were drawn.
+/// The figures of one section, without those that could not be drawn.
 std::string figures_html(const std::vector<PageFigure>& figures, const std::vector<std::string>& png,
                          const std::string& section, const std::string& layout = "figures") {
   std::string html;
@@ -330,9 +330,9 @@ std::string repeat_html(const ordered_json& result) {
     html += element("p", "The command was") + element("pre", html_text(command), "class=\"wrapped\"");
   const std::string toml = text_of(result, "config_toml");
   if (toml.empty()) return html;
-  html += element("p", html.empty() ? "Save the configuration below as lens.toml; then"
+  html += element("p", html.empty() ? "Save the configuration below as lens.toml, then run"
                                     : "The configuration below holds every value that was used, defaults and options "
-                                      "included. Saved as lens.toml it repeats the run:");
+                                      "included. To repeat the run, save it as lens.toml and run");
   std::string again = "einfield fit lens.toml";
   for (const char* name : {"backend", "precision"})
     if (const std::string value = text_of(result, name); !value.empty())
@@ -348,7 +348,7 @@ std::vector<std::string> notes_of(const ordered_json& result, const std::vector<
   for (const std::string& complaint : complaints) notes.push_back("Pictures: " + complaint);
   for (const ordered_json& warning : member(result, "warnings")) notes.push_back(words(warning));
   if (const std::string message = text_of(result, "message"); !message.empty())
-    notes.insert(notes.begin(), "The fit went wrong: " + message + ". Shown is the last good state.");
+    notes.insert(notes.begin(), "The fit failed: " + message + ". This page shows its last good state.");
   return notes;
 }
 

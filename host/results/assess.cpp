@@ -144,8 +144,8 @@ std::vector<std::string> left_out(const Config& config, const std::vector<FitRes
       why[k] = r.message;
     else if (most && is_far(r))
       why[k] = fmt::format(
-          "the network of seed {} ended far above the others: loss and regularisation {:.5g}, where the best have "
-          "{:.5g}; it is left out",
+          "the network of seed {} converged to a much worse minimum than the others: loss plus regularization {:.5g}, "
+          "the lowest is {:.5g}; it is excluded from the averages",
           config.network->seed + k, value(r), lowest);
   }
   return why;
@@ -212,7 +212,7 @@ std::string summary(const Assessment& fit) {
                       outcome.time_s);
   if (outcome.steps > 0)
     text += fmt::format(" ({:.3g} ms a step)", 1e3 * outcome.time_s / static_cast<double>(outcome.steps));
-  if (outcome.state_step != outcome.steps) text += fmt::format(", the best state: that of step {}", outcome.state_step);
+  if (outcome.state_step != outcome.steps) text += fmt::format(", best state at step {}", outcome.state_step);
   if (const std::optional<TruthErrors>& errors = fit.errors)
     text += fmt::format("; against the truth: image {:.2g} sigma; on the arcs ", errors->image_rms_over_sigma) +
             region_summary(errors->arc) + "; on all used pixels " + region_summary(errors->all);

@@ -13,10 +13,10 @@
 
 namespace einfield {
 
-/// Maps at the pixel centres of a grid, in single or double precision.
+/// Maps at the pixel centers of a grid, in single or double precision.
 class FitsMaps {
  public:
-  /// @param sky  where the grid lies on the sky, when that is known
+  /// @param sky  celestial WCS of the grid, when it is known
   FitsMaps(const Grid& grid, bool double_precision, std::optional<CelestialWcs> sky = {})
       : grid_{grid.nx, grid.ny, grid.pixel_scale, grid.center_x, grid.center_y},
         bitpix_(double_precision ? -64 : -32),
@@ -26,16 +26,16 @@ class FitsMaps {
     add(name, unit, std::move(values), grid_, bitpix_, planes);
     hdus_.back().sky = sky_;
   }
-  /// A map of bytes: a mask.
+  /// A map that is stored as bytes: a mask.
   void add_bytes(const std::string& name, std::vector<double> values) {
     add(name, "", std::move(values), grid_, 8, 1);
     hdus_.back().sky = sky_;
   }
-  /// A map on a grid of its own.
+  /// A map on another grid.
   void add_on(const PixelGrid& grid, const std::string& name, const std::string& unit, std::vector<double> values) {
     add(name, unit, std::move(values), grid, bitpix_, 1);
   }
-  /// PSI_<suffix>, ALPHA_<suffix> and KAPPA_<suffix>; of empty fields none.
+  /// PSI_<suffix>, ALPHA_<suffix> and KAPPA_<suffix>; empty fields are not added.
   void add_fields(const std::string& suffix, LensFields fields) {
     if (!fields.potential.empty()) add("PSI_" + suffix, "arcsec2", std::move(fields.potential));
     if (!fields.deflection.empty()) add("ALPHA_" + suffix, "arcsec", std::move(fields.deflection), 2);

@@ -1,4 +1,4 @@
-// What is asked of result.json, with the place of everything that is not as a fit writes it.
+// Reads result.json value by value; a message names the place of a value that a fit would not write.
 #include "host/results/stored_result.hpp"
 
 #include <algorithm>
@@ -58,7 +58,7 @@ std::array<double, 2> pair(const JsonView& numbers) {
 StoredResult::StoredResult(const std::string& dir) : dir_(dir), file_(in(dir, "result.json")) {
   EINFIELD_REQUIRE(fs::exists(file_), dir + ": no result.json, expected the directory of a finished fit");
   json_ = read_json(file_);
-  root().at("profiles").keys();  // an object: else there would be no components
+  root().at("profiles").keys();  // must be an object; otherwise the lens would silently have no components
   const JsonView names = root().at("free");
   for (std::size_t i = 0; i < names.size(3 * kMaxComponents * kMaxProfileParameters); ++i)
     free_.insert(names.at(i).text());
@@ -95,7 +95,7 @@ std::optional<CelestialWcs> StoredResult::sky() const {
   wcs.pixel_scale = 3600 * std::sqrt(std::abs(determinant));
   wcs.reference_pixel = pair(json.at("reference_pixel"));
   wcs.reference_value = pair(json.at("reference_value"));
-  // Results of earlier versions do not have these.
+  // Earlier versions did not write these.
   if (json.has("frame")) wcs.frame = json.at("frame").text();
   for (const auto& [name, value] :
        {std::pair("equinox", &wcs.equinox), std::pair("pole_lon", &wcs.pole_lon), std::pair("pole_lat", &wcs.pole_lat)})
@@ -104,12 +104,13 @@ std::optional<CelestialWcs> StoredResult::sky() const {
 }
 
 bool StoredResult::has(const std::string& block, std::size_t i) const {
-  return json_.at("profiles").contains(name_of(block, i));  // null is no end of the list: it is missing
+  return json_.at("profiles")
+      .contains(name_of(block, i));  // also null, which is then an error: it does not end the list
 }
 
 JsonView StoredResult::config_of(const std::string& block, std::size_t i) const {
   const JsonView config = root().at("config").at(block);
-  if (i >= config.size(kMaxComponents)) config.fail("fewer components than profiles");
+  if (i >= config.size(kMaxComponents)) config.fail("expected as many components as in \"profiles\"");
   return config.at(i);
 }
 
@@ -131,7 +132,7 @@ std::vector<LensComponent> StoredResult::lens() const {
   for (std::size_t i = 0; has("lens", i); ++i) {
     const JsonView profile = root().at("profiles").at(name_of("lens", i));
     const std::optional<LensKind> kind = lens_kind(profile.text());
-    if (!kind) profile.fail("a " + profile.text() + ", which this version does not know");
+    if (!kind) profile.fail("unknown profile " + profile.text());
     components.push_back(new_lens(*kind));
     read_component(components.back(), lens_info(*kind), "lens", i);
   }
@@ -143,7 +144,7 @@ std::vector<LightComponent> StoredResult::lights(const std::string& block) const
   for (std::size_t i = 0; has(block, i); ++i) {
     const JsonView profile = root().at("profiles").at(name_of(block, i));
     const std::optional<LightKind> kind = light_kind(profile.text());
-    if (!kind) profile.fail("a " + profile.text() + ", which this version does not know");
+    if (!kind) profile.fail("unknown profile " + profile.text());
     LightComponent c = new_light(*kind);
     read_component(c, light_info(*kind), block, i);
     const JsonView config = config_of(block, i), fit = config.at("fit");
@@ -171,13 +172,13 @@ std::vector<StoredNetwork> StoredResult::read_networks(const JsonView& descripti
   for (int k = 0; k < members; ++k) {
     const std::string file = in(dir_, network_file(static_cast<std::size_t>(k), name));
     networks.push_back(read_network(file));
-    EINFIELD_REQUIRE(networks.back().shape == shape, file + ": another network than that of " + file_);
+    EINFIELD_REQUIRE(networks.back().shape == shape, file + ": its shape is not the one in " + file_);
   }
   return networks;
 }
 
 std::vector<StoredNetwork> StoredResult::networks() const {
-  // Absent, it would say nothing; null, it says that there is none.
+  // null means that there is no network; without the entry, the file is damaged.
   if (!json_.contains("network")) root().at("network");
   return root().has("network") ? read_networks(root().at("network"), "network") : std::vector<StoredNetwork>{};
 }
@@ -199,7 +200,7 @@ std::vector<StoredNetwork> StoredResult::light_networks(const std::string& block
 
 StoredLens read_lens(const std::string& dir) {
   const StoredResult result(dir);
-  std::vector<double> offsets = result.offsets();  // before the files of the members that it must have
+  std::vector<double> offsets = result.offsets();  // checked before the networks' files are opened
   return {result.lens(), result.networks(), std::move(offsets), result.double_precision(), result.grid(), result.sky()};
 }
 

@@ -19,8 +19,8 @@
 
 namespace einfield {
 
-/// What result.json says of a fit; every member function throws InvalidInput "DIR/result.json: PLACE: …" where the file
-/// says something else than a fit writes.
+/// The content of result.json. Every member function throws InvalidInput "DIR/result.json: PLACE: …" where the file has
+/// something that a fit does not write.
 class StoredResult {
  public:
   /// @throws InvalidInput when the directory holds no complete results
@@ -31,20 +31,19 @@ class StoredResult {
 
   bool double_precision() const;
   Grid grid() const;
-  /// Where the image lies on the sky, when that is known.
+  /// The WCS of the image, when it is known.
   std::optional<CelestialWcs> sky() const;
 
-  /// Components with their parameters, priors and what of them is free; a component's pixels and weights are in files
-  /// of their own.
+  /// Components with parameters, priors and flags of the free parameters. Pixels and weights are in other files.
   std::vector<LensComponent> lens() const;
   /// @param block  "source" or "lens_light"
   std::vector<LightComponent> lights(const std::string& block) const;
 
   /// The networks of the potential: none, one, or the members of an ensemble.
   std::vector<StoredNetwork> networks() const;
-  /// What is taken off their potentials; empty with fewer than two.
+  /// Constants to subtract from their potentials [arcsec²]; empty with fewer than two networks.
   std::vector<double> offsets() const;
-  /// The networks of light. @param block  of the component that they are of
+  /// The networks of a NETWORK component. @param block  "source" or "lens_light", where the component is
   std::vector<StoredNetwork> light_networks(const std::string& block) const;
 
  private:
