@@ -311,7 +311,7 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
   const std::size_t at = outcome.out.find("\n  observation.max_noise ") + 1;
   std::istringstream line(outcome.out.substr(at, outcome.out.find('\n', at) - at));
   const std::vector<std::string> words{std::istream_iterator<std::string>(line), {}};
-  EXPECT_EQ(words, (Words{"observation.max_noise", "number", "image", "unit", ">", "0", "1000.0", "pixels", "of",
+  EXPECT_EQ(words, (Words{"observation.max_noise", "number", "image", "unit", ">", "0", "1000.0", "pixels", "with",
                           "larger", "noise", "are", "masked"}));
 }
 
@@ -415,7 +415,7 @@ TEST_F(Cli, SetIsCheckedAsTheConfigurationIs) {
        "--set: title: not a TOML value, found a.b, expected a number, true, false, a word, [list] or a "
        "\"text\" with its quotes"},
       {"optimizer.loss=chi3", "--set: optimizer.loss: no such name, found \"chi3\", expected chi2"},
-      {"a.b.c.d.e.f.g.h.i.j.k=1", "--set: a.b.c.d.e.f.g.h.i.j.k: a key of too many parts, expected at most 10"},
+      {"a.b.c.d.e.f.g.h.i.j.k=1", "--set: a.b.c.d.e.f.g.h.i.j.k: a key with too many parts, expected at most 10"},
       {"optimizer.loss=\"chi3\"", "--set: optimizer.loss: no such name, found \"chi3\", expected chi2"},
       {"network.hidden=8", "--set: network.hidden: wrong type, found the integer 8, expected a list of integers"},
       {"lens.0.theta_E=\"large\"",

@@ -10,11 +10,9 @@
 
 namespace einfield {
 
-/// What all weights of [regularization] are multiplied by, one after the other.
+/// Factors that are tried on all weights of [regularization]; `info --keys` names them.
 inline constexpr double kStrengthFactors[] = {0.01, 0.1, 1.0, 10.0};
 inline constexpr int kStrengths = static_cast<int>(std::size(kStrengthFactors));
-/// "0.01, 0.1, 1, 10"
-std::string tried_factors();
 
 struct TriedStrength {
   double factor = 1;
