@@ -25,6 +25,7 @@
 #include "host/app/simulate.hpp"
 #include "host/exchange/coolest.hpp"
 #include "host/exchange/exchange.hpp"
+#include "host/exchange/lens_toml.hpp"
 #include "host/exchange/lenstronomy.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
