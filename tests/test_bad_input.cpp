@@ -428,9 +428,9 @@ TEST_F(BadFits, Sizes) {
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 0", "NAXIS2  = 16"})),
             "x.fits[PRIMARY]: an image without pixels, found 0 x 16, expected at least 1 x 1");
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 16385", "NAXIS2  = 1"})),
-            "x.fits[PRIMARY]: too large, found 16385 x 1, expected at most 16384 pixels a side");
+            "x.fits[PRIMARY]: too large, found 16385 x 1, expected at most 16384 pixels per side");
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 2000000000", "NAXIS2  = 2000000000"})),
-            "x.fits[PRIMARY]: too large, found 2000000000 x 2000000000, expected at most 16384 pixels a side");
+            "x.fits[PRIMARY]: too large, found 2000000000 x 2000000000, expected at most 16384 pixels per side");
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 16384", "NAXIS2  = 16384"})),
             "x.fits[PRIMARY]: truncated, found 5760 bytes in the file, expected 2147486528");
 }
