@@ -1,5 +1,5 @@
-// What the arithmetic of the network's products costs in accuracy: fp32, tf32x3 and tf32 on the CUDA device against
-// double precision, and what becomes of a whole fit. Prints the tables of README.md in this folder.
+// Accuracy of the network's products on the CUDA device: fp32, tf32x3 and tf32 against double precision, for single
+// networks and for a whole fit. Prints the tables of README.md in this folder.
 //   einfield_accuracy [networks] [pixels a side] [width] [steps of the fit] [its pixels a side] [its width]
 #include <algorithm>
 #include <cmath>
@@ -53,7 +53,7 @@ std::vector<std::string> quantities(const NetworkShape& shape) {
   std::vector<std::string> names = {"ψ", "α"};
   for (int l = 0; l < shape.layers(); ++l) {
     names.push_back("∂W" + std::to_string(l + 1));
-    if (l + 1 < shape.layers()) names.push_back("∂b" + std::to_string(l + 1));  // the last bias moves nothing
+    if (l + 1 < shape.layers()) names.push_back("∂b" + std::to_string(l + 1));  // ψ's constant has no effect
   }
   return names;
 }
@@ -61,7 +61,7 @@ std::vector<std::string> quantities(const NetworkShape& shape) {
 struct Answer {
   std::vector<double> potential, deflection, gradient;
 };
-/// At parameters and cotangents that are single-precision numbers.
+/// Parameters and cotangents are rounded to single precision first.
 template <class Real>
 Answer answer(Backend<Real>& backend, const std::vector<float>& parameters, const std::vector<float>& deflection_bar) {
   backend.upload(Field::parameters, 0, std::vector<Real>(parameters.begin(), parameters.end()));
@@ -86,7 +86,7 @@ std::vector<Errors> compare(const NetworkShape& shape, const Answer& found, cons
   return list;
 }
 
-/// Every mode's worst errors over the networks whose parameters are given, and its ratio to those of fp32.
+/// Prints the worst errors of every mode over the given networks, and their ratios to those of fp32.
 void table(const std::string& title, Problem problem, const std::vector<std::vector<float>>& networks) {
   const NetworkShape& shape = *problem.model.network;
   const std::vector<std::string> names = quantities(shape);
@@ -127,7 +127,7 @@ void table(const std::string& title, Problem problem, const std::vector<std::vec
   std::fflush(stdout);
 }
 
-/// Loss along a fit in every mode; returns the parameters that fp32 has found.
+/// Prints the loss along a fit in every mode. Returns the parameters that fp32 found.
 std::vector<float> fit(Problem problem, int steps) {
   std::vector<float> trained;
   std::vector<std::vector<double>> losses;

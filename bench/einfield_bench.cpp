@@ -25,11 +25,10 @@ namespace {
 
 constexpr int kSizes[] = {50, 100, 200, 400, 1000};
 constexpr int kWidths[] = {64, 128, 200, 256};
-constexpr int kLenses[] = {1, 4, 16,
-                           64};  // side by side in one launch, of a size that alone leaves most of a device idle
+constexpr int kLenses[] = {1, 4, 16, 64};  // lenses in one launch; one of this size leaves most of a device idle
 constexpr int kLensSize = 50;
 
-/// A stage: how it is called, and its part of step_flop(); 0 = too little arithmetic for a rate to mean anything.
+/// A stage: its call, and its share of step_flop(); 0 = too little arithmetic for a meaningful rate.
 template <class Real>
 struct Stage {
   const char* name;
@@ -53,7 +52,7 @@ std::vector<Stage<Real>> stages() {
 struct Case {
   std::string backend;
   int n, width, threads;
-  int lenses = 0;  ///< 0 = one, and the name does not say so
+  int lenses = 0;  ///< 0 = one lens, without a part of the name for it
   std::string name(const char* stage, const char* real) const {
     return std::string(stage) + "/" + backend + "/" + real + "/n:" + std::to_string(n) + "/h:" + std::to_string(width) +
            "/t:" + std::to_string(threads) + (lenses > 0 ? "/lenses:" + std::to_string(lenses) : "");
@@ -63,14 +62,14 @@ struct Case {
 template <class Real>
 constexpr const char* kRealName = sizeof(Real) == 4 ? "float" : "double";
 
-/// The peak for so many threads, the best of all bursts of this run.
+/// The peak for this number of threads: the best of all bursts of this run.
 template <class Real>
 FmaPeak<Real>& peak(int threads) {
   static std::map<int, FmaPeak<Real>> peaks;
   return peaks.try_emplace(threads, threads).first->second;
 }
 
-/// Seconds of `calls` calls: by the clock, on a device by CUDA events.
+/// Seconds of `calls` calls, by the clock or, on a device, by CUDA events.
 template <class Real>
 double seconds_of(Backend<Real>& backend, int calls, const Stage<Real>& stage) {
   const auto work = [&] {
@@ -144,7 +143,7 @@ void register_cases(const std::string& backend) {
     for (const int lenses : kLenses) add({backend, kLensSize, width, threads.back(), lenses}, stages<Real>().front());
 }
 
-/// Takes `--name VALUE` or `--name=VALUE` out of the arguments; Google Benchmark reads the rest.
+/// Removes `--name VALUE` or `--name=VALUE` from the arguments and returns the value; Google Benchmark reads the rest.
 std::string take_option(int& argc, char** argv, const std::string& name, std::string value) {
   int kept = 1;
   for (int i = 1; i < argc; ++i) {
@@ -162,7 +161,7 @@ std::string take_option(int& argc, char** argv, const std::string& name, std::st
   return value;
 }
 
-/// Leaves out all vector instructions better than those named.
+/// Disables all vector instructions beyond those named.
 void limit_instructions(const std::string& name) {
   std::int64_t better = 0;
   std::string known;
@@ -189,7 +188,7 @@ int run(int argc, char** argv) {
     register_cases<double>("cpu");
   }
   if (backend != "cpu") {
-    make_backend<float>("cuda", {});  // throws where there is none
+    make_backend<float>("cuda", {});  // throws without a device
     register_cases<float>("cuda");
     register_cases<double>("cuda");
   }

@@ -29,7 +29,7 @@ constexpr int kChains = 12;
 #endif
 
 /// @param operations  vector multiply-adds to do
-/// @param sink        2 lanes in (the operands), and one out so that nothing can be left out
+/// @param sink        2 lanes in (the operands), one out, so that the compiler cannot remove the work
 /// @return            FLOP done
 template <class Real>
 double run_chains(int operations, Real* sink) {
@@ -105,7 +105,7 @@ void FmaPeak<Real>::burst() {
   const std::chrono::duration<double> seconds =
       *std::max_element(end.begin(), end.end()) - *std::min_element(begin.begin(), begin.end());
   best_ = std::max(best_, total / seconds.count() * 1e-9);
-  if (threads > 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // until the pool's threads sleep
+  if (threads > 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // wait until the pool's threads sleep
 }
 
 template <class Real>

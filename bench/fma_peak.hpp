@@ -1,4 +1,4 @@
-// The most that the processor's vector units can do, measured: chains of multiply-adds that never leave the registers.
+// Measures the peak of the processor's vector units with chains of multiply-adds that stay in registers.
 #pragma once
 
 #include <string>
@@ -7,8 +7,8 @@
 
 namespace einfield::bench {
 
-/// The best of many short bursts by all threads of a pool at once. Bursts between the timed runs see the same clock and
-/// the same neighbours as these.
+/// The best of many short bursts by all threads of a pool at once. Bursts between the timed runs see the same clock
+/// frequency and the same load from other programs.
 template <class Real>
 class FmaPeak {
  public:

@@ -1,4 +1,4 @@
-// One training step of the timed problem and nothing beside it: for the counters of a profiler or of a virtual device.
+// One training step of the timed problem and nothing else, for the counters of a profiler or of a virtual device.
 //   einfield_one_step [cpu|cuda] [float|double] [pixels a side] [width] [fp32|tf32x3|tf32]
 #include <cstdio>
 #include <cstdlib>

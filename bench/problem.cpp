@@ -1,4 +1,4 @@
-// Simulates the timed problem with the backend itself: a model without a network, evaluated once.
+// Simulates the timed problem with the backend: evaluates a model without a network once.
 #include "bench/problem.hpp"
 
 #include <cmath>

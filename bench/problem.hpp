@@ -7,7 +7,7 @@
 
 namespace einfield::bench {
 
-/// What the data are made of beside the model: seed of the noise, field of view, PSF in units of the pixel.
+/// The data beside the model: seed of the noise, field of view, PSF in units of the pixel.
 inline constexpr double kFieldOfView = 8.0;  ///< arcsec a side, at every size
 inline constexpr double kFwhmPixels = 2.5;   ///< 0.2 arcsec at 100 pixels
 inline constexpr int kPsfSize = 13;
@@ -18,8 +18,8 @@ inline constexpr double kNoise = 2.0;
 /// @param hidden  widths of the network; empty = no network, and the source's brightness is free instead
 Problem paper_problem(int n, const std::vector<int>& hidden);
 
-/// FLOP of the products between hidden layers, which are nearly all of a step: 24 N H² for three layers of H.
-/// The network's value and gradient take a third of them, its adjoint the rest.
+/// FLOP of the products between hidden layers, nearly all of a step: 24 N H² for three layers of H.
+/// A third of them belongs to the network's value and gradient, the rest to its adjoint.
 double step_flop(int n, const std::vector<int>& hidden);
 
 }  // namespace einfield::bench

@@ -603,10 +603,11 @@ TEST_F(BadInput, TheExampleOfARealLensIsFitted) {
   const auto file = [&](const std::string& key, const std::string& name) {
     return "observation." + key + "=\"" + folder + name + "\"";
   };
-  const Outcome outcome = run_binary({"fit", EINFIELD_EXAMPLES_DIR "/slacs_j0252.toml", "--backend", "cpu", "--out",
-                                      "out", "--set", "optimizer.steps=20", "--set", file("image", "data.fits"),
-                                      "--set", file("noise", "noise_map.fits"), "--set", file("psf", "psf.fits")},
-                                     around_);
+  const Outcome outcome =
+      run_binary({"fit", EINFIELD_EXAMPLES_DIR "/slacs_j0252+0039/network.toml", "--backend", "cpu", "--out", "out",
+                  "--set", "optimizer.steps=20", "--set", file("image", "data.fits"), "--set",
+                  file("noise", "noise_map.fits"), "--set", file("psf", "psf.fits")},
+                 around_);
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_NE(outcome.err.find("pixels with noise above max_noise = 1000, masked\n"), std::string::npos) << outcome.err;
   const json result = json::parse(folder_.read("out/result.json"));

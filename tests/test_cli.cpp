@@ -214,6 +214,8 @@ TEST_F(Cli, InfoTellsBackendsDevicesAndLibraries) {
   EXPECT_EQ(outcome.err, "");
   const json info = json::parse(outcome.out);
   EXPECT_EQ("einfield " + info.at("version").get<std::string>() + "\n", run({"--version"}).out);
+  const std::string version = "einfield " + info.at("version").get<std::string>(), git = info.at("git");
+  EXPECT_EQ(text.out.rfind(version + (git.empty() ? "" : " (git " + git + ")") + "\n", 0), 0u) << text.out;
 #ifdef EINFIELD_HAVE_CUDA
   EXPECT_EQ(info.at("backends"), json({"cpu", "cuda"}));
 #else

@@ -950,14 +950,14 @@ TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
 
 TEST(Examples, AreValid) {
   int n = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(EINFIELD_EXAMPLES_DIR)) {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(EINFIELD_EXAMPLES_DIR)) {
     if (entry.path().extension() != ".toml") continue;
     ++n;
     const Config fit = read_config(entry.path().string(), {}, false);
     EXPECT_FALSE(fit.title.empty()) << entry.path();
     if (fit.simulate) read_config(entry.path().string(), {}, true);
   }
-  EXPECT_GE(n, 5);
+  EXPECT_GE(n, 15);
 }
 
 // ---- random configurations

@@ -5,10 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "einfield/error.hpp"
+#include "host/report/html.hpp"
+#include "host/results/result_json.hpp"
 #include "host/results/write_results.hpp"
 #include "tests/small_lens.hpp"
 
@@ -106,6 +109,56 @@ TEST_F(Report, HoldsEveryPicture) {
   EXPECT_EQ(count(html, "src="), 27u);
   EXPECT_TRUE(has(html, "with the critical curves")) << "none was found";
   EXPECT_TRUE(has(html, "with the caustics"));
+}
+
+/// The page up to its footer, which has the time of day.
+std::string without_footer(const std::string& html) {
+  return html.substr(0, html.find("<footer>"));
+}
+
+/// Page and figures of a fit from memory, without a file of results on disk, are byte by byte those that are made from
+/// its directory.
+template <class Real>
+void expect_the_same_from_memory(const SmallLens& lens, const Config& config) {
+  const SmallFit<Real> done(config);
+  std::vector<FitResult<Real>> results = done.results();
+  std::vector<std::vector<Real>> images = done.images();
+  if (config.network && config.network->ensemble > 1) {  // another member, so that there is a scatter
+    results.push_back(results.front());
+    for (Real& v : results.back().parameters) v *= Real(1.01);
+    images.push_back(images.front());
+  }
+  ThreadPool pool(1);
+  const Assessment fit = assess(config, done.loaded, results, images, {}, pool);
+  const RunInfo info{"cpu", "a processor", sizeof(Real) == 4 ? "single" : "double"};
+  const FittedMaps maps = fitted_maps(fit);
+  const ReportContent content{result_json(fit, info), maps, critical_curves_of(maps, stored_lens(fit), pool), {}};
+  const auto made = [&lens] {
+    std::map<std::string, std::string> files{{"page", without_footer(lens.folder().read("out/report.html"))}};
+    for (const auto& entry : fs::directory_iterator(lens.out() + "/figures"))
+      files[entry.path().filename().string()] = lens.folder().read("out/figures/" + entry.path().filename().string());
+    return files;
+  };
+  draw_figures(maps, lens.out());
+  write_report(content, lens.out());
+  const auto from_memory = made();
+  EXPECT_FALSE(fs::exists(lens.out() + "/result.fits"));
+  EXPECT_FALSE(fs::exists(lens.out() + "/result.json"));
+  EXPECT_FALSE(content.curves.curves.empty());
+  EXPECT_EQ(write_results(lens.out(), fit, info), content.result_json);
+  EXPECT_TRUE(draw_figures(lens.out()).empty());
+  EXPECT_TRUE(write_report(lens.out(), 1).empty());
+  EXPECT_EQ(made(), from_memory);
+  EXPECT_GT(from_memory.size(), 10u);
+}
+
+TEST_F(Report, IsTheSameFromMemoryAsFromTheDirectory) {
+  if (!has_gnuplot()) GTEST_SKIP() << "gnuplot is not installed";
+  // A place with more digits than a header has.
+  const std::vector<Override> settings = {{"observation.center_x", "0.1234567890123456789"}};
+  expect_the_same_from_memory<float>(lens_, lens_.config(settings));
+  const SmallLens other;
+  expect_the_same_from_memory<double>(other, other.config({{"network.ensemble", "2"}}));
 }
 
 TEST_F(Report, HoldsTheNumbers) {

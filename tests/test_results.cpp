@@ -707,5 +707,172 @@ TEST(Results, LeftoversOfAKilledRunDoNotMatter) {
   EXPECT_FALSE(fs::exists(lens.out() + "/.results"));
 }
 
+// ---- the library's own way: einfield/results.hpp -----------------------------------------------------------
+
+TYPED_TEST(ResultsOf, AreReadBackByTheLibrary) {
+  const SmallLens lens{{"source",
+                        "[{ profile = \"PIXELATED\", nx = 6, ny = 5, pixel_scale = 0.4, value = 1.0, fit = "
+                        "[\"pixels\"] }, { profile = \"NETWORK\", amp = 4.0, hidden = [6, 5] }]"}};
+  const Written<TypeParam> w(lens.config(), lens.out());
+  const Results r = read_results(lens.out());
+  const Problem& problem = w.fit.loaded.problem;
+  const Model model = with_parameters(problem.model, ParameterLayout(problem.model), w.parameters());
+  EXPECT_EQ(r.dir, lens.out());
+  EXPECT_EQ(r.title, "small");
+  EXPECT_EQ(r.version, w.result["version"]);
+  EXPECT_EQ(r.run.backend, "cpu");
+  EXPECT_EQ(r.run.device, "a processor");
+  EXPECT_EQ(r.run.precision, sizeof(TypeParam) == 4 ? "single" : "double");
+  EXPECT_EQ(r.stop_reason, "steps");
+  EXPECT_EQ(r.message, "");
+  EXPECT_EQ(r.steps, 30);
+  EXPECT_EQ(r.state_step, 30);
+  EXPECT_EQ(r.time_s, w.fit.result.time_s);
+  EXPECT_EQ(r.warnings, w.fit.loaded.warnings);
+  EXPECT_EQ(r.metrics.at("chi2_reduced"), w.fit.result.final_state.chi2_reduced);
+  EXPECT_EQ(r.metrics.size(), w.result["metrics"].size());
+  EXPECT_EQ(r.grid.nx, 14);
+  EXPECT_EQ(r.grid.supersampling, 2);
+  EXPECT_FALSE(r.sky);
+  EXPECT_EQ(r.config, w.result["config_toml"]);
+
+  ASSERT_EQ(r.model.lens.size(), 2u);
+  EXPECT_EQ(r.model.lens[0].values, model.lens[0].values);
+  ASSERT_EQ(r.model.source.size(), 2u);
+  EXPECT_EQ(r.model.source[0].pixels, model.source[0].pixels);
+  EXPECT_TRUE(r.model.source[0].pixels_free);
+  EXPECT_EQ(r.model.source[1].weights, rounded<TypeParam>(model.source[1].weights));
+  EXPECT_EQ(r.parameters.size(), w.result["parameters"].size());
+  const ResultParameter& theta_e = r.parameter("lens.0.theta_E");
+  EXPECT_EQ(theta_e.value, model.lens[0].values[0]);
+  EXPECT_EQ(theta_e.unit, "arcsec");
+  EXPECT_TRUE(theta_e.free);
+  EXPECT_EQ(theta_e.sigma, w.result["uncertainties"]["sigma"]["lens.0.theta_E"]);
+  EXPECT_TRUE(std::isnan(theta_e.deviation));
+  EXPECT_FALSE(r.parameter("lens.0.e2").free);
+  EXPECT_TRUE(std::isnan(r.parameter("lens.0.e2").sigma));
+  EXPECT_THROW(r.parameter("lens.0.theta_F"), InvalidInput);
+
+  ASSERT_EQ(r.networks.size(), 1u);
+  EXPECT_TRUE(r.networks[0].shape == *model.network);
+  const std::vector<double> parameters = w.parameters();
+  EXPECT_EQ(r.networks[0].weights,
+            std::vector<double>(parameters.begin(),
+                                parameters.begin() + static_cast<std::ptrdiff_t>(r.networks[0].shape.size())));
+  const std::vector<HistoryRow>& history = w.fit.result.snapshot.history;
+  ASSERT_EQ(r.history.at("loss").size(), history.size());
+  EXPECT_EQ(r.history.at("loss").back(), history.back().loss);
+  EXPECT_EQ(r.history.at("lens.0.theta_E").back(), history.back().free[0]);
+
+  const ResultMap kappa = read_result_map(lens.out(), "KAPPA_NN"), alpha = read_result_map(lens.out(), "ALPHA_MACRO");
+  EXPECT_EQ(kappa.values, w.hdu("KAPPA_NN").values);
+  EXPECT_EQ(kappa.pixel_scale, 0.3);
+  EXPECT_EQ(kappa.planes, 1);
+  EXPECT_EQ(alpha.planes, 2);
+  EXPECT_EQ(alpha.unit, "arcsec");
+  EXPECT_EQ(alpha.values, w.hdu("ALPHA_MACRO", 2).values);
+  EXPECT_TRUE(has_result_map(lens.out(), "PSI_TRUE"));
+  EXPECT_FALSE(has_result_map(lens.out(), "PSI_NN_STD"));
+  const ResultLensFields fields = evaluate(r, pixel_centres(r.grid), 1);
+  EXPECT_EQ(fields.network.convergence, kappa.values);
+  EXPECT_EQ(rounded<TypeParam>(fields.smooth.deflection), alpha.values);
+}
+
+/// A problem that was built in memory, its fit, and the directory of it: no configuration file, no FITS file before.
+TEST(ResultsOfTheLibrary, HaveNoNeedOfAConfiguration) {
+  const TemporaryDirectory folder;
+  LoadedProblem loaded;
+  Problem& problem = loaded.problem;
+  problem.model.lens.push_back({LensKind::sie, {1.2, 0.1, -0.05, 0, 0}, {true, false, false, false, false}});
+  LightComponent source = {};
+  source.kind = LightKind::gaussian;
+  source.values = {10, 0.3, 0.1, 0};
+  source.free.assign(4, false);
+  problem.model.source.push_back(source);
+  problem.model.network = NetworkShape{{5}, 1.5};
+  Observation& o = problem.observation;
+  o.grid = {12, 10, 0.3, 0.1, 0, 1};
+  o.image.assign(120, 0.5);
+  o.noise.assign(120, 1);
+  o.mask.assign(120, 1);
+  problem.loss = LossKind::chi2;
+  problem.initial_parameters = ParameterLayout(problem.model).initial_parameters(initial_weights({{5}, 1.5}, 1, true));
+  const auto backend = make_backend<double>("cpu", {1, 0});
+  FitSettings settings;
+  settings.steps = 4;
+  problem.learning_rates = {1e-3};
+  backend->load({problem});
+  std::vector<FitResult<double>> results = fit<double>(*backend, settings, {});
+  std::vector<std::vector<double>> images = {backend->download(Field::model, 0)};
+
+  Config config = config_of(problem);
+  config.title = "from memory";
+  const std::string dir = folder / "new/out";
+  EXPECT_NE(write_results(dir, config, loaded, results, images, {"cpu", backend->device(), "double"}, 1), "");
+  const Results r = read_results(dir);
+  EXPECT_EQ(r.title, "from memory");
+  EXPECT_EQ(r.steps, 4);
+  EXPECT_TRUE(r.parameter("lens.0.theta_E").free);
+  EXPECT_GT(r.parameter("lens.0.theta_E").sigma, 0);
+  EXPECT_EQ(r.networks.at(0).weights.front(), results[0].parameters.front());
+  EXPECT_EQ(read_result_map(dir, "MODEL").values, images[0]);
+  EXPECT_TRUE(fs::exists(dir + "/coolest.json"));
+  EXPECT_THROW(write_results(dir, config, loaded, results, {}, {"cpu", "", "double"}), InvalidInput);
+
+  // An ensemble: means, scatter, and the members' networks.
+  results.push_back(results.front());
+  images.push_back(images.front());
+  for (double& v : results[1].parameters) v += 0.01;
+  write_results(dir, config, loaded, results, images, {"cpu", "", "double"}, 1);
+  const Results two = read_results(dir);
+  EXPECT_EQ(two.networks.size(), 2u);
+  EXPECT_EQ(two.potential_offsets.size(), 2u);
+  EXPECT_GT(two.parameter("lens.0.theta_E").deviation, 0);
+  const std::vector<double> psi = evaluate(two, pixel_centres(two.grid), 1).network.potential,
+                            map = read_result_map(dir, "PSI_NN").values;
+  for (std::size_t i = 0; i < psi.size(); ++i) EXPECT_NEAR(psi[i], map[i], 1e-14);
+  config.network.reset();
+  EXPECT_THROW(write_results(dir, config, loaded, results, images, {"cpu", "", "double"}), InvalidInput);
+}
+
+TEST(ResultsOfTheLibrary, DamagedDirectoriesAreErrors) {
+  const SmallLens lens;
+  EXPECT_THROW(read_results(lens.folder() / "absent"), InvalidInput);
+  const Written<float> w(lens.config(), lens.out());
+  EXPECT_NO_THROW(read_results(lens.out()));
+  EXPECT_THROW(read_result_map(lens.out(), "KAPPA"), InvalidInput);
+  for (const char* name : {"result.json", "history.csv", "network.safetensors", "result.fits"}) {
+    const std::string file = std::string("out/") + name, content = lens.folder().read(file);
+    for (const std::string& damaged : {std::string(), content.substr(0, content.size() / 3), std::string("no")}) {
+      lens.folder().write(file, damaged);
+      try {
+        read_results(lens.out());
+        ADD_FAILURE() << name;
+      } catch (const InvalidInput& error) {
+        EXPECT_NE(std::string(error.what()).find(name), std::string::npos) << error.what();
+      }
+    }
+    fs::remove(lens.folder() / file);
+    EXPECT_THROW(read_results(lens.out()), InvalidInput) << name;
+    lens.folder().write(file, content);
+  }
+  // A single value that is not what a fit writes.
+  const std::string text = lens.folder().read("out/result.json");
+  for (const auto& [place, value] :
+       std::vector<std::pair<json::json_pointer, json>>{{json::json_pointer("/steps"), -1},
+                                                        {json::json_pointer("/metrics/loss"), "x"},
+                                                        {json::json_pointer("/parameters/lens.0.e1"), {}},
+                                                        {json::json_pointer("/version"), 1},
+                                                        {json::json_pointer("/config_toml"), {}},
+                                                        {json::json_pointer("/grid/nx"), 0},
+                                                        {json::json_pointer("/uncertainties/sigma"), 1},
+                                                        {json::json_pointer("/warnings"), "x"}}) {
+    json changed = json::parse(text);
+    changed[place] = value;
+    lens.folder().write("out/result.json", changed.dump());
+    EXPECT_THROW(read_results(lens.out()), InvalidInput) << place.to_string();
+  }
+}
+
 }  // namespace
 }  // namespace einfield

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# cppcheck over the library and the binary, with the compile commands of the preset `tidy`. Left out, with the reason:
+# Runs cppcheck over the library and the command, with the compile commands of the preset `tidy`. Left out, with the reason:
 #   passedByValue, useStlAlgorithm, … (style): clang-tidy has these, with fewer false alarms
-#   invalidLifetime in number.hpp: a view of an argument that is not returned is taken for one that is
-#   syntaxError, internalAstError in the two files of vector loops: version 2.10 does not know lambdas that are templates or
+#   invalidLifetime in number.hpp: a false alarm about a view of an argument that is not returned
+#   syntaxError, internalAstError in the two files of vector loops: version 2.10 cannot parse lambdas that are templates or
 #   have attributes
 set -euo pipefail
 cd "$(dirname "$0")/.."

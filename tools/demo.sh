@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to a fitted neural potential: installs what is missing, builds, simulates the noisy SIE lens of
-# Biggio et al. (2021), fits it, and says where the numbers and figures are. Uses a GPU when there is one.
+# Biggio et al. (2021), fits it, and says where the numbers and figures are. Uses a GPU if there is one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# clang-format 14 over all C++ and CUDA sources; --check only says what is not formatted (exit 1).
+# Formats all C++ and CUDA sources with clang-format 14; --check only lists what is not formatted (exit 1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 options=(-i)

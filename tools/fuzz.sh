@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a while (libFuzzer, sanitizers), from the corpus in tests/fuzz/corpus on. What is found lies in
-# build/fuzz/found, new inputs in build/fuzz/corpus; tools/fuzz.sh --keep takes the best of these into the tests.
+# Runs every fuzz target for a while (libFuzzer, sanitizers), starting from the corpus in tests/fuzz/corpus. Failures go to
+# build/fuzz/found, new inputs to build/fuzz/corpus. tools/fuzz.sh --keep copies the best new inputs into the tests.
 #   tools/fuzz.sh [SECONDS] [TARGET...]      600 seconds each, all targets
 #   tools/fuzz.sh --keep
 set -euo pipefail

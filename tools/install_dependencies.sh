@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian/Ubuntu packages that einfield is built, tested and run with; does nothing when all are there.
-#   tools/install_dependencies.sh [--check] [PACKAGE...]     --check: only say what is missing (exit 1)
+# Installs the Debian/Ubuntu packages that einfield needs to be built, tested and run. Does nothing if all are installed.
+#   tools/install_dependencies.sh [--check] [PACKAGE...]     --check: only list what is missing (exit 1)
 set -euo pipefail
 
 packages=(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Valgrind's memcheck over a simulation, a fit with all kinds of terms, its resumption and an evaluation.
+# Runs Valgrind's memcheck over a simulation, a fit with all kinds of terms, its resumption and an evaluation.
 #   tools/memcheck.sh BINARY
 set -euo pipefail
 binary=$(realpath "$1")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Are the stated uncertainties right? Simulates a lens many times with other noise, fits each image, and counts how often
+"""Are the stated uncertainties right? Simulates a lens many times with new noise, fits each image, and counts how often
 the true parameters lie within 1 and 2 sigma of the fitted ones.
 
     tools/mocks.py build/cpu/einfield examples/mocks.toml [--mocks 100] [--start KEY=VALUE]...
 
-The configuration is simulated as it stands; the fit starts from its values too unless --start gives others.
+The configuration is simulated as it is. The fit starts from the same values; --start changes them.
 """
 import argparse
 import json
@@ -32,7 +32,7 @@ def main():
         def run(command, *settings):
             subprocess.run([pathlib.Path(arguments.einfield).resolve(), command, folder / "lens.toml", *settings],
                            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                           env={"PATH": ""})  # without gnuplot: nobody looks at the figures
+                           env={"PATH": ""})  # no figures: gnuplot is not on this path
 
         for mock in range(arguments.mocks):
             run("simulate", "--overwrite", "--set", f"simulate.seed={mock + 1}")

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Experiments behind the tables in examples/README.md: each prints a Markdown table. `--set SECTION.KEY=VALUE` changes the
-recipe of all its fits.
+"""The studies behind the tables in docs/studies.md and examples/README.md. Each prints a Markdown table.
+`--set SECTION.KEY=VALUE` changes the recipe of all fits of a study.
 
     tools/study.py EINFIELD robustness       ten systems that are hard for a network: sharp sources, small perturbers
-    tools/study.py EINFIELD stopping         the automatic stop beside the best one that the truth would choose
-    tools/study.py EINFIELD rules            other rules to stop by
+    tools/study.py EINFIELD stopping         the automatic stop, compared with the best one, which needs the truth
+    tools/study.py EINFIELD rules            other stopping rules
     tools/study.py EINFIELD too_long         twenty times as many steps as the automatic stop takes
     tools/study.py EINFIELD calibration      how often the truth lies within the scatter of an ensemble
-    tools/study.py EINFIELD options          one change at a time to the default recipe: what it costs, what it brings
+    tools/study.py EINFIELD options          one change at a time to the default recipe: its cost and its effect
 """
 import argparse
 import array
@@ -25,7 +25,7 @@ EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 
 
 def read_map(path, name):
-    """A two-dimensional image that einfield wrote, row after row."""
+    """The pixels of a two-dimensional image that einfield wrote, row by row."""
     data, at = path.read_bytes(), 0
     while at < len(data):
         cards = {}
@@ -46,7 +46,7 @@ def read_map(path, name):
 
 
 def flags(settings):
-    """Arguments for settings "section.key=value"; of several for one key the last one counts."""
+    """Command-line arguments for settings "section.key=value"; the last setting of a key wins."""
     values = dict(setting.split("=", 1) for setting in settings)
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
@@ -56,7 +56,7 @@ class Study:
         self.einfield, self.directory, self.changes = einfield, directory, list(changes)
 
     def call(self, *arguments):
-        # Without gnuplot on the path no figures are drawn.
+        # No figures: gnuplot is not on this path.
         done = subprocess.run([self.einfield, *map(str, arguments)], capture_output=True, text=True,
                               env={"PATH": str(self.directory)})
         if done.returncode != 0:
@@ -64,7 +64,7 @@ class Study:
         return done.stdout
 
     def simulate(self, example, settings, lines=()):
-        """A copy of an example with the default recipe, other settings, and its image; the path of the configuration."""
+        """Simulates an example with the default recipe and other settings. Returns the path of the configuration."""
         path = pathlib.Path(self.directory) / f"{example}.toml"
         path.write_text((EXAMPLES / f"{example}.toml").read_text().replace('recipe = "biggio2021"', 'recipe = "default"')
                         + "\n".join(lines))
@@ -102,7 +102,7 @@ def errors(result):
 
 
 def robustness(study):
-    """Random systems on the hard side: cuspy and small sources, fine pixels, perturbers of 0.07 arcsec on the ring."""
+    """Random hard systems: cuspy and small sources, fine pixels, perturbers of 0.07 arcsec on the ring."""
     table("n", "R_sersic", "pixel", "perturber", "χ² without it", "χ²", "model − truth, of σ", "ψ, arcs", "ψ, field", "α, arcs",
           "steps")
     draw = random.Random(2021)
@@ -124,7 +124,7 @@ def robustness(study):
 
 
 def noisy(study, example, level, seed):
-    """An example with so much noise: its σ, or the rms of its background."""
+    """Settings of an example with this noise: its σ, or the rms of its background."""
     key = "noise" if example in ("sie_noisy", "shear_noisy") else "background_rms"
     settings = [f"simulate.{key}={float(level)}", f"simulate.seed={seed}"]
     return study.simulate(example, settings + [f"observation.noise={float(level)}"] * (key == "noise"))
@@ -136,8 +136,8 @@ def after_steps(study, path):
 
 
 def stopping(study):
-    """How far the state that stop = "plateau" chose is above the best of those after STEPS, which only the truth can tell; and how
-    far the best number of steps for all noises is, which depends on the system alone. Medians over the noises."""
+    """Error of the state that stop = "plateau" chose, relative to the best state after one of STEPS (which needs the truth), and
+    the same for the number of steps that is best for all noises of the system. Medians over the noises."""
     table("system", "noise", "steps, automatic", *(f"{region}: {cell}" for region in ("arcs", "field")
                                                    for cell in ("ψ", "above the best", "best steps", "above, same steps for all")))
     for example, levels in (("sie_noisy", (1, 2, 4)), ("shear_noisy", (1, 2, 4)), ("subhalo", (0.5, 1, 2)),
@@ -165,7 +165,7 @@ RULES = {"plateau, patience 30": (), "plateau, patience 15": ("optimizer.patienc
 
 
 def rules(study):
-    """Steps, and how far ψ in the arcs is above the best of STEPS; medians over the noises."""
+    """Steps, and the error of ψ in the arcs relative to the best of STEPS; medians over the noises."""
     systems = (("sie_noisy", 2), ("shear_noisy", 2), ("subhalo", 1), ("random_field", 2))
     table("rule", *(f"{example}, {level}" for example, level in systems))
     cells = {rule: [] for rule in RULES}
@@ -185,24 +185,24 @@ def rules(study):
 
 
 def too_long(study):
-    """The automatic stop, and twenty times as many steps, with the recipe's regularisation and without; medians."""
-    table("system", "regularisation", "steps", "ψ, arcs", "ψ, field", "α, arcs", "α, field")
+    """The automatic stop, and twenty times as many steps, with the recipe's regularization and without; medians."""
+    table("system", "regularization", "steps", "ψ, arcs", "ψ, field", "α, arcs", "α, field")
     for example in ("sie_noisy", "shear_noisy"):
-        for regularisation in ("the recipe's", "none"):
+        for regularization in ("the recipe's", "none"):
             rows = []
             for seed in SEEDS:
-                settings = [f"regularization.{key}=0.0" for key in PENALTIES] if regularisation == "none" else []
+                settings = [f"regularization.{key}=0.0" for key in PENALTIES] if regularization == "none" else []
                 path = study.simulate(example, settings + [f"simulate.seed={seed}"])
                 short = study.fit(path)
                 long = study.fit(path, [f"optimizer.steps={20 * short['steps']}", 'optimizer.stop="none"'])
                 rows.append([[result["steps"], *errors(result)] for result in (short, long)])
             short, long = ([statistics.median(column) for column in zip(*results)] for results in zip(*rows))
-            row(example, regularisation, str(short[0]), *map(percent, short[1:]))
-            row(example, regularisation, str(long[0]), *(f"{percent(b)} ({b / a:.2f}×)" for a, b in zip(short[1:], long[1:])))
+            row(example, regularization, str(short[0]), *map(percent, short[1:]))
+            row(example, regularization, str(long[0]), *(f"{percent(b)} ({b / a:.2f}×)" for a, b in zip(short[1:], long[1:])))
 
 
 def calibration(study):
-    """Share of pixels whose true value lies within the ensemble's scatter of the mean."""
+    """Share of pixels in which the mean is within the ensemble's scatter of the truth."""
     table("system", "members", "ψ, arcs: 1 σ", "2 σ", "α_x, arcs: 1 σ", "2 σ", "α_x, field: 1 σ", "2 σ")
     for example in ("sie_noisy", "shear_noisy", "subhalo"):
         for members in (3, 10):
@@ -220,7 +220,7 @@ CHANGES = [
 
 
 def options(study):
-    """Medians over three noises. The mark: a reduced χ² of the noise's own + 0.02, by one network."""
+    """Medians over three noises. The mark is a reduced χ² of that of the noise + 0.02, for one network."""
     table("change", "ψ, arcs", "ψ, field", "α, arcs", "κ, arcs", "steps to the mark", "evaluations")
     for change in CHANGES:
         rows = []
@@ -235,7 +235,7 @@ def options(study):
             rows.append([metrics[f"psi_relative_rms_{where}"] for where in ("arc", "all")] +
                         [metrics["alpha_relative_rms_arc"], metrics["kappa_rms_arc"], to_mark["steps"], result["evaluations"]])
         psi, field, alpha, kappa, mark_steps, evaluations = map(statistics.median, zip(*rows))
-        name = "no regularisation" if len(change) == len(PENALTIES) else ", ".join(f"`{c}`" for c in change) or "none"
+        name = "no regularization" if len(change) == len(PENALTIES) else ", ".join(f"`{c}`" for c in change) or "none"
         row(name, percent(psi), percent(field), percent(alpha), f"{kappa:.3f}",
             f"{mark_steps:.0f}", f"{evaluations:.0f}")
 
@@ -246,7 +246,7 @@ STUDIES = {study.__name__: study for study in (robustness, stopping, rules, too_
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("einfield", help="the program")
+    parser.add_argument("einfield", help="path of the command einfield")
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="changes")
     args = parser.parse_args()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Is there a subhalo in SDSS J0946+1006? The tables of examples/slacs_j0946+1006/README.md.
+"""Is there a subhalo in SDSS J0946+1006? The tables of docs/j0946.md.
 
     tools/subhalo.py EINFIELD DATA parametric     an isothermal sphere on top of the smooth model, other sources
     tools/subhalo.py EINFIELD DATA network        a network on top: other seeds, penalties, masks, sources
@@ -85,7 +85,7 @@ def quoted(path):
 
 
 class Fit:
-    """What a fit left."""
+    """The results of a fit."""
 
     def __init__(self, out):
         self.out = out
@@ -106,7 +106,7 @@ class Fit:
                 [f"{key}.initial={quoted(self.out / 'source_network.safetensors')}" for key in networks])
 
     def sphere(self):
-        """θ_E and centre of the subhalo as stored."""
+        """θ_E and center of the subhalo as stored."""
         return tuple(self.result["parameters"][f"lens.2.{name}"] for name in ("theta_E", "center_x", "center_y"))
 
 
@@ -115,14 +115,14 @@ class Study:
         self.einfield, self.data, self.directory, self.count = einfield, data, directory, 0
 
     def call(self, *arguments):
-        # Without gnuplot on the path no figures are drawn.
+        # No figures: gnuplot is not on this path.
         done = subprocess.run([self.einfield, *map(str, arguments)], capture_output=True, text=True,
                               env={"PATH": str(self.directory)})
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(map(str, arguments))}: {done.stderr}")
 
     def fit(self, blocks="", settings=(), start=None):
-        """smooth.toml with more blocks; from a finished fit with `start`. Its own text wins over the start's values."""
+        """Fits smooth.toml with more blocks, starting from the finished fit `start` if given. Values in the blocks win over those of `start`."""
         self.count += 1
         path, out = self.directory / f"{self.count}.toml", self.directory / f"{self.count}"
         path.write_text(SMOOTH.read_text() + blocks)
@@ -137,7 +137,7 @@ class Study:
         return Fit(out)
 
     def peak(self, fit):
-        """The highest convergence of the network on used pixels, and where; its mass near the published place."""
+        """The highest convergence of the network on used pixels and its position; the mass near the published position."""
         kappa, mask = read_map(fit.out / "result.fits", "KAPPA_NN"), read_map(fit.out / "result.fits", "MASK")
         side = math.isqrt(len(kappa))
         place = lambda i: (0.05 * (i % side - (side - 1) / 2), 0.05 * (i // side - (side - 1) / 2))
@@ -176,7 +176,7 @@ def sources(study):
 
 
 def parametric(study):
-    """Rows: the best subhalo of starts around the ring, and when that lies elsewhere the best one near the published place."""
+    """Rows: the best subhalo of all starts around the ring. If that lies elsewhere, also the best one near the published position."""
     table("source", "χ² without", "χ² with", "−Δ objective", "θ_E of the subhalo", "where (North up)", "from the published place",
           "starts that end within 0.3″ of that")
     for name, blocks, settings, smooth in sources(study):
@@ -193,7 +193,7 @@ def parametric(study):
 
 
 def network(study):
-    """A network on top, the smooth lens held where it was best without."""
+    """Adds a network; the smooth lens is held at its best values without it."""
     table("what is changed", "χ² without", "χ² with", "highest κ on the ring", "where (North up)", "from the published place",
           "highest κ within 0.3″ of that", "mass there [arcsec²]")
     sersic = study.fit(settings=[COARSE])
@@ -224,7 +224,7 @@ def network(study):
 
 
 def holes(fold):
-    """A dozen circles on the ring that a fit does not see."""
+    """A dozen held-out circles on the ring."""
     draw, text = random.Random(fold), ""
     for _ in range(12):
         radius, angle = draw.uniform(0.9, 1.75), draw.uniform(0, 2 * math.pi)
@@ -234,8 +234,8 @@ def holes(fold):
 
 
 def compare(study, name, blocks, settings, added, rays=()):
-    """Rows of a table of χ² at the pixels in the holes, the same ones in all rows. added: (label, list of ways to begin, each
-    blocks and settings); of several ways the one counts that the fitted pixels like best: profiles may go astray."""
+    """Rows of a table of χ² over the held-out pixels, the same in all rows. added: (label, list of starts, each blocks and
+    settings). Of several starts the one with the best fitted χ² counts, because fits of profiles may end in a local minimum."""
     table("source", "added to the smooth lens", "χ² of the pixels fitted", "χ² of those held out", "change of its sum")
     whole = study.fit(settings=rays)
     used = read_map(whole.out / "result.fits", "MASK")
@@ -266,7 +266,7 @@ def sphere_at(place, radii=(0.03,)):
 
 
 def held_out(study):
-    """With profiles alone."""
+    """With profiles only."""
     compare(study, "Sérsic", "", ALONE,
             [("subhalo, from the published place", sphere_at(STORED, (0.01, 0.03, 0.06))),
              ("subhalo, from the opposite place", sphere_at([-x for x in STORED], (0.01, 0.03, 0.06)))])
@@ -296,7 +296,7 @@ def write_ones(path, side=281):
 if __name__ == "__main__":
     studies = {study.__name__: study for study in (parametric, network, held_out, held_out_pixels, held_out_network)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("einfield", help="the program", type=pathlib.Path)
+    parser.add_argument("einfield", help="path of the command einfield", type=pathlib.Path)
     parser.add_argument("data", help="directory of the FITS files", type=pathlib.Path)
     parser.add_argument("study", choices=studies)
     args = parser.parse_args()

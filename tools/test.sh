@@ -1,22 +1,28 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, runs every test. The same everywhere: laptop, cluster, continuous integration.
-#   tools/test.sh           CPU build and tests, installation, then the CUDA backend where nvcc is on PATH
-#   tools/test.sh --full    also: all CUDA architectures, sanitizers, static analysis, memcheck, 1200 fits, fuzzing, coverage,
-#                           every fault (before a release)
+# Installs what is missing, builds, and runs the tests. It is the same command on a laptop, a cluster and in continuous
+# integration.
+#   tools/test.sh                  CPU build and tests, installation, then the CUDA backend if nvcc is on PATH
+#   tools/test.sh --full           also: all CUDA architectures, sanitizers, static analysis, memcheck, 1200 fits, fuzzing,
+#                                  coverage, every fault (before a release)
+#   tools/test.sh --preset NAME    only the build and the tests of one CMake preset, for example cpu-debug; cuda-fat is
+#                                  compiled and its registers are checked
 #
 # With a GPU the CUDA tests run on it. EINFIELD_DEVICE_RUNNER may name a command that runs its arguments on a virtual CUDA
-# device instead, EINFIELD_FAULT_RUNNER one that makes a call fail (tools/fault_injection.sh). With neither the kernels are
-# compiled and their tests are reported as skipped.
-# EINFIELD_REFERENCE may name the folder of the full reference data; tests that need it are skipped without it.
+# device instead. EINFIELD_FAULT_RUNNER may name one that makes a call fail (tools/fault_injection.sh). Without these and
+# without a GPU the kernels are compiled and their tests are reported as skipped.
+# EINFIELD_REFERENCE may name the folder of the full reference data. Tests that need it are skipped without it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 full=no
-for argument in "$@"; do
-  case $argument in
+only=
+while [ $# -gt 0 ]; do
+  case $1 in
     --full) full=yes ;;
-    *) echo "usage: $0 [--full]" >&2; exit 2 ;;
+    --preset) only=${2:?--preset needs the name of a CMake preset}; shift ;;
+    *) echo "usage: $0 [--full | --preset NAME]" >&2; exit 2 ;;
   esac
+  shift
 done
 jobs=$(nproc)
 section() { printf '\n== %s (%(%H:%M:%S)T)\n' "$1" -1; }
@@ -24,7 +30,17 @@ build() {  # preset, targets
   cmake --preset "$1" -G Ninja >/dev/null
   cmake --build --preset "$1" -j "$jobs" --target "${@:2}"
 }
-link_installed() {  # preset, example, further options of its configuration: a project of its own finds the library
+run_preset() {  # a preset of the CPU; the suites labeled slow only where nothing slows them down further
+  local slow=()
+  if [ "$1" != cpu ]; then slow=(-LE slow); fi
+  build "$1" all
+  ctest --preset "$1" "${slow[@]}" -j "$jobs"
+}
+compile_all_architectures() {
+  build cuda-fat einfield
+  cat build/cuda-fat/kernels.md
+}
+link_installed() {  # preset, example, CMake options: installs the library and builds the example against it
   rm -rf "build/installed-$1" "build/$2"
   cmake --install "build/$1" --prefix "build/installed-$1" >/dev/null
   cmake -S "examples/$2" -B "build/$2" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DCMAKE_PREFIX_PATH=$PWD/build/installed-$1" \
@@ -35,13 +51,19 @@ link_installed() {  # preset, example, further options of its configuration: a p
 section "packages"
 tools/install_dependencies.sh
 
+if [ -n "$only" ]; then
+  section "preset $only"
+  if [ "$only" = cuda-fat ]; then compile_all_architectures; else run_preset "$only"; fi
+  section "done"
+  exit
+fi
+
 section "CPU build"
 build cpu all
 section "CPU tests"
 ctest --preset cpu -j "$jobs"
-section "a C++ project that links the installed library"
-link_installed cpu link
-build/link/link
+section "C++ projects that use the library"
+tools/consumers.sh
 
 if command -v nvcc >/dev/null; then
   preset=cuda-virtual
@@ -56,7 +78,7 @@ if command -v nvcc >/dev/null; then
   build $preset einfield einfield_binary gpu_tests
   section "CUDA tests"
   $runner ctest --preset $preset -L gpu
-  section "a CUDA project that links the installed library"
+  section "a CUDA project that uses the installed library"
   link_installed $preset link_from_cuda -DCMAKE_CUDA_ARCHITECTURES=$architectures
   if [ -n "$runner" ]; then $runner build/link_from_cuda/link_from_cuda; else echo "no device: built, not run"; fi
   if [ -n "${EINFIELD_FAULT_RUNNER:-}" ]; then
@@ -74,14 +96,13 @@ fi
 if [ $full = yes ]; then
   for preset in cpu-debug cpu-thread; do
     section "sanitizers (preset $preset)"
-    build $preset all
-    ctest --preset $preset -LE slow -j "$jobs"
+    run_preset $preset
   done
+  section "C++ projects that use the library: every way"
+  tools/consumers.sh --full
   section "static analysis"
-  tools/install_dependencies.sh clang clang-tidy clang-format cppcheck valgrind gcovr
-  tools/format.sh --check
-  build tidy einfield einfield_binary
-  tools/cppcheck.sh
+  tools/lint.sh
+  tools/install_dependencies.sh clang libclang-rt-dev valgrind gcovr
   section "memcheck"
   tools/memcheck.sh build/cpu/einfield
   section "many fits"
@@ -92,8 +113,7 @@ if [ $full = yes ]; then
   tools/coverage.sh
   if command -v nvcc >/dev/null; then
     section "all CUDA architectures: registers and spills"
-    build cuda-fat einfield
-    cat build/cuda-fat/kernels.md
+    compile_all_architectures
   fi
 fi
 

@@ -1,4 +1,4 @@
-"""The same work by einfield and its peers, in one run, taking turns: checked to agree, then timed. Called by run.sh.
+"""Times the same work by einfield and its peers, which take turns in one run, after checking that they agree. Called by run.sh.
 
 Every code is a process that holds the problem; in each round every process does a few steps while the others wait, so that
 whatever else the machine does hits all alike. The first step of a turn warms the caches and is not counted. No time is
@@ -18,8 +18,8 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 STEP_PEERS = {"jax": "peer_jax.py", "herculens": "peer_jax.py", "torch": "peer_torch.py"}
 FORWARD_PEERS = {name: "peer_forward.py" for name in ("lenstronomy", "herculens", "jaxtronomy")}
-# Rounding through sums of 10⁴ pixels and 200 channels; measured 1e-7 to 2e-5 in float32, 1e-13 to 1e-8 in float64 (the core
-# of the SIE, which the peers leave out, is what remains).
+# Rounding in sums of 10⁴ pixels and 200 channels; measured 1e-7 to 2e-5 in float32, 1e-13 to 1e-8 in float64 (the rest is the
+# core of the SIE, which the peers do not have).
 LOSS_TOLERANCE = {"float32": 1e-5, "float64": 1e-6}
 RESULT_TOLERANCE = {"float32": 2e-4, "float64": 1e-5}
 
@@ -81,7 +81,7 @@ def compare(options, kind, n, width, threads):
         first = time.perf_counter()
         while len(peers[0].times) < options.rounds * 2 and time.perf_counter() - first < options.seconds:
             for peer in peers:
-                time.sleep(0.02)  # worker threads of the last one go to sleep
+                time.sleep(0.02)  # the worker threads of the previous code fall asleep
                 peer.turn(2 if kind == "step" else 20, options.clock)
         for peer in peers:
             peer.close()
@@ -126,9 +126,9 @@ def main():
     parser.add_argument("--codes", nargs="+", help="peers to run (default: all)")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall",
-                        help="cpu: processor time, for a machine that does other things as well; one thread only")
+                        help="cpu: processor time, for a busy machine; one thread only")
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--seconds", type=float, default=120, help="at most, for a row")
+    parser.add_argument("--seconds", type=float, default=120, help="limit for one row")
     parser.add_argument("--out", help="file for the table")
     options = parser.parse_args()
     if options.clock == "cpu" and options.threads != [1]:

@@ -33,7 +33,7 @@ json named(const ProfileInfo& info, const std::vector<double>& values) {
   return result;
 }
 
-/// problem.json, and image, psf and network as float64 in the order of the host.
+/// problem.json, and image, psf and network as float64 in native byte order.
 void export_problem(const std::string& directory, int n, int width) {
   const std::vector<int> hidden(3, width);
   const Problem problem = paper_problem(n, hidden);
@@ -63,7 +63,7 @@ double milliseconds(clockid_t clock) {
   return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) * 1e-6;
 }
 
-/// @param network  true: training steps; false: the forward model of lens, source and PSF alone
+/// @param network  true: training steps; false: only the forward model of lens, source and PSF
 template <class Real>
 void serve(const std::string& directory, int threads, bool network) {
   std::ifstream file(directory + "/problem.json");

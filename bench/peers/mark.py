@@ -26,7 +26,7 @@ import peer
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 MARGIN = 0.02
-# One small network of Fourier features and L-BFGS that stops at the mark; all else is the default recipe's.
+# One small network of Fourier features, and L-BFGS that stops at the mark; everything else is the default recipe.
 QUICK = ["network.hidden=[32,32,32]", "network.fourier_scale=2.0", "network.ensemble=1", 'optimizer.stop="chi2"']
 HIDDEN, STEPS, SIGMA = [200, 200, 200], 200, 2.0
 SOURCE = {"amp": 10.0, "R_sersic": 1.2, "n_sersic": 1.5, "e1": -0.09, "e2": 0.03, "center_x": 0.4, "center_y": 0.15}
@@ -34,7 +34,7 @@ LENS = {"theta_E": 1.6, "e1": 0.15, "e2": -0.04, "center_x": 0.0, "center_y": 0.
 
 
 class Image(peer.Problem):
-    """A simulated image as the problem of the other peers."""
+    """A simulated image, in the form of the other peers' problem."""
 
     def __init__(self, path):
         with fits.open(path) as hdus:
@@ -93,7 +93,7 @@ def train_jax(problem, seed, limit):
 
 
 def fit(einfield, configuration, directory, settings, threads):
-    """result.json and the seconds of the process; the figures are left out by hiding gnuplot."""
+    """result.json and the seconds of the process; without figures: gnuplot is hidden."""
     command = [einfield, "fit", configuration, "--out", f"{directory}/fit", "--overwrite", "--quiet", "--backend", "cpu",
                "--threads", str(threads)] + [part for setting in settings for part in ("--set", setting)]
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the peers share: the problem as einfield_peer exports it, and the answers to compare.py.
+"""Shared by the peers: the problem that einfield_peer exports, and the answers to compare.py.
 
 A peer is a process. When it is ready it writes its result (gradient or image) as float64 to DIR/NAME.f64 and prints one
 line of JSON; then every request "time N" is answered by N times in milliseconds (on the wall and of all its threads

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# einfield beside JAX, herculens, PyTorch, lenstronomy and jaxtronomy on this machine: builds, installs the peers into a
-# virtual environment of their own under build/ (7 GB; 2 GB with PIP_EXTRA_INDEX_URL set to PyTorch's index of
-# builds without CUDA), checks that all agree, and prints one table of times and memory.
-#   run.sh ARGUMENTS         of a step and of the forward model (compare.py --help)
-#   run.sh mark ARGUMENTS    of whole fits, until the model is as good as the noise allows (mark.py --help)
+# Compares einfield with JAX, herculens, PyTorch, lenstronomy and jaxtronomy on this machine: builds, installs the peers into
+# a virtual environment under build/ (7 GB; 2 GB if PIP_EXTRA_INDEX_URL is PyTorch's index of builds without CUDA), checks that
+# all agree, and prints one table of times and memory.
+#   run.sh ARGUMENTS         a training step and the forward model (compare.py --help)
+#   run.sh mark ARGUMENTS    whole fits, until the model is as good as the noise allows (mark.py --help)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -1,5 +1,5 @@
-// Uses einfield as a library: builds a lens in memory, makes its image, hides a subhalo from the model, and lets the
-// network find the potential that is missing. Prints the reduced χ² before and after.
+// Uses einfield as a library: builds a lens in memory, simulates its image with a subhalo that the model does not
+// have, and fits the network to the missing potential. Prints the reduced χ² before and after.
 #include <cmath>
 #include <cstdio>
 #include <exception>

@@ -68,11 +68,11 @@ class Program {
       positions[static_cast<std::size_t>(kPoints + i)] = 0.2 * (i / kSide - 0.5 * (kSide - 1));
     }
     for (int lens = 0; lens < kLenses; ++lens) {
-      const double centre[2] = {lens == 0 ? 0.7 : -0.9, 0.4};
+      const double center[2] = {lens == 0 ? 0.7 : -0.9, 0.4};
       for (int axis = 0; axis < 2; ++axis)
         for (int i = 0; i < kPoints; ++i) {
-          const double x = positions[static_cast<std::size_t>(i)] - centre[0],
-                       y = positions[static_cast<std::size_t>(kPoints + i)] - centre[1];
+          const double x = positions[static_cast<std::size_t>(i)] - center[0],
+                       y = positions[static_cast<std::size_t>(kPoints + i)] - center[1];
           wanted.push_back(0.3 * (axis == 0 ? x : y) / (x * x + y * y + 0.25));
         }
       const std::vector<double> weights = initial_weights(shape_, static_cast<std::uint64_t>(lens + 1), false);

@@ -18,6 +18,7 @@
 
 #include "einfield/config.hpp"
 #include "einfield/error.hpp"
+#include "host/app/build_info.hpp"
 #include "host/app/command_line.hpp"
 #include "host/app/evaluate.hpp"
 #include "host/app/reproduce.hpp"
@@ -444,6 +445,7 @@ void print_info(bool json) {
   const std::string cfitsio_text = triple(cfitsio_digits / 10000, cfitsio_digits / 100 % 100, cfitsio_digits % 100);
   const nlohmann::ordered_json info = {
       {"version", version()},
+      {"git", git_describe()},
       {"backends", backends},
       {"devices", cuda_devices()},
       {"cpu", make_backend<float>("cpu", {})->device()},
@@ -457,7 +459,9 @@ void print_info(bool json) {
     std::cout << info.dump(2) << '\n';
     return;
   }
-  std::cout << "einfield " << version() << "\nbackends:";
+  std::cout << "einfield " << version();
+  if (!info["git"].get<std::string>().empty()) std::cout << " (git " << info["git"].get<std::string>() << ')';
+  std::cout << "\nbackends:";
   for (const std::string& backend : backends) std::cout << ' ' << backend;
   std::cout << "\ncpu: " << info["cpu"].get<std::string>() << '\n';
   for (const std::string& device : cuda_devices()) std::cout << "cuda: " << device << '\n';

@@ -18,7 +18,7 @@
 #include "host/files/atomic_file.hpp"
 #include "host/files/text.hpp"
 #include "host/results/fits_maps.hpp"
-#include "host/results/stored_lens.hpp"
+#include "host/results/stored_result.hpp"
 
 namespace einfield {
 namespace {

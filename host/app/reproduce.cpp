@@ -21,7 +21,7 @@
 #include "host/files/json_view.hpp"
 #include "host/files/text.hpp"
 #include "host/report/figures.hpp"
-#include "host/results/write_results.hpp"
+#include "host/results/result_files.hpp"
 
 namespace einfield {
 namespace {

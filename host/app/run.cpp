@@ -19,6 +19,7 @@
 
 #include "einfield/error.hpp"
 #include "host/cpu/thread_pool.hpp"
+#include "host/exchange/fitted_lens.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/directory_lock.hpp"
 #include "host/files/memory.hpp"
@@ -222,6 +223,17 @@ std::vector<Snapshot<Real>> first_snapshots(const std::vector<Problem>& problems
   return snapshots;
 }
 
+/// Figures and report of a fit, from memory.
+void draw_all(Log& log, const Assessment& fitted, const std::string& json, const std::string& out, ThreadPool& pool) {
+  const FittedMaps maps = fitted_maps(fitted);
+  const std::vector<std::string> complaints = draw_figures(maps, out);
+  for (const std::string& warning : complaints) log.warning(warning);
+  // What keeps gnuplot from drawing the figures keeps it from drawing the page's: one warning for both.
+  const ReportContent content{json, maps, critical_curves_of(maps, stored_lens(fitted), pool), {}};
+  for (const std::string& warning : write_report(content, out))
+    if (std::find(complaints.begin(), complaints.end(), warning) == complaints.end()) log.warning(warning);
+}
+
 template <class Real>
 RunOutcome run(const Config& config, const RunOptions& options) {
   int steps = 0;
@@ -354,22 +366,16 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     return {"interrupted", ""};
   }
   tell_starts(log, results.front().snapshot.starts);
-  const std::vector<std::string> excluded = left_out(config, results);
-  for (std::size_t k = 0; k < results.size(); ++k)
-    if (!excluded[k].empty() && results[k].message.empty()) log.warning(excluded[k]);
   std::vector<std::vector<Real>> images;
   for (int lens = 0; lens < backend->lenses(); ++lens) images.push_back(backend->download(Field::model, lens));
-  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double", options.command,
-                     strengths};
-  const std::string summary = write_results(options.out, config, loaded, results, images, info, options.threads);
-  if (options.figures) {
-    const std::vector<std::string> complaints = draw_figures(options.out);
-    for (const std::string& warning : complaints) log.warning(warning);
-    // What keeps gnuplot from drawing the figures keeps it from drawing the page's.
-    for (const std::string& warning : write_report(options.out, options.threads))
-      if (std::find(complaints.begin(), complaints.end(), warning) == complaints.end()) log.warning(warning);
-  }
-  log.line(summary);
+  ThreadPool pool(options.threads);
+  const Assessment fitted = assess(config, loaded, results, images, strengths, pool);
+  for (const MemberOutcome& member : fitted.outcomes)
+    if (!member.left_out.empty() && member.message.empty()) log.warning(member.left_out);
+  const RunInfo info{backend->name(), backend->device(), sizeof(Real) == 4 ? "single" : "double", options.command};
+  const std::string json = write_results(options.out, fitted, info, {coolest_writer(fitted, options.threads)});
+  if (options.figures) draw_all(log, fitted, json, options.out, pool);
+  log.line(summary(fitted));
   log.line("results: " + options.out);
   return outcome;
 }

@@ -19,7 +19,7 @@
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
 #include "host/files/version.hpp"
-#include "host/results/write_results.hpp"
+#include "host/results/result_files.hpp"
 
 namespace einfield {
 namespace {

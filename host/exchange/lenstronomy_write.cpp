@@ -11,7 +11,7 @@
 #include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
-#include "host/results/write_results.hpp"
+#include "host/results/result_files.hpp"
 
 namespace einfield {
 namespace {

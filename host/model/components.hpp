@@ -19,5 +19,4 @@ void set_parameter(const JsonView& where, const ProfileInfo& info, std::vector<d
 /// @throws InvalidInput for a parameter that has not been set, and for e1² + e2² ≥ 1
 void check_complete(const JsonView& where, const ProfileInfo& info, const std::vector<double>& values);
 
-
 }  // namespace einfield

@@ -2,32 +2,43 @@
 // result.json.
 #include "host/report/figures.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "einfield/error.hpp"
 #include "host/fields/metrics.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
+#include "host/results/result_json.hpp"
+#include "host/results/stored_result.hpp"
+#include "host/results/write_results.hpp"
 
 namespace einfield {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// The image at `plane` of an HDU of result.fits that has `planes` of them; `unit` as people write it, "" = as the file
-/// has it.
-PlacedMap read_map(const std::string& file, const std::string& hdu, const std::string& unit, int planes = 1,
-                   int plane = 0) {
-  const FitsImage image = read_fits(file, hdu, planes);
-  if (!image.linear) throw InvalidInput(file + "[" + hdu + "]: no linear WCS in arcsec, expected the results of a fit");
+/// Where the maps of a fit come from: a file, or memory.
+struct MapSource {
+  std::function<FitsImage(const std::string& hdu, int planes)> read;
+  std::function<bool(const std::string& hdu)> has;
+  std::string name;  ///< for messages
+};
+
+/// One plane of an HDU that has `planes` of them. @param unit  as people write it; "" = as the HDU has it
+PlacedMap placed_map(const MapSource& maps, const std::string& hdu, const std::string& unit, int planes = 1,
+                     int plane = 0) {
+  const FitsImage image = maps.read(hdu, planes);
+  if (!image.linear)
+    throw InvalidInput(maps.name + "[" + hdu + "]: no linear WCS in arcsec, expected the results of a fit");
   PlacedMap map{image.nx,
                 image.ny,
                 image.linear->pixel_scale,
@@ -40,9 +51,36 @@ PlacedMap read_map(const std::string& file, const std::string& hdu, const std::s
   return map;
 }
 
-LensMaps read_lens_maps(const std::string& file, const std::string& suffix) {
-  return {read_map(file, "PSI_" + suffix, "arcsec²"), read_map(file, "ALPHA_" + suffix, "arcsec", 2, 0),
-          read_map(file, "ALPHA_" + suffix, "arcsec", 2, 1), read_map(file, "KAPPA_" + suffix, "")};
+LensMaps lens_maps(const MapSource& maps, const std::string& suffix) {
+  return {placed_map(maps, "PSI_" + suffix, "arcsec²"), placed_map(maps, "ALPHA_" + suffix, "arcsec", 2, 0),
+          placed_map(maps, "ALPHA_" + suffix, "arcsec", 2, 1), placed_map(maps, "KAPPA_" + suffix, "")};
+}
+
+/// An HDU as read_fits() returns it after write_fits(): values in the precision of the file, its place with the 15
+/// digits of a header.
+FitsImage as_stored(const FitsOutput& hdu) {
+  FitsImage image;
+  image.nx = hdu.nx;
+  image.ny = hdu.ny;
+  image.hdu = hdu.name;
+  image.unit = hdu.unit;
+  image.values = hdu.values;
+  if (hdu.bitpix == -32)
+    for (double& value : image.values) value = static_cast<float>(value);
+  const auto in_header = [](double value) { return std::strtod(fmt::format("{:.15G}", value).c_str(), nullptr); };
+  image.linear = LinearWcs{in_header(hdu.pixel_scale), in_header(hdu.center_x), in_header(hdu.center_y)};
+  return image;
+}
+
+/// @param maps  must outlive the source
+MapSource source_of(const FitsMaps& maps) {
+  const auto find = [&maps](const std::string& name) -> const FitsOutput* {
+    for (const FitsOutput& hdu : maps.hdus())
+      if (hdu.name == name) return &hdu;
+    return nullptr;
+  };
+  return {[find](const std::string& name, int) { return as_stored(*find(name)); },
+          [find](const std::string& name) { return find(name) != nullptr; }, "result.fits"};
 }
 
 /// A part of a map by its first column and row and their numbers.
@@ -105,31 +143,35 @@ void crop(FittedMaps& fit, const Frame& frame) {
     if (*lens) crop_lens(**lens);
 }
 
-/// Columns of a CSV file with one line of names, by name.
-std::vector<std::vector<double>> read_columns(const std::string& path, const std::vector<std::string>& names) {
-  std::ifstream file(path);
-  std::string line, cell;
-  if (!std::getline(file, line)) throw InvalidInput(path + ": cannot be read, expected the history of a fit");
-  std::vector<std::string> header;
-  for (std::istringstream cells(line); std::getline(cells, cell, ',');) header.push_back(cell);
-  std::vector<std::vector<double>> columns(names.size());
-  while (std::getline(file, line)) {
-    std::istringstream cells(line);
-    for (std::size_t column = 0; std::getline(cells, cell, ','); ++column)
-      for (std::size_t k = 0; k < names.size(); ++k)
-        if (column < header.size() && header[column] == names[k])
-          columns[k].push_back(parse_number<double>(cell).value_or(std::numeric_limits<double>::quiet_NaN()));
+/// The maps; fit.title, history and metrics are the caller's.
+void fill_maps(FittedMaps& fit, const MapSource& maps) {
+  fit.data = placed_map(maps, "DATA", "");
+  if (fit.data.unit.empty()) fit.data.unit = "brightness per pixel";
+  const std::string& unit = fit.data.unit;
+  fit.model = placed_map(maps, "MODEL", unit);
+  fit.residual = placed_map(maps, "RESIDUAL", "σ");
+  fit.source = placed_map(maps, "SOURCE", unit);
+  fit.network = lens_maps(maps, "NN");
+  fit.macro = lens_maps(maps, "MACRO");
+  if (maps.has("SENSITIVITY")) fit.sensitivity = placed_map(maps, "SENSITIVITY", "σ / arcsec");
+  if (maps.has("PSI_NN_STD")) fit.deviation = lens_maps(maps, "NN_STD");
+  fit.noise = placed_map(maps, "NOISE", unit);
+  const PlacedMap mask = placed_map(maps, "MASK", "");
+  for (const double m : mask.values) fit.used.push_back(m != 0);
+  for (std::size_t i = 0; i < fit.used.size(); ++i)
+    if (!fit.used[i]) fit.data.values[i] = fit.residual.values[i] = NAN;
+  if (maps.has("IMAGE_TRUE")) {
+    fit.image_truth = placed_map(maps, "IMAGE_TRUE", unit);
+    for (std::size_t i = 0; i < fit.used.size(); ++i)
+      fit.arc.push_back(fit.used[i] && fit.image_truth->values[i] > kArcSignalToNoise * fit.noise.values[i]);
   }
-  for (std::size_t k = 0; k < names.size(); ++k)
-    if (columns[k].empty() || columns[k].size() != columns[0].size())
-      throw InvalidInput(path + ": column " + names[k] + " is missing or incomplete");
-  return columns;
+  if (maps.has("PSI_TRUE") && maps.has("ALPHA_TRUE") && maps.has("KAPPA_TRUE")) fit.truth = lens_maps(maps, "TRUE");
+  fit.n_pixels = fit.used.size();
+  crop(fit, frame_of(fit.used, fit.data.nx, fit.data.ny));
 }
 
 std::string significant(double value) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, value < 0.5 ? "%.3g" : "%.4g", value);
-  return buffer;
+  return fmt::format(fmt::runtime(value < 0.5 ? "{:.3g}" : "{:.4g}"), value);
 }
 
 /// "prefix X (arcs), Y (all)"; "" when both are unknown.
@@ -326,7 +368,7 @@ double FittedMaps::metric(const std::string& name) const {
 }
 
 FittedMaps read_fitted_maps(const std::string& directory) {
-  const std::string json_path = (fs::path(directory) / "result.json").string();
+  const std::string json_path = in(directory, "result.json");
   std::ifstream json_file(json_path);
   if (!json_file) throw InvalidInput(json_path + ": cannot be read, expected the results of a fit");
   const nlohmann::json json = nlohmann::json::parse(json_file, nullptr, false);
@@ -337,38 +379,28 @@ FittedMaps read_fitted_maps(const std::string& directory) {
   for (const auto& [name, value] : json["metrics"].items())
     if (value.is_number()) fit.metrics.emplace_back(name, value.get<double>());
   if (json.contains("config") && json["config"].is_object()) fit.title = json["config"].value("title", "");
+  const std::string file = in(directory, "result.fits");
+  fill_maps(fit, {[&file](const std::string& hdu, int planes) { return read_fits(file, hdu, planes); },
+                  [&file](const std::string& hdu) { return has_hdu(file, hdu); }, file});
+  const StoredHistory history = read_history(directory);
+  fit.steps = history.column("step");
+  fit.loss = history.column("loss");
+  fit.chi2 = history.column("chi2_reduced");
+  return fit;
+}
 
-  const std::string file = (fs::path(directory) / "result.fits").string();
-  fit.data = read_map(file, "DATA", "");
-  if (fit.data.unit.empty()) fit.data.unit = "brightness per pixel";
-  const std::string& unit = fit.data.unit;
-  fit.model = read_map(file, "MODEL", unit);
-  fit.residual = read_map(file, "RESIDUAL", "σ");
-  fit.source = read_map(file, "SOURCE", unit);
-  fit.network = read_lens_maps(file, "NN");
-  fit.macro = read_lens_maps(file, "MACRO");
-  if (has_hdu(file, "SENSITIVITY")) fit.sensitivity = read_map(file, "SENSITIVITY", "σ / arcsec");
-  if (has_hdu(file, "PSI_NN_STD")) fit.deviation = read_lens_maps(file, "NN_STD");
-  fit.noise = read_map(file, "NOISE", unit);
-  const PlacedMap mask = read_map(file, "MASK", "");
-  for (const double m : mask.values) fit.used.push_back(m != 0);
-  for (std::size_t i = 0; i < fit.used.size(); ++i)
-    if (!fit.used[i]) fit.data.values[i] = fit.residual.values[i] = NAN;
-  if (has_hdu(file, "IMAGE_TRUE")) {
-    fit.image_truth = read_map(file, "IMAGE_TRUE", unit);
-    for (std::size_t i = 0; i < fit.used.size(); ++i)
-      fit.arc.push_back(fit.used[i] && fit.image_truth->values[i] > kArcSignalToNoise * fit.noise.values[i]);
+FittedMaps fitted_maps(const Assessment& assessed) {
+  FittedMaps fit;
+  fit.title = assessed.config.title;
+  for (const auto& [name, value] : metrics_of(assessed))
+    if (std::isfinite(value)) fit.metrics.emplace_back(name, value);
+  const FitsMaps maps = result_maps(assessed);
+  fill_maps(fit, source_of(maps));
+  for (const HistoryRow& row : assessed.history) {
+    fit.steps.push_back(static_cast<double>(row.step));
+    fit.loss.push_back(row.loss);
+    fit.chi2.push_back(row.chi2_reduced);
   }
-  if (has_hdu(file, "PSI_TRUE") && has_hdu(file, "ALPHA_TRUE") && has_hdu(file, "KAPPA_TRUE"))
-    fit.truth = read_lens_maps(file, "TRUE");
-  fit.n_pixels = fit.used.size();
-  crop(fit, frame_of(fit.used, fit.data.nx, fit.data.ny));
-
-  std::vector<std::vector<double>> history =
-      read_columns((fs::path(directory) / "history.csv").string(), {"step", "loss", "chi2_reduced"});
-  fit.steps = std::move(history[0]);
-  fit.loss = std::move(history[1]);
-  fit.chi2 = std::move(history[2]);
   return fit;
 }
 
@@ -496,7 +528,10 @@ std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves
 }
 
 std::vector<std::string> draw_figures(const std::string& directory) {
-  const FittedMaps fit = read_fitted_maps(directory);
+  return draw_figures(read_fitted_maps(directory), directory);
+}
+
+std::vector<std::string> draw_figures(const FittedMaps& fit, const std::string& directory) {
   std::vector<Picture> pictures;
   const auto add = [&](const std::string& name, Picture picture) {
     picture.path = (fs::path(directory) / "figures" / (name + ".png")).string();

@@ -1,12 +1,14 @@
-// The figures of a fit, made from its directory of results alone.
+// The figures of a fit, made from the assessed fit or from its directory of results.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "einfield/results.hpp"
 #include "host/fields/critical_curves.hpp"
 #include "host/report/picture.hpp"
+#include "host/results/assess.hpp"
 
 namespace einfield {
 
@@ -28,8 +30,8 @@ struct LensMaps {
   PlacedMap kappa;
 };
 
-/// What the figures show of one fit: maps of result.fits, rows of history.csv, numbers of result.json. Of an image that
-/// is masked but for a part, that part.
+/// What the figures show of one fit: maps of result.fits, rows of history.csv, numbers of result.json. Where most of
+/// the image is masked, maps are cut to the used part.
 struct FittedMaps {
   std::string title;                ///< of the configuration
   PlacedMap data, model, residual;  ///< data and residual are NaN where masked
@@ -54,6 +56,8 @@ struct FittedMaps {
 
 /// @throws InvalidInput when the directory holds no complete results
 FittedMaps read_fitted_maps(const std::string& directory);
+/// The same from memory: bit by bit what read_fitted_maps() returns after write_results().
+FittedMaps fitted_maps(const Assessment& assessed);
 
 // One picture each; path and title are the caller's. The last three need the truth.
 Picture picture_of_image(const FittedMaps& fit);        ///< data | model | normalised residuals
@@ -74,8 +78,9 @@ struct PageFigure {
 /// @param lines  critical curves, for the two planes
 std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves& lines);
 
-/// Draws every figure of the fit into DIRECTORY/figures/*.png; returns warnings.
-/// @throws InvalidInput without results, IoError
-std::vector<std::string> draw_figures(const std::string& directory);
+/// Draws every figure of the fit into DIRECTORY/figures/*.png; returns warnings. draw_figures(directory) of
+/// einfield/results.hpp reads the fit first.
+/// @throws IoError
+std::vector<std::string> draw_figures(const FittedMaps& fit, const std::string& directory);
 
 }  // namespace einfield

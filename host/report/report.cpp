@@ -1,13 +1,14 @@
-// The page: result.json as tables, pictures drawn anew in the colours of the page and embedded.
+// The page: result.json as tables, and pictures that are drawn anew in the colors of the page and embedded.
 #include "host/report/report.hpp"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <ctime>
-#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
@@ -16,179 +17,21 @@
 
 #include "einfield/error.hpp"
 #include "einfield/source.hpp"
-#include "host/fields/critical_curves.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/text.hpp"
-#include "host/report/figures.hpp"
-#include "host/results/stored_lens.hpp"
+#include "host/model/profile_names.hpp"
+#include "host/report/html.hpp"
+#include "host/report/json_tables.hpp"
 
 namespace einfield {
 namespace {
 
-namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-/// Nodes on the longer side of the image between which critical curves are looked for.
+/// Nodes on the longer side of the image; critical curves are searched between them.
 constexpr int kNodes = 200;
 
-constexpr const char* kStyle = R"(
-:root { color-scheme: light dark; --page: #f4f5f7; --card: #fff; --ink: #1b1f24; --soft: #59626d; --line: #dde1e6;
-  --link: #1f57c3; --warn: #8a4b00; --warn-card: #fff4e2; --red: 178, 24, 43; --blue: 33, 102, 172; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #0a0c0f; --card: #11151a; --ink: #e4e8ed; --soft: #99a3af; --line: #272d35; --link: #8ab4ff;
-    --warn: #ffcf8a; --warn-card: #2a2113; --red: 214, 96, 77; --blue: 67, 147, 195; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; }
-main, header, footer { max-width: 80rem; margin: 0 auto; padding: 0 clamp(.9rem, 3vw, 2.5rem); }
-header { padding-top: clamp(1.2rem, 4vw, 2.5rem); }
-h1 { font-size: clamp(1.4rem, 1.1rem + 1.6vw, 2.1rem); line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.4rem 0 .8rem; padding-top: .6rem; border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.4rem 0 .5rem; }
-p { max-width: 46rem; }
-p, li { overflow-wrap: anywhere; }
-a { color: var(--link); }
-header p, .soft, figcaption, footer { color: var(--soft); }
-header p { margin: .2rem 0; }
-nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; margin: 1rem 0 0; }
-.notes { background: var(--warn-card); color: var(--warn); border-radius: .6rem; padding: .7rem 1rem; margin: 1.2rem 0 0; }
-.notes ul { margin: 0; padding-left: 1.1rem; }
-dl.numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); gap: .7rem;
-  margin: 1.4rem 0 0; }
-dl.numbers div, figure, .scroll, pre { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }
-dl.numbers div { padding: .6rem .8rem; }
-dl.numbers dt { color: var(--soft); font-size: .85rem; }
-dl.numbers dd { margin: 0; font-size: 1.25rem; font-weight: 600; overflow-wrap: anywhere; }
-dl.numbers dd small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: .9rem; }
-.figures.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
-figure { margin: 0; padding: .6rem .7rem .8rem; min-width: 0; }
-figure h3 { margin: 0 0 .2rem .2rem; font-size: .95rem; }
-figure img { display: block; width: 100%; height: auto; }
-figcaption { font-size: .85rem; margin: .3rem .2rem 0; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; max-width: 100%; width: fit-content; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { padding: .32rem .8rem; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--line); }
-tr:last-child > * { border-bottom: 0; }
-thead th { color: var(--soft); font-weight: 500; }
-th[scope=rowgroup] { padding-top: .8rem; }
-th[scope=rowgroup] .soft { font-weight: 400; white-space: normal; }
-td.number { text-align: right; }
-td.free { font-weight: 600; }
-code, pre { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: .86rem; }
-pre { margin: .5rem 0; padding: .8rem 1rem; overflow-x: auto; line-height: 1.45; }
-pre.wrapped { white-space: pre-wrap; overflow-wrap: anywhere; }
-summary { cursor: pointer; color: var(--link); }
-footer { padding-top: 2rem; padding-bottom: 2.5rem; font-size: .85rem; }
-@media print { details:not([open]) > * { display: block; } figure { break-inside: avoid; } }
-)";
-
-// ---- text ------------------------------------------------------------------------------------------------
-
-std::string element(const std::string& tag, const std::string& content, const std::string& attributes = "") {
-  return "<" + tag + (attributes.empty() ? "" : " " + attributes) + ">" + content + "</" + tag + ">";
-}
-
-/// A value of result.json for a reader, not yet HTML.
-std::string words(const ordered_json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_number_float()) return rounded(value.get<double>());
-  if (value.is_boolean()) return value.get<bool>() ? "yes" : "no";
-  if (value.is_null()) return "–";
-  if (!value.is_structured()) return value.dump();
-  std::string list;
-  for (const auto& [name, entry] : value.items())
-    list += (list.empty() ? "" : ", ") + (value.is_object() ? name + " = " : "") + words(entry);
-  return list;
-}
-
-/// "stop_reason" → "Stop reason"; names of parameters, which have a dot, stay as they are.
-std::string heading(std::string name) {
-  if (name.find('.') != std::string::npos) return name;
-  std::replace(name.begin(), name.end(), '_', ' ');
-  if (!name.empty()) name[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(name[0])));
-  return name;
-}
-
-/// The member of an object, or null where there is none.
-const ordered_json& member(const ordered_json& object, const std::string& name) {
-  static const ordered_json none;
-  if (!object.is_object()) return none;
-  const auto found = object.find(name);
-  return found == object.end() ? none : *found;
-}
-
-std::string text_of(const ordered_json& object, const std::string& name) {
-  const ordered_json& value = member(object, name);
-  return value.is_null() ? "" : words(value);
-}
-
-// ---- tables ----------------------------------------------------------------------------------------------
-
-/// A table that scrolls in itself where the screen is narrow.
-std::string table(const std::string& head, const std::string& body) {
-  return element("div",
-                 element("table", (head.empty() ? "" : element("thead", element("tr", head))) + element("tbody", body)),
-                 "class=\"scroll\" tabindex=\"0\"") +
-         "\n";
-}
-
-std::string cell(const ordered_json& value) {
-  return element("td", html_text(words(value)), value.is_number() ? "class=\"number\"" : "");
-}
-
-/// A table of an array of objects: a column for every name that occurs, those of an object in a row as well.
-std::string table_of_rows(const ordered_json& nested) {
-  ordered_json rows = ordered_json::array();
-  for (const ordered_json& row : nested) {
-    ordered_json flat = ordered_json::object();
-    for (const auto& [name, value] : row.items())
-      if (value.is_object())
-        flat.update(value);
-      else
-        flat[name] = value;
-    rows.push_back(std::move(flat));
-  }
-  std::vector<std::string> names;
-  for (const ordered_json& row : rows)
-    for (const auto& [name, value] : row.items())
-      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
-  std::string head = element("th", "#"), body;
-  for (const std::string& name : names) head += element("th", html_text(heading(name)));
-  int count = 0;
-  for (const ordered_json& row : rows) {
-    std::string cells = element("td", std::to_string(count++), "class=\"number\"");
-    for (const std::string& name : names) cells += cell(member(row, name));
-    body += element("tr", cells) + "\n";
-  }
-  return table(head, body);
-}
-
-/// Any block of result.json: its numbers as a table, arrays of objects and objects of objects below it.
-std::string block(const ordered_json& value) {
-  const auto holds_objects = [](const ordered_json& v) {
-    return v.is_structured() && !v.empty() &&
-           std::all_of(v.begin(), v.end(), [](const auto& e) { return e.is_object(); });
-  };
-  if (value.is_array() && holds_objects(value)) return table_of_rows(value);
-  if (!value.is_object()) return element("p", html_text(words(value)));
-  std::string rows, below;
-  for (const auto& [name, entry] : value.items()) {
-    if (entry.is_array() && holds_objects(entry)) {
-      below += element("h3", html_text(heading(name))) + table_of_rows(entry);
-    } else if (holds_objects(entry)) {
-      ordered_json named = ordered_json::array();
-      for (const auto& [key, object] : entry.items()) {
-        ordered_json row = {{"name", key}};
-        row.update(object);
-        named.push_back(std::move(row));
-      }
-      below += element("h3", html_text(heading(name))) + table_of_rows(named);
-    } else {
-      rows += element("tr", element("th", html_text(heading(name)), "scope=\"row\"") + cell(entry)) + "\n";
-    }
-  }
-  return (rows.empty() ? "" : table("", rows)) + below;
-}
+// ---- parameters ------------------------------------------------------------------------------------------
 
 /// What result.json says of one parameter: in its entry, in a table of all parameters (`uncertainties` has one,
 /// "sigma"), or in the table of that name of its component in the configuration ("prior", "bounds").
@@ -447,19 +290,6 @@ std::string numbers(const ordered_json& result, const std::optional<FittedMaps>&
 
 // ---- pictures --------------------------------------------------------------------------------------------
 
-/// Lines of the fitted lens over its image.
-CriticalCurves curves_of(const std::string& directory, const FittedMaps& fit, int threads) {
-  const StoredLens lens = read_lens(directory);
-  Deflection network;
-  if (!lens.networks.empty())
-    network = [&lens, threads](const std::vector<double>& theta) { return network_deflection(lens, theta, threads); };
-  const PlacedMap& map = fit.data;
-  const double width = map.nx * map.pixel_scale, height = map.ny * map.pixel_scale;
-  const double spacing = std::max(width, height) / kNodes;
-  const auto nodes = [spacing](double length) { return static_cast<int>(std::floor(length / spacing + 1e-6)) + 1; };
-  return critical_curves({nodes(width), nodes(height), spacing, map.center_x, map.center_y}, lens.smooth, network);
-}
-
 /// Width and height of a PNG, from its first block.
 std::pair<unsigned, unsigned> png_size(const std::string& png) {
   const auto number = [&png](std::size_t at) {
@@ -530,92 +360,21 @@ std::string repeat_html(const ordered_json& result) {
          element("details", element("summary", "The configuration") + element("pre", html_text(toml)));
 }
 
-}  // namespace
-
-std::string html_text(const std::string& text) {
-  std::string html;
-  for (std::size_t i = 0; i < text.size();) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    const std::size_t n = utf8_length(text, i);
-    if (n == 0 || byte == 0x7f || (byte < 0x20 && byte != '\n' && byte != '\t')) {
-      html += "\xEF\xBF\xBD";
-    } else if (n > 1) {
-      html += text.substr(i, n);
-    } else {
-      switch (text[i]) {
-        case '&':
-          html += "&amp;";
-          break;
-        case '<':
-          html += "&lt;";
-          break;
-        case '>':
-          html += "&gt;";
-          break;
-        case '"':
-          html += "&quot;";
-          break;
-        case '\'':
-          html += "&#39;";
-          break;
-        default:
-          html += text[i];
-      }
-    }
-    i += std::max<std::size_t>(n, 1);
-  }
-  return html;
-}
-
-std::string base64(const std::string& bytes) {
-  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  text.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    std::uint32_t group = 0;
-    for (std::size_t k = i; k < i + 3; ++k)
-      group = group << 8 | (k < bytes.size() ? static_cast<unsigned char>(bytes[k]) : 0U);
-    for (const int shift : {18, 12, 6, 0}) text += digits[group >> shift & 63];
-  }
-  for (std::size_t k = 0; k < (3 - bytes.size() % 3) % 3; ++k) text[text.size() - 1 - k] = '=';
-  return text;
-}
-
-std::vector<std::string> write_report(const std::string& directory, int threads) {
-  const std::string json_path = (fs::path(directory) / "result.json").string();
-  std::ifstream file(json_path);
-  if (!file) throw InvalidInput(json_path + ": cannot be read, expected the results of a fit");
-  const ordered_json result = ordered_json::parse(file, nullptr, false);
-  if (!result.is_object()) throw InvalidInput(json_path + ": damaged, expected the results of a fit");
-
-  // What is missing or damaged beside result.json costs the pictures, and the page says so.
-  std::vector<std::string> notes;
-  std::optional<FittedMaps> fit;
-  std::vector<PageFigure> figures;
-  DrawnPictures drawn;
-  try {
-    fit = read_fitted_maps(directory);
-    CriticalCurves curves;
-    try {
-      curves = curves_of(directory, *fit, threads);
-    } catch (const InvalidInput& error) {
-      notes.push_back(std::string("No critical curves: ") + error.what());
-    }
-    figures = page_figures(*fit, curves);
-    std::vector<Picture> pictures;
-    for (const PageFigure& figure : figures) pictures.push_back(figure.picture);
-    drawn = draw_in_memory(pictures);
-    for (const std::string& warning : drawn.warnings) notes.push_back("Pictures: " + warning);
-  } catch (const InvalidInput& error) {
-    notes.push_back(std::string("No pictures: ") + error.what());
-  }
+/// What was wrong, for the head of the page.
+std::vector<std::string> notes_of(const ordered_json& result, const std::vector<std::string>& problems,
+                                  const std::vector<std::string>& complaints) {
+  std::vector<std::string> notes = problems;
+  for (const std::string& complaint : complaints) notes.push_back("Pictures: " + complaint);
   for (const ordered_json& warning : member(result, "warnings")) notes.push_back(words(warning));
   if (const std::string message = text_of(result, "message"); !message.empty())
     notes.insert(notes.begin(), "The fit went wrong: " + message + ". Shown is the last good state.");
+  return notes;
+}
 
+Page sections(const ordered_json& result, const std::vector<PageFigure>& figures, const std::vector<std::string>& png) {
   Page page;
   const auto section = [&](const char* name, const char* layout = "figures") {
-    return figures_html(figures, drawn.png, name, layout);
+    return figures_html(figures, png, name, layout);
   };
   const auto titled = [](const char* title, const std::string& html) {
     return html.empty() ? "" : element("h3", title) + html;
@@ -633,12 +392,41 @@ std::vector<std::string> write_report(const std::string& directory, int threads)
         parameter_table(result) + (method.empty() ? "" : element("p", html_text("Uncertainties: " + method + "."))));
   if (!member(uncertainties, "correlations").empty())
     page.add("correlations", "Correlations", correlation_table(member(uncertainties, "correlations")));
-  if (!member(result, "starts").empty()) page.add("starts", "Starts", block(member(result, "starts")));
+  if (!member(result, "starts").empty()) page.add("starts", "Starts", block_html(member(result, "starts")));
   if (ordered_json ensemble = member(result, "ensemble"); !ensemble.empty()) {
     ensemble.erase("parameters_std");  // in the table of parameters
-    page.add("ensemble", "Ensemble", block(ensemble));
+    page.add("ensemble", "Ensemble", block_html(ensemble));
   }
   page.add("repeat", "Repeat the run", repeat_html(result));
+  return page;
+}
+
+}  // namespace
+
+CriticalCurves critical_curves_of(const FittedMaps& fit, const StoredLens& lens, ThreadPool& pool) {
+  Deflection network;
+  if (!lens.networks.empty())
+    network = [&lens, &pool](const std::vector<double>& theta) { return network_deflection(lens, theta, pool); };
+  const PlacedMap& map = fit.data;
+  const double width = map.nx * map.pixel_scale, height = map.ny * map.pixel_scale;
+  const double spacing = std::max(width, height) / kNodes;
+  const auto nodes = [spacing](double length) { return static_cast<int>(std::floor(length / spacing + 1e-6)) + 1; };
+  return critical_curves({nodes(width), nodes(height), spacing, map.center_x, map.center_y}, lens.smooth, network);
+}
+
+std::vector<std::string> write_report(const ReportContent& content, const std::string& directory) {
+  const ordered_json result = ordered_json::parse(content.result_json, nullptr, false);
+  if (!result.is_object())
+    throw InvalidInput(in(directory, "result.json") + ": damaged, expected the results of a fit");
+  std::vector<PageFigure> figures;
+  DrawnPictures drawn;
+  if (content.fit) {
+    figures = page_figures(*content.fit, content.curves);
+    std::vector<Picture> pictures;
+    for (const PageFigure& figure : figures) pictures.push_back(figure.picture);
+    drawn = draw_in_memory(pictures);
+  }
+  const Page page = sections(result, figures, drawn.png);
 
   std::string title = text_of(member(result, "config"), "title");
   if (title.empty()) title = "Fit of a gravitational lens";
@@ -647,22 +435,35 @@ std::vector<std::string> write_report(const std::string& directory, int threads)
   head += element("p", html_text("einfield " + version + (device.empty() ? "" : " · " + device) + " · " +
                                  text_of(result, "precision") + " precision")) +
           "\n";
-  std::string note_html;
-  for (const std::string& note : notes) note_html += element("li", html_text(note));
-  if (!note_html.empty()) note_html = element("div", element("ul", note_html), "class=\"notes\"") + "\n";
-
-  // The policy allows what is in the page and nothing else, whatever might have been overlooked above.
-  const std::string html =
-      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
-      "style-src 'unsafe-inline'\">\n"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n" +
-      element("title", html_text(title)) + "\n<link rel=\"icon\" href=\"data:,\">\n" + element("style", kStyle) +
-      "\n</head>\n<body>\n" + element("header", "\n" + head + page.links() + note_html + numbers(result, fit)) + "\n" +
-      element("main", "\n" + page.body()) + "\n" +
-      element("footer", html_text("Written by einfield " + version + ", " + now_utc() + ".")) + "\n</body>\n</html>\n";
-  write_atomically((fs::path(directory) / "report.html").string(), html);
+  std::string notes;
+  for (const std::string& note : notes_of(result, content.problems, drawn.warnings))
+    notes += element("li", html_text(note));
+  if (!notes.empty()) notes = element("div", element("ul", notes), "class=\"notes\"") + "\n";
+  write_atomically(in(directory, "report.html"),
+                   html_page(title, head + page.links() + notes + numbers(result, content.fit), page.body(),
+                             html_text("Written by einfield " + version + ", " + now_utc() + ".")));
   return drawn.warnings;
+}
+
+std::vector<std::string> write_report(const std::string& directory, int threads) {
+  const std::string path = in(directory, "result.json");
+  std::ifstream file(path);
+  if (!file) throw InvalidInput(path + ": cannot be read, expected the results of a fit");
+  ReportContent content;
+  content.result_json.assign(std::istreambuf_iterator<char>(file), {});
+  // Without the other files the page has no pictures, and says so.
+  try {
+    content.fit = read_fitted_maps(directory);
+    try {
+      ThreadPool pool(threads);
+      content.curves = critical_curves_of(*content.fit, read_lens(directory), pool);
+    } catch (const InvalidInput& error) {
+      content.problems.push_back(std::string("No critical curves: ") + error.what());
+    }
+  } catch (const InvalidInput& error) {
+    content.problems.push_back(std::string("No pictures: ") + error.what());
+  }
+  return write_report(content, directory);
 }
 
 }  // namespace einfield

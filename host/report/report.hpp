@@ -1,24 +1,32 @@
-// report.html: one page that holds everything a fit has to show, made from its directory of results alone.
+// report.html: one page that shows everything a fit has found, from memory or from its directory of results.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "einfield/results.hpp"
+#include "host/cpu/thread_pool.hpp"
+#include "host/report/figures.hpp"
+#include "host/results/stored_result.hpp"
+
 namespace einfield {
 
-/// Writes DIRECTORY/report.html: pictures, numbers, tables, the configuration and how to repeat the run. The page needs
-/// no other file, no network and no script, and fits a phone as well as a wide screen, on white and on black. What
-/// result.json does not have is left out; text from users stands in it as text.
-/// @param threads  for the critical curves; 0 = as many as the process may use
-/// @return warnings: what could not be drawn, which the page says too
-/// @throws InvalidInput without a readable result.json, IoError
-std::vector<std::string> write_report(const std::string& directory, int threads = 0);
+/// What the page is made of.
+struct ReportContent {
+  std::string result_json;            ///< the content of result.json
+  std::optional<FittedMaps> fit;      ///< without it, the page has no pictures
+  CriticalCurves curves;              ///< over image and source
+  std::vector<std::string> problems;  ///< what is missing and why, for the head of the page
+};
 
-/// Text for HTML, in elements and in quoted attributes: & < > " ' as entities; other control characters than line break
-/// and tab, and what is not UTF-8, as the replacement character.
-std::string html_text(const std::string& text);
+/// Writes DIRECTORY/report.html. It fits a phone as well as a wide screen, on white and on black. What result.json does
+/// not have is left out. write_report(directory) of einfield/results.hpp reads the content first.
+/// @return warnings: what gnuplot could not draw; the page says it too
+/// @throws InvalidInput when result_json is no JSON object, IoError
+std::vector<std::string> write_report(const ReportContent& content, const std::string& directory);
 
-/// Bytes in base64 (RFC 4648), padded.
-std::string base64(const std::string& bytes);
+/// The critical curves of a fitted lens over its image, and the caustics.
+CriticalCurves critical_curves_of(const FittedMaps& fit, const StoredLens& lens, ThreadPool& pool);
 
 }  // namespace einfield

@@ -1,9 +1,13 @@
 // What is asked of result.json, with the place of everything that is not as a fit writes it.
 #include "host/results/stored_result.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <limits>
+#include <sstream>
 #include <utility>
 
 #include "einfield/config.hpp"
@@ -13,13 +17,12 @@
 #include "host/files/text.hpp"
 #include "host/model/components.hpp"
 #include "host/model/profile_names.hpp"
-#include "host/results/write_results.hpp"
+#include "host/results/result_files.hpp"
 
 namespace einfield {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::ordered_json;
 
 std::string name_of(const std::string& block, std::size_t i) {
   return block + "." + std::to_string(i);
@@ -48,10 +51,6 @@ void read_priors(const JsonView& config, Component& c, const ProfileInfo& info) 
 std::array<double, 2> pair(const JsonView& numbers) {
   if (numbers.size(2) != 2) numbers.fail("expected two numbers");
   return {numbers.at(0).number(), numbers.at(1).number()};
-}
-
-ordered_json number_or_null(const std::optional<double>& value) {
-  return value ? ordered_json(*value) : ordered_json();
 }
 
 }  // namespace
@@ -198,17 +197,71 @@ std::vector<StoredNetwork> StoredResult::light_networks(const std::string& block
   return read_networks(root().at("light_network"), block + "_network");
 }
 
-ordered_json wcs_json(const CelestialWcs& wcs) {
-  return {{"type", wcs.type},
-          {"cd", wcs.cd},
-          {"reference_pixel", wcs.reference_pixel},
-          {"reference_value", wcs.reference_value},
-          {"frame", wcs.frame.empty() ? ordered_json() : ordered_json(wcs.frame)},
-          {"equinox", number_or_null(wcs.equinox)},
-          {"pole_lon", number_or_null(wcs.pole_lon)},
-          {"pole_lat", number_or_null(wcs.pole_lat)},
-          {"position_angle_y", wcs.position_angle(M_PI / 2)},
-          {"mirrored", !wcs.right_handed()}};
+StoredLens read_lens(const std::string& dir) {
+  const StoredResult result(dir);
+  std::vector<double> offsets = result.offsets();  // before the files of the members that it must have
+  return {result.lens(), result.networks(), std::move(offsets), result.double_precision(), result.grid(), result.sky()};
+}
+
+StoredLens stored_lens(const Assessment& fit) {
+  StoredLens lens;
+  lens.smooth = fit.model.lens;
+  for (const std::vector<double>& weights : fit.weights)
+    if (fit.model.network) lens.networks.push_back({*fit.model.network, weights});
+  if (fit.members() > 1) lens.offsets = fit.network.offsets;
+  lens.double_precision = fit.double_precision;
+  lens.grid = fit.loaded.problem.observation.grid;
+  lens.sky = fit.loaded.wcs;
+  return lens;
+}
+
+StoredFields evaluate(const StoredLens& lens, const std::vector<double>& theta, int threads) {
+  ThreadPool pool(threads);
+  StoredFields fields{zero_fields(theta.size() / 2), smooth_fields(lens.smooth, theta, pool)};
+  std::vector<LensFields> members;
+  for (std::size_t k = 0; k < lens.networks.size(); ++k) {
+    const auto& [shape, parameters] = lens.networks[k];
+    LensFields member = lens.double_precision ? network_fields<double>(shape, parameters, theta, pool)
+                                              : network_fields<float>(shape, parameters, theta, pool);
+    if (!lens.offsets.empty())
+      for (double& v : member.potential) v -= lens.offsets[k];
+    members.push_back(std::move(member));
+  }
+  if (!members.empty()) fields.network = mean_of(members);
+  return fields;
+}
+
+std::vector<double> network_deflection(const StoredLens& lens, const std::vector<double>& theta, ThreadPool& pool) {
+  std::vector<std::vector<double>> members;
+  for (const StoredNetwork& network : lens.networks)
+    members.push_back(network_fields<double>(network.shape, network.parameters, theta, pool, false).deflection);
+  return members.empty() ? std::vector<double>(theta.size(), 0.0) : mean_of(members);
+}
+
+const std::vector<double>& StoredHistory::column(const std::string& name) const {
+  const auto found = std::find(names.begin(), names.end(), name);
+  EINFIELD_REQUIRE(found != names.end(), file + ": column " + name + " is missing or incomplete");
+  return columns[static_cast<std::size_t>(found - names.begin())];
+}
+
+StoredHistory read_history(const std::string& dir) {
+  StoredHistory history;
+  history.file = in(dir, "history.csv");
+  std::ifstream file(history.file);
+  std::string line, cell;
+  EINFIELD_REQUIRE(std::getline(file, line), history.file + ": cannot be read, expected the history of a fit");
+  for (std::istringstream cells(line); std::getline(cells, cell, ',');) history.names.push_back(cell);
+  history.columns.resize(history.names.size());
+  while (std::getline(file, line)) {
+    std::istringstream cells(line);
+    for (std::vector<double>& column : history.columns)
+      if (std::getline(cells, cell, ','))
+        column.push_back(parse_number<double>(cell).value_or(std::numeric_limits<double>::quiet_NaN()));
+  }
+  for (std::size_t k = 0; k < history.columns.size(); ++k)
+    EINFIELD_REQUIRE(!history.columns[k].empty() && history.columns[k].size() == history.columns[0].size(),
+                     history.file + ": column " + history.names[k] + " is missing or incomplete");
+  return history;
 }
 
 }  // namespace einfield

@@ -1,4 +1,4 @@
-// result.json of a finished fit, read back: the one reader for everything that goes on from a directory of results.
+// A finished fit, read back from its directory: result.json, history.csv, and the fields of the lens at any positions.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,11 @@
 #include "einfield/grid.hpp"
 #include "einfield/model.hpp"
 #include "einfield/observation.hpp"
+#include "host/cpu/thread_pool.hpp"
+#include "host/fields/lens_fields.hpp"
 #include "host/files/json_view.hpp"
 #include "host/files/safetensors.hpp"
+#include "host/results/assess.hpp"
 
 namespace einfield {
 
@@ -56,8 +59,46 @@ class StoredResult {
   std::set<std::string> free_;
 };
 
-/// A member "wcs" of result.json: all of the WCS, and the position angle of the image's y axis for those who need no
-/// more.
-nlohmann::ordered_json wcs_json(const CelestialWcs& wcs);
+/// The lens of a fit: the smooth model and the networks.
+struct StoredLens {
+  std::vector<LensComponent> smooth;
+  std::vector<StoredNetwork> networks;  ///< none, one, or the members of an ensemble
+  std::vector<double> offsets;          ///< subtracted from their potentials [arcsec²]; empty with fewer than two
+  bool double_precision = false;        ///< of the fit, and of evaluate()
+  Grid grid;                            ///< of the image
+  std::optional<CelestialWcs> sky;      ///< of the image
+};
+
+/// @throws InvalidInput naming the file when the directory holds no complete results
+StoredLens read_lens(const std::string& dir);
+/// What read_lens() returns after write_results().
+StoredLens stored_lens(const Assessment& fit);
+
+/// ψ, α, κ of a stored lens. With an ensemble, those of the network are means over its members.
+struct StoredFields {
+  LensFields network, smooth;
+};
+/// @param theta    2 × n, all x, then all y [arcsec]
+/// @param threads  0 = as many as the process may use
+StoredFields evaluate(const StoredLens& lens, const std::vector<double>& theta, int threads = 0);
+
+/// Deflection by the networks alone, the mean over the members. It is always in double, for callers that take
+/// differences of it.
+/// @param theta  2 × n, all x, then all y [arcsec]
+/// @return       2 × n, all x, then all y [arcsec]; zeros without a network
+std::vector<double> network_deflection(const StoredLens& lens, const std::vector<double>& theta, ThreadPool& pool);
+
+/// history.csv: its columns by name, all of one length. Text that is no number is NaN.
+struct StoredHistory {
+  std::string file;  ///< its path, for messages
+  std::vector<std::string> names;
+  std::vector<std::vector<double>> columns;
+
+  /// @throws InvalidInput when there is no column of this name
+  const std::vector<double>& column(const std::string& name) const;
+};
+
+/// @throws InvalidInput when the file is missing, has no rows or lacks values
+StoredHistory read_history(const std::string& dir);
 
 }  // namespace einfield

@@ -5,7 +5,7 @@
 
 #include "einfield/core.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 inline constexpr double kAdamBeta1 = 0.9;
 inline constexpr double kAdamBeta2 = 0.999;

@@ -12,7 +12,7 @@
 
 #include "einfield/problem.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// What the updates that follow may move, and how far.
 struct Schedule {
@@ -104,12 +104,12 @@ struct BackendOptions {
 /// @param name "cpu", "cuda" or "auto" (CUDA when a device is usable, else the CPU)
 /// @throws NotBuilt, BackendUnavailable
 template <class Real>
-std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const BackendOptions& options);
+EINFIELD_API std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const BackendOptions& options);
 
 /// Bytes that a backend will allocate for these problems, for the message before the run.
 template <class Real>
-std::size_t planned_bytes(const std::string& backend_name, const std::vector<Problem>& problems,
-                          const BackendOptions& options);
+EINFIELD_API std::size_t planned_bytes(const std::string& backend_name, const std::vector<Problem>& problems,
+                                       const BackendOptions& options);
 
 /// CUDA devices that could be used, one line each (name, compute capability, memory); empty without CUDA.
 std::vector<std::string> cuda_devices();

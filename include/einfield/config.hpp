@@ -11,7 +11,7 @@
 #include "einfield/fitter.hpp"
 #include "einfield/limits.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// A FITS image named in the configuration: "file.fits[HDU]".
 struct FitsReference {

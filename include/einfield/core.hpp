@@ -18,12 +18,16 @@
 #define EINFIELD_NO_EXEC_CHECK
 #endif
 
+/// Makes names visible in the shared library. It stands at the namespace of every public header, and again at templates
+/// that the library instantiates, because a namespace does not pass it on to those.
+#define EINFIELD_API [[gnu::visibility("default")]]
+
 /// The version, written once: CMake and the binary read it from here.
 #define EINFIELD_VERSION_MAJOR 0
-#define EINFIELD_VERSION_MINOR 1
+#define EINFIELD_VERSION_MINOR 2
 #define EINFIELD_VERSION_PATCH 0
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 // Unqualified calls inside the namespace keep float a float on both compilers.
 using std::abs;

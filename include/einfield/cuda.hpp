@@ -56,7 +56,7 @@ struct NetworkLight {
 /// ψ_nn and α_nn = ∇ψ_nn of networks of one shape, and the adjoint; network.hpp has the equations. Another one of it
 /// evaluates the network of a NETWORK component at RenderStage::network_positions().
 template <class Real>
-class NetworkStage {
+class EINFIELD_API NetworkStage {
  public:
   /// @throws InvalidInput also for a `math` other than fp32 in double precision, before compute capability 8.0, or for
   ///         layers too wide for its kernels
@@ -84,7 +84,7 @@ class NetworkStage {
 
 /// Ray-shooting and brightness: β = θ − α_lens(θ) − α_nn(θ), I = Σ S(β) + Σ L(θ), averaged over the rays of a pixel.
 template <class Real>
-class RenderStage {
+class EINFIELD_API RenderStage {
  public:
   /// @param models  one per lens: the same components and free parameters, values of their own; at most 128 components
   /// @param stream  used for the copies of the constructor, which waits for it
@@ -126,7 +126,7 @@ enum class ConvolutionMethod {
 
 /// m = P ∗ I, zero outside the image, and its transpose (correlation with P).
 template <class Real>
-class ConvolutionStage {
+class EINFIELD_API ConvolutionStage {
  public:
   /// @param psfs    one per lens, all of one odd size (ny, nx); or all empty: m = I
   /// @param stream  used for the copies of the constructor, which waits for it
@@ -165,7 +165,7 @@ struct LearningRates {
 /// Adam on flat vectors; step counters and learning rates live on the device. A non-finite gradient (or loss, where
 /// states() was given one) freezes a lens: its parameters stay, StepState::bad_step says since when.
 template <class Real>
-class AdamStage {
+class EINFIELD_API AdamStage {
  public:
   /// @param learning_rates  [lenses][updates], every row of one length ≥ 1; later updates use the last
   /// @param stream          used for the copies of the constructor, which waits for it

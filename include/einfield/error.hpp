@@ -4,7 +4,9 @@
 #include <stdexcept>
 #include <string>
 
-namespace einfield {
+#include "einfield/core.hpp"
+
+namespace EINFIELD_API einfield {
 
 /// Base of everything that einfield throws.
 class Error : public std::runtime_error {

@@ -9,7 +9,7 @@
 
 #include "einfield/backend.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// When to stop before all steps are done, and which state is then the result.
 enum class StopRule {
@@ -144,8 +144,9 @@ struct FitCallbacks {
 /// Fits all lenses of a backend side by side, each for itself, from `resume` (one per lens) or from the problems'
 /// initial parameters. @throws InvalidInput for settings out of range
 template <class Real>
-std::vector<FitResult<Real>> fit(Backend<Real>& backend, const FitSettings& settings,
-                                 const FitCallbacks<Real>& callbacks, const std::vector<Snapshot<Real>>& resume = {});
+EINFIELD_API std::vector<FitResult<Real>> fit(Backend<Real>& backend, const FitSettings& settings,
+                                              const FitCallbacks<Real>& callbacks,
+                                              const std::vector<Snapshot<Real>>& resume = {});
 
 /// Learning rates of a stage of Adam: `rate` reached linearly over the first `warmup` updates, and with `cosine`
 /// brought down over the rest as half a period of a cosine, to 0 behind the last update (Loshchilov & Hutter 2017, eq.

@@ -5,7 +5,7 @@
 
 #include "einfield/core.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// Pixels of an image and their sub-pixels. Arrays are (ny, nx), row 0 at the bottom; x grows with the column.
 ///

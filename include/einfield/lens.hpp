@@ -12,7 +12,7 @@
 #include "einfield/lens/sis.hpp"
 #include "einfield/profile.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 enum class LensKind : int { sie, sis, nie, epl, nfw, nfw_ellipse_potential, shear, convergence, point_mass, multipole };
 inline constexpr int kLensKinds = 10;

@@ -6,7 +6,7 @@
 #include "einfield/core.hpp"
 #include "einfield/observation.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 enum class LossKind {
   mse,   ///< mean over used pixels of (model − data)²: the paper's

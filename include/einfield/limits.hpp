@@ -3,7 +3,9 @@
 
 #include <cstddef>
 
-namespace einfield {
+#include "einfield/core.hpp"
+
+namespace EINFIELD_API einfield {
 
 inline constexpr int kMaxImageSide = 16384;                            ///< pixels per side of an image
 inline constexpr int kMaxSupersampling = 32;                           ///< rays per pixel and side

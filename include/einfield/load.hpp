@@ -11,7 +11,7 @@
 #include "einfield/problem.hpp"
 #include "einfield/truth.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// The problem of a configuration with its data, ready for a backend.
 struct LoadedProblem {

@@ -12,7 +12,7 @@
 #include "einfield/profile.hpp"
 #include "einfield/source.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// What is known of a free parameter before the fit: nothing, an interval that it keeps to, a Gaussian, or both.
 struct ParameterPrior {

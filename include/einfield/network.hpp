@@ -13,7 +13,7 @@
 #include "einfield/error.hpp"
 #include "einfield/random.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// Limits, stated to users by `info --keys` and enforced by NetworkShape::validate().
 inline constexpr int kMaxHiddenLayers = 16;

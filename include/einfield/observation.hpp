@@ -11,7 +11,7 @@
 
 #include "einfield/grid.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// A convolution kernel of odd size, (ny, nx), normalised to 1, its centre in the middle; empty = no PSF.
 struct Psf {

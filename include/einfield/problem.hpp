@@ -10,7 +10,7 @@
 #include "einfield/observation.hpp"
 #include "einfield/regularization.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// Everything a backend needs to know about one lens.
 struct Problem {

@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
-namespace einfield {
+#include "einfield/core.hpp"
+
+namespace EINFIELD_API einfield {
 
 /// Parameters of any profile: at most this many, stored consecutively in the order of ProfileInfo::parameters.
 inline constexpr int kMaxProfileParameters = 8;

@@ -3,7 +3,7 @@
 
 #include "einfield/observation.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// Largest kernel that is made, per side.
 inline constexpr int kMaxPsfSide = 1023;

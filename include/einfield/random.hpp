@@ -3,16 +3,18 @@
 
 #include <cstdint>
 
-namespace einfield {
+#include "einfield/core.hpp"
+
+namespace EINFIELD_API einfield {
 
 /// Streams of random numbers: draws of one seed and different streams are independent.
 namespace random_stream {
-inline constexpr std::uint64_t kWeights = 0;      ///< weights of the network of the potential
-inline constexpr std::uint64_t kNoise = 1;        ///< noise of a simulated image
-inline constexpr std::uint64_t kLightWeights = 2; ///< weights of a NETWORK component
-inline constexpr std::uint64_t kStarts = 3;       ///< starting points of a fit
-inline constexpr std::uint64_t kAmplitudes = 4;   ///< amplitudes of a Gaussian random field
-inline constexpr std::uint64_t kPhases = 5;       ///< phases of a Gaussian random field
+inline constexpr std::uint64_t kWeights = 0;       ///< weights of the network of the potential
+inline constexpr std::uint64_t kNoise = 1;         ///< noise of a simulated image
+inline constexpr std::uint64_t kLightWeights = 2;  ///< weights of a NETWORK component
+inline constexpr std::uint64_t kStarts = 3;        ///< starting points of a fit
+inline constexpr std::uint64_t kAmplitudes = 4;    ///< amplitudes of a Gaussian random field
+inline constexpr std::uint64_t kPhases = 5;        ///< phases of a Gaussian random field
 /// Added to kWeights or kLightWeights: frequencies of that network's Fourier features.
 inline constexpr std::uint64_t kFrequencies = 8;
 }  // namespace random_stream

@@ -6,7 +6,7 @@
 #include "einfield/core.hpp"
 #include "einfield/grid.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// Weights of the terms added to the loss; 0 = off. The second derivatives of the network's potential are differences
 /// of α on the grid of rays, so no term needs another pass through the network. The terms of source pixels are means

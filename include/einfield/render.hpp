@@ -7,7 +7,7 @@
 #include "einfield/profile.hpp"
 #include "einfield/source.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// A component as the kernels see it; its role (lens, source, lens light) follows from its position in the list.
 struct Component {

@@ -5,7 +5,7 @@
 #include "einfield/core.hpp"
 #include "einfield/profile.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 enum class LightKind : int { sersic_ellipse, gaussian, pixelated, network, uniform };
 inline constexpr int kLightKinds = 5;

@@ -3,7 +3,9 @@
 
 #include <vector>
 
-namespace einfield {
+#include "einfield/core.hpp"
+
+namespace EINFIELD_API einfield {
 
 /// The truth behind a simulated image: maps at the pixel centers, (ny, nx). A map that is not known is empty.
 struct Truth {

@@ -3,7 +3,7 @@
 
 #include "einfield/lens/plane.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// Parameters of an elliptical power law, or their cotangents.
 template <class Real>

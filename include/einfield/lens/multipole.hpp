@@ -3,7 +3,7 @@
 
 #include "einfield/lens/plane.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// Parameters of a multipole, or their cotangents (m is a whole number and has none).
 template <class Real>

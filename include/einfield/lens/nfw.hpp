@@ -3,7 +3,7 @@
 
 #include "einfield/lens/plane.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// Parameters of an NFW halo, or their cotangents; e = 0 is the circular NFW.
 template <class Real>

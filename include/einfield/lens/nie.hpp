@@ -4,7 +4,7 @@
 
 #include "einfield/lens/plane.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// Parameters of an isothermal ellipsoid, or their cotangents.
 template <class Real>

@@ -3,7 +3,7 @@
 
 #include "einfield/lens/plane.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// External shear, or its cotangent.
 template <class Real>

@@ -3,7 +3,7 @@
 
 #include "einfield/lens/plane.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 /// Singular isothermal sphere, or its cotangent.
 template <class Real>

@@ -1,0 +1,198 @@
+// The library's way to a directory of results and back: the same pieces that the commands use.
+#include "einfield/results.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "einfield/error.hpp"
+#include "host/exchange/fitted_lens.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/files/text.hpp"
+#include "host/report/figures.hpp"
+#include "host/results/stored_result.hpp"
+#include "host/results/write_results.hpp"
+
+namespace einfield {
+namespace {
+
+NetworkConfig network_config(const NetworkShape& shape) {
+  NetworkConfig config;
+  config.hidden = shape.hidden;
+  config.input_scale = shape.input_scale;
+  config.fourier = shape.fourier_features > 0;
+  if (config.fourier) config.fourier_features = shape.fourier_features;
+  return config;
+}
+
+std::vector<LightStart> starts_of(const std::vector<LightComponent>& lights) {
+  std::vector<LightStart> starts;
+  for (const LightComponent& light : lights) {
+    starts.emplace_back();
+    if (light.kind == LightKind::network) starts.back().network = network_config(light.network);
+  }
+  return starts;
+}
+
+/// A number of result.json that may be absent or null.
+double number_or_nan(const JsonView& object, const std::string& name) {
+  return object.has(name) ? object.at(name).number() : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::string text_or_empty(const JsonView& object, const std::string& name) {
+  return object.has(name) ? object.at(name).text() : "";
+}
+
+std::int64_t count(const JsonView& number) {
+  constexpr double kMost = 9e15;  // the whole numbers that a double holds
+  return static_cast<std::int64_t>(number.number(between(0, kMost)));
+}
+
+template <class Component>
+void add_parameters(Results& results, const JsonView& root, const std::string& block,
+                    const std::vector<Component>& components, const ProfileInfo& (*info)(decltype(Component::kind))) {
+  for (std::size_t i = 0; i < components.size(); ++i) {
+    const ProfileInfo& profile = info(components[i].kind);
+    for (std::size_t k = 0; k < profile.parameters.size(); ++k) {
+      ResultParameter& p = results.parameters.emplace_back();
+      p.name = block + "." + std::to_string(i) + "." + profile.parameters[k].name;
+      p.unit = profile.parameters[k].unit;
+      p.value = components[i].values[k];
+      p.free = components[i].free[k];
+      if (root.has("uncertainties")) p.sigma = number_or_nan(root.at("uncertainties").at("sigma"), p.name);
+      if (root.has("ensemble") && root.at("ensemble").has("parameters_std"))
+        p.deviation = number_or_nan(root.at("ensemble").at("parameters_std"), p.name);
+    }
+  }
+}
+
+ResultFields fields_of(LensFields fields) {
+  return {std::move(fields.potential), std::move(fields.deflection), std::move(fields.convergence)};
+}
+
+std::string maps_file(const std::string& dir) {
+  return in(dir, "result.fits");
+}
+
+}  // namespace
+
+Config config_of(const Problem& problem) {
+  Config config;
+  config.model = problem.model;
+  config.source_start = starts_of(problem.model.source);
+  config.lens_light_start = starts_of(problem.model.lens_light);
+  if (problem.model.network) {
+    config.network = network_config(*problem.model.network);
+    config.network->math = problem.network_math;
+  }
+  const Grid& grid = problem.observation.grid;
+  config.observation.pixel_scale = grid.pixel_scale;
+  config.observation.center_x = grid.center_x;
+  config.observation.center_y = grid.center_y;
+  config.observation.supersampling = grid.supersampling;
+  config.observation.psf_supersampling = problem.observation.psf.supersampling;
+  config.optimizer.loss = problem.loss;
+  static_cast<Regularization&>(config.regularization) = problem.regularization;
+  return config;
+}
+
+template <class Real>
+std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
+                          const std::vector<FitResult<Real>>& results,
+                          const std::vector<std::vector<Real>>& model_images, const RunInfo& info, int threads) {
+  ThreadPool pool(threads);
+  const Assessment fit = assess(config, loaded, results, model_images, {}, pool);
+  std::error_code error;
+  std::filesystem::create_directories(dir, error);
+  if (error) throw IoError(dir + ": cannot make the directory (" + error.message() + ")");
+  write_results(dir, fit, info, {coolest_writer(fit, threads)});
+  return summary(fit);
+}
+
+const ResultParameter& Results::parameter(const std::string& name) const {
+  const auto found =
+      std::find_if(parameters.begin(), parameters.end(), [&](const ResultParameter& p) { return p.name == name; });
+  if (found != parameters.end()) return *found;
+  std::vector<std::string> names;
+  for (const ResultParameter& p : parameters) names.push_back(p.name);
+  throw InvalidInput(dir + ": no parameter " + name + ", expected " + suggestion(name, names));
+}
+
+Results read_results(const std::string& dir) {
+  const StoredResult stored(dir);
+  const JsonView root = stored.root();
+  ExchangedLens lens = read_exchanged(dir);
+  Results r;
+  r.dir = dir;
+  r.version = root.at("version").text();
+  r.title = text_or_empty(root.at("config"), "title");
+  r.run = {root.at("backend").text(), root.at("device").text(), stored.double_precision() ? "double" : "single",
+           text_or_empty(root, "command")};
+  r.stop_reason = root.at("stop_reason").text();
+  r.message = text_or_empty(root, "message");
+  r.steps = count(root.at("steps"));
+  r.state_step = count(root.at("state_step"));
+  r.time_s = root.at("time_total_s").number(at_least(0));
+  if (root.has("warnings"))
+    for (std::size_t i = 0; i < root.at("warnings").size(kMaxComponents); ++i)
+      r.warnings.push_back(root.at("warnings").at(i).text());
+  for (const std::string& name : root.at("metrics").keys())
+    if (root.at("metrics").has(name)) r.metrics[name] = root.at("metrics").at(name).number();
+  r.grid = stored.grid();
+  r.sky = stored.sky();
+
+  r.model = std::move(lens.model);
+  for (std::vector<LightComponent>* lights : {&r.model.source, &r.model.lens_light})
+    for (LightComponent& light : *lights)
+      if (light.kind == LightKind::network) light.weights = lens.network_lights.front().weights;
+  if (!lens.networks.empty()) r.model.network = lens.networks.front().shape;
+  for (StoredNetwork& network : lens.networks) r.networks.push_back({network.shape, std::move(network.parameters)});
+  r.potential_offsets = std::move(lens.offsets);
+  if (root.has("uncertainties")) root.at("uncertainties").at("sigma").keys();  // an object, or it would say nothing
+  add_parameters(r, root, "lens", r.model.lens, lens_info);
+  add_parameters(r, root, "source", r.model.source, light_info);
+  add_parameters(r, root, "lens_light", r.model.lens_light, light_info);
+  StoredHistory history = read_history(dir);
+  for (std::size_t k = 0; k < history.names.size(); ++k) r.history[history.names[k]] = std::move(history.columns[k]);
+  r.config = root.at("config_toml").text();
+  return r;
+}
+
+bool has_result_map(const std::string& dir, const std::string& name) {
+  return has_hdu(maps_file(dir), name);
+}
+
+ResultMap read_result_map(const std::string& dir, const std::string& name) {
+  ResultMap map;
+  map.planes = name.rfind("ALPHA_", 0) == 0 ? 2 : 1;
+  FitsImage image = read_fits(maps_file(dir), name, map.planes);
+  EINFIELD_REQUIRE(image.linear,
+                   maps_file(dir) + "[" + name + "]: no linear WCS in arcsec, expected the results of a fit");
+  map.nx = image.nx;
+  map.ny = image.ny;
+  map.values = std::move(image.values);
+  map.unit = image.unit;
+  map.pixel_scale = image.linear->pixel_scale;
+  map.center_x = image.linear->center_x;
+  map.center_y = image.linear->center_y;
+  return map;
+}
+
+ResultLensFields evaluate(const Results& results, const std::vector<double>& theta, int threads) {
+  StoredLens lens;
+  lens.smooth = results.model.lens;
+  for (const ResultNetwork& network : results.networks) lens.networks.push_back({network.shape, network.weights});
+  lens.offsets = results.potential_offsets;
+  lens.double_precision = results.run.precision == "double";
+  StoredFields fields = evaluate(lens, theta, threads);
+  return {fields_of(std::move(fields.network)), fields_of(std::move(fields.smooth))};
+}
+
+template std::string write_results(const std::string&, const Config&, const LoadedProblem&,
+                                   const std::vector<FitResult<float>>&, const std::vector<std::vector<float>>&,
+                                   const RunInfo&, int);
+template std::string write_results(const std::string&, const Config&, const LoadedProblem&,
+                                   const std::vector<FitResult<double>>&, const std::vector<std::vector<double>>&,
+                                   const RunInfo&, int);
+
+}  // namespace einfield

@@ -1,0 +1,229 @@
+// Means over the members that count, maps of the mean model, and numbers that compare it with the data and the truth.
+#include "host/results/assess.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "einfield/error.hpp"
+#include "host/fields/source_plane.hpp"
+#include "host/files/text.hpp"
+
+namespace einfield {
+namespace {
+
+DataFit data_fit(const Observation& observation, LossKind kind, const std::vector<double>& image) {
+  double squares = 0, chi2 = 0;
+  for (std::size_t i = 0; i < image.size(); ++i) {
+    if (!observation.mask[i]) continue;
+    const double residual = image[i] - observation.image[i];
+    squares += residual * residual;
+    chi2 += residual * residual / (observation.noise[i] * observation.noise[i]);
+  }
+  const double n = observation.n_used();
+  return {(kind == LossKind::chi2 ? chi2 : squares) / n, chi2 / n};
+}
+
+/// The model in which every number is the mean over the members. Weights are those of the first member: their mean is
+/// not a meaningful network.
+Model mean_model(const std::vector<Model>& members) {
+  Model mean = members.front();
+  const auto average = [&](auto Model::*block) {
+    for (std::size_t i = 0; i < (mean.*block).size(); ++i) {
+      std::vector<std::vector<double>> values;
+      for (const Model& member : members) values.push_back((member.*block)[i].values);
+      (mean.*block)[i].values = mean_of(values);
+    }
+  };
+  const auto average_pixels = [&](std::vector<LightComponent> Model::*block) {
+    for (std::size_t i = 0; i < (mean.*block).size(); ++i) {
+      std::vector<std::vector<double>> pixels;
+      for (const Model& member : members) pixels.push_back((member.*block)[i].pixels);
+      (mean.*block)[i].pixels = mean_of(pixels);
+    }
+  };
+  average(&Model::lens);
+  for (const auto block : {&Model::source, &Model::lens_light}) {
+    average(block);
+    average_pixels(block);
+  }
+  return mean;
+}
+
+/// How often the truth lies within the scatter of an ensemble, over all used pixels and over the arcs.
+std::vector<std::pair<std::string, Coverage>> coverages(const EnsembleFields& ensemble, const Truth& truth,
+                                                        const Observation& observation) {
+  std::vector<std::pair<std::string, Coverage>> result;
+  const auto add = [&](const std::string& where, const std::vector<std::size_t>& pixels) {
+    const auto put = [&](const char* name, const std::vector<double>& mean, const std::vector<double>& deviation,
+                         const std::vector<double>& expected) {
+      result.emplace_back(std::string(name) + "_" + where, coverage(mean, deviation, expected, pixels));
+    };
+    if (!truth.potential.empty()) {
+      std::vector<double> psi = truth.potential;
+      const double offset = weighted_mean(psi, ensemble.weights);
+      for (double& v : psi) v -= offset;
+      put("psi", ensemble.mean.potential, ensemble.deviation.potential, psi);
+    }
+    if (!truth.deflection.empty())
+      put("alpha_x", ensemble.mean.deflection, ensemble.deviation.deflection, truth.deflection);
+    if (!truth.convergence.empty())
+      put("kappa", ensemble.mean.convergence, ensemble.deviation.convergence, truth.convergence);
+  };
+  add("all", region(observation, nullptr));
+  if (!truth.image.empty()) add("arc", region(observation, &truth.image));
+  return result;
+}
+
+template <class Real>
+bool went_wrong(const FitResult<Real>& result) {
+  return result.stop_reason == "non-finite";
+}
+
+/// What each member brings to the means.
+struct Members {
+  std::vector<std::vector<double>> parameters, images;
+  std::vector<LensFields> networks;
+};
+
+/// Fills everything about single members: outcomes, models, weights, history, starts, warnings.
+template <class Real>
+Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& results,
+                        const std::vector<std::vector<Real>>& model_images, const std::vector<double>& theta,
+                        ThreadPool& pool) {
+  const Model& model = fit.loaded.problem.model;
+  const std::vector<std::string> excluded = left_out(fit.config, results);
+  fit.warnings = fit.config.warnings;
+  fit.warnings.insert(fit.warnings.end(), fit.loaded.warnings.begin(), fit.loaded.warnings.end());
+  Members members;
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    const FitResult<Real>& r = results[k];
+    fit.outcomes.push_back(
+        {r.stop_reason, r.message, r.steps, r.state_step, r.evaluations, r.time_s, r.final_state, excluded[k]});
+    if (!excluded[k].empty()) {
+      if (r.message.empty()) fit.warnings.push_back(excluded[k]);
+      continue;
+    }
+    members.images.emplace_back(model_images[k].begin(), model_images[k].end());
+    const std::vector<double>& parameters = members.parameters.emplace_back(r.parameters.begin(), r.parameters.end());
+    const std::vector<double>& weights = fit.weights.emplace_back(
+        parameters.begin(), parameters.begin() + static_cast<std::ptrdiff_t>(fit.layout.n_network));
+    fit.models.push_back(with_parameters(model, fit.layout, parameters));
+    members.networks.push_back(model.network ? network_fields<Real>(*model.network, weights, theta, pool)
+                                             : zero_fields(theta.size() / 2));
+  }
+  // A failed first member stands for the fit, so that the failure is reported; otherwise the first one that counts.
+  if (!went_wrong(results.front()))
+    fit.reported = static_cast<std::size_t>(std::find(excluded.begin(), excluded.end(), "") - excluded.begin());
+  fit.history = results[fit.reported].snapshot.history;
+  fit.starts = results[fit.reported].snapshot.starts;
+  return members;
+}
+
+std::string region_summary(const RegionErrors& errors) {
+  return "psi " + percent(errors.psi_relative_rms) + ", alpha " + percent(errors.alpha_relative_rms) +
+         fmt::format(", kappa {:.2g} (rms)", errors.kappa_rms);
+}
+
+}  // namespace
+
+template <class Real>
+std::vector<std::string> left_out(const Config& config, const std::vector<FitResult<Real>>& results) {
+  const auto value = [](const FitResult<Real>& r) { return r.final_state.loss + r.final_state.regularization; };
+  double lowest = kInfinity;
+  for (const FitResult<Real>& r : results)
+    if (!went_wrong(r)) lowest = std::min(lowest, value(r));
+  const auto is_far = [&](const FitResult<Real>& r) { return value(r) > (1 + kFarAbove) * lowest; };
+  const auto together = std::count_if(results.begin(), results.end(),
+                                      [&](const FitResult<Real>& r) { return !went_wrong(r) && !is_far(r); });
+  const bool most = 2 * together > static_cast<std::ptrdiff_t>(results.size());
+  std::vector<std::string> why(results.size());
+  for (std::size_t k = 0; k < results.size() && together > 0; ++k) {
+    const FitResult<Real>& r = results[k];
+    if (went_wrong(r))
+      why[k] = r.message;
+    else if (most && is_far(r))
+      why[k] = fmt::format(
+          "the network of seed {} ended far above the others: loss and regularisation {:.5g}, where the best have "
+          "{:.5g}; it is left out",
+          config.network->seed + k, value(r), lowest);
+  }
+  return why;
+}
+
+template <class Real>
+Assessment assess(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
+                  const std::vector<std::vector<Real>>& model_images, std::vector<TriedStrength> strengths,
+                  ThreadPool& pool) {
+  const Problem& problem = loaded.problem;
+  const Observation& observation = problem.observation;
+  EINFIELD_REQUIRE(!results.empty() && model_images.size() == results.size(),
+                   "results of a fit: " + std::to_string(results.size()) + " results and " +
+                       std::to_string(model_images.size()) + " model images, expected one image per result");
+  EINFIELD_REQUIRE(results.size() == 1 || config.network,
+                   "results of a fit: " + std::to_string(results.size()) +
+                       " members of an ensemble, but the configuration has no network");
+  Assessment fit;
+  fit.config = config;
+  fit.loaded = loaded;
+  fit.layout = ParameterLayout(problem.model);
+  fit.double_precision = sizeof(Real) == 8;
+  fit.strengths = std::move(strengths);
+  const std::vector<double> theta = pixel_centres(observation.grid);
+  const Members members = collect_members(fit, results, model_images, theta, pool);
+
+  fit.model = mean_model(fit.models);
+  fit.image = mean_of(members.images);
+  const StepState& state = fit.outcome().final_state;
+  fit.data = results.size() == 1 && problem.held_out.empty() ? DataFit{state.loss, state.chi2_reduced}
+                                                             : data_fit(observation, problem.loss, fit.image);
+  fit.smooth = smooth_fields(fit.model.lens, theta, pool);
+  const std::vector<double> beta = source_positions(theta, fit.smooth, mean_of(members.networks));
+  fit.sensitivity = sensitivity<Real>(fit.models, observation, beta, pool);
+  fit.network = ensemble_fields(members.networks, weights_of_constant(fit.sensitivity, observation));
+
+  fit.source_grid = source_grid<Real>(fit.models, observation, beta, pool);
+  if (fit.model.source.size() != 1 || fit.model.source[0].kind != LightKind::pixelated) {
+    const PixelGrid& g = fit.source_grid;
+    fit.source = source_brightness<Real>(fit.models,
+                                         pixel_centres({g.nx, g.ny, g.pixel_scale, g.center_x, g.center_y, 1}), pool);
+  }
+
+  if (loaded.truth) fit.errors = truth_errors(observation, *loaded.truth, fit.image, fit.network.mean);
+  if (fit.members() > 1) {
+    std::vector<std::vector<double>> tables;
+    for (const Model& model : fit.models) tables.push_back(ParameterLayout(model).table);
+    const std::vector<double> scatter = deviation_of(tables);
+    for (const FreeParameter<double>& free : fit.layout.free)
+      fit.deviation.push_back(scatter[static_cast<std::size_t>(free.slot)]);
+    if (loaded.truth) fit.coverages = coverages(fit.network, *loaded.truth, observation);
+  }
+  const bool all_wrong =
+      std::all_of(results.begin(), results.end(), [](const FitResult<Real>& r) { return went_wrong(r); });
+  if (fit.layout.n_free() > 0 && !all_wrong)
+    fit.uncertainties = scalar_uncertainties(problem, members.parameters.front(), pool);
+  return fit;
+}
+
+std::string summary(const Assessment& fit) {
+  const MemberOutcome& outcome = fit.outcome();
+  std::string text = fit.members() > 1 ? fmt::format("mean of {} networks: ", fit.members()) : "";
+  text += fmt::format("reduced chi2 {:.5g} after {} steps in {:.3g} s", fit.data.chi2_reduced, outcome.steps,
+                      outcome.time_s);
+  if (outcome.steps > 0)
+    text += fmt::format(" ({:.3g} ms a step)", 1e3 * outcome.time_s / static_cast<double>(outcome.steps));
+  if (outcome.state_step != outcome.steps) text += fmt::format(", the best state: that of step {}", outcome.state_step);
+  if (const std::optional<TruthErrors>& errors = fit.errors)
+    text += fmt::format("; against the truth: image {:.2g} sigma; on the arcs ", errors->image_rms_over_sigma) +
+            region_summary(errors->arc) + "; on all used pixels " + region_summary(errors->all);
+  return text;
+}
+
+template std::vector<std::string> left_out(const Config&, const std::vector<FitResult<float>>&);
+template std::vector<std::string> left_out(const Config&, const std::vector<FitResult<double>>&);
+template Assessment assess(const Config&, const LoadedProblem&, const std::vector<FitResult<float>>&,
+                           const std::vector<std::vector<float>>&, std::vector<TriedStrength>, ThreadPool&);
+template Assessment assess(const Config&, const LoadedProblem&, const std::vector<FitResult<double>>&,
+                           const std::vector<std::vector<double>>&, std::vector<TriedStrength>, ThreadPool&);
+
+}  // namespace einfield

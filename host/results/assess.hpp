@@ -1,0 +1,92 @@
+// Everything that is computed from a finished fit, as one struct: result files, figures and the report are made of it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "einfield/load.hpp"
+#include "host/cpu/thread_pool.hpp"
+#include "host/fields/ensemble.hpp"
+#include "host/fields/lens_fields.hpp"
+#include "host/fields/metrics.hpp"
+#include "host/fit/strengths.hpp"
+#include "host/fit/uncertainties.hpp"
+
+namespace einfield {
+
+/// A member of an ensemble ended in another minimum when its loss plus regularization is larger than the lowest of all
+/// members by more than this fraction, and most members lie within it: at 100 × 100 pixels, a χ² larger by 500.
+inline constexpr double kFarAbove = 0.05;
+
+/// Why members of an ensemble do not count, one sentence per member; "" for a member that counts. Members that became
+/// non-finite or ended in another minimum are excluded from all means, unless all members became non-finite.
+template <class Real>
+std::vector<std::string> left_out(const Config& config, const std::vector<FitResult<Real>>& results);
+
+/// How well the model image describes all used pixels, held-out pixels included.
+struct DataFit {
+  double loss = 0;  ///< as [optimizer] loss defines it, without regularization
+  double chi2_reduced = 0;
+};
+
+/// How one member of the fit ended: FitResult without its parameters.
+struct MemberOutcome {
+  std::string stop_reason, message;
+  std::int64_t steps = 0, state_step = 0, evaluations = 0;
+  double time_s = 0;
+  StepState final_state;
+  std::string left_out;  ///< why the member does not count; "" when it counts
+};
+
+/// A finished fit. Maps are at the pixel centers, (ny, nx); "mean" is the mean over the members that count.
+struct Assessment {
+  Config config;
+  LoadedProblem loaded;
+  ParameterLayout layout;         ///< of loaded.problem.model
+  bool double_precision = false;  ///< of the fit
+  std::vector<TriedStrength> strengths;
+
+  std::vector<MemberOutcome> outcomes;  ///< of all members
+  std::size_t reported = 0;             ///< the member whose outcome, history and starts stand for the fit
+  std::vector<HistoryRow> history;
+  std::vector<StartRecord> starts;
+  std::vector<std::string> warnings;  ///< of the configuration, the data and the excluded members
+
+  // The members that count.
+  std::vector<Model> models;
+  std::vector<std::vector<double>> weights;  ///< of the network of the potential
+  Model model;  ///< mean of all parameters and pixels; weights are those of the first member
+  std::optional<Uncertainties> uncertainties;  ///< of the free parameters, at the first member
+  std::vector<double> deviation;               ///< of the free parameters over the members; empty with one member
+
+  std::vector<double> image;  ///< mean model image after the PSF
+  LensFields smooth;          ///< of `model`
+  EnsembleFields network;
+  std::vector<double> sensitivity;  ///< source_plane.hpp
+  PixelGrid source_grid;            ///< around the lensed light, also where the source is shown on its own pixels
+  std::vector<double> source;  ///< mean brightness on source_grid; empty where the source is one PIXELATED component
+
+  DataFit data;
+  std::optional<TruthErrors> errors;
+  /// How often the truth lies within the scatter of an ensemble: "psi_all" …
+  std::vector<std::pair<std::string, Coverage>> coverages;
+
+  const MemberOutcome& outcome() const { return outcomes[reported]; }
+  std::size_t members() const { return models.size(); }
+};
+
+/// @param results       one per member of the ensemble; one without an ensemble
+/// @param model_images  Field::model of the backend at their parameters, (ny, nx)
+/// @param strengths     tried for the regularization; empty when it was used as given
+template <class Real>
+Assessment assess(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
+                  const std::vector<std::vector<Real>>& model_images, std::vector<TriedStrength> strengths,
+                  ThreadPool& pool);
+
+/// One paragraph for people: how well the model fits and, with a truth, how large the errors are.
+std::string summary(const Assessment& fit);
+
+}  // namespace einfield

@@ -1,0 +1,232 @@
+// What of a fit stands where in result.json and history.csv.
+#include "host/results/result_json.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <sstream>
+
+#include "host/files/text.hpp"
+#include "host/files/toml.hpp"
+#include "host/files/version.hpp"
+
+namespace einfield {
+namespace {
+
+using nlohmann::ordered_json;
+
+/// Calls visit(name, profile, values) for every component: "lens.0", …
+template <class Visit>
+void for_each_component(const Model& model, Visit&& visit) {
+  for (std::size_t i = 0; i < model.lens.size(); ++i)
+    visit("lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values);
+  for (std::size_t i = 0; i < model.source.size(); ++i)
+    visit("source." + std::to_string(i), light_info(model.source[i].kind), model.source[i].values);
+  for (std::size_t i = 0; i < model.lens_light.size(); ++i)
+    visit("lens_light." + std::to_string(i), light_info(model.lens_light[i].kind), model.lens_light[i].values);
+}
+
+/// The configuration as the same tree in JSON.
+ordered_json config_json(const std::string& toml_text) {
+  std::ostringstream json;
+  json << toml::json_formatter(toml::parse(toml_text));
+  return ordered_json::parse(json.str());
+}
+
+/// NaN has no place in JSON.
+ordered_json number_or_null(double value) {
+  return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
+}
+
+ordered_json optional_json(const std::optional<double>& value) {
+  return value ? ordered_json(*value) : ordered_json();
+}
+
+/// The result of each member of an ensemble, how far they scatter and, with a truth, how far the scatter can be
+/// trusted.
+ordered_json ensemble_json(const Assessment& fit) {
+  ordered_json json;
+  for (std::size_t k = 0; k < fit.outcomes.size(); ++k) {
+    const MemberOutcome& outcome = fit.outcomes[k];
+    ordered_json member = {{"seed", fit.config.network->seed + k},
+                           {"stop_reason", outcome.stop_reason},
+                           {"steps", outcome.steps},
+                           {"state_step", outcome.state_step},
+                           {"loss", outcome.final_state.loss},
+                           {"chi2_reduced", outcome.final_state.chi2_reduced}};
+    if (!outcome.message.empty()) member["message"] = outcome.message;
+    if (!outcome.left_out.empty()) member["left_out"] = outcome.left_out;
+    json["members"].push_back(member);
+  }
+  if (fit.members() < 2) return json;
+  json["parameters_std"] = ordered_json::object();
+  for (std::size_t i = 0; i < fit.layout.n_free(); ++i) json["parameters_std"][fit.layout.names[i]] = fit.deviation[i];
+  for (const auto& [name, coverage] : fit.coverages)
+    json["coverage"][name] = {{"1_sigma", coverage.one}, {"2_sigma", coverage.two}};
+  return json;
+}
+
+/// @param names  of the free scalars
+ordered_json uncertainties_json(const Uncertainties& errors, const std::vector<std::string>& names) {
+  ordered_json json = {
+      {"method", "Gauss-Newton curvature, noise as given; network weights and source pixels held fixed"},
+      {"sigma", ordered_json::object()},
+      {"correlations", {{"names", names}, {"matrix", ordered_json::array()}}}};
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    json["sigma"][names[i]] = number_or_null(errors.sigma[i]);
+    ordered_json row = ordered_json::array();
+    for (std::size_t j = 0; j < names.size(); ++j) row.push_back(number_or_null(errors.correlations(i, j)));
+    json["correlations"]["matrix"].push_back(row);
+  }
+  return json;
+}
+
+ordered_json starts_json(const OptimizerConfig& optimizer, const std::vector<StartRecord>& starts,
+                         const std::vector<std::string>& names) {
+  int redrawn = 0;
+  ordered_json runs = ordered_json::array();
+  for (const StartRecord& start : starts) {
+    redrawn += start.redrawn;
+    ordered_json run = {{"chi2_reduced", number_or_null(start.chi2_reduced)},
+                        {"value", number_or_null(start.value)},
+                        {"steps", start.steps},
+                        {"given_up_early", start.alive && !start.finished},
+                        {"dead", !start.alive},
+                        {"best", start.best},
+                        {"parameters", ordered_json::object()}};
+    for (std::size_t i = 0; i < names.size(); ++i) run["parameters"][names[i]] = number_or_null(start.free[i]);
+    runs.push_back(run);
+  }
+  return {{"count", starts.size()},   {"seed", optimizer.starts_seed},        {"redrawn", redrawn},
+          {"tolerance", kSameValley}, {"reached_best", reached_best(starts)}, {"runs", runs}};
+}
+
+ordered_json strengths_json(const std::vector<TriedStrength>& strengths) {
+  ordered_json tried = ordered_json::array();
+  for (const TriedStrength& one : strengths)
+    tried.push_back({{"factor", one.factor},
+                     {"held_out_chi2", one.held_out_chi2 < kInfinity ? ordered_json(one.held_out_chi2) : nullptr}});
+  return {{"factor", best_strength(strengths)}, {"tried", tried}};
+}
+
+ordered_json grid_json(const Grid& grid) {
+  return {{"nx", grid.nx},
+          {"ny", grid.ny},
+          {"pixel_scale", grid.pixel_scale},
+          {"center_x", grid.center_x},
+          {"center_y", grid.center_y},
+          {"supersampling", grid.supersampling}};
+}
+
+ordered_json network_json(const NetworkShape& shape, std::size_t members) {
+  ordered_json json = {{"hidden", shape.hidden},
+                       {"activation", "swish"},
+                       {"input_scale", shape.input_scale},
+                       {"encoding", shape.fourier_features > 0 ? "fourier" : "none"},
+                       {"members", members}};
+  if (shape.fourier_features > 0) json["fourier_features"] = shape.fourier_features;
+  return json;
+}
+
+}  // namespace
+
+ordered_json wcs_json(const CelestialWcs& wcs) {
+  return {{"type", wcs.type},
+          {"cd", wcs.cd},
+          {"reference_pixel", wcs.reference_pixel},
+          {"reference_value", wcs.reference_value},
+          {"frame", wcs.frame.empty() ? ordered_json() : ordered_json(wcs.frame)},
+          {"equinox", optional_json(wcs.equinox)},
+          {"pole_lon", optional_json(wcs.pole_lon)},
+          {"pole_lat", optional_json(wcs.pole_lat)},
+          {"position_angle_y", wcs.position_angle(M_PI / 2)},
+          {"mirrored", !wcs.right_handed()}};
+}
+
+std::string history_csv(const std::vector<HistoryRow>& history, const std::vector<std::string>& names) {
+  // The last fixed column appears only with pixels that are held out.
+  const bool held_out =
+      std::any_of(history.begin(), history.end(), [](const HistoryRow& row) { return row.held_out_chi2 > 0; });
+  std::string text = "step,time_s,loss,chi2_reduced,regularization,learning_rate,gradient_norm";
+  if (held_out) text += ",held_out_chi2";
+  const auto add = [&text](const std::string& field) {
+    text += ',';
+    text += field;
+  };
+  for (const std::string& name : names) add(name);
+  text += '\n';
+  for (const HistoryRow& row : history) {
+    text += to_text(row.step);
+    for (const double v :
+         {row.time_s, row.loss, row.chi2_reduced, row.regularization, row.learning_rate, row.gradient_norm})
+      add(to_text(v));
+    if (held_out) add(to_text(row.held_out_chi2));
+    for (const double v : row.free) add(to_text(v));
+    text += '\n';
+  }
+  return text;
+}
+
+std::vector<std::pair<std::string, double>> metrics_of(const Assessment& fit) {
+  std::vector<std::pair<std::string, double>> metrics = {{"loss", fit.data.loss},
+                                                         {"chi2_reduced", fit.data.chi2_reduced}};
+  if (const std::optional<TruthErrors>& errors = fit.errors)
+    metrics.insert(metrics.end(), {{"image_rms_over_sigma", errors->image_rms_over_sigma},
+                                   {"psi_relative_rms_all", errors->all.psi_relative_rms},
+                                   {"psi_relative_rms_arc", errors->arc.psi_relative_rms},
+                                   {"alpha_relative_rms_all", errors->all.alpha_relative_rms},
+                                   {"alpha_relative_rms_arc", errors->arc.alpha_relative_rms},
+                                   {"kappa_rms_all", errors->all.kappa_rms},
+                                   {"kappa_rms_arc", errors->arc.kappa_rms}});
+  return metrics;
+}
+
+std::string result_json(const Assessment& fit, const RunInfo& info) {
+  const MemberOutcome& outcome = fit.outcome();
+  const LoadedProblem& loaded = fit.loaded;
+  const std::string toml_text = to_toml(fit.config);
+  ordered_json json = {{"version", version()},
+                       {"backend", info.backend},
+                       {"device", info.device},
+                       {"precision", info.precision},
+                       {"seed", nullptr},
+                       {"stop_reason", outcome.stop_reason},
+                       {"steps", outcome.steps},
+                       {"state_step", outcome.state_step},
+                       {"evaluations", outcome.evaluations},
+                       {"time_total_s", outcome.time_s},
+                       {"time_per_step_ms", nullptr},
+                       {"metrics", ordered_json::object()},
+                       {"profiles", ordered_json::object()},
+                       {"parameters", ordered_json::object()},
+                       {"free", fit.layout.names},
+                       {"grid", grid_json(loaded.problem.observation.grid)},
+                       {"wcs", loaded.wcs ? wcs_json(*loaded.wcs) : ordered_json()},
+                       {"network", nullptr},
+                       {"light_network", nullptr},
+                       {"config", config_json(toml_text)},
+                       {"config_toml", toml_text}};
+  for (const auto& [name, value] : metrics_of(fit)) json["metrics"][name] = value;
+  if (!info.command.empty()) json["command"] = info.command;
+  if (!fit.warnings.empty()) json["warnings"] = fit.warnings;
+  if (fit.config.network) json["seed"] = fit.config.network->seed;
+  if (fit.model.network) json["network"] = network_json(*fit.model.network, fit.members());
+  if (fit.members() > 1) json["network"]["potential_offsets"] = fit.network.offsets;
+  if (const LightComponent* const light = network_light(fit.model))
+    json["light_network"] = network_json(light->network, fit.members());
+  if (!outcome.message.empty()) json["message"] = outcome.message;
+  if (outcome.steps > 0) json["time_per_step_ms"] = 1e3 * outcome.time_s / static_cast<double>(outcome.steps);
+  for_each_component(fit.model,
+                     [&json](const std::string& name, const ProfileInfo& profile, const std::vector<double>& numbers) {
+                       json["profiles"][name] = profile.name;
+                       for (std::size_t i = 0; i < numbers.size(); ++i)
+                         json["parameters"][name + "." + profile.parameters[i].name] = numbers[i];
+                     });
+  if (fit.outcomes.size() > 1) json["ensemble"] = ensemble_json(fit);
+  if (fit.uncertainties) json["uncertainties"] = uncertainties_json(*fit.uncertainties, fit.layout.names);
+  if (!fit.strengths.empty()) json["regularization_strength"] = strengths_json(fit.strengths);
+  if (!fit.starts.empty()) json["starts"] = starts_json(fit.config.optimizer, fit.starts, fit.layout.names);
+  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace einfield
