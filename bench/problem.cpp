@@ -13,7 +13,7 @@ namespace {
 constexpr std::uint64_t kSeed = 1;
 
 LensComponent sie(std::vector<double> values) {
-  return {LensKind::sie, std::move(values), std::vector<bool>(5, false)};
+  return {LensKind::sie, std::move(values), std::vector<std::uint8_t>(5, false)};
 }
 
 LightComponent source() {
@@ -36,7 +36,6 @@ Problem paper_problem(int n, const std::vector<int>& hidden) {
   observation.noise.assign(pixels, kNoise);
   observation.mask.assign(pixels, 1);
   observation.psf = gaussian_psf(kFwhmPixels * observation.grid.pixel_scale, observation.grid.pixel_scale, kPsfSize);
-  problem.learning_rates = {1e-3};
   problem.model.lens = {sie({1.6, 0.15, -0.04, 0, 0}), sie({0.15, 0, 0.3, 1.9, -1.4})};
   problem.model.source = {source()};
   problem.model.source[0].free[0] = true;

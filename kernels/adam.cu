@@ -1,5 +1,6 @@
 // Adam (Kingma & Ba 2015) on flat vectors, one thread per parameter around adam.hpp. The gradient's norm comes first:
-// it decides on the device whether a lens takes the step or, a number not being finite, keeps its last good state.
+// it decides on the device whether a lens takes the step. If a number is not finite, the lens keeps its last good
+// state.
 #include "einfield/adam.hpp"
 
 #include <algorithm>
@@ -17,14 +18,14 @@ namespace {
 /// @param trainable  [n], or null: all are moved
 /// @param partial    [lenses][blocks]
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kThreads)
     gradient_norm_kernel(Real* gradient, std::size_t parameter_stride, std::size_t n, const unsigned char* trainable,
                          bool decide, LearningRates rates, StepState* states, double* partial, unsigned* tickets) {
   const std::size_t lens = blockIdx.y;
   gradient += lens * parameter_stride;
   double sum[1] = {0};
-  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kSumThreads;
-  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < n; i += stride) {
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kThreads;
+  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride) {
     if (trainable != nullptr && trainable[i] == 0) gradient[i] = 0;
     const auto g = static_cast<double>(gradient[i]);
     sum[0] += g * g;
@@ -35,26 +36,18 @@ __global__ void __launch_bounds__(kSumThreads)
   if (!is_last_block(tickets + lens, gridDim.x)) return;
 
   sum[0] = 0;
-  for (unsigned b = threadIdx.x; b < gridDim.x; b += kSumThreads) sum[0] += __ldcg(partial + b);
+  for (unsigned b = threadIdx.x; b < gridDim.x; b += kThreads) sum[0] += __ldcg(partial + b);
   block_sum(sum);
   if (threadIdx.x != 0) return;
   StepState& state = states[lens];
   state.gradient_norm = sqrt(sum[0]);
   if (!decide) return;
-  const bool finite_loss = isfinite(state.loss) && isfinite(state.regularization);
-  if (state.bad_step == 0 && !(finite_loss && isfinite(state.gradient_norm))) {
-    state.bad_step = state.updates + 1;
-    state.bad_loss = !finite_loss;
-  }
-  if (state.bad_step != 0) return;
-  const std::int64_t update = state.updates < rates.count ? state.updates : rates.count - 1;
-  state.learning_rate = rates.values[static_cast<std::int64_t>(lens) * rates.count + update];
-  ++state.updates;
+  decide_update(state, rates.values + static_cast<std::int64_t>(lens) * rates.count, rates.count);
 }
 
 /// The update that gradient_norm_kernel has decided on and counted.
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kThreads)
     adam_kernel(const Real* gradient, std::size_t parameter_stride, std::size_t n, double clip_norm,
                 const StepState* states, Real* parameters, Real* first_moment, Real* second_moment) {
   __shared__ AdamStep<Real> step;
@@ -67,8 +60,8 @@ __global__ void __launch_bounds__(kSumThreads)
   }
   __syncthreads();
   const std::size_t first = lens * parameter_stride;
-  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kSumThreads;
-  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < n; i += stride)
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kThreads;
+  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride)
     adam_update(step, scale * gradient[first + i], parameters[first + i], first_moment[first + i],
                 second_moment[first + i]);
 }
@@ -147,9 +140,9 @@ struct AdamStage<Real>::Impl {
   dim3 grid() const { return dim3(sizes.blocks(), static_cast<unsigned>(sizes.lenses)); }
   LearningRates rates() const { return {storage.rates.get(), static_cast<int>(sizes.rates)}; }
   void norm(cudaStream_t stream, Real* gradient, bool decide) {
-    gradient_norm_kernel<<<grid(), kSumThreads, 0, stream>>>(gradient, stride, sizes.parameters, trainable.get(),
-                                                             decide, rates(), storage.states.get(),
-                                                             storage.partial.get(), storage.tickets.get());
+    gradient_norm_kernel<<<grid(), kThreads, 0, stream>>>(gradient, stride, sizes.parameters, trainable.get(), decide,
+                                                          rates(), storage.states.get(), storage.partial.get(),
+                                                          storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();
   }
 };
@@ -186,9 +179,9 @@ template <class Real>
 void AdamStage<Real>::apply(cudaStream_t stream, Real* gradient, Real* parameters, Real* first_moment,
                             Real* second_moment) {
   impl_->norm(stream, gradient, true);
-  adam_kernel<<<impl_->grid(), kSumThreads, 0, stream>>>(gradient, impl_->stride, impl_->sizes.parameters,
-                                                         impl_->clip_norm, impl_->storage.states.get(), parameters,
-                                                         first_moment, second_moment);
+  adam_kernel<<<impl_->grid(), kThreads, 0, stream>>>(gradient, impl_->stride, impl_->sizes.parameters,
+                                                      impl_->clip_norm, impl_->storage.states.get(), parameters,
+                                                      first_moment, second_moment);
   EINFIELD_LAUNCH_CHECK();
 }
 template <class Real>

@@ -1,5 +1,5 @@
-// The CUDA error checks: every runtime, cuBLAS and cuFFT call goes through one of these.
-// They throw the types of einfield/error.hpp with call text, code name, file and line, and clear the sticky error.
+// The CUDA error checks: every runtime, cuBLAS and cuFFT call goes through one of these. They throw the types of
+// einfield/error.hpp with the text of the call, the name of the error, file and line, and clear the sticky error.
 #pragma once
 
 #include <cublas_v2.h>
@@ -11,6 +11,9 @@
 #include "einfield/error.hpp"
 
 namespace einfield::cuda {
+
+/// Threads of a block, in every kernel that does not say otherwise.
+inline constexpr int kThreads = 256;
 
 inline std::string error_text(const char* call, const std::string& code, const char* file, int line) {
   return std::string(call) + " failed: " + code + " (" + file + ":" + std::to_string(line) + ")";
@@ -61,25 +64,21 @@ inline void check(cufftResult status, const char* call, const char* file, int li
   throw CufftError(error_text(call, std::string(cufft_name(status)) + " (" + std::to_string(status) + ")", file, line));
 }
 
-/// For destructors: an error there cannot be reported, but it must not reach the next check as a sticky error either.
-/// A runtime that unloads before a static object does is not an error at all.
+/// For destructors: an error cannot be reported there, and it must not reach the next check as a sticky error. It is no
+/// error if the runtime unloads before a static object is destroyed.
 inline void ignore(cudaError_t status) noexcept {
   if (status != cudaSuccess && status != cudaErrorCudartUnloading) (void)cudaGetLastError();
 }
 
 }  // namespace einfield::cuda
 
-/// Throws CudaError unless `call` returns cudaSuccess.
+/// Throws CudaError, CublasError or CufftError unless a call of the runtime, cuBLAS or cuFFT succeeds.
 #define EINFIELD_CUDA(call) ::einfield::cuda::check((call), #call, __FILE__, __LINE__)
-/// Throws CublasError unless `call` returns CUBLAS_STATUS_SUCCESS.
-#define EINFIELD_CUBLAS(call) ::einfield::cuda::check((call), #call, __FILE__, __LINE__)
-/// Throws CufftError unless `call` returns CUFFT_SUCCESS.
-#define EINFIELD_CUFFT(call) ::einfield::cuda::check((call), #call, __FILE__, __LINE__)
 /// In destructors: neither throws nor leaves a sticky error.
 #define EINFIELD_CUDA_NOEXCEPT(call) ::einfield::cuda::ignore(call)
 
 /// After every kernel launch. With EINFIELD_SYNC_CHECKS it also waits, so that a fault is found at its launch
-/// (steps are then not captured: synchronising is not allowed in a capture).
+/// (steps are then not captured: synchronizing is not allowed in a capture).
 #ifdef EINFIELD_SYNC_CHECKS
 #define EINFIELD_LAUNCH_CHECK()                                                               \
   do {                                                                                        \

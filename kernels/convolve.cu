@@ -11,7 +11,6 @@
 namespace einfield::cuda {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int kMaxTileX = 128, kMaxTileY = 32;  ///< pixels of a block in the direct convolution
 constexpr int kMaxDirectKernel = 31;            ///< largest side: image tile and kernel fit 48 KB in double
 constexpr int kMaxDirectArea = 441;             ///< above, three launches and two transforms are cheaper
@@ -31,16 +30,16 @@ struct ComplexOf<double> {
 };
 
 void transform_forward(const FftPlan& plan, float* in, cufftComplex* out) {
-  EINFIELD_CUFFT(cufftExecR2C(plan.get(), in, out));
+  EINFIELD_CUDA(cufftExecR2C(plan.get(), in, out));
 }
 void transform_forward(const FftPlan& plan, double* in, cufftDoubleComplex* out) {
-  EINFIELD_CUFFT(cufftExecD2Z(plan.get(), in, out));
+  EINFIELD_CUDA(cufftExecD2Z(plan.get(), in, out));
 }
 void transform_inverse(const FftPlan& plan, cufftComplex* in, float* out) {
-  EINFIELD_CUFFT(cufftExecC2R(plan.get(), in, out));
+  EINFIELD_CUDA(cufftExecC2R(plan.get(), in, out));
 }
 void transform_inverse(const FftPlan& plan, cufftDoubleComplex* in, double* out) {
-  EINFIELD_CUFFT(cufftExecZ2D(plan.get(), in, out));
+  EINFIELD_CUDA(cufftExecZ2D(plan.get(), in, out));
 }
 
 /// Pixels of a block: whole rows of a narrow image, so that a block reads and writes one piece of memory.
@@ -213,7 +212,7 @@ struct ConvolutionStage<Real>::Impl {
       const int batch = static_cast<int>(sizes.lenses);
       to_spectrum = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kForward, batch, stream);
       to_image = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kInverse, batch, stream);
-      // The kernel with its centre at pixel (0, 0), and the 1/size that the transforms leave out.
+      // The kernel with its center at pixel (0, 0), and the 1/size that the transforms leave out.
       values.assign(sizes.lenses * sizes.image(), Real(0));
       const double scale = 1.0 / static_cast<double>(sizes.image());
       for (std::size_t lens = 0; lens < sizes.lenses; ++lens)
@@ -247,8 +246,8 @@ struct ConvolutionStage<Real>::Impl {
         return;
       }
       case Path::fft: {
-        EINFIELD_CUFFT(cufftSetStream(to_spectrum.get(), stream));
-        EINFIELD_CUFFT(cufftSetStream(to_image.get(), stream));
+        EINFIELD_CUDA(cufftSetStream(to_spectrum.get(), stream));
+        EINFIELD_CUDA(cufftSetStream(to_image.get(), stream));
         const std::size_t n = sizes.lenses * sizes.spectrum();
         const std::size_t blocks = std::min<std::size_t>((n + kThreads - 1) / kThreads, 65535);
         transform_forward(to_spectrum, in, storage.work.get());
@@ -304,8 +303,7 @@ std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vec
     for (const cufftType type : {ComplexOf<Real>::kForward, ComplexOf<Real>::kInverse}) {
       int n[2] = {sizes.padded_ny, sizes.padded_nx};
       std::size_t work = 0;
-      EINFIELD_CUFFT(
-          cufftEstimateMany(2, n, nullptr, 1, 0, nullptr, 1, 0, type, static_cast<int>(sizes.lenses), &work));
+      EINFIELD_CUDA(cufftEstimateMany(2, n, nullptr, 1, 0, nullptr, 1, 0, type, static_cast<int>(sizes.lenses), &work));
       bytes += work;
     }
   return bytes;

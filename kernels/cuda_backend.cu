@@ -3,12 +3,11 @@
 #include "kernels/cuda_backend.hpp"
 
 #include <algorithm>
-#include <cstdio>
+#include <charconv>
 #include <optional>
 
 #include "einfield/cuda.hpp"
 #include "kernels/likelihood.cuh"
-#include "kernels/network.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/regularization.cuh"
 #include "kernels/render.cuh"
@@ -21,7 +20,12 @@ namespace {
 /// Compiled for every architecture of the build: a device that can load it can run the others.
 __global__ void probe_kernel() {}
 
-/// Makes a device current for a scope: the caller's choice comes back.
+/// Sets the sums to which the stages add to zero; one block per lens.
+__global__ void zero_sums_kernel(StepState* states) {
+  states[blockIdx.x].regularization = states[blockIdx.x].gradient_norm = 0;
+}
+
+/// Makes a device current for a scope, then restores the caller's choice.
 class CurrentDevice {
  public:
   explicit CurrentDevice(int device) {
@@ -37,9 +41,10 @@ class CurrentDevice {
 };
 
 std::string megabytes(std::size_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) / 1e6);
-  return text;
+  char text[64];
+  const auto written =
+      std::to_chars(text, text + sizeof text, static_cast<double>(bytes) / 1e6, std::chars_format::fixed, 1);
+  return std::string(text, written.ptr) + " MB";
 }
 
 std::string device_name(int device) {
@@ -124,16 +129,9 @@ std::vector<Psf> psfs_of(const std::vector<Problem>& problems) {
   return psfs;
 }
 
-/// One row per lens, all as long as the longest: a shorter one goes on with its last rate.
-std::vector<std::vector<double>> learning_rates_of(const std::vector<Problem>& problems) {
-  std::vector<std::vector<double>> rates;
-  std::size_t longest = 0;
-  for (const Problem& p : problems) {
-    rates.push_back(p.learning_rates);
-    longest = std::max(longest, p.learning_rates.size());
-  }
-  for (auto& row : rates) row.resize(longest, row.back());
-  return rates;
+/// Until begin(): one row per system.
+std::vector<std::vector<double>> first_learning_rates(const std::vector<Problem>& problems) {
+  return std::vector<std::vector<double>>(problems.size(), Schedule{}.learning_rates);
 }
 
 FieldSizes field_sizes(const std::vector<Problem>& problems) {
@@ -144,14 +142,14 @@ FieldSizes field_sizes(const std::vector<Problem>& problems) {
           layout.light_weights.size() - layout.n_light_weights};
 }
 
-/// validate_problems() and what the device asks beyond it: rays are shared by the lenses.
+/// validate_problems() and the further conditions of the device, where all lenses share their rays.
 void validate(const std::vector<Problem>& problems) {
   validate_problems(problems);
   const Problem& first = problems.front();
   for (const Problem& p : problems) {
     const Grid &a = first.observation.grid, &b = p.observation.grid;
     EINFIELD_REQUIRE(a.pixel_scale == b.pixel_scale && a.center_x == b.center_x && a.center_y == b.center_y,
-                     "lenses with different pixel scales or centres, expected one grid on a CUDA device");
+                     "lenses with different pixel scales or centers, expected one grid on a CUDA device");
     EINFIELD_REQUIRE(p.observation.psf.supersampling == 1,
                      "a PSF of " + std::to_string(p.observation.psf.supersampling) +
                          " samples a pixel's side, expected 1 on a CUDA device (psf_supersampling); the cpu backend "
@@ -170,14 +168,14 @@ std::size_t planned_bytes(const std::vector<Problem>& problems) {
       planned_bytes_of<FieldStorage<Real>>(sizes) + RenderStage<Real>::planned_bytes(grid, models_of(problems)) +
       ConvolutionStage<Real>::planned_bytes(grid.ny, grid.nx, psfs_of(problems)) +
       LikelihoodStage<Real>::planned_bytes(problems) + RegularizationStage<Real>::planned_bytes(problems) +
-      AdamStage<Real>::planned_bytes(sizes.parameters, sizes.lenses, learning_rates_of(problems)[0].size());
+      AdamStage<Real>::planned_bytes(sizes.parameters, sizes.lenses, first_learning_rates(problems)[0].size());
   if (first.model.network)
-    bytes += CudaNetwork<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
-                                          DeviceLimits::current(), NetworkPath::kAutomatic, first.network_math)
+    bytes += NetworkStage<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
+                                           DeviceLimits::current(), NetworkPath::automatic, first.network_math)
                  .workspace_bytes;
   if (const LightComponent* const light = network_light(first.model))
-    bytes += CudaNetwork<Real>::make_plan(light->network, grid.n_rays(), static_cast<int>(problems.size()),
-                                          DeviceLimits::current())
+    bytes += NetworkStage<Real>::make_plan(light->network, grid.n_rays(), static_cast<int>(problems.size()),
+                                           DeviceLimits::current())
                  .workspace_bytes;
   return bytes;
 }
@@ -196,14 +194,13 @@ class Training {
         convolution_(ny_, nx_, psfs_of(problems), stream),
         likelihood_(problems, stream),
         regularization_(problems, stream),
-        adam_(sizes_.parameters, sizes_.parameters, learning_rates_of(problems), stream) {
+        adam_(sizes_.parameters, sizes_.parameters, first_learning_rates(problems), stream) {
     allocate_all(fields_, stream, sizes_);
     if (problems.front().model.network)
       network_.emplace(*problems.front().model.network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
-                       DeviceLimits::current(), NetworkPath::kAutomatic, problems.front().network_math);
+                       problems.front().network_math);
     if (const LightComponent* const light = network_light(problems.front().model))
-      light_network_.emplace(light->network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
-                             DeviceLimits::current());
+      light_network_.emplace(light->network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses));
     std::vector<Real> parameters, light_weights;
     for (const Problem& p : problems) {
       for (const double v : p.initial_parameters) parameters.push_back(static_cast<Real>(v));
@@ -242,7 +239,7 @@ class Training {
     fields_.first_moment.zero(stream_);
     fields_.second_moment.zero(stream_);
   }
-  /// By way of a stream of its own: what has been enqueued before is waited for, what comes after need not wait.
+  /// Copies on a second stream: it waits for the work that is enqueued already, and later work does not wait for it.
   StepState state(std::size_t lens) {
     computed_.record(stream_);
     EINFIELD_CUDA(cudaStreamWaitEvent(copies_.get(), computed_.get(), 0));
@@ -272,11 +269,10 @@ class Training {
   }
   void convolve_adjoint() { convolution_.adjoint(stream_); }
   void zero_gradient() { fields_.gradient.zero(stream_); }
-  /// Of an evaluation put together from stages; loss() does the same within a step.
+  /// For an evaluation that is put together from stages: within a step, loss() does this.
   void zero_sums() {
-    static_assert(offsetof(StepState, gradient_norm) == offsetof(StepState, regularization) + sizeof(double));
-    auto* first = reinterpret_cast<unsigned char*>(adam_.states()) + offsetof(StepState, regularization);
-    EINFIELD_CUDA(cudaMemset2DAsync(first, sizeof(StepState), 0, 2 * sizeof(double), sizes_.lenses, stream_));
+    zero_sums_kernel<<<static_cast<unsigned>(sizes_.lenses), 1, 0, stream_>>>(adam_.states());
+    EINFIELD_LAUNCH_CHECK();
   }
   void render_adjoint() {
     render_.adjoint(stream_, fields_.parameters.get(), alpha_nn(), convolution_.image_bar(),
@@ -337,7 +333,8 @@ class Training {
     std::size_t size() const { return width * rows; }
   };
   Place place_of(Field field, std::size_t lens) const {
-    const auto vector = [lens](const DeviceBuffer<Real>& buffer, std::size_t size) {
+    const auto vector = [this, lens](const DeviceBuffer<Real>& buffer) {
+      const std::size_t size = buffer.size() / sizes_.lenses;
       return Place{buffer.get() + lens * size, size, 1, size};
     };
     const auto image = [this, lens](const ImageView<Real>& view) {
@@ -346,17 +343,17 @@ class Training {
     };
     switch (field) {
       case Field::parameters:
-        return vector(fields_.parameters, sizes_.parameters);
+        return vector(fields_.parameters);
       case Field::gradient:
-        return vector(fields_.gradient, sizes_.parameters);
+        return vector(fields_.gradient);
       case Field::first_moment:
-        return vector(fields_.first_moment, sizes_.parameters);
+        return vector(fields_.first_moment);
       case Field::second_moment:
-        return vector(fields_.second_moment, sizes_.parameters);
+        return vector(fields_.second_moment);
       case Field::potential:
-        return vector(fields_.potential, sizes_.rays);
+        return vector(fields_.potential);
       case Field::deflection:
-        return vector(fields_.deflection, 2 * sizes_.rays);
+        return vector(fields_.deflection);
       case Field::image:
         return image(convolution_.image());
       case Field::model:
@@ -366,7 +363,7 @@ class Training {
       case Field::image_bar:
         return image(convolution_.image_bar());
       case Field::deflection_bar:
-        return vector(fields_.deflection_bar, 2 * sizes_.rays);
+        return vector(fields_.deflection_bar);
     }
     throw InvalidInput("an unknown field");
   }
@@ -403,8 +400,8 @@ class Training {
   LikelihoodStage<Real> likelihood_;
   RegularizationStage<Real> regularization_;
   AdamStage<Real> adam_;
-  std::optional<CudaNetwork<Real>> network_;
-  std::optional<CudaNetwork<Real>> light_network_;  ///< of the NETWORK component
+  std::optional<NetworkStage<Real>> network_;
+  std::optional<NetworkStage<Real>> light_network_;  ///< of the NETWORK component
   Graph graph_;
   Stream copies_;
   Event computed_;
@@ -440,14 +437,14 @@ class CudaBackend final : public Backend<Real> {
       throw CublasError(need + "; " + error.what());
     }
   }
-  int lenses() const override { return training_ ? training_->lenses() : 0; }
+  int systems() const override { return training_ ? training_->lenses() : 0; }
   const ParameterLayout& layout() const override { return training().layout(); }
 
-  void upload(Field field, int lens, const std::vector<Real>& values) override {
-    on_device([&](Training<Real>& t) { t.upload(field, checked(lens), values); });
+  void upload(Field field, int system, const std::vector<Real>& values) override {
+    on_device([&](Training<Real>& t) { t.upload(field, checked(system), values); });
   }
-  std::vector<Real> download(Field field, int lens) override {
-    return on_device([&](Training<Real>& t) { return t.download(field, checked(lens)); });
+  std::vector<Real> download(Field field, int system) const override {
+    return on_device([&](Training<Real>& t) { return t.download(field, checked(system)); });
   }
   void set_updates(std::int64_t updates) override {
     on_device([&](Training<Real>& t) { t.set_updates(updates); });
@@ -456,39 +453,20 @@ class CudaBackend final : public Backend<Real> {
     on_device([&](Training<Real>& t) { t.begin(schedule); });
   }
 
-  void network() override {
-    on_device([](Training<Real>& t) { t.network(); });
-  }
-  void render() override {
-    on_device([](Training<Real>& t) { t.render(); });
-  }
-  void convolve() override {
-    on_device([](Training<Real>& t) { t.convolve(); });
-  }
-  void loss() override {
-    on_device([](Training<Real>& t) { t.loss(); });
-  }
-  void convolve_adjoint() override {
-    on_device([](Training<Real>& t) { t.convolve_adjoint(); });
-  }
+  void network() override { run(&Training<Real>::network); }
+  void render() override { run(&Training<Real>::render); }
+  void convolve() override { run(&Training<Real>::convolve); }
+  void loss() override { run(&Training<Real>::loss); }
+  void convolve_adjoint() override { run(&Training<Real>::convolve_adjoint); }
   void zero_gradient() override {
-    on_device([](Training<Real>& t) {
-      t.zero_gradient();
-      t.zero_sums();
-    });
+    run(&Training<Real>::zero_gradient);
+    run(&Training<Real>::zero_sums);
   }
-  void render_adjoint() override {
-    on_device([](Training<Real>& t) { t.render_adjoint(); });
-  }
-  void regularize() override {
-    on_device([](Training<Real>& t) { t.regularize(); });
-  }
-  void network_adjoint() override {
-    on_device([](Training<Real>& t) { t.network_adjoint(); });
-  }
-  void adam() override {
-    on_device([](Training<Real>& t) { t.adam(); });
-  }
+  void render_adjoint() override { run(&Training<Real>::render_adjoint); }
+  void regularize() override { run(&Training<Real>::regularize); }
+  void network_adjoint() override { run(&Training<Real>::network_adjoint); }
+  void adam() override { run(&Training<Real>::adam); }
+  void step() override { run(&Training<Real>::step); }
 
   void evaluate(bool with_gradient) override {
     on_device([with_gradient](Training<Real>& t) {
@@ -502,11 +480,8 @@ class CudaBackend final : public Backend<Real> {
       }
     });
   }
-  void step() override {
-    on_device([](Training<Real>& t) { t.step(); });
-  }
-  StepState state(int lens) override {
-    return on_device([&](Training<Real>& t) { return t.state(checked(lens)); });
+  StepState state(int system) const override {
+    return on_device([&](Training<Real>& t) { return t.state(checked(system)); });
   }
 
   double milliseconds(const std::function<void()>& work) {
@@ -524,16 +499,20 @@ class CudaBackend final : public Backend<Real> {
     EINFIELD_REQUIRE(training_ != nullptr, "no problem is loaded");
     return *training_;
   }
-  std::size_t checked(int lens) const {
-    EINFIELD_REQUIRE(lens >= 0 && lens < lenses(), "lens " + std::to_string(lens) + " of " + std::to_string(lenses()) +
-                                                       ", expected one that is loaded");
-    return static_cast<std::size_t>(lens);
+  std::size_t checked(int system) const {
+    EINFIELD_REQUIRE(
+        system >= 0 && system < systems(),
+        "system " + std::to_string(system) + " of " + std::to_string(systems()) + ", expected one that is loaded");
+    return static_cast<std::size_t>(system);
   }
   template <class Work>
   auto on_device(Work&& work) const {
     Training<Real>& loaded = training();
     const CurrentDevice current(device_);
     return work(loaded);
+  }
+  void run(void (Training<Real>::*stage)()) const {
+    on_device([stage](Training<Real>& t) { (t.*stage)(); });
   }
 
   int device_;

@@ -12,14 +12,14 @@ namespace {
 /// @param held_out_weight  null without held-out pixels
 /// @param partial          [lenses][blocks][3]
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kThreads)
     likelihood_kernel(ImageView<Real> model, const Real* data, const Real* loss_weight, const Real* chi2_weight,
                       const Real* held_out_weight, int n, int nx, ImageView<Real> model_bar, LearningRates rates,
                       StepState* states, double* partial, unsigned* tickets) {
   const std::size_t lens = blockIdx.y, first = lens * static_cast<std::size_t>(n);
   double sums[3] = {0, 0, 0};
-  const int stride = static_cast<int>(gridDim.x) * kSumThreads;
-  for (int i = static_cast<int>(blockIdx.x) * kSumThreads + static_cast<int>(threadIdx.x); i < n; i += stride) {
+  const int stride = static_cast<int>(gridDim.x) * kThreads;
+  for (int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); i < n; i += stride) {
     const std::size_t row = static_cast<std::size_t>(i / nx), column = static_cast<std::size_t>(i % nx);
     const Real m = model.data[lens * model.lens_stride + row * model.row_stride + column];
     const Real d = data[first + i], w = loss_weight[first + i];
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kSumThreads)
   if (!is_last_block(tickets + lens, gridDim.x)) return;
 
   sums[0] = sums[1] = sums[2] = 0;
-  for (unsigned b = threadIdx.x; b < gridDim.x; b += kSumThreads) {
+  for (unsigned b = threadIdx.x; b < gridDim.x; b += kThreads) {
     sums[0] += __ldcg(partial + 3 * b);
     sums[1] += __ldcg(partial + 3 * b + 1);
     sums[2] += __ldcg(partial + 3 * b + 2);
@@ -48,8 +48,8 @@ __global__ void __launch_bounds__(kSumThreads)
   state.held_out_chi2 = sums[2];
   state.regularization = 0;
   state.gradient_norm = 0;
-  const std::int64_t update = state.updates < rates.count ? state.updates : rates.count - 1;
-  state.learning_rate = rates.values[static_cast<std::int64_t>(lens) * rates.count + update];
+  state.learning_rate =
+      rate_after(rates.values + static_cast<std::int64_t>(lens) * rates.count, rates.count, state.updates);
 }
 
 }  // namespace
@@ -88,7 +88,7 @@ std::size_t LikelihoodStage<Real>::planned_bytes(const std::vector<Problem>& pro
 template <class Real>
 void LikelihoodStage<Real>::evaluate(cudaStream_t stream, ImageView<Real> model, ImageView<Real> model_bar,
                                      LearningRates rates, StepState* states) {
-  likelihood_kernel<<<dim3(sizes_.blocks, static_cast<unsigned>(sizes_.lenses)), kSumThreads, 0, stream>>>(
+  likelihood_kernel<<<dim3(sizes_.blocks, static_cast<unsigned>(sizes_.lenses)), kThreads, 0, stream>>>(
       model, storage_.data.get(), storage_.loss_weight.get(), storage_.chi2_weight.get(),
       sizes_.held_out > 0 ? storage_.held_out_weight.get() : nullptr, static_cast<int>(sizes_.pixels), nx_, model_bar,
       rates, states, storage_.partial.get(), storage_.tickets.get());

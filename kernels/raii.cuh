@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <limits>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -11,41 +12,84 @@
 
 namespace einfield::cuda {
 
-/// `size()` elements of T in device memory, uninitialised. An empty buffer holds a null pointer.
-template <class T>
-class DeviceBuffer {
- public:
-  DeviceBuffer() = default;
-  explicit DeviceBuffer(std::size_t size) : size_(size) {
-    if (size > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw InvalidInput("DeviceBuffer: size overflows");
-    if (size > 0) EINFIELD_CUDA(cudaMalloc(reinterpret_cast<void**>(&data_), size * sizeof(T)));
+/// Device memory, for Buffer.
+struct DeviceMemory {
+  static constexpr const char* kName = "DeviceBuffer";
+  static void* allocate(std::size_t bytes) {
+    void* data = nullptr;
+    EINFIELD_CUDA(cudaMalloc(&data, bytes));
+    return data;
   }
-  DeviceBuffer(DeviceBuffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
-    DeviceBuffer(std::move(other)).swap(*this);
+  static void release(void* data) noexcept { EINFIELD_CUDA_NOEXCEPT(cudaFree(data)); }
+};
+
+/// Page-locked host memory, for Buffer: the target of asynchronous copies.
+struct PinnedMemory {
+  static constexpr const char* kName = "PinnedBuffer";
+  static void* allocate(std::size_t bytes) {
+    void* data = nullptr;
+    EINFIELD_CUDA(cudaMallocHost(&data, bytes));
+    return data;
+  }
+  static void release(void* data) noexcept { EINFIELD_CUDA_NOEXCEPT(cudaFreeHost(data)); }
+};
+
+/// `size()` elements of T, uninitialized. An empty buffer holds a null pointer.
+template <class T, class Memory>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::size_t size) : size_(size) {
+    if (size > std::numeric_limits<std::size_t>::max() / sizeof(T))
+      throw InvalidInput(std::string(Memory::kName) + ": size overflows");
+    if (size > 0) data_ = static_cast<T*>(Memory::allocate(size * sizeof(T)));
+  }
+  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    Buffer moved(std::move(other));
+    std::swap(data_, moved.data_);
+    std::swap(size_, moved.size_);
     return *this;
   }
-  DeviceBuffer(const DeviceBuffer&) = delete;
-  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
-  ~DeviceBuffer() {
-    if (data_ != nullptr) EINFIELD_CUDA_NOEXCEPT(cudaFree(data_));
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() {
+    if (data_ != nullptr) Memory::release(data_);
   }
 
   T* get() const { return data_; }
   std::size_t size() const { return size_; }
   std::size_t bytes() const { return size_ * sizeof(T); }
-  void swap(DeviceBuffer& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-  }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// A buffer in page-locked host memory, with access to its elements.
+template <class T>
+class PinnedBuffer : public Buffer<T, PinnedMemory> {
+ public:
+  using Buffer<T, PinnedMemory>::Buffer;
+  T& operator[](std::size_t i) { return this->get()[i]; }
+  const T& operator[](std::size_t i) const { return this->get()[i]; }
+};
+
+/// A buffer in device memory, with copies from and to the host.
+template <class T>
+class DeviceBuffer : public Buffer<T, DeviceMemory> {
+ public:
+  using Buffer<T, DeviceMemory>::Buffer;
+  using Buffer<T, DeviceMemory>::get;
+  using Buffer<T, DeviceMemory>::size;
+  using Buffer<T, DeviceMemory>::bytes;
 
   /// Copies `count` elements from the host, from element `first` on. The host array must live until the stream has run.
   /// @throws InvalidInput outside the buffer, CudaError
   void upload(const T* host, std::size_t count, cudaStream_t stream, std::size_t first = 0) {
     check_range(first, count);
     if (count > 0)
-      EINFIELD_CUDA(cudaMemcpyAsync(data_ + first, host, count * sizeof(T), cudaMemcpyHostToDevice, stream));
+      EINFIELD_CUDA(cudaMemcpyAsync(get() + first, host, count * sizeof(T), cudaMemcpyHostToDevice, stream));
   }
   void upload(const std::vector<T>& host, cudaStream_t stream) { upload(host.data(), host.size(), stream); }
   /// Copies `count` elements to the host, from element `first` on; valid once the stream has run.
@@ -53,63 +97,24 @@ class DeviceBuffer {
   void download(T* host, std::size_t count, cudaStream_t stream, std::size_t first = 0) const {
     check_range(first, count);
     if (count > 0)
-      EINFIELD_CUDA(cudaMemcpyAsync(host, data_ + first, count * sizeof(T), cudaMemcpyDeviceToHost, stream));
+      EINFIELD_CUDA(cudaMemcpyAsync(host, get() + first, count * sizeof(T), cudaMemcpyDeviceToHost, stream));
   }
   /// All elements as a vector; waits for the stream.
   std::vector<T> to_vector(cudaStream_t stream) const {
-    std::vector<T> host(size_);
-    download(host.data(), size_, stream);
+    std::vector<T> host(size());
+    download(host.data(), size(), stream);
     EINFIELD_CUDA(cudaStreamSynchronize(stream));
     return host;
   }
   /// Sets every byte to zero.
   void zero(cudaStream_t stream) {
-    if (size_ > 0) EINFIELD_CUDA(cudaMemsetAsync(data_, 0, bytes(), stream));
+    if (size() > 0) EINFIELD_CUDA(cudaMemsetAsync(get(), 0, bytes(), stream));
   }
 
  private:
   void check_range(std::size_t first, std::size_t count) const {
-    if (first > size_ || count > size_ - first) throw InvalidInput("DeviceBuffer: copy outside the buffer");
+    if (first > size() || count > size() - first) throw InvalidInput("DeviceBuffer: copy outside the buffer");
   }
-
-  T* data_ = nullptr;
-  std::size_t size_ = 0;
-};
-
-/// `size()` elements of T in page-locked host memory, uninitialised: the target of asynchronous copies.
-template <class T>
-class PinnedBuffer {
- public:
-  PinnedBuffer() = default;
-  explicit PinnedBuffer(std::size_t size) : size_(size) {
-    if (size > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw InvalidInput("PinnedBuffer: size overflows");
-    if (size > 0) EINFIELD_CUDA(cudaMallocHost(reinterpret_cast<void**>(&data_), size * sizeof(T)));
-  }
-  PinnedBuffer(PinnedBuffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
-    PinnedBuffer(std::move(other)).swap(*this);
-    return *this;
-  }
-  PinnedBuffer(const PinnedBuffer&) = delete;
-  PinnedBuffer& operator=(const PinnedBuffer&) = delete;
-  ~PinnedBuffer() {
-    if (data_ != nullptr) EINFIELD_CUDA_NOEXCEPT(cudaFreeHost(data_));
-  }
-
-  T* get() const { return data_; }
-  std::size_t size() const { return size_; }
-  std::size_t bytes() const { return size_ * sizeof(T); }
-  T& operator[](std::size_t i) { return data_[i]; }
-  const T& operator[](std::size_t i) const { return data_[i]; }
-  void swap(PinnedBuffer& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-  }
-
- private:
-  T* data_ = nullptr;
-  std::size_t size_ = 0;
 };
 
 /// A handle that is created by the constructor of the derived class and released by `Release::operator()`.
@@ -221,18 +226,18 @@ class Graph {
 class CublasHandle : public Owner<cublasHandle_t, ReleaseCublas> {
  public:
   CublasHandle() : Owner(create()) {
-    EINFIELD_CUBLAS(cublasSetAtomicsMode(get(), CUBLAS_ATOMICS_NOT_ALLOWED));
-    EINFIELD_CUBLAS(cublasSetMathMode(get(), CUBLAS_PEDANTIC_MATH));
-    EINFIELD_CUBLAS(cublasSetPointerMode(get(), CUBLAS_POINTER_MODE_HOST));
+    EINFIELD_CUDA(cublasSetAtomicsMode(get(), CUBLAS_ATOMICS_NOT_ALLOWED));
+    EINFIELD_CUDA(cublasSetMathMode(get(), CUBLAS_PEDANTIC_MATH));
+    EINFIELD_CUDA(cublasSetPointerMode(get(), CUBLAS_POINTER_MODE_HOST));
   }
-  void set_stream(cudaStream_t stream) { EINFIELD_CUBLAS(cublasSetStream(get(), stream)); }
+  void set_stream(cudaStream_t stream) { EINFIELD_CUDA(cublasSetStream(get(), stream)); }
   /// Workspace of the caller: without it cuBLAS may allocate inside a graph capture. Resets with set_stream.
-  void set_workspace(void* data, std::size_t bytes) { EINFIELD_CUBLAS(cublasSetWorkspace(get(), data, bytes)); }
+  void set_workspace(void* data, std::size_t bytes) { EINFIELD_CUDA(cublasSetWorkspace(get(), data, bytes)); }
 
  private:
   static cublasHandle_t create() {
     cublasHandle_t handle = nullptr;
-    EINFIELD_CUBLAS(cublasCreate(&handle));
+    EINFIELD_CUDA(cublasCreate(&handle));
     return handle;
   }
 };
@@ -244,9 +249,9 @@ class FftPlan {
   FftPlan(int ny, int nx, cufftType type, int batch, cudaStream_t stream) {
     int n[2] = {ny, nx};
     FftPlan plan;
-    EINFIELD_CUFFT(cufftPlanMany(&plan.plan_, 2, n, nullptr, 1, 0, nullptr, 1, 0, type, batch));
+    EINFIELD_CUDA(cufftPlanMany(&plan.plan_, 2, n, nullptr, 1, 0, nullptr, 1, 0, type, batch));
     plan.created_ = true;
-    EINFIELD_CUFFT(cufftSetStream(plan.plan_, stream));
+    EINFIELD_CUDA(cufftSetStream(plan.plan_, stream));
     *this = std::move(plan);
   }
   FftPlan(FftPlan&& other) noexcept

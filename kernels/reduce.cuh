@@ -3,12 +3,9 @@
 // (threadFenceReduction).
 #pragma once
 
-#include <cuda_runtime.h>
+#include "kernels/check.cuh"
 
 namespace einfield::cuda {
-
-/// Threads of every kernel that sums with block_sum.
-inline constexpr int kSumThreads = 256;
 
 /// Sum over the lanes of a full warp, the same in every lane.
 template <class T>
@@ -17,10 +14,10 @@ __device__ T warp_sum(T value) {
   return value;
 }
 
-/// Sums over a block of kSumThreads, the same in every thread. Every thread must call; `values` are overwritten.
+/// Sums over a block of kThreads threads, the same in every thread. Every thread must call; `values` are overwritten.
 template <int kCount, class T>
 __device__ void block_sum(T (&values)[kCount]) {
-  __shared__ T parts[kSumThreads / 32][kCount];
+  __shared__ T parts[kThreads / 32][kCount];
 #pragma unroll
   for (int k = 0; k < kCount; ++k) values[k] = warp_sum(values[k]);
   __syncthreads();  // the parts of an earlier call have been read
@@ -32,7 +29,7 @@ __device__ void block_sum(T (&values)[kCount]) {
 #pragma unroll
   for (int k = 0; k < kCount; ++k) {
     values[k] = parts[0][k];
-    for (int warp = 1; warp < kSumThreads / 32; ++warp) values[k] += parts[warp][k];
+    for (int warp = 1; warp < kThreads / 32; ++warp) values[k] += parts[warp][k];
   }
 }
 
@@ -50,11 +47,11 @@ __device__ inline bool is_last_block(unsigned* ticket, unsigned blocks) {
   return last;
 }
 
-/// Blocks of kSumThreads for n elements; capped, so that the partial sums stay few: a block takes every blocks-th
+/// Blocks of kThreads for n elements; capped, so that the partial sums stay few: a block takes every blocks-th
 /// chunk.
 inline unsigned sum_blocks(int n) {
   constexpr int kMaxBlocks = 512;
-  const int blocks = (n + kSumThreads - 1) / kSumThreads;
+  const int blocks = (n + kThreads - 1) / kThreads;
   return static_cast<unsigned>(blocks < kMaxBlocks ? (blocks > 0 ? blocks : 1) : kMaxBlocks);
 }
 

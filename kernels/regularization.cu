@@ -18,7 +18,7 @@ __device__ void add_to_state(double value, double* partial, unsigned* ticket, St
   if (threadIdx.x == 0) partial[blockIdx.x] = sum[0];
   if (!is_last_block(ticket, gridDim.x)) return;
   sum[0] = 0;
-  for (unsigned b = threadIdx.x; b < gridDim.x; b += kSumThreads) sum[0] += __ldcg(partial + b);
+  for (unsigned b = threadIdx.x; b < gridDim.x; b += kThreads) sum[0] += __ldcg(partial + b);
   block_sum(sum);
   if (threadIdx.x == 0) state.regularization += sum[0];
 }
@@ -27,8 +27,8 @@ __device__ void add_to_state(double value, double* partial, unsigned* ticket, St
 template <class F>
 __device__ __forceinline__ void for_nodes(const RayGrid& nodes, F f) {
   const int n = nodes.rows * nodes.columns;
-  for (int i = static_cast<int>(blockIdx.x) * kSumThreads + static_cast<int>(threadIdx.x); i < n;
-       i += static_cast<int>(gridDim.x) * kSumThreads) {
+  for (int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x) * kThreads) {
     const int row = i / nodes.columns, column = i % nodes.columns;
     f(i, row, column, row > 0 && column > 0 && row + 1 < nodes.rows && column + 1 < nodes.columns);
   }
@@ -36,7 +36,7 @@ __device__ __forceinline__ void for_nodes(const RayGrid& nodes, F f) {
 
 /// Mean second derivatives of the network's potential over the interior nodes.
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kThreads)
     mean_hessian_kernel(RayGrid nodes, Real spacing, const Real* alpha_nn, double* partial, unsigned* tickets,
                         Hessian<Real>* means) {
   const int lens = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kSumThreads)
     for (int k = 0; k < 3; ++k) partial[3 * blockIdx.x + k] = sum[k];
   if (!is_last_block(tickets + lens, gridDim.x)) return;
   for (double& part : sum) part = 0;
-  for (unsigned b = threadIdx.x; b < gridDim.x; b += kSumThreads)
+  for (unsigned b = threadIdx.x; b < gridDim.x; b += kThreads)
     for (int k = 0; k < 3; ++k) sum[k] += __ldcg(partial + 3 * b + k);
   block_sum(sum);
   const double count = nodes.interior();
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kSumThreads)
 
 /// Penalty and its cotangents at every node of the ray grid, as difference_hessian_adjoint() reads them.
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads, 2)
+__global__ void __launch_bounds__(kThreads, 2)
     potential_penalty_kernel(SceneArrays<Real> scenes, RayGrid nodes, Real spacing, const Real* positions,
                              const Real* parameters, const Real* alpha_nn, const Regularization* weights,
                              const Hessian<Real>* means, Real* hessian_bar, double* partial, unsigned* tickets,
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
 }
 
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kThreads)
     potential_penalty_adjoint_kernel(RayGrid nodes, Real spacing, const Real* hessian_bar, Real* alpha_bar) {
   const int n = nodes.rows * nodes.columns;
   hessian_bar += static_cast<std::size_t>(blockIdx.y) * 3 * n;
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kSumThreads)
 
 /// ½ λ Σ w² over the kernels of the network, and its gradient λ w.
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kThreads)
     weight_decay_kernel(NetworkKernels kernels, std::size_t parameter_stride, const Real* parameters,
                         const Regularization* weights, Real* gradient, double* partial, unsigned* tickets,
                         StepState* states) {
@@ -124,8 +124,8 @@ __global__ void __launch_bounds__(kSumThreads)
   gradient += lens * parameter_stride;
   double sum = 0;
   for (int layer = 0; layer < kernels.layers; ++layer)
-    for (unsigned i = kernels.begin[layer] + blockIdx.x * kSumThreads + threadIdx.x; i < kernels.end[layer];
-         i += gridDim.x * kSumThreads) {
+    for (unsigned i = kernels.begin[layer] + blockIdx.x * kThreads + threadIdx.x; i < kernels.end[layer];
+         i += gridDim.x * kThreads) {
       const auto w = static_cast<double>(parameters[i]);
       sum += 0.5 * decay * w * w;
       gradient[i] += static_cast<Real>(decay * w);
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kSumThreads)
 
 /// Penalty on the pixels of a component of the source, and its gradient.
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads, 4)
+__global__ void __launch_bounds__(kThreads, 4)
     source_pixels_kernel(FreePixels block, std::size_t parameter_stride, const Real* parameters,
                          const Regularization* weights, Real* gradient, double* partial, unsigned* tickets,
                          StepState* states) {
@@ -145,8 +145,8 @@ __global__ void __launch_bounds__(kSumThreads, 4)
   gradient += lens * parameter_stride + block.offset;
   const int n = block.nx * block.ny;
   double sum = 0;
-  for (int i = static_cast<int>(blockIdx.x) * kSumThreads + static_cast<int>(threadIdx.x); i < n;
-       i += static_cast<int>(gridDim.x) * kSumThreads) {
+  for (int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x) * kThreads) {
     const int iy = i / block.nx, ix = i % block.nx;
     sum += static_cast<double>(source_pixel_penalty(w, pixels, block.nx, block.ny, ix, iy)) / n;
     gradient[i] += source_pixel_penalty_adjoint(w, pixels, block.nx, block.ny, ix, iy) / static_cast<Real>(n);
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kSumThreads, 4)
 /// Gaussian priors of the free scalars, backend.hpp (1), and their gradient: a block a lens, as there are only a few.
 /// Without the 1 ptxas takes 48 registers and spills around the double-precision functions (sm_90).
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     priors_kernel(SceneArrays<Real> scenes, const GaussianPrior<Real>* priors, int n_priors, const Real* weights,
                   const Real* parameters, Real* gradient, StepState* states) {
   extern __shared__ double shared[];
@@ -169,13 +169,13 @@ __global__ void __launch_bounds__(kSumThreads, 1)
   gradient += lens * scenes.parameter_stride + scenes.n_network;
   priors += lens * static_cast<std::size_t>(n_priors);
   const Real weight = weights[lens];
-  for (int i = thread; i < scenes.n_slots(); i += kSumThreads) table_bar[i] = 0;
+  for (int i = thread; i < scenes.n_slots(); i += kThreads) table_bar[i] = 0;
   __syncthreads();
-  for (int k = thread; k < n_priors; k += kSumThreads)  // one at most for a parameter
+  for (int k = thread; k < n_priors; k += kThreads)  // one at most for a parameter
     table_bar[free[priors[k].free].slot] =
         weight * prior_penalty_adjoint(priors[k], transform(free, priors[k].free, u));
   __syncthreads();
-  for (int i = thread; i < scenes.n_free; i += kSumThreads) gradient[i] += transform_adjoint(free, i, u, table_bar);
+  for (int i = thread; i < scenes.n_free; i += kThreads) gradient[i] += transform_adjoint(free, i, u, table_bar);
   if (thread > 0) return;
   double sum = 0;
   for (int k = 0; k < n_priors; ++k)
@@ -258,32 +258,32 @@ void RegularizationStage<Real>::apply(cudaStream_t stream, const SceneArrays<Rea
     const Real spacing = static_cast<Real>(grid_.pixel_scale / grid_.supersampling);
     const dim3 blocks(sizes_.ray_blocks(), lenses);
     if (sizes_.curvature) {
-      mean_hessian_kernel<<<blocks, kSumThreads, 0, stream>>>(nodes, spacing, alpha_nn, storage_.partial.get(),
-                                                              storage_.tickets.get(), storage_.mean_hessian.get());
+      mean_hessian_kernel<<<blocks, kThreads, 0, stream>>>(nodes, spacing, alpha_nn, storage_.partial.get(),
+                                                           storage_.tickets.get(), storage_.mean_hessian.get());
       EINFIELD_LAUNCH_CHECK();
     }
-    potential_penalty_kernel<<<blocks, kSumThreads, scenes.shared_bytes(), stream>>>(
+    potential_penalty_kernel<<<blocks, kThreads, scenes.shared_bytes(), stream>>>(
         scenes, nodes, spacing, positions, parameters, alpha_nn, storage_.weights.get(), storage_.mean_hessian.get(),
         storage_.hessian_bar.get(), storage_.partial.get(), storage_.tickets.get(), states);
     EINFIELD_LAUNCH_CHECK();
-    potential_penalty_adjoint_kernel<<<blocks, kSumThreads, 0, stream>>>(nodes, spacing, storage_.hessian_bar.get(),
-                                                                         alpha_bar);
+    potential_penalty_adjoint_kernel<<<blocks, kThreads, 0, stream>>>(nodes, spacing, storage_.hessian_bar.get(),
+                                                                      alpha_bar);
     EINFIELD_LAUNCH_CHECK();
   }
   if (sizes_.decay) {
-    weight_decay_kernel<<<dim3(sizes_.weight_blocks(), lenses), kSumThreads, 0, stream>>>(
+    weight_decay_kernel<<<dim3(sizes_.weight_blocks(), lenses), kThreads, 0, stream>>>(
         kernels_, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
         storage_.tickets.get(), states);
     EINFIELD_LAUNCH_CHECK();
   }
   for (const FreePixels& block : sizes_.source_pixels) {
-    source_pixels_kernel<<<dim3(sum_blocks(block.nx * block.ny), lenses), kSumThreads, 0, stream>>>(
+    source_pixels_kernel<<<dim3(sum_blocks(block.nx * block.ny), lenses), kThreads, 0, stream>>>(
         block, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
         storage_.tickets.get(), states);
     EINFIELD_LAUNCH_CHECK();
   }
   if (sizes_.priors > 0) {
-    priors_kernel<<<lenses, kSumThreads, static_cast<std::size_t>(scenes.n_slots()) * sizeof(Real), stream>>>(
+    priors_kernel<<<lenses, kThreads, static_cast<std::size_t>(scenes.n_slots()) * sizeof(Real), stream>>>(
         scenes, storage_.priors.get(), static_cast<int>(sizes_.priors), storage_.prior_weights.get(), parameters,
         gradient, states);
     EINFIELD_LAUNCH_CHECK();

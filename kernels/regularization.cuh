@@ -1,4 +1,4 @@
-// The regularisation stage on the device: penalties on the network's potential and on source pixels, weight decay,
+// The regularization stage on the device: penalties on the network's potential and on source pixels, weight decay,
 // Gaussian priors.
 #pragma once
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "einfield/cuda.hpp"
+#include "host/model/scene_tables.hpp"
 #include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/render.cuh"
@@ -14,11 +15,13 @@
 namespace einfield::cuda {
 namespace {
 
-constexpr int kMaxComponents = 128;  ///< of a lens system: unpacked, they stay below the 48 KB every kernel may use
+/// Components of a lens system: unpacked, they stay below the 48 KB of shared memory that every kernel may use. Only
+/// the device has this limit; config.hpp's kMaxComponents is what a configuration may hold.
+constexpr int kMaxDeviceComponents = 128;
 
 /// A set of components.
 struct ComponentSet {
-  unsigned long long bits[kMaxComponents / 64] = {};
+  unsigned long long bits[kMaxDeviceComponents / 64] = {};
   EINFIELD_HD bool contains(int c) const { return bits[c / 64] >> (c % 64) & 1; }
   void insert(int c) { bits[c / 64] |= 1ull << (c % 64); }
 };
@@ -70,7 +73,7 @@ struct Samples {
 
 /// Where the network of NETWORK component `component` is evaluated; one thread per ray.
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads, 2)
+__global__ void __launch_bounds__(kThreads, 2)
     network_positions_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, int component, const Real* parameters,
                              const Real* alpha_nn, Real* positions) {
   extern __shared__ double shared[];
@@ -89,7 +92,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
 
 /// Free source pixels from the flat vectors into the table of pixels.
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kThreads)
     place_pixels_kernel(SceneArrays<Real> scenes, const Real* parameters, const int* free_pixels, int n, Real* pixels) {
   const int lens = static_cast<int>(blockIdx.y);
   const Real* u = parameters + lens * scenes.parameter_stride + scenes.n_network + scenes.n_free;
@@ -99,7 +102,7 @@ __global__ void __launch_bounds__(kSumThreads)
 }
 
 template <class Real, bool kNetwork>
-__global__ void __launch_bounds__(kSumThreads, 2)
+__global__ void __launch_bounds__(kThreads, 2)
     render_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, Samples<Real, kNetwork> samples,
                   const Real* parameters, const Real* alpha_nn, ImageView<Real> image) {
   extern __shared__ double shared[];
@@ -119,7 +122,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
 /// Shared: the scene, then n_slots sums (double), then n_slots cotangents.
 /// @param partial  [lenses][blocks][n_slots]
 template <class Real, bool kNetwork>
-__global__ void __launch_bounds__(kSumThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     render_adjoint_kernel(SceneArrays<Real> scenes, ComponentSet wanted, RayArrays<Real> rays, TapArrays<Real> taps,
                           Samples<Real, kNetwork> samples, const Real* parameters, const Real* alpha_nn,
                           ImageView<Real> image_bar, Real* alpha_bar, Real* gradient, double* partial,
@@ -129,14 +132,14 @@ __global__ void __launch_bounds__(kSumThreads, 1)
   const int blocks = static_cast<int>(gridDim.x), n_slots = scenes.n_slots();
   const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
   double* sums = shared + scenes.shared_bytes() / sizeof(double);
-  for (int i = thread; i < n_slots; i += kSumThreads) sums[i] = 0;
+  for (int i = thread; i < n_slots; i += kThreads) sums[i] = 0;
   __syncthreads();
   const std::size_t first_ray = static_cast<std::size_t>(lens) * 2 * rays.n_rays;
   if (alpha_nn != nullptr) alpha_nn += first_ray;
   alpha_bar += first_ray;
   const bool scalars = scenes.n_free > 0;
 
-  for (int first = static_cast<int>(blockIdx.x) * kSumThreads; first < rays.n_rays; first += blocks * kSumThreads) {
+  for (int first = static_cast<int>(blockIdx.x) * kThreads; first < rays.n_rays; first += blocks * kThreads) {
     const bool inside = first + thread < rays.n_rays;  // the others keep the block together: they add zeros
     const int ray = inside ? first + thread : rays.n_rays - 1;
     const Real pixel_bar = image_bar.data[rays.pixel_offset(image_bar, lens, ray / rays.rays_per_pixel)];
@@ -178,14 +181,14 @@ __global__ void __launch_bounds__(kSumThreads, 1)
 
   __syncthreads();
   partial += static_cast<std::size_t>(lens) * blocks * n_slots;
-  for (int i = thread; i < n_slots; i += kSumThreads)
+  for (int i = thread; i < n_slots; i += kThreads)
     partial[static_cast<std::size_t>(blockIdx.x) * n_slots + i] = sums[i];
   if (!is_last_block(tickets + lens, gridDim.x)) return;
 
   // A strand of threads per slot takes every strands-th block; then the strands of a slot are added in order.
-  __shared__ double strand_sums[kSumThreads];
+  __shared__ double strand_sums[kThreads];
   auto* table_bar = reinterpret_cast<Real*>(sums + n_slots);
-  const int width = n_slots < kSumThreads ? n_slots : kSumThreads, strands = kSumThreads / width;
+  const int width = n_slots < kThreads ? n_slots : kThreads, strands = kThreads / width;
   for (int first = 0; first < n_slots; first += width) {
     const int slot = first + thread % width, strand = thread / width;
     double sum = 0;
@@ -202,7 +205,7 @@ __global__ void __launch_bounds__(kSumThreads, 1)
   }
   const std::size_t first_scalar = lens * scenes.parameter_stride + scenes.n_network;
   const FreeParameter<Real>* free = scenes.free + static_cast<std::size_t>(lens) * scenes.n_free;
-  for (int i = thread; i < scenes.n_free; i += kSumThreads)
+  for (int i = thread; i < scenes.n_free; i += kThreads)
     gradient[first_scalar + i] += transform_adjoint(free, i, parameters + first_scalar, table_bar);
 }
 
@@ -222,9 +225,9 @@ __device__ std::size_t lower_bound(const unsigned* keys, std::size_t n, unsigned
 }
 
 /// 0, 1, 2, …: the places of the taps before they are sorted.
-__global__ void __launch_bounds__(kSumThreads) enumerate_kernel(unsigned* places, std::size_t n) {
-  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kSumThreads;
-  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < n; i += stride)
+__global__ void __launch_bounds__(kThreads) enumerate_kernel(unsigned* places, std::size_t n) {
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kThreads;
+  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride)
     places[i] = static_cast<unsigned>(i);
 }
 
@@ -232,12 +235,12 @@ __global__ void __launch_bounds__(kSumThreads) enumerate_kernel(unsigned* places
 /// @param keys    of all taps, sorted, and with them
 /// @param places  where their values are
 template <class Real>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kThreads)
     tap_segments_kernel(TapArrays<Real> taps, const unsigned* keys, const unsigned* places, std::size_t n,
                         std::size_t first_pixel, std::size_t parameter_stride, Real* gradient) {
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const std::size_t warps = static_cast<std::size_t>(gridDim.x) * kSumThreads / 32;
-  for (std::size_t target = (static_cast<std::size_t>(blockIdx.x) * kSumThreads + threadIdx.x) / 32;
+  const std::size_t warps = static_cast<std::size_t>(gridDim.x) * kThreads / 32;
+  for (std::size_t target = (static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
        target < taps.n_targets; target += warps) {
     const auto key = static_cast<unsigned>(target);
     const std::size_t begin = lower_bound(keys, n, key), end = lower_bound(keys, n, key + 1);
@@ -249,6 +252,10 @@ __global__ void __launch_bounds__(kSumThreads)
   }
 }
 
+/// Sorts the keys of all taps, and the places of their values with them. With a null `temporary` it only writes the
+/// bytes that it needs. This is CUB and not thrust::sort_by_key, which sorts in place, over all 32 bits of a key and
+/// with memory of its own; a captured step has none to allocate. The sums that follow are not thrust::reduce_by_key,
+/// whose order, and so the last bits of a sum, may change from run to run.
 void sort_taps(void* temporary, std::size_t& bytes, const unsigned* keys, unsigned* sorted_keys, const unsigned* places,
                unsigned* sorted_places, std::size_t n, unsigned n_targets, cudaStream_t stream) {
   int bits = 1;
@@ -273,8 +280,8 @@ struct RenderSizes {
     rays = static_cast<std::size_t>(grid.n_rays());
     pixels = static_cast<std::size_t>(grid.n_pixels());
     components = model.lens.size() + model.source.size() + model.lens_light.size();
-    EINFIELD_REQUIRE(components <= kMaxComponents,
-                     std::to_string(components) + " components, expected at most " + std::to_string(kMaxComponents));
+    EINFIELD_REQUIRE(components <= kMaxDeviceComponents, std::to_string(components) + " components, expected at most " +
+                                                             std::to_string(kMaxDeviceComponents));
     slots = layout.table.size();
     free = layout.free.size();
     source_pixels = layout.pixels.size();
@@ -360,18 +367,11 @@ struct RenderStage<Real>::Impl {
                            model.source.size() == models.front().source.size() &&
                            network_light_index(model) == network_light_index(models.front()),
                        "render: models of different shapes, expected the same components and free parameters");
-      append(table, layout.table);
-      append(pixels, layout.pixels);
-      for (const FreeParameter<double>& f : layout.free)
-        free.push_back({f.slot, f.partner, f.kind, static_cast<Real>(f.lower), static_cast<Real>(f.upper)});
-      for (const LensComponent& c : model.lens)
-        components.push_back({static_cast<int>(c.kind), RadiusKind::product_average, 0, {}});
-      int pixel_offset = 0;
-      for (const std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
-        for (const LightComponent& c : *lights) {
-          components.push_back({static_cast<int>(c.kind), c.radius, pixel_offset, c.grid});
-          pixel_offset += static_cast<int>(c.pixels.size());
-        }
+      const SceneTables<Real> tables(model, layout);
+      append(table, tables.table);
+      append(pixels, tables.pixels);
+      append(free, tables.free);
+      append(components, tables.components);
     }
     for (const FreeParameter<double>& f : first.free) wanted.insert(f.slot / kMaxProfileParameters);
     std::vector<int> pixel_to_free(sizes.source_pixels, -1);
@@ -386,8 +386,8 @@ struct RenderStage<Real>::Impl {
     storage.free_pixels.upload(first.free_pixels, stream);
     storage.pixel_to_free.upload(pixel_to_free, stream);
     if (sizes.all_taps > 0) {
-      enumerate_kernel<<<sum_blocks(static_cast<int>(sizes.all_taps)), kSumThreads, 0, stream>>>(
-          storage.tap_places.get(), sizes.all_taps);
+      enumerate_kernel<<<sum_blocks(static_cast<int>(sizes.all_taps)), kThreads, 0, stream>>>(storage.tap_places.get(),
+                                                                                              sizes.all_taps);
       EINFIELD_LAUNCH_CHECK();
     }
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors above end here
@@ -435,8 +435,8 @@ struct RenderStage<Real>::Impl {
   void place_pixels(cudaStream_t stream, const Real* parameters) {
     if (sizes.free_pixels == 0) return;
     const int n = static_cast<int>(sizes.free_pixels);
-    place_pixels_kernel<<<grid(sum_blocks(n)), kSumThreads, 0, stream>>>(scenes, parameters, storage.free_pixels.get(),
-                                                                         n, storage.pixels.get());
+    place_pixels_kernel<<<grid(sum_blocks(n)), kThreads, 0, stream>>>(scenes, parameters, storage.free_pixels.get(), n,
+                                                                      storage.pixels.get());
     EINFIELD_LAUNCH_CHECK();
   }
 
@@ -445,8 +445,8 @@ struct RenderStage<Real>::Impl {
     std::size_t bytes = sizes.sort_bytes;
     sort_taps(storage.sort_workspace.get(), bytes, taps.keys, storage.sorted_keys.get(), storage.tap_places.get(),
               storage.sorted_places.get(), sizes.all_taps, taps.n_targets, stream);
-    const std::size_t blocks = std::min<std::size_t>((sizes.targets * 32 + kSumThreads - 1) / kSumThreads, 65535);
-    tap_segments_kernel<<<static_cast<unsigned>(blocks), kSumThreads, 0, stream>>>(
+    const std::size_t blocks = std::min<std::size_t>((sizes.targets * 32 + kThreads - 1) / kThreads, 65535);
+    tap_segments_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
         taps, storage.sorted_keys.get(), storage.sorted_places.get(), sizes.all_taps, scenes.n_network + sizes.free,
         scenes.parameter_stride, gradient);
     EINFIELD_LAUNCH_CHECK();
@@ -478,7 +478,7 @@ template <class Real>
 void RenderStage<Real>::network_positions(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
                                           Real* positions) {
   EINFIELD_REQUIRE(impl_->network_component >= 0, "render: no NETWORK component, expected one");
-  network_positions_kernel<<<impl_->grid(impl_->sizes.ray_blocks), kSumThreads, impl_->scenes.shared_bytes(), stream>>>(
+  network_positions_kernel<<<impl_->grid(impl_->sizes.ray_blocks), kThreads, impl_->scenes.shared_bytes(), stream>>>(
       impl_->scenes, impl_->rays, impl_->network_component, parameters, alpha_nn, positions);
   EINFIELD_LAUNCH_CHECK();
 }
@@ -488,7 +488,7 @@ void RenderStage<Real>::forward(cudaStream_t stream, const Real* parameters, con
                                 ImageView<Real> image, const NetworkLight<Real>& light) {
   impl_->place_pixels(stream, parameters);
   impl_->with_samples(light, [&](const auto& samples) {
-    render_kernel<<<impl_->grid(sum_blocks(impl_->rays.n_pixels)), kSumThreads, impl_->scenes.shared_bytes(), stream>>>(
+    render_kernel<<<impl_->grid(sum_blocks(impl_->rays.n_pixels)), kThreads, impl_->scenes.shared_bytes(), stream>>>(
         impl_->scenes, impl_->rays, samples, parameters, alpha_nn, image);
     EINFIELD_LAUNCH_CHECK();
   });
@@ -502,7 +502,7 @@ void RenderStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, con
                    "render: no place for the cotangent of the network of a NETWORK component");
   impl_->place_pixels(stream, parameters);
   impl_->with_samples(light, [&](const auto& samples) {
-    render_adjoint_kernel<<<impl_->grid(impl_->sizes.ray_blocks), kSumThreads, impl_->adjoint_shared_bytes(), stream>>>(
+    render_adjoint_kernel<<<impl_->grid(impl_->sizes.ray_blocks), kThreads, impl_->adjoint_shared_bytes(), stream>>>(
         impl_->scenes, impl_->wanted, impl_->rays, impl_->taps, samples, parameters, alpha_nn, image_bar, alpha_bar,
         gradient, impl_->storage.partial.get(), impl_->storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();

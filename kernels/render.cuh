@@ -1,4 +1,4 @@
-// What other kernels need of the render stage: the lens systems in device memory.
+// The lens systems in device memory, which the render stage owns and other kernels read.
 #pragma once
 
 #include "einfield/cuda.hpp"

@@ -1,5 +1,5 @@
-// The lens systems of all lenses in device memory, and one of them unpacked into shared memory by a block.
-// Physical values follow from the free parameters by model.hpp's transforms, anew in every kernel: no stage of its own.
+// The lens systems of all lenses in device memory. Each block unpacks one into shared memory, and computes its physical
+// values from the free parameters with model.hpp's transforms: there is no separate stage for that.
 #pragma once
 
 #include <cstddef>

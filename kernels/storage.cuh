@@ -1,4 +1,4 @@
-// Buffers of a stage listed once, in its Storage::each: the same list counts the bytes before a run and allocates them.
+// A stage lists its buffers once, in its Storage::each. The same list counts the bytes before a run and allocates them.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 namespace einfield::cuda {
 
-/// Adds up what allocate_all() would take.
+/// The bytes that allocate_all() would allocate.
 template <class Storage, class... Sizes>
 std::size_t planned_bytes_of(const Sizes&... sizes) {
   std::size_t bytes = 0;

@@ -1,4 +1,5 @@
-# Whatever a public header declares is visible in the shared library: every namespace carries EINFIELD_API.
+# Whatever a public header declares is visible in the shared library: every namespace carries EINFIELD_API, and so does
+# every function template that is defined in the library, because templates do not inherit it from the namespace.
 #   cmake -DROOT=<source folder> -P api.cmake
 # cuda.hpp is the exception: C++ allows no attribute at a nested namespace, so its classes carry the mark.
 cmake_minimum_required(VERSION 3.25)
@@ -11,6 +12,15 @@ foreach(header IN LISTS headers)
   endif()
   foreach(line IN LISTS lines)
     list(APPEND bare "${header}: '${line}', expected EINFIELD_API before the name")
+  endforeach()
+  file(READ ${ROOT}/include/${header} text)
+  string(REPLACE ";" "@" text "${text}")  # a semicolon would separate items of a list
+  string(REPLACE " = {}" "" text "${text}")
+  string(REGEX MATCHALL "\ntemplate <[^>\n]*>\n[^@{]*@" templates "${text}")
+  list(FILTER templates EXCLUDE REGEX "EINFIELD_API|EINFIELD_HD|\n(inline|class|struct|using) |->")
+  foreach(template IN LISTS templates)
+    string(REGEX REPLACE "[\n@]" " " template "${template}")
+    list(APPEND bare "${header}: '${template}', expected EINFIELD_API before the type")
   endforeach()
 endforeach()
 list(LENGTH headers n)

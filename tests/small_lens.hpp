@@ -112,14 +112,13 @@ struct SmallFit {
     const std::vector<Problem> problems{loaded.problem};
     backend->load(problems);
     FitSettings settings = fit_settings(config, loaded.problem.model, 4);
-    settings.problems = &problems;
     settings.threads = threads;
     FitCallbacks<Real> callbacks;
     int asked = 0;
     if (stop_after > 0) callbacks.interrupted = [&asked, stop_after] { return ++asked == stop_after; };
     const std::vector<Snapshot<Real>> from =
         resume ? std::vector<Snapshot<Real>>{*resume} : std::vector<Snapshot<Real>>{};
-    result = fit<Real>(*backend, settings, callbacks, from).front();
+    result = fit<Real>(*backend, problems, settings, callbacks, from).front();
   }
   // As write_results takes them.
   std::vector<FitResult<Real>> results() const { return {result}; }

@@ -14,6 +14,7 @@
 #include "einfield/psf.hpp"
 #include "einfield/regularization.hpp"
 #include "einfield/render.hpp"
+#include "host/model/scene_tables.hpp"
 #include "tests/reference_network.hpp"
 
 namespace einfield {
@@ -114,10 +115,14 @@ inline Problem make_problem(const StepCase& c) {
 
   problem.loss = c.loss;
   problem.regularization = c.regularization;
-  problem.learning_rates = {1e-2, 5e-3, 2e-3};
   problem.initial_parameters = ParameterLayout(model).initial_parameters(
       model.network ? initial_weights(*model.network, c.seed, false) : std::vector<double>{});
   return problem;
+}
+
+/// Three learning rates, so that a fourth update uses the last one.
+inline Schedule step_schedule() {
+  return {{1e-2, 5e-3, 2e-3}, 0, {}};
 }
 
 /// Every kind of content at least once, odd sizes on purpose.
@@ -265,27 +270,11 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
     out.deflection = r.alpha;
   }
 
-  std::vector<double> table = layout.table, pixels = layout.pixels;
   const double* u = parameters.data() + layout.n_network;
-  for (std::size_t i = 0; i < layout.free.size(); ++i)
-    table[static_cast<std::size_t>(layout.free[i].slot)] = transform(layout.free.data(), static_cast<int>(i), u);
-  for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
-    pixels[static_cast<std::size_t>(layout.free_pixels[k])] = u[layout.free.size() + k];
-  std::vector<Component> components;
-  for (const LensComponent& c : problem.model.lens)
-    components.push_back({static_cast<int>(c.kind), RadiusKind::product_average, 0, {}});
-  int offset = 0;
-  for (const auto* lights : {&problem.model.source, &problem.model.lens_light})
-    for (const LightComponent& c : *lights) {
-      components.push_back({static_cast<int>(c.kind), c.radius, offset, c.grid});
-      offset += static_cast<int>(c.pixels.size());
-    }
-  const Scene<double> scene{components.data(),
-                            static_cast<int>(problem.model.lens.size()),
-                            static_cast<int>(problem.model.source.size()),
-                            static_cast<int>(problem.model.lens_light.size()),
-                            table.data(),
-                            pixels.data()};
+  SceneTables<double> tables(problem.model, layout);
+  tables.place(u);
+  const std::vector<double>&table = tables.table, &pixels = tables.pixels;
+  const Scene<double> scene = tables.scene();
 
   const LightComponent* const light = network_light(problem.model);
   std::vector<double> light_weights = layout.light_weights, light_positions;

@@ -87,5 +87,34 @@ TYPED_TEST(Adam, FindsTheBottomOfAnIllConditionedValley) {
   EXPECT_NEAR(p[1], 0.7, 1e-4);
 }
 
+TEST(Adam, AnUpdateIsCountedAndTakesItsRate) {
+  const double rates[] = {3, 2};
+  StepState state;
+  for (const double expected : {3.0, 2.0, 2.0}) {
+    EXPECT_EQ(rate_after(rates, 2, state.updates), expected);
+    EXPECT_TRUE(decide_update(state, rates, 2));
+    EXPECT_EQ(state.learning_rate, expected);
+  }
+  EXPECT_EQ(state.updates, 3);
+  EXPECT_EQ(state.bad_step, 0);
+}
+
+TEST(Adam, ANonFiniteNumberRefusesThisUpdateAndAllLaterOnes) {
+  const double rates[] = {1};
+  for (double StepState::*number : {&StepState::loss, &StepState::regularization, &StepState::gradient_norm}) {
+    StepState state;
+    state.updates = 4;
+    state.*number = std::nan("");
+    EXPECT_FALSE(decide_update(state, rates, 1));
+    EXPECT_EQ(state.bad_step, 5);
+    EXPECT_EQ(state.bad_loss, number != &StepState::gradient_norm);
+    state.*number = 1;
+    EXPECT_FALSE(decide_update(state, rates, 1)) << "it stays refused";
+    EXPECT_EQ(state.bad_step, 5);
+    EXPECT_EQ(state.updates, 4);
+    EXPECT_EQ(state.learning_rate, 0);
+  }
+}
+
 }  // namespace
 }  // namespace einfield

@@ -9,6 +9,7 @@
 
 #include "einfield/adam.hpp"
 #include "einfield/backend.hpp"
+#include "host/cpu/system.hpp"
 #include "tests/step_problem.hpp"
 
 namespace einfield {
@@ -155,9 +156,9 @@ struct AdjointsAdd {
 };
 
 /// Weights of Fourier features among the parameters, which have no gradient.
-std::vector<bool> fixed_parameters(const Model& model) {
+std::vector<std::uint8_t> fixed_parameters(const Model& model) {
   const ParameterLayout layout(model);
-  std::vector<bool> fixed(layout.size(), false);
+  std::vector<std::uint8_t> fixed(layout.size(), false);
   const auto mark = [&](std::size_t first, const NetworkShape& shape) {
     std::fill_n(fixed.begin() + static_cast<std::ptrdiff_t>(first), shape.fixed_size(), true);
   };
@@ -182,7 +183,7 @@ struct WholeStepDifferences {
       const Philox philox{77};
       std::vector<double> direction(start.size());
       double expected = 0;
-      const std::vector<bool> fixed = fixed_parameters(problem.model);
+      const std::vector<std::uint8_t> fixed = fixed_parameters(problem.model);
       for (std::size_t i = 0; i < start.size(); ++i) {
         direction[i] = fixed[i] ? 0 : philox.normal(i);
         expected += direction[i] * static_cast<double>(gradient[i]);
@@ -209,6 +210,7 @@ struct StepsEqualStages {
       SCOPED_TRACE(c.name);
       const Problem problem = setting.problem(c);
       backend.load({problem});
+      backend.begin(step_schedule());
       const std::vector<Real> first = backend.download(Field::parameters, 0);
       for (int k = 0; k < 4; ++k) backend.step();
       EXPECT_EQ(backend.state(0).updates, 4);
@@ -216,18 +218,21 @@ struct StepsEqualStages {
       EXPECT_NE(by_steps, first);
 
       backend.load({problem});
+      backend.begin(step_schedule());
       for (int k = 0; k < 4; ++k) {
         backend.evaluate(true);
-        EXPECT_EQ(backend.state(0).learning_rate, problem.learning_rates[static_cast<std::size_t>(std::min(k, 2))]);
+        EXPECT_EQ(backend.state(0).learning_rate,
+                  step_schedule().learning_rates[static_cast<std::size_t>(std::min(k, 2))]);
         backend.adam();
       }
       EXPECT_EQ(backend.download(Field::parameters, 0), by_steps) << "stage by stage";
-      const std::vector<bool> fixed = fixed_parameters(problem.model);
+      const std::vector<std::uint8_t> fixed = fixed_parameters(problem.model);
       for (std::size_t i = 0; i < fixed.size(); ++i)
         EXPECT_TRUE(!fixed[i] || by_steps[i] == first[i]) << "a weight of an encoding moved: " << i;
 
       // The first update of Adam moves every parameter with a gradient by the learning rate (bias correction).
       backend.load({problem});
+      backend.begin(step_schedule());
       backend.step();
       const std::vector<Real> gradient = backend.download(Field::gradient, 0),
                               moved = backend.download(Field::parameters, 0);
@@ -263,6 +268,7 @@ struct ResumedSteps {
   static void check(Backend<Real>& backend, const Setting<Real>& setting) {
     const Problem problem = setting.problem(step_cases()[2]);
     backend.load({problem});
+    backend.begin(step_schedule());
     for (int k = 0; k < 2; ++k) backend.step();
     const std::vector<Real> p = backend.download(Field::parameters, 0), m = backend.download(Field::first_moment, 0),
                             v = backend.download(Field::second_moment, 0);
@@ -270,6 +276,7 @@ struct ResumedSteps {
     const std::vector<Real> expected = backend.download(Field::parameters, 0);
 
     backend.load({problem});
+    backend.begin(step_schedule());
     backend.upload(Field::parameters, 0, p);
     backend.upload(Field::first_moment, 0, m);
     backend.upload(Field::second_moment, 0, v);
@@ -294,11 +301,13 @@ struct SeveralLenses {
       std::vector<std::vector<Real>> alone;
       for (const Problem& problem : problems) {
         backend.load({problem});
+        backend.begin(step_schedule());
         for (int k = 0; k < 3; ++k) backend.step();
         alone.push_back(backend.download(Field::parameters, 0));
       }
       backend.load(problems);
-      ASSERT_EQ(backend.lenses(), 3);
+      backend.begin(step_schedule());
+      ASSERT_EQ(backend.systems(), 3);
       for (int k = 0; k < 3; ++k) backend.step();
       for (int lens = 0; lens < 3; ++lens)
         expect_close(backend.download(Field::parameters, lens), as_double(alone[static_cast<std::size_t>(lens)]),
@@ -311,6 +320,7 @@ template <class Real>
 struct StopsAtNonFinite {
   static void check(Backend<Real>& backend, const Setting<Real>& setting) {
     backend.load({setting.problem(step_cases()[0])});
+    backend.begin(step_schedule());
     backend.step();
     std::vector<Real> parameters = backend.download(Field::parameters, 0);
     parameters[3] = std::numeric_limits<Real>::infinity();
@@ -421,9 +431,6 @@ struct RefusesNonsense {
     bad.observation.noise[4] = 0;
     EXPECT_THROW(backend.load({bad}), InvalidInput);
     bad = good;
-    bad.learning_rates = {-1};
-    EXPECT_THROW(backend.load({bad}), InvalidInput);
-    bad = good;
     bad.held_out.assign(good.observation.mask.size(), 1);
     EXPECT_THROW(backend.load({bad}), InvalidInput);
     EXPECT_THROW(backend.load({}), InvalidInput);
@@ -434,6 +441,9 @@ struct RefusesNonsense {
     backend.load({good});
     EXPECT_THROW(backend.upload(Field::image, 0, std::vector<Real>(3)), InvalidInput);
     EXPECT_THROW(backend.download(Field::image, 1), InvalidInput);
+    EXPECT_THROW(backend.begin({{-1}, 0, {}}), InvalidInput);
+    EXPECT_THROW(backend.begin({{}, 0, {}}), InvalidInput);
+    EXPECT_THROW(backend.begin({{1e-3}, -1, {}}), InvalidInput);
   }
 };
 
@@ -497,6 +507,32 @@ TEST(Backends, MatrixUnitsAreThoseOfCudaInSinglePrecision) {
       EXPECT_THROW(make_backend<double>("cuda", {})->load({problem}), InvalidInput);
     }
     EXPECT_THROW(validate_problems({problem, make_problem(step_cases()[0])}), InvalidInput);
+  }
+}
+
+/// The plan and the buffers come from one list, and every buffer keeps the size of the list.
+TEST(Backends, PlannedBytesOfTheCpuAreThoseAllocated) {
+  for (const StepCase& c : step_cases()) {
+    SCOPED_TRACE(c.name);
+    Problem problem = make_problem(c);
+    for (const bool held_out : {false, true}) {
+      if (held_out) {
+        problem.held_out.assign(problem.observation.mask.size(), 0);
+        for (std::size_t i = 0; i < problem.held_out.size(); i += 3) problem.held_out[i] = 1;
+      }
+      ThreadPool pool(1);
+      cpu::System<float> system(problem, pool);
+      std::size_t bytes = 0;
+      system.each(
+          [&bytes](const auto& buffer, std::size_t count) {
+            EXPECT_EQ(buffer.size(), count);
+            bytes += buffer.size() * sizeof(*buffer.data());
+          },
+          cpu::SystemSizes(problem, system.layout));
+      for (const auto* network : {&system.network, &system.light_network})
+        if (*network) bytes += (*network)->bytes();
+      EXPECT_EQ(planned_bytes<float>("cpu", {problem}, {1, 0}), bytes);
+    }
   }
 }
 

@@ -111,7 +111,7 @@ TYPED_TEST(CheckpointOf, ResumedRunsEndWithTheSameBits) {
       std::optional<Checkpoint<TypeParam>> resume;
       for (const int stop : stops) {
         const SmallFit<TypeParam> part(config, stop, resume ? &resume->snapshots[0] : nullptr, 2);
-        ASSERT_EQ(part.result.stop_reason, "interrupted");
+        ASSERT_EQ(part.result.stop_reason, StopReason::interrupted);
         write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
         resume = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
       }
@@ -156,7 +156,7 @@ TYPED_TEST(CheckpointOf, StartsAreKeptAndTheirStageIsNotDoneTwice) {
   ASSERT_EQ(whole.result.snapshot.starts.size(), 5u);
   for (const int stop : {1, 3, 300}) {  // while the starts run, then, much later, in the other stage
     const SmallFit<TypeParam> part(config, stop, nullptr, 2);
-    if (part.result.stop_reason != "interrupted") continue;
+    if (part.result.stop_reason != StopReason::interrupted) continue;
     write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
     const Checkpoint<TypeParam> resume = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
     const SmallFit<TypeParam> rest(config, 0, &resume.snapshots.at(0), 2);
@@ -214,7 +214,7 @@ TYPED_TEST(CheckpointOf, StoppedByChi2StopsThereAgain) {
   const Config config =
       lens.config({{"optimizer.stop", "\"chi2\""}, {"optimizer.stop_chi2", std::to_string(reached + 1e-4)}});
   const SmallFit<TypeParam> stopped(config);
-  ASSERT_EQ(stopped.result.stop_reason, "chi2");
+  ASSERT_EQ(stopped.result.stop_reason, StopReason::chi2);
   ASSERT_LT(stopped.result.steps, 30);
   write_checkpoint(lens.out(), config, stopped.loaded.problem, "cpu", std::vector{stopped.result.snapshot});
   const Checkpoint<TypeParam> from = read_checkpoint<TypeParam>(lens.out(), config, stopped.loaded.problem);

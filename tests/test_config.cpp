@@ -135,13 +135,13 @@ TEST_F(ConfigFile, ReadsTheDocumentedSample) {
     ASSERT_EQ(c.model.lens.size(), 1u);
     EXPECT_EQ(c.model.lens[0].kind, LensKind::sie);
     EXPECT_EQ(c.model.lens[0].values, (std::vector<double>{1.6, 0.15, -0.04, 0, 0}));
-    EXPECT_EQ(c.model.lens[0].free, std::vector<bool>(5, false));
+    EXPECT_EQ(c.model.lens[0].free, std::vector<std::uint8_t>(5, false));
     ASSERT_EQ(c.model.source.size(), 1u);
     EXPECT_EQ(c.model.source[0].kind, LightKind::sersic_ellipse);
     EXPECT_EQ(c.model.source[0].radius, RadiusKind::major_axis);
     EXPECT_EQ(c.model.source[0].values, (std::vector<double>{10, 1.2, 1.5, -0.09, 0.03, 0.4, 0.15}));
     ASSERT_EQ(c.model.lens_light.size(), 1u);
-    EXPECT_EQ(c.model.lens_light[0].free, (std::vector<bool>{true, false, false, true}));
+    EXPECT_EQ(c.model.lens_light[0].free, (std::vector<std::uint8_t>{true, false, false, true}));
     ASSERT_TRUE(c.model.network.has_value());
     EXPECT_EQ(c.model.network->hidden, (std::vector<int>{200, 200, 200}));
     EXPECT_EQ(c.optimizer.loss, LossKind::mse);
@@ -275,7 +275,7 @@ fit = ["pixels"]
   const Config c = read(kShortest + lenses);
   ASSERT_EQ(c.model.lens.size(), 9u);
   EXPECT_EQ(c.model.lens[2].kind, LensKind::epl);
-  EXPECT_EQ(c.model.lens[2].free, (std::vector<bool>{false, true, true, false, false, false}));
+  EXPECT_EQ(c.model.lens[2].free, (std::vector<std::uint8_t>{false, true, true, false, false, false}));
   EXPECT_EQ(c.model.lens[5].values, (std::vector<double>{0.02, -0.01, 0.5, 0}));
   EXPECT_EQ(c.model.lens[8].values[0], 4.0);
   ASSERT_EQ(c.model.lens_light.size(), 1u);
@@ -293,7 +293,7 @@ TEST_F(ConfigFile, ReadsANetworkSource) {
   ASSERT_EQ(c.model.source.size(), 2u);
   EXPECT_EQ(c.model.source[1].kind, LightKind::network);
   EXPECT_EQ(c.model.source[1].values, (std::vector<double>{3.5, 0.2, 0}));
-  EXPECT_EQ(c.model.source[1].free, (std::vector<bool>{true, false, false}));
+  EXPECT_EQ(c.model.source[1].free, (std::vector<std::uint8_t>{true, false, false}));
   EXPECT_TRUE(c.model.source[1].weights_free);
   EXPECT_EQ(c.model.source[1].network.hidden, (std::vector<int>{8, 4}));
   EXPECT_EQ(c.model.source[1].network.input_scale, 2.5);
@@ -353,7 +353,8 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {"[optimizer]\nname = 'adam'\nschedule = 'cosine'\nsteps = 5\nwarmup = 5",
        "lens.toml:13: optimizer.warmup: not shorter than the stage, found 5 steps, expected fewer than steps = 5"},
       {"[[optimizer.stage]]\nname = 'lbfgs'\nfree = ['lens.0.gamma']",
-       "lens.toml:11: optimizer.stage.0.free: nothing free of that name, found \"lens.0.gamma\", expected network, a "
+       "lens.toml:11: optimizer.stage.0.free: no free parameter has that name, found \"lens.0.gamma\", expected "
+       "network, a "
        "block, "
        "a component or a parameter that is free"},
       {"[[optimizer.stage]]\nlos = 3",

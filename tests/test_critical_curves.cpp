@@ -17,7 +17,7 @@ namespace {
 constexpr double kClose = 1e-8;
 
 LensComponent lens(LensKind kind, std::vector<double> values) {
-  return {kind, values, std::vector<bool>(values.size(), false)};
+  return {kind, values, std::vector<std::uint8_t>(values.size(), false)};
 }
 
 /// 4 arcsec a side, no node in the middle.

@@ -71,9 +71,9 @@ template <class Real>
 FitResult<Real> train(Backend<Real>& backend, const Problem& problem) {
   backend.load({problem});
   FitSettings settings;
-  settings.steps = 20;
+  settings.stages[0].steps = 20;
   settings.log_every = 5;
-  return fit<Real>(backend, settings, {}).front();
+  return fit<Real>(backend, {problem}, settings, {}).front();
 }
 
 template <class Real>
@@ -84,7 +84,6 @@ void check_fits() {
   for (const NetworkShape& network : networks()) {
     Problem problem = make_problem(fit_case(network));
     problem.observation.grid.pixel_scale = 0.1;
-    problem.learning_rates = {1e-3};
     SCOPED_TRACE(std::to_string(network.layers()) + " layers, the first of " + std::to_string(network.outputs(0)));
     for (auto* backend : {cpu.get(), cuda.get()}) {
       backend->load({problem});
@@ -136,7 +135,6 @@ TEST_F(CudaFit, AgreesWithTheCpuInDoublePrecision) {
 TEST_F(CudaFit, OnTheMatrixUnitsEndsAsInFp32) {
   Problem problem = make_problem(fit_case({{33, 33, 33}}));
   problem.observation.grid.pixel_scale = 0.1;
-  problem.learning_rates = {1e-3};
   const auto cuda = make_backend<float>("cuda", {});
   const auto fitted = [&](NetworkMath math) {
     problem.network_math = math;
@@ -169,7 +167,7 @@ TEST_F(CudaFit, ARunTooLargeForTheDeviceIsRefusedBeforeIt) {
     EXPECT_NE(text.find("needs"), std::string::npos) << text;
     EXPECT_NE(text.find(std::to_string(planned_bytes<float>("cuda", {problem}, {}))), std::string::npos) << text;
   }
-  EXPECT_EQ(cuda->lenses(), 0);
+  EXPECT_EQ(cuda->systems(), 0);
   cuda->load({make_problem(StepCase{})});  // and the backend is as good as new
   cuda->step();
   EXPECT_EQ(cuda->state(0).updates, 1);

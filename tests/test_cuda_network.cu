@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/network.cuh"
+#include "einfield/cuda.hpp"
 #include "kernels/raii.cuh"
 #include "tests/reference_network.hpp"
 
@@ -113,7 +113,7 @@ template <class Real>
 Answer<Real> run(const Problem& problem, NetworkPath path, int repeats, const DeviceLimits& limits,
                  bool null_psi = false, bool null_alpha = false, NetworkMath math = NetworkMath::fp32) {
   const Stream stream;
-  CudaNetwork<Real> network(problem.shape, problem.points, problem.lenses, limits, path, math);
+  NetworkStage<Real> network(problem.shape, problem.points, problem.lenses, limits, path, math);
   const auto upload = [&](const std::vector<double>& values) {
     const std::vector<Real> host = as<Real>(values);
     DeviceBuffer<Real> buffer(host.size());
@@ -164,12 +164,12 @@ double tolerance(NetworkMath math) {
 
 template <class Real>
 void check(const Case& c, NetworkPath path, NetworkMath math = NetworkMath::fp32) {
-  SCOPED_TRACE(name(c) + (path == NetworkPath::kTiles ? " tiles " : " cublas ") + name_of(math) +
+  SCOPED_TRACE(name(c) + (path == NetworkPath::tiles ? " tiles " : " cublas ") + name_of(math) +
                (sizeof(Real) == 4 ? " float" : " double"));
   const Problem problem(c);
   const DeviceLimits limits = DeviceLimits::current();
   const double bound = sizeof(Real) == 4 ? tolerance(math) : kTolerance<Real>;
-  ASSERT_EQ(CudaNetwork<Real>::make_plan(problem.shape, c.points, c.lenses, limits, path, math).path, path);
+  ASSERT_EQ(NetworkStage<Real>::make_plan(problem.shape, c.points, c.lenses, limits, path, math).path, path);
   const Answer<Real> once = run<Real>(problem, path, 1, limits, false, false, math),
                      twice = run<Real>(problem, path, 2, limits, false, false, math);
   expect_close(once.psi, problem.psi, 1, bound, "psi");
@@ -217,28 +217,28 @@ class CudaNetworkTest : public ::testing::Test {
 };
 
 TEST_F(CudaNetworkTest, TilesInSinglePrecisionAgreeWithTheReference) {
-  for (const Case& c : cases()) check<float>(c, NetworkPath::kTiles);
+  for (const Case& c : cases()) check<float>(c, NetworkPath::tiles);
 }
 TEST_F(CudaNetworkTest, MatrixUnitsAgreeWithTheReference) {
   for (const NetworkMath math : {NetworkMath::tf32x3, NetworkMath::tf32})
-    for (const Case& c : cases()) check<float>(c, NetworkPath::kTiles, math);
+    for (const Case& c : cases()) check<float>(c, NetworkPath::tiles, math);
 }
 TEST_F(CudaNetworkTest, TilesInDoublePrecisionAgreeWithTheReference) {
-  for (const Case& c : cases()) check<double>(c, NetworkPath::kTiles);
+  for (const Case& c : cases()) check<double>(c, NetworkPath::tiles);
 }
 TEST_F(CudaNetworkTest, CublasInSinglePrecisionAgreesWithTheReference) {
-  for (const Case& c : cases()) check<float>(c, NetworkPath::kCublas);
+  for (const Case& c : cases()) check<float>(c, NetworkPath::cublas);
 }
 TEST_F(CudaNetworkTest, CublasInDoublePrecisionAgreesWithTheReference) {
-  for (const Case& c : cases()) check<double>(c, NetworkPath::kCublas);
+  for (const Case& c : cases()) check<double>(c, NetworkPath::cublas);
 }
 
 template <class Real>
 void check_own_positions() {
   const DeviceLimits limits = DeviceLimits::current();
-  for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas})
+  for (const NetworkPath path : {NetworkPath::tiles, NetworkPath::cublas})
     for (const Case& c : {Case{{16}, 31, 3}, Case{{33, 7, 16}, 200, 2}, Case{{64, 64}, 1, 3}}) {
-      SCOPED_TRACE(name(c) + (path == NetworkPath::kTiles ? " tiles" : " cublas"));
+      SCOPED_TRACE(name(c) + (path == NetworkPath::tiles ? " tiles" : " cublas"));
       const Problem problem(c, true, true);
       const Answer<Real> answer = run<Real>(problem, path, 2, limits);
       expect_close(answer.psi, problem.psi, 1, kTolerance<Real>, "psi");
@@ -255,7 +255,7 @@ TEST_F(CudaNetworkTest, AbsentCotangentOfTheDeflectionIsZero) {
   Problem problem(Case{{33, 7, 16}, 200, 2});
   std::fill(problem.alpha_bar.begin(), problem.alpha_bar.end(), 0.0);
   problem.solve();
-  for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
+  for (const NetworkPath path : {NetworkPath::tiles, NetworkPath::cublas}) {
     const Answer<float> absent = run<float>(problem, path, 1, DeviceLimits::current(), false, true),
                         zero = run<float>(problem, path, 1, DeviceLimits::current());
     EXPECT_EQ(absent.gradient, zero.gradient);
@@ -275,12 +275,12 @@ TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
                             Case{{40, 24}, 300, 2, 13}, Case{{210, 100}, 130, 1, 5}, Case{{64, 200, 48}, 90, 1, 5}}) {
         SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
         const NetworkShape shape{c.hidden, 0.7, c.features};
-        const NetworkPlan plan = CudaNetwork<float>::make_plan(shape, c.points, c.lenses, limits);
-        if (plan.path != NetworkPath::kTiles) continue;
+        const NetworkPlan plan = NetworkStage<float>::make_plan(shape, c.points, c.lenses, limits);
+        if (plan.path != NetworkPath::tiles) continue;
         const bool first = tiles.insert({plan.tile, c.features > 0}).second;
         if (c.features == 5 && !first) continue;  // the same kernel as before
         const Problem problem(c);
-        const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 1, limits);
+        const Answer<float> answer = run<float>(problem, NetworkPath::tiles, 1, limits);
         expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
         expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
         expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
@@ -308,20 +308,20 @@ TEST_F(CudaNetworkTest, EveryTileOfTheMatrixUnitsAgreesWithTheReference) {
         const auto math = NetworkMath::tf32x3;
         NetworkPlan plan;
         try {
-          plan = CudaNetwork<float>::make_plan(problem.shape, c.points, c.lenses, limits, NetworkPath::kTiles, math);
+          plan = NetworkStage<float>::make_plan(problem.shape, c.points, c.lenses, limits, NetworkPath::tiles, math);
         } catch (const InvalidInput&) {
           continue;
         }
         const bool first = tiles.insert({plan.tile, c.features > 0}).second;
         if (c.features == 5 && !first) continue;  // the same kernel as before
-        const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, math);
+        const Answer<float> answer = run<float>(problem, NetworkPath::tiles, 1, limits, false, false, math);
         expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
         expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
         expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
-        EXPECT_EQ(run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, math).gradient, answer.gradient);
+        EXPECT_EQ(run<float>(problem, NetworkPath::tiles, 1, limits, false, false, math).gradient, answer.gradient);
         if (!first) continue;
         const Answer<float> rounded =
-            run<float>(problem, NetworkPath::kTiles, 1, limits, false, false, NetworkMath::tf32);
+            run<float>(problem, NetworkPath::tiles, 1, limits, false, false, NetworkMath::tf32);
         expect_close(rounded.psi, problem.psi, 1, tolerance(NetworkMath::tf32), "psi");
         expect_close(rounded.alpha, problem.alpha, 1, tolerance(NetworkMath::tf32), "alpha");
         expect_close(rounded.gradient, problem.gradient, 1, tolerance(NetworkMath::tf32), "gradient");
@@ -337,30 +337,30 @@ TEST_F(CudaNetworkTest, EveryTileOfTheMatrixUnitsAgreesWithTheReference) {
 TEST(CudaNetworkPlan, MatrixUnitsAreUsedOrRefused) {
   NetworkShape shape;
   shape.hidden = {200, 200, 200};
-  const auto plan = [&shape](NetworkMath math, int capability, NetworkPath path = NetworkPath::kAutomatic) {
-    return CudaNetwork<float>::make_plan(shape, 10000, 1, {132, 227 * 1024, capability}, path, math);
+  const auto plan = [&shape](NetworkMath math, int capability, NetworkPath path = NetworkPath::automatic) {
+    return NetworkStage<float>::make_plan(shape, 10000, 1, {132, 227 * 1024, capability}, path, math);
   };
   for (const NetworkMath math : {NetworkMath::tf32x3, NetworkMath::tf32}) {
     EXPECT_EQ(plan(math, 90).tile, 80);
     EXPECT_EQ(plan(math, 90).blocks, 125);
-    EXPECT_EQ(CudaNetwork<float>::make_plan(shape, 10000, 1, {108, 163 * 1024, 80}, NetworkPath::kAutomatic, math).tile,
+    EXPECT_EQ(NetworkStage<float>::make_plan(shape, 10000, 1, {108, 163 * 1024, 80}, NetworkPath::automatic, math).tile,
               48);
     EXPECT_THROW(plan(math, 75), InvalidInput);
-    EXPECT_THROW(plan(math, 90, NetworkPath::kCublas), InvalidInput);
-    EXPECT_THROW(CudaNetwork<double>::make_plan(shape, 10000, 1, {132, 227 * 1024, 90}, NetworkPath::kAutomatic, math),
+    EXPECT_THROW(plan(math, 90, NetworkPath::cublas), InvalidInput);
+    EXPECT_THROW(NetworkStage<double>::make_plan(shape, 10000, 1, {132, 227 * 1024, 90}, NetworkPath::automatic, math),
                  InvalidInput);
     shape.hidden = {4096, 4096};
     EXPECT_THROW(plan(math, 90), InvalidInput);
     shape.hidden = {200, 200, 200};
   }
-  EXPECT_EQ(plan(NetworkMath::fp32, 75).path, NetworkPath::kTiles);
+  EXPECT_EQ(plan(NetworkMath::fp32, 75).path, NetworkPath::tiles);
 }
 
 TEST_F(CudaNetworkTest, RepeatsToTheBit) {
   const DeviceLimits limits = DeviceLimits::current();
   for (const Case& c : {Case{{33, 200, 32}, 200, 2}, Case{{33, 32}, 200, 2, 12}}) {
     const Problem problem(c);
-    for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
+    for (const NetworkPath path : {NetworkPath::tiles, NetworkPath::cublas}) {
       const Answer<float> first = run<float>(problem, path, 1, limits), second = run<float>(problem, path, 1, limits);
       EXPECT_EQ(first.psi, second.psi);
       EXPECT_EQ(first.alpha, second.alpha);
@@ -380,7 +380,7 @@ TEST_F(CudaNetworkTest, MaskedPointsContributeNothing) {
     DeviceLimits limits = DeviceLimits::current();
     for (const int multiprocessors : {2, 64}) {
       limits.multiprocessors = multiprocessors;
-      const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 2, limits, true);
+      const Answer<float> answer = run<float>(problem, NetworkPath::tiles, 2, limits, true);
       expect_close(answer.gradient, problem.gradient, 2, kTolerance<float>, "gradient");
     }
   }
@@ -389,7 +389,7 @@ TEST_F(CudaNetworkTest, MaskedPointsContributeNothing) {
 TEST_F(CudaNetworkTest, NoCotangentAddsNothing) {
   Problem problem(Case{{20, 30}, 100, 2}, false);
   std::fill(problem.alpha_bar.begin(), problem.alpha_bar.end(), 0.0);
-  for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas})
+  for (const NetworkPath path : {NetworkPath::tiles, NetworkPath::cublas})
     for (const bool null_psi : {false, true}) {
       const Answer<float> answer = run<float>(problem, path, 2, DeviceLimits::current(), null_psi);
       for (const float value : answer.gradient) ASSERT_EQ(value, 0.0f);
@@ -401,9 +401,9 @@ TEST_F(CudaNetworkTest, TakesCublasWhereNoTileFits) {
   DeviceLimits limits = DeviceLimits::current();
   limits.shared_bytes_per_block = 8 * 1024;
   const Problem problem(Case{{40, 24}, 33, 2});
-  ASSERT_EQ(CudaNetwork<float>::make_plan(problem.shape, problem.points, problem.lenses, limits).path,
-            NetworkPath::kCublas);
-  const Answer<float> answer = run<float>(problem, NetworkPath::kAutomatic, 1, limits);
+  ASSERT_EQ(NetworkStage<float>::make_plan(problem.shape, problem.points, problem.lenses, limits).path,
+            NetworkPath::cublas);
+  const Answer<float> answer = run<float>(problem, NetworkPath::automatic, 1, limits);
   expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
   expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
   expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
@@ -461,11 +461,11 @@ TEST_F(CudaNetworkTest, NonFiniteWeightsShow) {
           for (const float value : answer.psi) ASSERT_FALSE(std::isfinite(value));
           for (const float value : answer.alpha) ASSERT_FALSE(std::isfinite(value));
         };
-        for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas})
+        for (const NetworkPath path : {NetworkPath::tiles, NetworkPath::cublas})
           expect_nothing_finite(run<float>(problem, path, 1, DeviceLimits::current()));
         for (const NetworkMath math : {NetworkMath::tf32x3, NetworkMath::tf32})
           expect_nothing_finite(
-              run<float>(problem, NetworkPath::kTiles, 1, DeviceLimits::current(), false, false, math));
+              run<float>(problem, NetworkPath::tiles, 1, DeviceLimits::current(), false, false, math));
       }
   }
 }
@@ -476,14 +476,14 @@ TEST_F(CudaNetworkTest, PlannedBytesAreTaken) {
   shape.hidden = {200, 200, 200};
   const DeviceLimits limits = DeviceLimits::current();
   constexpr int kPoints = 10000, kLenses = 2;
-  const NetworkPlan plan = CudaNetwork<float>::make_plan(shape, kPoints, kLenses, limits, NetworkPath::kTiles);
+  const NetworkPlan plan = NetworkStage<float>::make_plan(shape, kPoints, kLenses, limits, NetworkPath::tiles);
   const auto free_bytes = [] {
     std::size_t free = 0, total = 0;
     EINFIELD_CUDA(cudaMemGetInfo(&free, &total));
     return free;
   };
   const std::size_t before = free_bytes();
-  const CudaNetwork<float> network(shape, kPoints, kLenses, limits, NetworkPath::kTiles);
+  const NetworkStage<float> network(shape, kPoints, kLenses, limits, NetworkPath::tiles);
   const double taken = static_cast<double>(before - free_bytes()), planned = static_cast<double>(plan.workspace_bytes);
   EXPECT_NEAR(taken, planned, 8 << 20);
   EXPECT_GT(planned, 64 << 20);
@@ -493,7 +493,7 @@ TEST_F(CudaNetworkTest, RefusesOverlappingParameters) {
   const Stream stream;
   NetworkShape shape;
   shape.hidden = {4};
-  CudaNetwork<float> network(shape, 8, 2, DeviceLimits::current());
+  NetworkStage<float> network(shape, 8, 2, DeviceLimits::current());
   DeviceBuffer<float> data(256);
   EXPECT_THROW(
       network.forward(stream.get(), data.get(), shape.size() - 1, data.get(), data.get() + 64, data.get() + 128),
@@ -504,7 +504,7 @@ TEST_F(CudaNetworkTest, LargeActivationsStayFinite) {
   Problem problem(Case{{16, 16}, 33, 1});
   for (double& value : problem.parameters) value *= 60;  // pre-activations beyond the overflow of exp
   problem.solve();
-  const Answer<float> answer = run<float>(problem, NetworkPath::kTiles, 1, DeviceLimits::current());
+  const Answer<float> answer = run<float>(problem, NetworkPath::tiles, 1, DeviceLimits::current());
   for (const auto* values : {&answer.psi, &answer.alpha, &answer.gradient})
     for (const float value : *values) ASSERT_TRUE(std::isfinite(value));
 }
@@ -512,8 +512,8 @@ TEST_F(CudaNetworkTest, LargeActivationsStayFinite) {
 TEST_F(CudaNetworkTest, StepRunsFromAGraph) {
   const Problem problem(Case{{33, 40}, 100, 2});
   const Stream stream;
-  for (const NetworkPath path : {NetworkPath::kTiles, NetworkPath::kCublas}) {
-    CudaNetwork<float> network(problem.shape, problem.points, problem.lenses, DeviceLimits::current(), path);
+  for (const NetworkPath path : {NetworkPath::tiles, NetworkPath::cublas}) {
+    NetworkStage<float> network(problem.shape, problem.points, problem.lenses, DeviceLimits::current(), path);
     DeviceBuffer<float> parameters(problem.parameters.size()), positions(problem.positions.size()),
         alpha_bar(problem.alpha_bar.size()), psi(problem.psi.size()), alpha(problem.alpha.size()),
         gradient(problem.gradient.size());
@@ -551,22 +551,22 @@ TEST_F(CudaNetworkTest, StepRunsFromAGraph) {
 
 TEST(CudaNetworkPlan, ChoosesTilesByShapeAndDevice) {
   const auto plan = [](std::vector<int> hidden, int points, DeviceLimits limits,
-                       NetworkPath path = NetworkPath::kAutomatic) {
+                       NetworkPath path = NetworkPath::automatic) {
     NetworkShape shape;
     shape.hidden = std::move(hidden);
-    return CudaNetwork<float>::make_plan(shape, points, 1, limits, path);
+    return NetworkStage<float>::make_plan(shape, points, 1, limits, path);
   };
   const DeviceLimits h100{132, 227 * 1024}, a100{108, 163 * 1024}, consumer{128, 99 * 1024};
   const NetworkPlan paper = plan({200, 200, 200}, 10000, h100);
-  EXPECT_EQ(paper.path, NetworkPath::kTiles);
+  EXPECT_EQ(paper.path, NetworkPath::tiles);
   EXPECT_EQ(paper.tile, 80);
   EXPECT_EQ(paper.blocks, 125);
   // Two rounds of 80 points on 108 multiprocessors, the second nearly empty; three of 40 take three quarters of that
   // time.
   EXPECT_EQ(plan({200, 200, 200}, 10000, a100).tile, 40);
   EXPECT_EQ(plan({200, 200, 200}, 10000, consumer).tile, 40);
-  EXPECT_EQ(plan({4096, 4096}, 10000, h100).path, NetworkPath::kCublas);
-  EXPECT_THROW(plan({4096, 4096}, 10000, h100, NetworkPath::kTiles), InvalidInput);
+  EXPECT_EQ(plan({4096, 4096}, 10000, h100).path, NetworkPath::cublas);
+  EXPECT_THROW(plan({4096, 4096}, 10000, h100, NetworkPath::tiles), InvalidInput);
   EXPECT_THROW(plan({16}, 0, h100), InvalidInput);
   EXPECT_THROW(plan({}, 10, h100), InvalidInput);
 }

@@ -1,5 +1,5 @@
 // Every lens and brightness profile on the device against the same header on the host: values and adjoints, single and
-// double precision, at the centre, on axes, near and far. Both backends call these functions for every ray.
+// double precision, at the center, on axes, near and far. Both backends call these functions for every ray.
 #include <gtest/gtest.h>
 
 #include <algorithm>

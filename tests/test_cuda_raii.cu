@@ -128,7 +128,7 @@ TEST_F(CudaRaii, MovesHandOverAndReleaseOnce) {
   DeviceBuffer<float> image(64);
   DeviceBuffer<cufftComplex> spectrum(40);
   image.zero(stream.get());
-  EINFIELD_CUFFT(cufftExecR2C(plan.get(), image.get(), spectrum.get()));
+  EINFIELD_CUDA(cufftExecR2C(plan.get(), image.get(), spectrum.get()));
   stream.synchronize();
 }
 
@@ -160,8 +160,8 @@ TEST_F(CudaRaii, ErrorsCarryCallCodeAndPlaceAndDoNotStick) {
 
   const std::string blas = message_of<CublasError>([] {
     CublasHandle handle;
-    EINFIELD_CUBLAS(cublasSgemm(handle.get(), CUBLAS_OP_N, CUBLAS_OP_N, -1, 1, 1, nullptr, nullptr, 1, nullptr, 1,
-                                nullptr, nullptr, 1));
+    EINFIELD_CUDA(cublasSgemm(handle.get(), CUBLAS_OP_N, CUBLAS_OP_N, -1, 1, 1, nullptr, nullptr, 1, nullptr, 1,
+                              nullptr, nullptr, 1));
   });
   EXPECT_NE(blas.find("cublasSgemm("), std::string::npos) << blas;
   EXPECT_NE(blas.find("CUBLAS_STATUS_"), std::string::npos) << blas;

@@ -215,7 +215,7 @@ class CudaStages : public ::testing::Test {
   }
 };
 
-/// The regularised case is left out: its terms belong to the backend.
+/// The regularized case is left out: its terms belong to the backend.
 template <class Real>
 void check_every_case() {
   for (const StepCase& c : step_cases()) {

@@ -12,6 +12,14 @@
 namespace einfield {
 namespace {
 
+/// One stage of Adam.
+FitSettings adam_settings(int steps, const std::vector<double>& rates = {1e-2}) {
+  FitSettings settings;
+  settings.stages[0].steps = steps;
+  settings.stages[0].schedule.learning_rates = rates;
+  return settings;
+}
+
 /// A mock lens: data from known values with noise of one, a start away from them, no network unless asked.
 Problem mock(bool with_network) {
   StepCase c;
@@ -32,7 +40,6 @@ Problem mock(bool with_network) {
     problem.observation.noise[i] = 0.3;
     problem.observation.image[i] += 0.3 * philox.normal(i);
   }
-  problem.learning_rates = {1e-2};
   return problem;
 }
 
@@ -45,20 +52,18 @@ TEST(Fit, RecoversTheLensThatMadeTheData) {
   problem.initial_parameters = layout.initial_scalars();
   const auto backend = make_backend<double>("cpu", {2, 0});
   backend->load({problem});
-  FitSettings settings;
-  settings.steps = 1500;
+  FitSettings settings = adam_settings(1500);
   settings.log_every = 500;
-  const FitResult<double> result = fit<double>(*backend, settings, {}).front();
-  EXPECT_EQ(result.stop_reason, "steps");
+  const FitResult<double> result = fit<double>(*backend, {problem}, settings, {}).front();
+  EXPECT_EQ(result.stop_reason, StopReason::steps);
   // 576 pixels minus 14 parameters: 0.976 with a standard deviation of 0.059 for this noise.
   EXPECT_NEAR(result.final_state.chi2_reduced, 0.976, 3 * 0.059);
   const Model fitted = with_parameters(problem.model, layout, result.parameters);
   EXPECT_NEAR(fitted.lens[0].values[0], truth, 0.03);
 }
 
-FitSettings short_run() {
-  FitSettings settings;
-  settings.steps = 30;
+FitSettings short_run(const std::vector<double>& rates = {1e-2}) {
+  FitSettings settings = adam_settings(30, rates);
   settings.log_every = 7;
   return settings;
 }
@@ -68,7 +73,7 @@ FitResult<Real> run(const Problem& problem, const FitSettings& settings, const F
                     const Snapshot<Real>* resume = nullptr, int threads = 1) {
   const auto backend = make_backend<Real>("cpu", {threads, 0});
   backend->load({problem});
-  return fit<Real>(*backend, settings, callbacks,
+  return fit<Real>(*backend, {problem}, settings, callbacks,
                    resume ? std::vector<Snapshot<Real>>{*resume} : std::vector<Snapshot<Real>>{})
       .front();
 }
@@ -108,15 +113,13 @@ TEST(Fit, SourceAndPotentialTogetherReachTheNoise) {
   light.weights = initial_weights(light.network, 1, false, 2.0, 2);
   problem.initial_parameters =
       ParameterLayout(problem.model).initial_parameters(initial_weights(*problem.model.network, 1, true));
-  problem.learning_rates = {5e-3};
 
   const auto train = [&problem](int threads) {
     const auto own = make_backend<float>("cpu", {threads, 0});
     own->load({problem});
-    FitSettings settings;
-    settings.steps = 1200;
+    FitSettings settings = adam_settings(1200, {5e-3});
     settings.log_every = 1200;
-    return fit<float>(*own, settings, {}).at(0);
+    return fit<float>(*own, {problem}, settings, {}).at(0);
   };
   const FitResult<float> result = train(2);
   EXPECT_GT(result.snapshot.history.front().chi2_reduced, 50);
@@ -177,7 +180,7 @@ TEST(Fit, FinishedRunCanBeContinued) {
   const Problem problem = mock(true);
   FitSettings settings = short_run();
   const FitResult<double> first = run<double>(problem, settings);
-  settings.steps = 50;
+  settings.stages[0].steps = 50;
   const FitResult<double> more = run<double>(problem, settings, {}, &first.snapshot);
   const FitResult<double> whole = run<double>(problem, settings);
   EXPECT_EQ(more.parameters, whole.parameters);
@@ -188,23 +191,22 @@ TEST(Fit, InterruptedAfterTheStep) {
   FitCallbacks<float> callbacks;
   callbacks.interrupted = [&] { return ++asked == 11; };
   const FitResult<float> part = run(mock(true), short_run(), callbacks);
-  EXPECT_EQ(part.stop_reason, "interrupted");
+  EXPECT_EQ(part.stop_reason, StopReason::interrupted);
   EXPECT_EQ(part.steps, 11);
   EXPECT_EQ(run<float>(mock(true), short_run(), {}, &part.snapshot).parameters,
             run<float>(mock(true), short_run()).parameters);
 }
 
 TEST(Fit, BestOfLastReturnsTheLowestLoss) {
-  Problem problem = mock(true);
-  problem.learning_rates = {0.15};  // large enough to swing
-  FitSettings settings = short_run();
+  const Problem problem = mock(true);
+  FitSettings settings = short_run({0.15});  // large enough to swing
   settings.log_every = 1;
   settings.best_of_last = 12;
   const FitResult<double> result = run<double>(problem, settings);
   double lowest = kInfinity;
   std::int64_t at = -1;
   for (const HistoryRow& row : result.snapshot.history)
-    if (row.step > settings.steps - settings.best_of_last && row.loss < lowest) {
+    if (row.step > settings.stages[0].steps - settings.best_of_last && row.loss < lowest) {
       lowest = row.loss;
       at = row.step;
     }
@@ -214,31 +216,35 @@ TEST(Fit, BestOfLastReturnsTheLowestLoss) {
 
 TEST(Fit, StopsWhenChi2IsReached) {
   FitSettings settings = short_run();
-  settings.steps = 2000;
-  settings.stop = StopRule::chi2;
+  settings.stages[0].steps = 2000;
+  settings.stages[0].stop = StopRule::chi2;
   const Problem problem = mock(true);
   settings.stop_chi2 = 1.1;
   const FitResult<double> result = run<double>(problem, settings);
-  EXPECT_EQ(result.stop_reason, "chi2");
+  EXPECT_EQ(result.stop_reason, StopReason::chi2);
   EXPECT_LT(result.steps, 2000);
   EXPECT_LE(result.final_state.chi2_reduced, 1.1);
 }
 
+/// Learning rates: good ones, then one that moves the weights beyond all bounds, in update number `last_good` + 1.
+std::vector<double> exploding(std::size_t last_good) {
+  std::vector<double> rates(last_good + 1, 1e-3);
+  rates.back() = 1e38;
+  return rates;
+}
+
 TEST(Fit, NonFiniteLossEndsAtTheLastGoodState) {
-  Problem problem = mock(true);
-  // Seven good updates, then one that throws the weights beyond all bounds.
-  problem.learning_rates.assign(8, 1e-3);
-  problem.learning_rates[7] = 1e38;
-  FitSettings settings = short_run();
+  const Problem problem = mock(true);
+  FitSettings settings = short_run(exploding(7));
   settings.log_every = 5;
   const FitResult<float> result = run<float>(problem, settings);
-  EXPECT_EQ(result.stop_reason, "non-finite");
+  EXPECT_EQ(result.stop_reason, StopReason::non_finite);
   EXPECT_NE(result.message.find("is not finite in step 9"), std::string::npos) << result.message;
   EXPECT_EQ(result.steps, 7);
   EXPECT_TRUE(std::isfinite(result.final_state.loss));
 
-  settings.steps = 7;
-  problem.learning_rates.resize(7);
+  settings.stages[0].steps = 7;
+  settings.stages[0].schedule.learning_rates.resize(7);
   EXPECT_EQ(run<float>(problem, settings).parameters, result.parameters);
 }
 
@@ -250,31 +256,23 @@ std::vector<std::int64_t> steps_of(const Snapshot<Real>& snapshot) {
   return steps;
 }
 
-/// Good updates, then one that throws the weights beyond all bounds: update number `last_good` + 1.
-Problem exploding(std::size_t last_good) {
-  Problem problem = mock(true);
-  problem.learning_rates.assign(last_good + 1, 1e-3);
-  problem.learning_rates.back() = 1e38;
-  return problem;
-}
-
 TEST(Fit, TheLastUpdateIsJudgedToo) {
-  FitSettings settings = short_run();
-  settings.steps = 10;
-  const FitResult<float> result = run<float>(exploding(9), settings);
-  EXPECT_EQ(result.stop_reason, "non-finite");
+  FitSettings settings = short_run(exploding(9));
+  settings.stages[0].steps = 10;
+  const FitResult<float> result = run<float>(mock(true), settings);
+  EXPECT_EQ(result.stop_reason, StopReason::non_finite);
   EXPECT_EQ(result.message, "the loss is not finite in step 11");
   EXPECT_EQ(result.steps, 9);
   EXPECT_TRUE(std::isfinite(result.final_state.loss));
-  settings.steps = 9;
-  EXPECT_EQ(run<float>(exploding(9), settings).parameters, result.parameters);
+  settings.stages[0].steps = 9;
+  EXPECT_EQ(run<float>(mock(true), settings).parameters, result.parameters);
 }
 
 TEST(Fit, NonFiniteRunsHaveEveryRowOnce) {
   // The last good state is one that has been logged, has not been, is the first.
   for (const std::size_t last_good : {14u, 15u, 0u}) {
-    const FitResult<float> result = run<float>(exploding(last_good), short_run());
-    EXPECT_EQ(result.stop_reason, "non-finite");
+    const FitResult<float> result = run<float>(mock(true), short_run(exploding(last_good)));
+    EXPECT_EQ(result.stop_reason, StopReason::non_finite);
     EXPECT_EQ(result.steps, static_cast<std::int64_t>(last_good));
     const std::vector<std::int64_t> expected = last_good == 14   ? std::vector<std::int64_t>{0, 7, 14}
                                                : last_good == 15 ? std::vector<std::int64_t>{0, 7, 14, 15}
@@ -286,8 +284,8 @@ TEST(Fit, NonFiniteRunsHaveEveryRowOnce) {
 TEST(Fit, SnapshotsAreGoodStates) {
   // The bad update comes just before a snapshot is due, just after, and long after one.
   for (const std::size_t last_good : {9u, 10u, 13u}) {
-    const Problem problem = exploding(last_good);
-    FitSettings settings = short_run();
+    const Problem problem = mock(true);
+    FitSettings settings = short_run(exploding(last_good));
     settings.checkpoint_every = 10;
     std::vector<Snapshot<float>> snapshots;
     FitCallbacks<float> callbacks;
@@ -313,8 +311,8 @@ TEST(Fit, AnInterruptedBadStateIsNotHandedOut) {
   FitCallbacks<float> callbacks;
   int asked = 0;
   callbacks.interrupted = [&] { return ++asked == 10; };
-  const FitResult<float> result = run<float>(exploding(9), short_run(), callbacks);
-  EXPECT_EQ(result.stop_reason, "non-finite");
+  const FitResult<float> result = run<float>(mock(true), short_run(exploding(9)), callbacks);
+  EXPECT_EQ(result.stop_reason, StopReason::non_finite);
   EXPECT_EQ(result.snapshot.step, 9);
   EXPECT_TRUE(std::isfinite(result.final_state.loss));
 }
@@ -325,7 +323,7 @@ TEST(Fit, WithMoreStepsTheLastOnesBeginLater) {
   settings.best_of_last = 5;
   const FitResult<float> first = run<float>(problem, settings);
   ASSERT_GE(first.snapshot.best_step, 26);
-  settings.steps = 40;
+  settings.stages[0].steps = 40;
   const FitResult<float> more = run<float>(problem, settings, {}, &first.snapshot),
                          whole = run<float>(problem, settings);
   EXPECT_EQ(more.snapshot.best_step, whole.snapshot.best_step);
@@ -334,7 +332,7 @@ TEST(Fit, WithMoreStepsTheLastOnesBeginLater) {
   EXPECT_EQ(steps_of(more.snapshot), (std::vector<std::int64_t>{0, 7, 14, 21, 28, 35, 40}));
 }
 
-// ---- optimisers, stages, rules -----------------------------------------------------------------------------
+// ---- optimizers, stages, rules -----------------------------------------------------------------------------
 
 StageSettings lbfgs_stage(int steps) {
   StageSettings stage;
@@ -355,7 +353,7 @@ TEST(Fit, LbfgsNeedsFewerEvaluationsThanAdam) {
   FitSettings settings = short_run();
   settings.stages = {lbfgs_stage(40)};
   const FitResult<double> quick = run<double>(problem, settings);
-  EXPECT_EQ(quick.stop_reason, "steps");
+  EXPECT_EQ(quick.stop_reason, StopReason::steps);
   EXPECT_EQ(quick.steps, 40);
   EXPECT_GE(quick.evaluations, 41);
   EXPECT_LT(quick.evaluations, 80);
@@ -503,14 +501,14 @@ TEST(Fit, HeldOutPixelsAreNotFittedAndStopTheFit) {
     stage.stop = StopRule::held_out;
     settings.stages = {stage};
     const FitResult<double> result = run<double>(problem, settings);
-    EXPECT_EQ(result.stop_reason, "heldout");
+    EXPECT_EQ(result.stop_reason, StopReason::held_out);
     double lowest = kInfinity;
     for (const HistoryRow& row : result.snapshot.history) lowest = std::min(lowest, row.held_out_chi2);
     EXPECT_EQ(result.final_state.held_out_chi2, lowest);
     EXPECT_LE(result.state_step, result.steps);
     // A run that has stopped is stopped when it is resumed.
     const FitResult<double> again = run<double>(problem, settings, {}, &result.snapshot);
-    EXPECT_EQ(again.stop_reason, "heldout");
+    EXPECT_EQ(again.stop_reason, StopReason::held_out);
     EXPECT_EQ(again.steps, result.steps);
     EXPECT_EQ(again.parameters, result.parameters);
   }
@@ -525,7 +523,7 @@ TEST(Fit, PlateausStopTheFitAtItsLowestLoss) {
   settings.stages = {lbfgs_stage(2000)};
   settings.stages[0].stop = StopRule::plateau;
   const FitResult<double> result = run<double>(problem, settings);
-  EXPECT_EQ(result.stop_reason, "plateau");
+  EXPECT_EQ(result.stop_reason, StopReason::plateau);
   EXPECT_LT(result.steps, 500);
   // The ten last steps together brought less than two per cent of the loss that they began with.
   const auto& history = result.snapshot.history;
@@ -534,7 +532,7 @@ TEST(Fit, PlateausStopTheFitAtItsLowestLoss) {
   EXPECT_EQ(result.state_step, result.steps);
 }
 
-TEST(Fit, LensesSideBySideAreAsAlone) {
+TEST(Fit, SystemsSideBySideAreAsAlone) {
   const Problem first = mock(true);
   Problem second = first;
   for (std::size_t i = 0; i < second.initial_parameters.size(); ++i) second.initial_parameters[i] *= 0.5;
@@ -547,12 +545,12 @@ TEST(Fit, LensesSideBySideAreAsAlone) {
     settings.stages = {stage};
     const auto backend = make_backend<double>("cpu", {2, 0});
     backend->load({first, second});
-    const std::vector<FitResult<double>> together = fit<double>(*backend, settings, {});
+    const std::vector<FitResult<double>> together = fit<double>(*backend, {first, second}, settings, {});
     ASSERT_EQ(together.size(), 2u);
     int k = 0;
     for (const Problem& problem : {first, second}) {
       const FitResult<double> alone = run<double>(problem, settings);
-      EXPECT_EQ(alone.stop_reason, "chi2");
+      EXPECT_EQ(alone.stop_reason, StopReason::chi2);
       EXPECT_EQ(together[static_cast<std::size_t>(k)].steps, alone.steps);
       EXPECT_EQ(together[static_cast<std::size_t>(k)].parameters, alone.parameters);
       EXPECT_EQ(together[static_cast<std::size_t>(k)].final_state.loss, alone.final_state.loss);
@@ -562,20 +560,53 @@ TEST(Fit, LensesSideBySideAreAsAlone) {
   }
 }
 
-TEST(Fit, ABadLensDoesNotHoldUpTheOthers) {
-  const Problem good = mock(true);
-  Problem bad = good;
-  bad.learning_rates.assign(8, 1e-2);
-  bad.learning_rates[7] = 1e200;
-  FitSettings settings = short_run();
+/// After seven updates the parameters of system 0 are beyond all bounds, as after a diverging one.
+FitCallbacks<double> exploding_system(Backend<double>& backend) {
+  FitCallbacks<double> callbacks;
+  callbacks.interrupted = [&backend, asked = 0]() mutable {
+    if (++asked == 7) backend.upload(Field::parameters, 0, std::vector<double>(backend.layout().size(), 1e200));
+    return false;
+  };
+  return callbacks;
+}
+
+TEST(Fit, ABadSystemDoesNotHoldUpTheOthers) {
+  const Problem problem = mock(true);
+  const FitSettings settings = short_run();
   const auto backend = make_backend<double>("cpu", {2, 0});
-  backend->load({bad, good});
-  const std::vector<FitResult<double>> together = fit<double>(*backend, settings, {});
-  const FitResult<double> alone_bad = run<double>(bad, settings), alone_good = run<double>(good, settings);
-  EXPECT_EQ(together[0].stop_reason, "non-finite");
+  const auto fitted = [&](const std::vector<Problem>& problems) {
+    backend->load(problems);
+    return fit<double>(*backend, problems, settings, exploding_system(*backend));
+  };
+  const std::vector<FitResult<double>> together = fitted({problem, problem});
+  const FitResult<double> alone_bad = fitted({problem}).front(), alone_good = run<double>(problem, settings);
+  EXPECT_EQ(together[0].stop_reason, StopReason::non_finite);
+  EXPECT_EQ(together[0].message, "the loss is not finite in step 8");
   EXPECT_EQ(together[0].parameters, alone_bad.parameters);
-  EXPECT_EQ(together[1].stop_reason, "steps");
+  EXPECT_EQ(together[1].stop_reason, StopReason::steps);
   EXPECT_EQ(together[1].parameters, alone_good.parameters);
+}
+
+TEST(Fit, RefusesOtherProblemsThanTheBackendHolds) {
+  const Problem problem = mock(true), other = mock(false);
+  const auto backend = make_backend<double>("cpu", {1, 0});
+  EXPECT_THROW(fit<double>(*backend, {}, short_run(), {}), InvalidInput) << "nothing is loaded";
+  backend->load({problem});
+  EXPECT_THROW(fit<double>(*backend, {}, short_run(), {}), InvalidInput);
+  EXPECT_THROW(fit<double>(*backend, {problem, problem}, short_run(), {}), InvalidInput);
+  EXPECT_THROW(fit<double>(*backend, {other}, short_run(), {}), InvalidInput);
+  EXPECT_NO_THROW(fit<double>(*backend, {problem}, short_run(), {}));
+}
+
+TEST(Fit, NamesOfEnumsAreTheKeysAndTheReasons) {
+  EXPECT_STREQ(name_of(StopReason::held_out), "heldout");
+  EXPECT_STREQ(name_of(StopReason::non_finite), "non-finite");
+  EXPECT_STREQ(name_of(StopRule::held_out), "heldout");
+  EXPECT_STREQ(name_of(OptimizerKind::levenberg_marquardt), "levenberg_marquardt");
+  EXPECT_STREQ(name_of(LossKind::chi2), "chi2");
+  EXPECT_STREQ(name_of(RadiusKind::major_axis), "major_axis");
+  EXPECT_STREQ(name_of(NetworkMath::tf32x3), "tf32x3");
+  EXPECT_STREQ(name_of(static_cast<LossKind>(7)), "");
 }
 
 TEST(Fit, RefusesSettingsOutOfRange) {
@@ -584,7 +615,9 @@ TEST(Fit, RefusesSettingsOutOfRange) {
   settings.log_every = 0;
   EXPECT_THROW(run<float>(problem, settings), InvalidInput);
   settings = short_run();
-  settings.steps = -1;
+  settings.stages[0].steps = -1;
+  EXPECT_THROW(run<float>(problem, settings), InvalidInput);
+  settings.stages.clear();
   EXPECT_THROW(run<float>(problem, settings), InvalidInput);
 }
 

@@ -54,7 +54,17 @@ expect("${thin}" "${budget}" "wide: a budget without kernel")
 expect("${thin}" "forty thin\n" "expected '<registers> <beginning of the kernel's name>'")
 expect("" "${budget}" "")  # PTX only
 
-# The launcher hands on the compiler's failure.
+# The launcher keeps the report and passes the rest on, also through another launcher (here `cmake -E env`).
+file(WRITE "${WORK}/compiler.sh" "cat '${WORK}/report' >&2; echo 'a warning' >&2")
+file(WRITE "${WORK}/report" "${thin}")
+execute_process(COMMAND ${CMAKE_COMMAND} -P "${SCRIPT}" -- ${CMAKE_COMMAND} -E env sh ${WORK}/compiler.sh -o ${WORK}/b.o
+                RESULT_VARIABLE status OUTPUT_VARIABLE said ERROR_VARIABLE said)
+file(READ "${WORK}/b.o.ptxas" report)
+if(NOT status EQUAL 0 OR NOT report STREQUAL thin OR NOT said STREQUAL "a warning\n")
+  message(SEND_ERROR "the launcher: expected the report in b.o.ptxas and the warning, got ${status}: ${report} / ${said}")
+endif()
+
+# The launcher passes on the compiler's failure.
 execute_process(COMMAND ${CMAKE_COMMAND} -P "${SCRIPT}" -- ${CMAKE_COMMAND} -E false RESULT_VARIABLE status
                 OUTPUT_QUIET ERROR_QUIET)
 if(status EQUAL 0)

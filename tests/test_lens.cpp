@@ -664,7 +664,7 @@ TEST(LensInfo, OrderOfAMultipoleIsAWholeNumberThatIsNeverFree) {
   EXPECT_EQ(message(1, false), "lens.0.m = 1, expected a whole number from 2 to 100");
   EXPECT_EQ(message(3.5, false), "lens.0.m = 3.5, expected a whole number from 2 to 100");
   EXPECT_EQ(message(1e9, false), "lens.0.m = 1e+09, expected a whole number from 2 to 100");
-  EXPECT_EQ(message(4, true), "lens.0.m: a whole number cannot be fitted, expected it to be fixed");
+  EXPECT_EQ(message(4, true), "lens.0.m: a whole number cannot be fitted, expected a fixed parameter");
 }
 
 }  // namespace

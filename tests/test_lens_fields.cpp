@@ -65,8 +65,9 @@ TEST(LensFields, APointDoesNotDependOnItsCompany) {
 }
 
 TEST(LensFields, ComponentsAdd) {
-  const std::vector<LensComponent> lens = {{LensKind::sie, {1.1, 0.15, -0.04, 0.02, -0.03}, std::vector<bool>(5)},
-                                           {LensKind::shear, {0.03, -0.02, 0, 0}, std::vector<bool>(4)}};
+  const std::vector<LensComponent> lens = {
+      {LensKind::sie, {1.1, 0.15, -0.04, 0.02, -0.03}, std::vector<std::uint8_t>(5)},
+      {LensKind::shear, {0.03, -0.02, 0, 0}, std::vector<std::uint8_t>(4)}};
   const std::size_t n = 8300;
   const std::vector<double> theta = spiral(n);
   ThreadPool pool(2);

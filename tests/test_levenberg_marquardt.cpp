@@ -240,13 +240,12 @@ Problem mock(int supersampling = 1) {
   return problem;
 }
 
-FitSettings settings_for(const std::vector<Problem>& problems, int starts, int threads = 1) {
+FitSettings settings_for(int starts, int threads = 1) {
   FitSettings settings;
   settings.stages.resize(1);
   settings.stages[0].optimizer = OptimizerKind::levenberg_marquardt;
   settings.stages[0].steps = 100;
   settings.stages[0].schedule.learning_rates = {1e-3};
-  settings.problems = &problems;
   settings.starts = starts;
   settings.threads = threads;
   settings.log_every = 5;
@@ -258,7 +257,7 @@ FitResult<Real> fitted(const std::vector<Problem>& problems, const FitSettings& 
                        const FitCallbacks<Real>& callbacks = {}, const std::vector<Snapshot<Real>>& resume = {}) {
   const auto backend = make_backend<Real>("cpu", {settings.threads, 0});
   backend->load(problems);
-  return fit<Real>(*backend, settings, callbacks, resume).front();
+  return fit<Real>(*backend, problems, settings, callbacks, resume).front();
 }
 
 /// The values that the mock was made from, with their uncertainties at the fit.
@@ -285,8 +284,8 @@ TEST(LevenbergMarquardt, FindsTheTruthFromAfar) {
     start.model.lens_light[1].values = {0};
     start.initial_parameters = ParameterLayout(start.model).initial_scalars();
     const std::vector<Problem> problems{start};
-    const FitResult<double> result = fitted<double>(problems, settings_for(problems, 1, 2));
-    EXPECT_EQ(result.stop_reason, "converged");
+    const FitResult<double> result = fitted<double>(problems, settings_for(1, 2));
+    EXPECT_EQ(result.stop_reason, StopReason::converged);
     // 900 pixels minus 17 parameters: 0.98 with a standard deviation of 0.047.
     EXPECT_NEAR(result.final_state.chi2_reduced, 0.98, 3 * 0.047);
     expect_truth(truth, start, result.parameters);
@@ -321,7 +320,7 @@ void expect_same_start(const StartRecord& a, const StartRecord& b) {
 TEST(Starts, FindTheTruthWithTheSameBitsForAnyNumberOfThreads) {
   const Problem truth = mock();
   const std::vector<Problem> problems{far_start(truth)};
-  const FitResult<double> one = fitted<double>(problems, settings_for(problems, 9, 1));
+  const FitResult<double> one = fitted<double>(problems, settings_for(9, 1));
   expect_truth(truth, problems[0], one.parameters);
   const std::vector<StartRecord>& starts = one.snapshot.starts;
   ASSERT_EQ(starts.size(), 9u);
@@ -331,12 +330,12 @@ TEST(Starts, FindTheTruthWithTheSameBitsForAnyNumberOfThreads) {
   EXPECT_LT(finished, 9);
   EXPECT_EQ(std::count_if(starts.begin(), starts.end(), [](const auto& s) { return s.best; }), 1);
   for (const int threads : {2, 3}) {
-    const FitResult<double> more = fitted<double>(problems, settings_for(problems, 9, threads));
+    const FitResult<double> more = fitted<double>(problems, settings_for(9, threads));
     EXPECT_EQ(more.parameters, one.parameters) << threads << " threads";
     ASSERT_EQ(more.snapshot.starts.size(), 9u);
     for (std::size_t i = 0; i < 9; ++i) expect_same_start(more.snapshot.starts[i], starts[i]);
   }
-  FitSettings other = settings_for(problems, 9);
+  FitSettings other = settings_for(9);
   other.starts_seed = 2;
   EXPECT_NE(fitted<double>(problems, other).snapshot.starts[1].free, starts[1].free);
 }
@@ -380,7 +379,7 @@ TEST(Starts, AreDrawnFromPriorsWithinBounds) {
 
 TEST(LevenbergMarquardt, AnInterruptedStageIsDoneAgainWithTheSameBits) {
   const std::vector<Problem> problems{far_start(mock())};
-  FitSettings settings = settings_for(problems, 5);
+  FitSettings settings = settings_for(5);
   StageSettings adam;
   adam.steps = 12;
   adam.schedule.learning_rates = {1e-3};
@@ -392,7 +391,7 @@ TEST(LevenbergMarquardt, AnInterruptedStageIsDoneAgainWithTheSameBits) {
     int asked = 0;
     callbacks.interrupted = [&] { return ++asked == stop_after; };
     const FitResult<float> part = fitted<float>(problems, settings, callbacks);
-    ASSERT_EQ(part.stop_reason, "interrupted") << stop_after;
+    ASSERT_EQ(part.stop_reason, StopReason::interrupted) << stop_after;
     const FitResult<float> rest = fitted<float>(problems, settings, {}, {part.snapshot});
     EXPECT_EQ(rest.parameters, whole.parameters) << stop_after;
     EXPECT_EQ(rest.steps, whole.steps);
@@ -412,12 +411,12 @@ TEST(LevenbergMarquardt, AnInterruptedStageIsDoneAgainWithTheSameBits) {
 
 TEST(LevenbergMarquardt, MembersOfAnEnsembleShareTheStarts) {
   const std::vector<Problem> problems(3, far_start(mock()));
-  FitSettings settings = settings_for(problems, 9);
+  FitSettings settings = settings_for(9);
   const auto fit_all = [&](const FitCallbacks<double>& callbacks = {},
                            const std::vector<Snapshot<double>>& resume = {}) {
     const auto backend = make_backend<double>("cpu", {1, 0});
     backend->load(problems);
-    return fit<double>(*backend, settings, callbacks, resume);
+    return fit<double>(*backend, problems, settings, callbacks, resume);
   };
   const std::vector<FitResult<double>> each = fit_all();
   settings.ensemble = true;
@@ -427,7 +426,7 @@ TEST(LevenbergMarquardt, MembersOfAnEnsembleShareTheStarts) {
   for (std::size_t k : {1u, 2u}) {
     EXPECT_EQ(each[k].evaluations, each[0].evaluations);
     EXPECT_LT(shared[k].evaluations, each[0].evaluations / 10);
-    EXPECT_EQ(shared[k].stop_reason, "converged");
+    EXPECT_EQ(shared[k].stop_reason, StopReason::converged);
     EXPECT_LE(shared[k].final_state.loss, each[k].final_state.loss * (1 + 1e-9));
     EXPECT_TRUE(shared[k].snapshot.starts.empty());
   }
@@ -449,7 +448,7 @@ TEST(LevenbergMarquardt, MembersOfAnEnsembleShareTheStarts) {
 
 TEST(LevenbergMarquardt, MovesOnlyWhatTheStageFrees) {
   const std::vector<Problem> problems{far_start(mock())};
-  FitSettings settings = settings_for(problems, 1);
+  FitSettings settings = settings_for(1);
   settings.stages[0].schedule.trainable = trainable(problems[0].model, {"source", "lens_light.1"});
   const FitResult<double> result = fitted<double>(problems, settings);
   const ParameterLayout layout(problems[0].model);
@@ -461,22 +460,19 @@ TEST(LevenbergMarquardt, MovesOnlyWhatTheStageFrees) {
 
 TEST(LevenbergMarquardt, WithoutStepsTheModelIsOnlyEvaluated) {
   const std::vector<Problem> problems{far_start(mock())};
-  FitSettings settings = settings_for(problems, 4);
+  FitSettings settings = settings_for(4);
   settings.stages[0].steps = 0;
   const FitResult<double> result = fitted<double>(problems, settings);
-  EXPECT_EQ(result.stop_reason, "steps");
+  EXPECT_EQ(result.stop_reason, StopReason::steps);
   EXPECT_EQ(result.steps, 0);
   EXPECT_EQ(result.parameters, problems[0].initial_parameters);
   ASSERT_EQ(result.snapshot.history.size(), 1u);
   EXPECT_EQ(result.snapshot.history[0].loss, result.final_state.loss);
 }
 
-TEST(LevenbergMarquardt, NeedsTheProblems) {
+TEST(LevenbergMarquardt, SeveralStartsAreOfAFirstStage) {
   const std::vector<Problem> problems{mock()};
-  FitSettings settings = settings_for(problems, 1);
-  settings.problems = nullptr;
-  EXPECT_THROW(fitted<double>(problems, settings), InvalidInput);
-  settings = settings_for(problems, 2);
+  FitSettings settings = settings_for(2);
   settings.stages[0].optimizer = OptimizerKind::adam;
   EXPECT_THROW(fitted<double>(problems, settings), InvalidInput);
 }
@@ -487,8 +483,8 @@ TEST(Starts, DeadOnesAreDrawnAgainAndCounted) {
   problem.observation.psf = {};
   for (double& v : problem.observation.image) v *= 1e200;  // squares overflow: every start is dead
   const std::vector<Problem> problems{problem};
-  const FitResult<double> result = fitted<double>(problems, settings_for(problems, 3));
-  EXPECT_EQ(result.stop_reason, "non-finite");
+  const FitResult<double> result = fitted<double>(problems, settings_for(3));
+  EXPECT_EQ(result.stop_reason, StopReason::non_finite);
   ASSERT_EQ(result.snapshot.starts.size(), 3u);
   for (const StartRecord& start : result.snapshot.starts) {
     EXPECT_FALSE(start.alive);
@@ -511,7 +507,6 @@ TEST(Uncertainties, OfAnAmplitudeAndItsPriorAreKnown) {
   background.free = {true};
   problem.model.lens_light = {background};
   problem.loss = LossKind::mse;  // the noise counts all the same
-  problem.learning_rates = {1e-3};
   problem.initial_parameters = {0.1};
   EXPECT_NEAR(scalar_uncertainties(problem, {0.1}, pool).sigma.at(0), 0.5 / std::sqrt(34.0), 1e-14);
   problem.model.lens_light[0].priors = {{-kInfinity, kInfinity, 0.3, 0.1}};
@@ -523,9 +518,9 @@ TEST(Uncertainties, OfAnAmplitudeAndItsPriorAreKnown) {
   // And the fit is the weighted mean of data and prior.
   problem.loss = LossKind::chi2;
   const std::vector<Problem> problems{problem};
-  const FitResult<double> result = fitted<double>(problems, settings_for(problems, 1));
+  const FitResult<double> result = fitted<double>(problems, settings_for(1));
   EXPECT_NEAR(result.parameters.at(0), (34 / 0.25 * 0.2 + 0.3 / 0.01) * expected * expected, 1e-12);
-  EXPECT_EQ(result.stop_reason, "converged");
+  EXPECT_EQ(result.stop_reason, StopReason::converged);
 }
 
 TEST(Uncertainties, WhatTheDataDoNotSeeHasNone) {

@@ -9,7 +9,7 @@
 namespace einfield {
 namespace {
 
-LensComponent sie(std::vector<double> values, std::vector<bool> free) {
+LensComponent sie(std::vector<double> values, std::vector<std::uint8_t> free) {
   return {LensKind::sie, std::move(values), std::move(free)};
 }
 
@@ -119,10 +119,10 @@ TEST(Model, BoundsAndPriorsThatCannotBeAreRefused) {
   EXPECT_EQ(refused(0, {0.5, 2}), "");
   EXPECT_NE(refused(0, {1.7, 2}).find("lens.0.theta_E = 1.6 arcsec, expected a value between its bounds 1.7 and 2"),
             std::string::npos);
-  EXPECT_NE(refused(0, {-1, 2}).find("expected them within 0 to inf"), std::string::npos);
-  EXPECT_NE(refused(0, {0.5, kInfinity}).find("one bound alone"), std::string::npos);
-  EXPECT_NE(refused(0, {-kInfinity, kInfinity, 1, -1}).find("a prior of sigma = -1"), std::string::npos);
-  EXPECT_NE(refused(4, {-1, 1}).find("lens.0.center_y: has bounds or a prior and is fixed"), std::string::npos);
+  EXPECT_NE(refused(0, {-1, 2}).find("expected bounds within 0 to inf"), std::string::npos);
+  EXPECT_NE(refused(0, {0.5, kInfinity}).find("a single bound"), std::string::npos);
+  EXPECT_NE(refused(0, {-kInfinity, kInfinity, 1, -1}).find("a prior with sigma = -1"), std::string::npos);
+  EXPECT_NE(refused(4, {-1, 1}).find("lens.0.center_y: has bounds or a prior but is fixed"), std::string::npos);
   Model model = example();
   model.lens[0].priors.resize(5);
   model.lens[0].priors[1] = {-0.8, 0.8};

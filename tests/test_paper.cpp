@@ -25,7 +25,7 @@ nlohmann::json fit(const TemporaryDirectory& directory, const std::string& confi
   options.backend = "cpu";
   options.figures = false;
   options.out = directory / ("fit_" + std::to_string(seed));
-  EXPECT_EQ(run_fit(config, options).stop_reason, "steps");
+  EXPECT_EQ(run_fit(config, options).stop_reason, StopReason::steps);
   std::ifstream file(options.out + "/result.json");
   return nlohmann::json::parse(file).at("metrics");
 }

@@ -88,7 +88,6 @@ TEST_F(LoadProblem, TakesGoodDataAsTheyAre) {
   EXPECT_EQ(loaded.pixel_scale, 0.1);
   EXPECT_FALSE(loaded.truth.has_value());
   EXPECT_TRUE(loaded.warnings.empty());
-  EXPECT_EQ(loaded.problem.learning_rates, std::vector<double>{1e-3});
   ASSERT_EQ(loaded.problem.initial_parameters.size(), 1u);
   EXPECT_DOUBLE_EQ(loaded.problem.initial_parameters[0], std::log(0.5));
   o.validate();

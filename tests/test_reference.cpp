@@ -89,7 +89,7 @@ Problem make_problem(const Reference& reference, Content content) {
   };
   Model& model = problem.model;
   model.lens.push_back(
-      {LensKind::sie, values_of(lens_info(LensKind::sie), setup.at("macro")), std::vector<bool>(5, true)});
+      {LensKind::sie, values_of(lens_info(LensKind::sie), setup.at("macro")), std::vector<std::uint8_t>(5, true)});
   const nlohmann::json no_shear = {{"gamma1", 0.0}, {"gamma2", 0.0}};
   if (content != Content::pixels)
     model.lens.push_back(
@@ -119,7 +119,6 @@ Problem make_problem(const Reference& reference, Content content) {
   const ParameterLayout layout(model);
   for (const double u : layout.initial_scalars()) problem.initial_parameters.push_back(u);
   for (const double v : layout.pixels) problem.initial_parameters.push_back(v);
-  problem.learning_rates = {1e-3};
   return problem;
 }
 

@@ -181,7 +181,7 @@ class ReferenceSystems : public testing::TestWithParam<std::string> {
       const LensKind kind = lens_kind(entry.at(0));
       std::vector<double> p = values_of<double>(lens_info(kind), entry.at(1));
       p.resize(lens_info(kind).parameters.size());
-      result.push_back({kind, p, std::vector<bool>(p.size(), false)});
+      result.push_back({kind, p, std::vector<std::uint8_t>(p.size(), false)});
     }
     return result;
   }
@@ -267,7 +267,6 @@ TEST_P(ReferenceSystems, ImagesBeforeAndAfterThePsf) {
   }
   problem.model.lens[0].free[0] = true;  // a backend refuses a problem with nothing to fit
   problem.initial_parameters = ParameterLayout(problem.model).initial_scalars();
-  problem.learning_rates = {1e-3};
   // The brightness is steep: at the peak, dI/dβ turns a rounding of the deflection into ten of the image.
   compare_images<double>(problem, hdu("UNCONV"), hdu("CONV"), 10 * tolerance::kReference);
   compare_images<float>(problem, hdu("UNCONV"), hdu("CONV"), tolerance::kSingle);

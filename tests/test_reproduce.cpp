@@ -63,7 +63,7 @@ std::map<std::string, std::vector<std::string>> table(const TemporaryDirectory& 
 
 TEST(Reproduce, TakesTheMedianOfThreeNetworks) {
   const TemporaryDirectory directory;
-  EXPECT_EQ(reproduce(small(directory, {"sie_noisy"})).stop_reason, "steps");
+  EXPECT_EQ(reproduce(small(directory, {"sie_noisy"})).stop_reason, StopReason::steps);
   std::vector<double> chi2;
   for (const char* name : {"sie_noisy", "sie_noisy_seed_2", "sie_noisy_seed_3"}) {
     const nlohmann::json json = result(directory, name);
@@ -162,7 +162,7 @@ TEST(Reproduce, StopsWhenInterrupted) {
   ReproduceOptions options = small(directory, {});
   int asked = 0;
   options.run.interrupted = [&asked] { return ++asked == 7; };  // in the second fit
-  EXPECT_EQ(reproduce(options).stop_reason, "interrupted");
+  EXPECT_EQ(reproduce(options).stop_reason, StopReason::interrupted);
   EXPECT_TRUE(fs::exists(directory / "out/sie_noisy/result.json"));
   EXPECT_FALSE(fs::exists(directory / "out/sie_noisy_seed_2/result.json"));
   EXPECT_FALSE(fs::exists(directory / "out/shear_noisy"));

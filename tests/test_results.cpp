@@ -599,7 +599,7 @@ TEST(Results, MembersFarAboveTheOthersAreLeftOut) {
   results[2].final_state.loss = 0.79;
 
   // A number that is not finite is no lowest value, and is told first.
-  results[0].stop_reason = "non-finite";
+  results[0].stop_reason = StopReason::non_finite;
   results[0].message = "the loss is not finite in step 3";
   results[0].final_state.loss = 0.1;
   result = write();
@@ -607,7 +607,7 @@ TEST(Results, MembersFarAboveTheOthersAreLeftOut) {
   EXPECT_EQ(result["message"], results[0].message);
   EXPECT_EQ(result["ensemble"]["members"][0]["left_out"], results[0].message);
   EXPECT_EQ(result["warnings"], json{why[3]});
-  for (FitResult<float>& each : results) each.stop_reason = "non-finite";
+  for (FitResult<float>& each : results) each.stop_reason = StopReason::non_finite;
   EXPECT_EQ(left_out(config, results), std::vector<std::string>(5));
   EXPECT_EQ(write()["network"]["members"], 5);
 }
@@ -799,10 +799,9 @@ TEST(ResultsOfTheLibrary, HaveNoNeedOfAConfiguration) {
   problem.initial_parameters = ParameterLayout(problem.model).initial_parameters(initial_weights({{5}, 1.5}, 1, true));
   const auto backend = make_backend<double>("cpu", {1, 0});
   FitSettings settings;
-  settings.steps = 4;
-  problem.learning_rates = {1e-3};
+  settings.stages[0].steps = 4;
   backend->load({problem});
-  std::vector<FitResult<double>> results = fit<double>(*backend, settings, {});
+  std::vector<FitResult<double>> results = fit<double>(*backend, {problem}, settings, {});
   std::vector<std::vector<double>> images = {backend->download(Field::model, 0)};
 
   Config config = config_of(problem);

@@ -100,7 +100,7 @@ TEST(Run, LeavesResultsAndNothingElse) {
   RunOptions options = options_for(lens.folder() / "out/of/the/way");
   options.log = &log;
   options.warnings = &warnings;
-  EXPECT_EQ(run_fit(lens.config(), options).stop_reason, "steps");
+  EXPECT_EQ(run_fit(lens.config(), options).stop_reason, StopReason::steps);
   EXPECT_EQ(names_in(options.out), (std::vector<std::string>{"checkpoint.safetensors", "coolest.json", "history.csv",
                                                              "network.safetensors", "result.fits", "result.json"}));
   EXPECT_NE(log.str().find("step 28/30"), std::string::npos) << log.str();
@@ -114,7 +114,7 @@ void check_ensemble(const std::string& encoding) {
   const auto run = [&](const std::vector<Override>& settings, const std::string& out) {
     RunOptions options = options_for(lens.folder() / out);
     options.double_precision = true;
-    EXPECT_EQ(run_fit(lens.config(settings), options).stop_reason, "steps");
+    EXPECT_EQ(run_fit(lens.config(settings), options).stop_reason, StopReason::steps);
   };
   run({{"network.ensemble", "3"}, {"network.seed", "5"}}, "all");
   for (const char* seed : {"5", "6", "7"}) run({{"network.seed", seed}}, std::string("seed") + seed);
@@ -196,7 +196,7 @@ TEST(Run, MembersOfAnEnsembleHaveNetworkSourcesOfTheirOwn) {
   const auto run = [&](const std::vector<Override>& settings, const std::string& out) {
     RunOptions options = options_for(lens.folder() / out);
     options.double_precision = true;
-    EXPECT_EQ(run_fit(lens.config(settings), options).stop_reason, "steps");
+    EXPECT_EQ(run_fit(lens.config(settings), options).stop_reason, StopReason::steps);
   };
   run({{"network.ensemble", "2"}}, "all");
   run({}, "first");
@@ -232,10 +232,10 @@ TEST(Run, InterruptedEnsemblesResume) {
     const SmallLens parts{{"network.ensemble", "2"}, {"optimizer.name", optimizer}, {"optimizer.steps", "9"}};
     RunOptions options = options_for(parts.out());
     options.interrupted = after(4);
-    EXPECT_EQ(run_fit(parts.config(), options).stop_reason, "interrupted");
+    EXPECT_EQ(run_fit(parts.config(), options).stop_reason, StopReason::interrupted);
     options.resume = true;
     options.interrupted = nullptr;
-    EXPECT_EQ(run_fit(parts.config(), options).stop_reason, "steps");
+    EXPECT_EQ(run_fit(parts.config(), options).stop_reason, StopReason::steps);
     for (const char* name : {"network.safetensors", "network.1.safetensors", "result.fits"})
       EXPECT_EQ(file(parts, name), file(whole, name)) << name;
   }
@@ -250,7 +250,7 @@ TEST(Run, ResultsAreNotOverwrittenWithoutBeingTold) {
   EXPECT_EQ(file(lens, "result.json"), before);
   options.overwrite = true;
   options.double_precision = true;
-  EXPECT_EQ(run_fit(lens.config(), options).stop_reason, "steps");
+  EXPECT_EQ(run_fit(lens.config(), options).stop_reason, StopReason::steps);
   EXPECT_EQ(timeless(lens)["precision"], "double");
   // The checkpoint of an interrupted run is no one else's either.
   const SmallLens other;
@@ -271,16 +271,16 @@ TEST(Run, ResumedRunsEndWithTheSameFiles) {
     options.out = parts.out();
     for (const int steps : {1, 12, 14}) {
       options.interrupted = after(steps);
-      EXPECT_EQ(run_fit(parts.config(), options).stop_reason, "interrupted");
+      EXPECT_EQ(run_fit(parts.config(), options).stop_reason, StopReason::interrupted);
       EXPECT_EQ(names_in(options.out), std::vector<std::string>{"checkpoint.safetensors"});
       options.resume = true;
     }
     options.interrupted = nullptr;
-    EXPECT_EQ(run_fit(parts.config(), options).stop_reason, "steps");
+    EXPECT_EQ(run_fit(parts.config(), options).stop_reason, StopReason::steps);
     expect_same_results(parts, whole);
 
     // Resumed once more, it is finished at once and says the same.
-    EXPECT_EQ(run_fit(parts.config(), options).stop_reason, "steps");
+    EXPECT_EQ(run_fit(parts.config(), options).stop_reason, StopReason::steps);
     expect_same_results(parts, whole);
   }
 }
@@ -301,13 +301,13 @@ TEST(Run, StopsAtChi2AndThereAgain) {
       SmallFit<float>(lens.config()).result.snapshot.history[4].chi2_reduced + 1e-4;  // after 16 steps
   const std::vector<Override> stop = {{"optimizer.stop", "\"chi2\""}, {"optimizer.stop_chi2", std::to_string(reached)}};
   RunOptions options = options_for(lens.out());
-  EXPECT_EQ(run_fit(lens.config(stop), options).stop_reason, "chi2");
+  EXPECT_EQ(run_fit(lens.config(stop), options).stop_reason, StopReason::chi2);
   const json first = timeless(lens);
   EXPECT_EQ(first["stop_reason"], "chi2");
   EXPECT_LE(first["steps"], 16);
   EXPECT_LE(first["metrics"]["chi2_reduced"], reached);
   options.resume = true;
-  EXPECT_EQ(run_fit(lens.config(stop), options).stop_reason, "chi2");
+  EXPECT_EQ(run_fit(lens.config(stop), options).stop_reason, StopReason::chi2);
   EXPECT_EQ(timeless(lens), first);
 }
 
@@ -316,7 +316,7 @@ TEST(Run, NonFiniteNumbersEndAtTheLastGoodState) {
   const SmallLens lens{{"optimizer.learning_rate", "1e30"}};
   RunOptions options = options_for(lens.out());
   const RunOutcome outcome = run_fit(lens.config(), options);
-  EXPECT_EQ(outcome.stop_reason, "non-finite");
+  EXPECT_EQ(outcome.stop_reason, StopReason::non_finite);
   EXPECT_EQ(outcome.message, "the loss is not finite in step 2");
   const json result = timeless(lens);
   EXPECT_EQ(result["stop_reason"], "non-finite");
@@ -337,7 +337,7 @@ TEST(Run, ADryRunWritesNothing) {
   RunOptions options = options_for(lens.folder() / "nothing");
   options.dry_run = true;
   options.log = &log;
-  EXPECT_EQ(run_fit(lens.config(), options).stop_reason, "dry-run");
+  EXPECT_EQ(run_fit(lens.config(), options).stop_reason, std::nullopt);
   EXPECT_FALSE(fs::exists(options.out));
   for (const char* part :
        {"small", "14 x 12 pixels", "166 used", "lens.1 SHEAR", "network 2-7-5-1", "2 parameters", "planned", "cpu"})
@@ -385,7 +385,7 @@ TEST(Run, AnInterruptedOverwriteKeepsTheEarlierResults) {
   options.overwrite = true;
   options.double_precision = true;
   options.interrupted = after(7);
-  EXPECT_EQ(run_fit(lens.config(), options).stop_reason, "interrupted");
+  EXPECT_EQ(run_fit(lens.config(), options).stop_reason, StopReason::interrupted);
   EXPECT_EQ(file(lens, "result.json"), json_before);
   EXPECT_EQ(file(lens, "result.fits"), fits_before);
   EXPECT_EQ(file(lens, "network.safetensors"), network_before);
@@ -394,7 +394,7 @@ TEST(Run, AnInterruptedOverwriteKeepsTheEarlierResults) {
   options.overwrite = false;
   options.resume = true;
   options.interrupted = nullptr;
-  EXPECT_EQ(run_fit(lens.config(), options).stop_reason, "steps");
+  EXPECT_EQ(run_fit(lens.config(), options).stop_reason, StopReason::steps);
   EXPECT_EQ(timeless(lens)["precision"], "double");
 }
 
@@ -419,7 +419,7 @@ TEST(Run, OneAtATimeInADirectory) {
   EXPECT_TRUE(names_in(lens.out()).empty());
   // What a killed run has left does not count.
   lens.folder().write("out/.lock", "process 1 on elsewhere");
-  EXPECT_EQ(run_fit(lens.config(), options_for(lens.out())).stop_reason, "steps");
+  EXPECT_EQ(run_fit(lens.config(), options_for(lens.out())).stop_reason, StopReason::steps);
   EXPECT_FALSE(fs::exists(lens.out() + "/.lock"));
 }
 
@@ -570,7 +570,7 @@ std::initializer_list<Override> automatic() {
 
 TEST(Strengths, TheFitIsThatWithTheChosenWeights) {
   const SmallLens chosen(automatic());
-  ASSERT_EQ(run_fit(chosen.config(), options_for(chosen.out())).stop_reason, "steps");
+  ASSERT_EQ(run_fit(chosen.config(), options_for(chosen.out())).stop_reason, StopReason::steps);
   const json strength = timeless(chosen).at("regularization_strength");
   double lowest = kInfinity, of_lowest = 0;
   ASSERT_EQ(strength.at("tried").size(), static_cast<std::size_t>(kStrengths));
@@ -586,7 +586,7 @@ TEST(Strengths, TheFitIsThatWithTheChosenWeights) {
   const SmallLens given({{"regularization.curvature", to_text(0.5 * of_lowest)},
                          {"regularization.smoothness", to_text(1.0 * of_lowest)},
                          {"optimizer.steps", "12"}});
-  ASSERT_EQ(run_fit(given.config(), options_for(given.out())).stop_reason, "steps");
+  ASSERT_EQ(run_fit(given.config(), options_for(given.out())).stop_reason, StopReason::steps);
   EXPECT_EQ(file(chosen, "result.fits"), file(given, "result.fits"));
   EXPECT_EQ(timeless_history(chosen), timeless_history(given));
 }
@@ -628,12 +628,12 @@ TEST(Strengths, InterruptedAndResumedEndsWithTheSameBits) {
     RunOptions options = options_for(parts.out());
     int count = 0;
     options.interrupted = [&count, asked] { return ++count >= asked; };
-    ASSERT_EQ(run_fit(parts.config(), options).stop_reason, "interrupted");
+    ASSERT_EQ(run_fit(parts.config(), options).stop_reason, StopReason::interrupted);
     const Config config = parts.config();
     EXPECT_EQ(read_checkpoint<float>(parts.out(), config, load_problem(config).problem).strengths.empty(), asked == 1);
     options.interrupted = nullptr;
     options.resume = true;
-    ASSERT_EQ(run_fit(config, options).stop_reason, "steps");
+    ASSERT_EQ(run_fit(config, options).stop_reason, StopReason::steps);
     expect_same_results(whole, parts);
   }
 }

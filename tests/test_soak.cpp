@@ -59,7 +59,7 @@ TEST(Soak, FitsInOneProcessLeaveNothingBehind) {
     options.double_precision = i / 4 % 2 == 1;
     options.figures = false;
     fs::remove_all(options.out);
-    ASSERT_NE(run_fit(lens.config(kinds[kind]), options).stop_reason, "non-finite");
+    ASSERT_NE(run_fit(lens.config(kinds[kind]), options).stop_reason, StopReason::non_finite);
     const auto results = timeless(options.out);
     ASSERT_GE(results.size(), 4u);
     if (i < 8) first[static_cast<std::size_t>(i)] = results;

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes CUDA runtime, cuBLAS and cuFFT calls of small fits fail, one call per run. Every run must end in time with status 1
-# (3 where the device itself cannot be had) and one error line, must release what it holds, and leave the checkpoint that
-# was there before, or a newer one, whole.
+# Makes CUDA runtime, cuBLAS and cuFFT calls of small fits fail, one call per run. Every run must end in time, with status 1
+# (3 if the device itself is not available) and one error line. It must release everything and leave a valid checkpoint,
+# the old one or a newer one.
 #   tools/fault_injection.sh BINARY           a sample: the first calls of every function
 #   tools/fault_injection.sh BINARY --every   every call of every function
 #
 # EINFIELD_FAULT_RUNNER names a command that takes FUNCTION:N, --, and a command to run on a virtual CUDA device where the
-# N-th call of FUNCTION fails. It says "injected failure" on stderr when that has happened, and "leak" or "problem" for
-# what it holds against the program.
+# N-th call of FUNCTION fails. It prints "injected failure" on stderr when that has happened, and "leak" or "problem" for
+# each error of the program that it finds.
 set -euo pipefail
 binary=$(realpath "$1")
 every=no
@@ -15,7 +15,7 @@ if [ "${2:-}" = --every ]; then every=yes; fi
 : "${EINFIELD_FAULT_RUNNER:?names the command that makes a call fail}"
 read -ra runner <<<"$EINFIELD_FAULT_RUNNER"
 cd "$(dirname "$0")/.."
-functions=$(grep -ohE '\b(cuda|cublas|cufft)[A-Z][A-Za-z0-9]*\(' kernels/*.cu kernels/*.cuh | tr -d '(' | sort -u)
+functions=$(grep -rohE '\b(cuda|cublas|cufft)[A-Z][A-Za-z0-9]*\(' kernels | tr -d '(' | sort -u)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -67,7 +67,7 @@ complain() {
 
 failures=0 runs=0 reached=0
 for config in tiles libraries; do
-  # The earlier run that every run below goes on from.
+  # The earlier run that every run below resumes.
   fit cudaMalloc:1000000000 $config "$work/$config" --set optimizer.steps=2
   for function in $functions; do
     harmless=0

@@ -1,11 +1,13 @@
 # Registers, shared memory and spills of every kernel, and the check that they stay within kernels/budget.txt.
-# Needs nothing but the compiler: what ptxas says while it compiles is kept, no binary is taken apart.
+# It needs only the compiler: it keeps the report that ptxas prints during compilation. cuobjdump would print the numbers
+# from the objects, but it is a package of its own, and it does not tell spills from arrays on the stack.
 #
-# 1. As compiler launcher of a target (property CUDA_COMPILER_LAUNCHER): runs the compiler with `-Xptxas -v` and leaves
-#    what ptxas says of each kernel in <object>.ptxas; everything else that the compiler says is passed on.
-#       cmake -P tools/kernel_table.cmake -- nvcc … -o <object>
-# 2. As a step after the build: writes the table and fails on a spill, on a kernel above its budget, on a kernel without
-#    budget, and on a budget without kernel.
+# 1. As compiler launcher of a target (property CUDA_COMPILER_LAUNCHER), it runs the compiler with `-Xptxas -v` and writes
+#    the report of ptxas to <object>.ptxas. All other output of the compiler is passed on. The command may begin with
+#    another launcher: ccache stores the report with the object and prints it again when it finds the object.
+#       cmake -P tools/kernel_table.cmake -- [ccache] nvcc … -o <object>
+# 2. After the build, it writes the table. It fails on a spill, on a kernel above its budget, on a kernel without budget
+#    and on a budget without kernel.
 #       cmake -DOBJECTS=<object>;… -DBUDGET=kernels/budget.txt -DTABLE=kernels.md -P tools/kernel_table.cmake
 #    Objects without <object>.ptxas are not CUDA. A build of PTX alone has no kernels to check, and the table says so.
 cmake_minimum_required(VERSION 3.25)
@@ -64,7 +66,7 @@ foreach(line IN LISTS lines)
   set("budget_${CMAKE_MATCH_2}" ${CMAKE_MATCH_1})
 endforeach()
 
-# ---- what ptxas said ----------------------------------------------------------------------------------------------------
+# ---- the reports of ptxas ----------------------------------------------------------------------------------------------------
 set(logs)
 set(text "")
 foreach(object IN LISTS OBJECTS)

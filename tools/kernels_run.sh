@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares the kernels that the library holds with those that runs on a device have launched: prints the ones that none
-# has, and fails when there are any.
+# Checks that every kernel of the library has run on a device. Prints the kernels that no run has launched, and fails if
+# there are any.
 #   tools/kernels_run.sh LIBRARY REPORT...
 # LIBRARY is libeinfield.a, whose host code registers each kernel under its mangled name. A REPORT is JSON that names the
 # launched kernels, demangled, in members "name".
@@ -12,8 +12,8 @@ fi
 library=$1
 shift
 
-# Compiled, asked for its attributes, and never launched: ours tells whether the device can load the build at all, CUB's
-# tells it for which architecture it was compiled.
+# These kernels are compiled and asked for their attributes, but never launched: ours shows whether the device can load
+# the build, CUB's shows for which architecture it was compiled.
 unlaunched='::(probe_kernel|EmptyKernel<void>)\('
 
 shipped=$(readelf -p .rodata.str1.8 -p .rodata.str1.1 "$library" 2>/dev/null |

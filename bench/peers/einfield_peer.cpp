@@ -42,7 +42,7 @@ void export_problem(const std::string& directory, int n, int width) {
                             {"pixel_scale", observation.grid.pixel_scale},
                             {"psf_size", observation.psf.nx},
                             {"hidden", hidden},
-                            {"learning_rate", problem.learning_rates[0]},
+                            {"learning_rate", Schedule{}.learning_rates[0]},
                             {"lens", named(lens_info(LensKind::sie), problem.model.lens[0].values)},
                             {"source", named(light_info(LightKind::sersic_ellipse), problem.model.source[0].values)}};
   std::ofstream(directory + "/problem.json") << description.dump(2) << "\n";

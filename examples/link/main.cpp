@@ -12,8 +12,8 @@ namespace {
 
 using namespace einfield;
 
-std::vector<bool> fixed(std::size_t n) {
-  return std::vector<bool>(n, false);
+std::vector<std::uint8_t> fixed(std::size_t n) {
+  return std::vector<std::uint8_t>(n, false);
 }
 
 Problem make_problem() {
@@ -36,7 +36,6 @@ Problem make_problem() {
 
   problem.model.network = NetworkShape{{64, 64}, 1.0};
   problem.initial_parameters = initial_weights(*problem.model.network, 1, true);
-  problem.learning_rates = {1e-3};
   return problem;
 }
 
@@ -60,13 +59,13 @@ int fit_in_memory() {
   const auto backend = make_backend<float>("auto", {});
   backend->load({problem});
   FitSettings settings;
-  settings.steps = 100;
+  settings.stages[0].steps = 100;
   settings.log_every = 25;
   FitCallbacks<float> callbacks;
   callbacks.progress = [](int, const HistoryRow& row) {
     std::printf("step %lld: reduced chi2 %.3f\n", static_cast<long long>(row.step), row.chi2_reduced);
   };
-  const FitResult<float> result = fit(*backend, settings, callbacks).front();
+  const FitResult<float> result = fit(*backend, {problem}, settings, callbacks).front();
   const double before = result.snapshot.history.front().chi2_reduced, after = result.final_state.chi2_reduced;
   std::printf("%s on %s: reduced chi2 %.3f -> %.3f\n", backend->name().c_str(), backend->device().c_str(), before,
               after);

@@ -171,8 +171,8 @@ struct RunFlags {
 };
 
 int ended(const RunOutcome& outcome) {
-  if (outcome.stop_reason == "interrupted") return kInterrupted;
-  if (outcome.stop_reason != "non-finite") return kDone;
+  if (outcome.stop_reason == StopReason::interrupted) return kInterrupted;
+  if (outcome.stop_reason != StopReason::non_finite) return kDone;
   std::cerr << "einfield: error: " << outcome.message << "; the results hold the last good state\n";
   return kFailure;
 }

@@ -107,7 +107,8 @@ RunOutcome run_experiment(const Experiment& experiment, const ReproduceOptions& 
       settings.figures = options.run.figures && seed == row.seeds.front();
       if (settings.log) *settings.log << "== " << row.directory(seed) << std::endl;
       outcome = run_fit(config, settings);
-      if (outcome.stop_reason == "interrupted" || outcome.stop_reason == "non-finite") return outcome;
+      if (outcome.stop_reason == StopReason::interrupted || outcome.stop_reason == StopReason::non_finite)
+        return outcome;
     }
   return outcome;
 }
@@ -405,7 +406,7 @@ RunOutcome reproduce(const ReproduceOptions& options) {
   RunOutcome outcome;
   for (const Experiment* experiment : selected) {
     outcome = run_experiment(*experiment, options);
-    if (outcome.stop_reason == "interrupted" || outcome.stop_reason == "non-finite") return outcome;
+    if (outcome.stop_reason == StopReason::interrupted || outcome.stop_reason == StopReason::non_finite) return outcome;
   }
   summarize(options);
   return outcome;

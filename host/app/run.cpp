@@ -23,7 +23,7 @@
 #include "host/files/atomic_file.hpp"
 #include "host/files/directory_lock.hpp"
 #include "host/files/memory.hpp"
-#include "host/fit/scalar_model.hpp"
+#include "host/fit/fit_memory.hpp"
 #include "host/fit/strengths.hpp"
 #include "host/report/figures.hpp"
 #include "host/report/report.hpp"
@@ -180,18 +180,6 @@ void tell_starts(Log& log, const std::vector<StartRecord>& starts) {
              reached, starts.size()));
 }
 
-/// Memory on the host beside that of a backend: problems, snapshots, and the pairs of L-BFGS, of which a checkpoint
-/// makes three copies on its way to the file.
-template <class Real>
-double host_bytes(const Config& config, const Problem& problem, const ParameterLayout& layout) {
-  double pairs = 0;
-  for (const StageConfig& stage : config.optimizer.all_stages())
-    if (stage.name == OptimizerKind::lbfgs) pairs = std::max<double>(pairs, std::min(stage.memory, stage.steps));
-  const auto size = static_cast<double>(layout.size()), pixels = static_cast<double>(problem.observation.mask.size());
-  const auto model = static_cast<double>(layout.pixels.size() + layout.light_weights.size());
-  return sizeof(Real) * size * (4 + 4 * 2 * pairs) + sizeof(double) * (size + model + 2 * pixels) + pixels;
-}
-
 /// [network] math is used as given or is an error.
 void check_math(const Config& config, const std::string& backend, bool single) {
   if (!config.network || config.network->math == NetworkMath::fp32) return;
@@ -264,16 +252,16 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   const ParameterLayout layout(loaded.problem.model);
   describe(log, loaded, layout);
   const bool choose = config.regularization.automatic;
-  const double members = std::max(config.network ? config.network->ensemble : 1, choose ? kStrengths : 1);
   const bool by_jacobian = std::any_of(
       stages.begin(), stages.end(), [](const StageConfig& s) { return s.name == OptimizerKind::levenberg_marquardt; });
-  // Starts run side by side, a thread each; without them one point is looked at: for a step, or for the uncertainties.
-  const int threads = ThreadPool::resolve(options.threads), starts = by_jacobian ? config.optimizer.starts : 1;
-  const std::size_t of_jacobian = starts > 1 ? ScalarModel::planned_bytes(loaded.problem, std::min(threads, starts), 1)
-                                             : ScalarModel::planned_bytes(loaded.problem, 1, threads);
-  const double host = members * host_bytes<Real>(config, loaded.problem, layout) + static_cast<double>(of_jacobian);
+  const int threads = ThreadPool::resolve(options.threads);
+  FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
+  settings.threads = options.threads;
   const bool on_host = backend->name() == "cpu";
+  // Before the members of an ensemble are made: of a backend on the host, as many times one.
+  const int members = std::max(config.network ? config.network->ensemble : 1, choose ? kStrengths : 1);
   const std::size_t bytes_of_one = planned_bytes<Real>(backend->name(), {loaded.problem}, backend_options);
+  const double host = planned_host_bytes<Real>(loaded.problem, members, settings);
   require_memory(host + (on_host ? members * static_cast<double>(bytes_of_one) : 0), "the fit");
   std::vector<Problem> problems = ensemble_problems(config, loaded.problem);
   std::size_t of_backend = planned_bytes<Real>(backend->name(), problems, backend_options);
@@ -293,7 +281,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   if (options.dry_run) {
     validate_problems(problems);
     log.line("dry run: nothing was fitted, nothing was written");
-    return {"dry-run", ""};
+    return {std::nullopt, ""};
   }
 
   const auto with_memory = [&](const auto& work) {
@@ -317,9 +305,6 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     log.warning("the checkpoint was made by " + resume->backend + "; on " + backend->name() +
                 " the run goes on, but not to the same bits");
 
-  FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
-  settings.problems = &problems;
-  settings.threads = options.threads;
   std::vector<TriedStrength> strengths = resume ? resume->strengths : std::vector<TriedStrength>{};
   const bool try_now = choose && strengths.empty();
   if (try_now) {
@@ -327,7 +312,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     if (strengths.empty()) {
       write_checkpoint(options.out, config, loaded.problem, backend->name(), first_snapshots<Real>(problems));
       log.line("interrupted before step 1; --resume continues from " + options.out);
-      return {"interrupted", ""};
+      return {StopReason::interrupted, ""};
     }
     for (const TriedStrength& tried : strengths)
       log.line(text("regularization: %g times as strong: reduced chi2 of held-out pixels %.5g", tried.factor,
@@ -341,16 +326,16 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   }
 
   FitCallbacks<Real> callbacks;
-  callbacks.progress = [&log](int lens, const HistoryRow& row) {
-    if (lens == 0) log.progress(row);
+  callbacks.progress = [&log](int system, const HistoryRow& row) {
+    if (system == 0) log.progress(row);
   };
   callbacks.checkpoint = [&](const std::vector<Snapshot<Real>>& snapshots) {
     write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshots, strengths);
   };
   callbacks.interrupted = options.interrupted;
   settings.ensemble = problems.size() > 1;
-  const std::vector<FitResult<Real>> results =
-      fit(*backend, settings, callbacks, resume && !try_now ? resume->snapshots : std::vector<Snapshot<Real>>{});
+  const std::vector<FitResult<Real>> results = fit(
+      *backend, problems, settings, callbacks, resume && !try_now ? resume->snapshots : std::vector<Snapshot<Real>>{});
 
   std::vector<Snapshot<Real>> snapshots;
   for (const FitResult<Real>& result : results) snapshots.push_back(result.snapshot);
@@ -360,14 +345,15 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   for (const FitResult<Real>& result : results)
     if (told->message.empty() && !result.message.empty()) told = &result;
   RunOutcome outcome{told->stop_reason, told->message};
-  if (std::any_of(results.begin(), results.end(), [](const auto& r) { return r.stop_reason == "interrupted"; })) {
+  if (std::any_of(results.begin(), results.end(),
+                  [](const auto& r) { return r.stop_reason == StopReason::interrupted; })) {
     log.line("interrupted after step " + std::to_string(results.front().steps) + "; --resume continues from " +
              options.out);
-    return {"interrupted", ""};
+    return {StopReason::interrupted, ""};
   }
   tell_starts(log, results.front().snapshot.starts);
   std::vector<std::vector<Real>> images;
-  for (int lens = 0; lens < backend->lenses(); ++lens) images.push_back(backend->download(Field::model, lens));
+  for (int system = 0; system < backend->systems(); ++system) images.push_back(backend->download(Field::model, system));
   ThreadPool pool(options.threads);
   const Assessment fitted = assess(config, loaded, results, images, strengths, pool);
   for (const MemberOutcome& member : fitted.outcomes)

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <iosfwd>
+#include <optional>
 #include <string>
 
 #include "einfield/config.hpp"
@@ -30,7 +31,7 @@ struct RunOptions {
 
 /// How a run ended; the metrics are in DIR/result.json.
 struct RunOutcome {
-  std::string stop_reason;  ///< as FitResult::stop_reason; "dry-run"
+  std::optional<StopReason> stop_reason;  ///< nothing: a dry run
   std::string message;
 };
 

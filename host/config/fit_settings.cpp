@@ -11,6 +11,7 @@ bool holds_out(const OptimizerConfig& optimizer) {
 FitSettings fit_settings(const Config& config, const Model& model, int log_every) {
   const OptimizerConfig& o = config.optimizer;
   FitSettings settings;
+  settings.stages.clear();
   for (const StageConfig& stage : o.all_stages())
     settings.stages.push_back({stage.name,
                                stage.steps,

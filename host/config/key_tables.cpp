@@ -30,6 +30,14 @@ Choice choice(Enum& value, std::vector<std::pair<std::string, Enum>> options) {
   return result;
 }
 
+/// A choice among all enumerators of a table of names.
+template <class Enum, std::size_t kCount>
+Choice choice_of(Enum& value, const Named<Enum> (&table)[kCount]) {
+  std::vector<std::pair<std::string, Enum>> options;
+  for (const Named<Enum>& entry : table) options.emplace_back(entry.name, entry.value);
+  return choice(value, std::move(options));
+}
+
 /// A key that has one value only.
 Choice only(const std::string& name) {
   return {{name}, [] { return std::size_t(0); }, {}};
@@ -345,9 +353,7 @@ Keys light_keys(LightComponent& c, LightStart& start) {
   append(keys, parameter_keys(info, c.values));
   append(keys, prior_tables());
   if (c.kind == LightKind::sersic_ellipse)
-    keys.push_back({"radius",
-                    choice<RadiusKind>(c.radius, {{"product_average", RadiusKind::product_average},
-                                                  {"major_axis", RadiusKind::major_axis}}),
+    keys.push_back({"radius", choice_of(c.radius, kRadiusKinds),
                     "whether R_sersic is the product average of the semi-axes or the semi-major axis"});
   keys.push_back(fit_key(free_parameters(info, c.free)));
   return keys;
@@ -396,10 +402,7 @@ Keys network_keys(NetworkConfig& n) {
         false,
         drawn},
        seed_key(n, "network.initial"),
-       {"math",
-        choice<NetworkMath>(n.math, {{name_of(NetworkMath::fp32), NetworkMath::fp32},
-                                     {name_of(NetworkMath::tf32x3), NetworkMath::tf32x3},
-                                     {name_of(NetworkMath::tf32), NetworkMath::tf32}}),
+       {"math", choice_of(n.math, kNetworkMaths),
         "arithmetic between hidden layers: \"fp32\"; \"tf32x3\": matrix units, as accurate as fp32; \"tf32\": matrix "
         "units, faster, errors of 1e-3; the last two need single precision and a CUDA device of compute capability "
         "8.0 or later"},
@@ -411,10 +414,7 @@ Keys network_keys(NetworkConfig& n) {
 namespace {
 
 Key optimizer_name_key(StageConfig& s) {
-  return {"name",
-          choice<OptimizerKind>(s.name, {{"adam", OptimizerKind::adam},
-                                         {"lbfgs", OptimizerKind::lbfgs},
-                                         {"levenberg_marquardt", OptimizerKind::levenberg_marquardt}}),
+  return {"name", choice_of(s.name, kOptimizerKinds),
           "the optimizer; one step of L-BFGS is one line search; Levenberg-Marquardt fits only parameters of profiles, "
           "solves for their amplitudes, runs on the CPU in double precision and ends when it has converged"};
 }
@@ -433,11 +433,7 @@ Keys optimizer_option_keys(StageConfig& s) {
           {"memory", &s.memory, "L-BFGS only: number of past steps that it keeps", between(1, kMaxMemory)},
           {"free", NameList{&s.free},
            "which of the free parameters may change: network, lens, source.0, source.0.amp ...; [] = all of them"},
-          {"stop",
-           choice<StopRule>(s.stop, {{"none", StopRule::none},
-                                     {"chi2", StopRule::chi2},
-                                     {"heldout", StopRule::held_out},
-                                     {"plateau", StopRule::plateau}}),
+          {"stop", choice_of(s.stop, kStopRules),
            "rule to stop before the last step; \"chi2\": the reduced chi^2 has fallen to stop_chi2; \"heldout\": the "
            "chi^2 of held-out pixels no longer falls; \"plateau\": the loss no longer falls"}};
 }
@@ -464,7 +460,7 @@ Keys optimizer_keys(OptimizerConfig& o) {
                           "with stop = \"heldout\" or \"plateau\""};
   const Condition unjudged{[&o] { return keeps_last(o.stop); }, "with stop = \"none\" or \"chi2\""};
   Keys keys{optimizer_name_key(o),
-            {"loss", choice<LossKind>(o.loss, {{"mse", LossKind::mse}, {"chi2", LossKind::chi2}}),
+            {"loss", choice_of(o.loss, kLossKinds),
              "mean over used pixels of (model - data)^2 (mse) or ((model - data)/noise)^2 (chi2)"}};
   append(keys, optimizer_option_keys(o));
   append(keys,

@@ -424,7 +424,6 @@ LoadedProblem load_problem(const Config& config) {
   problem.loss = config.optimizer.loss;
   if (config.network) problem.network_math = config.network->math;
   problem.regularization = config.regularization;
-  problem.learning_rates = {config.optimizer.learning_rate};
   if (holds_out(config.optimizer)) problem.held_out = held_out_pixels(config, o);
   std::vector<double> network;
   if (config.network)

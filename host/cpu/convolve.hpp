@@ -1,4 +1,4 @@
-// The PSF on the CPU: zero-padded convolution of an image and its transpose, by the cheapest of three exact ways.
+// The PSF on the CPU: zero-padded convolution of an image and its transpose, by the fastest of three exact methods.
 #pragma once
 
 #include <memory>
@@ -21,7 +21,7 @@ class Convolution {
   enum class Method { identity, separable, direct, fft };
   static constexpr int kLargestDirect = 121;
 
-  /// @param psf  normalised or not; empty = identity
+  /// @param psf  need not be normalized; empty = identity
   /// @throws InvalidInput for an even size or a size that disagrees with the number of values
   Convolution(int nx, int ny, const Psf& psf);
   /// The same by a given method. @throws InvalidInput when the method cannot do this kernel.

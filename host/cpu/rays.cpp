@@ -1,12 +1,13 @@
-// Loops over blocks of rays with everything else fixed: profile and kind known, parameters in registers, arrays on the
-// stack and of one length. That is what the compiler needs to vectorise them; CMakeLists.txt has the flags that it
-// needs.
+// Loops over blocks of rays in which everything else is fixed: the profile is known, parameters are in registers,
+// arrays are on the stack and have one length. The compiler needs this to vectorize the loops, and the flags of this
+// file in CMakeLists.txt.
 #include "host/cpu/rays.hpp"
 
 #include <algorithm>
 
-// The vector variants of the mathematical functions, errors at most 4 units in the last place. The C library has them
-// and declares them for fast math only, although they keep infinities and NaN.
+// glibc has vector versions of these functions, with errors of at most 4 units in the last place. Its header declares
+// them only under -ffast-math, although they handle infinities and NaN correctly. The declarations here make them
+// available without that flag.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
 #if __GLIBC_PREREQ(2, 35)
 #define EINFIELD_VECTOR_FUNCTION(name)                               \
@@ -30,7 +31,7 @@ EINFIELD_VECTOR_FUNCTION(sin);
 
 #include <hwy/highway.h>
 
-// Everything that a loop calls becomes part of it.
+// Inlines everything that a loop calls into it.
 #define EINFIELD_LOOP __attribute__((flatten, noinline))
 
 HWY_BEFORE_NAMESPACE();

@@ -1,6 +1,5 @@
-// Rays through a scene, a block at a time and component by component: the loops that the compiler makes vectors of,
-// around the per-ray formulas of include/einfield/. Vector instructions are chosen at run time, as for the network's
-// tiles.
+// Rays through a scene, block by block and component by component: vectorized loops around the per-ray formulas of
+// include/einfield/. Vector instructions are chosen at run time, as in network_tiles.hpp.
 #pragma once
 
 #include "einfield/render.hpp"

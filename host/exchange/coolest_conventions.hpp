@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "einfield/model.hpp"
+#include "einfield/source.hpp"
 #include "host/exchange/exchange.hpp"
 
 namespace einfield::coolest {
@@ -19,7 +20,7 @@ inline constexpr const char* kPotential = "PixelatedRegularGridPotential";
 
 /// b of the Sérsic profile (einfield/source.hpp).
 inline double sersic_b(double n) {
-  return 1.9992 * n - 0.3271;
+  return kSersicSlope * n + kSersicOffset;
 }
 
 /// Two components of an ellipticity or a shear as a length and a position angle.

@@ -427,8 +427,8 @@ class Reader {
     LightComponent c = new_light(LightKind::sersic_ellipse);
     const ProfileInfo& info = light_info(c.kind);
     const double q = take_ellipse(profile, c, info);
-    const bool major =
-        profile.has(kOwn) && profile.at(kOwn).has("radius") && profile.at(kOwn).at("radius").text() == "major_axis";
+    const bool major = profile.has(kOwn) && profile.at(kOwn).has("radius") &&
+                       profile.at(kOwn).at("radius").text() == name_of(RadiusKind::major_axis);
     if (major) c.radius = RadiusKind::major_axis;
     set(parameters.at("theta_eff"), c, info, "R_sersic", radius.value / (major ? std::sqrt(q) : 1), radius.free);
     set(parameters.at("I_eff"), c, info, "amp", intensity.value * area, intensity.free);

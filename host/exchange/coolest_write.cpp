@@ -326,7 +326,7 @@ class Writer {
       put_center(json, c, info);
       json[kOwn] = ordered_json::object();
       put_priors(json[kOwn], c, info);
-      if (major) json[kOwn]["radius"] = "major_axis";
+      if (major) json[kOwn]["radius"] = name_of(c.radius);
       return json;
     }
     if (c.kind == LightKind::gaussian) {
@@ -366,7 +366,8 @@ class Writer {
       json[kOwn]["fit"] = c.pixels_free ? ordered_json::array({"pixels"}) : ordered_json::array();
       return json;
     }
-    if (c.kind == LightKind::sersic_ellipse && c.radius == RadiusKind::major_axis) json[kOwn]["radius"] = "major_axis";
+    if (c.kind == LightKind::sersic_ellipse && c.radius == RadiusKind::major_axis)
+      json[kOwn]["radius"] = name_of(c.radius);
     if (c.kind == LightKind::network) {
       json[kOwn]["network"] = network_file(0, lensed ? "source_network" : "lens_light_network");
       if (c.weights_free) json[kOwn]["fit"].push_back("network");

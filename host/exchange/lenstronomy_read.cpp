@@ -306,7 +306,8 @@ class Reader {
         parameter(c, "amp") *= area;
         if (name == "SERSIC")
           for (const char* e : {"e1", "e2"}) c.free[static_cast<std::size_t>(light_info(c.kind).index_of(e))] = false;
-        if (name == "SERSIC_ELLIPSE" && mine && mine->has("radius") && mine->at("radius").text() == "major_axis") {
+        if (name == "SERSIC_ELLIPSE" && mine && mine->has("radius") &&
+            mine->at("radius").text() == name_of(RadiusKind::major_axis)) {
           c.radius = RadiusKind::major_axis;
           parameter(c, "R_sersic") /= root_of_axis_ratio(c);
         }

@@ -169,7 +169,7 @@ class Writer {
       parameter(c, "amp") /= area_;
       if (c.kind == LightKind::sersic_ellipse && c.radius == RadiusKind::major_axis) {
         parameter(c, "R_sersic") *= root_of_axis_ratio(c);
-        own.back()["radius"] = "major_axis";
+        own.back()["radius"] = name_of(c.radius);
       }
       add_parameters(json, block, c, light_info(c.kind));
       return light_info(c.kind).name;

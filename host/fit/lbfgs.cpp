@@ -1,4 +1,4 @@
-// The recursion and the line search; a line is a state machine that is fed one evaluation at a time.
+// The recursion and the line search. A line is a state machine that receives one evaluation at a time.
 #include "host/fit/lbfgs.hpp"
 
 #include <algorithm>
@@ -9,12 +9,15 @@
 namespace einfield {
 namespace {
 
-constexpr double kDecrease = 1e-4;   ///< c₁: f(t) ≤ f(0) + c₁ t f′(0)
-constexpr double kCurvature = 0.9;   ///< c₂: |f′(t)| ≤ c₂ |f′(0)|
-constexpr int kMaxEvaluations = 20;  ///< of one line
-constexpr double kGrowth = 10;       ///< of the step while the minimum is not yet bracketed
+constexpr double kDecrease = 1e-4;          ///< c₁: f(t) ≤ f(0) + c₁ t f′(0)
+constexpr double kCurvature = 0.9;          ///< c₂: |f′(t)| ≤ c₂ |f′(0)|
+constexpr int kMaxEvaluations = 20;         ///< on one line
+constexpr double kLeastGrowth = 1.1;        ///< least growth of the step while the minimum is not bracketed
+constexpr double kMargin = 0.1;             ///< of a bracket: a trial stays this fraction away from its ends
+constexpr double kSmallestBracket = 1e-12;  ///< relative to its ends
+constexpr double kGrowth = 10;              ///< largest growth of the step while the minimum is not bracketed
 
-/// Σ aᵢ bᵢ in double: eight sums, so that it vectorises, added in order.
+/// Σ aᵢ bᵢ in double as eight sums, so that the loop is vectorized; they are added in order.
 template <class A, class B>
 double dot(const std::vector<A>& a, const std::vector<B>& b) {
   constexpr std::size_t kSums = 8;
@@ -44,7 +47,7 @@ double interpolated(double a, double value_a, double slope_a, double b, double v
     const double cubic = b - (b - a) * (slope_b + d2 - d1) / (slope_b - slope_a + 2 * d2);
     if (std::isfinite(cubic)) t = cubic;
   }
-  const double margin = 0.1 * std::abs(b - a);
+  const double margin = kMargin * std::abs(b - a);
   return std::clamp(t, std::min(a, b) + margin, std::max(a, b) - margin);
 }
 
@@ -66,10 +69,10 @@ void Lbfgs<Real>::forget() {
   inverse_.clear();
 }
 
-/// A new line from position_. d = −H g by two loops over the pairs; without any, down the gradient, first by a length
-/// of at most one.
+/// Starts a new line from position_. The direction is d = −H g, by two loops over the pairs; without pairs it is −g,
+/// and the first step has a length of at most one.
 template <class Real>
-void Lbfgs<Real>::aim() {
+void Lbfgs<Real>::start_line() {
   direction_.assign(gradient_.begin(), gradient_.end());
   std::vector<double> weight(pairs_.size());
   for (std::size_t k = pairs_.size(); k-- > 0;) {
@@ -87,13 +90,13 @@ void Lbfgs<Real>::aim() {
   for (double& d : direction_) d = -d;
 
   double slope = dot(gradient_, direction_);
-  if (!pairs_.empty() && !(slope < 0)) {  // rounding has spoilt the memory
+  if (!pairs_.empty() && !(slope < 0)) {  // rounding has made the pairs useless
     forget();
-    aim();
+    start_line();
     return;
   }
   low_ = {0, value_, slope};
-  bracketed_ = settled_ = false;
+  bracketed_ = given_up_ = false;
   evaluations_ = 0;
   double first = 1;
   if (pairs_.empty()) {
@@ -119,7 +122,7 @@ typename Lbfgs<Real>::Answer Lbfgs<Real>::accept(double value, const std::vector
       pair.move[i] -= position_[i];
       pair.change[i] -= gradient_[i];
     }
-    // Positive by the curvature condition, but for rounding.
+    // Positive by the curvature condition, except for rounding.
     const double product = dot(pair.move, pair.change);
     if (product > std::numeric_limits<double>::epsilon() * dot(pair.change, pair.change)) {
       pairs_.push_back(std::move(pair));
@@ -135,48 +138,48 @@ typename Lbfgs<Real>::Answer Lbfgs<Real>::accept(double value, const std::vector
   value_ = value;
   gradient_ = gradient;
   if (dot(gradient_, gradient_) == 0) return Answer::stuck;
-  aim();
+  start_line();
   return Answer::accepted;
 }
 
-/// The line is given up: its lowest point is asked for again and taken, or the memory is dropped for the steepest
-/// descent.
+/// Gives up the line: its lowest point is evaluated again and accepted. Without a lower point the pairs are dropped,
+/// and the next line follows the steepest descent.
 template <class Real>
-typename Lbfgs<Real>::Answer Lbfgs<Real>::settle() {
+typename Lbfgs<Real>::Answer Lbfgs<Real>::give_up_line() {
   if (low_.step > 0) {
-    settled_ = true;
+    given_up_ = true;
     try_step(low_.step);
     return Answer::searching;
   }
   if (pairs_.empty()) return Answer::stuck;
   forget();
-  aim();
+  start_line();
   return Answer::searching;
 }
 
 template <class Real>
 typename Lbfgs<Real>::Answer Lbfgs<Real>::tell(double value, const std::vector<Real>& gradient) {
-  if (!started_ || settled_) return accept(value, gradient);
+  if (!started_ || given_up_) return accept(value, gradient);
 
   const double start_slope = dot(gradient_, direction_);
   now_.value = value;
   now_.slope = dot(gradient, direction_);
   const bool finite = std::isfinite(value) && std::isfinite(now_.slope);
-  // A sum in single precision does not tell values apart that differ by less than this.
+  // In single precision, sums that differ by less than this are equal.
   const double noise = static_cast<double>(std::numeric_limits<Real>::epsilon()) * std::abs(value_);
   const bool too_high =
       !finite || value > value_ + kDecrease * now_.step * start_slope + noise || (low_.step > 0 && value >= low_.value);
   if (!too_high && std::abs(now_.slope) <= -kCurvature * start_slope) return accept(value, gradient);
   if (++evaluations_ >= kMaxEvaluations) {
     if (!too_high) low_ = now_;
-    return settle();
+    return give_up_line();
   }
 
   if (too_high) {
     high_ = now_;
     bracketed_ = true;
   } else {
-    // Beyond a minimum, seen from the lower end: the bracket is turned round.
+    // The minimum lies on the other side of the new point: the ends of the bracket change roles.
     const bool beyond = bracketed_ ? now_.slope * (high_.step - low_.step) >= 0 : now_.slope >= 0;
     if (beyond) {
       high_ = low_;
@@ -186,18 +189,18 @@ typename Lbfgs<Real>::Answer Lbfgs<Real>::tell(double value, const std::vector<R
     low_ = now_;
     if (!bracketed_) {
       const double furthest = kGrowth * now_.step;
-      // Where the slope would vanish if it went on as it changes; as far as allowed where it grows steeper.
+      // The step at which the slope vanishes by linear extrapolation; the largest step where it grows steeper.
       const double slope_change = now_.slope - before.slope;
       const double step =
           slope_change > 0 ? now_.step - now_.slope * (now_.step - before.step) / slope_change : furthest;
-      try_step(std::clamp(step, 1.1 * now_.step, furthest));
+      try_step(std::clamp(step, kLeastGrowth * now_.step, furthest));
       return Answer::searching;
     }
   }
-  if (std::abs(high_.step - low_.step) <= 1e-12 * std::max(high_.step, low_.step)) return settle();
+  if (std::abs(high_.step - low_.step) <= kSmallestBracket * std::max(high_.step, low_.step)) return give_up_line();
   const bool high_is_finite = std::isfinite(high_.value) && std::isfinite(high_.slope);
   try_step(high_is_finite ? interpolated(low_.step, low_.value, low_.slope, high_.step, high_.value, high_.slope)
-                          : low_.step + 0.1 * (high_.step - low_.step));
+                          : low_.step + kMargin * (high_.step - low_.step));
   return Answer::searching;
 }
 

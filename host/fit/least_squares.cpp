@@ -66,10 +66,10 @@ SymmetricMatrix Cholesky::inverse() const {
 
 BoundedSolution bounded_least_squares(const SymmetricMatrix& n, const std::vector<double>& b,
                                       const std::vector<double>& lower, const std::vector<double>& upper) {
-  constexpr double kTolerance = 1e-12;  // of a gradient, relative to what it is a difference of
+  constexpr double kTolerance = 1e-12;  // of a gradient, relative to the terms that it is the sum of
   const std::size_t size = n.n;
-  BoundedSolution x{std::vector<double>(size, 0.0), std::vector<bool>(size, false)};
-  std::vector<bool> barred(size, false);  // depends on the free ones
+  BoundedSolution x{std::vector<double>(size, 0.0), std::vector<std::uint8_t>(size, false)};
+  std::vector<std::uint8_t> barred(size, false);  // 1 = its column depends on those of the free variables
   for (std::size_t i = 0; i < size; ++i) {
     if (std::isfinite(lower[i]) && (std::abs(lower[i]) <= std::abs(upper[i]) || !std::isfinite(upper[i])))
       x.values[i] = lower[i];
@@ -77,8 +77,8 @@ BoundedSolution bounded_least_squares(const SymmetricMatrix& n, const std::vecto
       x.values[i] = upper[i];
   }
 
-  /// Moves the free ones to their minimum; those that meet a bound on the way stay there.
-  const auto settle = [&](std::size_t newest) {
+  // Moves the free variables to their minimum; one that meets a bound on the way is fixed there.
+  const auto minimize_free = [&](std::size_t newest) {
     for (std::size_t round = 0; round <= size; ++round) {
       std::vector<std::size_t> indices;
       for (std::size_t i = 0; i < size; ++i)
@@ -93,7 +93,7 @@ BoundedSolution bounded_least_squares(const SymmetricMatrix& n, const std::vecto
       }
       const Cholesky cholesky(n.part(indices));
       if (!cholesky.good()) {
-        // Before the first round nothing has moved: the newest one is what the others cannot do without.
+        // In the first round nothing has moved yet: the newest variable is the one that depends on the others.
         const std::size_t out = newest < size ? newest : indices[cholesky.failed()];
         x.free[out] = false;
         barred[out] = true;
@@ -124,14 +124,14 @@ BoundedSolution bounded_least_squares(const SymmetricMatrix& n, const std::vecto
         }
       }
       if (first == size) return true;
-      if (first == newest && step == 0) return false;  // pushed off its bound by rounding alone
+      if (first == newest && step == 0) return false;  // only rounding had pushed it away from its bound
       newest = size;
     }
     return true;
   };
 
   for (std::size_t i = 0; i < size; ++i) x.free[i] = !std::isfinite(lower[i]) && !std::isfinite(upper[i]);
-  settle(size);
+  minimize_free(size);
   for (std::size_t round = 0; round < 10 * size + 10; ++round) {
     std::size_t best = size;
     double largest = 0;
@@ -150,7 +150,7 @@ BoundedSolution bounded_least_squares(const SymmetricMatrix& n, const std::vecto
     }
     if (best == size) break;
     x.free[best] = true;
-    if (settle(best))
+    if (minimize_free(best))
       std::fill(barred.begin(), barred.end(), false);
     else
       barred[best] = true;

@@ -1,4 +1,4 @@
-// One step is a lower point; a matrix of a few dozen rows decides where to look for it.
+// A step solves a linear system of a few dozen rows for a trial point, with more damping until the value falls.
 #include "host/fit/levenberg_marquardt.hpp"
 
 #include <algorithm>
@@ -7,13 +7,14 @@
 namespace einfield {
 namespace {
 
-constexpr double kFirstDamping = 1e-2;
-constexpr double kLargestDamping = 1e10;  ///< nothing lower is found in steps as short as this makes them
-constexpr double kSmallGain = 1e-7;       ///< relative; of χ² = 10⁴, far below what its noise means
-constexpr int kSmallGains = 3;            ///< in a row
-/// Longest move of an unconstrained value that is transformed: a factor of e of a positive parameter.
+constexpr double kFirstDamping = 1e-2, kSmallestDamping = 1e-12;
+constexpr double kSmallestDiagonal = 1e-12;  ///< relative to the largest one
+constexpr double kLargestDamping = 1e10;     ///< beyond it the steps are too short to find a lower point
+constexpr double kSmallGain = 1e-7;          ///< relative; for χ² = 10⁴ far below its statistical noise
+constexpr int kSmallGains = 3;               ///< number of small gains in a row that end the descent
+/// Longest move of an unconstrained value that is transformed: for a positive parameter a factor of e.
 constexpr double kLongestMove = 1;
-/// Where a logistic transform is flat, for good: 3e-7 of the interval from its end.
+/// Largest unconstrained value of a logistic transform, which is flat there: 3e-7 of the interval from its end.
 constexpr double kLargestLogistic = 15;
 
 }  // namespace
@@ -21,11 +22,11 @@ constexpr double kLargestLogistic = 15;
 LevenbergMarquardt::LevenbergMarquardt(ScalarEvaluator& evaluator, const ScalarModel& model,
                                        const std::vector<double>& u)
     : model_(&model), point_(evaluator.evaluate(u)), damping_(kFirstDamping) {
-  if (point_.finite) arrive(evaluator);
+  if (point_.finite) linearize(evaluator);
 }
 
-/// S and g_θ at the point that was evaluated last.
-void LevenbergMarquardt::arrive(ScalarEvaluator& evaluator) {
+/// Computes S and g_θ at the last evaluated point.
+void LevenbergMarquardt::linearize(ScalarEvaluator& evaluator) {
   const ParameterLayout& layout = model_->layout();
   const std::vector<int>& moving = model_->moving();
   const std::size_t n = moving.size(), n_linear = model_->n_linear(), n_other = n - n_linear;
@@ -88,8 +89,8 @@ void LevenbergMarquardt::step(ScalarEvaluator& evaluator) {
   while (damping_ < kLargestDamping) {
     SymmetricMatrix damped = reduced_;
     for (std::size_t i = 0; i < n; ++i) {
-      // What the data do not see any more would else move without end.
-      const double diagonal = std::max(reduced_(i, i), 1e-12 * largest);
+      // Limits the move of a parameter that the data do not constrain.
+      const double diagonal = std::max(reduced_(i, i), kSmallestDiagonal * largest);
       damped(i, i) = std::max(reduced_(i, i), 0.0) + damping_ * diagonal;
     }
     const Cholesky cholesky(damped);
@@ -122,11 +123,11 @@ void LevenbergMarquardt::step(ScalarEvaluator& evaluator) {
       const double gain = point_.value() - trial.value();
       if (trial.finite && gain > 0) {
         const double ratio = predicted > 0 ? gain / predicted : 1, x = 2 * ratio - 1;
-        damping_ = std::max(damping_ * std::max(1.0 / 3, 1 - x * x * x), 1e-12);
+        damping_ = std::max(damping_ * std::max(1.0 / 3, 1 - x * x * x), kSmallestDamping);
         growth_ = 2;
         small_gains_ = gain < kSmallGain * point_.value() ? small_gains_ + 1 : 0;
         point_ = trial;
-        arrive(evaluator);
+        linearize(evaluator);
         converged_ = converged_ || small_gains_ >= kSmallGains;
         return;
       }

@@ -9,19 +9,19 @@
 
 namespace einfield {
 
-/// A descent from one starting point; it can be laid aside and go on later, with any evaluator of the same model.
+/// A descent from one starting point. It can be paused and continued later, with any evaluator of the same model.
 ///
 /// In the unconstrained values u of the parameters that are not solved for, with T = ∂p/∂u, the quadratic form of
-/// Curvature is reduced to what is left when the amplitudes c follow:
+/// Curvature is reduced by letting the amplitudes c follow:
 ///
 ///     S = N_θθ − N_θc N_cc⁻¹ N_cθ,   (S + λ diag S) δ = −g_θ                                                    (1)
 ///
-/// over the amplitudes that are not pinned. g_θ needs no term for dc/dθ: at the best amplitudes g_c = 0. What S lacks
-/// of the second derivative of the projected function is of the order of the residual, as in every Gauss–Newton method;
-/// that part of it that has first derivatives only, Kaufman showed to be well left out.
+/// over the amplitudes that are not pinned. g_θ needs no term for dc/dθ: at the best amplitudes g_c = 0. S lacks terms
+/// of the second derivative of the projected function that are of the order of the residual, as in every Gauss–Newton
+/// method. Kaufman (1975) showed that the one of these terms that has only first derivatives can be neglected.
 class LevenbergMarquardt {
  public:
-  /// Where the descent has been: one entry a step, the start included.
+  /// The path of the descent: one entry per step, the start included.
   struct Record {
     std::vector<double> u;
     double loss, chi2_reduced, penalty, gradient_norm;
@@ -30,11 +30,11 @@ class LevenbergMarquardt {
   /// Evaluates the start. @param u  of all free scalars
   LevenbergMarquardt(ScalarEvaluator& evaluator, const ScalarModel& model, const std::vector<double>& u);
 
-  /// False when the start has no finite value: there is nothing to descend from.
+  /// False when the start has no finite value: then step() must not be called.
   bool alive() const { return point_.finite; }
-  /// Whether nothing more is gained.
+  /// Whether the value no longer falls.
   bool converged() const { return converged_; }
-  /// Goes to a lower point, by as many trials as it takes. @pre alive() && !converged()
+  /// Moves to a lower point; tries several points if necessary. @pre alive() && !converged()
   void step(ScalarEvaluator& evaluator);
 
   const ScalarPoint& point() const { return point_; }
@@ -43,7 +43,7 @@ class LevenbergMarquardt {
   const std::vector<Record>& records() const { return records_; }
 
  private:
-  void arrive(ScalarEvaluator& evaluator);
+  void linearize(ScalarEvaluator& evaluator);
 
   const ScalarModel* model_;
   ScalarPoint point_;

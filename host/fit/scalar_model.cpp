@@ -11,13 +11,15 @@
 namespace einfield {
 namespace {
 
-constexpr int kChunk = 64;  ///< pixels
-/// Share of its range that an amplitude with bounds keeps from their ends, where its unconstrained value diverges.
+constexpr int kChunk = 64;                     ///< pixels
+constexpr std::size_t kConvolutionCopies = 3;  ///< cut-outs that a Convolution holds, at most
+/// An amplitude with bounds stays this fraction of their range away from both ends, where its unconstrained value
+/// diverges.
 constexpr double kMargin = 1e-6;
-/// Smallest amplitude of a component, as its share of the data: 0 has no logarithm.
+/// Smallest amplitude of a component, as a fraction of the data: 0 has no logarithm.
 constexpr double kNothing = 1e-12;
 
-/// Σ aᵢ bᵢ: eight sums, so that it vectorises, added in order.
+/// Σ aᵢ bᵢ as eight sums, so that the loop is vectorized; they are added in order.
 double dot(const std::vector<double>& a, const std::vector<double>& b) {
   constexpr std::size_t kSums = 8;
   double sums[kSums] = {};
@@ -30,7 +32,7 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
   return sum;
 }
 
-/// The part of the image that holds all pixels with a part in the loss and those whose light the PSF brings in.
+/// The part of the image that holds all pixels that enter the loss and those whose light the PSF brings in.
 struct CutOut {
   int left, low, nx, ny;
   int reach_x, reach_y;  ///< of the PSF [pixels]
@@ -70,20 +72,33 @@ std::size_t ScalarModel::planned_bytes(const Problem& problem, int evaluators, i
   const std::size_t used = size(o.n_used()), pixels = size(box.nx) * size(box.ny),
                     rays = pixels * size(o.grid.rays_per_pixel()),
                     samples = pixels * size(o.psf.supersampling) * size(o.psf.supersampling);
-  // Images before the PSF: of the amplitudes and of the rest at once, or of all other parameters.
-  std::size_t evaluator = sizeof(double) * ((n_free + 3) * used + (n_free + 1) * samples + 4 * size(threads) * samples);
-  if (const LightComponent* const light = network_light(problem.model))
-    evaluator +=
-        sizeof(double) * 5 * rays + CpuNetwork<double>::planned_bytes(light->network, static_cast<int>(rays), threads);
-  return sizeof(double) * 4 * rays + sizeof(Used) * used + sizeof(Pixel) * pixels + size(evaluators) * evaluator;
+  const LightComponent* const light = network_light(problem.model);
+
+  std::size_t shared = 0, evaluator = 0;
+  const auto count_into = [](std::size_t& bytes) {
+    return [&bytes](const auto& buffer, std::size_t count) { bytes += count * sizeof(*buffer.data()); };
+  };
+  Buffers{}.each(count_into(shared), pixels, used, rays);
+  // Images before the PSF: of all amplitudes and of the rest at once, or of all other parameters.
+  ScalarBuffers{}.each(count_into(evaluator), {n_free, n_free + 1, size(threads), used, samples, light ? rays : 0});
+  evaluator += sizeof(double) * kConvolutionCopies * size(threads) * samples;
+  if (light) evaluator += CpuNetwork<double>::planned_bytes(light->network, static_cast<int>(rays), threads);
+  return shared + size(evaluators) * evaluator;
 }
 
 ScalarModel::ScalarModel(const Problem& problem, const std::vector<double>& parameters, LossKind loss,
                          const std::vector<std::uint8_t>& moves, ThreadPool& pool)
-    : problem_(problem), layout_(problem.model), parameters_(parameters) {
+    : problem_(problem), layout_(problem.model) {
   EINFIELD_REQUIRE(parameters.size() == layout_.size(),
                    std::to_string(parameters.size()) + " parameters, expected " + std::to_string(layout_.size()));
-  const Model& model = problem.model;
+  place(parameters);
+  sort_scalars(moves);
+  choose_pixels(loss);
+  trace_rays(parameters, pool);
+}
+
+/// Takes the initial scalars, the free pixels and the free weights from the flat vector.
+void ScalarModel::place(const std::vector<double>& parameters) {
   const auto scalars = parameters.begin() + static_cast<std::ptrdiff_t>(layout_.n_network);
   initial_scalars_.assign(scalars, scalars + static_cast<std::ptrdiff_t>(layout_.n_free()));
   for (std::size_t k = 0; k < layout_.free_pixels.size(); ++k)
@@ -92,70 +107,70 @@ ScalarModel::ScalarModel(const Problem& problem, const std::vector<double>& para
   if (layout_.n_light_weights > 0)
     layout_.light_weights.assign(parameters.begin() + static_cast<std::ptrdiff_t>(layout_.light_weights_offset()),
                                  parameters.end());
+  tables_ = SceneTables<double>(problem_.model, layout_);
+  light_component_ = network_light_index(problem_.model);
+}
 
-  n_lens_ = static_cast<int>(model.lens.size());
-  n_source_ = static_cast<int>(model.source.size());
-  n_lens_light_ = static_cast<int>(model.lens_light.size());
-  light_component_ = network_light_index(model);
-  for (const LensComponent& c : model.lens)
-    components_.push_back({static_cast<int>(c.kind), RadiusKind::product_average, 0, {}});
-  int pixel_offset = 0;
-  for (const std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
-    for (const LightComponent& c : *lights) {
-      components_.push_back({static_cast<int>(c.kind), c.radius, pixel_offset, c.grid});
-      pixel_offset += static_cast<int>(c.pixels.size());
-    }
-
-  // Brightness is proportional to the amplitude, the first parameter of every profile of light that has any.
+/// Lists the scalars that move, the amplitudes first. Brightness is proportional to the amplitude, which is the first
+/// parameter of every light profile that has parameters.
+void ScalarModel::sort_scalars(const std::vector<std::uint8_t>& moves) {
   std::vector<int> others;
   for (int i = 0; i < static_cast<int>(layout_.n_free()); ++i) {
     if (!moves.empty() && !moves[layout_.n_network + static_cast<std::size_t>(i)]) continue;
     const int slot = layout_.free[static_cast<std::size_t>(i)].slot, component = slot / kMaxProfileParameters;
-    const bool linear = component >= n_lens_ && slot % kMaxProfileParameters == 0;
+    const bool linear = component >= tables_.n_lens && slot % kMaxProfileParameters == 0;
     (linear ? moving_ : others).push_back(i);
-    if (linear) linear_component_.push_back(component - n_lens_);
+    if (linear) linear_component_.push_back(component - tables_.n_lens);
   }
   n_linear_ = moving_.size();
   moving_.insert(moving_.end(), others.begin(), others.end());
   EINFIELD_REQUIRE(!moving_.empty(), "no free parameter of a profile, expected at least one");
+}
 
-  const Observation& o = problem.observation;
+/// The pixels that enter the loss, with their weights, and the pixels whose light reaches them.
+void ScalarModel::choose_pixels(LossKind loss) {
+  const Observation& o = problem_.observation;
   const Grid& grid = o.grid;
   rays_per_side_ = grid.supersampling;
   psf_supersampling_ = o.psf.supersampling;
-  const PixelWeights<double> weights = pixel_weights<double>(o, loss, problem.held_out);
+  const PixelWeights<double> weights = pixel_weights<double>(o, loss, problem_.held_out);
   const auto [left, low, nx, ny, reach_x, reach_y] =
       cut_out(o, [&weights](std::size_t i) { return weights.loss[i] != 0; });
+  left_ = left;
+  low_ = low;
   nx_ = nx;
   ny_ = ny;
   std::vector<std::uint8_t> seen(static_cast<std::size_t>(nx_ * ny_), 0);
   for (int y = 0; y < ny_; ++y)
     for (int x = 0; x < nx_; ++x) {
-      const auto i = static_cast<std::size_t>((y + low) * grid.nx + x + left);
+      const auto i = static_cast<std::size_t>((y + low_) * grid.nx + x + left_);
       if (weights.loss[i] == 0) continue;
       const double weight = std::sqrt(weights.loss[i]);
-      used_.push_back({{x, y}, weight, std::sqrt(weights.chi2[i]), weight * o.image[i]});
+      b_.used.push_back({{x, y}, weight, std::sqrt(weights.chi2[i]), weight * o.image[i]});
       for (int v = std::max(y - reach_y, 0); v <= std::min(y + reach_y, ny_ - 1); ++v)
         std::fill_n(seen.begin() + v * nx_ + std::max(x - reach_x, 0),
                     std::min(x + reach_x, nx_ - 1) - std::max(x - reach_x, 0) + 1, std::uint8_t(1));
     }
   for (int y = 0; y < ny_; ++y)
     for (int x = 0; x < nx_; ++x)
-      if (seen[static_cast<std::size_t>(y * nx_ + x)]) needed_.push_back({x, y});
+      if (seen[static_cast<std::size_t>(y * nx_ + x)]) b_.needed.push_back({x, y});
+}
 
+/// Positions of the rays of the needed pixels, and the network's deflection there.
+void ScalarModel::trace_rays(const std::vector<double>& parameters, ThreadPool& pool) {
+  const Grid& grid = problem_.observation.grid;
   const int rays = grid.rays_per_pixel();
-  const std::size_t n = needed_.size() * static_cast<std::size_t>(rays);
-  theta_.resize(2 * n);
-  deflection_.assign(2 * n, 0.0);
+  const std::size_t n = b_.needed.size() * static_cast<std::size_t>(rays);
+  b_.each([](auto& buffer, std::size_t count) { buffer.resize(count); }, b_.needed.size(), b_.used.size(), n);
   for (std::size_t i = 0; i < n; ++i) {
-    const Pixel p = needed_[i / static_cast<std::size_t>(rays)];
-    const Vec2<double> at = grid.ray(((p.y + low) * grid.nx + p.x + left) * rays + static_cast<int>(i) % rays);
-    theta_[i] = at.x;
-    theta_[n + i] = at.y;
+    const Pixel p = b_.needed[i / static_cast<std::size_t>(rays)];
+    const Vec2<double> at = grid.ray(((p.y + low_) * grid.nx + p.x + left_) * rays + static_cast<int>(i) % rays);
+    b_.theta[i] = at.x;
+    b_.theta[n + i] = at.y;
   }
-  if (model.network)
-    CpuNetwork<double>(*model.network, static_cast<int>(n), pool, 0)
-        .forward(parameters.data(), theta_.data(), static_cast<int>(n), nullptr, deflection_.data());
+  if (problem_.model.network)
+    CpuNetwork<double>(*problem_.model.network, static_cast<int>(n), pool, 0)
+        .forward(parameters.data(), b_.theta.data(), static_cast<int>(n), nullptr, b_.deflection.data());
 }
 
 ScalarEvaluator::ScalarEvaluator(const ScalarModel& model, ThreadPool& pool) : m_(model), pool_(pool) {
@@ -163,32 +178,30 @@ ScalarEvaluator::ScalarEvaluator(const ScalarModel& model, ThreadPool& pool) : m
   const int nx = m_.nx_ * m_.psf_supersampling_, ny = m_.ny_ * m_.psf_supersampling_;
   for (std::size_t i = 0; i < threads; ++i) convolutions_.emplace_back(nx, ny, m_.problem_.observation.psf);
   ray_values_.resize(threads);
-  convolved_.assign(threads, std::vector<double>(static_cast<std::size_t>(nx * ny)));
-  columns_.assign(m_.moving_.size(), std::vector<double>(m_.used_.size()));
-  fixed_.assign(m_.used_.size(), 0.0);
-  residual_.resize(m_.used_.size());
-  if (m_.light_component_ < 0) return;
-  const std::size_t rays = m_.theta_.size() / 2;
-  light_network_ =
-      std::make_unique<CpuNetwork<double>>(network_light(m_.problem_.model)->network, static_cast<int>(rays), pool, 0);
-  light_position_.resize(2 * rays);
-  light_value_.resize(rays);
-  light_gradient_.resize(2 * rays);
+  const std::size_t rays = m_.b_.theta.size() / 2, n = m_.moving_.size();
+  const bool light = m_.light_component_ >= 0;
+  b_.each([](auto& buffer, std::size_t count) { buffer.assign(count, 0.0); },
+          {n, std::max(m_.n_linear_ + 1, n - m_.n_linear_), threads, m_.b_.used.size(),
+           static_cast<std::size_t>(nx * ny), light ? rays : 0});
+  if (light)
+    light_network_ = std::make_unique<CpuNetwork<double>>(network_light(m_.problem_.model)->network,
+                                                          static_cast<int>(rays), pool, 0);
 }
 
 Scene<double> ScalarEvaluator::scene(const std::vector<double>& table) const {
-  return {m_.components_.data(), m_.n_lens_, m_.n_source_, m_.n_lens_light_, table.data(), m_.layout_.pixels.data()};
+  Scene<double> scene = m_.tables_.scene();
+  scene.table = table.data();
+  return scene;
 }
 
-/// Calls work(rays, values, stride) for chunks of pixels: it sets n_images rows of `stride` numbers, one a ray, of
-/// which images_ become the means.
+/// Calls work(rays, values, stride) for chunks of pixels. It sets n_images rows of `stride` numbers, one per ray; the
+/// images become their means over the pixels.
 template <class Work>
 void ScalarEvaluator::render(std::size_t n_images, Work&& work) {
   const int f = m_.psf_supersampling_, s = m_.rays_per_side_, rays = s * s;
   const auto size = static_cast<std::size_t>(m_.nx_ * m_.ny_ * f * f);
-  if (images_.size() < n_images) images_.resize(n_images);
-  for (std::size_t k = 0; k < n_images; ++k) images_[k].assign(size, 0.0);
-  const int n_pixels = static_cast<int>(m_.needed_.size()), n_rays = n_pixels * rays;
+  for (std::size_t k = 0; k < n_images; ++k) b_.images[k].assign(size, 0.0);
+  const int n_pixels = static_cast<int>(m_.b_.needed.size()), n_rays = n_pixels * rays;
   const double share = static_cast<double>(f * f) / rays;
   pool_.parallel_for((n_pixels + kChunk - 1) / kChunk, [&](int chunk, int worker) {
     const int begin = chunk * kChunk, end = std::min(begin + kChunk, n_pixels);
@@ -196,20 +209,20 @@ void ScalarEvaluator::render(std::size_t n_images, Work&& work) {
     const auto stride = static_cast<std::size_t>(count);
     std::vector<double>& values = ray_values_[static_cast<std::size_t>(worker)];
     values.resize(n_images * stride);
-    const double *const t = m_.theta_.data() + first, *const d = m_.deflection_.data() + first;
+    const double *const t = m_.b_.theta.data() + first, *const d = m_.b_.deflection.data() + first;
     Rays<double> block{count, t, t + n_rays, d, d + n_rays};
     if (light_network_) {
-      block.network_value = light_value_.data() + first;
-      block.network_gradient_x = light_gradient_.data() + first;
-      block.network_gradient_y = light_gradient_.data() + n_rays + first;
+      block.network_value = b_.light_value.data() + first;
+      block.network_gradient_x = b_.light_gradient.data() + first;
+      block.network_gradient_y = b_.light_gradient.data() + n_rays + first;
     }
     work(block, values.data(), stride);
     for (std::size_t k = 0; k < n_images; ++k) {
       const double* value = values.data() + k * stride;
       for (int i = begin; i < end; ++i) {
-        const ScalarModel::Pixel p = m_.needed_[static_cast<std::size_t>(i)];
+        const ScalarModel::Pixel p = m_.b_.needed[static_cast<std::size_t>(i)];
         for (int ray = 0; ray < rays; ++ray)
-          images_[k][subpixel_of_ray(m_.nx_, p.x, p.y, ray, s, f)] += share * *value++;
+          b_.images[k][subpixel_of_ray(m_.nx_, p.x, p.y, ray, s, f)] += share * *value++;
       }
     }
   });
@@ -220,20 +233,20 @@ void ScalarEvaluator::convolve(std::size_t n_images, const std::vector<std::vect
   const int f = m_.psf_supersampling_, width = m_.nx_ * f;
   pool_.parallel_for(static_cast<int>(n_images), [&](int index, int worker) {
     const auto k = static_cast<std::size_t>(index), thread = static_cast<std::size_t>(worker);
-    convolutions_[thread].apply(images_[k].data(), convolved_[thread].data());
-    for (std::size_t i = 0; i < m_.used_.size(); ++i) {
-      const ScalarModel::Used& used = m_.used_[i];
+    convolutions_[thread].apply(b_.images[k].data(), b_.convolved[thread].data());
+    for (std::size_t i = 0; i < m_.b_.used.size(); ++i) {
+      const ScalarModel::Used& used = m_.b_.used[i];
       double sum = 0;
       for (int y = used.pixel.y * f; y < (used.pixel.y + 1) * f; ++y)
         for (int x = used.pixel.x * f; x < (used.pixel.x + 1) * f; ++x)
-          sum += convolved_[thread][static_cast<std::size_t>(y * width + x)];
+          sum += b_.convolved[thread][static_cast<std::size_t>(y * width + x)];
       (*columns[k])[i] = used.weight * sum / (f * f);
     }
   });
 }
 
-/// Columns of the linear parameters and all other light.
-void ScalarEvaluator::shape(const std::vector<double>& u) {
+/// The columns of the amplitudes, and all other light in one column.
+void ScalarEvaluator::render_columns(const std::vector<double>& u) {
   table_ = m_.layout_.table;
   values_ = m_.layout_.physical(u.data());
   for (std::size_t i = 0; i < values_.size(); ++i)
@@ -242,16 +255,16 @@ void ScalarEvaluator::shape(const std::vector<double>& u) {
   for (std::size_t k = 0; k < m_.n_linear_; ++k)
     unit[static_cast<std::size_t>(m_.layout_.free[static_cast<std::size_t>(m_.moving_[k])].slot)] = 1;
   if (light_network_) {
-    const int rays = static_cast<int>(m_.theta_.size() / 2);
-    const double *const t = m_.theta_.data(), *const d = m_.deflection_.data();
+    const int rays = static_cast<int>(m_.b_.theta.size() / 2);
+    const double *const t = m_.b_.theta.data(), *const d = m_.b_.deflection.data();
     ray_kernels<double>().network_positions(scene(unit), {rays, t, t + rays, d, d + rays}, m_.light_component_,
-                                            light_position_.data(), light_position_.data() + rays);
-    light_network_->forward(m_.layout_.light_weights.data(), light_position_.data(), rays, light_value_.data(),
-                            light_gradient_.data());
+                                            b_.light_position.data(), b_.light_position.data() + rays);
+    light_network_->forward(m_.layout_.light_weights.data(), b_.light_position.data(), rays, b_.light_value.data(),
+                            b_.light_gradient.data());
   }
 
-  const auto n_lights = static_cast<std::size_t>(m_.n_source_ + m_.n_lens_light_);
-  std::vector<std::size_t> image_of(n_lights, m_.n_linear_);  // all light that is not solved for goes into the last
+  const auto n_lights = static_cast<std::size_t>(m_.tables_.n_source + m_.tables_.n_lens_light);
+  std::vector<std::size_t> image_of(n_lights, m_.n_linear_);  // the last holds all light that is not solved for
   for (std::size_t k = 0; k < m_.n_linear_; ++k) image_of[static_cast<std::size_t>(m_.linear_component_[k])] = k;
   const bool any_fixed = n_lights > m_.n_linear_;
   const std::size_t n_images = m_.n_linear_ + (any_fixed ? 1 : 0);
@@ -263,23 +276,23 @@ void ScalarEvaluator::shape(const std::vector<double>& u) {
       for (std::size_t i = 0; i < stride; ++i) values[image_of[c] * stride + i] += by_component[c * stride + i];
   });
   std::vector<std::vector<double>*> columns;
-  for (std::size_t k = 0; k < m_.n_linear_; ++k) columns.push_back(&columns_[k]);
-  if (any_fixed) columns.push_back(&fixed_);
+  for (std::size_t k = 0; k < m_.n_linear_; ++k) columns.push_back(&b_.columns[k]);
+  if (any_fixed) columns.push_back(&b_.fixed);
   convolve(n_images, columns);
 }
 
-void ScalarEvaluator::solve(ScalarPoint& point) {
+void ScalarEvaluator::solve_amplitudes(ScalarPoint& point) {
   const std::size_t n = m_.n_linear_;
-  std::vector<double> target(m_.used_.size());
-  for (std::size_t i = 0; i < target.size(); ++i) target[i] = m_.used_[i].data - fixed_[i];
+  std::vector<double>& target = b_.target;
+  for (std::size_t i = 0; i < target.size(); ++i) target[i] = m_.b_.used[i].data - b_.fixed[i];
   const double norm = std::sqrt(dot(target, target));
   SymmetricMatrix normal(n);
   std::vector<double> right(n), lower(n, -kInfinity), upper(n, kInfinity);
   point.finite = std::isfinite(norm);
   for (std::size_t i = 0; i < n; ++i) {
     const FreeParameter<double>& f = m_.layout_.free[static_cast<std::size_t>(m_.moving_[i])];
-    for (std::size_t j = 0; j <= i; ++j) normal(i, j) = normal(j, i) = dot(columns_[i], columns_[j]);
-    right[i] = dot(columns_[i], target);
+    for (std::size_t j = 0; j <= i; ++j) normal(i, j) = normal(j, i) = dot(b_.columns[i], b_.columns[j]);
+    right[i] = dot(b_.columns[i], target);
     point.finite = point.finite && std::isfinite(normal(i, i)) && std::isfinite(right[i]);
     if (f.kind == TransformKind::exponential)
       lower[i] = f.lower + (normal(i, i) > 0 ? kNothing * std::max(norm, kNothing) / std::sqrt(normal(i, i)) : 1);
@@ -306,17 +319,17 @@ void ScalarEvaluator::solve(ScalarPoint& point) {
   }
 }
 
-void ScalarEvaluator::judge(ScalarPoint& point) {
-  const std::size_t n = m_.used_.size();
-  for (std::size_t i = 0; i < n; ++i) residual_[i] = fixed_[i] - m_.used_[i].data;
+void ScalarEvaluator::compute_value(ScalarPoint& point) {
+  const std::size_t n = m_.b_.used.size();
+  for (std::size_t i = 0; i < n; ++i) b_.residual[i] = b_.fixed[i] - m_.b_.used[i].data;
   for (std::size_t k = 0; k < m_.n_linear_; ++k) {
     const double amplitude = values_[static_cast<std::size_t>(m_.moving_[k])];
-    for (std::size_t i = 0; i < n; ++i) residual_[i] += amplitude * columns_[k][i];
+    for (std::size_t i = 0; i < n; ++i) b_.residual[i] += amplitude * b_.columns[k][i];
   }
-  point.loss = dot(residual_, residual_);
+  point.loss = dot(b_.residual, b_.residual);
   point.chi2_reduced = 0;
   for (std::size_t i = 0; i < n; ++i) {
-    const double z = residual_[i] * (m_.used_[i].chi2_weight / m_.used_[i].weight);
+    const double z = b_.residual[i] * (m_.b_.used[i].chi2_weight / m_.b_.used[i].weight);
     point.chi2_reduced += z * z;
   }
   point.penalty = 0;
@@ -328,19 +341,19 @@ void ScalarEvaluator::judge(ScalarPoint& point) {
 ScalarPoint ScalarEvaluator::evaluate(const std::vector<double>& u) {
   ScalarPoint point;
   point.u = u;
-  point.pinned.assign(m_.n_linear_, false);
-  shape(u);
-  solve(point);
-  if (point.finite) judge(point);
+  point.pinned.assign(m_.n_linear_, 0);
+  render_columns(u);
+  solve_amplitudes(point);
+  if (point.finite) compute_value(point);
   return point;
 }
 
 ScalarPoint ScalarEvaluator::evaluate_fixed(const std::vector<double>& u) {
   ScalarPoint point;
   point.u = u;
-  point.pinned.assign(m_.n_linear_, false);
-  shape(u);
-  judge(point);
+  point.pinned.assign(m_.n_linear_, 0);
+  render_columns(u);
+  compute_value(point);
   return point;
 }
 
@@ -355,15 +368,15 @@ Curvature ScalarEvaluator::curvature() {
       ray_kernels<double>().derivatives(scene(table_), rays, row.data(), values, stride);
     });
     std::vector<std::vector<double>*> columns;
-    for (std::size_t k = 0; k < n_other; ++k) columns.push_back(&columns_[m_.n_linear_ + k]);
+    for (std::size_t k = 0; k < n_other; ++k) columns.push_back(&b_.columns[m_.n_linear_ + k]);
     convolve(n_other, columns);
   }
 
   Curvature c{SymmetricMatrix(n), std::vector<double>(n)};
   pool_.parallel_for(static_cast<int>(n), [&](int index, int) {
     const auto i = static_cast<std::size_t>(index);
-    for (std::size_t j = 0; j <= i; ++j) c.normal(i, j) = dot(columns_[i], columns_[j]);
-    c.gradient[i] = dot(columns_[i], residual_);
+    for (std::size_t j = 0; j <= i; ++j) c.normal(i, j) = dot(b_.columns[i], b_.columns[j]);
+    c.gradient[i] = dot(b_.columns[i], b_.residual);
   });
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t j = 0; j < i; ++j) c.normal(j, i) = c.normal(i, j);

@@ -1,4 +1,4 @@
-// A start is a descent; a sweep is a step of each that is still on its way.
+// Every start is a descent; a sweep is one step of every descent that has not ended.
 #include "host/fit/starts.hpp"
 
 #include <algorithm>
@@ -12,8 +12,11 @@ namespace {
 
 constexpr int kMaxParameters = 1024, kMaxAttempts = 64;
 constexpr double kLargestEllipticity = 0.8;
+// Widths of the draws without a prior: the table of drawn_scalars().
+constexpr double kThetaESpread = 0.2, kLengthSpread = 0.5, kLogisticSpread = 0.5, kEllipticitySpread = 0.15,
+                 kAngleSpread = 1, kMultipoleSpread = 0.01, kCenterSpread = 0.1, kShearSpread = 0.05;
 
-/// Everything that is known of a free scalar.
+/// Description and prior of a free scalar.
 struct Known {
   ParameterInfo info;
   ParameterPrior prior;
@@ -52,7 +55,7 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
   const Philox philox{seed};
   const double theta_E = largest_radius(model);
   std::vector<double> values = layout.physical(scalars.initial_scalars().data());
-  std::vector<std::size_t> in_logistic;  // drawn in the coordinate of the transform
+  std::vector<std::size_t> in_logistic;  // drawn in the unconstrained coordinate
   std::vector<double> shift(values.size(), 0.0);
   for (std::size_t m = scalars.n_linear(); m < scalars.moving().size(); ++m) {
     const auto i = static_cast<std::size_t>(scalars.moving()[m]);
@@ -70,7 +73,7 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
       for (int k = 1; k < kMaxAttempts && !inside(); ++k)
         value =
             prior.mean + prior.sigma * philox.normal(counter + static_cast<std::uint64_t>(k), random_stream::kStarts);
-      // A Gaussian that lies outside of the range.
+      // The Gaussian lies outside the range.
       if (!inside()) value = layout.physical(scalars.initial_scalars().data())[i];
       continue;
     }
@@ -81,26 +84,26 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
     const std::string name = info.name, unit = info.unit;
     switch (info.range) {
       case Range::positive:
-        value *= std::exp((name == "theta_E" ? 0.2 : 0.5) * normal);
+        value *= std::exp((name == "theta_E" ? kThetaESpread : kLengthSpread) * normal);
         break;
       case Range::interval:
         in_logistic.push_back(i);
-        shift[i] = 0.5 * normal;
+        shift[i] = kLogisticSpread * normal;
         break;
       case Range::ellipticity:
-        value += 0.15 * normal;
+        value += kEllipticitySpread * normal;
         break;
       case Range::unbounded:
-        value += normal * (unit == "rad"      ? 1
-                           : name == "a_m"    ? 0.01 * theta_E
-                           : unit == "arcsec" ? 0.1 * theta_E
-                                              : 0.05);
+        value += normal * (unit == "rad"      ? kAngleSpread
+                           : name == "a_m"    ? kMultipoleSpread * theta_E
+                           : unit == "arcsec" ? kCenterSpread * theta_E
+                                              : kShearSpread);
         break;
       case Range::integer:
         break;
     }
   }
-  // Ellipticities may have left the disk together; those of bounds and priors too.
+  // The two components of an ellipticity may together lie outside the disk, also with bounds or priors.
   for (std::size_t i = 0; i < values.size(); ++i) {
     const FreeParameter<double>& f = layout.free[i];
     if (f.kind != TransformKind::disk) continue;
@@ -118,8 +121,8 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
   }
   std::vector<double> u = layout.unconstrained(values);
   for (const std::size_t i : in_logistic) u[i] += shift[i];
-  // What does not move keeps its bits.
-  std::vector<bool> moves(u.size(), false);
+  // Scalars that do not move keep their bits.
+  std::vector<std::uint8_t> moves(u.size(), false);
   for (const int i : scalars.moving()) moves[static_cast<std::size_t>(i)] = true;
   for (std::size_t i = 0; i < u.size(); ++i)
     if (!moves[i]) u[i] = scalars.initial_scalars()[i];
@@ -130,7 +133,7 @@ StartsResult run_starts(const Model& model, const ScalarModel& scalars, int coun
                         ThreadPool& pool, const std::function<bool()>& interrupted) {
   StartsResult result;
   const auto n = static_cast<std::size_t>(count);
-  // One descent takes all threads, several have one each.
+  // One descent uses all threads; several descents use one thread each.
   const bool alone = count == 1;
   std::vector<std::unique_ptr<ThreadPool>> pools;
   std::vector<std::unique_ptr<ScalarEvaluator>> evaluators;
@@ -143,7 +146,7 @@ StartsResult run_starts(const Model& model, const ScalarModel& scalars, int coun
       for (const std::size_t i : which) work(i, *evaluators.front());
       return;
     }
-    // As many loops as there are evaluators, each through every so-manieth start.
+    // One loop per evaluator; loop k handles starts k, k + n, k + 2n, …
     const std::size_t lanes = evaluators.size();
     pool.parallel_for(static_cast<int>(lanes), [&](int lane, int) {
       for (auto k = static_cast<std::size_t>(lane); k < which.size(); k += lanes)

@@ -3,9 +3,9 @@
 namespace einfield {
 
 std::vector<Problem> strength_problems(const Config& config, const Problem& problem) {
-  Problem judged = problem;
-  judged.held_out = held_out_pixels(config, problem.observation);
-  std::vector<Problem> problems(kStrengths, judged);
+  Problem fitted = problem;
+  fitted.held_out = held_out_pixels(config, problem.observation);
+  std::vector<Problem> problems(kStrengths, fitted);
   for (std::size_t i = 0; i < problems.size(); ++i)
     problems[i].regularization = scaled(problem.regularization, kStrengthFactors[i]);
   return problems;
@@ -16,17 +16,17 @@ std::vector<TriedStrength> try_strengths(Backend<Real>& backend, const Config& c
                                          FitSettings settings, const std::function<bool()>& interrupted) {
   const std::vector<Problem> problems = strength_problems(config, problem);
   backend.load(problems);
-  settings.problems = &problems;
   settings.checkpoint_every = 0;
-  settings.ensemble = true;  // what moves before any weight counts is the same: starts are made once
+  settings.ensemble = true;  // the starts are the same for all: they run before any weight counts
   FitCallbacks<Real> callbacks;
   callbacks.interrupted = interrupted;
-  const std::vector<FitResult<Real>> results = fit(backend, settings, callbacks, std::vector<Snapshot<Real>>{});
+  const std::vector<FitResult<Real>> results = fit(backend, problems, settings, callbacks);
   std::vector<TriedStrength> tried;
   for (std::size_t i = 0; i < results.size(); ++i) {
-    if (results[i].stop_reason == "interrupted") return {};
-    tried.push_back({kStrengthFactors[i],
-                     results[i].stop_reason == "non-finite" ? kInfinity : results[i].final_state.held_out_chi2});
+    if (results[i].stop_reason == StopReason::interrupted) return {};
+    tried.push_back({kStrengthFactors[i], results[i].stop_reason == StopReason::non_finite
+                                              ? kInfinity
+                                              : results[i].final_state.held_out_chi2});
   }
   return tried;
 }
@@ -44,7 +44,7 @@ double best_strength(const std::vector<TriedStrength>& tried) {
 }
 
 Regularization scaled(Regularization weights, double factor) {
-  for (const auto weight : Regularization::kWeights) weights.*weight *= factor;
+  for (const Regularization::Weight& weight : Regularization::kWeights) weights.*weight.member *= factor;
   return weights;
 }
 

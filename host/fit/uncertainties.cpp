@@ -10,7 +10,7 @@
 namespace einfield {
 namespace {
 
-/// A parameter whose error, the others known, is larger than this times max(1, |p|) is not determined.
+/// A parameter p counts as undetermined when its error at fixed other parameters exceeds this times max(1, |p|).
 constexpr double kUndetermined = 1e3;
 
 }  // namespace

@@ -1,4 +1,4 @@
-// How well the data determine the parameters of the profiles: the curvature of χ² and the priors at the optimum.
+// Uncertainties of the parameters of the profiles, from the curvature of χ² and the priors at the optimum.
 #pragma once
 
 #include <vector>
@@ -11,15 +11,15 @@ namespace einfield {
 
 /// Of the free scalars, in layout order and physical units.
 struct Uncertainties {
-  std::vector<double> sigma;     ///< 1 σ; NaN when the data do not determine the parameter: it is held fixed then
-  SymmetricMatrix correlations;  ///< 1 on the diagonal; NaN in the rows of such parameters
+  std::vector<double> sigma;     ///< 1 σ; NaN when the data do not determine the parameter, which is then held fixed
+  SymmetricMatrix correlations;  ///< 1 on the diagonal; NaN in the rows and columns of undetermined parameters
 };
 
 /// From the Gauss–Newton approximation of the curvature (network weights and source pixels held fixed):
 ///
 ///     C = (Jᵀ σ⁻² J + Σ 1/σ_prior²)⁻¹,   J = ∂model/∂p over the pixels that are fitted                           (1)
 ///
-/// The noise is taken as given and as independent from pixel to pixel; bounds are not seen.
+/// Assumes that the noise map is right and that noise is independent from pixel to pixel; ignores bounds.
 /// @param parameters  flat vector of the problem's layout
 Uncertainties scalar_uncertainties(const Problem& problem, const std::vector<double>& parameters, ThreadPool& pool);
 

@@ -1,4 +1,4 @@
-// Components built parameter by parameter, as files describe them.
+// Components that are built parameter by parameter, in the order of a file.
 #pragma once
 
 #include <string>
@@ -13,10 +13,10 @@ namespace einfield {
 LensComponent new_lens(LensKind kind);
 LightComponent new_light(LightKind kind);
 
-/// Sets a parameter. @throws InvalidInput when it is out of the profile's range
+/// Sets a parameter. @throws InvalidInput when it is outside the range of the profile
 void set_parameter(const JsonView& where, const ProfileInfo& info, std::vector<double>& values, const std::string& name,
                    double value);
-/// @throws InvalidInput for a parameter that has not been set, and for e1² + e2² ≥ 1
+/// @throws InvalidInput when a parameter has not been set, and for e1² + e2² ≥ 1
 void check_complete(const JsonView& where, const ProfileInfo& info, const std::vector<double>& values);
 
 }  // namespace einfield

@@ -1,29 +1,29 @@
-// Model checks and the layout of parameters: which scalar is free, where it lives, how it is transformed.
+// Checks of a model: shapes, ranges, bounds and priors of its components.
 #include "einfield/model.hpp"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "einfield/error.hpp"
 #include "einfield/limits.hpp"
+#include "host/model/ellipticity.hpp"
 
 namespace einfield {
 namespace {
 
 std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", value);
-  return text;
+  return fmt::format("{:g}", value);
 }
 
 std::string unit_suffix(const char* unit) {
   return *unit ? std::string(" ") + unit : std::string();
 }
 
-/// Bounds within the range of the profile and around the value, and a Gaussian, of free parameters only.
+/// Only free parameters have bounds or a prior; bounds lie within the range of the profile and enclose the value.
 void validate_priors(const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
-                     const std::vector<bool>& free, const std::vector<ParameterPrior>& priors) {
+                     const std::vector<std::uint8_t>& free, const std::vector<ParameterPrior>& priors) {
   EINFIELD_REQUIRE(priors.empty() || priors.size() == values.size(),
                    name + ": " + std::to_string(priors.size()) + " priors, expected " + std::to_string(values.size()));
   for (std::size_t i = 0; i < priors.size(); ++i) {
@@ -31,14 +31,14 @@ void validate_priors(const std::string& name, const ProfileInfo& info, const std
     const ParameterInfo& p = info.parameters[i];
     if (!prior.bounded() && prior.sigma == 0) continue;
     const std::string where = name + "." + p.name;
-    EINFIELD_REQUIRE(free[i], where + ": has bounds or a prior and is fixed, expected it to be free");
+    EINFIELD_REQUIRE(free[i], where + ": has bounds or a prior but is fixed, expected it to be free");
     EINFIELD_REQUIRE(std::isfinite(prior.mean) && std::isfinite(prior.sigma) && prior.sigma >= 0,
-                     where + ": a prior of sigma = " + number(prior.sigma) + ", expected > 0");
+                     where + ": a prior with sigma = " + number(prior.sigma) + ", expected > 0");
     EINFIELD_REQUIRE(!prior.bounded() || (prior.lower >= p.lower && prior.upper <= p.upper),
                      where + ": bounds from " + number(prior.lower) + " to " + number(prior.upper) +
-                         ", expected them within " + number(p.lower) + " to " + number(p.upper));
+                         ", expected bounds within " + number(p.lower) + " to " + number(p.upper));
     EINFIELD_REQUIRE(std::isfinite(prior.lower) == std::isfinite(prior.upper),
-                     where + ": one bound alone, expected a lower and an upper one");
+                     where + ": a single bound, expected a lower and an upper one");
     EINFIELD_REQUIRE(values[i] > prior.lower && values[i] < prior.upper,
                      where + " = " + number(values[i]) + unit_suffix(p.unit) +
                          ", expected a value between its bounds " + number(prior.lower) + " and " +
@@ -46,17 +46,8 @@ void validate_priors(const std::string& name, const ProfileInfo& info, const std
   }
 }
 
-/// Largest |e| that a component of an ellipticity reaches: that of its bounds, or its own when it is fixed. 0 when it
-/// is free without bounds.
-double reach(const std::vector<double>& values, const std::vector<bool>& free,
-             const std::vector<ParameterPrior>& priors, std::size_t i) {
-  if (!free[i]) return std::abs(values[i]);
-  if (priors.empty() || !priors[i].bounded()) return 0;
-  return std::max(std::abs(priors[i].lower), std::abs(priors[i].upper));
-}
-
 void validate_component(const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
-                        const std::vector<bool>& free, const std::vector<ParameterPrior>& priors) {
+                        const std::vector<std::uint8_t>& free, const std::vector<ParameterPrior>& priors) {
   EINFIELD_REQUIRE(values.size() == info.parameters.size() && free.size() == info.parameters.size(),
                    name + ": " + info.name + " has " + std::to_string(info.parameters.size()) + " parameters, found " +
                        std::to_string(values.size()));
@@ -72,7 +63,7 @@ void validate_component(const std::string& name, const ProfileInfo& info, const 
     if (p.range == Range::integer) {
       EINFIELD_REQUIRE(values[i] == std::floor(values[i]) && values[i] >= p.lower && values[i] <= p.upper,
                        where + ", expected a whole number from " + number(p.lower) + " to " + number(p.upper));
-      EINFIELD_REQUIRE(!free[i], name + "." + p.name + ": a whole number cannot be fitted, expected it to be fixed");
+      EINFIELD_REQUIRE(!free[i], name + "." + p.name + ": a whole number cannot be fitted, expected a fixed parameter");
     }
     if (p.range == Range::ellipticity) (e1 < 0 ? e1 : e2) = static_cast<int>(i);
   }
@@ -85,8 +76,8 @@ void validate_component(const std::string& name, const ProfileInfo& info, const 
   if (e1 < 0 || e2 < 0 || priors.empty()) return;
   const double a = reach(values, free, priors, static_cast<std::size_t>(e1));
   const double b = reach(values, free, priors, static_cast<std::size_t>(e2));
-  EINFIELD_REQUIRE(a * a + b * b < 1, name + ": bounds of the ellipticity that reach |e1| = " + number(a) +
-                                          ", |e2| = " + number(b) + ", expected e1² + e2² < 1 everywhere in them");
+  EINFIELD_REQUIRE(a * a + b * b < 1, name + ": the bounds of the ellipticity allow |e1| = " + number(a) + ", |e2| = " +
+                                          number(b) + ", expected e1² + e2² < 1 everywhere within the bounds");
 }
 
 void validate_network_light(const std::string& name, const LightComponent& c) {
@@ -117,7 +108,7 @@ void Model::validate() const {
       EINFIELD_REQUIRE(c.grid.nx >= 1 && c.grid.ny >= 1 && c.grid.pixel_scale > 0,
                        name + ": a pixel grid of " + std::to_string(c.grid.nx) + " x " + std::to_string(c.grid.ny) +
                            " pixels of " + number(c.grid.pixel_scale) +
-                           " arcsec, expected at least 1 x 1 of a size > 0");
+                           " arcsec, expected at least 1 x 1 pixels of a size > 0");
       EINFIELD_REQUIRE(c.pixels.size() == static_cast<std::size_t>(c.grid.nx) * static_cast<std::size_t>(c.grid.ny),
                        name + ": " + std::to_string(c.pixels.size()) + " pixel values for a grid of " +
                            std::to_string(c.grid.nx) + " x " + std::to_string(c.grid.ny));
@@ -128,11 +119,10 @@ void Model::validate() const {
   validate_lights("lens_light", lens_light);
   std::ptrdiff_t networks = 0;
   std::size_t pixels = 0;
-  for (const std::vector<LightComponent>* lights : {&source, &lens_light})
-    for (const LightComponent& c : *lights) {
-      networks += c.kind == LightKind::network;
-      pixels += c.pixels.size();
-    }
+  for_each_light(*this, [&](const LightComponent& c) {
+    networks += c.kind == LightKind::network;
+    pixels += c.pixels.size();
+  });
   EINFIELD_REQUIRE(pixels <= kMaxSourcePixels, std::to_string(pixels) +
                                                    " pixels in all PIXELATED components, expected at most " +
                                                    std::to_string(kMaxSourcePixels));
@@ -141,13 +131,12 @@ void Model::validate() const {
 }
 
 int network_light_index(const Model& model) {
-  auto index = static_cast<int>(model.lens.size());
-  for (const std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
-    for (const LightComponent& c : *lights) {
-      if (c.kind == LightKind::network) return index;
-      ++index;
-    }
-  return -1;
+  int index = static_cast<int>(model.lens.size()), found = -1;
+  for_each_light(model, [&](const LightComponent& c) {
+    if (c.kind == LightKind::network && found < 0) found = index;
+    ++index;
+  });
+  return found;
 }
 
 const LightComponent* network_light(const Model& model) {
@@ -155,180 +144,6 @@ const LightComponent* network_light(const Model& model) {
   if (index < 0) return nullptr;
   const std::size_t light = static_cast<std::size_t>(index) - model.lens.size();
   return light < model.source.size() ? &model.source[light] : &model.lens_light[light - model.source.size()];
-}
-
-ParameterLayout::ParameterLayout(const Model& model) {
-  model.validate();
-  n_network = model.network ? model.network->size() : 0;
-
-  const auto add = [this](const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
-                          const std::vector<bool>& is_free, const std::vector<ParameterPrior>& known) {
-    const int first_slot = static_cast<int>(table.size());
-    table.resize(table.size() + kMaxProfileParameters, 0.0);
-    int ellipticity[2] = {-1, -1};  // free-list index of e1, e2 of this component
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      table[static_cast<std::size_t>(first_slot) + i] = values[i];
-      if (!is_free[i]) continue;
-      const ParameterInfo& p = info.parameters[i];
-      FreeParameter<double> f{first_slot + static_cast<int>(i), -1, TransformKind::identity, p.lower, p.upper};
-      if (p.range == Range::unbounded) f.lower = f.upper = 0;
-      if (p.range == Range::positive) f.kind = TransformKind::exponential, f.upper = 0;
-      if (p.range == Range::interval) f.kind = TransformKind::logistic;
-      const ParameterPrior prior = known.empty() ? ParameterPrior{} : known[i];
-      if (prior.bounded()) {
-        f.lower = prior.lower;
-        f.upper = prior.upper;
-        f.kind = TransformKind::logistic;
-      } else if (p.range == Range::ellipticity) {
-        f.kind = TransformKind::disk;
-        double other = 0;
-        for (std::size_t j = 0; j < values.size(); ++j)
-          if (j != i && info.parameters[j].range == Range::ellipticity) other = reach(values, is_free, known, j);
-        f.lower = 0;
-        f.upper = std::sqrt(1 - other * other);
-        (ellipticity[0] < 0 ? ellipticity[0] : ellipticity[1]) = static_cast<int>(free.size());
-      }
-      if (prior.gaussian()) priors.push_back({static_cast<int>(free.size()), prior.mean, prior.sigma});
-      free.push_back(f);
-      names.push_back(name + "." + p.name);
-    }
-    if (ellipticity[1] >= 0)
-      for (int k = 0; k < 2; ++k) free[static_cast<std::size_t>(ellipticity[k])].partner = ellipticity[1 - k];
-  };
-
-  for (std::size_t i = 0; i < model.lens.size(); ++i)
-    add("lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values, model.lens[i].free,
-        model.lens[i].priors);
-  const auto add_lights = [&](const std::string& block, const std::vector<LightComponent>& lights) {
-    for (std::size_t i = 0; i < lights.size(); ++i) {
-      add(block + "." + std::to_string(i), light_info(lights[i].kind), lights[i].values, lights[i].free,
-          lights[i].priors);
-      if (lights[i].kind != LightKind::pixelated) continue;
-      for (std::size_t k = 0; k < lights[i].pixels.size(); ++k) {
-        if (lights[i].pixels_free) free_pixels.push_back(static_cast<int>(pixels.size()));
-        pixels.push_back(lights[i].pixels[k]);
-      }
-    }
-  };
-  add_lights("source", model.source);
-  add_lights("lens_light", model.lens_light);
-  if (const LightComponent* const light = network_light(model)) {
-    light_weights = light->weights;
-    n_light_weights = light->weights_free ? light_weights.size() : 0;
-  }
-}
-
-double inverse_transform(const FreeParameter<double>& f, double value, double partner_value) {
-  switch (f.kind) {
-    case TransformKind::exponential:
-      return std::log(value - f.lower);
-    case TransformKind::logistic:
-      return std::log((value - f.lower) / (f.upper - value));
-    case TransformKind::disk: {
-      // e = B u / √(1 + |u|²)  ⇒  u = (e/B) / √(1 − |e/B|²), the partner's share included when it is free.
-      const double e = value / f.upper;
-      const double other = f.partner < 0 ? 0 : partner_value / f.upper;
-      return e / std::sqrt(1 - e * e - other * other);
-    }
-    case TransformKind::identity:
-      break;
-  }
-  return value;
-}
-
-std::vector<double> ParameterLayout::initial_scalars() const {
-  std::vector<double> values;
-  for (const FreeParameter<double>& f : free) values.push_back(table[static_cast<std::size_t>(f.slot)]);
-  return unconstrained(values);
-}
-
-std::vector<double> ParameterLayout::unconstrained(const std::vector<double>& values) const {
-  std::vector<double> u;
-  for (std::size_t i = 0; i < free.size(); ++i) {
-    const int partner = free[i].partner;
-    u.push_back(inverse_transform(free[i], values.at(i), partner < 0 ? 0 : values[static_cast<std::size_t>(partner)]));
-  }
-  return u;
-}
-
-std::vector<double> ParameterLayout::physical(const double* u) const {
-  std::vector<double> values;
-  for (std::size_t i = 0; i < free.size(); ++i) values.push_back(transform(free.data(), static_cast<int>(i), u));
-  return values;
-}
-
-std::vector<double> ParameterLayout::initial_parameters(const std::vector<double>& network) const {
-  EINFIELD_REQUIRE(network.size() == n_network,
-                   std::to_string(network.size()) + " weights of the network, expected " + std::to_string(n_network));
-  std::vector<double> parameters = network;
-  const std::vector<double> scalars = initial_scalars();
-  parameters.insert(parameters.end(), scalars.begin(), scalars.end());
-  for (const int k : free_pixels) parameters.push_back(pixels[static_cast<std::size_t>(k)]);
-  if (n_light_weights > 0) parameters.insert(parameters.end(), light_weights.begin(), light_weights.end());
-  return parameters;
-}
-
-std::vector<FreePixels> free_source_pixels(const Model& model) {
-  const ParameterLayout layout(model);
-  std::size_t offset = layout.n_network + layout.n_free();
-  std::vector<FreePixels> blocks;
-  for (const LightComponent& c : model.source) {  // lens light follows
-    if (c.kind != LightKind::pixelated || !c.pixels_free) continue;
-    blocks.push_back({c.grid.nx, c.grid.ny, offset});
-    offset += c.pixels.size();
-  }
-  return blocks;
-}
-
-std::string slot_name(const Model& model, int slot) {
-  const int component = slot / kMaxProfileParameters;
-  const auto parameter = static_cast<std::size_t>(slot % kMaxProfileParameters);
-  const int n_lens = static_cast<int>(model.lens.size()), n_source = static_cast<int>(model.source.size());
-  if (component < n_lens)
-    return "lens." + std::to_string(component) + "." +
-           lens_info(model.lens[static_cast<std::size_t>(component)].kind).parameters[parameter].name;
-  const bool is_source = component < n_lens + n_source;
-  const int index = component - n_lens - (is_source ? 0 : n_source);
-  const LightComponent& light =
-      is_source ? model.source[static_cast<std::size_t>(index)] : model.lens_light[static_cast<std::size_t>(index)];
-  return std::string(is_source ? "source." : "lens_light.") + std::to_string(index) + "." +
-         light_info(light.kind).parameters[parameter].name;
-}
-
-Model with_parameters(const Model& model, const ParameterLayout& layout, const std::vector<double>& parameters) {
-  EINFIELD_REQUIRE(parameters.size() == layout.size(), "a parameter vector of " + std::to_string(parameters.size()) +
-                                                           " values, expected " + std::to_string(layout.size()));
-  std::vector<double> table = layout.table, pixels = layout.pixels;
-  const double* u = parameters.data() + layout.n_network;
-  const std::vector<double> scalars = layout.physical(u);
-  for (std::size_t i = 0; i < scalars.size(); ++i) {
-    const FreeParameter<double>& f = layout.free[i];
-    double value = scalars[i];
-    // Far out a logistic rounds to the end of its interval, which is not in it.
-    if (f.kind == TransformKind::logistic && !std::isnan(value))
-      value = std::clamp(value, std::nextafter(f.lower, f.upper), std::nextafter(f.upper, f.lower));
-    table[static_cast<std::size_t>(f.slot)] = value;
-  }
-  for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
-    pixels[static_cast<std::size_t>(layout.free_pixels[k])] = u[layout.free.size() + k];
-
-  Model result = model;
-  auto slot = table.begin();
-  const auto take = [&slot](std::vector<double>& values) {
-    std::copy_n(slot, values.size(), values.begin());
-    slot += kMaxProfileParameters;
-  };
-  auto pixel = pixels.begin();
-  for (LensComponent& c : result.lens) take(c.values);
-  for (std::vector<LightComponent>* lights : {&result.source, &result.lens_light})
-    for (LightComponent& c : *lights) {
-      take(c.values);
-      std::copy_n(pixel, c.pixels.size(), c.pixels.begin());
-      pixel += static_cast<std::ptrdiff_t>(c.pixels.size());
-      if (c.kind == LightKind::network && c.weights_free)
-        std::copy_n(parameters.data() + layout.light_weights_offset(), c.weights.size(), c.weights.begin());
-    }
-  return result;
 }
 
 }  // namespace einfield

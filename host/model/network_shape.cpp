@@ -6,10 +6,6 @@
 
 namespace einfield {
 
-const char* name_of(NetworkMath math) {
-  return math == NetworkMath::fp32 ? "fp32" : math == NetworkMath::tf32x3 ? "tf32x3" : "tf32";
-}
-
 void NetworkShape::validate() const {
   EINFIELD_REQUIRE(
       fourier_features >= 0 && fourier_features <= kMaxWidth / 2,

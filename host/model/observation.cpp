@@ -1,4 +1,5 @@
-// Checks of an observation at the library's door; the binary's readers give their own messages with file and HDU.
+// Checks of an observation at the entry of the library. The readers of the binary check before, with messages that name
+// file and HDU.
 #include "einfield/observation.hpp"
 
 #include <array>
@@ -11,7 +12,7 @@
 namespace einfield {
 namespace {
 
-/// Change of longitude (East) and latitude (North) a pixel along columns and along rows.
+/// Change of longitude (East) and latitude (North) per pixel along columns and along rows.
 struct SkySteps {
   std::array<double, 2> east, north;
 };
@@ -31,7 +32,7 @@ double CelestialWcs::position_angle(double phi) const {
   const SkySteps steps = sky_steps(*this);
   const double c = std::cos(phi), s = std::sin(phi);
   const double angle =
-      std::atan2(steps.east[0] * c + steps.east[1] * s, steps.north[0] * c + steps.north[1] * s) * 180 / M_PI;
+      std::atan2(steps.east[0] * c + steps.east[1] * s, steps.north[0] * c + steps.north[1] * s) * 180 / kPi;
   return angle == -180 ? 180 : angle;
 }
 
@@ -45,7 +46,7 @@ std::array<double, 2> CelestialWcs::longitude_latitude(std::array<double, 2> pix
   if (!gnomonic(type[0]) || !gnomonic(type[1]) || (pole_lon && *pole_lon != 180)) return {std::nan(""), std::nan("")};
   const bool first = latitude_first(*this);
   const SkySteps steps = sky_steps(*this);
-  const double degree = M_PI / 180, dx = pixel[0] - reference_pixel[0], dy = pixel[1] - reference_pixel[1];
+  const double degree = kPi / 180, dx = pixel[0] - reference_pixel[0], dy = pixel[1] - reference_pixel[1];
   const double east = degree * (steps.east[0] * dx + steps.east[1] * dy);
   const double north = degree * (steps.north[0] * dx + steps.north[1] * dy);
   const double lon = degree * reference_value[first ? 1 : 0], lat = degree * reference_value[first ? 0 : 1];
@@ -94,7 +95,7 @@ void Observation::validate() const {
   EINFIELD_REQUIRE(
       psf.supersampling >= 1 && grid.supersampling % psf.supersampling == 0,
       "a PSF of " + std::to_string(psf.supersampling) +
-          " samples a pixel's side, expected a divisor of supersampling = " + std::to_string(grid.supersampling));
+          " samples per pixel and side, expected a divisor of supersampling = " + std::to_string(grid.supersampling));
   if (psf.empty()) return;
   EINFIELD_REQUIRE(psf.nx % 2 == 1 && psf.ny % 2 == 1 && psf.nx <= grid.nx * psf.supersampling &&
                        psf.ny <= grid.ny * psf.supersampling,

@@ -1,4 +1,4 @@
-// Profiles by their names.
+// Profiles from their names.
 #pragma once
 
 #include <optional>

@@ -78,7 +78,7 @@ Philox::Block Philox::operator()(std::uint64_t counter, std::uint64_t stream) co
 double Philox::uniform(std::uint64_t counter, std::uint64_t stream) const {
   const Block block = (*this)(counter, stream);
   const std::uint64_t bits = (static_cast<std::uint64_t>(block.word[1]) << 32 | block.word[0]) >> 11;
-  // Zero, which has no normal quantile, becomes half of the next number.
+  // Zero has no normal quantile; it becomes half of the next number.
   return bits == 0 ? 0x1p-54 : static_cast<double>(bits) * 0x1p-53;
 }
 

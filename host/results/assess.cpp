@@ -77,7 +77,7 @@ std::vector<std::pair<std::string, Coverage>> coverages(const EnsembleFields& en
 
 template <class Real>
 bool went_wrong(const FitResult<Real>& result) {
-  return result.stop_reason == "non-finite";
+  return result.stop_reason == StopReason::non_finite;
 }
 
 /// What each member brings to the means.

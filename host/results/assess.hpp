@@ -34,7 +34,8 @@ struct DataFit {
 
 /// How one member of the fit ended: FitResult without its parameters.
 struct MemberOutcome {
-  std::string stop_reason, message;
+  StopReason stop_reason = StopReason::steps;
+  std::string message;
   std::int64_t steps = 0, state_step = 0, evaluations = 0;
   double time_s = 0;
   StepState final_state;

@@ -49,7 +49,7 @@ ordered_json ensemble_json(const Assessment& fit) {
   for (std::size_t k = 0; k < fit.outcomes.size(); ++k) {
     const MemberOutcome& outcome = fit.outcomes[k];
     ordered_json member = {{"seed", fit.config.network->seed + k},
-                           {"stop_reason", outcome.stop_reason},
+                           {"stop_reason", name_of(outcome.stop_reason)},
                            {"steps", outcome.steps},
                            {"state_step", outcome.state_step},
                            {"loss", outcome.final_state.loss},
@@ -190,7 +190,7 @@ std::string result_json(const Assessment& fit, const RunInfo& info) {
                        {"device", info.device},
                        {"precision", info.precision},
                        {"seed", nullptr},
-                       {"stop_reason", outcome.stop_reason},
+                       {"stop_reason", name_of(outcome.stop_reason)},
                        {"steps", outcome.steps},
                        {"state_step", outcome.state_step},
                        {"evaluations", outcome.evaluations},

@@ -1,4 +1,4 @@
-// Ground everything stands on: host/device marker, 2-vectors, math names, the version.
+// What every other header uses: host/device marker, math names, array views, names of enumerators, 2-vectors, version.
 // Conventions (units, axes, signs) are those of lenstronomy; README.md, "Conventions".
 #pragma once
 
@@ -11,7 +11,7 @@
 
 #if defined(__CUDACC__)
 #define EINFIELD_HD __host__ __device__
-// Before a template that calls what it is given: a device lambda makes it a device function, and that is meant.
+// Before a template that calls its argument: with a device lambda it becomes a device function, which is intended.
 #define EINFIELD_NO_EXEC_CHECK _Pragma("nv_exec_check_disable")
 #else
 #define EINFIELD_HD
@@ -29,7 +29,7 @@
 
 namespace EINFIELD_API einfield {
 
-// Unqualified calls inside the namespace keep float a float on both compilers.
+// Unqualified calls inside the namespace keep a float a float, with GCC and with nvcc.
 using std::abs;
 using std::atan;
 using std::atan2;
@@ -80,6 +80,25 @@ class View {
 };
 template <class Container>
 View(Container& container) -> View<std::remove_pointer_t<decltype(container.data())>>;
+
+/// An enumerator and its name in configurations and results. Every enum that a user can name has one table of these
+/// beside it, and name_of().
+template <class Enum>
+struct Named {
+  const char* name;
+  Enum value;
+};
+
+/// The name of a value in such a table; "" when the table lacks it.
+template <class Enum, std::size_t kCount>
+constexpr const char* name_in(const Named<Enum> (&table)[kCount], Enum value) {
+  for (const Named<Enum>& entry : table)
+    if (entry.value == value) return entry.name;
+  return "";
+}
+
+/// π, to double precision.
+inline constexpr double kPi = 3.14159265358979323846;
 
 /// A point or vector of the image or source plane.
 template <class Real>

@@ -1,10 +1,10 @@
 // For CUDA programs: the stages of a training step on the caller's stream and device pointers, several lenses at once.
 // The network (Biggio et al. 2021, section 3), ray-shooting and source, PSF, their adjoints, and Adam.
 //
-// A stage is built once (it copies models and kernels to the current device and allocates its workspace) and then only
-// enqueues: forward() and adjoint() are asynchronous on the stream given, allocate nothing, may be captured in a graph,
-// and give the same bits for the same input. A stage serves one stream at a time. Adjoints overwrite per-ray and
-// per-pixel fields and add to the gradient vector, which the caller zeroes.
+// The constructor of a stage copies models and kernels to the current device and allocates the workspace. After that a
+// stage only enqueues: forward() and adjoint() are asynchronous on the given stream, allocate nothing, may be captured
+// in a graph, and give the same bits for the same input. A stage serves one stream at a time. Adjoints overwrite
+// per-ray and per-pixel fields and add to the gradient vector, which the caller zeroes.
 //
 // Arrays are dense, lens after lens; within a lens (n rays, N = ny · nx pixels, row 0 at the bottom):
 //   parameters, gradient, moments  flat vectors of ParameterLayout: [network | free scalars | free source pixels |
@@ -45,7 +45,7 @@ ImageView<Real> dense_images(Real* data, int ny, int nx) {
   return {data, row, static_cast<std::size_t>(ny) * row};
 }
 
-/// What the network of a NETWORK component is at every ray, and where RenderStage::adjoint() puts its cotangent.
+/// The network of a NETWORK component at every ray, and the array for its cotangent.
 template <class Real>
 struct NetworkLight {
   const Real* value = nullptr;     ///< [lenses][n]
@@ -53,27 +53,73 @@ struct NetworkLight {
   Real* value_bar = nullptr;       ///< [lenses][n], written
 };
 
-/// ψ_nn and α_nn = ∇ψ_nn of networks of one shape, and the adjoint; network.hpp has the equations. Another one of it
-/// evaluates the network of a NETWORK component at RenderStage::network_positions().
+/// What the plan of a network needs to know of a device.
+struct DeviceLimits {
+  int multiprocessors = 0;
+  std::size_t shared_bytes_per_block = 0;  ///< the opt-in maximum
+  int compute_capability = 0;              ///< 10 · major + minor
+
+  /// Limits of the current device. @throws CudaError
+  static DeviceLimits current();
+};
+
+/// Compute capability from which the matrix units multiply TF32.
+inline constexpr int kTensorCapability = 80;
+
+enum class NetworkPath {
+  automatic,  ///< tiles where one fits the shared memory, else cuBLAS
+  tiles,      ///< fused tile kernels, or InvalidInput
+  cublas      ///< products over the whole batch by cuBLAS
+};
+
+/// How a network of a given shape will run. It is made before anything is allocated.
+struct NetworkPlan {
+  NetworkPath path = NetworkPath::automatic;  ///< tiles or cublas, never automatic
+  int tile = 0;                               ///< points per tile; 0 for cuBLAS, like the next five members
+  int tiles = 0;                              ///< tiles per lens
+  int blocks = 0;                             ///< blocks per lens; each takes every blocks-th tile
+  int threads = 0;                            ///< threads per block
+  bool keeps_layer = false;                   ///< an array that is needed twice stays in shared memory
+  std::size_t shared_bytes = 0;               ///< shared memory of a block
+  std::size_t workspace_bytes = 0;            ///< device memory that the NetworkStage will hold
+};
+
+/// ψ_nn and α_nn = ∇ψ_nn of `n_lenses` networks of one shape at `n_points` points each, and the adjoint; network.hpp
+/// has the equations. The network of a NETWORK component is a NetworkStage too, at RenderStage::network_positions().
 template <class Real>
 class EINFIELD_API NetworkStage {
  public:
-  /// @throws InvalidInput also for a `math` other than fp32 in double precision, before compute capability 8.0, or for
-  ///         layers too wide for its kernels
+  /// @throws InvalidInput for a bad shape or count, when `path` is tiles and no tile fits, and for a `math` other than
+  ///         fp32 in double precision, before compute capability 8.0, or for layers too wide for a tile
+  static NetworkPlan make_plan(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
+                               NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32);
+
+  /// The automatic plan for the current device. @throws InvalidInput as make_plan(), CudaError, CublasError
   NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, NetworkMath math = NetworkMath::fp32);
+  /// The plan of make_plan(). @throws as make_plan(), CudaError, CublasError
+  NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
+               NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32);
   ~NetworkStage();
   NetworkStage(NetworkStage&&) noexcept;
   NetworkStage& operator=(NetworkStage&&) noexcept;
 
+  const NetworkPlan& plan() const;
   /// Device memory that the stage holds.
   std::size_t workspace_bytes() const;
-  /// Writes `potential` and `alpha_nn`; keeps what adjoint() needs.
-  /// @param own_positions  `positions` is [lenses][2][n], not common to all lenses
+  /// Writes the potential and the deflection of the network, and keeps what adjoint() needs.
+  /// @param parameters        lens k's flat vector begins at k · parameter_stride
+  /// @param parameter_stride  at least shape.size(), unless there is one lens
+  /// @param positions         [2][n], or [lenses][2][n] with `own_positions`
+  /// @param potential         [lenses][n]
+  /// @param alpha_nn          [lenses][2][n]
+  /// @throws InvalidInput when the parameters of lenses would overlap
   void forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
                Real* potential, Real* alpha_nn, bool own_positions = false);
-  /// Adds the gradient of every weight and bias, at the parameters of the last forward().
-  /// @param alpha_bar      cotangent of the deflection, or null for zero
-  /// @param potential_bar  cotangent of the potential, or null for zero
+  /// Adds the gradient of every weight and bias. Parameters and positions must still be those of the last forward().
+  /// @param alpha_bar      cotangent of the deflection, [lenses][2][n], or null for zero
+  /// @param gradient       lens k's flat vector begins at k · parameter_stride
+  /// @param potential_bar  cotangent of the potential, [lenses][n], or null for zero
+  /// @throws InvalidInput as forward()
   void adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
                const Real* alpha_bar, Real* gradient, const Real* potential_bar = nullptr, bool own_positions = false);
 
@@ -96,7 +142,8 @@ class EINFIELD_API RenderStage {
   static std::size_t planned_bytes(const Grid& grid, const std::vector<Model>& models);
   /// θ of every ray, [2][n], device memory.
   const Real* positions() const;
-  /// Where the network of the NETWORK component is to be evaluated: β (or θ) from the component's centre.
+  /// Writes the points at which the network of the NETWORK component is evaluated: β (or θ) relative to the component's
+  /// center [arcsec].
   /// @param positions  [lenses][2][n], written
   /// @throws InvalidInput when the models have no NETWORK component
   void network_positions(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, Real* positions);
@@ -155,15 +202,16 @@ class EINFIELD_API ConvolutionStage {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Learning rates of every update in device memory: lens k, update t (1-based) takes values[k · count + min(t, count) −
-/// 1].
+/// Learning rates of every update in device memory. Update t (1-based) of lens k uses
+/// values[k · count + min(t, count) − 1].
 struct LearningRates {
   const double* values = nullptr;
   int count = 0;
 };
 
-/// Adam on flat vectors; step counters and learning rates live on the device. A non-finite gradient (or loss, where
-/// states() was given one) freezes a lens: its parameters stay, StepState::bad_step says since when.
+/// Adam on flat vectors; step counters and learning rates live on the device. A non-finite gradient, or a non-finite
+/// loss in states(), freezes a lens: its parameters stay, and StepState::bad_step holds the step at which that
+/// happened.
 template <class Real>
 class EINFIELD_API AdamStage {
  public:
@@ -182,10 +230,10 @@ class EINFIELD_API AdamStage {
   void gradient_norm(cudaStream_t stream, Real* gradient);
   /// gradient_norm(), then one update of every lens that is not frozen. Moments start at zero.
   void apply(cudaStream_t stream, Real* gradient, Real* parameters, Real* first_moment, Real* second_moment);
-  /// Another schedule, the same for all lenses; counts from 0; the moments are the caller's to zero. Waits for the
-  /// stream. A graph that holds apply() or learning_rates() must be captured anew.
+  /// Begins another schedule, the same for all lenses, at update 0. The caller zeroes the moments. Waits for the
+  /// stream. A graph that holds apply() or learning_rates() must be captured again.
   void begin(cudaStream_t stream, const Schedule& schedule);
-  /// Forgets the state of every lens and counts on from `updates`; waits for the stream.
+  /// Resets the state of every lens and continues to count from `updates`; waits for the stream.
   void set_updates(cudaStream_t stream, std::int64_t updates);
 
  private:

@@ -1,4 +1,4 @@
-// Exception types and the check that stays on in Release. The library never prints, exits or aborts.
+// Exception types, and a check that is active in Release builds. The library never prints, exits or aborts.
 #pragma once
 
 #include <stdexcept>
@@ -14,37 +14,38 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Bad configuration, shape, range or non-finite data. The binary exits with 2.
+/// A bad configuration, shape or value, or non-finite data. The binary exits with 2.
 class InvalidInput : public Error {
  public:
   using Error::Error;
 };
 
-/// A file or directory could not be written or a system resource was refused. The binary exits with 1.
+/// A file or directory could not be written, or the system refused a resource. The binary exits with 1.
 class IoError : public Error {
  public:
   using Error::Error;
 };
 
-/// A non-finite loss, gradient or parameter; the message says which and in which step. Exit 1.
+/// A non-finite loss, gradient or parameter; the message says which one and in which step. The binary exits with 1.
 class NumericalError : public Error {
  public:
   using Error::Error;
 };
 
-/// The backend asked for is not in this build, or no device can run it. Exit 3.
+/// The requested backend is not in this build, or no device can run it. The binary exits with 3.
 class BackendUnavailable : public Error {
  public:
   using Error::Error;
 };
 
-/// A backend that this build does not have.
+/// The requested backend is not in this build.
 class NotBuilt : public BackendUnavailable {
  public:
   using BackendUnavailable::BackendUnavailable;
 };
 
-/// A failed CUDA runtime call: call text, code name, file and line. cuBLAS and cuFFT have their own types.
+/// A failed call of the CUDA runtime; the message has the call, the name of the error, file and line. Failed calls of
+/// cuBLAS and cuFFT have their own types.
 class CudaError : public Error {
  public:
   using Error::Error;
@@ -60,7 +61,7 @@ class CufftError : public Error {
 
 }  // namespace einfield
 
-/// Validates at public entry points; stays on in Release. `message` gives value, expectation and unit.
+/// Check at a public entry point; active in Release builds. `message` states value, expectation and unit.
 #define EINFIELD_REQUIRE(condition, message)                   \
   do {                                                         \
     if (!(condition)) throw ::einfield::InvalidInput(message); \

@@ -1,5 +1,5 @@
-// The fit: stages of optimisers, stopping, history, snapshots to resume from. It knows a Backend and nothing of files
-// or terminals.
+// The fit: stages of optimizers, stop rules, history, and snapshots to resume from. It works on a Backend and does not
+// deal with files or terminals.
 #pragma once
 
 #include <cstdint>
@@ -11,51 +11,86 @@
 
 namespace EINFIELD_API einfield {
 
-/// When to stop before all steps are done, and which state is then the result.
+/// When a stage stops before all its steps are done, and which state is then its result.
 enum class StopRule {
-  none,  ///< never; the last state (or best_of_last)
-  chi2,  ///< reduced χ² has come down to `stop_chi2` (the discrepancy principle); the state that reached it, else the
-         ///< last
-  held_out,  ///< the χ² of the held-out pixels no longer falls; the state of its lowest value
-  plateau,   ///< loss and regularisation no longer fall; the state of their lowest sum
+  none,  ///< never. Result: the last state, or that of FitSettings::best_of_last
+  chi2,  ///< when the reduced χ² has fallen to FitSettings::stop_chi2 (discrepancy principle). Result: that state,
+         ///< or as for `none` when it is not reached
+  held_out,  ///< when the χ² of the held-out pixels no longer falls. Result: the state of its lowest value
+  plateau,   ///< when the sum of loss and regularization no longer falls. Result: the state of its lowest value
 };
 
-/// Whether a rule has no state of its own that it takes for the best.
+inline constexpr Named<StopRule> kStopRules[] = {{"none", StopRule::none},
+                                                 {"chi2", StopRule::chi2},
+                                                 {"heldout", StopRule::held_out},
+                                                 {"plateau", StopRule::plateau}};
+constexpr const char* name_of(StopRule rule) {
+  return name_in(kStopRules, rule);
+}
+
+/// Why a stage of a fit ended.
+enum class StopReason {
+  steps,        ///< all steps are done
+  chi2,         ///< by StopRule::chi2
+  held_out,     ///< by StopRule::held_out
+  plateau,      ///< by StopRule::plateau
+  converged,    ///< the optimizer finds no lower point (L-BFGS, Levenberg–Marquardt)
+  interrupted,  ///< FitCallbacks::interrupted returned true
+  non_finite,   ///< a loss or gradient is not finite; FitResult::message says which one and in which step
+};
+inline constexpr Named<StopReason> kStopReasons[] = {
+    {"steps", StopReason::steps},          {"chi2", StopReason::chi2},
+    {"heldout", StopReason::held_out},     {"plateau", StopReason::plateau},
+    {"converged", StopReason::converged},  {"interrupted", StopReason::interrupted},
+    {"non-finite", StopReason::non_finite}};
+constexpr const char* name_of(StopReason reason) {
+  return name_in(kStopReasons, reason);
+}
+
+/// Whether the result of a stage with this rule is its last state rather than the state of a lowest value.
 inline bool keeps_last(StopRule rule) {
   return rule == StopRule::none || rule == StopRule::chi2;
 }
 
 enum class OptimizerKind {
-  adam,                 ///< a step is an update, on the device without a round trip to the host
-  lbfgs,                ///< a step is a line search, which takes one evaluation or a few
-  levenberg_marquardt,  ///< a step is a lower point; moves the scalars of profiles only, on the CPU in double, and ends
-                        ///< when nothing more is gained: stop rules do not concern it
+  adam,                 ///< a step is one update, on the device, without a round trip to the host
+  lbfgs,                ///< a step is one line search, which needs one or a few evaluations
+  levenberg_marquardt,  ///< a step moves to a lower point. Moves only the scalars of profiles, runs on the CPU in
+                        ///< double precision and ends when the value no longer falls; ignores stop rules
 };
 
-/// One part of a fit: an optimiser that moves some of the parameters for a while. Its memory starts empty.
+inline constexpr Named<OptimizerKind> kOptimizerKinds[] = {{"adam", OptimizerKind::adam},
+                                                           {"lbfgs", OptimizerKind::lbfgs},
+                                                           {"levenberg_marquardt", OptimizerKind::levenberg_marquardt}};
+constexpr const char* name_of(OptimizerKind optimizer) {
+  return name_in(kOptimizerKinds, optimizer);
+}
+
+/// One part of a fit: an optimizer that moves some or all of the parameters. It starts without memory of earlier
+/// stages.
 struct StageSettings {
   OptimizerKind optimizer = OptimizerKind::adam;
   int steps = 200;
-  Schedule schedule;               ///< learning rates and clipping are Adam's
-  int memory = 20;                 ///< pairs that L-BFGS keeps
-  StopRule stop = StopRule::none;  ///< ends this stage
+  Schedule schedule;               ///< learning rates and clipping apply to Adam, `trainable` to every optimizer
+  int memory = 20;                 ///< pairs of moves and gradient changes that L-BFGS keeps
+  StopRule stop = StopRule::none;  ///< when this stage ends early
 };
 
-/// What came of one of the starts of a fit.
+/// Outcome of one of several starts of a fit.
 struct StartRecord {
-  double value = 0;         ///< loss and priors where it ended
-  double chi2_reduced = 0;  ///< the same of χ²
-  std::int64_t steps = 0;
-  int redrawn = 0;           ///< so many draws before it had no finite value
-  bool alive = false;        ///< false: this one has none either
-  bool finished = false;     ///< false: given up early
-  bool best = false;         ///< the fit went on from here
-  std::vector<double> free;  ///< physical values of the free scalars, in layout order
+  double value = 0;          ///< loss and penalty of the priors where the start ended
+  double chi2_reduced = 0;   ///< reduced χ² where the start ended
+  std::int64_t steps = 0;    ///< steps of this start
+  int redrawn = 0;           ///< number of rejected draws (non-finite value) before this one
+  bool alive = false;        ///< whether its value is finite
+  bool finished = false;     ///< false: given up early, because others were better
+  bool best = false;         ///< whether the fit continued from this start
+  std::vector<double> free;  ///< physical values of the free scalars where it ended, in layout order
 };
 
-/// A start has reached the best one when its value lies no more than this above it, relative to it.
+/// A start has reached the best one when its value exceeds the best value by no more than this fraction.
 inline constexpr double kSameValley = 1e-3;
-/// Starts that have reached the best one, itself included.
+/// Number of starts that have reached the best one, itself included.
 inline int reached_best(const std::vector<StartRecord>& starts) {
   double best = kInfinity;
   for (const StartRecord& start : starts)
@@ -65,96 +100,101 @@ inline int reached_best(const std::vector<StartRecord>& starts) {
   return n;
 }
 
+/// Settings of fit().
 struct FitSettings {
-  int steps = 200;  ///< of the one stage of Adam, with the problem's learning rates, when `stages` is empty
-  StopRule stop = StopRule::none;  ///< of that stage
-  std::vector<StageSettings> stages;
-  int log_every = 10;
-  double stop_chi2 = 1.0;
-  int patience = 30;        ///< held_out, plateau: so many steps without a fall by more than `tolerance` end the stage
-  double tolerance = 1e-3;  ///< relative
-  int best_of_last =
-      0;  ///< after all steps, where keeps_last(): the state of lowest loss among the last so many; 0 = the last
-  int checkpoint_every = 0;  ///< steps between snapshots handed out; 0 = none
-  int starts = 1;  ///< of a first stage of Levenberg–Marquardt: one from the initial values, the others drawn
-  std::uint64_t starts_seed = 1;
-  bool ensemble = false;  ///< the lenses are one problem with other weights: the starts of the first serve them all
-  const std::vector<Problem>* problems = nullptr;  ///< those of the backend; for stages of Levenberg–Marquardt
-  int threads = 0;  ///< of these stages and of the searches of L-BFGS; 0 = as many as the process may use
+  std::vector<StageSettings> stages = {StageSettings{}};  ///< one after the other; at least one
+  int log_every = 10;                                     ///< steps between rows of the history
+  double stop_chi2 = 1.0;                                 ///< reduced χ² at which StopRule::chi2 ends a stage
+  /// StopRule::held_out and plateau: the stage ends after this number of steps in which the value that the rule watches
+  /// has not fallen by more than the fraction `tolerance`.
+  int patience = 30;
+  double tolerance = 1e-3;
+  /// When all steps of the last stage are done and keeps_last() holds for its rule: the result is the state of lowest
+  /// loss among this number of last steps. 0 = the last state.
+  int best_of_last = 0;
+  int checkpoint_every = 0;  ///< steps between calls of FitCallbacks::checkpoint; 0 = none
+  int starts = 1;  ///< of a first stage of Levenberg–Marquardt: one start from the initial values, the others drawn
+  std::uint64_t starts_seed = 1;  ///< of the random numbers of the drawn starts
+  bool ensemble = false;  ///< the systems are one problem with different initial weights: they share the starts of the
+                          ///< first
+  int threads = 0;        ///< of Levenberg–Marquardt and of the searches of L-BFGS; 0 = all that the process may use
 };
 
-/// One logged evaluation. `step` steps had been made when it was taken.
+/// One logged evaluation. Its numbers are those of StepState.
 struct HistoryRow {
-  std::int64_t step = 0;
-  double time_s = 0;  ///< wall time spent in the fit so far, earlier parts of a resumed run included
+  std::int64_t step = 0;  ///< steps done before this evaluation, in all stages
+  double time_s = 0;      ///< wall time of the fit so far, including earlier parts of a resumed run
   double loss = 0;
   double chi2_reduced = 0;
   double held_out_chi2 = 0;  ///< 0 without held-out pixels
   double regularization = 0;
-  double learning_rate = 0;  ///< of the update that follows; 0 with other optimisers than Adam
+  double learning_rate = 0;  ///< of the update that follows; 0 for optimizers other than Adam
   double gradient_norm = 0;
   std::vector<double> free;  ///< physical values of the free scalars, in layout order
 };
 
-/// All that a lens needs to go on with the same bits.
+/// Everything that the fit of one system needs to continue with the same bits.
 template <class Real>
 struct Snapshot {
-  std::int64_t step = 0;  ///< in all stages
-  int stage = 0;
-  std::int64_t stage_step = 0;  ///< in this stage
+  std::int64_t step = 0;        ///< steps done, in all stages
+  int stage = 0;                ///< index of the current stage
+  std::int64_t stage_step = 0;  ///< steps done in this stage
   bool stage_done = false;      ///< Levenberg–Marquardt: this stage has converged
   std::int64_t evaluations = 0;
   double time_s = 0;
   std::vector<Real> parameters, first_moment, second_moment;
-  std::vector<Real> memory;     ///< L-BFGS: [pairs][2][size()], oldest first: move, change of the gradient
-  std::int64_t best_step = -1;  ///< of the best state of this stage so far, by its rule, or −1
-  double best_value = 0;        ///< what the rule compares
+  std::vector<Real> memory;     ///< L-BFGS: [pairs][2][size()], oldest pair first; a pair is a move and the change of
+                                ///< the gradient along it
+  std::int64_t best_step = -1;  ///< step of the best state of this stage so far, by its stop rule, or −1
+  double best_value = 0;        ///< value of that state: what the stop rule compares
   std::vector<Real> best_parameters;
   std::int64_t fall_step = 0;  ///< stage_step of the last fall by more than the tolerance
-  double fall_value = 0;       ///< the value it fell to
+  double fall_value = 0;       ///< the value after that fall
   std::vector<StartRecord> starts;
   std::vector<HistoryRow> history;
 };
 
 template <class Real>
 struct FitResult {
-  std::string stop_reason;  ///< of the last stage: "steps", "chi2", "heldout", "plateau", "converged" (L-BFGS finds no
-                            ///< lower point); or "interrupted", "non-finite"
-  std::string message;      ///< for "non-finite": which quantity in which step
-  std::int64_t steps = 0;   ///< steps done
-  std::int64_t state_step = 0;   ///< steps behind the returned state
-  std::int64_t evaluations = 0;  ///< of loss and gradient
+  StopReason stop_reason = StopReason::steps;  ///< of the last stage
+  std::string message;                         ///< for StopReason::non_finite: which quantity in which step
+  std::int64_t steps = 0;                      ///< steps done
+  std::int64_t state_step = 0;                 ///< step of the returned state
+  std::int64_t evaluations = 0;                ///< number of evaluations of loss and gradient
   double time_s = 0;
   StepState final_state;  ///< evaluated at `parameters`
   std::vector<Real> parameters;
   Snapshot<Real> snapshot;
 };
 
-/// What the caller may watch and steer. All are optional.
+/// Functions that the fit calls. All are optional.
 template <class Real>
 struct FitCallbacks {
-  /// Every log_every steps, step 0 and the last one of every lens.
-  std::function<void(int lens, const HistoryRow&)> progress;
-  /// Every checkpoint_every steps, of states known to be finite, one per lens.
+  /// Called every log_every steps, for step 0 and for the last step of every system.
+  std::function<void(int system, const HistoryRow&)> progress;
+  /// Called every checkpoint_every steps with states known to be finite, one per system.
   std::function<void(const std::vector<Snapshot<Real>>&)> checkpoint;
-  /// Asked once a step; true ends the fit after it.
+  /// Called once per step; when it returns true, the fit ends after this step.
   std::function<bool()> interrupted;
 };
 
-/// Fits all lenses of a backend side by side, each for itself, from `resume` (one per lens) or from the problems'
-/// initial parameters. @throws InvalidInput for settings out of range
+/// Fits all systems of a backend side by side and independently of each other, from `resume` (one per system) or from
+/// the parameters that the backend holds. Stages of Adam and L-BFGS run on the backend; stages of Levenberg–Marquardt
+/// read `problems` and run on the CPU in double precision.
+/// @param problems  those that the backend has loaded
+/// @throws InvalidInput for settings out of range, and for problems whose number or shape is not that of the backend
 template <class Real>
-EINFIELD_API std::vector<FitResult<Real>> fit(Backend<Real>& backend, const FitSettings& settings,
-                                              const FitCallbacks<Real>& callbacks,
+EINFIELD_API std::vector<FitResult<Real>> fit(Backend<Real>& backend, const std::vector<Problem>& problems,
+                                              const FitSettings& settings, const FitCallbacks<Real>& callbacks,
                                               const std::vector<Snapshot<Real>>& resume = {});
 
-/// Learning rates of a stage of Adam: `rate` reached linearly over the first `warmup` updates, and with `cosine`
-/// brought down over the rest as half a period of a cosine, to 0 behind the last update (Loshchilov & Hutter 2017, eq.
-/// 5).
+/// Learning rates of a stage of Adam. They rise linearly to `rate` over the first `warmup` updates; with `cosine` they
+/// then fall as half a period of a cosine, to 0 after the last update (Loshchilov & Hutter 2017, eq. 5).
 std::vector<double> learning_rates(double rate, int steps, int warmup, bool cosine);
 
-/// Parameters that a list of names frees: "network", "lens", "source.0", "source.0.amp", "source.1.pixels",
-/// "source.2.network"; an empty list is all of them. @throws InvalidInput naming what matches nothing that is free
+/// Schedule::trainable from a list of names: "network", "lens", "source.0", "source.0.amp", "source.1.pixels",
+/// "source.2.network". An empty list means all free parameters.
+/// @throws InvalidInput for a name that matches no free parameter
 std::vector<std::uint8_t> trainable(const Model& model, const std::vector<std::string>& names);
 
 }  // namespace einfield

@@ -9,8 +9,8 @@ namespace EINFIELD_API einfield {
 
 /// Pixels of an image and their sub-pixels. Arrays are (ny, nx), row 0 at the bottom; x grows with the column.
 ///
-/// Centre of pixel (ix, iy):  θ = center + (i − (n − 1)/2) · pixel_scale                                  [arcsec]
-/// With supersampling s every pixel is the mean of s × s rays at the centres of its sub-pixels. Rays are stored pixel
+/// Center of pixel (ix, iy):  θ = center + (i − (n − 1)/2) · pixel_scale                                  [arcsec]
+/// With supersampling s every pixel is the mean of s × s rays at the centers of its sub-pixels. Rays are stored pixel
 /// by pixel: ray = (iy · nx + ix) · s² + (sy · s + sx).
 struct Grid {
   int nx = 0;
@@ -24,7 +24,7 @@ struct Grid {
   EINFIELD_HD int rays_per_pixel() const { return supersampling * supersampling; }
   EINFIELD_HD int n_rays() const { return n_pixels() * rays_per_pixel(); }
 
-  /// Image-plane position of a ray, computed in double: the only rounding is the caller's conversion.
+  /// Image-plane position of a ray [arcsec], in double: the only rounding is the caller's conversion.
   EINFIELD_HD Vec2<double> ray(int index) const {
     const int s = supersampling;
     const int pixel = index / (s * s);
@@ -35,6 +35,7 @@ struct Grid {
     return {center_x + (column - 0.5 * (nx - 1) + sub_x) * pixel_scale,
             center_y + (row - 0.5 * (ny - 1) + sub_y) * pixel_scale};
   }
+  /// Image-plane position of the center of a pixel [arcsec].
   EINFIELD_HD Vec2<double> pixel(int index) const {
     const int column = index % nx, row = index / nx;
     return {center_x + (column - 0.5 * (nx - 1)) * pixel_scale, center_y + (row - 0.5 * (ny - 1)) * pixel_scale};

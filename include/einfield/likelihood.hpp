@@ -1,4 +1,5 @@
-// The data term: weighted squared residuals of the paper's mean squared error or of χ², and their adjoint.
+// The data term: weighted squared residuals, for the mean squared error of Biggio et al. (2021) or for χ², and their
+// adjoint.
 #pragma once
 
 #include <vector>
@@ -9,11 +10,16 @@
 namespace EINFIELD_API einfield {
 
 enum class LossKind {
-  mse,   ///< mean over used pixels of (model − data)²: the paper's
-  chi2,  ///< mean over used pixels of ((model − data)/noise)²
+  mse,   ///< mean over fitted pixels of (model − data)² [image unit²]; that of Biggio et al. (2021)
+  chi2,  ///< mean over fitted pixels of ((model − data)/noise)²
 };
 
-/// A pixel's share of the loss: w (m − d)².
+inline constexpr Named<LossKind> kLossKinds[] = {{"mse", LossKind::mse}, {"chi2", LossKind::chi2}};
+constexpr const char* name_of(LossKind loss) {
+  return name_in(kLossKinds, loss);
+}
+
+/// Contribution of one pixel to the loss: w (m − d)².
 /// @param weight  of pixel_weights(); 0 where masked
 template <class Real>
 EINFIELD_HD Real residual_loss(Real model, Real data, Real weight) {
@@ -21,21 +27,21 @@ EINFIELD_HD Real residual_loss(Real model, Real data, Real weight) {
   return weight * residual * residual;
 }
 
-/// Adjoint of residual_loss with respect to the model for a cotangent of 1: m̄ = 2 w (m − d).
+/// Adjoint of residual_loss with respect to the model, for a cotangent of 1: m̄ = 2 w (m − d).
 template <class Real>
 EINFIELD_HD Real residual_loss_adjoint(Real model, Real data, Real weight) {
   return 2 * weight * (model - data);
 }
 
-/// Weights of the data term, (ny, nx) each; exactly 0 where a pixel has no part in a sum.
+/// Weights of the data term, (ny, nx) each; exactly 0 for a pixel that does not enter the sum.
 template <class Real>
 struct PixelWeights {
   std::vector<Real> loss;      ///< mask/n (mse) or mask/(n noise²) (chi2): Σ w (m − d)² is the loss
-  std::vector<Real> chi2;      ///< mask/(n noise²)
-  std::vector<Real> held_out;  ///< the same over the pixels that are held out; empty without any
+  std::vector<Real> chi2;      ///< mask/(n noise²): Σ w (m − d)² is the reduced χ²
+  std::vector<Real> held_out;  ///< 1/(n noise²) of the held-out pixels, n their number; empty when there are none
 };
 
-/// @param held_out  (ny, nx), 1 = kept out of loss and χ², or empty; n counts the pixels of the sum
+/// @param held_out  (ny, nx), 1 = excluded from loss and χ²; empty = none. n counts the pixels of each sum
 template <class Real>
 PixelWeights<Real> pixel_weights(const Observation& observation, LossKind loss,
                                  const std::vector<std::uint8_t>& held_out = {}) {

@@ -1,4 +1,4 @@
-// The largest sizes that a user can ask for; whatever is larger is refused with a message that names the limit.
+// The largest sizes that a user can ask for. A larger one is refused with a message that names the limit.
 #pragma once
 
 #include <cstddef>

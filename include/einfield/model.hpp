@@ -2,6 +2,7 @@
 // transforms that keep free parameters inside their physical range.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,7 +15,7 @@
 
 namespace EINFIELD_API einfield {
 
-/// What is known of a free parameter before the fit: nothing, an interval that it keeps to, a Gaussian, or both.
+/// Prior of a free parameter: none, an interval, a Gaussian, or both.
 struct ParameterPrior {
   double lower = -kInfinity, upper = kInfinity;  ///< ends of the interval, exclusive
   double mean = 0, sigma = 0;                    ///< of the Gaussian; sigma = 0: none
@@ -27,17 +28,17 @@ struct ParameterPrior {
 struct LensComponent {
   LensKind kind{};
   std::vector<double> values;
-  std::vector<bool> free;
+  std::vector<std::uint8_t> free;           ///< one per value: 1 = fitted, 0 = fixed
   std::vector<ParameterPrior> priors = {};  ///< one per value, or empty: none
 };
 
-/// A brightness profile, lensed (source) or not (lens_light); a PIXELATED one has its pixels instead of parameters, a
-/// NETWORK one its weights beside them.
+/// A brightness profile, lensed (source) or not (lens_light). A PIXELATED one has pixels instead of parameters; a
+/// NETWORK one has weights besides its parameters.
 struct LightComponent {
   LightKind kind{};
   RadiusKind radius = RadiusKind::product_average;
   std::vector<double> values;
-  std::vector<bool> free;
+  std::vector<std::uint8_t> free;           ///< one per value: 1 = fitted, 0 = fixed
   std::vector<ParameterPrior> priors = {};  ///< one per value, or empty: none
   PixelGrid grid{};                         ///< PIXELATED only
   std::vector<double> pixels;               ///< PIXELATED only: (ny, nx)
@@ -47,31 +48,38 @@ struct LightComponent {
   bool weights_free = false;                ///< NETWORK only
 };
 
-/// The model of one lens.
+/// The model of one lens system.
 struct Model {
   std::vector<LensComponent> lens;
   std::vector<LightComponent> source;
   std::vector<LightComponent> lens_light;  ///< at most one component of `source` and `lens_light` is a NETWORK
   std::optional<NetworkShape> network;
 
-  /// @throws InvalidInput naming component, parameter, value, range and unit.
+  /// @throws InvalidInput that names component, parameter, value, range and unit.
   void validate() const;
 };
 
+/// Calls f(light) for every light component: the source's, then those of the lens light. @param model  const or not
+template <class SomeModel, class F>
+void for_each_light(SomeModel& model, F&& f) {
+  for (auto& light : model.source) f(light);
+  for (auto& light : model.lens_light) f(light);
+}
+
 /// The NETWORK component of a model, or null.
 const LightComponent* network_light(const Model& model);
-/// Its place in the list of all components (lens, then source, then lens light), or −1.
+/// Index of the NETWORK component among all components (lens, then source, then lens light), or −1.
 int network_light_index(const Model& model);
 
-/// How a free parameter p follows from the unconstrained number u that the optimiser moves:
+/// How a free parameter p follows from the unconstrained number u that the optimizer moves:
 ///
 ///     identity     p = u
 ///     exponential  p = lower + e^u                                          p in (lower, ∞)
 ///     logistic     p = lower + (upper − lower) σ(u)                         p in (lower, upper)
 ///     disk         e_i = B u_i / √(1 + u_i² + u_j²)                         e1² + e2² < 1
-/// where for `disk` j is the other component of the ellipticity when that is free (then B = 1); when it is fixed, u_j =
-/// 0 and B = √(1 − e_j²). A parameter with bounds is `logistic` between them; beside an ellipticity with bounds
-/// the other is as beside one fixed at the largest |e_j| in them.
+/// For `disk`, j is the other component of the ellipticity. When it is free, B = 1; when it is fixed, u_j = 0 and
+/// B = √(1 − e_j²). A parameter with bounds is `logistic` between them. When one component of an ellipticity has
+/// bounds, the other is treated as if that one were fixed at the largest |e_j| within its bounds.
 enum class TransformKind : int { identity, exponential, logistic, disk };
 
 /// One free parameter: where it lives in the table of physical values and how it is transformed.
@@ -133,17 +141,17 @@ EINFIELD_HD Real transform_adjoint(const FreeParameter<Real>* free, int i, const
 }
 
 /// u_i from the physical value of a free parameter: the inverse of transform().
-/// @param partner_value  disk with a partner: physical value of that
+/// @param partner_value  disk with a partner: physical value of the partner
 double inverse_transform(const FreeParameter<double>& f, double value, double partner_value);
 
-/// A Gaussian that a free parameter p is drawn to: the loss has the term weight · ((p − mean)/sigma)².
+/// A Gaussian prior of a free parameter p: the loss has the term weight · ((p − mean)/sigma)².
 template <class Real>
 struct GaussianPrior {
   int free;  ///< index into the list of free parameters
   Real mean, sigma;
 };
 
-/// ((p − mean)/sigma)², −2 ln of the Gaussian without its norm.
+/// ((p − mean)/sigma)², −2 ln of the Gaussian without its normalization.
 template <class Real>
 EINFIELD_HD Real prior_penalty(const GaussianPrior<Real>& prior, Real value) {
   const Real z = (value - prior.mean) / prior.sigma;
@@ -156,9 +164,9 @@ EINFIELD_HD Real prior_penalty_adjoint(const GaussianPrior<Real>& prior, Real va
   return 2 * (value - prior.mean) / (prior.sigma * prior.sigma);
 }
 
-/// Where everything sits: one flat vector of parameters = [network | free scalars (unconstrained) | free source pixels
-/// | free weights of a NETWORK light], and the table of physical values (kMaxProfileParameters slots a component; lens,
-/// then source, then lens light).
+/// Layout of the flat parameter vector, [network | free scalars (unconstrained) | free source pixels | free weights of
+/// a NETWORK light], and of the table of physical values (kMaxProfileParameters slots per component; lens, then source,
+/// then lens light).
 struct ParameterLayout {
   std::size_t n_network = 0;
   std::vector<FreeParameter<double>> free;
@@ -180,7 +188,7 @@ struct ParameterLayout {
 
   /// Unconstrained starting values of the free scalars.
   std::vector<double> initial_scalars() const;
-  /// The same from other physical values, one per free scalar.
+  /// Unconstrained values of the free scalars from their physical ones, one per free scalar.
   std::vector<double> unconstrained(const std::vector<double>& values) const;
   /// Physical values of the free scalars from their unconstrained ones.
   std::vector<double> physical(const double* u) const;
@@ -195,14 +203,13 @@ struct FreePixels {
   std::size_t offset;
 };
 
-/// Those of the components of the source, in their order.
+/// The free pixels of the components of the source, in their order.
 std::vector<FreePixels> free_source_pixels(const Model& model);
 
-/// "lens.0", "source.1" …: name of component `index` of the table, and of parameter `slot % kMaxProfileParameters` in
-/// it.
+/// Name of the parameter in a slot of the table: "lens.0.theta_E", "source.1.amp" …
 std::string slot_name(const Model& model, int slot);
 
-/// A copy of the model with the values of a flat parameter vector put in (network excepted).
+/// A copy of the model with the values of a flat parameter vector, except for the weights of Model::network.
 Model with_parameters(const Model& model, const ParameterLayout& layout, const std::vector<double>& parameters);
 
 }  // namespace einfield

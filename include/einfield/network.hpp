@@ -19,14 +19,17 @@ namespace EINFIELD_API einfield {
 inline constexpr int kMaxHiddenLayers = 16;
 inline constexpr int kMaxWidth = 4096;
 
-/// Arithmetic of the products between hidden layers and of their gradient, in single precision on a CUDA device.
+/// Arithmetic of the matrix products between hidden layers and of their gradient, in single precision on a CUDA device.
 enum class NetworkMath {
-  fp32,    ///< fused multiply-adds; the only one of the CPU and of double precision
-  tf32x3,  ///< on the matrix units, three products of TF32 for one: as accurate as fp32
-  tf32     ///< one product of TF32, numbers rounded to 11 bits: errors of 1e-3
+  fp32,    ///< fused multiply-adds; the only choice on the CPU and in double precision
+  tf32x3,  ///< on the matrix units, three TF32 products per product: as accurate as fp32
+  tf32     ///< on the matrix units, one TF32 product: factors are rounded to 11 bits, errors are about 1e-3
 };
-/// As in the configuration: "fp32", "tf32x3", "tf32".
-const char* name_of(NetworkMath math);
+inline constexpr Named<NetworkMath> kNetworkMaths[] = {
+    {"fp32", NetworkMath::fp32}, {"tf32x3", NetworkMath::tf32x3}, {"tf32", NetworkMath::tf32}};
+constexpr const char* name_of(NetworkMath math) {
+  return name_in(kNetworkMaths, math);
+}
 
 /// Shape of the multilayer perceptron 2 → hidden[0] → … → hidden[L−1] → 1, and where its tensors sit in the flat
 /// vector.
@@ -43,11 +46,12 @@ struct NetworkShape {
   double input_scale = 1.0;  ///< ℓ: the network sees u = ℓ θ, θ in arcsec
   int fourier_features = 0;  ///< F, up to kMaxWidth / 2; 0 = no encoding
 
-  /// Layers at the beginning whose weights are fixed, and how many weights these are.
+  /// Number of layers at the beginning whose weights are fixed, and number of these weights.
   int fixed_layers() const { return fourier_features > 0 ? 1 : 0; }
   std::size_t fixed_size() const { return kernel_offset(fixed_layers()); }
 
-  /// The hidden ones, at most kMaxHiddenLayers with the encoding among them, and the output.
+  /// Number of layers: the encoding if there is one, the hidden layers, the output. All but the output are at most
+  /// kMaxHiddenLayers.
   int layers() const { return fixed_layers() + static_cast<int>(hidden.size()) + 1; }
   int inputs(int layer) const { return layer == 0 ? 2 : outputs(layer - 1); }
   int outputs(int layer) const {
@@ -79,10 +83,11 @@ inline bool operator!=(const NetworkShape& a, const NetworkShape& b) {
 /// ±2σ), biases zero; drawn in double from Philox4x32-10 (Salmon et al. 2011) with counter = position in the flat
 /// vector and key = seed, so every backend, precision and thread count starts from the same numbers. Frequencies of
 /// Fourier features are normal in x and y with σ = 1/fourier_scale rad per unit of u = input_scale · θ; they come
-/// from a stream of their own, counter = position in the encoding's kernel.
-/// @param last_layer_zero  start with the output kernel at zero: the correction starts at nothing
-/// @param fourier_scale    over which a typical feature changes by a radian, > 0; without features unused  [u]
-/// @param stream           of the random numbers: networks of one seed and different streams are unlike
+/// from a separate stream, counter = position in the encoding's kernel.
+/// @param last_layer_zero  set the output kernel to zero: the initial potential is zero
+/// @param fourier_scale    distance over which a typical feature changes by one radian, > 0, in units of u; unused
+///                         without features
+/// @param stream           of the random numbers (random_stream): networks of one seed and different streams differ
 /// @return flat parameter vector, shape.size() values
 /// @throws InvalidInput for a shape or a scale out of range.
 std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,
@@ -92,8 +97,8 @@ std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t see
 ///
 ///     s = aσ,   s′ = σ + s(1 − σ),   s″ = (1 − σ)(2σ + s(1 − 2σ)),   σ = 1/(1 + e^(−a))
 ///
-/// For large a, 1 − σ cancels: τ = σ(−a) is computed from the same exponential instead, so that s″ keeps its relative
-/// accuracy wherever it is not below the smallest normal number.
+/// For large a, 1 − σ loses its digits. Therefore τ = σ(−a) is computed from the same exponential, and s″ keeps its
+/// relative accuracy down to the smallest normal number.
 template <class Real>
 struct Swish {
   Real value, first, second;
@@ -111,8 +116,9 @@ EINFIELD_HD Swish<Real> swish(Real a) {
   return {value, sigma + value * tau, tau * (2 * sigma + value * (tau - sigma))};
 }
 
-/// Largest argument of sine() and cosine(), above which they are NaN: in single precision its phase is known to 1e-3.
-inline constexpr double kMaxPhase = 3e4;  // rad
+/// Largest argument of sine() and cosine() [rad]; above it they return NaN. In single precision its phase is known to
+/// 1e-3.
+inline constexpr double kMaxPhase = 3e4;
 template <class Real>
 inline constexpr Real kNoPhase = std::numeric_limits<Real>::quiet_NaN();
 
@@ -157,21 +163,25 @@ EINFIELD_HD Real cosine(Real a) {
   return turned_sine(a, Real(0.5));
 }
 
-// The stage contract, obeyed by host/cpu/network.cpp, kernels/network.cu and tests/reference_network.hpp:
+// The contract of the network stage. Every implementation, on the CPU and on CUDA devices, computes:
 //
 //   network          positions θ (n points), parameters → ψ (n), α = ∇ψ (2 × n: all x, then all y), a private tape
 //   network_adjoint  ψ̄ (n, or absent = 0), ᾱ (2 × n), tape → adds to the gradient of every weight and bias (flat
-//   layout) network_kappa    positions, parameters → κ = ½ ∇²ψ (n); value only
+//   layout)
 //
-// Points whose cotangent is exactly zero contribute nothing and may be skipped. The bias of the last layer shifts ψ
-// only. With L hidden layers (style: column vectors, W = kernelᵀ, h₀ = u), s the swish, or the sine in the layer of an
-// encoding:
+// and the CPU alone, for the maps of a finished fit:
+//
+//   network_kappa    positions, parameters → κ = ½ ∇²ψ (n); value only
+//
+// Points whose cotangent is exactly zero contribute nothing and may be skipped. The bias of the last layer only shifts
+// ψ. With L hidden layers (column vectors, W = kernelᵀ, h₀ = u), s the swish, or the sine in the layer of an encoding:
 //   value      a_l = W_l h_{l−1} + b_l,  h_l = s(a_l),  ψ = w·h_L + b
 //   gradient   g_L = s′(a_L)∘w,  p_l = W_{l+1}ᵀ g_{l+1},  g_l = s′(a_l)∘p_l,  α = ℓ W₁ᵀ g₁
 //   adjoint    ḡ₁ = ℓ W₁ᾱ,  p̄_l = s′(a_l)∘ḡ_l,  ā_l = s″(a_l)∘p_l∘ḡ_l  (p_L = w),  ḡ_{l+1} = W_{l+1} p̄_l
 //              w̄ += p̄_L + ψ̄ h_L,  ā_L += ψ̄ s′(a_L)∘w,   h̄_l = W_{l+1}ᵀ ā_{l+1},  ā_l += s′(a_l)∘h̄_l
 //   weights    W̄_{l+1} += g_{l+1} p̄_lᵀ + ā_{l+1} h_lᵀ,   W̄₁ += ℓ g₁ᾱᵀ + ā₁uᵀ,   b̄_l += ā_l,   b̄ += ψ̄
 //   κ          one forward tangent per axis: κ = ½ Σ_d ∂α_d/∂θ_d
-// The adjoint adds nothing for the fixed weights of an encoding, W₁ and b₁: ā₁ and g₁ are not needed then, nor p₁.
+// The adjoint adds nothing for W₁ and b₁ when they are the fixed weights of an encoding; ā₁, g₁ and p₁ are then not
+// needed.
 
 }  // namespace einfield

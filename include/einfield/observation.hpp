@@ -13,19 +13,20 @@
 
 namespace EINFIELD_API einfield {
 
-/// A convolution kernel of odd size, (ny, nx), normalised to 1, its centre in the middle; empty = no PSF.
+/// A convolution kernel of odd size, (ny, nx), normalized to a sum of 1, centered on its middle pixel; empty = no PSF.
 struct Psf {
   int nx = 0;
   int ny = 0;
   std::vector<double> values;
-  /// Samples of the kernel a pixel's side. With more than one the image is convolved on sub-pixels of that size, each
-  /// the mean of its rays, and averaged over pixels behind the PSF: a divisor of the grid's supersampling.
+  /// Samples of the kernel per pixel and side; must divide Grid::supersampling. With more than one, the image is
+  /// convolved on sub-pixels of that size, each the mean of its rays, and averaged over pixels after the PSF.
   int supersampling = 1;
   bool empty() const { return values.empty(); }
 };
 
-/// Where an image lies on the sky, as its header says it (Greisen & Calabretta 2002): direction on the tangent plane =
-/// cd · (pixel − reference_pixel). The fit's x and y are the image's columns and rows, however these lie on the sky.
+/// Position of an image on the sky, from its FITS header (Greisen & Calabretta 2002): direction on the tangent plane =
+/// cd · (pixel − reference_pixel). The fit's x and y are the image's columns and rows, whatever their orientation on
+/// the sky.
 struct CelestialWcs {
   double pixel_scale = 0;                             ///< arcsec, √|det CD|
   std::array<std::string, 2> type;                    ///< CTYPE of the two axes, without distortions
@@ -40,11 +41,12 @@ struct CelestialWcs {
   /// @param phi  from +x (columns) towards +y (rows) [rad]
   /// @return     in (−180, 180] [deg]
   double position_angle(double phi) const;
-  /// The longitude grows to the left where the latitude grows upwards: seen from the Earth. Else the image is mirrored.
+  /// Whether longitude grows to the left where latitude grows upwards, as seen from Earth. If not, the image is
+  /// mirrored.
   bool right_handed() const;
-  /// Right ascension and declination of a place in the image; NaN with another projection than the gnomonic (TAN).
+  /// Right ascension and declination of a place in the image; NaN for projections other than the gnomonic one (TAN).
   /// Calabretta & Greisen 2002 (A&A 395, 1077), section 5.1.3.
-  /// @param pixel  column and row, from 1, whole numbers are centres
+  /// @param pixel  column and row, from 1, whole numbers are pixel centers
   /// @return       longitude, latitude [deg]
   std::array<double, 2> longitude_latitude(std::array<double, 2> pixel) const;
   /// The WCS of other pixels on the same sky.
@@ -53,19 +55,19 @@ struct CelestialWcs {
   CelestialWcs on(const Grid& own, const Grid& other) const;
 };
 
-/// 1 σ of a pixel: a Gaussian background and the photons of the pixel itself.
-/// @param value          brightness; what is negative has no photons
-/// @param background_rms of the same unit
-/// @param exposure_time  so that brightness · exposure_time counts photons; ∞ = no photon noise
+/// 1 σ of a pixel, in the unit of `value`: a Gaussian background plus the photon noise of the pixel itself.
+/// @param value          brightness; a negative one has no photon noise
+/// @param background_rms 1 σ of the background, in the unit of `value`
+/// @param exposure_time  such that brightness · exposure_time is a number of photons; ∞ = no photon noise
 inline double photon_noise(double value, double background_rms, double exposure_time) {
   return std::sqrt(background_rms * background_rms + std::max(value, 0.0) / exposure_time);
 }
 
-/// One image of a lens. All maps are (ny, nx) of `grid`.
+/// One image of a lens system. All maps are (ny, nx) of `grid`.
 struct Observation {
   Grid grid;
-  std::vector<double> image;       ///< brightness per pixel
-  std::vector<double> noise;       ///< 1 σ, same unit; > 0 where the mask is 1
+  std::vector<double> image;       ///< brightness per pixel [image unit]
+  std::vector<double> noise;       ///< 1 σ [image unit]; > 0 where the mask is 1
   std::vector<std::uint8_t> mask;  ///< 1 = used
   Psf psf;
 

@@ -1,4 +1,4 @@
-// What is fitted to what: one lens system with its data, its loss, its penalties and the parameters it starts from.
+// What is fitted: one lens system with its model, data, loss, penalties and starting parameters.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace EINFIELD_API einfield {
 
-/// Everything a backend needs to know about one lens.
+/// Everything a backend needs to know about one system.
 struct Problem {
   Model model;
   Observation observation;
@@ -20,16 +20,15 @@ struct Problem {
   NetworkMath network_math = NetworkMath::fp32;  ///< of Model::network; another one needs CUDA and single precision
   Regularization regularization;
   std::vector<double> initial_parameters;  ///< flat, ParameterLayout of `model`
-  std::vector<double>
-      learning_rates;  ///< one per update; a later update uses the last (Backend::begin() replaces them)
-  std::vector<std::uint8_t> held_out;  ///< (ny, nx), 1 = not fitted: its χ² judges the fit. Empty = none
+  std::vector<std::uint8_t> held_out;      ///< (ny, nx), 1 = not fitted; the χ² of these pixels measures how well the
+                                           ///< fit predicts them. Empty = none
 };
 
-/// Number of pixels that enter the loss. The Gaussian priors of the model's parameters enter it as
+/// Number of pixels that enter the loss. The Gaussian priors of the model's parameters are added to it as
 ///
 ///     Σ ((p − mean)/sigma)² / fitted_pixels                                                                     (1)
 ///
-/// so that with LossKind::chi2 the sum of both is −2 ln(posterior) / fitted_pixels, up to a constant.
+/// With LossKind::chi2 the sum of both is therefore −2 ln(posterior) / fitted_pixels, up to a constant.
 inline int fitted_pixels(const Problem& problem) {
   int n = 0;
   for (std::size_t i = 0; i < problem.observation.mask.size(); ++i)

@@ -1,5 +1,5 @@
-// What a lens or brightness profile tells the rest of the program about itself: names, units and ranges.
-// Every list of keys, every range check and every default is read from these tables.
+// Description of a lens or brightness profile: names, units, ranges and defaults of its parameters. All lists of keys,
+// range checks and defaults come from these tables.
 #pragma once
 
 #include <limits>
@@ -10,7 +10,7 @@
 
 namespace EINFIELD_API einfield {
 
-/// Parameters of any profile: at most this many, stored consecutively in the order of ProfileInfo::parameters.
+/// Largest number of parameters of a profile. They are stored consecutively, in the order of ProfileInfo::parameters.
 inline constexpr int kMaxProfileParameters = 8;
 
 /// How a free parameter is kept inside its range (see model.hpp, "transforms").
@@ -19,10 +19,10 @@ enum class Range {
   positive,     ///< (lower, inf), lower usually 0
   interval,     ///< (lower, upper)
   ellipticity,  ///< e1 or e2: the pair obeys e1² + e2² < 1
-  integer,      ///< a whole number in [lower, upper]; chosen, never free
+  integer,      ///< a whole number in [lower, upper]; always fixed
 };
 
-/// One parameter of a profile, under lenstronomy's name.
+/// One parameter of a profile. Names are lenstronomy's.
 struct ParameterInfo {
   const char* name;
   const char* unit;  ///< "arcsec", "rad", "" ...
@@ -37,6 +37,7 @@ struct ProfileInfo {
   const char* name;
   std::vector<ParameterInfo> parameters;
 
+  /// Index of a parameter, or −1.
   int index_of(const std::string& parameter) const {
     for (std::size_t i = 0; i < parameters.size(); ++i)
       if (parameter == parameters[i].name) return static_cast<int>(i);

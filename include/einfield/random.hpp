@@ -1,4 +1,5 @@
-// Random numbers by counter: the same for any number of threads, on every backend.
+// Random numbers from a counter-based generator: a number depends on seed, stream and counter only, so any number of
+// threads and every backend draw the same.
 #pragma once
 
 #include <cstdint>
@@ -19,17 +20,19 @@ inline constexpr std::uint64_t kPhases = 5;        ///< phases of a Gaussian ran
 inline constexpr std::uint64_t kFrequencies = 8;
 }  // namespace random_stream
 
-/// Philox4x32-10: one counter, one key, four 32-bit words (Salmon et al. 2011, "Parallel random numbers: as easy as 1,
-/// 2, 3").
+/// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): a function of a seed (`key`), a
+/// stream and a counter. Different counters, streams or keys give independent numbers.
 struct Philox {
-  std::uint64_t key;
-  struct Block {
+  std::uint64_t key;  ///< the seed
+  struct Block {      ///< one draw: four 32-bit words
     std::uint32_t word[4];
   };
   Block operator()(std::uint64_t counter, std::uint64_t stream = 0) const;
   /// A uniform number in (0, 1) with 53 random bits.
+  /// @param counter  index of the number within the stream
+  /// @param stream   of random_stream
   double uniform(std::uint64_t counter, std::uint64_t stream = 0) const;
-  /// A standard normal number (inverse of the cumulative distribution of uniform()).
+  /// A standard normal number: inverse_normal(uniform(counter, stream)).
   double normal(std::uint64_t counter, std::uint64_t stream = 0) const;
 };
 

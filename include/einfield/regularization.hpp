@@ -1,6 +1,6 @@
-// Penalties on the network's potential, from differences of its deflection on the grid of rays (the future work named
-// by Biggio et al. 2021, section 6: regularisation against unphysical potentials), and on differences of source pixels
-// (the gradient and curvature forms of Suyu et al. 2006, appendix A); value and adjoint.
+// Penalties on the network's potential, from differences of its deflection on the grid of rays (Biggio et al. 2021,
+// section 6, suggest regularization against unphysical potentials), and on differences of source pixels (the gradient
+// and curvature forms of Suyu et al. 2006, appendix A); value and adjoint.
 #pragma once
 
 #include "einfield/core.hpp"
@@ -10,26 +10,32 @@ namespace EINFIELD_API einfield {
 
 /// Weights of the terms added to the loss; 0 = off. The second derivatives of the network's potential are differences
 /// of α on the grid of rays, so no term needs another pass through the network. The terms of source pixels are means
-/// over the pixels of a free PIXELATED component of the source; those of several components are added.
+/// over the pixels of one free PIXELATED component of the source; the terms of several components are added.
 struct Regularization {
   double smoothness = 0;                  ///< mean κ_NN²
   double curvature = 0;                   ///< mean |∇∇ψ_NN − ⟨∇∇ψ_NN⟩|²
   double negative_convergence = 0;        ///< mean max(0, −κ_NN)²
   double negative_total_convergence = 0;  ///< mean max(0, −κ_macro − κ_NN)²
   double weight_decay = 0;                ///< ½ Σ w² over the network's kernels
-  double source_gradient = 0;             ///< mean squared difference of neighbouring source pixels
+  double source_gradient = 0;             ///< mean squared difference of neighboring source pixels
   double source_curvature = 0;            ///< mean squared second difference of source pixels
 
   bool on_potential() const {
     return smoothness > 0 || curvature > 0 || negative_convergence > 0 || negative_total_convergence > 0;
   }
+  /// One weight: its key in [regularization] and its member.
+  struct Weight {
+    const char* name;
+    double Regularization::*member;
+  };
   /// All weights, for code that treats them alike.
-  using Weight = double Regularization::*;  // an alias: nvcc otherwise emits extra parentheses that GCC rejects
-  static constexpr Weight kWeights[] = {
-      &Regularization::smoothness,           &Regularization::curvature,
-      &Regularization::negative_convergence, &Regularization::negative_total_convergence,
-      &Regularization::weight_decay,         &Regularization::source_gradient,
-      &Regularization::source_curvature};
+  static constexpr Weight kWeights[] = {{"smoothness", &Regularization::smoothness},
+                                        {"curvature", &Regularization::curvature},
+                                        {"negative_convergence", &Regularization::negative_convergence},
+                                        {"negative_total_convergence", &Regularization::negative_total_convergence},
+                                        {"weight_decay", &Regularization::weight_decay},
+                                        {"source_gradient", &Regularization::source_gradient},
+                                        {"source_curvature", &Regularization::source_curvature}};
   bool on_source_pixels() const { return source_gradient > 0 || source_curvature > 0; }
   bool any() const { return on_potential() || weight_decay > 0 || on_source_pixels(); }
 };
@@ -48,7 +54,7 @@ struct RayGrid {
     if (s == 1) return row * nx + column;  // divisions would cost more than the penalties
     return ((row / s) * nx + column / s) * s * s + (row % s) * s + column % s;
   }
-  /// Nodes that have four neighbours; the penalties are means over them.
+  /// Nodes that have four neighbors; the penalties are means over them.
   EINFIELD_HD int interior() const { return columns > 2 && rows > 2 ? (columns - 2) * (rows - 2) : 0; }
 };
 
@@ -66,7 +72,7 @@ struct Hessian {
 ///     ψ_xy ≈ (α_x(up) − α_x(down) + α_y(right) − α_y(left)) / (4 spacing)                                       (1)
 ///
 /// @param alpha    deflection of every ray, all x then all y [arcsec]
-/// @param spacing  distance of neighbouring rays             [arcsec]
+/// @param spacing  distance of neighboring rays             [arcsec]
 template <class Real>
 EINFIELD_HD Hessian<Real> difference_hessian(const RayGrid& g, const Real* alpha, int n_rays, Real spacing, int column,
                                              int row) {
@@ -129,21 +135,21 @@ EINFIELD_HD Vec2<Real> difference_hessian_adjoint(const RayGrid& g, const Real* 
   return {(along_x(0) + along_y(2) / 2) / (2 * spacing), (along_y(1) + along_x(2) / 2) / (2 * spacing)};
 }
 
-/// A pixel of a PIXELATED component, 0 outside of its grid: there it has no light.
+/// A pixel of a PIXELATED component; 0 outside its grid.
 template <class Real>
 EINFIELD_HD Real pixel_or_zero(const Real* pixels, int nx, int ny, int ix, int iy) {
   return ix < 0 || iy < 0 || ix >= nx || iy >= ny ? Real(0) : pixels[iy * nx + ix];
 }
 
-/// What the differences around one pixel cost [image unit²]; the caller divides the sum over the pixels by their
+/// Penalty of the differences around one pixel [image unit²]; the caller divides the sum over the pixels by their
 /// number. With s(ix, iy) the pixels and 0 outside:
 ///
 ///     w_g [(s(ix + 1, iy) − s(ix, iy))² + (s(ix, iy + 1) − s(ix, iy))²]
 ///     + w_c [(s(ix − 1, iy) − 2 s(ix, iy) + s(ix + 1, iy))² + (s(ix, iy − 1) − 2 s(ix, iy) + s(ix, iy + 1))²]     (3)
 ///
-/// and for the first column and row the gradient's difference from the 0 before them. Suyu et al. (2006) put such
-/// terms, without which a constant (w_g) or a plane (w_c) would cost nothing, at the upper borders only; here they are
-/// at all four, so that a mirrored source costs the same.
+/// and for the first column and row the gradient's difference from the 0 before them. Without terms at the border a
+/// constant (w_g) or a plane (w_c) would have no penalty. Suyu et al. (2006) put them at the upper borders only; here
+/// they are at all four, so that a mirrored source has the same penalty.
 template <class Real>
 EINFIELD_HD Real source_pixel_penalty(const Regularization& weights, const Real* pixels, int nx, int ny, int ix,
                                       int iy) {

@@ -1,5 +1,5 @@
-// One ray: from the image plane through the lens to the source, and the brightness it brings back. Both backends call
-// these functions for every ray, so the physics is written once. β = θ − α_lens(θ) − α_nn(θ), I = Σ S(β) + Σ L(θ).
+// One ray: from the image plane through the lens to the source, and the brightness that it sees there. Both backends
+// call these functions for every ray, so the physics is written once. β = θ − α_lens(θ) − α_nn(θ), I = Σ S(β) + Σ L(θ).
 #pragma once
 
 #include "einfield/core.hpp"

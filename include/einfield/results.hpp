@@ -13,7 +13,7 @@
 #include "einfield/fitter.hpp"
 #include "einfield/load.hpp"
 
-namespace einfield {
+namespace EINFIELD_API einfield {
 
 // ---- writing ---------------------------------------------------------------------------------------------
 
@@ -38,9 +38,10 @@ Config config_of(const Problem& problem);
 /// @return one paragraph for people: how well the model fits and, with a truth, how large the errors are
 /// @throws InvalidInput, IoError
 template <class Real>
-std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
-                          const std::vector<FitResult<Real>>& results,
-                          const std::vector<std::vector<Real>>& model_images, const RunInfo& info, int threads = 0);
+EINFIELD_API std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
+                                       const std::vector<FitResult<Real>>& results,
+                                       const std::vector<std::vector<Real>>& model_images, const RunInfo& info,
+                                       int threads = 0);
 
 /// Draws every figure of a fit into DIR/figures/*.png with gnuplot.
 /// @return warnings: what gnuplot could not draw @throws InvalidInput without results, IoError
@@ -77,7 +78,7 @@ struct Results {
   std::string version;  ///< of einfield that wrote it
   std::string title;
   RunInfo run;
-  std::string stop_reason;  ///< FitResult::stop_reason
+  std::string stop_reason;  ///< name_of(FitResult::stop_reason)
   std::string message;      ///< of a fit that failed; else ""
   std::int64_t steps = 0;
   std::int64_t state_step = 0;  ///< the step of the returned state

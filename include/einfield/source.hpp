@@ -16,6 +16,12 @@ enum class RadiusKind : int {
   major_axis,       ///< √(X² + Y²/q²): the paper and herculens
 };
 
+inline constexpr Named<RadiusKind> kRadiusKinds[] = {{"product_average", RadiusKind::product_average},
+                                                     {"major_axis", RadiusKind::major_axis}};
+constexpr const char* name_of(RadiusKind radius) {
+  return name_in(kRadiusKinds, radius);
+}
+
 /// The regular grid of a PIXELATED component; pixel (0, 0) is the lower left.
 struct PixelGrid {
   int nx = 0;
@@ -25,9 +31,13 @@ struct PixelGrid {
   double center_y = 0.0;     ///< arcsec
 };
 
-/// Smallest radius of a Sérsic profile: the brightness gradient diverges at the centre for n > 1, so the profile is
-/// flat within it. Part of the model, as in lenstronomy. [arcsec]
+/// Smallest radius of a Sérsic profile [arcsec]. The brightness gradient diverges at the center for n > 1, so the
+/// profile is flat inside this radius. Part of the model, as in lenstronomy.
 inline constexpr double kSersicCore = 1e-4;
+
+/// b_n = kSersicSlope n + kSersicOffset: with it half of the light lies within R_sersic (Capaccioli 1989).
+inline constexpr double kSersicSlope = 1.9992;
+inline constexpr double kSersicOffset = -0.3271;
 
 /// Name, parameters, units, ranges and defaults of a profile.
 inline const ProfileInfo& light_info(LightKind kind) {
@@ -66,11 +76,11 @@ inline const ProfileInfo& light_info(LightKind kind) {
 /// q − 1/q = −4c/(1 − c²), so that (q + 1/q)(x² + y²)/2 + (q − 1/q)(cos 2φ (x² − y²) + 2 sin 2φ xy)/2 has no angle left
 /// in it, only e1 = c cos 2φ and e2 = c sin 2φ: smooth at e1 = e2 = 0. The major axis divides by q once more.
 ///
-/// | at the centre (R ≤ kSersicCore) | I | ∂I/∂x, ∂I/∂e, ∂I/∂centre | ∂I/∂amp, ∂I/∂R_s, ∂I/∂n |
+/// | at the center (R ≤ kSersicCore) | I | ∂I/∂x, ∂I/∂e, ∂I/∂center | ∂I/∂amp, ∂I/∂R_s, ∂I/∂n |
 /// | value                           | that of R = kSersicCore | 0 | those of R = kSersicCore |
 ///
-/// On the major axis ∂R/∂e at c = 0 depends on the direction of e, because R² ∝ (1 + c)²; its mean over directions, 0
-/// for this factor, is taken there.
+/// On the major axis ∂R/∂e at c = 0 depends on the direction of e, because R² ∝ (1 + c)². There the derivative of this
+/// factor is taken as its mean over directions, which is 0.
 ///
 /// @param p  amp [image unit per pixel], R_sersic [arcsec] > 0, n_sersic, e1, e2, center_x, center_y [arcsec]
 /// @return   brightness [image unit per pixel]; no pixel-area factor
@@ -83,7 +93,7 @@ EINFIELD_HD Real sersic_brightness(const Real* p, RadiusKind radius, Vec2<Real> 
   const Real g = radius == RadiusKind::major_axis ? 1 / ((1 - c) * (1 - c)) : 1 / (1 - c2);
   const Real r = sqrt(g * (u * u + v * v));
   const Real floored = r < Real(kSersicCore) ? Real(kSersicCore) : r;  // NaN stays NaN
-  const Real b = Real(1.9992) * p[2] - Real(0.3271);
+  const Real b = Real(kSersicSlope) * p[2] + Real(kSersicOffset);
   return p[0] * exp(-b * (exp(log(floored / p[1]) / p[2]) - 1));
 }
 
@@ -109,7 +119,7 @@ EINFIELD_HD void sersic_brightness_adjoint(const Real* p, RadiusKind radius, Vec
   const Real r = sqrt(g * s);
   const bool in_core = r <= Real(kSersicCore);
   const Real floored = in_core ? Real(kSersicCore) : r;
-  const Real b = Real(1.9992) * p[2] - Real(0.3271);
+  const Real b = Real(kSersicSlope) * p[2] + Real(kSersicOffset);
   const Real log_ratio = log(floored / p[1]);
   const Real z = exp(log_ratio / p[2]);
   const Real shape = exp(-b * (z - 1));
@@ -119,7 +129,7 @@ EINFIELD_HD void sersic_brightness_adjoint(const Real* p, RadiusKind radius, Vec
   if (p_bar) {
     p_bar[0] += brightness_bar * shape;
     p_bar[1] += steepness / p[1];
-    p_bar[2] -= weighted * (Real(1.9992) * (z - 1)) - steepness * log_ratio / p[2];
+    p_bar[2] -= weighted * (Real(kSersicSlope) * (z - 1)) - steepness * log_ratio / p[2];
   }
   if (in_core) return;
   const Real half = -steepness / (2 * r * r);  // R̄/(2R)
@@ -141,12 +151,12 @@ EINFIELD_HD void sersic_brightness_adjoint(const Real* p, RadiusKind radius, Vec
 ///
 ///     I = amp/(2πσ²) exp(−r²/(2σ²))                                                                             (6)
 ///
-/// At the centre: the maximum, first derivatives in position 0.
+/// At the center: the maximum, first derivatives in position 0.
 /// @param p  amp = total flux [image unit per pixel · arcsec²], sigma [arcsec] > 0, center_x, center_y [arcsec]
 template <class Real>
 EINFIELD_HD Real gaussian_brightness(const Real* p, Vec2<Real> position) {
   const Real x = (position.x - p[2]) / p[1], y = (position.y - p[3]) / p[1];
-  return p[0] / (Real(6.283185307179586477) * p[1] * p[1]) * exp(-(x * x + y * y) / 2);
+  return p[0] / (Real(2 * kPi) * p[1] * p[1]) * exp(-(x * x + y * y) / 2);
 }
 
 /// Adjoint of gaussian_brightness: adds to `position_bar` and, unless null, to `p_bar`.
@@ -157,7 +167,7 @@ EINFIELD_HD void gaussian_brightness_adjoint(const Real* p, Vec2<Real> position,
                                              Vec2<Real>& position_bar, Real* p_bar) {
   const Real x = (position.x - p[2]) / p[1], y = (position.y - p[3]) / p[1];
   const Real r2 = x * x + y * y;
-  const Real shape = exp(-r2 / 2) / (Real(6.283185307179586477) * p[1] * p[1]);
+  const Real shape = exp(-r2 / 2) / (Real(2 * kPi) * p[1] * p[1]);
   if (shape == 0) return;
   const Real weighted = brightness_bar * p[0] * shape;
   const Real x_bar = -weighted * x / p[1], y_bar = -weighted * y / p[1];
@@ -170,7 +180,7 @@ EINFIELD_HD void gaussian_brightness_adjoint(const Real* p, Vec2<Real> position,
   p_bar[3] -= y_bar;
 }
 
-/// The same brightness everywhere: a background that was not, or not rightly, subtracted.
+/// The same brightness everywhere: a background that was not subtracted, or not subtracted correctly.
 ///
 ///     I = amp                                                                                                  (7a)
 /// @param p  amp [image unit per pixel], of any sign
@@ -193,8 +203,8 @@ struct BilinearTaps {
   Real fx, fy;  ///< position within the cell, [0, 1)
 };
 
-/// Beyond the outer pixel centres the brightness falls to zero over one pixel; further out there are no taps. A
-/// position on a cell border belongs to the cell to its right and above.
+/// Pixels and weights of a position. Beyond the outer pixel centers the brightness falls to zero over one pixel;
+/// further out all taps are −1. A position on a cell border belongs to the cell to its right and above.
 template <class Real>
 EINFIELD_HD BilinearTaps<Real> bilinear_taps(const PixelGrid& grid, Vec2<Real> position) {
   BilinearTaps<Real> taps{{-1, -1, -1, -1}, {0, 0, 0, 0}, 0, 0};
@@ -215,7 +225,7 @@ EINFIELD_HD BilinearTaps<Real> bilinear_taps(const PixelGrid& grid, Vec2<Real> p
   return taps;
 }
 
-/// Brightness of a pixel grid, bilinear between pixel centres.
+/// Brightness of a pixel grid, bilinear between pixel centers.
 ///
 ///     I = Σ_k weight_k pixel_k                                                                                  (8)
 ///
@@ -232,7 +242,7 @@ EINFIELD_HD Real pixelated_brightness(const PixelGrid& grid, const Real* pixels,
 /// Adjoint of pixelated_brightness with respect to position: adds. The cotangent of pixel k is brightness_bar ·
 /// weight_k of bilinear_taps, which the caller sums in a fixed order.
 ///
-///     ∂I/∂x = ((1 − f_y)(p₁ − p₀) + f_y (p₃ − p₂))/scale,   ∂I/∂y likewise                                       (9)
+///     ∂I/∂x = ((1 − f_y)(p₁ − p₀) + f_y (p₃ − p₂))/scale,   ∂I/∂y with x ↔ y                                     (9)
 /// On a cell border this is the derivative to the right and above.
 template <class Real>
 EINFIELD_HD void pixelated_brightness_adjoint(const PixelGrid& grid, const Real* pixels, Vec2<Real> position,
@@ -245,7 +255,7 @@ EINFIELD_HD void pixelated_brightness_adjoint(const PixelGrid& grid, const Real*
   position_bar.y += scaled * ((1 - taps.fx) * (value[2] - value[0]) + taps.fx * (value[3] - value[1]));
 }
 
-/// What the network of a NETWORK component is at one position: the network stage has evaluated it there.
+/// Value and gradient of the network of a NETWORK component at one position, evaluated beforehand by the network stage.
 template <class Real>
 struct NetworkSample {
   Real value{};           ///< v = MLP(ℓ (position − center)), ℓ = input_scale
@@ -257,7 +267,7 @@ struct NetworkSample {
 ///     I = amp softplus(v),   softplus(v) = ln(1 + e^v) = max(v, 0) + ln(1 + e^(−|v|))                            (10)
 ///
 /// Nothing diverges: I → amp v for v → ∞ and falls like amp e^v, until it underflows to 0, for v → −∞.
-/// @param p      amp [image unit per pixel] > 0, center_x, center_y [arcsec]; the centre is part of v
+/// @param p      amp [image unit per pixel] > 0, center_x, center_y [arcsec]; the center is part of v
 /// @param value  v of NetworkSample
 template <class Real>
 EINFIELD_HD Real network_brightness(const Real* p, Real value) {

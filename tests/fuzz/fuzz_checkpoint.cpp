@@ -31,7 +31,7 @@ struct Case {
     int asked = 0;
     callbacks.interrupted = [&asked] { return ++asked == 5; };
     std::vector<Snapshot<float>> snapshots;
-    for (const FitResult<float>& result : fit<float>(*backend, settings, callbacks))
+    for (const FitResult<float>& result : fit<float>(*backend, {problem}, settings, callbacks))
       snapshots.push_back(result.snapshot);
     write_checkpoint(lens.folder().path().string(), config, problem, "cpu", snapshots);
     const std::string bytes = lens.folder().read("checkpoint.safetensors");
@@ -84,8 +84,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   lens.folder().write("checkpoint.safetensors", put_together(header, tensors));
   try {
     const Checkpoint<float> checkpoint = read_checkpoint<float>(lens.folder().path().string(), c.config, c.problem);
-    for (const FitResult<float>& result : fit<float>(*c.backend, c.settings, {}, checkpoint.snapshots))
-      promise(result.stop_reason == "non-finite" || result.snapshot.stage_step <= kSteps, "a fit ends with its steps");
+    for (const FitResult<float>& result : fit<float>(*c.backend, {c.problem}, c.settings, {}, checkpoint.snapshots))
+      promise(result.stop_reason == StopReason::non_finite || result.snapshot.stage_step <= kSteps,
+              "a fit ends with its steps");
   } catch (const InvalidInput&) {
   }
   return 0;

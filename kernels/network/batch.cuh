@@ -6,10 +6,9 @@
 
 #include "einfield/network.hpp"
 #include "kernels/raii.cuh"
+#include "kernels/reduce.cuh"
 
 namespace einfield::cuda::batch {
-
-constexpr int kThreads = 256;
 
 /// Positions or cotangents: all x, then all y.
 template <class Real>
@@ -99,7 +98,7 @@ __global__ void dot_kernel(int points, int width, const Real* v, const Real* x, 
   if (point >= static_cast<std::size_t>(points)) return;
   Real sum = 0;
   for (int channel = lane; channel < width; channel += 32) sum += v[channel] * x[point * width + channel];
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  sum = warp_sum(sum);
   if (lane == 0) out[point] = factor * sum + (offset != nullptr ? *offset : Real(0));
 }
 
@@ -303,18 +302,18 @@ class Batch {
   // The stored kernel (in × out, row-major) is W (out × in) in cuBLAS's column-major order.
   /// out = W in: layer l − 1 to l.
   void up(const Real* w, int l, const Real* in, Real* out) {
-    EINFIELD_CUBLAS(gemm(handle_.get(), CUBLAS_OP_N, CUBLAS_OP_N, width(l), points_, width(l - 1),
-                         w + shape_.kernel_offset(l), width(l), in, width(l - 1), Real(0), out, width(l)));
+    EINFIELD_CUDA(gemm(handle_.get(), CUBLAS_OP_N, CUBLAS_OP_N, width(l), points_, width(l - 1),
+                       w + shape_.kernel_offset(l), width(l), in, width(l - 1), Real(0), out, width(l)));
   }
   /// out = Wᵀ in: layer l to l − 1.
   void down(const Real* w, int l, const Real* in, Real* out) {
-    EINFIELD_CUBLAS(gemm(handle_.get(), CUBLAS_OP_T, CUBLAS_OP_N, width(l - 1), points_, width(l),
-                         w + shape_.kernel_offset(l), width(l), in, width(l), Real(0), out, width(l - 1)));
+    EINFIELD_CUDA(gemm(handle_.get(), CUBLAS_OP_T, CUBLAS_OP_N, width(l - 1), points_, width(l),
+                       w + shape_.kernel_offset(l), width(l), in, width(l), Real(0), out, width(l - 1)));
   }
   /// kernel_bar += out inᵀ, summed over the points.
   void outer(int l, const Real* out, const Real* in, Real* kernel_bar) {
-    EINFIELD_CUBLAS(gemm(handle_.get(), CUBLAS_OP_N, CUBLAS_OP_T, width(l), width(l - 1), points_, out, width(l), in,
-                         width(l - 1), Real(1), kernel_bar, width(l)));
+    EINFIELD_CUDA(gemm(handle_.get(), CUBLAS_OP_N, CUBLAS_OP_T, width(l), width(l - 1), points_, out, width(l), in,
+                       width(l - 1), Real(1), kernel_bar, width(l)));
   }
   /// out = s′(a) ∘ v of layer l.
   void first_derivative(cudaStream_t stream, int l, std::size_t period, const Real* a, const Real* v, Real* out) {

@@ -1,45 +1,31 @@
-// The network stage on the device: chooses a tile (or cuBLAS) for a shape, owns the tape and launches the kernels.
-// Kernels: network_tile.cuh (fused tiles), network_batch.cuh (cuBLAS over the whole batch).
-#include "kernels/network.cuh"
+// Chooses how a network runs on a device: a tile or cuBLAS, the layout of its arrays, and the memory that they take.
+#include "kernels/network/plan.cuh"
 
 #include <algorithm>
 #include <string>
 #include <type_traits>
 #include <utility>
 
-#include "kernels/network_batch.cuh"
-#include "kernels/raii.cuh"
-#include "kernels/tile_choice.cuh"
+#include "kernels/network/batch.cuh"
 
 namespace einfield::cuda {
 namespace {
 
+using tiled::ceil_div;
 using tiled::Fragments;
 using tiled::Layer;
 using tiled::Network;
 using tiled::TileChoice;
 
-constexpr int ceil_div(int a, int b) {
-  return (a + b - 1) / b;
-}
 constexpr int round_up(int a, int b) {
   return ceil_div(a, b) * b;
 }
 
-/// Register tiles per pass are groups of points × groups of channels: many points for narrow layers, few for wide ones.
-/// 80 points make 125 tiles of a 100 × 100 image and take exactly 200 channels per pass. Tiles of 8 points a thread
-/// cost half and fill devices whose number of multiprocessors the large ones do not divide well, or whose shared memory
-/// is small.
 template <class Real>
 std::vector<TileChoice<Real>> tile_choices(NetworkMath math, bool encoded) {
-  using tiled::Tile;
   if constexpr (std::is_same_v<Real, float>)
-    if (math != NetworkMath::fp32) return tiled::tensor_tile_choices(math, encoded);
-  using List = std::conditional_t<
-      std::is_same_v<Real, float>,
-      tiled::TileList<Tile<float, 8>, Tile<float, 5>, Tile<float, 4>, Tile<float, 5, 8>, Tile<float, 2, 8>>,
-      tiled::TileList<Tile<double, 5>, Tile<double, 2>>>;
-  return List::template choices<Real>(encoded);
+    if (math != NetworkMath::fp32) return tiled::mma_tile_choices(math, encoded);
+  return tiled::fma_tile_choices<Real>(encoded);
 }
 
 /// Everything of Network but the pointers, for one tile size.
@@ -54,7 +40,7 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
   net.scale = static_cast<Real>(shape.input_scale);
   net.last_kernel = static_cast<int>(shape.kernel_offset(net.layers));
   net.last_bias = static_cast<int>(shape.bias_offset(net.layers));
-  const int pass_size = R::kChannels * tile.own * tiled::kThreads * R::kVector;  // of a tape array
+  const int pass_size = R::kChannels * tile.own * kThreads * R::kVector;  // of a tape array
   for (int l = 0; l < net.layers; ++l) {
     Layer& layer = net.layer[l];
     layer.width = shape.outputs(l);
@@ -93,17 +79,17 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
       layer.grad_passes = passes * ceil_div(layer.grad_out, Fragments::kColumns * tiled::kWarps);
       layer.grad_ways = 1;
       sums = Fragments::kSums * R::kVector;
-      reduce_blocks = layer.grad_passes * Fragments::kSums * tiled::kThreads / tiled::kLanes;
+      reduce_blocks = layer.grad_passes * Fragments::kSums * kThreads / tiled::kLanes;
     } else {
       layer.grad_in = ceil_div(below.width, R::kGradIn);
       layer.grad_out = ceil_div(layer.width, R::kGradOut);
       const int items = layer.grad_in * layer.grad_out;
-      layer.grad_passes = ceil_div(items, tiled::kThreads);
-      layer.grad_items = std::min(items, tiled::kThreads);
-      layer.grad_ways = std::min(tiled::kThreads / layer.grad_items, tile.points / R::kVector);
+      layer.grad_passes = ceil_div(items, kThreads);
+      layer.grad_items = std::min(items, kThreads);
+      layer.grad_ways = std::min(kThreads / layer.grad_items, tile.points / R::kVector);
       reduce_blocks = ceil_div(below.width, tiled::reduce_rows(R::kGradOut / R::kVector * layer.grad_out));
     }
-    layer.partial = std::exchange(net.partial_size, net.partial_size + layer.grad_passes * sums * tiled::kThreads);
+    layer.partial = std::exchange(net.partial_size, net.partial_size + layer.grad_passes * sums * kThreads);
     layer.reduce_block = std::exchange(net.reduce_blocks, net.reduce_blocks + reduce_blocks);
   }
   net.first_partial = net.partial_size;
@@ -187,14 +173,6 @@ int choose_blocks(int tiles, int lenses, int multiprocessors, double* rounds) {
   return best;
 }
 
-/// A plan, and for the tile path the tile and layout behind it.
-template <class Real>
-struct Chosen {
-  NetworkPlan plan;
-  TileChoice<Real> tile{};
-  Network<Real> net{};
-};
-
 void check_math(NetworkMath math, bool single, const DeviceLimits& limits) {
   if (math == NetworkMath::fp32) return;
   const std::string what = std::string("network: math = ") + name_of(math);
@@ -203,6 +181,8 @@ void check_math(NetworkMath math, bool single, const DeviceLimits& limits) {
                    what + " on a device of compute capability " + std::to_string(limits.compute_capability / 10) + "." +
                        std::to_string(limits.compute_capability % 10) + ", expected 8.0 or newer, or fp32");
 }
+
+}  // namespace
 
 template <class Real>
 Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const DeviceLimits& limits, NetworkPath path,
@@ -215,7 +195,7 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
   EINFIELD_REQUIRE(limits.multiprocessors > 0, "network: a device without multiprocessors");
   Chosen<Real> best;
   double best_time = 0;
-  if (path != NetworkPath::kCublas) {
+  if (path != NetworkPath::cublas) {
     for (const TileChoice<Real>& tile : tile_choices<Real>(math, shape.fourier_features > 0)) {
       Network<Real> net = lay_out(shape, points, tile);
       const std::size_t shared = fit_shared(tile, limits.shared_bytes_per_block, net);
@@ -226,11 +206,11 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
       if (best.plan.tile != 0 && time >= best_time) continue;
       best_time = time;
       const std::size_t n = static_cast<std::size_t>(lenses);
-      best.plan = {NetworkPath::kTiles,
+      best.plan = {NetworkPath::tiles,
                    tile.points,
                    net.tiles,
                    blocks,
-                   tiled::kThreads,
+                   kThreads,
                    net.kept >= 0,
                    shared,
                    n *
@@ -244,69 +224,16 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
     if (best.plan.tile != 0) return best;
     const std::string none = "network: no tile of this shape fits the " +
                              std::to_string(limits.shared_bytes_per_block) + " bytes of shared memory of a block";
-    EINFIELD_REQUIRE(path == NetworkPath::kAutomatic, none);
+    EINFIELD_REQUIRE(path == NetworkPath::automatic, none);
     EINFIELD_REQUIRE(math == NetworkMath::fp32,
                      none + ", found math = " + name_of(math) + ", expected narrower layers or fp32");
   }
   EINFIELD_REQUIRE(math == NetworkMath::fp32,
                    std::string("network: math = ") + name_of(math) + " with cuBLAS, expected fp32");
-  best.plan.path = NetworkPath::kCublas;
+  best.plan.path = NetworkPath::cublas;
   best.plan.workspace_bytes = batch::Batch<Real>::bytes(shape, points, lenses);
   return best;
 }
-
-/// The tile path: layout, tape and launches.
-template <class Real>
-class Tiles {
- public:
-  Tiles(const Chosen<Real>& chosen, int lenses)
-      : plan_(chosen.plan),
-        tile_(chosen.tile),
-        net_(chosen.net),
-        lenses_(static_cast<unsigned>(lenses)),
-        packed_(count(net_.pack_size)),
-        tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
-        sums_(count(net_.sums_size) * static_cast<std::size_t>(plan_.blocks)) {
-    net_.packed = packed_.get();
-    net_.tape = tape_.get();
-    net_.sums = sums_.get();
-    tile_.allow_shared();
-  }
-
-  void forward(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions,
-               bool own_positions, Real* psi, Real* alpha) {
-    net_.position_rows = own_positions ? 2 : 0;
-    const int pack_blocks = net_.stages + ceil_div(net_.constants_size, tiled::kThreads);
-    tile_.pack(dim3(static_cast<unsigned>(pack_blocks), lenses_), stream, net_, parameters, stride);
-    tile_.forward(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, psi, alpha);
-  }
-
-  /// Needs no parameters: the packed ones are still those of forward().
-  void adjoint(cudaStream_t stream, std::size_t stride, const Real* positions, bool own_positions,
-               const Real* alpha_bar, Real* gradient, const Real* psi_bar) {
-    net_.position_rows = own_positions ? 2 : 0;
-    tile_.adjoint(grid(), plan_.shared_bytes, stream, net_, positions, alpha_bar, psi_bar);
-    const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, tiled::kLanes);
-    auto* reduce = tiled::reduce_kernel<Real, false>;
-    if constexpr (std::is_same_v<Real, float>)
-      if (tile_.fragments) reduce = tiled::reduce_kernel<Real, true>;
-    reduce<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(tiled::kLanes, tiled::kStrands), 0, stream>>>(
-        net_, gradient, stride, plan_.blocks);
-    EINFIELD_LAUNCH_CHECK();
-  }
-
- private:
-  std::size_t count(int per_lens) const { return static_cast<std::size_t>(per_lens) * lenses_; }
-  dim3 grid() const { return dim3(static_cast<unsigned>(plan_.blocks), lenses_); }
-
-  NetworkPlan plan_;
-  TileChoice<Real> tile_;
-  Network<Real> net_;
-  unsigned lenses_;
-  DeviceBuffer<Real> packed_, tape_, sums_;
-};
-
-}  // namespace
 
 DeviceLimits DeviceLimits::current() {
   DeviceLimits limits;
@@ -321,75 +248,7 @@ DeviceLimits DeviceLimits::current() {
   return limits;
 }
 
-template <class Real>
-struct CudaNetwork<Real>::Impl {
-  NetworkPlan plan;
-  std::size_t parameters;  // of one lens
-  int lenses;
-  std::unique_ptr<Tiles<Real>> tiles;
-  std::unique_ptr<batch::Batch<Real>> batch;
-
-  void check_stride(std::size_t stride) const {
-    EINFIELD_REQUIRE(lenses == 1 || stride >= parameters, "network: parameter_stride = " + std::to_string(stride) +
-                                                              ", expected at least the " + std::to_string(parameters) +
-                                                              " parameters of a lens");
-  }
-};
-
-template <class Real>
-NetworkPlan CudaNetwork<Real>::make_plan(const NetworkShape& shape, int n_points, int n_lenses,
-                                         const DeviceLimits& limits, NetworkPath path, NetworkMath math) {
-  return choose<Real>(shape, n_points, n_lenses, limits, path, math).plan;
-}
-
-template <class Real>
-CudaNetwork<Real>::CudaNetwork(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
-                               NetworkPath path, NetworkMath math)
-    : impl_(std::make_unique<Impl>()) {
-  const Chosen<Real> chosen = choose<Real>(shape, n_points, n_lenses, limits, path, math);
-  impl_->plan = chosen.plan;
-  impl_->parameters = shape.size();
-  impl_->lenses = n_lenses;
-  if (chosen.plan.path == NetworkPath::kTiles)
-    impl_->tiles = std::make_unique<Tiles<Real>>(chosen, n_lenses);
-  else
-    impl_->batch = std::make_unique<batch::Batch<Real>>(shape, n_points, n_lenses);
-}
-
-template <class Real>
-CudaNetwork<Real>::~CudaNetwork() = default;
-template <class Real>
-CudaNetwork<Real>::CudaNetwork(CudaNetwork&&) noexcept = default;
-template <class Real>
-CudaNetwork<Real>& CudaNetwork<Real>::operator=(CudaNetwork&&) noexcept = default;
-
-template <class Real>
-const NetworkPlan& CudaNetwork<Real>::plan() const {
-  return impl_->plan;
-}
-
-template <class Real>
-void CudaNetwork<Real>::forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
-                                const Real* positions, Real* psi, Real* alpha, bool own_positions) {
-  impl_->check_stride(parameter_stride);
-  if (impl_->tiles)
-    impl_->tiles->forward(stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
-  else
-    impl_->batch->forward(stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
-}
-
-template <class Real>
-void CudaNetwork<Real>::adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
-                                const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar,
-                                bool own_positions) {
-  impl_->check_stride(parameter_stride);
-  if (impl_->tiles)
-    impl_->tiles->adjoint(stream, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);
-  else
-    impl_->batch->adjoint(stream, parameters, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);
-}
-
-template class CudaNetwork<float>;
-template class CudaNetwork<double>;
+template Chosen<float> choose(const NetworkShape&, int, int, const DeviceLimits&, NetworkPath, NetworkMath);
+template Chosen<double> choose(const NetworkShape&, int, int, const DeviceLimits&, NetworkPath, NetworkMath);
 
 }  // namespace einfield::cuda

@@ -1,11 +1,13 @@
-// A tile size that was compiled, with its launchers: what network.cu chooses among, and the files that compile them.
+// A tile size that was compiled, with its launchers: plan.cu chooses among them.
 #pragma once
 
 #include <vector>
 
+#include "einfield/cuda.hpp"
 #include "kernels/check.cuh"
-#include "kernels/network.cuh"
-#include "kernels/network_tile.cuh"
+#include "kernels/network/tile/adjoint.cuh"
+#include "kernels/network/tile/forward.cuh"
+#include "kernels/network/tile/pack.cuh"
 
 namespace einfield::cuda::tiled {
 
@@ -77,7 +79,10 @@ struct TileList {
   }
 };
 
-/// Those of the matrix units (network_tensor.cu).
-std::vector<TileChoice<float>> tensor_tile_choices(NetworkMath math, bool encoded);
+/// Tiles whose products are multiply-adds (tiles_fma.cu).
+template <class Real>
+std::vector<TileChoice<Real>> fma_tile_choices(bool encoded);
+/// Tiles whose products run on the matrix units; `math` is tf32x3 or tf32 (tiles_mma.cu).
+std::vector<TileChoice<float>> mma_tile_choices(NetworkMath math, bool encoded);
 
 }  // namespace einfield::cuda::tiled

@@ -1,0 +1,151 @@
+// NetworkStage of cuda.hpp: owns the packed weights and the tape, and launches the kernels of its plan.
+// Kernels: tile/ (fused tiles), batch.cuh (cuBLAS over the whole batch). The choice between them: plan.cu.
+#include <type_traits>
+
+#include "einfield/cuda.hpp"
+#include "kernels/network/batch.cuh"
+#include "kernels/network/plan.cuh"
+#include "kernels/network/tile/reduce.cuh"
+#include "kernels/raii.cuh"
+
+namespace einfield::cuda {
+namespace {
+
+using tiled::ceil_div;
+using tiled::Network;
+using tiled::TileChoice;
+
+/// The tile path: layout, tape and launches.
+template <class Real>
+class Tiles {
+ public:
+  Tiles(const Chosen<Real>& chosen, int lenses)
+      : plan_(chosen.plan),
+        tile_(chosen.tile),
+        net_(chosen.net),
+        lenses_(static_cast<unsigned>(lenses)),
+        packed_(count(net_.pack_size)),
+        tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
+        sums_(count(net_.sums_size) * static_cast<std::size_t>(plan_.blocks)) {
+    net_.packed = packed_.get();
+    net_.tape = tape_.get();
+    net_.sums = sums_.get();
+    tile_.allow_shared();
+  }
+
+  void forward(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions,
+               bool own_positions, Real* psi, Real* alpha) {
+    net_.position_rows = own_positions ? 2 : 0;
+    const int pack_blocks = net_.stages + ceil_div(net_.constants_size, kThreads);
+    tile_.pack(dim3(static_cast<unsigned>(pack_blocks), lenses_), stream, net_, parameters, stride);
+    tile_.forward(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, psi, alpha);
+  }
+
+  /// Needs no parameters: the packed ones are still those of forward().
+  void adjoint(cudaStream_t stream, std::size_t stride, const Real* positions, bool own_positions,
+               const Real* alpha_bar, Real* gradient, const Real* psi_bar) {
+    net_.position_rows = own_positions ? 2 : 0;
+    tile_.adjoint(grid(), plan_.shared_bytes, stream, net_, positions, alpha_bar, psi_bar);
+    const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, tiled::kLanes);
+    auto* reduce = tiled::reduce_kernel<Real, false>;
+    if constexpr (std::is_same_v<Real, float>)
+      if (tile_.fragments) reduce = tiled::reduce_kernel<Real, true>;
+    reduce<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(tiled::kLanes, tiled::kStrands), 0, stream>>>(
+        net_, gradient, stride, plan_.blocks);
+    EINFIELD_LAUNCH_CHECK();
+  }
+
+ private:
+  std::size_t count(int per_lens) const { return static_cast<std::size_t>(per_lens) * lenses_; }
+  dim3 grid() const { return dim3(static_cast<unsigned>(plan_.blocks), lenses_); }
+
+  NetworkPlan plan_;
+  TileChoice<Real> tile_;
+  Network<Real> net_;
+  unsigned lenses_;
+  DeviceBuffer<Real> packed_, tape_, sums_;
+};
+
+}  // namespace
+
+template <class Real>
+struct NetworkStage<Real>::Impl {
+  NetworkPlan plan;
+  std::size_t parameters;  // of one lens
+  int lenses;
+  std::unique_ptr<Tiles<Real>> tiles;
+  std::unique_ptr<batch::Batch<Real>> batch;
+
+  void check_stride(std::size_t stride) const {
+    EINFIELD_REQUIRE(lenses == 1 || stride >= parameters, "network: parameter_stride = " + std::to_string(stride) +
+                                                              ", expected at least the " + std::to_string(parameters) +
+                                                              " parameters of a lens");
+  }
+};
+
+template <class Real>
+NetworkPlan NetworkStage<Real>::make_plan(const NetworkShape& shape, int n_points, int n_lenses,
+                                          const DeviceLimits& limits, NetworkPath path, NetworkMath math) {
+  return choose<Real>(shape, n_points, n_lenses, limits, path, math).plan;
+}
+
+template <class Real>
+NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
+                                 NetworkPath path, NetworkMath math)
+    : impl_(std::make_unique<Impl>()) {
+  const Chosen<Real> chosen = choose<Real>(shape, n_points, n_lenses, limits, path, math);
+  impl_->plan = chosen.plan;
+  impl_->parameters = shape.size();
+  impl_->lenses = n_lenses;
+  if (chosen.plan.path == NetworkPath::tiles)
+    impl_->tiles = std::make_unique<Tiles<Real>>(chosen, n_lenses);
+  else
+    impl_->batch = std::make_unique<batch::Batch<Real>>(shape, n_points, n_lenses);
+}
+
+template <class Real>
+NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, NetworkMath math)
+    : NetworkStage(shape, n_points, n_lenses, DeviceLimits::current(), NetworkPath::automatic, math) {}
+
+template <class Real>
+NetworkStage<Real>::~NetworkStage() = default;
+template <class Real>
+NetworkStage<Real>::NetworkStage(NetworkStage&&) noexcept = default;
+template <class Real>
+NetworkStage<Real>& NetworkStage<Real>::operator=(NetworkStage&&) noexcept = default;
+
+template <class Real>
+const NetworkPlan& NetworkStage<Real>::plan() const {
+  return impl_->plan;
+}
+
+template <class Real>
+std::size_t NetworkStage<Real>::workspace_bytes() const {
+  return impl_->plan.workspace_bytes;
+}
+
+template <class Real>
+void NetworkStage<Real>::forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
+                                 const Real* positions, Real* psi, Real* alpha, bool own_positions) {
+  impl_->check_stride(parameter_stride);
+  if (impl_->tiles)
+    impl_->tiles->forward(stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
+  else
+    impl_->batch->forward(stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
+}
+
+template <class Real>
+void NetworkStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
+                                 const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar,
+                                 bool own_positions) {
+  impl_->check_stride(parameter_stride);
+  if (impl_->tiles)
+    impl_->tiles->adjoint(stream, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);
+  else
+    impl_->batch->adjoint(stream, parameters, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);
+}
+
+template class NetworkStage<float>;
+template class NetworkStage<double>;
+
+}  // namespace einfield::cuda
