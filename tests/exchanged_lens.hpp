@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "einfield/error.hpp"
+#include "einfield/load.hpp"
 #include "host/app/simulate.hpp"
 #include "host/exchange/exchange.hpp"
+#include "host/exchange/lens_toml.hpp"
 #include "host/files/fits_io.hpp"
 #include "tests/temporary_directory.hpp"
 

@@ -132,7 +132,7 @@ TEST_F(BadInput, ConfigurationFiles) {
   EXPECT_EQ(refusal(), "lens.toml: a directory, expected a TOML configuration");
   fs::remove(folder_ / "lens.toml");
   folder_.write("lens.toml", std::string(5 << 20, '#'));
-  EXPECT_EQ(refusal(), "lens.toml: more than 4194304 bytes, expected a TOML configuration");
+  EXPECT_EQ(refusal(), "lens.toml: larger than 4194304 bytes, expected a TOML configuration");
   folder_.write("lens.toml", "");
   EXPECT_EQ(refusal(), "lens.toml:1: observation.image: missing, expected \"FILE[HDU]\"");
   folder_.write("lens.toml", std::string("SIMPLE  =\0\xff", 11));
@@ -206,7 +206,8 @@ TEST_F(BadInput, Configurations) {
       {{"[[lens]]", "[[observation.region]]\nshape = \"circle\"\nradius = 0\n[[lens]]"},
        "lens.toml:10: observation.region.0.radius: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
       {{"[[lens]]", "[[observation.region]]\nshape = \"annulus\"\ninner = 2\nouter = 1.5\n[[lens]]"},
-       "lens.toml:11: observation.region.0.outer: not beyond the inner radius, found 1.5 arcsec, expected a number > "
+       "lens.toml:11: observation.region.0.outer: not larger than the inner radius, found 1.5 arcsec, expected a "
+       "number > "
        "inner "
        "= 2 arcsec"},
 
@@ -286,7 +287,7 @@ TEST_F(BadInput, Configurations) {
        "with "
        "exposure_time"},
       {{"noise = \"data.fits[NOISE]\"\n", "background_rms = 0.5\n"},
-       "lens.toml:2: observation.exposure_time: missing, expected a number > 0 s beside background_rms"},
+       "lens.toml:2: observation.exposure_time: missing, expected a number > 0 s together with background_rms"},
       {{"pixel_scale = 0.2", "background_rms = 0.5"},
        "lens.toml:7: observation.background_rms: has no effect, found the number 0.5, expected only without "
        "observation.noise"},
@@ -296,9 +297,9 @@ TEST_F(BadInput, Configurations) {
        "lens.toml:19: regularization.smoothness: has no effect, found 0.1 without [network], expected 0 or a "
        "[network]"},
       {{"fit = [\"theta_E\"]\n", "fit = [\"theta_E\", \"theta_E\"]\n"},
-       "lens.toml:12: lens.0.fit: a name twice, found \"theta_E\", expected it once"},
+       "lens.toml:12: lens.0.fit: a name given twice, found \"theta_E\", expected it once"},
       {{"[optimizer]", "[truth]\nfile = \"data.fits[KAPPA_TRUE]\"\n[optimizer]"},
-       "lens.toml:21: truth.file: not a file alone, found \"data.fits[KAPPA_TRUE]\", expected \"FILE\" without [HDU]"},
+       "lens.toml:21: truth.file: not a file name, found \"data.fits[KAPPA_TRUE]\", expected \"FILE\" without [HDU]"},
       {{"hidden = [8]", "initial = \"none.safetensors\""}, "none.safetensors: no such file"},
       {{"[optimizer]", "[truth]\nfile = \"data.fits\"\n[optimizer]"},
        "data.fits[IMAGE_TRUE]: no such HDU, expected one of IMAGE, NOISE, MASK, PSF"},
@@ -427,9 +428,9 @@ TEST_F(BadFits, Sizes) {
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 0", "NAXIS2  = 16"})),
             "x.fits[PRIMARY]: an image without pixels, found 0 x 16, expected at least 1 x 1");
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 16385", "NAXIS2  = 1"})),
-            "x.fits[PRIMARY]: too large, found 16385 x 1, expected at most 16384 pixels a side");
+            "x.fits[PRIMARY]: too large, found 16385 x 1, expected at most 16384 pixels per side");
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 2000000000", "NAXIS2  = 2000000000"})),
-            "x.fits[PRIMARY]: too large, found 2000000000 x 2000000000, expected at most 16384 pixels a side");
+            "x.fits[PRIMARY]: too large, found 2000000000 x 2000000000, expected at most 16384 pixels per side");
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 16384", "NAXIS2  = 16384"})),
             "x.fits[PRIMARY]: truncated, found 5760 bytes in the file, expected 2147486528");
 }
@@ -455,8 +456,9 @@ TEST_F(BadFits, WorldCoordinates) {
   // A pixel scale that is given and another one in the file.
   const std::string good = with({"CDELT1  = -5.0E-5", "CDELT2  = 5.0E-5"});
   folder_.write("x.fits", good);
-  EXPECT_EQ(refusal({"--set", "observation.pixel_scale=0.1803"}),
-            "x.fits[PRIMARY]: another pixel scale, found 0.18 arcsec in its WCS, expected 0.1803 arcsec to 0.1 %");
+  EXPECT_EQ(
+      refusal({"--set", "observation.pixel_scale=0.1803"}),
+      "x.fits[PRIMARY]: different pixel scale, found 0.18 arcsec in its WCS, expected 0.1803 arcsec within 0.1 %");
   EXPECT_EQ(fit({"--dry-run"}).status, 0);
   EXPECT_EQ(fit({"--dry-run", "--set", "observation.pixel_scale=0.18005"}).status, 0);
   // Turned, mirrored or upside down: fitted as it stands, and the log says how.
@@ -504,7 +506,7 @@ TEST_F(BadInput, AllMasked) {
   EXPECT_EQ(
       refused_data(),
       "data.fits[IMAGE]: every pixel is masked, found 253 masked by observation.mask, 2 not finite, 1 with noise above "
-      "max_noise = 1000, expected at least one that is used");
+      "max_noise = 1000, expected at least one used pixel");
   EXPECT_EQ(
       refused_data({{"noise = \"data.fits[NOISE]\"", "noise = 2e3"}}),
       "lens.toml:4: observation.noise: every pixel would be masked, found 2000, expected at most max_noise = 1000");
@@ -514,7 +516,7 @@ TEST_F(BadInput, Noise) {
   for (const double bad : {0.0, -1.0, kNan}) {
     noise_.values[2 * kSide + 4] = bad;
     const std::string found = bad == 0 ? "0" : std::isnan(bad) ? "nan" : "-1";
-    EXPECT_EQ(refused_data(), "data.fits[NOISE]: not a noise, found " + found +
+    EXPECT_EQ(refused_data(), "data.fits[NOISE]: invalid noise, found " + found +
                                   " at column 5, row 3 (from 1), expected > 0 where the mask is 1");
     mask_.values[2 * kSide + 4] = 0;
     EXPECT_EQ(warnings(), "");
@@ -522,46 +524,48 @@ TEST_F(BadInput, Noise) {
   }
   const Edit variance{"noise = \"data.fits[NOISE]\"", "noise = \"data.fits[NOISE]\"\nnoise_kind = \"variance\""};
   noise_.values[5] = -4;
-  EXPECT_EQ(refused_data({variance}),
-            "data.fits[NOISE]: not a variance, found -4 at column 6, row 1 (from 1), expected > 0 where the mask is 1");
+  EXPECT_EQ(
+      refused_data({variance}),
+      "data.fits[NOISE]: invalid variance, found -4 at column 6, row 1 (from 1), expected > 0 where the mask is 1");
   noise_.values[5] = noise_.values[2 * kSide + 4] = 0;
   EXPECT_EQ(warnings({{variance.from, variance.from + "\nnoise_kind = \"weight\""}}),
             "einfield: warning: data.fits[NOISE]: 2 pixels of weight 0, masked\n");
   noise_ = map("NOISE", kSide - 1, 0.5);
   EXPECT_EQ(refused_data(),
-            "data.fits[NOISE]: another shape, found 15 x 15 pixels, expected 16 x 16 as data.fits[IMAGE]");
+            "data.fits[NOISE]: different shape, found 15 x 15 pixels, expected 16 x 16 as in data.fits[IMAGE]");
 }
 
 TEST_F(BadInput, Mask) {
   mask_.values[1] = 2;
-  EXPECT_EQ(
-      refused_data(),
-      "data.fits[MASK]: a mask with other values than 0 and 1, found 2 at column 2, row 1 (from 1), expected 1 = used, "
-      "0 = not, or observation.mask_used = 0");
+  EXPECT_EQ(refused_data(),
+            "data.fits[MASK]: a mask value other than 0 and 1, found 2 at column 2, row 1 (from 1), expected 1 = used, "
+            "0 = masked, or observation.mask_used = 0");
   mask_.values[3] = kNan;
   EXPECT_EQ(refused_data({{"mask = \"data.fits[MASK]\"", "mask = \"data.fits[MASK]\"\nmask_used = 0"}}),
-            "data.fits[MASK]: not a number at column 4, row 1 (from 1), expected 0 = used, anything else = not");
+            "data.fits[MASK]: not a number at column 4, row 1 (from 1), expected 0 = used, anything else = masked");
   mask_ = map("MASK", 3, 1.0);
-  EXPECT_EQ(refused_data(), "data.fits[MASK]: another shape, found 3 x 3 pixels, expected 16 x 16 as data.fits[IMAGE]");
+  EXPECT_EQ(refused_data(),
+            "data.fits[MASK]: different shape, found 3 x 3 pixels, expected 16 x 16 as in data.fits[IMAGE]");
 }
 
 TEST_F(BadInput, PointSpreadFunction) {
   const FitsOutput good = psf_;
   psf_ = map("PSF", 4, 1.0 / 16);
-  EXPECT_EQ(refused_data(),
-            "data.fits[PSF]: a PSF of even size, found 4 x 4 pixels, expected odd numbers, the centre in the middle");
+  EXPECT_EQ(
+      refused_data(),
+      "data.fits[PSF]: a PSF of even size, found 4 x 4 pixels, expected odd numbers, centered on the middle pixel");
   psf_ = map("PSF", 17, 1.0 / 289);
   EXPECT_EQ(refused_data(),
             "data.fits[PSF]: a PSF larger than the image, found 17 x 17 pixels, expected at most 16 x 16");
   psf_ = good;
   psf_.values[4] = -2;
-  EXPECT_EQ(refused_data(), "data.fits[PSF]: a PSF with the sum -1.5, expected > 0");
+  EXPECT_EQ(refused_data(), "data.fits[PSF]: the PSF sums to -1.5, expected > 0");
   psf_.values[4] = kNan;
-  EXPECT_EQ(
-      refused_data(),
-      "data.fits[PSF]: a PSF that is not finite, found nan at column 2, row 2 (from 1), expected numbers everywhere");
+  EXPECT_EQ(refused_data(),
+            "data.fits[PSF]: a PSF that is not finite, found nan at column 2, row 2 (from 1), expected finite values "
+            "everywhere");
   psf_.values[4] = 1.5;
-  EXPECT_EQ(warnings(), "einfield: warning: data.fits[PSF]: a PSF with the sum 2, normalised to 1\n");
+  EXPECT_EQ(warnings(), "einfield: warning: data.fits[PSF]: the PSF sums to 2, normalized to 1\n");
   EXPECT_EQ(
       refused_data({{"psf = \"data.fits[PSF]\"", "psf = { fwhm = 20.0 }"}}),
       "lens.toml:6: observation.psf: a PSF larger than the image, found 297 x 297 pixels, expected at most 16 x 16");

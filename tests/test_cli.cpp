@@ -80,23 +80,23 @@ TEST_F(Cli, UsageErrorsSayWhatIsWrongFoundAndExpected) {
     Words words;
     std::string message;
   } cases[] = {
-      {{}, "no command, expected one of those that einfield --help lists"},
+      {{}, "no command, expected one that einfield --help lists"},
       {{"fitt", "lens.toml"}, "fitt: no such command, expected fit"},
       {{"optimise"}, "optimise: no such command, expected one of simulate, fit, evaluate, convert, reproduce, info"},
       {{"--verison"}, "--verison: no such option of einfield, expected --version"},
 
       {{"fit"}, "arguments missing, expected einfield fit CONFIG"},
-      {{"fit", ""}, "CONFIG: an empty name, expected that of a file or directory"},
-      {{"fit", "lens.toml", "other.toml"}, "other.toml: one word too many, expected einfield fit CONFIG"},
+      {{"fit", ""}, "CONFIG: an empty name, expected the name of a file or directory"},
+      {{"fit", "lens.toml", "other.toml"}, "other.toml: unexpected argument, expected einfield fit CONFIG"},
       {{"fit", "lens.toml", "--owerwrite"}, "--owerwrite: no such option of einfield fit, expected --overwrite"},
       {{"fit", "--outt=x", "lens.toml"}, "--outt: no such option of einfield fit, expected --out"},
       {{"fit", "lens.toml", "--resume", "--overwrite"}, "--resume: contradicts --overwrite, expected one of them"},
       {{"fit", "lens.toml", "--out"}, "--out: no value, expected DIR"},
       {{"fit", "lens.toml", "--out", "--quiet"},
-       "--out: no value, found the option --quiet, expected a name (./--quiet if it is one)"},
-      {{"fit", "lens.toml", "--out", ""}, "--out: an empty name, expected that of a file or directory"},
+       "--out: no value, found the option --quiet, expected a name (write ./--quiet for a file of this name)"},
+      {{"fit", "lens.toml", "--out", ""}, "--out: an empty name, expected the name of a file or directory"},
       {{"fit", "lens.toml", "--out", "a", "--out", "b"}, "--out: given twice, found a, b, expected it once"},
-      {{"fit", "lens.toml", "--quiet=no"}, "--quiet: takes no value, found no, expected it alone"},
+      {{"fit", "lens.toml", "--quiet=no"}, "--quiet: takes no value, found no, expected none"},
       {{"fit", "lens.toml", "--backend", "gpu"}, "--backend: no such name, found gpu, expected one of auto, cuda, cpu"},
       {{"fit", "lens.toml", "--precision", "half"},
        "--precision: no such name, found half, expected one of single, double"},
@@ -104,34 +104,37 @@ TEST_F(Cli, UsageErrorsSayWhatIsWrongFoundAndExpected) {
       {{"fit", "lens.toml", "--device", "0", "--backend", "cpu"},
        "--device: contradicts --backend cpu, expected one of them"},
       {{"fit", "lens.toml", "--threads", "many"},
-       "--threads: no number, found many, expected a whole number 0 to 1024"},
+       "--threads: not a whole number, found many, expected a whole number 0 to 1024"},
       {{"fit", "lens.toml", "--threads", "2000"},
        "--threads: out of range, found 2000, expected a whole number 0 to 1024"},
       {{"fit", "lens.toml", "--log-every", "0"},
        "--log-every: out of range, found 0, expected a whole number 1 to 1000000000"},
       {{"fit", "lens.toml", "--log-every", "2.5"},
-       "--log-every: no number, found 2.5, expected a whole number 1 to 1000000000"},
+       "--log-every: not a whole number, found 2.5, expected a whole number 1 to 1000000000"},
 
       {{"simulate"}, "arguments missing, expected einfield simulate CONFIG"},
       {{"simulate", "lens.toml", "--resume"},
        "--resume: no such option of einfield simulate, expected one of --help, --out, --set, --overwrite"},
 
       {{"evaluate"}, "arguments missing, expected einfield evaluate DIR"},
-      {{"evaluate", "fit"}, "--points: found neither it nor --grid, expected one of them"},
+      {{"evaluate", "fit"}, "--points: missing, expected --points or --grid"},
       {{"evaluate", "fit", "--points", "p.csv", "--grid", "3,3,0.1"},
-       "--points: found it and --grid, expected one of them"},
+       "--points: contradicts --grid, expected one of them"},
       {{"evaluate", "fit", "--grid", "3,3"},
-       "--grid: no grid, found 3,3, expected NX,NY,PIXEL_SCALE: whole numbers 1 to 16384 and a number > 0 arcsec"},
+       "--grid: not a grid, found 3,3, expected NX,NY,PIXEL_SCALE: whole numbers 1 to 16384 and a number > 0 arcsec"},
       {{"evaluate", "fit", "--grid", "3,0,0.1"},
-       "--grid: no grid, found 3,0,0.1, expected NX,NY,PIXEL_SCALE: whole numbers 1 to 16384 and a number > 0 arcsec"},
+       "--grid: not a grid, found 3,0,0.1, expected NX,NY,PIXEL_SCALE: whole numbers 1 to 16384 and a number > 0 "
+       "arcsec"},
       {{"evaluate", "fit", "--grid", "3,3.5,0.1"},
-       "--grid: no grid, found 3,3.5,0.1, expected NX,NY,PIXEL_SCALE: whole numbers 1 to 16384 and a number > 0 "
+       "--grid: not a grid, found 3,3.5,0.1, expected NX,NY,PIXEL_SCALE: whole numbers 1 to 16384 and a number > 0 "
        "arcsec"},
       {{"evaluate", "fit", "--grid", "3,3,-1"},
-       "--grid: no grid, found 3,3,-1, expected NX,NY,PIXEL_SCALE: whole numbers 1 to 16384 and a number > 0 arcsec"},
+       "--grid: not a grid, found 3,3,-1, expected NX,NY,PIXEL_SCALE: whole numbers 1 to 16384 and a number > 0 "
+       "arcsec"},
       {{"evaluate", "fit", "--grid", "3,3,0.1"}, "fit: no result.json, expected the directory of a finished fit"},
 
-      {{"convert"}, "--to-coolest: missing, expected it, --from-coolest, --to-lenstronomy or --from-lenstronomy"},
+      {{"convert"},
+       "--to-coolest: missing, expected --to-coolest, --from-coolest, --to-lenstronomy or --from-lenstronomy"},
       {{"convert", "--to-coolest", "fit", "--from-coolest", "x.json"},
        "--from-coolest: contradicts --to-coolest, expected one of them"},
       {{"convert", "--to-coolest"}, "--to-coolest: no value, expected DIR"},
@@ -150,7 +153,7 @@ TEST_F(Cli, UsageErrorsSayWhatIsWrongFoundAndExpected) {
        "--resume: no such option of einfield reproduce, expected one of --help, --out, --only, --overwrite, --backend, "
        "--device, --threads, --precision, --quiet, --log-every"},
 
-      {{"info", "x"}, "x: one word too many, expected einfield info"},
+      {{"info", "x"}, "x: unexpected argument, expected einfield info"},
       {{"info", "--json", "--keys"}, "--keys: contradicts --json, expected one of them"},
   };
   for (const auto& c : cases) expect_refused(c.words, c.message);
@@ -313,7 +316,7 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
   const std::size_t at = outcome.out.find("\n  observation.max_noise ") + 1;
   std::istringstream line(outcome.out.substr(at, outcome.out.find('\n', at) - at));
   const std::vector<std::string> words{std::istream_iterator<std::string>(line), {}};
-  EXPECT_EQ(words, (Words{"observation.max_noise", "number", "image", "unit", ">", "0", "1000.0", "pixels", "of",
+  EXPECT_EQ(words, (Words{"observation.max_noise", "number", "image", "unit", ">", "0", "1000.0", "pixels", "with",
                           "larger", "noise", "are", "masked"}));
 }
 
@@ -417,7 +420,7 @@ TEST_F(Cli, SetIsCheckedAsTheConfigurationIs) {
        "--set: title: not a TOML value, found a.b, expected a number, true, false, a word, [list] or a "
        "\"text\" with its quotes"},
       {"optimizer.loss=chi3", "--set: optimizer.loss: no such name, found \"chi3\", expected chi2"},
-      {"a.b.c.d.e.f.g.h.i.j.k=1", "--set: a.b.c.d.e.f.g.h.i.j.k: a key of too many parts, expected at most 10"},
+      {"a.b.c.d.e.f.g.h.i.j.k=1", "--set: a.b.c.d.e.f.g.h.i.j.k: a key with too many parts, expected at most 10"},
       {"optimizer.loss=\"chi3\"", "--set: optimizer.loss: no such name, found \"chi3\", expected chi2"},
       {"network.hidden=8", "--set: network.hidden: wrong type, found the integer 8, expected a list of integers"},
       {"lens.0.theta_E=\"large\"",
@@ -732,11 +735,11 @@ TEST_F(Evaluate, RefusesBadTablesByLine) {
     const char *table, *message;
   } cases[] = {{"", "bad.csv: empty, expected a header with the columns x and y"},
                {"x,z\n1,2\n", "bad.csv:1: no column y in the header, expected x and y in arcsec"},
-               {"x,y,psi\n", "bad.csv:1: a column psi already, expected columns x,y and others"},
+               {"x,y,psi\n", "bad.csv:1: has a column psi already, expected x, y and columns of other names"},
                {"x,y\n1,2\n3\n", "bad.csv:3: 1 field, expected 2"},
                {"x,y\n1,2\n3,four\n", "bad.csv:3: y: 'four', expected a number in arcsec"},
                {"x,y\nnan,2\n", "bad.csv:2: x: 'nan', expected a number in arcsec"},
-               {"x,y\n\"1,2\n", "bad.csv:2: a quote that is not closed"}};
+               {"x,y\n\"1,2\n", "bad.csv:2: a quote is not closed"}};
   for (const auto& c : cases) {
     folder().write("bad.csv", c.table);
     expect_refused({"evaluate", "out", "--points", "bad.csv"}, c.message);
@@ -829,8 +832,8 @@ TEST_F(Cli, SimulateLeavesTheDirectoryOfItsConfigurationOnlyWhenTold) {
   for (const std::string& image : {std::string("../x.fits"), folder() / "x.fits", std::string("a/../../x.fits")}) {
     with_image(image);
     expect_refused({"simulate", "sub/lens.toml"},
-                   "sub/lens.toml:4: observation.image: outside of the directory of the configuration, found " +
-                       (folder() / "x.fits") + ", expected --out with that name to write there");
+                   "sub/lens.toml:4: observation.image: outside the directory of the configuration, found " +
+                       (folder() / "x.fits") + ", expected --out with this name to write there");
     EXPECT_EQ(run({"simulate", "sub/lens.toml", "--out", "x.fits"}).status, 0);
     fs::remove(folder() / "x.fits");
   }

@@ -11,6 +11,8 @@
 
 #include "einfield/error.hpp"
 #include "host/files/fits_io.hpp"
+#include "host/files/text.hpp"
+#include "host/fit/strengths.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {
@@ -363,7 +365,7 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {sie + "theta_E = 1\nfit = ['theta']",
        "lens.toml:12: lens.0.fit: no such name, found \"theta\", expected theta_E"},
       {sie + "theta_E = 1\nfit = ['e1', 'e1']",
-       "lens.toml:12: lens.0.fit: a name twice, found \"e1\", expected it once"},
+       "lens.toml:12: lens.0.fit: a name given twice, found \"e1\", expected it once"},
       {"[[perturbation]]\nprofile = 'SIS'\ntheta_E = 1\nfit = ['theta_E']",
        "lens.toml:12: perturbation.0.fit: unknown key, found fit, expected one of profile, theta_E, center_x, "
        "center_y"},
@@ -419,7 +421,7 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {"encoding = 'none'\nhidden = []",
        "lens.toml:10: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
       {"encoding = 'fourier'\nhidden = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]",
-       "lens.toml:10: network.hidden: wrong number of layers, found 16, expected 1 to 15 behind the encoding"},
+       "lens.toml:10: network.hidden: wrong number of layers, found 16, expected 1 to 15 after the encoding"},
       {"encoding = 'fourier'\nfourier_features = 2049",
        "lens.toml:10: network.fourier_features: out of range, found 2049, expected an integer 1 to 2048"},
       {"encoding = 'fourier'\nfourier_scale = 0",
@@ -465,10 +467,10 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
        "lens.toml:11: simulate.background_rms: has no effect, found the integer 1, expected only without "
        "simulate.noise"},
       {"[simulate]\nbackground_rms = 1",
-       "lens.toml:9: simulate.exposure_time: missing, expected a number > 0 s beside background_rms"},
+       "lens.toml:9: simulate.exposure_time: missing, expected a number > 0 s together with background_rms"},
       {"[simulate]\nnoise = 1\npsf = { fwhm = 0.1, size = 4 }",
        "lens.toml:11: simulate.psf.size: even, found 4 pixels, expected an odd number"},
-      {"[truth]\nfile = ''", "lens.toml:10: truth.file: not a file alone, found \"\", expected \"FILE\" without [HDU]"},
+      {"[truth]\nfile = ''", "lens.toml:10: truth.file: not a file name, found \"\", expected \"FILE\" without [HDU]"},
       // not TOML
       {"seed = 1\nseed = 2",
        "lens.toml:10: network.seed: not TOML, Error while parsing key-value pair: cannot redefine existing integer "
@@ -529,12 +531,12 @@ TEST_F(ConfigFile, SaysWhatIsWrongWithBoundsAndPriors) {
        "lens.0.bounds.gamma: out of range, found [0.5, 2.0], expected [lower, upper], two numbers 1 to 3"},
       {"bounds = { theta_E = [1, inf] }",
        "lens.0.bounds.theta_E: out of range, found [1.0, inf], expected [lower, upper], two numbers >= 0 arcsec"},
-      {"bounds = { theta_E = [1.5, 2] }", "lens.0.theta_E: outside of its bounds, found 1.2, expected > 1.5 and < 2"},
+      {"bounds = { theta_E = [1.5, 2] }", "lens.0.theta_E: outside its bounds, found 1.2, expected > 1.5 and < 2"},
       {"bounds = { e2 = [-0.1, 0.1] }", "lens.0.bounds.e2: has no effect, found e2 fixed, expected its name in fit"},
       {"e2 = 0.5\nbounds = { e1 = [-0.9, 0.9] }",
-       "lens.0.bounds: an ellipticity out of range, found |e| = 1.02956 in a corner of the bounds, expected e1^2 + "
+       "lens.0.bounds: ellipticity out of range, found |e| = 1.02956 in a corner of the bounds, expected e1^2 + "
        "e2^2 < 1 "
-       "everywhere in them"},
+       "everywhere inside"},
       {"prior = { gamma = 2 }",
        "lens.0.prior.gamma: wrong type, found the integer 2, expected a table { mean = NUMBER, sigma = NUMBER > 0 }"},
       {"prior = { gamma = { mean = 2 } }",
@@ -560,7 +562,7 @@ TEST_F(ConfigFile, SaysWhatIsWrongWithBoundsAndPriors) {
   }
   const std::string prior = "prior = { gamma = { mean = 2, sigma = 1 } }\n";
   EXPECT_EQ(failure(kShortest + kLens + prior + "[optimizer]\nloss = 'mse'\n"),
-            "lens.toml:14: lens.0.prior: cannot be weighed against the data, found optimizer.loss = \"mse\", expected "
+            "lens.toml:14: lens.0.prior: a Gaussian prior needs a likelihood, found optimizer.loss = \"mse\", expected "
             "\"chi2\"");
 }
 
@@ -579,16 +581,16 @@ TEST_F(ConfigFile, LevenbergMarquardtAndItsStarts) {
     EXPECT_NE(failure(kShortest + text).find(message), std::string::npos) << failure(kShortest + text);
   };
   expect("[optimizer]\nstarts = 2\n",
-         "lens.toml:10: optimizer.starts: has no effect, found 2 with another first optimiser, expected name = "
-         "\"levenberg_marquardt\" there");
+         "lens.toml:10: optimizer.starts: has no effect, found 2 with another optimizer, expected name = "
+         "\"levenberg_marquardt\"");
   expect(kLens + lm + "starts_seed = 2\n",
          "optimizer.starts_seed: has no effect, found the integer 2, expected only with starts > 1");
-  expect(lm, "optimizer.name: nothing to move, found \"levenberg_marquardt\" without a free parameter of a profile");
+  expect(lm, "optimizer.name: nothing to fit, found \"levenberg_marquardt\" without a free profile parameter");
   expect(kLens + lm + "free = ['network']\n",
-         "optimizer.free: weights or pixels, which levenberg_marquardt does not move");
-  expect(
-      kLens + lm + "stop = 'chi2'\n",
-      "optimizer.stop: has no effect, found a rule for levenberg_marquardt, which ends by itself, expected \"none\"");
+         "optimizer.free: names weights or pixels, which levenberg_marquardt does not fit");
+  expect(kLens + lm + "stop = 'chi2'\n",
+         "optimizer.stop: has no effect, found a rule for levenberg_marquardt, which ends when it has converged, "
+         "expected \"none\"");
 }
 
 TEST_F(ConfigFile, SaysWhatIsWrongWithTheObservation) {
@@ -616,7 +618,7 @@ TEST_F(ConfigFile, SaysWhatIsWrongWithTheObservation) {
   expect("image = 'x'\nnoise = 1\nexposure_time = 100",
          "4: observation.exposure_time: has no effect, found the integer 100, expected only without observation.noise");
   expect("image = 'x'\nexposure_time = 100",
-         "1: observation.background_rms: missing, expected a number > 0 image unit beside exposure_time");
+         "1: observation.background_rms: missing, expected a number > 0 image unit together with exposure_time");
   expect("image = 'x'\nnoise = 1\npixel_scale = 0",
          "4: observation.pixel_scale: out of range, found 0.0 arcsec, expected a number > 0 arcsec");
   expect("image = 'x'\nnoise = 1\nsupersampling = 33",
@@ -643,7 +645,7 @@ TEST_F(ConfigFile, SaysWhatContradictsBetweenBlocks) {
   EXPECT_EQ(failure(observation + "[network]\n"),
             "lens.toml:1: source: missing, expected at least one [[source]] or [[lens_light]]");
   EXPECT_EQ(failure(observation + "[[lens_light]]\n" + light + "[network]\n"),
-            "lens.toml:8: network: has no effect, found no [[source]], expected one whose light is deflected");
+            "lens.toml:8: network: has no effect, found no [[source]], expected at least one");
   EXPECT_EQ(
       failure(observation + "[[source]]\n" + light),
       "lens.toml:1: network: nothing to fit, found no [network] and no name in any fit = [...], expected one of them");
@@ -673,9 +675,9 @@ TEST_F(ConfigFile, SaysWhatIsWrongWithTheFile) {
   EXPECT_EQ(message(directory_.path().string()),
             directory_.path().string() + ": a directory, expected a TOML configuration");
   EXPECT_EQ(message(directory_.write("big.toml", "#" + std::string(5'000'000, 'x'))),
-            directory_ / "big.toml: more than 4194304 bytes, expected a TOML configuration");
+            directory_ / "big.toml: larger than 4194304 bytes, expected a TOML configuration");
   EXPECT_EQ(failure(""), "lens.toml:1: observation.image: missing, expected \"FILE[HDU]\"");
-  EXPECT_EQ(failure("\xff\xfe"), "lens.toml:1: not TOML, a character that is not ASCII outside of a \"text\"");
+  EXPECT_EQ(failure("\xff\xfe"), "lens.toml:1: not TOML, found a non-ASCII character outside a \"text\"");
   EXPECT_EQ(failure(std::string("a = 1\0", 6)).substr(0, 12), "lens.toml:1:");
   EXPECT_EQ(failure(std::string(100'000, '[')).substr(0, 12), "lens.toml:1:");
   std::string nested = "a = ";
@@ -785,7 +787,7 @@ TEST_F(ConfigFile, KeysOfManyPartsAreRefusedBeforeTheyAreParsed) {
     return key;
   };
   const auto expect_refused = [&](const std::string& text, int line) {
-    EXPECT_NE(failure(text).find(":" + std::to_string(line) + ": a key of too many parts, expected at most 10"),
+    EXPECT_NE(failure(text).find(":" + std::to_string(line) + ": a key with too many parts, expected at most 10"),
               std::string::npos)
         << text.substr(0, 60) << " gives " << failure(text);
   };
@@ -807,7 +809,7 @@ TEST_F(ConfigFile, KeysOfManyPartsAreRefusedBeforeTheyAreParsed) {
 }
 
 TEST_F(ConfigFile, CharactersBeyondAsciiBelongInTexts) {
-  const std::string refused = ": not TOML, a character that is not ASCII outside of a \"text\"";
+  const std::string refused = ": not TOML, found a non-ASCII character outside a \"text\"";
   for (const char* text : {"\u00e9", "title = \u00e9", "title\u00e9 = 1", "[\u00e9]", "\ufef7[a]",
                            "title = \"\" \u00e9", "title = \"\"\"\\\u00e9\"\"\"", "title = \"\"\"a \\\n  \u00e9\"\"\""})
     EXPECT_NE(failure(text).find(refused), std::string::npos) << text << " gives " << failure(text);
@@ -917,6 +919,13 @@ TEST_F(ConfigFile, EveryKeyThatIsWrittenIsListed) {
   EXPECT_GT(keys, 60);
 }
 
+TEST_F(ConfigFile, TheListNamesTheFactorsOfAutomaticRegularization) {
+  std::string factors;
+  for (int i = 0; i < kStrengths; ++i)
+    factors += (i == 0 ? "" : i + 1 < kStrengths ? ", " : " or ") + to_text(kStrengthFactors[i]);
+  EXPECT_NE(list_keys().find("one common factor for all weights (" + factors + ")"), std::string::npos) << factors;
+}
+
 TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
   const std::string list = list_keys();
   const auto row = [&](const std::string& key) {
@@ -928,12 +937,12 @@ TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
     return text;
   };
   EXPECT_EQ(row("observation.max_noise"),
-            "observation.max_noise number image unit > 0 1000.0 pixels of larger noise are masked");
+            "observation.max_noise number image unit > 0 1000.0 pixels with larger noise are masked");
   EXPECT_EQ(row("observation.region.N.keep").rfind("observation.region.N.keep true or false - - true true:", 0), 0u);
   EXPECT_EQ(row("lens.N.theta_E"), "lens.N.theta_E number arcsec > 0 required");
   EXPECT_EQ(row("network.hidden").rfind("network.hidden list of integers - 1 to 4096 [16, 16, 16] widths", 0), 0u);
-  EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 4.0 frequencies", 0), 0u);
-  EXPECT_EQ(row("network.encoding").rfind("network.encoding \"none\" | \"fourier\" - - \"fourier\" what", 0), 0u);
+  EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 4.0 the frequencies", 0), 0u);
+  EXPECT_EQ(row("network.encoding").rfind("network.encoding \"none\" | \"fourier\" - - \"fourier\" input", 0), 0u);
   EXPECT_EQ(row("optimizer.loss").rfind("optimizer.loss \"mse\" | \"chi2\" - - \"chi2\"", 0), 0u);
   for (const char* profile : {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "CONVERGENCE",
                               "POINT_MASS", "MULTIPOLE", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED", "NETWORK"})

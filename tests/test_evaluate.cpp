@@ -169,7 +169,7 @@ TEST(Evaluate, BadTablesNameTheLine) {
   EXPECT_EQ(refusal("0.5,1.0\n1,2\n"), ":1: no column x in the header, expected x and y in arcsec");
   EXPECT_EQ(refusal("x\n1\n"), ":1: no column y in the header, expected x and y in arcsec");
   EXPECT_EQ(refusal("x,y,x\n1,2,3\n"), ":1: two columns x");
-  EXPECT_EQ(refusal("x,y,kappa\n1,2,3\n"), ":1: a column kappa already, expected columns x,y and others");
+  EXPECT_EQ(refusal("x,y,kappa\n1,2,3\n"), ":1: has a column kappa already, expected x, y and columns of other names");
   EXPECT_EQ(refusal("x,y\n1,2\n3\n"), ":3: 1 field, expected 2");
   EXPECT_EQ(refusal("x,y\n1,2\n\n3,4\n"), ":3: 1 field, expected 2");
   EXPECT_EQ(refusal("x,y\n1,2,\n"), ":2: 3 fields, expected 2");
@@ -178,7 +178,7 @@ TEST(Evaluate, BadTablesNameTheLine) {
   EXPECT_EQ(refusal("x,y\n1;2,3\n"), ":2: x: '1;2', expected a number in arcsec");
   for (const char* number : {"nan", "inf", "-inf", "1e999", "0x10", "1 2", "+-1", "--1", "1,\"2"})
     EXPECT_EQ(refusal(std::string("x,y\n0,0\n2,") + number + "\n").rfind(":3: ", 0), 0u) << number;
-  EXPECT_EQ(refusal("x,y\n1,\"2\n"), ":2: a quote that is not closed");
+  EXPECT_EQ(refusal("x,y\n1,\"2\n"), ":2: a quote is not closed");
   EXPECT_EQ(refusal("x,y\n1," + std::string(100, '\x01') + "\n"),
             ":2: y: '" + std::string(40, '?') + "...', expected a number in arcsec");
   std::ostringstream stream;

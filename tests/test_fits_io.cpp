@@ -269,9 +269,11 @@ TEST(FitsIo, SaysWhatIsWrongWithAFile) {
          "[PRIMARY]: wrong dimensions, found 3 x 4 x 5, expected two dimensions, nx x ny");
   expect(raw_fits(axes({"3", "4", "5"}), 480), "[PRIMARY]: wrong dimensions, found 3 x 4 x 5, expected nx x ny x 2", 2);
   expect(raw_fits(axes({"3", "4"}), 96), "[PRIMARY]: wrong dimensions, found 3 x 4, expected nx x ny x 2", 2);
-  expect(raw_fits(axes({"20000", "2"})), "[PRIMARY]: too large, found 20000 x 2, expected at most 16384 pixels a side");
-  expect(raw_fits(axes({"9223372036854775807", "9223372036854775807"})),
-         "[PRIMARY]: too large, found 9223372036854775807 x 9223372036854775807, expected at most 16384 pixels a side");
+  expect(raw_fits(axes({"20000", "2"})),
+         "[PRIMARY]: too large, found 20000 x 2, expected at most 16384 pixels per side");
+  expect(
+      raw_fits(axes({"9223372036854775807", "9223372036854775807"})),
+      "[PRIMARY]: too large, found 9223372036854775807 x 9223372036854775807, expected at most 16384 pixels per side");
   // Two gigabytes are promised and not there: nothing may be allocated for them.
   expect(raw_fits(axes({"16000", "16000"})), "[PRIMARY]: truncated, found 2880 bytes in the file, expected 2048002880");
   expect(simple + "rubbish", ": truncated, found 37 bytes, expected a FITS header of 2880 at least");

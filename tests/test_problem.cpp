@@ -123,7 +123,7 @@ TEST_F(LoadProblem, BadNoiseIsAnErrorWhereItIsUsed) {
     noise_.values.assign(12, 0.5);
     noise_.values[6] = noise_.values[9] = bad;
     mask_.values.assign(12, 1.0);
-    EXPECT_NE(failure().find("NOISE]: not a noise, found "), std::string::npos) << failure();
+    EXPECT_NE(failure().find("NOISE]: invalid noise, found "), std::string::npos) << failure();
     EXPECT_NE(failure().find(" at column 3, row 2 (from 1), expected > 0 where the mask is 1"), std::string::npos);
     mask_.values[6] = mask_.values[9] = 0;
     EXPECT_EQ(load().problem.observation.n_used(), 10);
@@ -132,7 +132,7 @@ TEST_F(LoadProblem, BadNoiseIsAnErrorWhereItIsUsed) {
 
 TEST_F(LoadProblem, EveryMapHasTheShapeOfTheImage) {
   const std::string expected =
-      "another shape, found 3 x 4 pixels, expected 4 x 3 as " + (directory_ / "data.fits[IMAGE]");
+      "different shape, found 3 x 4 pixels, expected 4 x 3 as in " + (directory_ / "data.fits[IMAGE]");
   for (FitsOutput* map : {&noise_, &mask_}) {
     std::swap(map->nx, map->ny);
     EXPECT_EQ(failure(), hdu(map->name) + expected);
@@ -147,14 +147,15 @@ TEST_F(LoadProblem, AllMaskedIsAnError) {
   noise_.values[1] = 1e8;
   EXPECT_EQ(failure(), hdu("IMAGE") +
                            "every pixel is masked, found 10 masked by observation.mask, 1 not finite, 1 with "
-                           "noise above max_noise = 1000, expected at least one that is used");
+                           "noise above max_noise = 1000, expected at least one used pixel");
 }
 
 TEST_F(LoadProblem, AMaskHoldsZerosAndOnes) {
   for (const auto& [bad, text] : {std::pair{0.5, "0.5"}, {2.0, "2"}, {kNan, "nan"}}) {
     mask_.values[5] = bad;
-    EXPECT_EQ(failure(), hdu("MASK") + "a mask with other values than 0 and 1, found " + text +
-                             " at column 2, row 2 (from 1), expected 1 = used, 0 = not, or observation.mask_used = 0");
+    EXPECT_EQ(failure(),
+              hdu("MASK") + "a mask value other than 0 and 1, found " + text +
+                  " at column 2, row 2 (from 1), expected 1 = used, 0 = masked, or observation.mask_used = 0");
   }
 }
 
@@ -167,7 +168,7 @@ TEST_F(LoadProblem, AMaskMayMarkWhatIsNotUsed) {
             (std::vector<std::uint8_t>{1, 0, 1, 1, 1, 0, 1, 0, 1, 1, 1, 1}));
   mask_.values[6] = kNan;
   EXPECT_EQ(failure({{"observation.mask_used", "0"}}),
-            hdu("MASK") + "not a number at column 3, row 2 (from 1), expected 0 = used, anything else = not");
+            hdu("MASK") + "not a number at column 3, row 2 (from 1), expected 0 = used, anything else = masked");
 }
 
 TEST_F(LoadProblem, RegionsKeepOrMaskPixelsByTheirCentres) {
@@ -194,7 +195,7 @@ TEST_F(LoadProblem, RegionsKeepOrMaskPixelsByTheirCentres) {
   EXPECT_EQ(failure({{"observation.region", "[{ shape = \"circle\", center_x = 9.0, radius = 0.1 }]"}}),
             hdu("IMAGE") +
                 "every pixel is masked, found 12 masked by observation.mask and observation.region, 0 not "
-                "finite, 0 with noise above max_noise = 1000, expected at least one that is used");
+                "finite, 0 with noise above max_noise = 1000, expected at least one used pixel");
 }
 
 TEST_F(LoadProblem, NoiseAsVarianceOrWeight) {
@@ -220,14 +221,14 @@ TEST_F(LoadProblem, NoiseAsVarianceOrWeight) {
   EXPECT_EQ(load({{"observation.noise_kind", "\"variance\""}}).warnings,
             std::vector<std::string>{hdu("NOISE") + "2 pixels with noise above max_noise = 1000, masked"});
   const std::string place = " at column 4, row 1 (from 1), expected > 0 where the mask is 1";
-  for (const auto& [kind, bad, text] : {std::tuple{"variance", 0.0, "a variance, found 0"},
-                                        {"variance", -0.5, "a variance, found -0.5"},
-                                        {"weight", -0.5, "a weight, found -0.5"},
-                                        {"weight", kNan, "a weight, found nan"},
-                                        {"weight", kInf, "a weight, found inf"}}) {
+  for (const auto& [kind, bad, text] : {std::tuple{"variance", 0.0, "variance, found 0"},
+                                        {"variance", -0.5, "variance, found -0.5"},
+                                        {"weight", -0.5, "weight, found -0.5"},
+                                        {"weight", kNan, "weight, found nan"},
+                                        {"weight", kInf, "weight, found inf"}}) {
     noise_.values[3] = bad;
     EXPECT_EQ(failure({{"observation.noise_kind", '"' + std::string(kind) + '"'}}),
-              hdu("NOISE") + "not " + text + place);
+              hdu("NOISE") + "invalid " + text + place);
   }
   noise_.values.assign(12, 0.0);
   EXPECT_NE(failure({{"observation.noise_kind", "\"weight\""}}).find(", 12 of weight 0, 0 with noise above"),
@@ -257,32 +258,29 @@ TEST_F(LoadProblem, PsfIsNormalisedWithAWarning) {
   for (double& v : psf_.values) v *= 2;
   LoadedProblem loaded = load();
   EXPECT_EQ(loaded.problem.observation.psf.values[4], 0.5);
-  EXPECT_EQ(loaded.warnings, std::vector<std::string>{hdu("PSF") + "a PSF with the sum 2, normalised to 1"});
+  EXPECT_EQ(loaded.warnings, std::vector<std::string>{hdu("PSF") + "the PSF sums to 2, normalized to 1"});
   for (double& v : psf_.values) v *= 0.5 * (1 + 1e-7);  // rounding in single precision
   loaded = load();
   EXPECT_DOUBLE_EQ(loaded.problem.observation.psf.values[4], 0.5);
   EXPECT_TRUE(loaded.warnings.empty());
 }
 
-TEST_F(LoadProblem, APsfOffItsCentreIsAWarning) {
+TEST_F(LoadProblem, AnOffCenterPsfIsAWarning) {
   psf_.values = {0, 0, 0, 0, 0.7, 0.3, 0, 0, 0};
   const LoadedProblem loaded = load();
-  EXPECT_EQ(loaded.warnings,
-            std::vector<std::string>{
-                hdu("PSF") + "a PSF off its centre, its centroid lies 0.3 columns and 0 rows from the middle of "
-                             "the kernel, and so far it moves the model"});
-  EXPECT_EQ(loaded.problem.observation.psf.values, psf_.values);  // taken as it is
+  EXPECT_EQ(
+      loaded.warnings,
+      std::vector<std::string>{
+          hdu("PSF") + "the PSF is off-center by (0.3, 0) pixels; the model image is shifted by the same amount"});
+  EXPECT_EQ(loaded.problem.observation.psf.values, psf_.values);  // used as it is
   psf_.values = {0, 0, 0, 0, 0.76, 0.24, 0, 0, 0};
   EXPECT_TRUE(load().warnings.empty());
-  // Pixels are meant, not samples of the kernel.
+  // In pixels, not in samples of the kernel.
   psf_.values = {0, 0, 0, 0, 0.6, 0.4, 0, 0, 0};
   EXPECT_TRUE(load({{"observation.supersampling", "2"}, {"observation.psf_supersampling", "2"}}).warnings.empty());
-  psf_.values = {0, 2, 0, 0, 0, 0, 0, 0, 0};  // of the normalised kernel
-  EXPECT_EQ(
-      load().warnings[1],
-      hdu("PSF") +
-          "a PSF off its centre, its centroid lies 0 columns and -1 rows from the middle of the kernel, and so far "
-          "it moves the model");
+  psf_.values = {0, 2, 0, 0, 0, 0, 0, 0, 0};  // of the normalized kernel
+  EXPECT_EQ(load().warnings[1],
+            hdu("PSF") + "the PSF is off-center by (0, -1) pixels; the model image is shifted by the same amount");
 }
 
 TEST_F(LoadProblem, BadPsfIsAnError) {
@@ -293,11 +291,11 @@ TEST_F(LoadProblem, BadPsfIsAnError) {
     EXPECT_EQ(failure(), hdu("PSF") + message);
   };
   expect([&] { psf_.nx = 2, psf_.values.assign(6, 0.1); },
-         "a PSF of even size, found 2 x 3 pixels, expected odd numbers, the centre in the middle");
-  expect([&] { psf_.values[4] = -1; }, "a PSF with the sum -0.5, expected > 0");
-  expect([&] { psf_.values.assign(9, 0.0); }, "a PSF with the sum 0, expected > 0");
+         "a PSF of even size, found 2 x 3 pixels, expected odd numbers, centered on the middle pixel");
+  expect([&] { psf_.values[4] = -1; }, "the PSF sums to -0.5, expected > 0");
+  expect([&] { psf_.values.assign(9, 0.0); }, "the PSF sums to 0, expected > 0");
   expect([&] { psf_.values[5] = kNan; },
-         "a PSF that is not finite, found nan at column 3, row 2 (from 1), expected numbers everywhere");
+         "a PSF that is not finite, found nan at column 3, row 2 (from 1), expected finite values everywhere");
   expect([&] { psf_.nx = 5, psf_.ny = 1, psf_.values.assign(5, 0.2); },
          "a PSF larger than the image, found 5 x 1 pixels, expected at most 4 x 3");
 }
@@ -334,7 +332,7 @@ TEST_F(LoadProblem, PixelScaleComesFromTheWcs) {
   EXPECT_DOUBLE_EQ(load_problem(read_config(file, {}, false)).pixel_scale, 0.05);
   EXPECT_EQ(load_problem(read_config(file, {{"observation.pixel_scale", "0.05004"}}, false)).pixel_scale, 0.05004);
   EXPECT_EQ(failure(),
-            hdu("IMAGE") + "another pixel scale, found 0.05 arcsec in its WCS, expected 0.1 arcsec to 0.1 %");
+            hdu("IMAGE") + "different pixel scale, found 0.05 arcsec in its WCS, expected 0.1 arcsec within 0.1 %");
   image_.cards.clear();  // a linear WCS does not count
   write_fits(directory_ / "data.fits", {image_});
   try {
@@ -348,11 +346,12 @@ TEST_F(LoadProblem, PixelScaleComesFromTheWcs) {
 
 TEST_F(LoadProblem, EveryMapHasTheScaleOfTheImage) {
   with_wcs(psf_);
-  EXPECT_EQ(failure(), hdu("PSF") + "another pixel scale, found 0.05 arcsec in its WCS, expected 0.1 arcsec to 0.1 %");
+  EXPECT_EQ(failure(),
+            hdu("PSF") + "different pixel scale, found 0.05 arcsec in its WCS, expected 0.1 arcsec within 0.1 %");
   psf_.cards.clear();
   with_wcs(noise_);
   EXPECT_EQ(failure(),
-            hdu("NOISE") + "another pixel scale, found 0.05 arcsec in its WCS, expected 0.1 arcsec to 0.1 %");
+            hdu("NOISE") + "different pixel scale, found 0.05 arcsec in its WCS, expected 0.1 arcsec within 0.1 %");
 }
 
 /// The image with a celestial WCS whose matrix is given in pixels of 0.1 arcsec. CFITSIO reads numbers from text as
@@ -370,17 +369,19 @@ TEST_F(LoadProblem, ATurnedImageIsFittedAsItStands) {
   EXPECT_NEAR(loaded.wcs->position_angle(M_PI / 2), 53.130102, 1e-6);
   EXPECT_TRUE(loaded.wcs->right_handed());
   EXPECT_EQ(loaded.problem.observation.image, image_.values);  // not resampled
-  // A map of another sky is not taken for one of this.
+  // A rotated or mirrored map is an error.
   with_matrix(noise_, -0.6, 0.8, 0.8, 0.6);
   EXPECT_NO_THROW(load());
-  const std::string name = hdu("NOISE") + "another orientation on the sky, found ";
+  const std::string name = hdu("NOISE") + "different orientation on the sky, found ";
   with_matrix(noise_, -1, 0, 0, 1);
-  EXPECT_EQ(failure(), name + "an image turned by -53.1301 degrees by its WCS, expected that of the image");
+  EXPECT_EQ(
+      failure(),
+      name + "a map that is rotated by -53.1301 degrees according to its WCS, expected the orientation of the image");
   with_matrix(noise_, 0.6, 0.8, -0.8, 0.6);
-  EXPECT_EQ(failure(), name + "a mirrored image by its WCS, expected that of the image");
+  EXPECT_EQ(failure(), name + "a map that is mirrored according to its WCS, expected the orientation of the image");
   with_matrix(noise_, -0.6, 0.8, 0.8, 0.6);
   with_matrix(mask_, -0.6, -0.8, -0.8, 0.6);
-  EXPECT_EQ(failure().rfind(hdu("MASK") + "another orientation on the sky, found an image turned by", 0), 0u);
+  EXPECT_EQ(failure().rfind(hdu("MASK") + "different orientation on the sky, found a map that is rotated by", 0), 0u);
 }
 
 TEST_F(LoadProblem, TooManyRaysAreRefused) {
@@ -410,11 +411,11 @@ TEST_F(LoadProblem, PixelatedSourceStartsFromAnImageOrAValue) {
   EXPECT_EQ(failure({{"source",
                       "[{ profile = \"PIXELATED\", nx = 2, ny = 3, pixel_scale = 0.2, image = \"start.fits\", fit = "
                       "[\"pixels\"] }]"}}),
-            name + "another shape, found 3 x 2 pixels, expected 2 x 3 as nx and ny of the PIXELATED component");
+            name + "different shape, found 3 x 2 pixels, expected 2 x 3 as in nx and ny of the PIXELATED component");
   start.values[4] = kNan;
   write_fits(directory_ / "start.fits", {start});
   EXPECT_EQ(failure({{"source", "[" + source + ", image = \"start.fits\" }]"}}),
-            name + "not finite at column 2, row 2 (from 1), expected numbers everywhere");
+            name + "not finite at column 2, row 2 (from 1), expected finite values everywhere");
 }
 
 TEST_F(LoadProblem, NetworkStartsFromSeedOrFile) {
@@ -435,12 +436,13 @@ TEST_F(LoadProblem, NetworkStartsFromSeedOrFile) {
   EXPECT_EQ(load({{"network", "{ initial = \"net.safetensors\", hidden = [4], input_scale = 0.5 }"}})
                 .problem.initial_parameters,
             stored);
-  EXPECT_EQ(
-      failure({{"network", "{ initial = \"net.safetensors\", hidden = [4, 4] }"}}),
-      "--set: network.hidden: another shape, found [4, 4], expected [4] as in " + (directory_ / "net.safetensors"));
-  EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", input_scale = 2 }"}}),
-            "--set: network.input_scale: another scale, found 2 1/arcsec, expected 0.5 as in " +
+  EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", hidden = [4, 4] }"}}),
+            "--set: network.hidden: differs from the stored network, found [4, 4], expected [4] as in " +
                 (directory_ / "net.safetensors"));
+  EXPECT_EQ(
+      failure({{"network", "{ initial = \"net.safetensors\", input_scale = 2 }"}}),
+      "--set: network.input_scale: differs from the stored network, found 2 1/arcsec, expected 0.5 1/arcsec as in " +
+          (directory_ / "net.safetensors"));
   EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", seed = 2 }"}}),
             "--set: network.seed: has no effect, found the integer 2, expected only without network.initial");
   EXPECT_NE(failure({{"network.initial", "\"data.fits\""}}).find("data.fits"), std::string::npos);
@@ -463,13 +465,15 @@ TEST_F(LoadProblem, FourierFeaturesAreDrawnOrRead) {
     EXPECT_EQ(read.problem.model.network, (NetworkShape{{3}, 0.3, 4}));
   }
   const std::string file = directory_ / "net.safetensors";
-  EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", encoding = \"none\" }"}}),
-            "--set: network.encoding: another encoding, found \"none\", expected \"fourier\" as in " + file);
+  EXPECT_EQ(
+      failure({{"network", "{ initial = \"net.safetensors\", encoding = \"none\" }"}}),
+      "--set: network.encoding: differs from the stored network, found \"none\", expected \"fourier\" as in " + file);
   EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", encoding = \"fourier\", fourier_features = 5 }"}}),
-            "--set: network.fourier_features: another number, found 5, expected 4 as in " + file);
+            "--set: network.fourier_features: differs from the stored network, found 5, expected 4 as in " + file);
   write_network(file, {{3}, 0.3, 0}, initial_weights({{3}, 0.3, 0}, 1, false), true);
-  EXPECT_EQ(failure({{"network", "{ initial = \"net.safetensors\", encoding = \"fourier\" }"}}),
-            "--set: network.encoding: another encoding, found \"fourier\", expected \"none\" as in " + file);
+  EXPECT_EQ(
+      failure({{"network", "{ initial = \"net.safetensors\", encoding = \"fourier\" }"}}),
+      "--set: network.encoding: differs from the stored network, found \"fourier\", expected \"none\" as in " + file);
 
   // Frequencies whose phases single precision cannot hold.
   const std::string message = failure({{"network", "{ encoding = \"fourier\", fourier_scale = 1e-6 }"}});
@@ -515,7 +519,8 @@ TEST_F(LoadProblem, NetworkSourceStartsFromSeedOrFile) {
   EXPECT_EQ(loaded.problem.initial_parameters, std::vector<double>{0});
   EXPECT_EQ(loaded.problem.model.source[0].weights, stored);
   EXPECT_EQ(failure({{"source", "[" + source + "initial = \"net.safetensors\", hidden = [5] }]"}}),
-            "--set: source.0.hidden: another shape, found [5], expected [4] as in " + (directory_ / "net.safetensors"));
+            "--set: source.0.hidden: differs from the stored network, found [5], expected [4] as in " +
+                (directory_ / "net.safetensors"));
   EXPECT_EQ(failure({{"source", "[" + source + "initial = \"absent.safetensors\" }]"}})
                 .find(directory_ / "absent.safetensors"),
             0u);
@@ -545,9 +550,10 @@ TEST_F(LoadProblem, ReadsTheTruth) {
   EXPECT_EQ(failure(truth), path + "[ALPHA_TRUE]: wrong dimensions, found 4 x 3, expected nx x ny x 2");
   alpha.values[17] = kNan;
   write_fits(path, {image, psi, alpha, kappa});
-  EXPECT_EQ(failure(truth), path + "[ALPHA_TRUE]: not finite at column 2, row 2 (from 1), expected numbers everywhere");
+  EXPECT_EQ(failure(truth),
+            path + "[ALPHA_TRUE]: not finite at column 2, row 2 (from 1), expected finite values everywhere");
   EXPECT_EQ(failure({{"truth.file", "\"truth.fits[1]\""}}),
-            "--set: truth.file: not a file alone, found \"" + path + "[1]\", expected \"FILE\" without [HDU]");
+            "--set: truth.file: not a file name, found \"" + path + "[1]\", expected \"FILE\" without [HDU]");
 }
 
 TEST_F(LoadProblem, NamesTheFileThatIsMissing) {

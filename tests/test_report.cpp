@@ -234,7 +234,7 @@ TEST_F(Report, ShowsWhatAFitMayHaveBeside) {
                         {"runs",
                          {{{"chi2_reduced", 1.5}, {"parameters", {{"lens.0.theta_E", 1.25}}}},
                           {{"chi2_reduced", nullptr}, {"dead", true}}}}};
-    result["warnings"] = {"a PSF with the sum 2, normalised to 1"};
+    result["warnings"] = {"the PSF sums to 2, normalized to 1"};
     result["message"] = "the loss is not finite in step 2";
   });
   const std::string html = page_without_pictures();
@@ -246,7 +246,7 @@ TEST_F(Report, ShowsWhatAFitMayHaveBeside) {
   EXPECT_EQ(count(html, ">-0.25</td>"), 2u);
   EXPECT_TRUE(has(html, "<th>Chi2 reduced</th><th>lens.0.theta_E</th><th>Dead</th>"));
   EXPECT_TRUE(has(html, "<td>yes</td>"));
-  EXPECT_TRUE(has(html, "a PSF with the sum 2"));
+  EXPECT_TRUE(has(html, "the PSF sums to 2"));
   EXPECT_TRUE(has(html, "The fit failed: the loss is not finite in step 2"));
 }
 

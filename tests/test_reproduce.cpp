@@ -100,7 +100,7 @@ TEST(Reproduce, OverfittingIsShownBesideItsEarlyState) {
   reproduce(options);
   EXPECT_EQ(result(directory, "sie_overfit_early")["steps"], 200);
   EXPECT_EQ(result(directory, "sie_overfit")["steps"], 205);
-  EXPECT_NE(log.str().find("Overfitting: the end"), std::string::npos) << log.str();
+  EXPECT_NE(log.str().find("Overfitting: final state"), std::string::npos) << log.str();
   const std::string page = contents(directory / "out/README.md");
   EXPECT_NE(page.find("| ψ error, arcs |"), std::string::npos);
   if (warnings.str().find("gnuplot is not installed") != std::string::npos) GTEST_SKIP() << "gnuplot is not installed";

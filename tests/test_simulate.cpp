@@ -245,7 +245,7 @@ TEST_F(Simulate, PsfOfItsOwn) {
   kernel.values = {0, 1, 0, 1, 4, 1, 0, 1, 0};
   write_fits(directory_ / "kernel.fits", {kernel});
   EXPECT_EQ(run(kPaper, {{"simulate.psf", "\"kernel.fits\""}}),
-            std::vector<std::string>{directory_ / "kernel.fits[PSF]: a PSF with the sum 8, normalised to 1"});
+            std::vector<std::string>{directory_ / "kernel.fits[PSF]: the PSF sums to 8, normalized to 1"});
   EXPECT_EQ(map("PSF"), (std::vector<double>{0, 0.125, 0, 0.125, 0.5, 0.125, 0, 0.125, 0}));
   std::string without = kPaper;
   without.erase(without.find("psf ="), without.find("pixel_scale") - without.find("psf ="));
@@ -307,8 +307,8 @@ TEST_F(Simulate, AnExistingFileIsSafe) {
 TEST_F(Simulate, SaysWhatIsMissing) {
   const std::string file = directory_ / "sim.toml";
   EXPECT_EQ(failure(kPaper, {{"observation.psf", "\"sim.fits[PSF]\""}}),
-            "--set: observation.psf: in the file to be simulated, found " + (directory_ / "sim.fits") +
-                ", expected another file, { fwhm = … }, or one of them as simulate.psf");
+            "--set: observation.psf: is in the file that the simulation writes, found " + (directory_ / "sim.fits") +
+                ", expected another file or { fwhm = ... }, here or as simulate.psf");
   EXPECT_EQ(failure(kPaper.substr(0, kPaper.find("[simulate]"))),
             file + ":1: simulate: missing, expected a table [simulate]");
   std::string no_scale = kPaper;

@@ -1,4 +1,4 @@
-// Texts that the binary carries, so that it needs no source tree: CMake makes them from examples/ and tests/golden/.
+// Files from examples/ and tests/golden/ that CMake embeds in the library, so that the program needs no source tree.
 #pragma once
 
 namespace einfield::biggio2021 {

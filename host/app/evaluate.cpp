@@ -1,4 +1,4 @@
-// Points from a table or a grid, fields from the stored model, out as a table or as maps.
+// Evaluates the stored model at the points of a table or of a grid, and writes a table or maps.
 #include "host/app/evaluate.hpp"
 
 #include <array>
@@ -25,13 +25,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Largest table of points: ten million of them, and what stands beside them.
+/// Largest table of points: about ten million rows with some other columns.
 constexpr std::uintmax_t kMaxBytes = std::uintmax_t(1) << 30;
 
 constexpr const char* kColumns[] = {"psi",       "alpha_x",       "alpha_y",       "kappa",
                                     "psi_macro", "alpha_x_macro", "alpha_y_macro", "kappa_macro"};
 
-/// The content of a field: without blanks around it, and without quotes.
+/// The content of a field, without surrounding white space and quotes.
 std::string_view trimmed(std::string_view text) {
   const auto blank = [](char c) { return c == ' ' || c == '\t'; };
   while (!text.empty() && blank(text.front())) text.remove_prefix(1);
@@ -40,7 +40,7 @@ std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-/// Splits at commas outside of quotes; nothing when a quote is left open.
+/// Splits at commas outside quotes; nothing if a quote is not closed.
 std::optional<std::vector<std::string_view>> split(std::string_view line) {
   std::vector<std::string_view> fields;
   bool quoted = false;
@@ -56,7 +56,7 @@ std::optional<std::vector<std::string_view>> split(std::string_view line) {
   return fields;
 }
 
-/// A field in a message: printable, not too long.
+/// A field for a message: printable and shortened.
 std::string shown(std::string_view field) {
   std::string text(field.substr(0, 40));
   for (char& c : text)
@@ -64,7 +64,7 @@ std::string shown(std::string_view field) {
   return "'" + text + (field.size() > 40 ? "..." : "") + "'";
 }
 
-/// A table of points: its lines as they stand, and the positions.
+/// A table of points: its unchanged lines, and the positions.
 class Table {
  public:
   explicit Table(const std::string& path) : path_(path) {
@@ -85,7 +85,7 @@ class Table {
     EINFIELD_REQUIRE(text_.size() <= kMaxBytes, too_large);
 
     std::string_view rest = text_;
-    if (rest.substr(0, 3) == "\xEF\xBB\xBF") rest.remove_prefix(3);  // the mark that Excel sets for UTF-8
+    if (rest.substr(0, 3) == "\xEF\xBB\xBF") rest.remove_prefix(3);  // byte order mark, which Excel writes
     while (!rest.empty()) {
       const std::size_t end = rest.find('\n');
       std::string_view line = rest.substr(0, end);
@@ -111,7 +111,7 @@ class Table {
 
   std::vector<std::string_view> fields_of(std::size_t line) const {
     const auto fields = split(lines_[line]);
-    if (!fields) fail(line, "a quote that is not closed");
+    if (!fields) fail(line, "a quote is not closed");
     return *fields;
   }
 
@@ -120,7 +120,8 @@ class Table {
     columns_ = names.size();
     for (std::size_t i = 0; i < names.size(); ++i) {
       for (const char* added : kColumns)
-        if (names[i] == added) fail(0, "a column " + std::string(added) + " already, expected columns x,y and others");
+        if (names[i] == added)
+          fail(0, "has a column " + std::string(added) + " already, expected x, y and columns of other names");
       for (const auto& [name, index] : {std::pair<const char*, std::optional<std::size_t>*>{"x", &x_}, {"y", &y_}}) {
         if (names[i] != name) continue;
         if (*index) fail(0, "two columns " + std::string(name));
@@ -188,7 +189,7 @@ void evaluate_points(const std::string& dir, const std::string& points, const st
 void evaluate_grid(const std::string& dir, int nx, int ny, double pixel_scale, const std::string& out) {
   EINFIELD_REQUIRE(nx >= 1 && ny >= 1 && nx <= kMaxImageSide && ny <= kMaxImageSide,
                    "a grid of " + std::to_string(nx) + " x " + std::to_string(ny) + " pixels, expected 1 to " +
-                       std::to_string(kMaxImageSide) + " a side");
+                       std::to_string(kMaxImageSide) + " per side");
   EINFIELD_REQUIRE(std::isfinite(pixel_scale) && pixel_scale > 0,
                    "pixel_scale = " + to_text(pixel_scale) + " arcsec, expected > 0");
   const StoredLens lens = read_lens(dir);

@@ -2,9 +2,10 @@
 // figures, one table.
 #include "host/app/reproduce.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -31,7 +32,7 @@ namespace fs = std::filesystem;
 struct Row {
   std::string name, title;
   std::vector<std::uint64_t> seeds;  ///< of the network; the figures show the first
-  int steps = 0;                     ///< at most so many; 0 = as the configuration says
+  int steps = 0;                     ///< largest number of steps; 0 = that of the configuration
 
   std::string directory(std::uint64_t seed) const {
     return seed == seeds.front() ? name : name + "_seed_" + std::to_string(seed);
@@ -44,7 +45,7 @@ struct Experiment {
   std::vector<Row> rows;
 };
 
-/// The overfit network is shown beside the state that the paper's 200 steps reach.
+/// The overfit network is compared with its state after the 200 steps of the paper.
 constexpr int kEarlySteps = 200;
 
 const std::vector<Experiment>& experiments() {
@@ -54,8 +55,8 @@ const std::vector<Experiment>& experiments() {
       {"sie_noiseless", biggio2021::kSieNoiseless, {{"sie_noiseless", "SIE perturber, data without noise", {1}}}},
       {"sie_overfit",
        biggio2021::kSieOverfit,
-       {{"sie_overfit_early", "Overfitting: the state of 200 steps", {1}, kEarlySteps},
-        {"sie_overfit", "Overfitting: the end", {1}}}}};
+       {{"sie_overfit_early", "Overfitting: state after 200 steps", {1}, kEarlySteps},
+        {"sie_overfit", "Overfitting: final state", {1}}}}};
   return all;
 }
 
@@ -64,7 +65,7 @@ struct Quantity {
   const char* words;
 };
 
-constexpr const char* kNoiseChi2 = "noise_chi2";  ///< not of a fit but of its data
+constexpr const char* kNoiseChi2 = "noise_chi2";  ///< a property of the data, not of a fit
 
 constexpr Quantity kQuantities[] = {
     {kNoiseChi2, "reduced χ² of the noise itself"},  {"chi2_reduced", "reduced χ²"},
@@ -74,7 +75,7 @@ constexpr Quantity kQuantities[] = {
     {"kappa_rms_arc", "κ error (absolute), arcs"},
 };
 
-/// One number of one row, by seed, and the same of the reference, which may lack it.
+/// One quantity of one row: a value per seed, and the values of the reference, which may be missing.
 struct TableEntry {
   const Row* row;
   Quantity quantity;
@@ -83,18 +84,14 @@ struct TableEntry {
 
 // ---- running ---------------------------------------------------------------------------------------------
 
-std::string inside(const std::string& directory, const std::string& name) {
-  return (fs::path(directory) / name).string();
-}
-
 std::string contents(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
 RunOutcome run_experiment(const Experiment& experiment, const ReproduceOptions& options) {
-  // The configuration stands beside its results, so that `einfield fit` can go on from there.
-  const std::string file = inside(options.out, experiment.name + ".toml");
+  // The configuration is written beside its results, so that `einfield fit` can use it.
+  const std::string file = in(options.out, experiment.name + ".toml");
   write_atomically(file, std::string(experiment.config));
   const Config simulation = read_config(file, options.settings, true);
   simulate(simulation, simulation.observation.image.path, options.run.overwrite);
@@ -105,7 +102,7 @@ RunOutcome run_experiment(const Experiment& experiment, const ReproduceOptions& 
       config.network.value().seed = seed;
       if (row.steps > 0) config.optimizer.steps = std::min(config.optimizer.steps, row.steps);
       RunOptions settings = options.run;
-      settings.out = inside(options.out, row.directory(seed));
+      settings.out = in(options.out, row.directory(seed));
       settings.resume = false;
       settings.figures = options.run.figures && seed == row.seeds.front();
       if (settings.log) *settings.log << "== " << row.directory(seed) << std::endl;
@@ -118,7 +115,7 @@ RunOutcome run_experiment(const Experiment& experiment, const ReproduceOptions& 
 
 // ---- the table -------------------------------------------------------------------------------------------
 
-/// χ² of the noise that was drawn: what a perfect model would reach. NaN without a truth.
+/// Reduced χ² of the drawn noise, which a perfect model would reach; NaN without a truth.
 double noise_chi2(const FittedMaps& fit) {
   if (!fit.image_truth) return NAN;
   double sum = 0;
@@ -153,11 +150,9 @@ double median(std::vector<double> values) {
   return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
 }
 
-/// Digits that a median of a few networks deserves; χ² near 1 needs one more.
+/// A number with the digits that are significant for a median of a few networks; χ² near 1 gets one more.
 std::string digits(double value) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, value < 0.5 ? "%.3g" : "%.4g", value);
-  return buffer;
+  return value < 0.5 ? fmt::format("{:.3g}", value) : fmt::format("{:.4g}", value);
 }
 
 /// "median (lowest … highest)", or the one number, or a dash.
@@ -182,7 +177,7 @@ std::string csv(const std::vector<TableEntry>& table) {
   return text;
 }
 
-/// Bytes of a UTF-8 text that are no continuation: its width on a terminal, for the signs used here.
+/// Width of a UTF-8 text on a terminal: its bytes without continuation bytes, correct for the characters used here.
 std::size_t width(const std::string& text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
@@ -215,7 +210,7 @@ Panel& cell(Picture& picture, std::size_t i) {
   return std::get<Panel>(picture.cells[i]);
 }
 
-/// Two states of one fit, one above the other, on common scales; the first map of each is the truth.
+/// Two states of one fit, one above the other, with common color scales; the first map of each is the truth.
 Picture stacked(Picture above, Picture below, const std::string& words_above, const std::string& words_below) {
   const std::size_t n = above.cells.size();
   above.cells.insert(above.cells.end(), below.cells.begin(), below.cells.end());
@@ -234,7 +229,7 @@ std::string after(const FittedMaps& fit) {
 }
 
 /// κ of the truth, of the early and of the late state; below them data, model and residuals of the late one.
-Picture artefacts(const FittedMaps& early, const FittedMaps& late) {
+Picture artifacts(const FittedMaps& early, const FittedMaps& late) {
   Picture first = picture_of_convergence(early), last = picture_of_convergence(late);
   Picture picture = picture_of_image(late);
   Panel truth = cell(last, 0), before = cell(first, 1), behind = cell(last, 1);
@@ -242,14 +237,14 @@ Picture artefacts(const FittedMaps& early, const FittedMaps& late) {
   behind.inset = cell(last, 2).inset;
   before.title += after(early);
   behind.title += after(late);
-  // Artefacts, not the perturber's cusp, set the scale.
+  // The artifacts set the scale, not the cusp of the perturber.
   const double half = std::max(symmetric_range(behind.values, 0.99).high, symmetric_range(truth.values, 0.98).high);
   truth.range = before.range = behind.range = {-half, half};
   picture.cells.insert(picture.cells.begin(), {truth, before, behind});
   return picture;
 }
 
-/// Every figure whose fits are there; `fits` by directory.
+/// All figures whose fits exist. @param fits  by directory
 std::vector<Figure> figures(const std::map<std::string, FittedMaps>& fits) {
   std::vector<Figure> result;
   const auto add = [&](int number, const std::string& caption, Picture picture) {
@@ -272,15 +267,13 @@ std::vector<Figure> figures(const std::map<std::string, FittedMaps>& fits) {
     add(9, "overfitting, potential of the SIE perturber",
         stacked(picture_of_potential(*early), picture_of_potential(*late), after(*early), after(*late)));
     add(10, "overfitting, gradient of the potential" + after(*late), picture_of_deflection(*late));
-    add(11, "overfitting, artefacts in the convergence; image" + after(*late), artefacts(*early, *late));
+    add(11, "overfitting, artifacts in the convergence; image" + after(*late), artifacts(*early, *late));
   }
   return result;
 }
 
 std::string figure_name(const Figure& figure) {
-  char name[32];
-  std::snprintf(name, sizeof name, "figure_%02d.png", figure.number);
-  return name;
+  return fmt::format("figure_{:02}.png", figure.number);
 }
 
 // ---- the page --------------------------------------------------------------------------------------------
@@ -291,13 +284,12 @@ std::string page(const std::vector<TableEntry>& table, const std::vector<Figure>
       "Experiments of \"Differentiable Strong Lensing for Complex Lens Modelling\": simulated, fitted and drawn by "
       "`einfield reproduce biggio2021`.\n\n" +
       made_by +
-      "\nNumbers are the median (lowest … highest) over network seeds where there are several, else of network seed 1. "
-      "The "
-      "column JAX is the paper's method in JAX, Flax and optax on the same lenses with other noise. Errors of ψ and α "
-      "are "
-      "relative rms (of ψ less its mean), those of κ absolute rms; *all* is over all used pixels, *arcs* over those "
-      "whose "
-      "noise-free brightness exceeds 5 σ.\n";
+      "\nNumbers are the median (lowest … highest) over several network seeds, or the value for network seed 1. The "
+      "column JAX is the paper's method in JAX, Flax and optax on the same lenses with different noise. Errors of ψ "
+      "and "
+      "α are relative rms values (ψ has its mean subtracted), errors of κ are absolute rms values; *all* means all "
+      "used "
+      "pixels, *arcs* those whose noise-free brightness exceeds 5 σ.\n";
   const Row* row = nullptr;
   for (const TableEntry& entry : table) {
     if (entry.row != row)
@@ -316,7 +308,7 @@ std::string page(const std::vector<TableEntry>& table, const std::vector<Figure>
 
 /// "experiment: backend (device), precision, steps, seconds" from result.json.
 std::string provenance(const std::string& directory, const std::string& name) {
-  const std::string file = inside(directory, "result.json");
+  const std::string file = in(directory, "result.json");
   const nlohmann::json json = read_json(file);
   const JsonView result(json, file);
   return "- `" + name + "`: version " + result.at("version").text() + ", backend " + result.at("backend").text() +
@@ -325,16 +317,16 @@ std::string provenance(const std::string& directory, const std::string& name) {
 }
 
 /// Figures, table and page from everything complete in the directory.
-void summarise(const ReproduceOptions& options) {
+void summarize(const ReproduceOptions& options) {
   std::map<std::string, FittedMaps> fits;
   std::vector<TableEntry> table;
   std::string made_by;
   const auto reference = reference_values();
   for (const Experiment& experiment : experiments())
     for (const Row& row : experiment.rows) {
-      const auto directory = [&](std::uint64_t seed) { return inside(options.out, row.directory(seed)); };
+      const auto directory = [&](std::uint64_t seed) { return in(options.out, row.directory(seed)); };
       if (!std::all_of(row.seeds.begin(), row.seeds.end(),
-                       [&](std::uint64_t seed) { return fs::exists(inside(directory(seed), "result.json")); }))
+                       [&](std::uint64_t seed) { return fs::exists(in(directory(seed), "result.json")); }))
         continue;
       for (const std::uint64_t seed : row.seeds) {
         fits[row.directory(seed)] = read_fitted_maps(directory(seed));
@@ -359,23 +351,23 @@ void summarise(const ReproduceOptions& options) {
   if (options.run.figures) {
     std::vector<Picture> pictures;
     for (Figure& figure : drawn) {
-      figure.picture.path = inside(options.out, figure_name(figure));
+      figure.picture.path = in(options.out, figure_name(figure));
       pictures.push_back(figure.picture);
     }
     for (const std::string& warning : draw(pictures))
       if (options.run.warnings) *options.run.warnings << "einfield: warning: " << warning << std::endl;
   }
-  const auto is_missing = [&](const Figure& figure) { return !fs::exists(inside(options.out, figure_name(figure))); };
+  const auto is_missing = [&](const Figure& figure) { return !fs::exists(in(options.out, figure_name(figure))); };
   drawn.erase(std::remove_if(drawn.begin(), drawn.end(), is_missing), drawn.end());
-  write_atomically(inside(options.out, "table.csv"), csv(table));
-  write_atomically(inside(options.out, "README.md"), page(table, drawn, made_by));
+  write_atomically(in(options.out, "table.csv"), csv(table));
+  write_atomically(in(options.out, "README.md"), page(table, drawn, made_by));
   if (options.run.log) {
     print(table, *options.run.log);
     *options.run.log << "figures, table and page: " << options.out << std::endl;
   }
 }
 
-/// Nothing that an earlier run left, or that was never ours, is replaced without being told to.
+/// Without --overwrite, nothing that exists is replaced: neither earlier results nor files of others.
 void refuse_what_is_there(const std::string& out, const std::vector<const Experiment*>& selected) {
   const auto refuse = [](const std::string& path, const std::string& what) {
     throw InvalidInput("--out: " + path + what + ", expected a new directory, --overwrite, or --only with " +
@@ -384,13 +376,13 @@ void refuse_what_is_there(const std::string& out, const std::vector<const Experi
   for (const Experiment* experiment : selected) {
     for (const Row& row : experiment->rows)
       for (const std::uint64_t seed : row.seeds)
-        if (const std::string directory = inside(out, row.directory(seed)); holds_results(directory))
+        if (const std::string directory = in(out, row.directory(seed)); holds_results(directory))
           refuse(directory, " holds results");
-    const std::string config = inside(out, experiment->name + ".toml");
+    const std::string config = in(out, experiment->name + ".toml");
     if (fs::exists(config) && contents(config) != experiment->config) refuse(config, " is another configuration");
   }
-  if (fs::exists(inside(out, "README.md")) && !fs::exists(inside(out, "table.csv")))
-    refuse(inside(out, "README.md"), " is not of an earlier run");
+  if (fs::exists(in(out, "README.md")) && !fs::exists(in(out, "table.csv")))
+    refuse(in(out, "README.md"), " is not of an earlier run");
 }
 
 }  // namespace
@@ -405,18 +397,18 @@ RunOutcome reproduce(const ReproduceOptions& options) {
         std::any_of(selected.begin(), selected.end(), [&](const Experiment* e) { return e->name == name; }),
         "--only: '" + name + "', expected sie_noisy, shear_noisy, sie_noiseless or sie_overfit");
   if (!options.run.overwrite) refuse_what_is_there(options.out, selected);
-  // Before anything is written.
+  // Fails before anything is written if the backend is not available.
   make_backend<float>(options.run.backend, {options.run.threads, options.run.device});
   std::error_code error;
   fs::create_directories(options.out, error);
-  if (error) throw IoError(options.out + ": cannot make the directory (" + error.message() + ")");
+  if (error) throw IoError(options.out + ": cannot create the directory (" + error.message() + ")");
 
   RunOutcome outcome;
   for (const Experiment* experiment : selected) {
     outcome = run_experiment(*experiment, options);
     if (outcome.stop_reason == StopReason::interrupted || outcome.stop_reason == StopReason::non_finite) return outcome;
   }
-  summarise(options);
+  summarize(options);
   return outcome;
 }
 

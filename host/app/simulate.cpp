@@ -1,4 +1,5 @@
-// The headers of the physics in double make the image; noise comes from Philox by pixel, so that threads do not matter.
+// The image is computed in double with the public headers. The noise of a pixel depends on its index alone, so the
+// number of threads does not matter.
 #include "host/app/simulate.hpp"
 
 #include <algorithm>
@@ -17,7 +18,7 @@
 namespace einfield {
 namespace {
 
-/// Sum of the random fields.
+/// Sum of the random fields at the positions `theta`.
 LensFields random_fields(const Config& config, const Grid& grid, const std::vector<double>& theta, ThreadPool& pool) {
   LensFields sum = zero_fields(theta.size() / 2);
   for (const RandomFieldConfig& field : config.random_fields)
@@ -54,14 +55,14 @@ std::vector<double> true_image(const Config& config, const Grid& grid, const Psf
                             count(model.lens_light), layout.table.data(), layout.pixels.data()};
 
   const int rays = grid.rays_per_pixel();
-  const int f = psf.supersampling;  // sub-pixels that the PSF acts on, a pixel's side
+  const int f = psf.supersampling;  // sub-pixels per pixel along each axis, on which the image is convolved
   const auto n_pixels = static_cast<std::size_t>(grid.n_pixels());
   std::vector<double> image(n_pixels * static_cast<std::size_t>(f * f)), convolved(image.size()), binned(n_pixels);
   ThreadPool pool(0);
   const auto n_rays = static_cast<std::size_t>(grid.n_rays());
   const std::vector<double> theta = ray_positions(grid);
   const std::vector<double> alpha = random_fields(config, grid, theta, pool).deflection;
-  std::vector<double> values;  // of the network of a NETWORK component, of every ray
+  std::vector<double> values;  // output of the network of a NETWORK component at every ray
   if (const LightComponent* const light = network_light(model)) {
     std::vector<double> positions(2 * n_rays);
     for (std::size_t i = 0; i < n_rays; ++i) {
@@ -104,21 +105,17 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
   const PsfConfig& psf_config = own_psf ? settings.psf : o.psf;
   const std::string psf_key = config.at(own_psf ? "simulate.psf" : "observation.psf");
   EINFIELD_REQUIRE(psf_config.kernel.path != target,
-                   psf_key + ": in the file to be simulated, found " + target +
-                       ", expected another file, { fwhm = … }, or one of them as simulate.psf");
+                   psf_key + ": is in the file that the simulation writes, found " + target +
+                       ", expected another file or { fwhm = ... }, here or as simulate.psf");
   std::vector<std::string> warnings;
   Psf psf = load_psf(psf_config, grid, o.psf_supersampling, psf_key, warnings);
 
   const std::vector<double> truth = true_image(config, grid, psf);
   const LensFields mass = missing_mass(config, grid);
   const Philox philox{settings.seed};
-  std::vector<double> image(truth), noise;
-  for (std::size_t i = 0; i < truth.size(); ++i) {
-    noise.push_back(settings.noise.value
-                        ? *settings.noise.value
-                        : photon_noise(truth[i], *settings.noise.background_rms, *settings.noise.exposure_time));
-    image[i] += noise[i] * philox.normal(i, random_stream::kNoise);
-  }
+  std::vector<double> image(truth);
+  std::vector<double> noise = pixel_noise(settings.noise, truth);
+  for (std::size_t i = 0; i < truth.size(); ++i) image[i] += noise[i] * philox.normal(i, random_stream::kNoise);
   if (psf.empty()) psf = {1, 1, {1.0}, 1};
 
   const auto map = [&grid](const std::string& name, std::vector<double> values, const std::string& unit,

@@ -1,4 +1,5 @@
-// `einfield simulate`: the image that a configuration describes, its missing mass included, with noise and the truth.
+// `einfield simulate`: renders the image of a configuration, including the missing mass, adds noise and stores the
+// truth.
 #pragma once
 
 #include <string>
@@ -9,13 +10,13 @@
 namespace einfield {
 
 /// Renders the smooth model plus [[perturbation]] in double, convolves, adds the noise of [simulate] and writes the
-/// HDUs IMAGE NOISE PSF MASK IMAGE_TRUE PSI_TRUE ALPHA_TRUE KAPPA_TRUE; the last three are of the perturbation alone.
+/// HDUs IMAGE NOISE PSF MASK IMAGE_TRUE PSI_TRUE ALPHA_TRUE KAPPA_TRUE; the last three describe the perturbation only.
 /// The same configuration gives the same bytes.
-/// @param config     read with for_simulation
-/// @param target     FITS file
-/// @param overwrite  replaces an existing file
-/// @return           warnings about the data read
-/// @throws InvalidInput for an existing target or data that do not fit, IoError when it cannot be written
+/// @param config     from read_config() with for_simulation = true
+/// @param target     FITS file to write
+/// @param overwrite  replace an existing file
+/// @return           warnings about the data that were read
+/// @throws InvalidInput for an existing target or invalid data, IoError when the file cannot be written
 std::vector<std::string> simulate(const Config& config, const std::string& target, bool overwrite);
 
 }  // namespace einfield

@@ -1,4 +1,5 @@
-// TOML (toml++) against tables of keys. Messages have the form "FILE:LINE: KEY: what is wrong, found …, expected …".
+// Checks TOML (toml++) against tables of keys. Messages have the form "FILE:LINE: KEY: what is wrong, found …, expected
+// …".
 #include "host/config/keys.hpp"
 
 #include <algorithm>
@@ -20,8 +21,8 @@
 namespace einfield {
 namespace {
 
-constexpr std::size_t kMaxFileBytes = std::size_t(1) << 22;  ///< a configuration has a few kilobytes
-constexpr std::size_t kMaxParts = 10;                        ///< of a dotted key; those that exist have four
+constexpr std::size_t kMaxFileBytes = std::size_t(1) << 22;  ///< limit; a configuration has a few kilobytes
+constexpr std::size_t kMaxParts = 10;                        ///< limit of a dotted key; existing keys have four
 constexpr const char* kCommandLine = "--set";
 
 template <class... Functions>
@@ -31,7 +32,7 @@ struct Overloaded : Functions... {
 template <class... Functions>
 Overloaded(Functions...) -> Overloaded<Functions...>;
 
-/// Text from a file on one line, not longer than a line; a character of several bytes is not cut.
+/// Text from a file for a message: on one line, shortened to `longest` bytes without cutting a UTF-8 character.
 std::string excerpt(std::string text, std::size_t longest = 60) {
   for (char& c : text)
     if (static_cast<unsigned char>(c) < ' ' || c == 127) c = ' ';
@@ -47,7 +48,7 @@ std::string trimmed(const std::string& text) {
 
 // ---- values ----------------------------------------------------------------------------------------------
 
-/// A number as TOML: a float keeps its point.
+/// A number as TOML; a float keeps its decimal point.
 std::string toml_number(double value) {
   std::string text = to_text(value);
   if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
@@ -88,7 +89,7 @@ std::string quoted(const std::vector<std::string>& names) {
   return list;
 }
 
-/// What a key takes, in the user's words.
+/// The type of a key in the user's words.
 std::string type_text(const Target& target) {
   return std::visit(
       Overloaded{[](double*) { return std::string("number"); },
@@ -119,7 +120,7 @@ std::optional<std::string> reference_text(const FitsReference& reference) {
   return toml_string(absolute(reference.path) + (reference.hdu.empty() ? "" : "[" + reference.hdu + "]"));
 }
 
-/// The value of a key as TOML; nothing when it has none.
+/// The value of a key as TOML, or nothing if it has none.
 std::optional<std::string> value_text(const Target& target) {
   using Text = std::optional<std::string>;
   return std::visit(
@@ -187,11 +188,11 @@ std::string read_text(const std::string& file) {
     stream.read(block.data(), block.size());
     text.append(block.data(), static_cast<std::size_t>(stream.gcount()));
   } while (stream && text.size() <= kMaxFileBytes);
-  if (text.size() > kMaxFileBytes) fail("more than " + std::to_string(kMaxFileBytes) + " bytes");
+  if (text.size() > kMaxFileBytes) fail("larger than " + std::to_string(kMaxFileBytes) + " bytes");
   return text;
 }
 
-/// The key that a line of a file defines, from the root: TOML's parser gives up without telling.
+/// The full key that a line of a file defines. The TOML parser reports only the line.
 std::string key_at_line(const std::string& text, std::size_t line) {
   std::istringstream lines(text);
   std::string table, current;
@@ -209,13 +210,13 @@ std::string key_at_line(const std::string& text, std::size_t line) {
   return excerpt(table + "." + key);
 }
 
-/// Reads over TOML as its parser would, as far as it takes to tell keys from texts and comments, and finds what
-/// toml++ 3.3 does not survive: dotted keys of any number of parts, each a table in a table, for which the stack has no
-/// room; and characters beyond ASCII where it looks for white space.
+/// Finds what crashes toml++ 3.3, so that it is refused before parsing: dotted keys with very many parts, which
+/// overflow the stack because each part is a nested table; and non-ASCII characters where the parser expects white
+/// space. It scans TOML just closely enough to tell keys from strings and comments.
 class Scanner {
  public:
   explicit Scanner(std::string_view text) : text_(text) {
-    if (at("\xEF\xBB\xBF")) at_ += 3;  // the mark of UTF-8
+    if (at("\xEF\xBB\xBF")) at_ += 3;  // byte order mark
     std::size_t dots = 0;
     while (at_ < text_.size() && problem_.empty()) {
       const char c = text_[at_];
@@ -225,7 +226,7 @@ class Scanner {
       }
       if (c == '#') at_ = std::min(text_.find('\n', at_), text_.size() - 1);
       if (c == '.' && ++dots >= kMaxParts)
-        problem_ = "a key of too many parts, expected at most " + std::to_string(kMaxParts);
+        problem_ = "a key with too many parts, expected at most " + std::to_string(kMaxParts);
       if (static_cast<unsigned char>(c) > 127) refuse_character();
       const bool in_key =
           std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-' || c == '.' || c == ' ' || c == '\t';
@@ -234,7 +235,7 @@ class Scanner {
     }
   }
 
-  /// "" when there is nothing.
+  /// What was found; "" if nothing.
   const std::string& problem() const { return problem_; }
   std::size_t line() const {
     return static_cast<std::size_t>(std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n')) +
@@ -243,21 +244,22 @@ class Scanner {
 
  private:
   bool at(std::string_view what) const { return text_.substr(at_, what.size()) == what; }
-  void refuse_character() { problem_ = "not TOML, a character that is not ASCII outside of a \"text\""; }
+  void refuse_character() { problem_ = "not TOML, found a non-ASCII character outside a \"text\""; }
 
   void skip_text(char quote) {
     const std::string three(3, quote);
-    const bool lines = at(three);  // that may go over several lines
+    const bool lines = at(three);  // a string that may span several lines
     for (at_ += lines ? 3 : 1; at_ < text_.size(); ++at_) {
-      if (!lines && text_[at_] == '\n') return;  // never closed: an error of the parser
+      if (!lines && text_[at_] == '\n') return;  // never closed: the parser reports it
       if (quote == '"' && text_[at_] == '\\') {
-        // A line that is continued: the blanks that follow are left out.
+        // A backslash at the end of a line: the white space that follows is skipped.
         while (++at_ < text_.size() && lines && std::isspace(static_cast<unsigned char>(text_[at_])) != 0) continue;
         if (at_ < text_.size() && lines && static_cast<unsigned char>(text_[at_]) > 127) return refuse_character();
-        if (at_ < text_.size() && text_[at_ - 1] != '\\') --at_;  // what follows the blanks is text again
+        if (at_ < text_.size() && text_[at_ - 1] != '\\') --at_;  // after the white space the string continues
       } else if (lines ? at(three) : text_[at_] == quote) {
         at_ += lines ? 3 : 1;
-        for (int more = 0; lines && more < 2 && at_ < text_.size() && text_[at_] == quote; ++more) ++at_;  // its own
+        for (int more = 0; lines && more < 2 && at_ < text_.size() && text_[at_] == quote; ++more)
+          ++at_;  // quotes before the closing three belong to the string
         return;
       }
     }
@@ -282,7 +284,7 @@ toml::table parse(const std::string& text, const std::string& file) {
   }
 }
 
-/// A name without quotes, as a shell leaves it: adam, heldout, SIE; not what means something else in TOML.
+/// A word without quotes, as a shell passes it (adam, heldout, SIE), unless it has a meaning in TOML.
 bool is_word(const std::string& text) {
   const std::string word = trimmed(text);
   if (word == "true" || word == "false" || word == "inf" || word == "nan") return false;
@@ -299,7 +301,7 @@ std::vector<std::string> segments(const std::string& path) {
   return result;
 }
 
-/// The index that a segment of a path is, or the size of the array.
+/// The index that a segment of a path gives, or the size of the array if it is no valid index.
 std::size_t index_in(const toml::array& array, const std::string& segment) {
   const std::optional<std::size_t> index = parse_number<std::size_t>(segment);
   return index && *index < array.size() ? *index : array.size();
@@ -314,7 +316,7 @@ struct Document::Tree {
   std::filesystem::path directory;
   toml::table root;
 
-  /// The node of a path, or null; `around` becomes the last node on the way.
+  /// The node of a path, or null; `around` becomes its innermost existing parent.
   const toml::node* find(const std::string& path, const toml::node** around = nullptr) const {
     const toml::node* node = &root;
     for (const std::string& segment : segments(path)) {
@@ -338,9 +340,9 @@ struct Document::Tree {
     return node->as_table();
   }
 
-  /// "FILE:LINE" or "--set".
+  /// Where a value was given: "FILE:LINE" or "--set".
   std::string place(const toml::source_region& source) const {
-    // Tables that --set made have no source.
+    // Tables that --set created have no source.
     const bool command_line = !source.path || *source.path == kCommandLine;
     return command_line ? kCommandLine : file + ":" + std::to_string(source.begin.line);
   }
@@ -359,18 +361,20 @@ struct Document::Tree {
 
   std::string resolved(const std::string& path) const { return (directory / path).lexically_normal().string(); }
 
+  class Assignment;
+
   void put(const Override& setting);
   void assign(const Key& key, const std::string& path, const toml::node& node) const;
   FitsReference reference(const std::string& path, const toml::node& node) const;
 };
 
-/// Puts one override in its place, as if it stood in the file.
+/// Applies one override as if it were in the file.
 void Document::Tree::put(const Override& setting) {
   const auto refuse = [&](const std::string& message) {
     throw InvalidInput(std::string(kCommandLine) + ": " + excerpt(setting.key) + ": " + message);
   };
   const std::vector<std::string> path = segments(setting.key);
-  if (path.size() > kMaxParts) refuse("a key of too many parts, expected at most " + std::to_string(kMaxParts));
+  if (path.size() > kMaxParts) refuse("a key with too many parts, expected at most " + std::to_string(kMaxParts));
   toml::table parsed;
   try {
     const std::string text = is_word(setting.value) ? "\"" + trimmed(setting.value) + "\"" : setting.value;
@@ -425,133 +429,146 @@ FitsReference Document::Tree::reference(const std::string& path, const toml::nod
   return result;
 }
 
-/// Sets the target of a key from its node.
-void Document::Tree::assign(const Key& key, const std::string& path, const toml::node& node) const {
-  const auto refuse = [&](const std::string& what, const std::string& found, const std::string& expected) {
-    fail(node.source(), path, what + ", found " + found + ", expected " + expected);
-  };
-  const auto real = [&](const std::string& expected) {
-    const std::optional<double> value = node.is_number() ? node.value<double>() : std::nullopt;
-    if (!value) refuse("wrong type", described(node), expected);
-    if (!key.bounds.contain(*value)) refuse("out of range", with_unit(toml_number(*value), key.unit), expected);
-    return *value;
-  };
-  const auto integer = [&](const toml::node& from) {
-    const std::string expected = with_range("an integer", key.bounds, key.unit);
-    if (!from.is_integer()) refuse("wrong type", described(from), expected);
-    const std::int64_t value = from.as_integer()->get();
-    if (!key.bounds.contain(static_cast<double>(value)))
-      refuse("out of range", with_unit(std::to_string(value), key.unit), expected);
-    return value;
-  };
-  const auto name = [&](const toml::node& from, const std::vector<std::string>& valid) {
-    if (!from.is_string()) refuse("wrong type", described(from), "one of " + quoted(valid));
-    const std::string& text = from.as_string()->get();
-    const auto found = std::find(valid.begin(), valid.end(), text);
-    if (found == valid.end()) refuse("no such name", "\"" + excerpt(text) + "\"", suggestion(text, valid));
-    return static_cast<std::size_t>(found - valid.begin());
-  };
-  const auto text = [&](const std::string& expected) {
-    if (!node.is_string()) refuse("wrong type", described(node), expected);
-    return node.as_string()->get();
-  };
-  const auto array = [&](const std::string& expected) -> const toml::array& {
-    if (!node.is_array()) refuse("wrong type", described(node), expected);
-    return *node.as_array();
-  };
-  const std::string number = with_range("a number", key.bounds, key.unit);
-  const auto interval = [&](const Interval& target) {
-    const std::string expected = with_range("[lower, upper], two numbers", key.bounds, key.unit);
-    const toml::array* ends = node.as_array();
+/// Sets the target of a key from its node: std::visit calls the operator for the type of the target.
+class Document::Tree::Assignment {
+ public:
+  Assignment(const Tree& tree, const Key& key, const std::string& path, const toml::node& node)
+      : tree_(tree), key_(key), path_(path), node_(node) {}
+
+  void operator()(double* value) const { *value = real(number_text()); }
+  void operator()(std::optional<double>* value) const { *value = real(number_text()); }
+  void operator()(int* value) const { *value = static_cast<int>(integer(node_)); }
+  void operator()(std::uint64_t* value) const { *value = static_cast<std::uint64_t>(integer(node_)); }
+  void operator()(bool* value) const {
+    if (!node_.is_boolean()) refuse("wrong type", described(node_), "true or false");
+    *value = node_.as_boolean()->get();
+  }
+  void operator()(std::string* value) const { *value = text("a text"); }
+  void operator()(std::vector<int>* values) const {
+    values->clear();
+    for (const toml::node& element : array("a list of integers")) values->push_back(static_cast<int>(integer(element)));
+  }
+  void operator()(FitsReference* value) const { *value = tree_.reference(path_, node_); }
+  void operator()(const Choice& choice) const {
+    const std::size_t index = name(node_, choice.names);
+    if (choice.set) choice.set(index);
+  }
+  void operator()(const WholeNumber& value) const { *value.value = static_cast<double>(integer(node_)); }
+  void operator()(const NameSet& set) const {
+    for (const toml::node& element : array("a list of names")) {
+      const std::size_t index = name(element, set.names);
+      if (set.get(index)) refuse("a name given twice", "\"" + set.names[index] + "\"", "it once");
+      set.add(index);
+    }
+  }
+  void operator()(const NameList& list) const {
+    list.names->clear();
+    for (const toml::node& element : array("a list of names")) {
+      if (!element.is_string()) refuse("wrong type", described(element), "a list of names");
+      list.names->push_back(element.as_string()->get());
+    }
+  }
+  void operator()(const FilePath& file) const {
+    const std::string given = text("a text \"FILE\"");
+    *file.path = given.empty() ? "" : tree_.resolved(given);
+  }
+  void operator()(const Interval& interval) const {
+    const std::string expected = with_range("[lower, upper], two numbers", key_.bounds, key_.unit);
+    const toml::array* ends = node_.as_array();
     const bool numbers = ends && ends->size() == 2 && (*ends)[0].is_number() && (*ends)[1].is_number();
-    if (!numbers) refuse("wrong type", described(node), expected);
+    if (!numbers) refuse("wrong type", described(node_), expected);
     const double lower = *(*ends)[0].value<double>(), upper = *(*ends)[1].value<double>();
     const std::string found = "[" + toml_number(lower) + ", " + toml_number(upper) + "]";
-    if (!key.bounds.contain(lower) || !key.bounds.contain(upper)) refuse("out of range", found, expected);
+    if (!key_.bounds.contain(lower) || !key_.bounds.contain(upper)) refuse("out of range", found, expected);
     if (!(lower < upper)) refuse("an empty interval", found, "lower < upper");
-    *target.lower = lower;
-    *target.upper = upper;
-  };
-  const auto normal = [&](const Normal& target) {
+    *interval.lower = lower;
+    *interval.upper = upper;
+  }
+  void operator()(const Normal& normal) const {
     const std::string expected = "a table { mean = NUMBER, sigma = NUMBER > 0 }";
-    const toml::table* table = node.as_table();
-    if (!table) refuse("wrong type", described(node), expected);
+    const toml::table* table = node_.as_table();
+    if (!table) refuse("wrong type", described(node_), expected);
     for (const auto& [member, child] : *table)
       if (member.str() != "mean" && member.str() != "sigma")
-        fail(child.source(), path,
-             "unknown key, found " + excerpt(std::string(member.str())) + ", expected " + expected);
+        tree_.fail(child.source(), path_,
+                   "unknown key, found " + excerpt(std::string(member.str())) + ", expected " + expected);
     const toml::node *const mean = table->get("mean"), *const sigma = table->get("sigma");
     if (!mean || !sigma) refuse("incomplete", mean ? "no sigma" : "no mean", expected);
     if (!mean->is_number() || !sigma->is_number())
       refuse("wrong type", described(mean->is_number() ? *sigma : *mean), expected);
-    *target.mean = *mean->value<double>();
-    *target.sigma = *sigma->value<double>();
-    if (!std::isfinite(*target.mean) || !(*target.sigma > 0) || !std::isfinite(*target.sigma))
-      refuse("out of range", "mean = " + toml_number(*target.mean) + ", sigma = " + toml_number(*target.sigma),
+    *normal.mean = *mean->value<double>();
+    *normal.sigma = *sigma->value<double>();
+    if (!std::isfinite(*normal.mean) || !(*normal.sigma > 0) || !std::isfinite(*normal.sigma))
+      refuse("out of range", "mean = " + toml_number(*normal.mean) + ", sigma = " + toml_number(*normal.sigma),
              expected);
-  };
+  }
+  void operator()(const MapOrNumber& value) const {
+    if (node_.is_string())
+      *value.map = tree_.reference(path_, node_);
+    else
+      *value.number = real("a text \"FILE[HDU]\" or " + number_text());
+  }
+  void operator()(const MapOrTable& value) const {
+    if (node_.is_string())
+      *value.map = tree_.reference(path_, node_);
+    else if (!node_.is_table())
+      refuse("wrong type", described(node_), "a text \"FILE[HDU]\" or a table");
+  }
+  /// Checks the type only: the caller reads the table itself.
+  void operator()(const SubTable& table) const {
+    const bool right = table.array ? node_.is_array() : node_.is_table();
+    const std::string brackets = table.array ? "[[" + key_.name + "]]" : "[" + key_.name + "]";
+    if (!right) refuse("wrong type", described(node_), brackets);
+    if (!table.array) return;
+    for (const toml::node& element : *node_.as_array())
+      if (!element.is_table()) refuse("wrong type", described(element), "tables, " + brackets);
+  }
 
-  std::visit(
-      Overloaded{[&](double* value) { *value = real(number); },
-                 [&](std::optional<double>* value) { *value = real(number); },
-                 [&](int* value) { *value = static_cast<int>(integer(node)); },
-                 [&](std::uint64_t* value) { *value = static_cast<std::uint64_t>(integer(node)); },
-                 [&](bool* value) {
-                   if (!node.is_boolean()) refuse("wrong type", described(node), "true or false");
-                   *value = node.as_boolean()->get();
-                 },
-                 [&](std::string* value) { *value = text("a text"); },
-                 [&](std::vector<int>* values) {
-                   values->clear();
-                   for (const toml::node& element : array("a list of integers"))
-                     values->push_back(static_cast<int>(integer(element)));
-                 },
-                 [&](FitsReference* value) { *value = reference(path, node); },
-                 [&](const Choice& choice) {
-                   const std::size_t index = name(node, choice.names);
-                   if (choice.set) choice.set(index);
-                 },
-                 [&](const WholeNumber& value) { *value.value = static_cast<double>(integer(node)); },
-                 [&](const NameSet& set) {
-                   for (const toml::node& element : array("a list of names")) {
-                     const std::size_t index = name(element, set.names);
-                     if (set.get(index)) refuse("a name twice", "\"" + set.names[index] + "\"", "it once");
-                     set.add(index);
-                   }
-                 },
-                 [&](const NameList& list) {
-                   list.names->clear();
-                   for (const toml::node& element : array("a list of names")) {
-                     if (!element.is_string()) refuse("wrong type", described(element), "a list of names");
-                     list.names->push_back(element.as_string()->get());
-                   }
-                 },
-                 [&](const FilePath& target) {
-                   const std::string given = text("a text \"FILE\"");
-                   *target.path = given.empty() ? "" : resolved(given);
-                 },
-                 [&](const Interval& target) { interval(target); }, [&](const Normal& target) { normal(target); },
-                 [&](const MapOrNumber& value) {
-                   if (node.is_string())
-                     *value.map = reference(path, node);
-                   else
-                     *value.number = real("a text \"FILE[HDU]\" or " + number);
-                 },
-                 [&](const MapOrTable& value) {
-                   if (node.is_string())
-                     *value.map = reference(path, node);
-                   else if (!node.is_table())
-                     refuse("wrong type", described(node), "a text \"FILE[HDU]\" or a table");
-                 },
-                 [&](const SubTable& table) {
-                   const bool right = table.array ? node.is_array() : node.is_table();
-                   const std::string brackets = table.array ? "[[" + key.name + "]]" : "[" + key.name + "]";
-                   if (!right) refuse("wrong type", described(node), brackets);
-                   if (!table.array) return;
-                   for (const toml::node& element : *node.as_array())
-                     if (!element.is_table()) refuse("wrong type", described(element), "tables, " + brackets);
-                 }},
-      key.target);
+ private:
+  [[noreturn]] void refuse(const std::string& what, const std::string& found, const std::string& expected) const {
+    tree_.fail(node_.source(), path_, what + ", found " + found + ", expected " + expected);
+  }
+  std::string number_text() const { return with_range("a number", key_.bounds, key_.unit); }
+
+  double real(const std::string& expected) const {
+    const std::optional<double> value = node_.is_number() ? node_.value<double>() : std::nullopt;
+    if (!value) refuse("wrong type", described(node_), expected);
+    if (!key_.bounds.contain(*value)) refuse("out of range", with_unit(toml_number(*value), key_.unit), expected);
+    return *value;
+  }
+  std::int64_t integer(const toml::node& from) const {
+    const std::string expected = with_range("an integer", key_.bounds, key_.unit);
+    if (!from.is_integer()) refuse("wrong type", described(from), expected);
+    const std::int64_t value = from.as_integer()->get();
+    if (!key_.bounds.contain(static_cast<double>(value)))
+      refuse("out of range", with_unit(std::to_string(value), key_.unit), expected);
+    return value;
+  }
+  /// The index of a name among the valid ones.
+  std::size_t name(const toml::node& from, const std::vector<std::string>& valid) const {
+    if (!from.is_string()) refuse("wrong type", described(from), "one of " + quoted(valid));
+    const std::string& given = from.as_string()->get();
+    const auto found = std::find(valid.begin(), valid.end(), given);
+    if (found == valid.end()) refuse("no such name", "\"" + excerpt(given) + "\"", suggestion(given, valid));
+    return static_cast<std::size_t>(found - valid.begin());
+  }
+  std::string text(const std::string& expected) const {
+    if (!node_.is_string()) refuse("wrong type", described(node_), expected);
+    return node_.as_string()->get();
+  }
+  const toml::array& array(const std::string& expected) const {
+    if (!node_.is_array()) refuse("wrong type", described(node_), expected);
+    return *node_.as_array();
+  }
+
+  const Tree& tree_;
+  const Key& key_;
+  const std::string& path_;
+  const toml::node& node_;
+};
+
+void Document::Tree::assign(const Key& key, const std::string& path, const toml::node& node) const {
+  std::visit(Assignment(*this, key, path, node), key.target);
 }
 
 Document::Document(const std::string& file, const std::vector<Override>& overrides) : tree_(std::make_unique<Tree>()) {

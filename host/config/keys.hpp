@@ -1,5 +1,5 @@
-// Tables of keys: what a table of the configuration may hold, each key bound to the member it fills. Reading with all
-// its checks, the list for the user and the configuration written back all follow from them.
+// Tables of keys: the keys of a table of the configuration, each bound to the variable that it sets. Reading with all
+// checks, the list for users and the written configuration all follow from these tables.
 #pragma once
 
 #include <cstdint>
@@ -17,23 +17,23 @@
 
 namespace einfield {
 
-/// One of several names; `set` may be empty when there is nothing to choose.
+/// One of several names. `set` may be empty if there is only one.
 struct Choice {
   std::vector<std::string> names;
   std::function<std::size_t()> get;
   std::function<void(std::size_t)> set;
 };
-/// A whole number that is kept as a double.
+/// A whole number that is stored as a double.
 struct WholeNumber {
   double* value;
 };
-/// A set of names, each of them on or off.
+/// A set of names; each is on or off.
 struct NameSet {
   std::vector<std::string> names;
   std::function<bool(std::size_t)> get;
   std::function<void(std::size_t)> add;
 };
-/// A list of names that are checked when what they name is known.
+/// A list of names that are checked later, when the valid names are known.
 struct NameList {
   std::vector<std::string>* names;
 };
@@ -41,11 +41,11 @@ struct NameList {
 struct FilePath {
   std::string* path;
 };
-/// The ends of an interval, the lower one first; infinite ones = none.
+/// An interval [lower, upper]; infinite ends = no interval.
 struct Interval {
   double *lower, *upper;
 };
-/// A table { mean, sigma }; sigma = 0: none.
+/// A Gaussian, given as a table { mean, sigma }; sigma = 0 = none.
 struct Normal {
   double *mean, *sigma;
 };
@@ -54,11 +54,11 @@ struct MapOrNumber {
   FitsReference* map;
   std::optional<double>* number;
 };
-/// A FITS image, or a table that is read by itself.
+/// A FITS image, or a table that the caller reads.
 struct MapOrTable {
   FitsReference* map;
 };
-/// A table or an array of tables that is read by itself.
+/// A table or an array of tables that the caller reads.
 struct SubTable {
   bool array = false;
 };
@@ -67,10 +67,10 @@ using Target = std::variant<double*, std::optional<double>*, int*, std::uint64_t
                             std::vector<int>*, FitsReference*, Choice, WholeNumber, NameSet, NameList, FilePath,
                             Interval, Normal, MapOrNumber, MapOrTable, SubTable>;
 
-/// When a key has a meaning; given at another time it is an error.
+/// When a key applies; otherwise giving it is an error.
 struct Condition {
   std::function<bool()> holds;
-  std::string text;  ///< behind "only": "with stop = \"chi2\""
+  std::string text;  ///< continues a sentence with "only": "with stop = \"chi2\""
 };
 
 struct Key {
@@ -84,26 +84,26 @@ struct Key {
 };
 using Keys = std::vector<Key>;
 
-/// A TOML file with the overrides of the command line put in. Paths name a table or key from the root:
+/// A TOML file with the overrides of the command line applied. A path names a table or key from the root:
 /// "lens.0.theta_E".
 class Document {
  public:
-  /// @throws InvalidInput for a file that cannot be read or parsed and for an override that has no place
+  /// @throws InvalidInput for a file that cannot be read or parsed and for an override of a key that cannot exist
   Document(const std::string& file, const std::vector<Override>& overrides);
   ~Document();
 
-  /// Checks the table at `path` against its keys and sets their targets; an absent table is an empty one.
-  /// @throws InvalidInput for the first unknown, missing, mistyped, out-of-range or contradicting key
+  /// Checks the table at `path` against its keys and sets their targets. An absent table counts as empty.
+  /// @throws InvalidInput for the first key that is unknown, missing, of the wrong type, out of range or has no effect
   void read(const std::string& path, const Keys& keys) const;
-  /// Reads one key of a table, whatever else stands in it.
+  /// Reads one key of a table and ignores the others.
   void read_one(const std::string& path, const Key& key) const;
 
   bool has(const std::string& path) const;
-  /// Tables in the array of tables at `path`, 0 when absent.
+  /// Number of tables in the array of tables at `path`; 0 if absent.
   std::size_t size(const std::string& path) const;
-  /// "FILE:LINE" or "--set" of everything in it, by path.
+  /// Where each table and key was given, by path: "FILE:LINE" or "--set".
   std::map<std::string, std::string> places() const;
-  /// Throws InvalidInput "FILE:LINE: path: message" with the line of the path, or of the innermost table around it.
+  /// @throws InvalidInput "FILE:LINE: path: message", with the line of the path or of its innermost existing parent
   [[noreturn]] void fail(const std::string& path, const std::string& message) const;
 
  private:
@@ -111,10 +111,10 @@ class Document {
   std::unique_ptr<Tree> tree_;
 };
 
-/// The lines "key = value" of the keys that have a value and a meaning now; paths are made absolute.
+/// Lines "key = value" of the keys that have a value and apply; file names become absolute.
 std::string write_keys(const Keys& keys);
 
-/// A table for the user: key, type, unit, range, default, help; the values of the targets are the defaults.
+/// A table for users: key, type, unit, range, default, help. The defaults are the current values of the targets.
 std::string list_table(const std::string& title, const std::string& prefix, const Keys& keys);
 
 }  // namespace einfield

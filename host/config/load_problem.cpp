@@ -1,8 +1,9 @@
-// The data that a configuration names: read, checked, masked, and put together with the model into a problem.
+// Reads the data that a configuration names, checks and masks them, and combines them with the model into a problem.
 #include "host/config/load_problem.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <optional>
 #include <utility>
 
@@ -16,11 +17,12 @@ namespace einfield {
 namespace {
 
 constexpr double kScaleTolerance = 1e-3;  ///< between a given pixel scale and a WCS
-constexpr double kSumTolerance = 1e-5;    ///< of a normalised PSF: rounding in single precision, with room
-/// Pixels that the centroid of a PSF may lie off its middle. Real ones with uneven wings reach 0.13; a kernel that was
-/// cut out one pixel off, or centred between pixels, has 0.5 and more.
+constexpr double kSumTolerance = 1e-5;    ///< of a normalized PSF; room for rounding in single precision
+/// Largest distance of a PSF's centroid from the middle of its kernel that is accepted without a warning [pixels]. Real
+/// PSFs with uneven wings reach 0.13; a kernel cut out one pixel off, or centered between pixels, has 0.5 and more.
 constexpr double kCentroidTolerance = 0.25;
-constexpr double kTurnTolerance = 0.1;  ///< degrees between the images of one lens: half a pixel in 600
+constexpr double kTurnTolerance = 0.1;  ///< degrees between the maps of one image: half a pixel in 600
+
 std::string size_text(int nx, int ny) {
   return std::to_string(nx) + " x " + std::to_string(ny);
 }
@@ -41,25 +43,26 @@ std::string name_of(const FitsReference& reference, const FitsImage& image) {
 
 void check_scale(const std::string& name, const FitsImage& image, double pixel_scale) {
   if (!image.wcs || std::abs(image.wcs->pixel_scale / pixel_scale - 1) <= kScaleTolerance) return;
-  throw InvalidInput(name + ": another pixel scale, found " + rounded(image.wcs->pixel_scale) +
-                     " arcsec in its WCS, expected " + rounded(pixel_scale) + " arcsec to 0.1 %");
+  throw InvalidInput(name + ": different pixel scale, found " + rounded(image.wcs->pixel_scale) +
+                     " arcsec in its WCS, expected " + rounded(pixel_scale) + " arcsec within 0.1 %");
 }
 
-/// Maps are taken pixel by pixel: one that is turned or mirrored against the image would be another sky.
+/// Maps are compared with the image pixel by pixel, so a rotated or mirrored map is an error.
 void check_orientation(const std::string& name, const FitsImage& map, const std::optional<CelestialWcs>& image) {
   if (!map.wcs || !image) return;
-  const auto angle = [](const CelestialWcs& wcs) { return wcs.position_angle(M_PI / 2); };
+  const auto angle = [](const CelestialWcs& wcs) { return wcs.position_angle(std::numbers::pi / 2); };
   const bool mirrored = map.wcs->right_handed() != image->right_handed();
   const double turn = std::remainder(angle(*map.wcs) - angle(*image), 360);
   if (!mirrored && std::abs(turn) <= kTurnTolerance) return;
-  throw InvalidInput(name + ": another orientation on the sky, found " +
-                     (mirrored ? "a mirrored image" : "an image turned by " + rounded(turn) + " degrees") +
-                     " by its WCS, expected that of the image");
+  throw InvalidInput(name + ": different orientation on the sky, found a map that is " +
+                     (mirrored ? "mirrored" : "rotated by " + rounded(turn) + " degrees") +
+                     " according to its WCS, expected the orientation of the image");
 }
 
 void check_size(const std::string& name, const FitsImage& image, int nx, int ny, const std::string& as) {
-  EINFIELD_REQUIRE(image.nx == nx && image.ny == ny, name + ": another shape, found " + size_text(image.nx, image.ny) +
-                                                         " pixels, expected " + size_text(nx, ny) + " as " + as);
+  EINFIELD_REQUIRE(image.nx == nx && image.ny == ny, name + ": different shape, found " +
+                                                         size_text(image.nx, image.ny) + " pixels, expected " +
+                                                         size_text(nx, ny) + " as in " + as);
 }
 
 std::size_t first_not_finite(const std::vector<double>& values) {
@@ -81,7 +84,7 @@ class MapReader {
     check_orientation(name, map, wcs_);
     return map;
   }
-  /// A map of [truth].
+  /// A map of [truth]; all its values must be finite.
   std::vector<double> truth(const FitsReference& file, const std::string& hdu, int planes = 1) const {
     FitsReference reference = file;
     reference.hdu = hdu;
@@ -89,7 +92,8 @@ class MapReader {
     const std::size_t bad = first_not_finite(map.values);
     const auto n = static_cast<std::size_t>(grid_.n_pixels());
     EINFIELD_REQUIRE(bad == map.values.size(), name_of(reference, map) + ": not finite at " +
-                                                   pixel_text(bad % n, grid_.nx) + ", expected numbers everywhere");
+                                                   pixel_text(bad % n, grid_.nx) +
+                                                   ", expected finite values everywhere");
     return std::move(map.values);
   }
 
@@ -122,19 +126,19 @@ std::vector<std::uint8_t> read_mask(const ObservationConfig& o, const MapReader&
     const double value = image.values[i];
     if (o.mask_used == 0) {
       EINFIELD_REQUIRE(!std::isnan(value), name + ": not a number at " + pixel_text(i, grid.nx) +
-                                               ", expected 0 = used, anything else = not");
+                                               ", expected 0 = used, anything else = masked");
       mask[i] = value == 0;
     } else {
-      EINFIELD_REQUIRE(value == 0 || value == 1, name + ": a mask with other values than 0 and 1, found " +
-                                                     rounded(value) + " at " + pixel_text(i, grid.nx) +
-                                                     ", expected 1 = used, 0 = not, or observation.mask_used = 0");
+      EINFIELD_REQUIRE(value == 0 || value == 1, name + ": a mask value other than 0 and 1, found " + rounded(value) +
+                                                     " at " + pixel_text(i, grid.nx) +
+                                                     ", expected 1 = used, 0 = masked, or observation.mask_used = 0");
       mask[i] = value == 1;
     }
   }
   return mask;
 }
 
-/// Masks what lies outside of all regions that are kept, or inside one that is not.
+/// Masks pixels outside all regions with keep = true, and pixels inside a region with keep = false.
 void apply_regions(const std::vector<RegionConfig>& regions, const Grid& grid, std::vector<std::uint8_t>& mask) {
   const bool some_kept = std::any_of(regions.begin(), regions.end(), [](const RegionConfig& r) { return r.keep; });
   for (std::size_t i = 0; i < mask.size(); ++i) {
@@ -146,10 +150,10 @@ void apply_regions(const std::vector<RegionConfig>& regions, const Grid& grid, s
   }
 }
 
-/// The noise of an image, and what it was made from.
+/// The noise of an image, and the values that it was computed from.
 struct Noise {
   std::vector<double> sigma;
-  std::vector<double> given;  ///< as the map has it
+  std::vector<double> given;  ///< values of the map: sigma, variance or weight
   NoiseKind kind = NoiseKind::sigma;
   std::string name;  ///< for messages
 };
@@ -168,23 +172,17 @@ Noise read_noise(const Config& config, const MapReader& maps, const std::vector<
       for (double& v : result.sigma) v = 1 / std::sqrt(v);
     return result;
   }
-  if (noise.value) {
-    result.name = config.at("observation.noise");
-    result.sigma.assign(image.size(), *noise.value);
-  } else {
-    result.name = config.at("observation.background_rms");
-    for (const double v : image) result.sigma.push_back(photon_noise(v, *noise.background_rms, *noise.exposure_time));
-  }
+  result.name = config.at(noise.value ? "observation.noise" : "observation.background_rms");
+  result.sigma = pixel_noise(noise, image);
   result.given = result.sigma;
   return result;
 }
 
-/// "a noise", "a variance", "a weight".
 std::string described(NoiseKind kind) {
-  return kind == NoiseKind::variance ? "a variance" : kind == NoiseKind::weight ? "a weight" : "a noise";
+  return kind == NoiseKind::variance ? "variance" : kind == NoiseKind::weight ? "weight" : "noise";
 }
 
-/// Masks what cannot be used, and says so; what must not be there is an error.
+/// Masks pixels that cannot be used, with a warning. @throws InvalidInput for invalid noise of a used pixel
 void apply_data_rules(const Config& config, const std::string& image_name, const Noise& noise, Observation& o,
                       std::vector<std::string>& warnings) {
   const auto masked = o.mask.size() - static_cast<std::size_t>(o.n_used());
@@ -194,12 +192,12 @@ void apply_data_rules(const Config& config, const std::string& image_name, const
     if (!std::isfinite(o.image[i])) {
       not_finite += o.mask[i];
       o.mask[i] = 0;
-      o.image[i] = 0;  // a NaN would survive its weight of 0
+      o.image[i] = 0;  // NaN times a weight of 0 would still be NaN
     } else if (o.mask[i] && (no_weight || o.noise[i] > config.observation.max_noise)) {
       ++(no_weight ? weightless : noisy);
       o.mask[i] = 0;
     }
-    EINFIELD_REQUIRE(!o.mask[i] || o.noise[i] > 0, noise.name + ": not " + described(noise.kind) + ", found " +
+    EINFIELD_REQUIRE(!o.mask[i] || o.noise[i] > 0, noise.name + ": invalid " + described(noise.kind) + ", found " +
                                                        rounded(noise.given[i]) + " at " + pixel_text(i, o.grid.nx) +
                                                        ", expected > 0 where the mask is 1");
   }
@@ -212,12 +210,8 @@ void apply_data_rules(const Config& config, const std::string& image_name, const
       image_name + ": every pixel is masked, found " + std::to_string(masked) + " masked by observation.mask" +
           (config.observation.regions.empty() ? "" : " and observation.region") + ", " + std::to_string(not_finite) +
           " not finite, " + (noise.kind == NoiseKind::weight ? std::to_string(weightless) + " of weight 0, " : "") +
-          std::to_string(noisy) + above + ", expected at least one that is used");
+          std::to_string(noisy) + above + ", expected at least one used pixel");
 }
-
-}  // namespace
-
-namespace {
 
 Psf psf_from_profile(const PsfConfig& psf, double pixel_scale, const std::string& where) {
   try {
@@ -228,13 +222,13 @@ Psf psf_from_profile(const PsfConfig& psf, double pixel_scale, const std::string
   }
 }
 
-/// @param fine  the pixels that the PSF acts on
+/// @param fine  grid of the sub-pixels on which the image is convolved
 void check_psf_size(const std::string& where, int nx, int ny, const Grid& fine) {
   EINFIELD_REQUIRE(nx <= fine.nx && ny <= fine.ny, where + ": a PSF larger than the image, found " + size_text(nx, ny) +
                                                        " pixels, expected at most " + size_text(fine.nx, fine.ny));
 }
 
-/// Of a normalised kernel, from its middle [its samples].
+/// Centroid of a normalized kernel relative to its middle [samples of the kernel].
 Vec2<double> centroid_of(const FitsImage& kernel) {
   Vec2<double> sum;
   for (std::size_t i = 0; i < kernel.values.size(); ++i) {
@@ -244,12 +238,77 @@ Vec2<double> centroid_of(const FitsImage& kernel) {
   return sum;
 }
 
+/// Random start weights of a NETWORK component. @param member  of the ensemble, from 0
+std::vector<double> drawn_weights(const NetworkShape& shape, const NetworkConfig& config, std::size_t member) {
+  return initial_weights(shape, config.seed + member, config.last_layer_zero, config.fourier_scale,
+                         random_stream::kLightWeights);
+}
+
+/// The weights in a file whose shape was read together with the configuration.
+std::vector<double> load_weights(const std::string& path, const NetworkShape& shape) {
+  StoredNetwork stored = read_network(path);
+  EINFIELD_REQUIRE(stored.shape == shape,
+                   path + ": the file has changed since the configuration was read, expected the same network");
+  return std::move(stored.parameters);
+}
+
+/// Refuses Fourier features whose phase somewhere in the image is too large for single precision: they would be NaN.
+/// @param weights  flat layout of `shape`
+/// @param center   origin of the positions that the network sees
+/// @param path     of the network in the configuration: "network", "source.0"
+void check_phases(const Config& config, const Grid& grid, const NetworkShape& shape, const double* weights,
+                  Vec2<double> center, const NetworkConfig& start, const std::string& path) {
+  if (shape.fourier_features == 0) return;
+  const double x = shape.input_scale * (std::abs(grid.center_x - center.x) + 0.5 * grid.nx * grid.pixel_scale);
+  const double y = shape.input_scale * (std::abs(grid.center_y - center.y) + 0.5 * grid.ny * grid.pixel_scale);
+  const auto channels = static_cast<std::size_t>(shape.outputs(0));
+  double largest = 0;
+  for (std::size_t k = 0; k < channels; ++k)
+    largest = std::max(
+        largest, x * std::abs(weights[k]) + y * std::abs(weights[channels + k]) + std::abs(weights[2 * channels + k]));
+  EINFIELD_REQUIRE(largest <= kMaxPhase, config.at(path + (start.initial.empty() ? ".fourier_scale" : ".initial")) +
+                                             ": frequencies too high, found phases up to " + rounded(largest) +
+                                             " rad in the image, expected at most " + rounded(kMaxPhase) + " rad");
+}
+
+/// Checks the Fourier features of all networks of a problem.
+void check_phases(const Config& config, const Problem& problem) {
+  const Model& model = problem.model;
+  const Grid& grid = problem.observation.grid;
+  if (model.network)
+    check_phases(config, grid, *model.network, problem.initial_parameters.data(), {}, *config.network, "network");
+  const auto check = [&](const std::string& block, const std::vector<LightComponent>& lights,
+                         const std::vector<LightStart>& starts) {
+    for (std::size_t i = 0; i < lights.size(); ++i)
+      if (const LightComponent& c = lights[i]; c.kind == LightKind::network)
+        check_phases(config, grid, c.network, c.weights.data(), {c.values[1], c.values[2]}, starts.at(i).network,
+                     block + "." + std::to_string(i));
+  };
+  check("source", model.source, config.source_start);
+  check("lens_light", model.lens_light, config.lens_light_start);
+}
+
+/// New random weights for free NETWORK components. @param member  of the ensemble, from 0
+void redraw(std::vector<LightComponent>& lights, const std::vector<LightStart>& starts, std::size_t member) {
+  for (std::size_t i = 0; i < lights.size(); ++i)
+    if (lights[i].kind == LightKind::network && lights[i].weights_free && starts.at(i).network.initial.empty())
+      lights[i].weights = drawn_weights(lights[i].network, starts[i].network, member);
+}
+
 }  // namespace
+
+std::vector<double> pixel_noise(const NoiseConfig& noise, const std::vector<double>& brightness) {
+  if (noise.value) return std::vector<double>(brightness.size(), *noise.value);
+  std::vector<double> sigma;
+  sigma.reserve(brightness.size());
+  for (const double v : brightness) sigma.push_back(photon_noise(v, *noise.background_rms, *noise.exposure_time));
+  return sigma;
+}
 
 Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key,
              std::vector<std::string>& warnings) {
   if (psf.type.empty()) return {};
-  Grid grid = pixels;  // of the sub-pixels that the PSF acts on
+  Grid grid = pixels;  // of the sub-pixels on which the image is convolved
   grid.nx *= supersampling;
   grid.ny *= supersampling;
   grid.pixel_scale /= supersampling;
@@ -264,36 +323,23 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
   check_scale(name, image, grid.pixel_scale);
   EINFIELD_REQUIRE(image.nx % 2 == 1 && image.ny % 2 == 1,
                    name + ": a PSF of even size, found " + size_text(image.nx, image.ny) +
-                       " pixels, expected odd numbers, the centre in the middle");
+                       " pixels, expected odd numbers, centered on the middle pixel");
   check_psf_size(name, image.nx, image.ny, grid);
   const std::size_t bad = first_not_finite(image.values);
   EINFIELD_REQUIRE(bad == image.values.size(), name + ": a PSF that is not finite, found " +
                                                    rounded(image.values[bad]) + " at " + pixel_text(bad, image.nx) +
-                                                   ", expected numbers everywhere");
+                                                   ", expected finite values everywhere");
   double sum = 0;
   for (const double v : image.values) sum += v;
-  EINFIELD_REQUIRE(sum > 0 && std::isfinite(sum), name + ": a PSF with the sum " + rounded(sum) + ", expected > 0");
+  EINFIELD_REQUIRE(sum > 0 && std::isfinite(sum), name + ": the PSF sums to " + rounded(sum) + ", expected > 0");
   if (std::abs(sum - 1) > kSumTolerance)
-    warnings.push_back(name + ": a PSF with the sum " + rounded(sum) + ", normalised to 1");
+    warnings.push_back(name + ": the PSF sums to " + rounded(sum) + ", normalized to 1");
   for (double& v : image.values) v /= sum;
   const Vec2<double> centroid = (1.0 / supersampling) * centroid_of(image);
   if (std::max(std::abs(centroid.x), std::abs(centroid.y)) > kCentroidTolerance)
-    warnings.push_back(name + ": a PSF off its centre, its centroid lies " + rounded(centroid.x) + " columns and " +
-                       rounded(centroid.y) + " rows from the middle of the kernel, and so far it moves the model");
+    warnings.push_back(name + ": the PSF is off-center by (" + rounded(centroid.x) + ", " + rounded(centroid.y) +
+                       ") pixels; the model image is shifted by the same amount");
   return {image.nx, image.ny, std::move(image.values), supersampling};
-}
-
-/// Random weights of a NETWORK component, for a member of an ensemble.
-std::vector<double> drawn_weights(const NetworkShape& shape, const NetworkConfig& config, std::size_t member) {
-  return initial_weights(shape, config.seed + member, config.last_layer_zero, config.fourier_scale,
-                         random_stream::kLightWeights);
-}
-
-/// The weights in a file, for a shape that was taken from it when the configuration was read.
-std::vector<double> load_weights(const std::string& path, const NetworkShape& shape) {
-  StoredNetwork stored = read_network(path);
-  EINFIELD_REQUIRE(stored.shape == shape, path + ": another shape than when the configuration was read");
-  return std::move(stored.parameters);
 }
 
 Model load_lights(const Config& config) {
@@ -314,7 +360,7 @@ Model load_lights(const Config& config) {
       check_scale(name, image, c.grid.pixel_scale);
       const std::size_t bad = first_not_finite(image.values);
       EINFIELD_REQUIRE(bad == image.values.size(),
-                       name + ": not finite at " + pixel_text(bad, image.nx) + ", expected numbers everywhere");
+                       name + ": not finite at " + pixel_text(bad, image.nx) + ", expected finite values everywhere");
       c.pixels = std::move(image.values);
     }
   };
@@ -322,53 +368,6 @@ Model load_lights(const Config& config) {
   fill(model.lens_light, config.lens_light_start);
   return model;
 }
-
-namespace {
-
-/// Refuses Fourier features whose phase would be lost in rounding somewhere in the image: there they are NaN.
-/// @param weights  flat layout of `shape`
-/// @param center   where the network's positions begin
-/// @param path     of the network in the configuration
-void check_phases(const Config& config, const Grid& grid, const NetworkShape& shape, const double* weights,
-                  Vec2<double> center, const NetworkConfig& start, const std::string& path) {
-  if (shape.fourier_features == 0) return;
-  const double x = shape.input_scale * (std::abs(grid.center_x - center.x) + 0.5 * grid.nx * grid.pixel_scale);
-  const double y = shape.input_scale * (std::abs(grid.center_y - center.y) + 0.5 * grid.ny * grid.pixel_scale);
-  const auto channels = static_cast<std::size_t>(shape.outputs(0));
-  double largest = 0;
-  for (std::size_t k = 0; k < channels; ++k)
-    largest = std::max(
-        largest, x * std::abs(weights[k]) + y * std::abs(weights[channels + k]) + std::abs(weights[2 * channels + k]));
-  EINFIELD_REQUIRE(largest <= kMaxPhase, config.at(path + (start.initial.empty() ? ".fourier_scale" : ".initial")) +
-                                             ": frequencies too high, found phases up to " + rounded(largest) +
-                                             " rad in the image, expected at most " + rounded(kMaxPhase) + " rad");
-}
-
-/// The same for the networks of a problem.
-void check_phases(const Config& config, const Problem& problem) {
-  const Model& model = problem.model;
-  const Grid& grid = problem.observation.grid;
-  if (model.network)
-    check_phases(config, grid, *model.network, problem.initial_parameters.data(), {}, *config.network, "network");
-  const auto check = [&](const std::string& block, const std::vector<LightComponent>& lights,
-                         const std::vector<LightStart>& starts) {
-    for (std::size_t i = 0; i < lights.size(); ++i)
-      if (const LightComponent& c = lights[i]; c.kind == LightKind::network)
-        check_phases(config, grid, c.network, c.weights.data(), {c.values[1], c.values[2]}, starts.at(i).network,
-                     block + "." + std::to_string(i));
-  };
-  check("source", model.source, config.source_start);
-  check("lens_light", model.lens_light, config.lens_light_start);
-}
-
-/// Random free weights of a NETWORK component for a member of an ensemble.
-void redraw(std::vector<LightComponent>& lights, const std::vector<LightStart>& starts, std::size_t member) {
-  for (std::size_t i = 0; i < lights.size(); ++i)
-    if (lights[i].kind == LightKind::network && lights[i].weights_free && starts.at(i).network.initial.empty())
-      lights[i].weights = drawn_weights(lights[i].network, starts[i].network, member);
-}
-
-}  // namespace
 
 std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observation& o) {
   const Philox philox{config.optimizer.held_out_seed};
@@ -379,9 +378,9 @@ std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observatio
     held_out[i] = philox.uniform(i) < config.optimizer.held_out;
     ++(held_out[i] ? judged : fitted);
   }
-  EINFIELD_REQUIRE(fitted > 0 && judged > 0, config.at("optimizer.held_out") + ": leaves nothing, found " +
+  EINFIELD_REQUIRE(fitted > 0 && judged > 0, config.at("optimizer.held_out") + ": unusable fraction, found " +
                                                  std::to_string(judged) + " of " + std::to_string(fitted + judged) +
-                                                 " used pixels held out, expected some and not all");
+                                                 " used pixels held out, expected at least one but not all");
   return held_out;
 }
 

@@ -1,4 +1,4 @@
-// Parts of load_problem() that a simulation needs as well.
+// Parts of load_problem() that `simulate` uses as well.
 #pragma once
 
 #include <string>
@@ -13,13 +13,16 @@ namespace einfield {
 /// weights that cannot be read
 Model load_lights(const Config& config);
 
-/// The PSF that the configuration asks for, normalised; empty without one.
-/// @param supersampling  samples of the kernel a pixel's side
-/// @param key       "FILE: observation.psf", for messages about a PSF that is no file
-/// @param warnings  is appended to
-/// @throws InvalidInput "FILE[HDU]: …" for a kernel of even size, larger than the image, not finite, with a sum <= 0 or
-/// of
-///         another pixel scale
+/// 1 sigma of every pixel from one number, or from background_rms and exposure_time; a noise map is not read here.
+/// @param brightness  of the pixels [image unit]
+std::vector<double> pixel_noise(const NoiseConfig& noise, const std::vector<double>& brightness);
+
+/// The PSF of the configuration, normalized to 1; empty if there is none.
+/// @param supersampling  samples of the kernel per pixel along each axis
+/// @param key            "FILE: observation.psf", for messages about a PSF that is not read from a file
+/// @param warnings       new ones are appended
+/// @throws InvalidInput "FILE[HDU]: …" for a kernel of even size, larger than the image, with values that are not
+/// finite, with a sum <= 0 or with another pixel scale
 Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key,
              std::vector<std::string>& warnings);
 

@@ -1,5 +1,5 @@
-// Temporary file beside the target, fsync, rename, fsync of the directory: POSIX's way to a file that is whole or
-// absent.
+// Temporary file beside the target, fsync, rename, fsync of the directory: after a crash, POSIX guarantees the old file
+// or the complete new one.
 #include "host/files/atomic_file.hpp"
 
 #include <fcntl.h>
@@ -35,7 +35,7 @@ class Descriptor {
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return value_; }
-  /// Closes and tells whether that succeeded: some file systems report a full disk only now.
+  /// Closes and returns whether that succeeded: some file systems report a full disk only now.
   bool close() { return ::close(std::exchange(value_, -1)) == 0; }
 
  private:
@@ -44,7 +44,7 @@ class Descriptor {
 
 constexpr std::string_view kPrefix = ".einfield-", kSuffix = ".tmp";
 
-/// An empty file in a directory under a name of its own; removed with the object unless released.
+/// An empty file with a unique name in a directory; the destructor removes it unless it is released.
 class TemporaryFile {
  public:
   TemporaryFile(const std::filesystem::path& directory, const std::string& target) {
@@ -70,7 +70,8 @@ class TemporaryFile {
   std::string path_;
 };
 
-/// Where a path leads: a link is followed, so that it stays a link. Anything but a regular file must not be replaced.
+/// The file that a path leads to. Links are followed, so that the link itself stays. @throws IoError for anything that
+/// is not a regular file
 std::filesystem::path resolved(const std::string& path) {
   struct stat status {};
   if (::lstat(path.c_str(), &status) != 0) return path;
@@ -89,7 +90,7 @@ std::filesystem::path resolved(const std::string& path) {
 void sync_directory(const std::string& directory, const std::string& target) {
   const Descriptor handle(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (handle.get() < 0) fail(target, "cannot open its directory", errno);
-  // Some network file systems cannot sync a directory and say so with EINVAL: the rename itself has been done.
+  // Some network file systems cannot sync a directory and return EINVAL; the rename itself is done.
   if (::fsync(handle.get()) != 0 && errno != EINVAL && errno != ENOTSUP)
     fail(target, "cannot sync its directory", errno);
 }

@@ -1,4 +1,4 @@
-// Files that appear complete or not at all: written under a temporary name beside the target, synced, renamed.
+// Files that appear completely or not at all: written under a temporary name beside the target, synced, renamed.
 #pragma once
 
 #include <functional>
@@ -11,11 +11,11 @@ namespace einfield {
 /// @throws IoError with path and reason
 void write_atomically(const std::string& path, const std::function<void(const std::string& temporary)>& write);
 
-/// The same for a string of bytes.
+/// Writes the bytes of `contents` in the same way.
 void write_atomically(const std::string& path, std::string_view contents);
 
-/// Removes temporary files that killed processes of this machine have left in a directory; what cannot be removed
-/// stays.
+/// Removes temporary files that killed processes of this machine left in a directory. Files that cannot be removed
+/// stay.
 void remove_abandoned_temporaries(const std::string& directory);
 
 }  // namespace einfield

@@ -1,4 +1,4 @@
-// Intervals of numbers, for checks and for their messages.
+// Intervals of numbers, for checks and their messages.
 #pragma once
 
 #include <string>
@@ -7,10 +7,10 @@
 
 namespace einfield {
 
-/// Where a number may lie; finite in any case.
+/// The range of a number, which must also be finite.
 struct Bounds {
   double lower = -kInfinity, upper = kInfinity;
-  bool lower_open = false, upper_open = false;  ///< the end itself is out
+  bool lower_open = false, upper_open = false;  ///< the end itself is excluded
 
   bool contain(double value) const;
   std::string text() const;  ///< "> 0", "1 to 16"; "" = any number
@@ -25,7 +25,7 @@ inline Bounds between(double lower, double upper) {
   return {lower, upper, false, false};
 }
 
-/// The interval in which a parameter of a profile may lie.
+/// The range of a parameter of a profile.
 Bounds parameter_bounds(const ParameterInfo& parameter);
 
 }  // namespace einfield

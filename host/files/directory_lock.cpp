@@ -1,4 +1,4 @@
-// flock on a file that its holder removes: who gets hold of a removed file tries again.
+// flock on a file that its holder removes in the end. A process that has locked a removed file tries again.
 #include "host/files/directory_lock.hpp"
 
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 namespace einfield {
 namespace {
 
-/// "process 17 on node03", as the holder has written it.
+/// "process 17 on node03", as the holder wrote it.
 std::string holder(int descriptor) {
   char text[128];
   const ssize_t n = pread(descriptor, text, sizeof text, 0);
@@ -29,7 +29,7 @@ void write_holder(int descriptor) {
   char host[65] = "";
   gethostname(host, sizeof host - 1);
   const std::string name = "process " + std::to_string(getpid()) + " on " + host;
-  // For the message alone: a failure loses no more than that.
+  // Only for the message of another process, so a failure does not matter.
   if (ftruncate(descriptor, 0) != 0 || pwrite(descriptor, name.data(), name.size(), 0) < 0) return;
 }
 
@@ -37,7 +37,7 @@ void write_holder(int descriptor) {
 
 DirectoryLock::DirectoryLock(const std::string& dir) : path_((std::filesystem::path(dir) / ".lock").string()) {
   for (;;) {
-    // The holder's name replaces what stands in the file: a link, which may lead anywhere, is not followed.
+    // The file is overwritten with the holder's name, so a link, which may lead anywhere, is not followed.
     descriptor_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (descriptor_ < 0) throw IoError(path_ + ": cannot write (" + std::strerror(errno) + ")");
     struct stat kind = {};
@@ -46,17 +46,17 @@ DirectoryLock::DirectoryLock(const std::string& dir) : path_((std::filesystem::p
       throw IoError(path_ + ": cannot write (not a regular file)");
     }
     if (flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
-      if (errno != EWOULDBLOCK) return;  // no locks here
+      if (errno != EWOULDBLOCK) return;  // this file system has no locks
       const std::string name = holder(descriptor_);
       close(descriptor_);
       throw IoError(dir + ": in use by another run" + (name.empty() ? "" : " (" + name + ")") +
-                    ", expected its end or another --out");
+                    ", expected another --out, or wait until that run ends");
     }
     struct stat ours = {}, named = {};
     if (fstat(descriptor_, &ours) == 0 && stat(path_.c_str(), &named) == 0 && ours.st_dev == named.st_dev &&
         ours.st_ino == named.st_ino)
       break;
-    close(descriptor_);  // the holder before us has just removed it
+    close(descriptor_);  // the previous holder has just removed it
   }
   locked_ = true;
   write_holder(descriptor_);

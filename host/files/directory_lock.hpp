@@ -5,17 +5,17 @@
 
 namespace einfield {
 
-/// Holds DIR/.lock under flock for its lifetime. The system lets go of it when the process ends in any way, so a lock
-/// that a killed run has left behind stops nobody.
+/// Holds DIR/.lock with flock for its lifetime. The system releases the lock when the process ends in any way, so a
+/// file left behind by a killed run blocks nobody.
 class DirectoryLock {
  public:
-  /// @throws IoError when another run holds the lock, or the file cannot be made
+  /// @throws IoError if another run holds the lock, or the file cannot be created
   explicit DirectoryLock(const std::string& dir);
   ~DirectoryLock();
   DirectoryLock(const DirectoryLock&) = delete;
   DirectoryLock& operator=(const DirectoryLock&) = delete;
 
-  /// False on a file system that has no locks.
+  /// False on a file system without locks.
   bool locked() const { return locked_; }
 
  private:

@@ -1,6 +1,6 @@
-// CFITSIO behind two functions. Names are opened as they stand: no filters, no network, no templates; every size is
-// checked against the limits and the file before memory is taken; what is compressed is unpacked by a process of its
-// own. FITS standard 4.0 (2018); WCS: Greisen & Calabretta (2002).
+// CFITSIO behind a few functions. File names are used literally: no filters, no network, no templates. Every size is
+// checked against the limits and the file before memory is allocated. Compressed files are unpacked in a child process
+// (isolated.hpp). FITS standard 4.0 (2018); WCS: Greisen & Calabretta (2002).
 #include "host/files/fits_io.hpp"
 
 #include <fitsio.h>
@@ -16,6 +16,7 @@
 #include <fstream>
 #include <limits>
 #include <memory>
+#include <numbers>
 #include <string_view>
 
 #include "einfield/error.hpp"
@@ -26,16 +27,16 @@
 namespace einfield {
 namespace {
 
-/// Relative tolerance of "square pixels": the 0.1 % that a given pixel scale may differ by.
+/// Relative tolerance of "square pixels", the same 0.1 % as for a given pixel scale.
 constexpr double kWcsTolerance = 1e-3;
-/// Axes that are looked at; an image with more is refused.
+/// Largest number of axes; an image with more is refused.
 constexpr int kMaxAxes = 9;
 /// Bytes of a FITS block: a header is a whole number of them.
 constexpr std::uintmax_t kBlock = 2880;
 /// Longest file name that CFITSIO 4 holds, with room for what it appends.
 constexpr std::size_t kMaxFileName = 1000;
 
-/// Text of a CFITSIO status. The library's stack of messages is emptied, so that the next caller does not see it.
+/// Text of a CFITSIO status. Clears the library's stack of messages, so that the next caller does not see them.
 std::string reason(int status) {
   char text[FLEN_STATUS];
   fits_get_errstatus(status, text);
@@ -55,7 +56,7 @@ bool same_name(std::string_view a, std::string_view b) {
                     [](unsigned char x, unsigned char y) { return std::toupper(x) == std::toupper(y); });
 }
 
-/// One HDU of a file: what the choice among them needs.
+/// What is needed of an HDU to choose one.
 struct Hdu {
   int number = 0;  ///< 0 = primary
   std::string name;
@@ -89,7 +90,7 @@ class Reader {
     fits_clear_errmsg();
     int status = 0;
     fitsfile* file = nullptr;
-    // CFITSIO would take a leading ~ for a home directory.
+    // CFITSIO would expand a leading ~ to a home directory.
     const std::string plain = path[0] == '/' ? path : "./" + path;
     fits_open_diskfile(&file, plain.c_str(), READONLY, &status);
     file_.reset(file);
@@ -103,7 +104,7 @@ class Reader {
     return std::any_of(hdus_.begin(), hdus_.end(), [&](const Hdu& hdu) { return same_name(hdu.name, name); });
   }
 
-  /// The HDU that `wanted` names, made the current one. @throws InvalidInput
+  /// Makes the HDU that `wanted` names the current one. @throws InvalidInput
   const Hdu& choose(const std::string& wanted) {
     const Hdu& hdu = wanted.empty() ? default_hdu() : named_hdu(wanted);
     int status = 0;
@@ -112,7 +113,7 @@ class Reader {
     return hdu;
   }
 
-  /// @throws InvalidInput when the file ends before `end`; a compressed file cannot be asked.
+  /// @throws InvalidInput when the file ends before `end`; not checked for a compressed file.
   void require_bytes(const Hdu& hdu, LONGLONG end) const {
     if (plain_ && static_cast<std::uintmax_t>(end) > bytes_)
       throw InvalidInput(path_ + "[" + hdu.label() + "]: truncated, found " + std::to_string(bytes_) +
@@ -139,7 +140,7 @@ class Reader {
   }
 
  private:
-  /// Complains in plain words about what CFITSIO would report in its own.
+  /// Finds common problems before CFITSIO does, for clearer messages.
   void check_file() {
     std::error_code error;
     const auto status = std::filesystem::status(path_, error);
@@ -160,7 +161,7 @@ class Reader {
     if (plain_ && bytes_ < kBlock)
       throw InvalidInput(path_ + ": truncated, found " + std::to_string(bytes_) + " bytes, expected a FITS header of " +
                          std::to_string(kBlock) + " at least");
-    // What CFITSIO unpacks: gzip, compress, zip, bzip2.
+    // Formats that CFITSIO unpacks: gzip, compress, zip, bzip2.
     const auto begins = [&](const char* bytes) { return std::memcmp(magic.data(), bytes, 2) == 0; };
     if (!plain_ && !begins("\x1f\x8b") && !begins("\x1f\x9d") && !begins("PK") && !begins("BZ"))
       throw InvalidInput(path_ + ": not a FITS file, expected one that begins with SIMPLE");
@@ -206,7 +207,7 @@ class Reader {
       require_bytes(hdus_.back(), hdus_.back().end);
       throw InvalidInput(where + "no such HDU, expected 0 to " + std::to_string(hdus_.size() - 1) + ": " + names());
     }
-    // NAME,EXTVER tells HDUs of one name apart, as in CFITSIO and DS9.
+    // NAME,EXTVER distinguishes HDUs of the same name, as in CFITSIO and DS9.
     const std::size_t comma = wanted.rfind(',');
     std::vector<const Hdu*> found;
     for (const Hdu& hdu : hdus_) {
@@ -252,12 +253,12 @@ double unit_arcsec(const std::string& unit, const std::string& where) {
   if (same_name(unit, "arcmin")) return 60;
   if (same_name(unit, "arcsec")) return 1;
   if (same_name(unit, "mas")) return 1e-3;
-  if (same_name(unit, "rad")) return 3600 * 180 / M_PI;
+  if (same_name(unit, "rad")) return 3600 * 180 / std::numbers::pi;
   throw InvalidInput(where + "celestial WCS with the unit '" + unit + "', expected deg, arcmin, arcsec, mas or rad");
 }
 
-/// Which celestial axis a CTYPE names: 'x' a longitude, 'y' a latitude, ' ' none. Only the 4-3 form, as in RA---TAN,
-/// does.
+/// The celestial axis that a CTYPE names: 'x' a longitude, 'y' a latitude, ' ' none. Only the 4-3 form, as in RA---TAN,
+/// is celestial.
 char celestial_axis(const std::string& ctype) {
   if (ctype.size() < 6 || ctype[4] != '-') return ' ';
   const std::string name = ctype.substr(0, 4);
@@ -268,7 +269,7 @@ char celestial_axis(const std::string& ctype) {
 
 /// The celestial WCS of the current HDU. The matrix from pixel steps to arcsec (Greisen & Calabretta 2002, section 2)
 /// comes from CDi_j, or CDELTi PCi_j, or CDELTi turned by CROTA2.
-/// @throws InvalidInput for pixels that are not square; they may be turned and mirrored
+/// @throws InvalidInput for pixels that are not square; they may be rotated and mirrored
 std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& where) {
   const char axis1 = celestial_axis(file.text("CTYPE1")), axis2 = celestial_axis(file.text("CTYPE2"));
   if (axis1 == ' ' || axis2 == ' ' || axis1 == axis2) return std::nullopt;
@@ -285,12 +286,12 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
     for (int i = 0; i < 2; ++i)
       for (int j = 0; j < 2; ++j) m[i][j] = entry("CD", i, j).value_or(0);
   } else if (!step1 || !step2) {
-    return std::nullopt;  // nothing says how large a pixel is
+    return std::nullopt;  // the size of a pixel is unknown
   } else if (any("PC")) {
     for (int i = 0; i < 2; ++i)
       for (int j = 0; j < 2; ++j) m[i][j] = (i == 0 ? *step1 : *step2) * entry("PC", i, j).value_or(i == j ? 1 : 0);
   } else {
-    const double turn = file.value("CROTA2").value_or(0) * M_PI / 180;
+    const double turn = file.value("CROTA2").value_or(0) * std::numbers::pi / 180;
     m[0][0] = *step1 * std::cos(turn);
     m[0][1] = -*step2 * std::sin(turn);
     m[1][0] = *step1 * std::sin(turn);
@@ -312,13 +313,13 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
                        " arcsec" + advice);
   const double skew = (m[0][0] * m[0][1] + m[1][0] * m[1][1]) / (width * height);
   if (std::abs(skew) > kWcsTolerance)
-    throw InvalidInput(where + "skewed celestial WCS, found axes at " + rounded(std::acos(skew) * 180 / M_PI) +
-                       " degrees" + advice);
+    throw InvalidInput(where + "skewed celestial WCS, found axes at " +
+                       rounded(std::acos(skew) * 180 / std::numbers::pi) + " degrees" + advice);
   CelestialWcs wcs;
   wcs.pixel_scale = scale;
   for (std::size_t i = 0; i < 2; ++i) {
     const std::string axis = std::to_string(i + 1);
-    wcs.type[i] = file.text("CTYPE" + axis).substr(0, 8);  // behind it stands a distortion, as in RA---TAN-SIP
+    wcs.type[i] = file.text("CTYPE" + axis).substr(0, 8);  // without a distortion at the end, as in RA---TAN-SIP
     wcs.cd[i] = {m[i][0] / 3600, m[i][1] / 3600};
     wcs.reference_pixel[i] = file.value("CRPIX" + axis).value_or(0);
     wcs.reference_value[i] = file.value("CRVAL" + axis).value_or(0) * (i == 0 ? unit1 : unit2) / 3600;
@@ -330,7 +331,7 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
   return wcs;
 }
 
-/// The linear WCS of the current HDU, as Writer::axis makes it.
+/// The linear WCS of the current HDU, as Writer::axis writes it.
 std::optional<LinearWcs> read_linear(const Reader& file, int nx, int ny) {
   for (const char* axis : {"1", "2"})
     if (file.text(std::string("CTYPE") + axis) != (*axis == '1' ? "X" : "Y") ||
@@ -360,7 +361,7 @@ FitsImage read_image(const std::string& path, const std::string& hdu_name, int p
     throw InvalidInput(where + "an image without pixels, found " + size_text(hdu.axes) + ", expected at least 1 x 1");
   if (std::max(axes[0], axes[1]) > kMaxImageSide)
     throw InvalidInput(where + "too large, found " + size_text(hdu.axes) + ", expected at most " +
-                       std::to_string(kMaxImageSide) + " pixels a side");
+                       std::to_string(kMaxImageSide) + " pixels per side");
 
   int status = 0, bitpix = 0;
   fits_get_img_type(file.get(), &bitpix, &status);
@@ -376,8 +377,8 @@ FitsImage read_image(const std::string& path, const std::string& hdu_name, int p
   image.wcs = read_wcs(file, where);
   image.linear = read_linear(file, image.nx, image.ny);
   image.values.resize(static_cast<std::size_t>(n));
-  // Blanks of integers become NaN. Floating-point pixels are taken bit by bit: asked for blanks, CFITSIO would give NaN
-  // for infinities and 0 for denormals.
+  // Blanks of integer images become NaN. Floating-point pixels are read unchanged: with blanks enabled, CFITSIO would
+  // return NaN for infinities and 0 for denormals.
   double blank = std::numeric_limits<double>::quiet_NaN();
   int any_blank = 0;
   fits_read_img(file.get(), TDOUBLE, 1, n, bitpix > 0 || tiled ? &blank : nullptr, image.values.data(), &any_blank,
@@ -386,15 +387,15 @@ FitsImage read_image(const std::string& path, const std::string& hdu_name, int p
   return image;
 }
 
-/// Whether there is anything to unpack: a file compressed as a whole, or an image in compressed tiles. CFITSIO trusts
-/// what these say about themselves (a tile of width 0 is a division by it, a tile's own size is where it writes).
+/// Whether CFITSIO has to unpack something: a file compressed as a whole, or an image in compressed tiles. It trusts
+/// the sizes in such files: a tile of width 0 leads to a division by zero, a wrong tile size to writes out of bounds.
 bool is_compressed(const std::string& path) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) return false;
   static constexpr std::string_view kMark = "ZIMAGE";
   std::ifstream file(path, std::ios::binary);
   std::string block(std::size_t(1) << 20, '\0');
-  std::size_t kept = 0;  // of the block before, where the mark may begin
+  std::size_t kept = 0;  // bytes kept from the previous block, in case the mark begins there
   for (bool first = true; file; first = false) {
     file.read(block.data() + kept, static_cast<std::streamsize>(block.size() - kept));
     const std::string_view text(block.data(), kept + static_cast<std::size_t>(file.gcount()));
@@ -406,7 +407,7 @@ bool is_compressed(const std::string& path) {
   return false;
 }
 
-/// What a place on the sky is beside its texts; NaN for what is not known.
+/// The numbers of a CelestialWcs; NaN = unknown.
 struct SkyNumbers {
   double pixel_scale;
   std::array<std::array<double, 2>, 2> cd;
@@ -438,7 +439,7 @@ bool receive_sky(CelestialWcs& wcs, const Channel& channel) {
   return channel.receive(wcs.type[0]) && channel.receive(wcs.type[1]) && channel.receive(wcs.frame);
 }
 
-/// What an image is beside its pixels, its texts and its place on the sky.
+/// An image without its pixels, texts and WCS on the sky.
 struct ImageHead {
   std::int64_t nx, ny;
   std::uint64_t values;
@@ -458,7 +459,7 @@ void send_image(const FitsImage& image, const Channel& channel) {
 bool receive_image(FitsImage& image, const Channel& channel) {
   ImageHead head{};
   if (!channel.receive_value(head)) return false;
-  // Whoever unpacked a hostile file is not believed either.
+  // The child may have been corrupted by a hostile file, so its answer is checked too.
   const auto is_side = [](std::int64_t n) { return n >= 1 && n <= kMaxImageSide; };
   if (!is_side(head.nx) || !is_side(head.ny)) return false;
   const auto pixels = static_cast<std::uint64_t>(head.nx * head.ny);
@@ -502,7 +503,7 @@ FitsImage read_fits(const std::string& path, const std::string& hdu, int planes)
 
 namespace {
 
-/// realloc whose new bytes are zero: CFITSIO looks at bytes before it has written them.
+/// realloc with zeroed new bytes: CFITSIO reads bytes before it has written them.
 void* zeroed_realloc(void* bytes, std::size_t size) {
   const std::size_t before = bytes ? malloc_usable_size(bytes) : 0;
   void* grown = std::realloc(bytes, size);
@@ -510,7 +511,7 @@ void* zeroed_realloc(void* bytes, std::size_t size) {
   return grown;
 }
 
-/// A FITS file in memory: the disk is left to write_atomically, which says what went wrong there.
+/// A FITS file in memory; write_atomically() writes it to disk and reports errors there.
 class Writer {
  public:
   explicit Writer(const std::string& path) : path_(path) {
@@ -564,7 +565,7 @@ class Writer {
     int status = 0;
     check(fits_update_key(file_.get(), TDOUBLE, name.c_str(), &value, nullptr, &status));
   }
-  /// A linear axis in arcsec; pixels count from 1, whole numbers are centres.
+  /// A linear axis in arcsec; pixels count from 1, whole numbers are pixel centers.
   void axis(const std::string& index, const std::string& type, int n, double center, double scale) {
     key("CTYPE" + index, type);
     key("CUNIT" + index, std::string("arcsec"));
@@ -572,7 +573,7 @@ class Writer {
     key("CRVAL" + index, center);
     key("CDELT" + index, scale);
   }
-  /// The place on the sky beside it: what DS9 and Astropy know as WCS A.
+  /// The WCS on the sky, as the alternate WCS "A" that DS9 and Astropy know.
   void sky(const CelestialWcs& wcs) {
     for (std::size_t i = 0; i < 2; ++i) {
       const std::string axis = std::to_string(i + 1);
@@ -589,7 +590,7 @@ class Writer {
     if (wcs.pole_lat) key("LATPOLEA", *wcs.pole_lat);
   }
 
-  /// What CFITSIO grows and the caller frees, after the file is closed.
+  /// Memory that CFITSIO grows; it is freed after the file has been closed.
   struct Buffer {
     void* bytes = nullptr;
     std::size_t capacity = 0;

@@ -1,4 +1,4 @@
-// FITS through CFITSIO: two-dimensional images by file and HDU in, named images with unit and WCS out.
+// FITS through CFITSIO: reads images by file and HDU, writes named images with unit and WCS.
 #pragma once
 
 #include <optional>
@@ -11,7 +11,7 @@
 
 namespace einfield {
 
-/// The linear WCS in arcsec that write_fits gives an image.
+/// The linear WCS in arcsec that write_fits() adds to an image.
 struct LinearWcs {
   double pixel_scale = 0;             ///< arcsec
   double center_x = 0, center_y = 0;  ///< arcsec; coordinate of the middle of the image
@@ -29,7 +29,7 @@ struct FitsImage {
 };
 
 /// Reads one image. `hdu` empty: the primary image if it has data, else the only image HDU, else an error listing
-/// names. `planes` > 1 reads a (planes, ny, nx) cube into values, plane after plane.
+/// names. `planes` > 1: a cube (planes, ny, nx), plane after plane.
 /// @throws InvalidInput "FILE[HDU]: …" for a missing, damaged or unsuitable file
 FitsImage read_fits(const std::string& path, const std::string& hdu, int planes = 1);
 
@@ -43,7 +43,7 @@ struct FitsOutput {
   std::vector<double> values;
   int bitpix = -64;                                        ///< −64 double, −32 float, 8 byte
   std::string unit;                                        ///< BUNIT; "" = dimensionless
-  double pixel_scale = 0, center_x = 0, center_y = 0;      ///< linear WCS in arcsec: pixel centres
+  double pixel_scale = 0, center_x = 0, center_y = 0;      ///< linear WCS [arcsec]; center = middle of the image
   std::vector<std::pair<std::string, std::string>> cards;  ///< further keywords (strings)
   std::optional<CelestialWcs> sky{};                       ///< as the alternate WCS A
 };

@@ -37,14 +37,14 @@ struct Descriptor {
   }
 };
 
-/// Takes the child's limits, and the messages and handlers that are not its own.
+/// In the child: sets its limits, and removes the handlers and messages of the parent.
 void confine() {
 #if defined(__linux__)
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 #endif
   for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGXCPU}) signal(number, SIG_DFL);
   signal(SIGPIPE, SIG_DFL);
-  // glibc says on stderr what it finds corrupted.
+  // glibc prints on stderr when it finds corrupted memory.
   const int nowhere = open("/dev/null", O_WRONLY);
   if (nowhere >= 0) dup2(nowhere, STDERR_FILENO);
   const auto limit = [](auto resource, rlim_t value) {
@@ -53,7 +53,7 @@ void confine() {
     now.rlim_cur = value;
     setrlimit(resource, &now);
   };
-  std::uint64_t pages = 0;  // of the address space as it is
+  std::uint64_t pages = 0;  // current size of the address space
   std::ifstream("/proc/self/statm") >> pages;
   if (pages > 0) limit(RLIMIT_AS, pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)) + kIsolatedBytes);
   limit(RLIMIT_CPU, kIsolatedSeconds);
@@ -84,7 +84,7 @@ void Channel::send(const void* bytes, std::size_t size) const {
   while (size > 0) {
     const ssize_t n = ::write(descriptor_, at, size);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) _exit(1);  // nobody listens
+    if (n < 0) _exit(1);  // the parent no longer reads
     at += n;
     size -= static_cast<std::size_t>(n);
   }
@@ -133,7 +133,7 @@ void isolated(const std::string& path, const std::function<std::function<void(co
     whole = channel.receive_value(answer) &&
             (answer == Answer::result ? receive(channel) : answer != Answer::invalid || channel.receive(message));
   } catch (...) {
-    failure = std::current_exception();  // no memory here for the result
+    failure = std::current_exception();  // for example no memory for the result
   }
   in.close();  // a child that is still sending ends
   int status = 0;
@@ -148,8 +148,8 @@ void isolated(const std::string& path, const std::function<std::function<void(co
                        std::to_string(kIsolatedBytes >> 30) + " GB of memory");
   if (ended == SIGXCPU || ended == SIGKILL)
     throw InvalidInput(path + ": damaged, reading it takes more than " + std::to_string(kIsolatedSeconds) +
-                       " s or more memory than there is");
-  throw InvalidInput(path + ": damaged, the FITS library fails on it" +
+                       " s or more memory than available");
+  throw InvalidInput(path + ": damaged, the FITS library crashed on it" +
                      (ended ? " (signal " + std::to_string(ended) + ")" : ""));
 }
 

@@ -1,4 +1,4 @@
-// Work on files that nobody vouches for, in a process of its own: what crashes, hangs or swells there is an error here.
+// Parses untrusted files in a child process, so that a crash, a hang or a memory blow-up becomes an exception.
 #pragma once
 
 #include <cstddef>
@@ -8,12 +8,12 @@
 
 namespace einfield {
 
-/// The way from the child to its parent.
+/// The pipe from the child to its parent.
 class Channel {
  public:
   explicit Channel(int descriptor) : descriptor_(descriptor) {}
   void send(const void* bytes, std::size_t size) const;
-  /// The bytes of a value: of nothing that points into one process.
+  /// The bytes of a value, which must not contain pointers.
   template <class Value>
   void send_value(const Value& value) const {
     static_assert(std::is_trivially_copyable_v<Value>);
@@ -24,7 +24,7 @@ class Channel {
     static_assert(std::is_trivially_copyable_v<Value>);
     return receive(&value, sizeof value);
   }
-  /// @return false at the end of what was sent
+  /// @return false if the data end too early
   bool receive(void* bytes, std::size_t size) const;
 
   /// A text with its length.
@@ -35,15 +35,15 @@ class Channel {
   int descriptor_;
 };
 
-/// Memory beyond what the process has already, and processor time, that isolated work may take.
+/// Limits of the child: memory beyond what the process already has, and processor time.
 inline constexpr std::size_t kIsolatedBytes = std::size_t(4) << 30;
 inline constexpr int kIsolatedSeconds = 60;
 
-/// Runs `work` in a child process; what it returns sends the result, which `receive` takes here.
-/// @param path     begins messages
-/// @param receive  false when the result breaks off
-/// @throws InvalidInput what `work` threw; "PATH: damaged, …" when it crashed or took too much
-/// @throws IoError when there is no child to be had
+/// Runs `work` in a child process. The function that `work` returns sends the result; `receive` reads it in the parent.
+/// @param path     for messages
+/// @param receive  returns false if the result ends too early
+/// @throws InvalidInput from `work`; "PATH: damaged, …" if the child crashed or exceeded a limit
+/// @throws IoError if no child process can be created
 void isolated(const std::string& path, const std::function<std::function<void(const Channel&)>()>& work,
               const std::function<bool(const Channel&)>& receive);
 

@@ -1,4 +1,4 @@
-// Bounds on what a file may ask for, and the words for what it holds.
+// Limits on what a file may contain, and descriptions of values for messages.
 #include "host/files/json_view.hpp"
 
 #include <algorithm>
@@ -21,7 +21,7 @@ constexpr std::uintmax_t kMaxBytes = std::uintmax_t{1} << 26;
 constexpr int kMaxDepth = 64;
 constexpr std::size_t kMaxExcerpt = 60;
 
-/// Text from a file on one line of printable characters, not longer than a line.
+/// Text from a file for a message: printable characters on one line, shortened.
 std::string excerpt(std::string text) {
   if (text.size() > kMaxExcerpt) text.replace(kMaxExcerpt, std::string::npos, "...");
   for (char& c : text)

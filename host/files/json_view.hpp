@@ -1,4 +1,4 @@
-// JSON from other people's programs: every value with the place where it stands, every access checked.
+// JSON from other programs: every value knows its place in the file, every access is checked.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 namespace einfield {
 
 /// Reads a JSON file. @throws InvalidInput "FILE: …" for one that is missing, larger than 64 MiB, nested deeper than 64
-/// levels or no JSON object
+/// levels or not a JSON object
 nlohmann::json read_json(const std::string& file);
 
 /// A value in a JSON file. Its messages have the form "FILE: lensing_entities[1].redshift: what is wrong, found …,
@@ -20,15 +20,15 @@ class JsonView {
  public:
   JsonView(const nlohmann::json& root, std::string file) : value_(&root), file_(std::move(file)) {}
 
-  /// Whether there is a member of this name that is not null.
+  /// Whether there is a member of this name and it is not null.
   bool has(const std::string& key) const;
   /// A member of an object. @throws InvalidInput when it is missing or null
   JsonView at(const std::string& key) const;
   /// An element of an array.
   JsonView at(std::size_t index) const;
-  /// Elements of an array. @throws InvalidInput when it is none, or longer than `longest`
+  /// Number of elements of an array. @throws InvalidInput for another type and above `longest`
   std::size_t size(std::size_t longest) const;
-  /// Names of the members of an object. @throws InvalidInput when it is none
+  /// Names of the members of an object. @throws InvalidInput for another type
   std::vector<std::string> keys() const;
 
   bool is_text() const { return value_->is_string(); }
@@ -40,7 +40,7 @@ class JsonView {
   int integer(int lowest, int highest) const;
   bool boolean() const;
   std::string text() const;
-  /// The name of a file beside the JSON file: nothing else is opened on the word of one.
+  /// The path of a file in the directory of the JSON file. Names that leave that directory are refused.
   std::string file_beside() const { return file_beside(text()); }
   std::string file_beside(const std::string& name) const;
 

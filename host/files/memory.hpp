@@ -1,4 +1,4 @@
-// How much memory this process may use at all: Linux hands out more than there is and ends processes later.
+// How much memory this process may use: Linux grants more than there is and kills processes later.
 #pragma once
 
 #include <cstddef>
@@ -6,14 +6,14 @@
 
 namespace einfield {
 
-/// Bytes of the machine or of the container, whichever is less; the largest number when nobody says.
+/// Memory of the machine or of its container, whichever is smaller [bytes]; the largest number if unknown.
 std::size_t memory_limit();
 
-/// "9.8 MB", as a person reads it.
+/// "9.8 MB"
 std::string readable_bytes(std::size_t bytes);
 
 /// @param what  for the message: "the fit"
-/// @throws IoError when so many bytes can never be had here
+/// @throws IoError if this machine has less memory than that
 void require_memory(double bytes, const std::string& what);
 
 }  // namespace einfield

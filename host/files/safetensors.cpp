@@ -1,4 +1,4 @@
-// Strict reading of safetensors: what a file claims is checked before it is believed.
+// Strict reading of safetensors: everything that a file claims is checked before it is used.
 #include "host/files/safetensors.hpp"
 
 #include <algorithm>
@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 static_assert(std::endian::native == std::endian::little, "safetensors are little endian");
 
-/// A name from a file as it may stand in a message: escaped, in quotes, of bounded length.
+/// A name from a file for a message: escaped, in quotes, shortened.
 std::string quoted(const std::string& name) {
   const std::string shown = name.size() > 60 ? name.substr(0, 60) + "..." : name;
   return json(shown).dump(-1, ' ', true, json::error_handler_t::replace);
@@ -37,7 +37,7 @@ std::string bias_name(int layer) {
   return "layers." + std::to_string(layer) + ".bias";
 }
 
-/// The JSON header; an error message instead when it is malformed, too deep, or repeats a key.
+/// Parses the JSON header. @return an error message if it is malformed, nested too deeply or repeats a key; else ""
 std::string parse_header(const std::string& text, json& header) {
   constexpr int kDepth = 3;  // header, tensor, shape
   std::vector<std::set<std::string>> keys(kDepth + 1);
@@ -202,8 +202,8 @@ std::vector<double> SafetensorsFile::read(const TensorEntry& tensor) {
   const bool single = tensor.dtype == "F32";
   const std::size_t count = tensor.bytes / (single ? 4 : 8);
   std::vector<double> values(count);
-  // Single precision is read into the upper half of the array and widened from its beginning on: each value is read
-  // before it is overwritten, as value i lies at byte 4 count + 4 i ≥ 8 i.
+  // Single precision is read into the upper half of the array and converted from its beginning: value i is at byte
+  // 4 count + 4 i ≥ 8 i, so it is read before it is overwritten.
   char* begin = reinterpret_cast<char*>(values.data()) + (single ? 4 * count : 0);
   stream_.clear();
   stream_.seekg(static_cast<std::streamoff>(tensor.offset));
@@ -233,7 +233,7 @@ StoredNetwork read_network(const std::string& path) {
   if (fourier && encoding->second != "fourier")
     file.fail("encoding is " + quoted(encoding->second) + ", expected \"fourier\" or none");
 
-  // Shapes first: they bound what is read.
+  // Shapes are checked first: they limit what is read.
   const std::size_t tensors = file.tensors().size();
   const std::size_t most = 2 * (static_cast<std::size_t>(kMaxHiddenLayers) + 1), fewest = fourier ? 6 : 4;
   if (tensors < fewest || tensors % 2 != 0 || tensors > most)

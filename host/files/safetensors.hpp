@@ -1,6 +1,6 @@
-// The safetensors format: eight bytes of header length (little endian), a JSON header, the tensors one after the other.
-// Networks are exchanged in it with JAX and PyTorch (huggingface.co/docs/safetensors); checkpoints use the same
-// container.
+// The safetensors format: eight bytes of header length (little endian), a JSON header, then the tensors one after the
+// other. Networks are exchanged in it with JAX and PyTorch (huggingface.co/docs/safetensors); checkpoints use the same
+// format.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@
 
 namespace einfield {
 
-/// A tensor that is to be written.
+/// A tensor to write.
 struct TensorData {
   std::string name;
   std::string dtype;  ///< "F32", "F64", "U8"
@@ -31,7 +31,7 @@ struct TensorData {
   }
 };
 
-/// The bytes of a safetensors file; tensors in the order given, the first one aligned to eight bytes.
+/// The bytes of a safetensors file, with the tensors in the given order; the first one is aligned to eight bytes.
 std::string to_safetensors(const std::map<std::string, std::string>& metadata, const std::vector<TensorData>& tensors);
 
 /// A tensor as a file describes it.
@@ -56,14 +56,14 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::vector<TensorEntry>& tensors() const { return tensors_; }  ///< by offset
 
-  /// @throws InvalidInput when there is none of this name or key.
+  /// @throws InvalidInput if there is no such tensor or key.
   const TensorEntry& tensor(const std::string& name) const;
   const std::string& metadata(const std::string& key) const;
 
   /// Values of an F32 or F64 tensor in double.
   std::vector<double> read(const TensorEntry& tensor);
 
-  /// For errors of those who interpret the content. @throws InvalidInput
+  /// Reports an error in the content. @throws InvalidInput "FILE: message"
   [[noreturn]] void fail(const std::string& message) const;
 
  private:
@@ -80,8 +80,8 @@ struct StoredNetwork {
 };
 
 /// Reads tensors layers.<l>.kernel (in × out) and layers.<l>.bias, l = 0, 1, …, of type F32 or F64, and the metadata
-/// activation ("swish"), input_scale and, where layer 0 is that of Fourier features, encoding ("fourier").
-/// @throws InvalidInput when anything is missing, superfluous, out of range or not finite.
+/// activation ("swish"), input_scale and, if layer 0 holds Fourier features, encoding ("fourier").
+/// @throws InvalidInput if anything is missing, superfluous, out of range or not finite.
 StoredNetwork read_network(const std::string& path);
 
 /// @param parameters  flat layout; rounded to single precision unless `double_precision`

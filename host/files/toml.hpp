@@ -1,6 +1,6 @@
-// toml++ without its assumptions about the text. Version 3.3 takes for granted that a table header begins with a key:
-// on
-// "[[[" it aborts with asserts on and is undefined under Clang. The checks that follow there find the mistake as well.
+// toml++ with its internal assertions turned off. Version 3.3 assumes that a table header begins with a key, so
+// "[[[" aborts with assertions and is undefined behavior with Clang. Without the assertion, a later check in toml++
+// reports the mistake.
 #pragma once
 
 #include <toml++/impl/preprocessor.h>

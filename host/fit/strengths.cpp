@@ -1,14 +1,6 @@
 #include "host/fit/strengths.hpp"
 
-#include "host/files/text.hpp"
-
 namespace einfield {
-
-std::string tried_factors() {
-  std::string text;
-  for (const double factor : kStrengthFactors) text += (text.empty() ? "" : ", ") + to_text(factor);
-  return text;
-}
 
 std::vector<Problem> strength_problems(const Config& config, const Problem& problem) {
   Problem fitted = problem;

@@ -10,11 +10,9 @@
 
 namespace einfield {
 
-/// The factors that all weights of [regularization] are multiplied by, one fit for each.
+/// The factors that all weights of [regularization] are multiplied by, one fit for each; `info --keys` names them.
 inline constexpr double kStrengthFactors[] = {0.01, 0.1, 1.0, 10.0};
 inline constexpr int kStrengths = static_cast<int>(std::size(kStrengthFactors));
-/// "0.01, 0.1, 1, 10"
-std::string tried_factors();
 
 struct TriedStrength {
   double factor = 1;

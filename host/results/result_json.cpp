@@ -8,6 +8,7 @@
 
 #include "host/files/text.hpp"
 #include "host/files/toml.hpp"
+#include "host/files/version.hpp"
 
 namespace einfield {
 namespace {
@@ -125,12 +126,6 @@ ordered_json network_json(const NetworkShape& shape, std::size_t members) {
                        {"members", members}};
   if (shape.fourier_features > 0) json["fourier_features"] = shape.fourier_features;
   return json;
-}
-
-/// "0.1.0"
-std::string version() {
-  return std::to_string(EINFIELD_VERSION_MAJOR) + "." + std::to_string(EINFIELD_VERSION_MINOR) + "." +
-         std::to_string(EINFIELD_VERSION_PATCH);
 }
 
 }  // namespace

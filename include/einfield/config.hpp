@@ -1,5 +1,5 @@
-// The configuration of a run: TOML → typed values. `einfield info --keys` lists every key; load.hpp makes the problem
-// that is fitted.
+// The configuration of a run: TOML → typed values. `einfield info --keys` lists every key; load.hpp turns a
+// configuration into the problem to fit.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace EINFIELD_API einfield {
 /// A FITS image named in the configuration: "file.fits[HDU]".
 struct FitsReference {
   std::string path;  ///< absolute, or relative to the working directory; resolved against the configuration file
-  std::string hdu;   ///< EXTNAME or number; empty = the rule of "no [HDU]"
+  std::string hdu;   ///< EXTNAME or number; empty = the primary image if it has data, else the only image
   bool empty() const { return path.empty(); }
 };
 
@@ -25,28 +25,29 @@ enum class NoiseKind { sigma, variance, weight };  // weight = 1/variance
 
 struct NoiseConfig {
   FitsReference map;
-  NoiseKind kind = NoiseKind::sigma;     ///< of the map
-  std::optional<double> value;           ///< one number
-  std::optional<double> background_rms;  ///< with exposure_time: photon_noise()
-  std::optional<double> exposure_time;
+  NoiseKind kind = NoiseKind::sigma;     ///< content of the map
+  std::optional<double> value;           ///< 1 σ of every pixel, instead of a map [image unit]
+  std::optional<double> background_rms;  ///< for photon_noise(), with exposure_time [image unit]
+  std::optional<double> exposure_time;   ///< [s]
 };
 
 struct PsfConfig {
   FitsReference kernel;
   std::string type;  ///< "" (none), "file", "gaussian", "moffat"
-  double fwhm = 0;   ///< arcsec
-  double beta = 0;   ///< moffat
-  int size = 0;      ///< 0 = the smallest odd one that holds 99.9 %
+  double fwhm = 0;   ///< full width at half maximum [arcsec]
+  double beta = 0;   ///< exponent of a Moffat profile
+  int size = 0;      ///< side of the kernel [pixels]; 0 = the smallest odd kernel that holds 99.9 % of the light
 };
 
-/// A part of the image around a point, by pixel centres.
+/// A part of the image: the pixels whose centers lie in a circle or an annulus.
 struct RegionConfig {
-  bool annulus = false;               ///< else a circle
-  double center_x = 0, center_y = 0;  ///< arcsec
-  double radius = 0;                  ///< of the circle
-  double inner = 0, outer = 0;        ///< of the annulus
-  bool keep = true;                   ///< used: nothing outside of all such regions is; else: masked
+  bool annulus = false;               ///< false: a circle
+  double center_x = 0, center_y = 0;  ///< [arcsec]
+  double radius = 0;                  ///< of a circle [arcsec]
+  double inner = 0, outer = 0;        ///< radii of an annulus [arcsec]
+  bool keep = true;  ///< true: pixels outside all such regions are masked; false: pixels inside this one are masked
 
+  /// @param theta  position [arcsec]
   bool contains(Vec2<double> theta) const {
     const double r = hypot(theta.x - center_x, theta.y - center_y);
     return annulus ? r >= inner && r <= outer : r <= radius;
@@ -55,56 +56,56 @@ struct RegionConfig {
 
 struct ObservationConfig {
   FitsReference image, mask;
-  int mask_used = 1;  ///< 1: a mask of 1 where a pixel is used, else 0; 0: of 0 where one is used, else anything
+  int mask_used = 1;  ///< value of the mask in used pixels; 1: other pixels are 0; 0: other pixels are nonzero
   std::vector<RegionConfig> regions;
   NoiseConfig noise;
   PsfConfig psf;
-  double max_noise = 1e3;
-  std::optional<double> pixel_scale;
-  double center_x = 0, center_y = 0;
-  int supersampling = 1;
-  int psf_supersampling = 1;
+  double max_noise = 1e3;             ///< pixels with larger noise are masked [image unit]
+  std::optional<double> pixel_scale;  ///< [arcsec]; empty: from the celestial WCS of the image
+  double center_x = 0, center_y = 0;  ///< coordinates of the middle of the image [arcsec]
+  int supersampling = 1;              ///< rays per pixel along each axis
+  int psf_supersampling = 1;          ///< PSF samples per pixel along each axis, a divisor of supersampling
 };
 
 struct NetworkConfig {
   bool fourier = false;       ///< encoding = "fourier"; else "none"
-  int fourier_features = 16;  ///< with it: pairs of a sine and a cosine
-  double fourier_scale = 2;   ///< with it: 1/σ of the frequencies [arcsec]
-  std::vector<int> hidden;    ///< behind the encoding
-  double input_scale = 1.0;
+  int fourier_features = 16;  ///< pairs of a sine and a cosine, if `fourier`
+  double fourier_scale = 2;   ///< 1/σ of the frequencies, if `fourier` [arcsec]
+  std::vector<int> hidden;    ///< widths of the hidden layers after the encoding
+  double input_scale = 1.0;   ///< the network sees input_scale · θ [1/arcsec]
   bool last_layer_zero = false;
   std::uint64_t seed = 1;
-  NetworkMath math = NetworkMath::fp32;  ///< [network] alone; NETWORK components compute in fp32
-  int ensemble = 1;                      ///< networks fitted side by side, of seeds seed, seed + 1, …
-  std::string initial;                   ///< safetensors file; resolved path
+  NetworkMath math = NetworkMath::fp32;  ///< of [network] only; NETWORK components compute in fp32
+  int ensemble = 1;                      ///< networks fitted side by side, with the seeds seed, seed + 1, …
+  std::string initial;  ///< safetensors file with start weights, as a resolved path; "" = random weights
 };
 
 /// One stage of a fit.
 struct StageConfig {
   OptimizerKind name = OptimizerKind::adam;
   int steps = 200;
-  double learning_rate = 1e-3;
-  int warmup = 0;       ///< updates over which the learning rate rises
-  bool cosine = false;  ///< … and then falls, to 0 at the end
-  double clip_norm = 0;
-  int memory = 20;                ///< L-BFGS
-  std::vector<std::string> free;  ///< what moves, as trainable() reads it; empty = everything that is free
+  double learning_rate = 1e-3;    ///< of Adam, like the next three
+  int warmup = 0;                 ///< updates over which the learning rate rises linearly
+  bool cosine = false;            ///< after the warm-up the learning rate falls to 0 at the last step
+  double clip_norm = 0;           ///< longer gradients are shortened to this norm; 0 = never
+  int memory = 20;                ///< past steps that L-BFGS keeps
+  std::vector<std::string> free;  ///< names of the parameters that move (see trainable()); empty = all free ones
   StopRule stop = StopRule::none;
 };
 
-/// The only stage, or what `stages` differ from; `stop` is that of the last one.
+/// The only stage, or the defaults of `stages`; `stop` is the default of the last stage only.
 struct OptimizerConfig : StageConfig {
   LossKind loss = LossKind::mse;
-  double stop_chi2 = 1.0;  ///< reduced χ² that stop = "chi2" waits for
-  int patience = 30;       ///< steps without a fall by more than `tolerance` after which heldout and plateau stop
-  double tolerance = 1e-3;
-  double held_out = 0.1;  ///< share of the used pixels that stop = "heldout" keeps out of the fit
+  double stop_chi2 = 1.0;   ///< reduced χ² at which stop = "chi2" ends the fit
+  int patience = 30;        ///< steps without a decrease after which stop = "heldout" and "plateau" end the fit
+  double tolerance = 1e-3;  ///< smallest relative decrease that counts
+  double held_out = 0.1;    ///< fraction of the used pixels that stop = "heldout" leaves out of the fit
   std::uint64_t held_out_seed = 1;
   std::vector<StageConfig> stages;
-  /// `stages`, or the only one.
+  /// `stages`, or the only stage.
   std::vector<StageConfig> all_stages() const { return stages.empty() ? std::vector<StageConfig>{*this} : stages; }
-  int best_of_last = 0;
-  int starts = 1;  ///< of a first stage of Levenberg–Marquardt
+  int best_of_last = 0;  ///< the result is the state of lowest loss among the last N steps; 0 = the last state
+  int starts = 1;        ///< number of starts of a first stage of Levenberg–Marquardt
   std::uint64_t starts_seed = 1;
   int checkpoint_every = 100;  ///< steps between checkpoints; 0 = only at the end
 };
@@ -113,24 +114,24 @@ struct RegularizationConfig : Regularization {
   bool automatic = false;  ///< multiply all weights by a factor chosen with held-out pixels
 };
 
-/// Start values of a PIXELATED or NETWORK component; of another one unused.
+/// Start values of a PIXELATED or NETWORK component; other components do not use them.
 struct LightStart {
-  FitsReference image;    ///< PIXELATED: (ny, nx) of the grid
-  double value = 0;       ///< PIXELATED: of every pixel, without an image [image unit per pixel]
-  NetworkConfig network;  ///< NETWORK; `ensemble` is that of [network]
+  FitsReference image;    ///< PIXELATED: an image (ny, nx) of the grid
+  double value = 0;       ///< PIXELATED without an image: value of every pixel [image unit per pixel]
+  NetworkConfig network;  ///< NETWORK: its network; `ensemble` is not used
 };
 
 /// A Gaussian random field of the potential, ψ(θ) = Σ_k a_k cos(k·θ + φ_k).
 struct RandomFieldConfig {
-  double variance = 0;  ///< of ψ at a point [arcsec⁴]
-  double slope = 0;     ///< of its power spectrum: P(k) ∝ k^(−slope)
+  double variance = 0;  ///< variance of ψ at a point [arcsec⁴]
+  double slope = 0;     ///< slope of the power spectrum, P(k) ∝ k^(−slope)
   std::uint64_t seed = 1;
 };
 
 struct SimulateConfig {
   int nx = 100, ny = 100;
   NoiseConfig noise;
-  PsfConfig psf;  ///< type "" = that of [observation]
+  PsfConfig psf;  ///< type "" = the PSF of [observation]
   std::uint64_t seed = 1;
 };
 
@@ -139,19 +140,19 @@ struct Config {
   std::string title;
   std::string recipe = "default";
   ObservationConfig observation;
-  Model model;  ///< lens, source, lens_light, network; load_problem() fills pixels of PIXELATED and weights of NETWORK
-  std::vector<LightStart> source_start, lens_light_start;  ///< one per component
+  Model model;  ///< load_problem() fills the pixels of PIXELATED and the weights of NETWORK components
+  std::vector<LightStart> source_start, lens_light_start;  ///< one per light component
   std::optional<NetworkConfig> network;
   OptimizerConfig optimizer;
   RegularizationConfig regularization;
   FitsReference truth;
   std::optional<SimulateConfig> simulate;
   std::vector<LensComponent> perturbation;
-  std::vector<RandomFieldConfig> random_fields;  ///< further perturbations
+  std::vector<RandomFieldConfig> random_fields;  ///< random fields among the perturbations
   std::vector<std::string> warnings;
-  std::map<std::string, std::string> places;  ///< key → "FILE:LINE" or "--set", of every key that was given
+  std::map<std::string, std::string> places;  ///< key → "FILE:LINE" or "--set", for every key that was given
 
-  /// How a message about a key begins: "FILE:LINE: KEY"; "FILE: KEY" for a default.
+  /// Beginning of a message about a key: "FILE:LINE: KEY"; "FILE: KEY" for a default value.
   std::string at(const std::string& key) const {
     const auto place = places.find(key);
     return (place == places.end() ? file : place->second) + ": " + key;
@@ -163,14 +164,15 @@ struct Override {
   std::string key, value;
 };
 
-/// Parses and checks a configuration. `for_simulation` asks for [simulate] and does not ask for [observation] image.
-/// @throws InvalidInput "FILE:LINE: KEY: what is wrong, value, expectation"
+/// Parses and checks a configuration.
+/// @param for_simulation  [simulate] is required and the image of [observation] is not
+/// @throws InvalidInput "FILE:LINE: KEY: what is wrong, found …, expected …"
 Config read_config(const std::string& file, const std::vector<Override>& overrides, bool for_simulation);
 
-/// The complete configuration, defaults included, as TOML.
+/// The complete configuration as TOML, including defaults.
 std::string to_toml(const Config& config);
 
-/// Every key with type, unit, range and default: `einfield info --keys`.
+/// The text of `einfield info --keys`: every key with type, unit, range, default and meaning.
 std::string list_keys();
 
 }  // namespace einfield

@@ -1,4 +1,4 @@
-// From a configuration to the problem that is fitted: data, masks, PSF, start values, settings of the fit.
+// From a configuration to the problem to fit: data, masks, PSF, start values, and the settings of the fit.
 #pragma once
 
 #include <cstdint>
@@ -13,31 +13,33 @@
 
 namespace EINFIELD_API einfield {
 
-/// Configuration plus its data, ready for a backend.
+/// The problem of a configuration with its data, ready for a backend.
 struct LoadedProblem {
   Problem problem;
-  std::optional<Truth> truth;
-  double pixel_scale = 0;
-  std::string unit;                 ///< BUNIT of the image, or ""
+  std::optional<Truth> truth;       ///< of simulated data
+  double pixel_scale = 0;           ///< [arcsec]
+  std::string unit;                 ///< BUNIT of the image; "" = unknown
   std::optional<CelestialWcs> wcs;  ///< of the image
   std::vector<std::string> warnings;
 };
 
-/// Reads the data that a configuration names, checks it (product rules: masks, noise, PSF), and puts the problem
-/// together.
+/// Reads and checks the data that a configuration names (image, noise, mask, PSF, start values, truth) and builds the
+/// problem. Unusable pixels are masked with a warning.
 /// @throws InvalidInput "FILE[HDU]: what was found, what is expected"
 LoadedProblem load_problem(const Config& config);
 
-/// The members of the ensemble: copies of the problem with other weights to start from; one without an ensemble.
+/// The members of the ensemble: copies of the problem that start from different random weights. One copy if there is no
+/// ensemble.
 std::vector<Problem> ensemble_problems(const Config& config, const Problem& problem);
 
-/// A share optimizer.held_out of the used pixels (ny, nx), each by a random number of its own.
-/// @throws InvalidInput where it leaves nothing to fit or nothing to judge
+/// A random fraction optimizer.held_out of the used pixels, chosen independently for each pixel.
+/// @return (ny, nx), 1 = held out
+/// @throws InvalidInput if no pixel would be held out, or none fitted
 std::vector<std::uint8_t> held_out_pixels(const Config& config, const Observation& observation);
 
-/// What the library's fit() needs to know of a configuration. @param log_every  steps between rows of the history
+/// The settings of fit() that a configuration asks for. @param log_every  steps between rows of the history
 FitSettings fit_settings(const Config& config, const Model& model, int log_every);
-/// Whether a stage stops by pixels that are held out.
+/// Whether [optimizer] or one of its stages stops by held-out pixels.
 bool holds_out(const OptimizerConfig& optimizer);
 
 }  // namespace einfield

@@ -1,0 +1,12 @@
+// The command line `einfield COMMAND …`.
+#pragma once
+
+namespace einfield {
+
+enum ExitStatus { kDone = 0, kFailure = 1, kBadInput = 2, kNoBackend = 3, kInterrupted = 130 };
+
+/// Parses the command line and runs the command. @return the exit status
+/// @throws InvalidInput for a wrong command line; every error of the command
+int run_command_line(int argc, char** argv);
+
+}  // namespace einfield

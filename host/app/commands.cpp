@@ -1,0 +1,502 @@
+#include "host/app/commands.hpp"
+
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): sigaction is POSIX, not of <csignal>
+#include <unistd.h>
+
+#include <fitsio.h>
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <sstream>
+#include <string_view>
+#include <utility>
+
+#include "einfield/config.hpp"
+#include "einfield/error.hpp"
+#include "host/app/build_info.hpp"
+#include "host/app/command_line.hpp"
+#include "host/app/evaluate.hpp"
+#include "host/app/reproduce.hpp"
+#include "host/app/run.hpp"
+#include "host/app/simulate.hpp"
+#include "host/exchange/coolest.hpp"
+#include "host/exchange/exchange.hpp"
+#include "host/exchange/lens_toml.hpp"
+#include "host/exchange/lenstronomy.hpp"
+#include "host/files/text.hpp"
+#include "host/files/toml.hpp"
+#include "host/files/version.hpp"
+
+namespace einfield {
+namespace {
+
+namespace fs = std::filesystem;
+
+// ---- signals -------------------------------------------------------------------------------------------------
+
+volatile sig_atomic_t interrupted = 0;
+
+/// The first signal ends the fit after its current step; a second one ends the process at once.
+void on_signal(int) {
+  interrupted = 1;
+  signal(SIGINT, SIG_DFL);
+  signal(SIGTERM, SIG_DFL);
+}
+
+/// Signals that the caller ignores, as a shell does for background jobs, stay ignored.
+void catch_signals() {
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;
+  for (const int number : {SIGINT, SIGTERM}) {
+    struct sigaction before = {};
+    sigaction(number, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) sigaction(number, &action, nullptr);
+  }
+}
+
+// ---- options that several commands share -----------------------------------------------------------------------
+
+// Checks of values. CLI11 puts the option and a colon in front of the message.
+
+CLI::Validator one_of(const std::vector<std::string>& names) {
+  return {[names](std::string& given) {
+            const bool known = std::find(names.begin(), names.end(), given) != names.end();
+            return known ? ""
+                         : "no such name, found " + given + ", expected " + (names.size() > 1 ? "one of " : "") +
+                               joined(names);
+          },
+          ""};
+}
+
+CLI::Validator whole_number(int lowest, int highest) {
+  return {[lowest, highest](std::string& given) {
+            const std::optional<long long> value = parse_number<long long>(given);
+            if (value && *value >= lowest && *value <= highest) return std::string();
+            return (value ? "out of range, found " : "not a whole number, found ") + given +
+                   ", expected a whole number " + std::to_string(lowest) + " to " + std::to_string(highest);
+          },
+          ""};
+}
+
+/// A name of a file or directory. An option here means that the value was forgotten.
+CLI::Validator path() {
+  return {[](std::string& given) {
+            if (given.empty()) return std::string("an empty name, expected the name of a file or directory");
+            return given[0] != '-' ? ""
+                                   : "no value, found the option " + given + ", expected a name (write ./" + given +
+                                         " for a file of this name)";
+          },
+          ""};
+}
+
+void add_config(CLI::App* command, std::string& config, const std::string& help) {
+  command->add_option("CONFIG", config, help)->type_name("FILE.toml")->required()->check(path());
+}
+
+void add_out(CLI::App* command, std::string& out, const std::string& type, const std::string& help) {
+  command->add_option("--out", out, help)->type_name(type)->check(path());
+}
+
+void add_set(CLI::App* command, std::vector<std::string>& settings) {
+  command->add_option("--set", settings, "replace a value of the configuration; VALUE as in TOML; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->take_all()
+      ->allow_extra_args(false);  // one value per option, so that the next word is not taken as a second value
+}
+
+CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& help) {
+  return app.add_subcommand(name, help)->group("Commands");
+}
+
+std::vector<Override> overrides(const std::vector<std::string>& settings) {
+  std::vector<Override> result;
+  for (const std::string& setting : settings) {
+    const std::size_t equals = setting.find('='), end = setting.find_last_not_of(' ', equals - 1);
+    if (equals == std::string::npos || equals == 0 || end == std::string::npos)
+      throw InvalidInput("--set: no key and value, found " + setting +
+                         ", expected KEY=VALUE as in optimizer.steps=500");
+    result.push_back({setting.substr(0, end + 1), setting.substr(equals + 1)});
+  }
+  return result;
+}
+
+/// Options that fit and reproduce share.
+struct RunFlags {
+  RunOptions run;
+  std::string precision = "single";
+  bool quiet = false;
+  CLI::Option* device = nullptr;
+
+  void add_to(CLI::App* command) {
+    command->add_option("--backend", run.backend, "auto, cuda or cpu; auto uses a CUDA device if one is usable")
+        ->type_name("NAME")
+        ->check(one_of({"auto", "cuda", "cpu"}))
+        ->capture_default_str();
+    device = command->add_option("--device", run.device, "number of the CUDA device, from 0")
+                 ->type_name("N")
+                 ->check(whole_number(0, 1023));
+    command->add_option("--threads", run.threads, "CPU threads; 0 = all that the process may use")
+        ->type_name("N")
+        ->check(whole_number(0, 1024))
+        ->capture_default_str();
+    command->add_option("--precision", precision, "single or double")
+        ->type_name("NAME")
+        ->check(one_of({"single", "double"}))
+        ->capture_default_str();
+    command->add_flag("--quiet", quiet, "print errors only")->disable_flag_override();
+    command->add_option("--log-every", run.log_every, "steps between rows of the history")
+        ->type_name("N")
+        ->check(whole_number(1, 1'000'000'000))
+        ->capture_default_str();
+  }
+  RunOptions options() {
+    if (device->count() > 0) {
+      if (run.backend == "cpu") throw InvalidInput("--device: contradicts --backend cpu, expected one of them");
+      run.backend = "cuda";  // a requested device is used, or it is an error
+    }
+    run.double_precision = precision == "double";
+    run.log = quiet ? nullptr : &std::cout;
+    run.warnings = quiet ? nullptr : &std::cerr;
+    const char* terminal = std::getenv("TERM");
+    run.terminal = isatty(STDOUT_FILENO) != 0 && !(terminal && std::string(terminal) == "dumb");
+    run.interrupted = [] { return interrupted != 0; };
+    return run;
+  }
+};
+
+int ended(const RunOutcome& outcome) {
+  if (outcome.stop_reason == StopReason::interrupted) return kInterrupted;
+  if (outcome.stop_reason != StopReason::non_finite) return kDone;
+  std::cerr << "einfield: error: " << outcome.message << "; the results hold the last good state\n";
+  return kFailure;
+}
+
+void print_warnings(const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings) std::cerr << "einfield: warning: " << warning << '\n';
+}
+
+// ---- simulate ------------------------------------------------------------------------------------------------
+
+/// Where `simulate` writes without --out: to the image of the configuration, if that is below its directory.
+std::string default_image(const Config& config, const std::string& config_file) {
+  if (config.observation.image.empty()) return "";
+  const fs::path image = fs::absolute(config.observation.image.path).lexically_normal();
+  const fs::path relative = image.lexically_relative(fs::absolute(config_file).lexically_normal().parent_path());
+  if (relative.empty() || *relative.begin() == "..")
+    throw InvalidInput(config.at("observation.image") + ": outside the directory of the configuration, found " +
+                       image.string() + ", expected --out with this name to write there");
+  return config.observation.image.path;
+}
+
+Command simulate_command(CLI::App& app) {
+  struct Options {
+    std::string config, out;
+    std::vector<std::string> settings;
+    bool overwrite = false;
+  };
+  const auto o = std::make_shared<Options>();
+  CLI::App* command = add_command(app, "simulate", "Simulate the image of a configuration");
+  add_config(command, o->config, "configuration with a table [simulate]");
+  add_out(command, o->out, "FILE.fits", "file to write; default: the image of [observation]");
+  add_set(command, o->settings);
+  command->add_flag("--overwrite", o->overwrite, "replace an existing file")->disable_flag_override();
+  return {command, [o](const std::vector<std::string>&) {
+            const Config config = read_config(o->config, overrides(o->settings), true);
+            const std::string target = o->out.empty() ? default_image(config, o->config) : o->out;
+            print_warnings(simulate(config, target, o->overwrite));
+            std::cout << target << '\n';
+            return kDone;
+          }};
+}
+
+// ---- fit -----------------------------------------------------------------------------------------------------
+
+/// Default directory of results: the name of the configuration with _fit.
+std::string default_out(const std::string& config) {
+  return fs::path(config).stem().string() + "_fit";
+}
+
+/// The command line, quoted so that a shell can run it again.
+std::string shell_command(const std::vector<std::string>& words) {
+  std::string line = "einfield";
+  for (const std::string& word : words) {
+    const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
+      return std::isalnum(c) != 0 ||
+             std::string_view("_-./=,:+@%").find(static_cast<char>(c)) != std::string_view::npos;
+    });
+    line += ' ';
+    if (plain) {
+      line += word;
+      continue;
+    }
+    line += '\'';
+    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    line += '\'';
+  }
+  return line;
+}
+
+Command fit_command(CLI::App& app) {
+  struct Options {
+    std::string config, out;
+    std::vector<std::string> settings;
+    RunFlags flags;
+  };
+  const auto o = std::make_shared<Options>();
+  CLI::App* command = add_command(app, "fit", "Fit the lens of a configuration");
+  add_config(command, o->config, "configuration");
+  add_out(command, o->out, "DIR", "directory for the results; default: <name of the configuration>_fit");
+  add_set(command, o->settings);
+  command->add_flag("--resume", o->flags.run.resume, "continue from the checkpoint in --out")->disable_flag_override();
+  command->add_flag("--overwrite", o->flags.run.overwrite, "replace the results in --out")->disable_flag_override();
+  command->add_flag("--dry-run", o->flags.run.dry_run, "read and check everything, but do not fit or write")
+      ->disable_flag_override();
+  o->flags.add_to(command);
+  return {command, [o](const std::vector<std::string>& words) {
+            if (o->flags.run.resume && o->flags.run.overwrite)
+              throw InvalidInput("--resume: contradicts --overwrite, expected one of them");
+            catch_signals();
+            const Config config = read_config(o->config, overrides(o->settings), false);
+            RunOptions options = o->flags.options();
+            options.out = o->out.empty() ? default_out(o->config) : o->out;
+            options.command = shell_command(words);
+            return ended(run_fit(config, options));
+          }};
+}
+
+// ---- evaluate ------------------------------------------------------------------------------------------------
+
+/// NX,NY,PIXEL_SCALE of --grid.
+struct GridOption {
+  int nx, ny;
+  double pixel_scale;
+
+  explicit GridOption(const std::string& text) {
+    std::vector<double> numbers;
+    std::istringstream fields(text);
+    for (std::string field; std::getline(fields, field, ',');)
+      numbers.push_back(parse_number<double>(field).value_or(NAN));
+    const auto side = [](double v) { return v >= 1 && v <= kMaxImageSide && v == std::floor(v); };
+    if (numbers.size() != 3 || !side(numbers[0]) || !side(numbers[1]) || !std::isfinite(numbers[2]) || numbers[2] <= 0)
+      throw InvalidInput("--grid: not a grid, found " + text + ", expected NX,NY,PIXEL_SCALE: whole numbers 1 to " +
+                         std::to_string(kMaxImageSide) + " and a number > 0 arcsec");
+    nx = static_cast<int>(numbers[0]);
+    ny = static_cast<int>(numbers[1]);
+    pixel_scale = numbers[2];
+  }
+};
+
+Command evaluate_command(CLI::App& app) {
+  struct Options {
+    std::string directory, points, grid, out;
+  };
+  const auto o = std::make_shared<Options>();
+  CLI::App* command = add_command(app, "evaluate", "Evaluate potential, deflection and convergence of a fit");
+  command->add_option("DIR", o->directory, "directory of results")->type_name("")->required()->check(path());
+  command->add_option("--points", o->points, "table with columns x,y [arcsec]; the fields are added as columns")
+      ->type_name("FILE.csv")
+      ->check(path());
+  command->add_option("--grid", o->grid, "maps on a grid around the middle of the image; PIXEL_SCALE in arcsec")
+      ->type_name("NX,NY,PIXEL_SCALE");
+  add_out(command, o->out, "FILE", "file to write; default: stdout (CSV) with --points, DIR/evaluate.fits with --grid");
+  return {command, [o](const std::vector<std::string>&) {
+            if (o->points.empty() && o->grid.empty())
+              throw InvalidInput("--points: missing, expected --points or --grid");
+            if (!o->points.empty() && !o->grid.empty())
+              throw InvalidInput("--points: contradicts --grid, expected one of them");
+            if (!o->points.empty()) {
+              evaluate_points(o->directory, o->points, o->out, std::cout);
+              return kDone;
+            }
+            const GridOption maps(o->grid);
+            evaluate_grid(o->directory, maps.nx, maps.ny, maps.pixel_scale, o->out);
+            return kDone;
+          }};
+}
+
+// ---- convert -------------------------------------------------------------------------------------------------
+
+/// The options of `convert`; exactly one of the first four must be given.
+struct Conversion {
+  std::string to_coolest, from_coolest, to_lenstronomy, from_lenstronomy;
+  std::string out;
+  bool overwrite = false;
+
+  void run() const {
+    std::string given;
+    for (const auto& [option, value] : {std::pair("--to-coolest", &to_coolest),
+                                        {"--from-coolest", &from_coolest},
+                                        {"--to-lenstronomy", &to_lenstronomy},
+                                        {"--from-lenstronomy", &from_lenstronomy}}) {
+      if (value->empty()) continue;
+      if (!given.empty()) throw InvalidInput(std::string(option) + ": contradicts " + given + ", expected one of them");
+      given = option;
+    }
+    if (given.empty())
+      throw InvalidInput(
+          "--to-coolest: missing, expected --to-coolest, --from-coolest, --to-lenstronomy or --from-lenstronomy");
+    std::vector<std::string> warnings;
+    std::string target;
+    if (!to_coolest.empty()) target = write(to_coolest, "coolest.json", write_coolest, warnings);
+    if (!to_lenstronomy.empty()) target = write(to_lenstronomy, "lenstronomy.json", write_lenstronomy, warnings);
+    if (!from_coolest.empty()) target = read(from_coolest, read_coolest, warnings);
+    if (!from_lenstronomy.empty()) target = read(from_lenstronomy, read_lenstronomy, warnings);
+    print_warnings(warnings);
+    std::cout << target << '\n';
+  }
+
+ private:
+  using Write = std::vector<std::string> (*)(const std::string& dir, const ExchangedLens& lens);
+  using Read = ExchangedLens (*)(const std::string& file, std::vector<std::string>& warnings);
+
+  /// Results in another format. Without --out they go to the directory of the results and replace an earlier
+  /// conversion.
+  std::string write(const std::string& results, const std::string& name, Write write_format,
+                    std::vector<std::string>& warnings) const {
+    const ExchangedLens lens = read_exchanged(results);
+    const std::string dir = out.empty() ? results : out;
+    prepare_directory(dir, {name}, overwrite || out.empty());
+    warnings = write_format(dir, lens);
+    return in(dir, name);
+  }
+  /// A configuration from a file of another format.
+  std::string read(const std::string& file, Read read_format, std::vector<std::string>& warnings) const {
+    const ExchangedLens lens = read_format(file, warnings);
+    const fs::path name(file);
+    return write_configuration(out.empty() ? name.stem().string() + "_einfield" : out, lens,
+                               "from " + name.filename().string(), overwrite);
+  }
+};
+
+Command convert_command(CLI::App& app) {
+  const auto o = std::make_shared<Conversion>();
+  CLI::App* command =
+      add_command(app, "convert", "Convert results to files of other packages, or such files to a configuration");
+  const auto add = [&](const std::string& option, std::string& value, const std::string& type,
+                       const std::string& help) {
+    command->add_option(option, value, help)->type_name(type)->check(path());
+  };
+  add("--to-coolest", o->to_coolest, "DIR", "convert the results of a fit to a COOLEST template");
+  add("--from-coolest", o->from_coolest, "FILE.json", "convert a COOLEST template to a configuration");
+  add("--to-lenstronomy", o->to_lenstronomy, "DIR", "convert the results of a fit to lenstronomy dictionaries");
+  add("--from-lenstronomy", o->from_lenstronomy, "FILE.json", "convert lenstronomy dictionaries to a configuration");
+  add("--out", o->out, "DIR",
+      "directory to write to; default: the directory of the results, or <name of the file>_einfield for a "
+      "configuration");
+  command->add_flag("--overwrite", o->overwrite, "replace files in --out")->disable_flag_override();
+  return {command, [o](const std::vector<std::string>&) {
+            o->run();
+            return kDone;
+          }};
+}
+
+// ---- reproduce -----------------------------------------------------------------------------------------------
+
+Command reproduce_command(CLI::App& app) {
+  struct Options {
+    std::string paper, out;
+    std::vector<std::string> only;
+    RunFlags flags;
+  };
+  const auto o = std::make_shared<Options>();
+  const std::vector<std::string> experiments = {"sie_noisy", "shear_noisy", "sie_noiseless", "sie_overfit"};
+  CLI::App* command = add_command(app, "reproduce", "Repeat the experiments of a paper");
+  command->add_option("PAPER", o->paper, "biggio2021")->type_name("")->required()->check(one_of({"biggio2021"}));
+  add_out(command, o->out, "DIR", "directory for the results; default: biggio2021");
+  command
+      ->add_option("--only", o->only, "only these experiments: some of sie_noisy,shear_noisy,sie_noiseless,sie_overfit")
+      ->type_name("NAMES")
+      ->delimiter(',')
+      ->take_all()
+      ->allow_extra_args(false)
+      ->check(one_of(experiments));
+  command->add_flag("--overwrite", o->flags.run.overwrite, "replace earlier results")->disable_flag_override();
+  o->flags.add_to(command);
+  return {command, [o](const std::vector<std::string>&) {
+            catch_signals();
+            ReproduceOptions options;
+            options.out = o->out.empty() ? o->paper : o->out;
+            options.only = o->only;
+            options.run = o->flags.options();
+            return ended(reproduce(options));
+          }};
+}
+
+// ---- info ----------------------------------------------------------------------------------------------------
+
+void print_info(bool json) {
+  float cfitsio = 0;  // 4.2.0 is 4.02, 3.49 is 3.49
+  fits_get_version(&cfitsio);
+  const int cfitsio_digits = static_cast<int>(std::lround(1e4 * static_cast<double>(cfitsio)));
+#ifdef EINFIELD_HAVE_CUDA
+  const std::vector<std::string> backends = {"cpu", "cuda"};
+#else
+  const std::vector<std::string> backends = {"cpu"};
+#endif
+  const auto triple = [](int a, int b, int c) {
+    return std::to_string(a) + "." + std::to_string(b) + "." + std::to_string(c);
+  };
+  const std::string cfitsio_text = triple(cfitsio_digits / 10000, cfitsio_digits / 100 % 100, cfitsio_digits % 100);
+  const nlohmann::ordered_json info = {
+      {"version", version()},
+      {"git", git_describe()},
+      {"backends", backends},
+      {"devices", cuda_devices()},
+      {"cpu", make_backend<float>("cpu", {})->device()},
+      {"libraries",
+       {{"cfitsio", cfitsio_text},
+        {"toml++", triple(TOML_LIB_MAJOR, TOML_LIB_MINOR, TOML_LIB_PATCH)},
+        {"nlohmann_json",
+         triple(NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR, NLOHMANN_JSON_VERSION_PATCH)},
+        {"CLI11", CLI11_VERSION}}}};
+  if (json) {
+    std::cout << info.dump(2) << '\n';
+    return;
+  }
+  std::cout << "einfield " << version();
+  if (!info["git"].get<std::string>().empty()) std::cout << " (git " << info["git"].get<std::string>() << ')';
+  std::cout << "\nbackends:";
+  for (const std::string& backend : backends) std::cout << ' ' << backend;
+  std::cout << "\ncpu: " << info["cpu"].get<std::string>() << '\n';
+  for (const std::string& device : cuda_devices()) std::cout << "cuda: " << device << '\n';
+  if (cuda_devices().empty()) std::cout << "cuda: no usable device\n";
+  std::cout << "libraries:";
+  for (const auto& [name, value] : info["libraries"].items())
+    std::cout << ' ' << name << ' ' << value.get<std::string>();
+  std::cout << '\n';
+}
+
+Command info_command(CLI::App& app) {
+  struct Options {
+    bool json = false, keys = false;
+  };
+  const auto o = std::make_shared<Options>();
+  CLI::App* command =
+      add_command(app, "info", "Show version, backends, devices and libraries, or the keys of a configuration");
+  command->add_flag("--json", o->json, "print as JSON")->disable_flag_override();
+  command->add_flag("--keys", o->keys, "list every key of a configuration with type, unit, range, default and meaning")
+      ->disable_flag_override();
+  return {command, [o](const std::vector<std::string>&) {
+            if (o->json && o->keys) throw InvalidInput("--keys: contradicts --json, expected one of them");
+            if (o->keys)
+              std::cout << list_keys();
+            else
+              print_info(o->json);
+            return kDone;
+          }};
+}
+
+}  // namespace
+
+std::vector<Command> add_commands(CLI::App& app) {
+  return {simulate_command(app), fit_command(app),       evaluate_command(app),
+          convert_command(app),  reproduce_command(app), info_command(app)};
+}
+
+}  // namespace einfield

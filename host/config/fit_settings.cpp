@@ -1,0 +1,33 @@
+// What the library's fit() needs of a configuration.
+#include "einfield/load.hpp"
+#include "host/config/key_tables.hpp"
+
+namespace einfield {
+
+bool holds_out(const OptimizerConfig& optimizer) {
+  return stops_by(optimizer, {StopRule::held_out});
+}
+
+FitSettings fit_settings(const Config& config, const Model& model, int log_every) {
+  const OptimizerConfig& o = config.optimizer;
+  FitSettings settings;
+  settings.stages.clear();
+  for (const StageConfig& stage : o.all_stages())
+    settings.stages.push_back({stage.name,
+                               stage.steps,
+                               {learning_rates(stage.learning_rate, stage.steps, stage.warmup, stage.cosine),
+                                stage.clip_norm, trainable(model, stage.free)},
+                               stage.memory,
+                               stage.stop});
+  settings.log_every = log_every;
+  settings.stop_chi2 = o.stop_chi2;
+  settings.patience = o.patience;
+  settings.tolerance = o.tolerance;
+  settings.best_of_last = keeps_last(o.stop) ? o.best_of_last : 0;
+  settings.checkpoint_every = o.checkpoint_every;
+  settings.starts = o.starts;
+  settings.starts_seed = o.starts_seed;
+  return settings;
+}
+
+}  // namespace einfield

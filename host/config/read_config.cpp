@@ -1,0 +1,426 @@
+// Reads a configuration: the tables of keys block by block, then the rules that hold between keys.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "einfield/load.hpp"
+#include "host/config/key_tables.hpp"
+#include "host/config/recipes.hpp"
+#include "host/files/safetensors.hpp"
+#include "host/files/text.hpp"
+
+namespace einfield {
+namespace {
+
+void check_ellipticity(const Document& document, const std::string& path, const ProfileInfo& info,
+                       const std::vector<double>& values) {
+  const int i = info.index_of("e1"), j = info.index_of("e2");
+  if (i < 0 || j < 0) return;
+  const double e1 = values[static_cast<std::size_t>(i)], e2 = values[static_cast<std::size_t>(j)];
+  if (e1 * e1 + e2 * e2 < 1) return;
+  document.fail(path + (document.has(path + ".e1") ? ".e1" : ".e2"),
+                "out of range, found e1 = " + to_text(e1) + " and e2 = " + to_text(e2) + ", expected e1^2 + e2^2 < 1");
+}
+
+/// The tables `bounds` and `prior` of a component whose other keys have been read.
+template <class Component>
+void read_priors(const Document& document, const std::string& path, const ProfileInfo& info, Component& c) {
+  const std::string bounds = path + ".bounds", prior = path + ".prior";
+  if (info.parameters.empty() || (!document.has(bounds) && !document.has(prior))) return;
+  c.priors.resize(c.values.size());
+  document.read(bounds, bounds_keys(info, c.priors));
+  document.read(prior, prior_keys(info, c.priors));
+  double reach = 0;
+  for (std::size_t i = 0; i < c.values.size(); ++i) {
+    const ParameterInfo& p = info.parameters[i];
+    const ParameterPrior& known = c.priors[i];
+    const std::string name = std::string(".") + p.name;
+    if ((known.bounded() || known.gaussian()) && !c.free[i])
+      document.fail((known.bounded() ? bounds : prior) + name,
+                    std::string("has no effect, found ") + p.name + " fixed, expected its name in fit");
+    const bool outside = known.bounded() && !(c.values[i] > known.lower && c.values[i] < known.upper);
+    // This includes amplitudes, although some stages solve for them and ignore the start value.
+    if (outside)
+      document.fail(document.has(path + name) ? path + name : bounds + name,
+                    "outside its bounds, found " + to_text(c.values[i]) + ", expected > " + to_text(known.lower) +
+                        " and < " + to_text(known.upper));
+    if (p.range != Range::ellipticity) continue;
+    const double e = known.bounded() ? std::max(std::abs(known.lower), std::abs(known.upper))
+                     : c.free[i]     ? 0
+                                     : std::abs(c.values[i]);
+    reach += e * e;
+    if (reach >= 1)
+      document.fail(bounds, "ellipticity out of range, found |e| = " + rounded(std::sqrt(reach)) +
+                                " in a corner of the bounds, expected e1^2 + e2^2 < 1 everywhere inside");
+  }
+}
+
+/// Number of tables in an array of tables. @param most  more than this is an error
+std::size_t count_of(const Document& document, const std::string& path, std::size_t most = kMaxComponents) {
+  const std::size_t n = document.size(path);
+  if (n > most)
+    document.fail(path, "too many, found " + std::to_string(n) + ", expected at most " + std::to_string(most));
+  return n;
+}
+
+std::vector<LensComponent> read_lenses(const Document& document) {
+  std::vector<LensComponent> components(count_of(document, "lens"));
+  for (std::size_t i = 0; i < components.size(); ++i) {
+    LensComponent& c = components[i];
+    const std::string path = "lens." + std::to_string(i);
+    document.read_one(path, profile_choice(c));
+    document.read(path, lens_keys(c));
+    check_ellipticity(document, path, lens_info(c.kind), c.values);
+    read_priors(document, path, lens_info(c.kind), c);
+  }
+  return components;
+}
+
+void read_perturbations(const Document& document, Config& config) {
+  const std::size_t n = count_of(document, "perturbation");
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::string path = "perturbation." + std::to_string(i);
+    LensComponent c;
+    bool random = false;
+    Key profile = profile_choice(c);
+    auto& choice = std::get<Choice>(profile.target);
+    choice.names.emplace_back(kRandomField);
+    choice.set = [&, set = choice.set](std::size_t index) {
+      random = index == kLensKinds;
+      if (!random) set(index);
+    };
+    document.read_one(path, profile);
+    if (random) {
+      document.read(path, random_field_keys(config.random_fields.emplace_back()));
+    } else {
+      document.read(path, perturbation_keys(config.perturbation.emplace_back(c)));
+      check_ellipticity(document, path, lens_info(c.kind), config.perturbation.back().values);
+    }
+  }
+}
+
+/// Takes the shape of a network from the file that it starts from. Keys of the table at `path` may repeat that shape
+/// but not contradict it.
+void take_stored_shape(const Document& document, const std::string& path, NetworkConfig& network) {
+  const NetworkShape stored = read_network(network.initial).shape;
+  const bool fourier = stored.fourier_features > 0;
+  const auto require = [&](const std::string& key, const std::string& found, const std::string& expected) {
+    if (document.has(path + "." + key) && found != expected)
+      document.fail(path + "." + key, "differs from the stored network, found " + found + ", expected " + expected +
+                                          " as in " + network.initial);
+  };
+  const auto encoding = [](bool of_fourier) { return of_fourier ? "\"fourier\"" : "\"none\""; };
+  const auto widths = [](const std::vector<int>& hidden) {
+    std::vector<std::string> texts;
+    for (const int width : hidden) texts.push_back(std::to_string(width));
+    return "[" + joined(texts) + "]";
+  };
+  require("encoding", encoding(network.fourier), encoding(fourier));
+  require("fourier_features", std::to_string(network.fourier_features), std::to_string(stored.fourier_features));
+  require("hidden", widths(network.hidden), widths(stored.hidden));
+  require("input_scale", to_text(network.input_scale) + " 1/arcsec", to_text(stored.input_scale) + " 1/arcsec");
+  network.hidden = stored.hidden;
+  network.input_scale = stored.input_scale;
+  network.fourier = fourier;
+  if (fourier) network.fourier_features = stored.fourier_features;
+}
+
+/// The shape of the network in the table at `path`, whose keys have been read.
+NetworkShape read_shape(const Document& document, const std::string& path, NetworkConfig& network) {
+  if (!network.initial.empty()) take_stored_shape(document, path, network);
+  const std::size_t layers = network.hidden.size(), most = kMaxHiddenLayers - (network.fourier ? 1 : 0);
+  if (layers < 1 || layers > most)
+    document.fail(path + ".hidden", "wrong number of layers, found " + std::to_string(layers) + ", expected 1 to " +
+                                        std::to_string(most) + (network.fourier ? " after the encoding" : ""));
+  return {network.hidden, network.input_scale, network.fourier ? network.fourier_features : 0};
+}
+
+std::vector<LightComponent> read_lights(const Document& document, const std::string& block,
+                                        std::vector<LightStart>& starts) {
+  std::vector<LightComponent> components(count_of(document, block));
+  starts.resize(components.size());
+  for (std::size_t i = 0; i < components.size(); ++i) {
+    LightComponent& c = components[i];
+    const std::string path = block + "." + std::to_string(i);
+    starts[i].network = light_network_defaults();
+    document.read_one(path, profile_choice(c));
+    document.read(path, light_keys(c, starts[i]));
+    check_ellipticity(document, path, light_info(c.kind), c.values);
+    read_priors(document, path, light_info(c.kind), c);
+    if (c.kind == LightKind::network) c.network = read_shape(document, path, starts[i].network);
+  }
+  return components;
+}
+
+/// The table of a PSF if there is one, and its type.
+void read_psf(const Document& document, const std::string& path, PsfConfig& psf) {
+  if (!psf.kernel.empty()) {
+    psf.type = "file";
+  } else if (document.has(path)) {
+    psf.type = "gaussian";
+    document.read(path, psf_keys(psf));
+    if (psf.size > 0 && psf.size % 2 == 0)
+      document.fail(path + ".size", "even, found " + std::to_string(psf.size) + " pixels, expected an odd number");
+  }
+}
+
+void check_noise(const Document& document, const std::string& block, const NoiseConfig& noise, bool needed,
+                 const std::string& choices) {
+  if (noise.background_rms && !noise.exposure_time)
+    document.fail(block + ".exposure_time", "missing, expected a number > 0 s together with background_rms");
+  if (noise.exposure_time && !noise.background_rms)
+    document.fail(block + ".background_rms", "missing, expected a number > 0 image unit together with exposure_time");
+  if (needed && noise.map.empty() && !noise.value && !noise.background_rms)
+    document.fail(block + ".noise", "missing, expected " + choices + ", or background_rms with exposure_time");
+}
+
+void read_observation(const Document& document, Config& config, bool for_simulation) {
+  ObservationConfig& o = config.observation;
+  document.read("observation", observation_keys(o, !for_simulation));
+  read_psf(document, "observation.psf", o.psf);
+  if (o.supersampling % o.psf_supersampling != 0)
+    document.fail("observation.psf_supersampling",
+                  "not a divisor, found " + std::to_string(o.psf_supersampling) +
+                      ", expected a divisor of supersampling = " + std::to_string(o.supersampling));
+  for (std::size_t i = 0; i < count_of(document, "observation.region"); ++i) {
+    RegionConfig& region = o.regions.emplace_back();
+    const std::string path = "observation.region." + std::to_string(i);
+    document.read_one(path, shape_key(region));
+    document.read(path, region_keys(region));
+    if (region.annulus && !(region.inner < region.outer))
+      document.fail(path + ".outer", "not larger than the inner radius, found " + to_text(region.outer) +
+                                         " arcsec, expected a number > inner = " + to_text(region.inner) + " arcsec");
+  }
+  check_noise(document, "observation", o.noise, !for_simulation, "\"FILE[HDU]\" or a number > 0 image unit");
+  if (o.noise.value && *o.noise.value > o.max_noise)
+    document.fail("observation.noise", "every pixel would be masked, found " + to_text(*o.noise.value) +
+                                           ", expected at most max_noise = " + to_text(o.max_noise));
+  if (for_simulation && !o.pixel_scale)
+    document.fail("observation.pixel_scale", "missing, expected a number > 0 arcsec for a simulation");
+}
+
+bool anything_free(const Model& model) {
+  const auto some = [](const auto& components) {
+    return std::any_of(components.begin(), components.end(),
+                       [](const auto& c) { return std::find(c.free.begin(), c.free.end(), true) != c.free.end(); });
+  };
+  const auto pixels_or_weights = [](const LightComponent& c) { return c.pixels_free || c.weights_free; };
+  return model.network || some(model.lens) || some(model.source) || some(model.lens_light) ||
+         std::any_of(model.source.begin(), model.source.end(), pixels_or_weights) ||
+         std::any_of(model.lens_light.begin(), model.lens_light.end(), pixels_or_weights);
+}
+
+/// Refuses weights of penalties on something that the model does not have.
+void check_regularization(const Document& document, const Model& model, RegularizationConfig r) {
+  const auto check = [&](const Keys& penalties, bool has_effect, const std::string& problem) {
+    if (has_effect) return;
+    for (const Key& key : penalties)
+      if (const double weight = *std::get<double*>(key.target); weight != 0)
+        document.fail("regularization." + key.name, "has no effect, found " + to_text(weight) + problem);
+  };
+  check(network_penalty_keys(r), model.network.has_value(), " without [network], expected 0 or a [network]");
+  check(source_penalty_keys(r),
+        std::any_of(model.source.begin(), model.source.end(), [](const LightComponent& c) { return c.pixels_free; }),
+        " without a free PIXELATED source, expected 0 or a [[source]] with fit = [\"pixels\"]");
+}
+
+/// A model has at most one NETWORK component.
+void check_network_lights(const Document& document, const Model& model) {
+  bool found = false;
+  const auto check = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      if (lights[i].kind != LightKind::network) continue;
+      if (found)
+        document.fail(block + "." + std::to_string(i) + ".profile",
+                      "found a second NETWORK component, expected at most one in all [[source]] and [[lens_light]]");
+      found = true;
+    }
+  };
+  check("source", model.source);
+  check("lens_light", model.lens_light);
+}
+
+/// Limits the pixels of all PIXELATED components, before memory is allocated for them.
+void check_pixels(const Document& document, const Model& model) {
+  std::size_t pixels = 0;
+  const auto add = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      if (lights[i].kind != LightKind::pixelated) continue;
+      pixels += static_cast<std::size_t>(lights[i].grid.nx) * static_cast<std::size_t>(lights[i].grid.ny);
+      if (pixels > kMaxSourcePixels)
+        document.fail(block + "." + std::to_string(i) + ".nx",
+                      "too many pixels, found " + std::to_string(pixels) + " in all PIXELATED components up to this " +
+                          "one, expected at most " + std::to_string(kMaxSourcePixels));
+    }
+  };
+  add("source", model.source);
+  add("lens_light", model.lens_light);
+}
+
+/// Rules between the keys of one stage. @param path  "optimizer.stage.0", or "optimizer" without stages
+void check_stage(const Document& document, const std::string& path, const StageConfig& s) {
+  const bool rule = document.has(path + ".stop") && (s.stop == StopRule::chi2 || s.stop == StopRule::held_out);
+  if (s.name == OptimizerKind::levenberg_marquardt && rule)
+    document.fail(path + ".stop",
+                  "has no effect, found a rule for levenberg_marquardt, which ends when it has converged, expected "
+                  "\"none\"");
+  if (s.name != OptimizerKind::adam) return;
+  if (s.cosine && s.steps > kMaxScheduled)
+    document.fail(path + ".steps", "too many for schedule = \"cosine\", found " + std::to_string(s.steps) +
+                                       ", expected at most " + std::to_string(kMaxScheduled));
+  if (s.cosine && s.warmup >= s.steps && s.warmup > 0)
+    document.fail(path + ".warmup", "not shorter than the stage, found " + std::to_string(s.warmup) +
+                                        " steps, expected fewer than steps = " + std::to_string(s.steps));
+}
+
+/// [optimizer] and its stages. The keys that stages take from [optimizer] are read first, then the stages, then the
+/// rest of [optimizer]: which of its keys apply depends on the stages.
+void read_optimizer(const Document& document, OptimizerConfig& o) {
+  for (const Key& key : stage_keys(o))
+    if (document.has("optimizer." + key.name)) document.read_one("optimizer", key);
+  const std::size_t n = count_of(document, "optimizer.stage", kMaxStages);
+  for (std::size_t i = 0; i < n; ++i) {
+    StageConfig& stage = o.stages.emplace_back(static_cast<const StageConfig&>(o));
+    if (i + 1 < n) stage.stop = StopRule::none;
+    document.read("optimizer.stage." + std::to_string(i), stage_keys(stage));
+  }
+  document.read("optimizer", optimizer_keys(o));
+  if (o.starts > 1 && o.all_stages().front().name != OptimizerKind::levenberg_marquardt)
+    document.fail("optimizer.starts", "has no effect, found " + std::to_string(o.starts) + " with another optimizer" +
+                                          (n == 0 ? "" : " in the first stage") +
+                                          ", expected name = \"levenberg_marquardt\"" + (n == 0 ? "" : " there"));
+  std::int64_t steps = 0;
+  for (const StageConfig& stage : o.stages) steps += stage.steps;
+  if (steps > kMaxSteps)
+    document.fail("optimizer.stage", "too many steps, found " + std::to_string(steps) +
+                                         " in all stages, expected at most " + std::to_string(kMaxSteps));
+  if (n == 0) check_stage(document, "optimizer", o);
+  for (std::size_t i = 0; i < n; ++i) check_stage(document, "optimizer.stage." + std::to_string(i), o.stages[i]);
+}
+
+/// Checks `free` of the stages against the model, and that Levenberg-Marquardt has something to fit.
+void check_stages(const Document& document, const Config& config) {
+  const std::vector<StageConfig> all = config.optimizer.all_stages();
+  if (config.optimizer.free.empty() && std::all_of(all.begin(), all.end(), [](const auto& s) {
+        return s.free.empty() && s.name != OptimizerKind::levenberg_marquardt;
+      }))
+    return;
+  Model model = config.model;
+  for (std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
+    for (LightComponent& c : *lights) {  // pixels and weights are not loaded yet, but have names
+      c.pixels.resize(c.kind == LightKind::pixelated ? static_cast<std::size_t>(c.grid.nx * c.grid.ny) : 0);
+      c.weights.resize(c.kind == LightKind::network ? c.network.size() : 0);
+    }
+  const auto check = [&](const std::string& path, const StageConfig& s) {
+    std::vector<std::uint8_t> moves;
+    try {
+      moves = trainable(model, s.free);
+    } catch (const InvalidInput& error) {
+      document.fail(path + ".free", error.what());
+    }
+    if (s.name != OptimizerKind::levenberg_marquardt) return;
+    const ParameterLayout layout(model);
+    bool scalars = moves.empty() && layout.n_free() > 0, others = false;
+    for (std::size_t i = 0; i < moves.size(); ++i)
+      (i >= layout.n_network && i < layout.n_network + layout.n_free() ? scalars : others) |= moves[i] != 0;
+    if (others)
+      document.fail(path + ".free",
+                    "names weights or pixels, which levenberg_marquardt does not fit, expected names of profile "
+                    "parameters");
+    if (!scalars)
+      document.fail(path + ".name",
+                    "nothing to fit, found \"levenberg_marquardt\" without a free profile parameter, expected one in a "
+                    "fit = [...]");
+  };
+  check("optimizer", config.optimizer);
+  for (std::size_t i = 0; i < config.optimizer.stages.size(); ++i)
+    check("optimizer.stage." + std::to_string(i), config.optimizer.stages[i]);
+}
+
+/// Gaussian priors are added to -2 ln(likelihood), so they need the loss chi2.
+void check_priors(const Document& document, const Config& config) {
+  if (config.optimizer.loss == LossKind::chi2) return;
+  const auto check = [&](const std::string& block, const auto& components) {
+    for (std::size_t i = 0; i < components.size(); ++i)
+      for (const ParameterPrior& prior : components[i].priors)
+        if (prior.gaussian())
+          document.fail(block + "." + std::to_string(i) + ".prior",
+                        "a Gaussian prior needs a likelihood, found optimizer.loss = \"mse\", expected \"chi2\"");
+  };
+  check("lens", config.model.lens);
+  check("source", config.model.source);
+  check("lens_light", config.model.lens_light);
+}
+
+/// Rules between the blocks.
+void check_model(const Document& document, const Config& config, bool for_simulation) {
+  const Model& model = config.model;
+  if (model.source.empty() && model.lens_light.empty())
+    document.fail("source", "missing, expected at least one [[source]] or [[lens_light]]");
+  if (model.network && model.source.empty())
+    document.fail("network", "has no effect, found no [[source]], expected at least one");
+  check_network_lights(document, model);
+  check_pixels(document, model);
+  check_regularization(document, model, config.regularization);
+  if (!for_simulation && !anything_free(model))
+    document.fail("network", "nothing to fit, found no [network] and no name in any fit = [...], expected one of them");
+}
+
+}  // namespace
+
+Config read_config(const std::string& file, const std::vector<Override>& overrides, bool for_simulation) {
+  const Document document(file, overrides);
+  Config config;
+  config.file = file;
+  config.places = document.places();
+  document.read("", top_keys(config));
+  const Recipe& defaults = recipe(config.recipe);
+  config.optimizer = defaults.optimizer;
+  if (document.has("network")) config.regularization = defaults.regularization;  // its penalties are on the network
+
+  read_observation(document, config, for_simulation);
+  config.model.lens = read_lenses(document);
+  config.model.source = read_lights(document, "source", config.source_start);
+  config.model.lens_light = read_lights(document, "lens_light", config.lens_light_start);
+  if (document.has("network")) {
+    config.network = defaults.network;
+    document.read("network", network_keys(*config.network));
+    if (!config.network->initial.empty()) config.network->ensemble = 1;  // one set of weights to start from: one member
+    // A simulation does not use the network: its file may not exist yet.
+    NetworkConfig network = *config.network;
+    if (for_simulation) network.initial.clear();
+    config.model.network = read_shape(document, "network", network);
+    network.initial = config.network->initial;
+    config.network = network;
+  }
+  read_optimizer(document, config.optimizer);
+  document.read("regularization", regularization_keys(config.regularization));
+  if (document.has("truth")) {
+    document.read("truth", truth_keys(config.truth));
+    if (config.truth.path.empty() || config.truth.path.back() == ']')
+      document.fail("truth.file",
+                    "not a file name, found \"" + config.truth.path + R"(", expected "FILE" without [HDU])");
+  }
+  if (document.has("simulate")) {
+    SimulateConfig& s = config.simulate.emplace();
+    document.read("simulate", simulate_keys(s));
+    read_psf(document, "simulate.psf", s.psf);
+    check_noise(document, "simulate", s.noise, true, "a number >= 0 image unit");
+    const double rays = double(s.nx) * s.ny * config.observation.supersampling * config.observation.supersampling;
+    if (rays >= kMaxRays)
+      document.fail("simulate.nx", "too many rays, found " + std::to_string(s.nx) + " x " + std::to_string(s.ny) +
+                                       " pixels with supersampling " +
+                                       std::to_string(config.observation.supersampling) +
+                                       ", expected fewer than 2^30 rays");
+  } else if (for_simulation) {
+    document.fail("simulate", "missing, expected a table [simulate]");
+  }
+  read_perturbations(document, config);
+  check_model(document, config, for_simulation);
+  check_priors(document, config);
+  if (!for_simulation) check_stages(document, config);
+  return config;
+}
+
+}  // namespace einfield

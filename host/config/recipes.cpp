@@ -1,0 +1,58 @@
+#include "host/config/recipes.hpp"
+
+#include <algorithm>
+
+namespace einfield {
+namespace {
+
+/// Biggio et al. (2021), section 3: three hidden layers of 200 with swish, Adam at 1e-3, mean squared error, nothing
+/// else.
+Recipe biggio2021() {
+  Recipe r;
+  r.name = "biggio2021";
+  r.network.hidden = {200, 200, 200};
+  r.network.input_scale = 1;
+  r.network.last_layer_zero = false;
+  r.optimizer.loss = LossKind::mse;
+  r.optimizer.learning_rate = 1e-3;
+  r.optimizer.steps = 200;
+  r.optimizer.stop = StopRule::none;
+  r.optimizer.best_of_last = 0;
+  return r;
+}
+
+/// The best choice in the studies of examples/README.md: L-BFGS that remembers many steps, on a few small networks with
+/// Fourier features, with priors that only forbid what no mass distribution does.
+Recipe default_recipe() {
+  Recipe r;
+  r.name = "default";
+  r.network.fourier = true;
+  r.network.hidden = {16, 16, 16};
+  r.network.fourier_features = 12;
+  r.network.fourier_scale = 4;
+  r.network.last_layer_zero = true;
+  r.network.ensemble = 3;
+  r.optimizer.name = OptimizerKind::lbfgs;
+  r.optimizer.memory = 300;
+  r.optimizer.loss = LossKind::chi2;
+  r.optimizer.steps = 1000;
+  r.optimizer.stop = StopRule::plateau;
+  r.regularization.smoothness = 2;
+  r.regularization.curvature = 0.7;
+  r.regularization.negative_convergence = 20;
+  r.regularization.negative_total_convergence = 2000;
+  return r;
+}
+
+}  // namespace
+
+const std::vector<Recipe>& recipes() {
+  static const std::vector<Recipe> all = {default_recipe(), biggio2021()};
+  return all;
+}
+
+const Recipe& recipe(const std::string& name) {
+  return *std::find_if(recipes().begin(), recipes().end(), [&](const Recipe& r) { return r.name == name; });
+}
+
+}  // namespace einfield
