@@ -181,7 +181,7 @@ TYPED_TEST(CheckpointOf, StartsAreKeptAndTheirStageIsNotDoneTwice) {
     return refusal<TypeParam>(lens, {});
   };
   EXPECT_EQ(message([](auto&) {}), "");
-  const std::string none = lens.out() + "/" + kFile + ": starts has a count that is none";
+  const std::string none = lens.out() + "/" + kFile + ": starts has a count out of range";
   EXPECT_EQ(message([](auto& start) { start.redrawn = -1; }), none);
   EXPECT_EQ(message([](auto& start) { start.steps = std::int64_t(1) << 40; }), none);
   write_checkpoint(lens.out(), config, whole.loaded.problem, "cpu", std::vector{whole.result.snapshot});
@@ -383,7 +383,7 @@ TYPED_TEST(CheckpointOf, StatesThatNoFitIsInAreRefused) {
     return refusal<TypeParam>(lens, {});
   };
   EXPECT_EQ(message([](auto&) {}), "");
-  const std::string path = lens.out() + "/checkpoint.safetensors: ", never = path + "a state that no fit is ever in";
+  const std::string path = lens.out() + "/checkpoint.safetensors: ", never = path + "an impossible state, expected counts that agree with each other";
   EXPECT_EQ(message([](auto& s) { s.stage_step = -1; }), never);
   EXPECT_EQ(message([](auto& s) { s.step = s.stage_step - 1; }), never);
   EXPECT_EQ(message([](auto& s) { s.evaluations = -1; }), never);
@@ -396,7 +396,7 @@ TYPED_TEST(CheckpointOf, StatesThatNoFitIsInAreRefused) {
   EXPECT_EQ(message([](auto& s) { s.fall_step = s.stage_step + 1; }), never);
   for (const int offset : {1, -1000})
     EXPECT_EQ(message([offset](auto& s) { s.history.back().step = s.step + offset; }),
-              path + "history has a step that was not made");
+              path + "history has a step after that of the state");
   EXPECT_EQ(
       message([](auto& s) { s.memory.resize(5 * 2 * s.parameters.size(), 1); }).rfind(path + "memory is 5 x 2 x ", 0),
       0u);
@@ -465,7 +465,7 @@ TEST(Checkpoint, NumbersThatNoIntegerHoldsAreRefused) {
       write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
       const std::string name = std::string("\\\"") + key + "\\\":";
       replace_in_header(lens, name, name + value + ",\\\"_\\\":");
-      EXPECT_EQ(refusal<float>(lens, {}), lens.out() + "/" + kFile + ": a state that is not one") << key << value;
+      EXPECT_EQ(refusal<float>(lens, {}), lens.out() + "/" + kFile + ": a malformed state, expected the numbers of a snapshot") << key << value;
     }
 }
 

@@ -664,7 +664,7 @@ TEST_F(InterruptedFit, ResumeChecksWhatItGoesOnFrom) {
       "--set: lens.0.e1: 0.11 contradicts the checkpoint in out, expected 0.1 or, for a new run, --overwrite");
   expect_refused(with({"--set", "optimizer.steps=20"}),
                  "--set: optimizer.steps: 20 contradicts the checkpoint in out, expected at least the 30 steps that it "
-                 "has behind it");
+                 "has done");
   const std::string checkpoint = folder().read("out/checkpoint.safetensors");
   folder().write("out/checkpoint.safetensors", checkpoint.substr(0, checkpoint.size() - 100));
   expect_refused(with({}), "out/checkpoint.safetensors: damaged, its checksum is wrong");

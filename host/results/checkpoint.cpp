@@ -84,13 +84,13 @@ void check_steps(const SafetensorsFile& file, const std::string& dir, const Conf
   const std::int64_t steps = o.all_stages().at(stage).steps, best = o.best_of_last;
   const std::string where = config.at(key) + ": " + std::to_string(steps);
   EINFIELD_REQUIRE(steps >= s.stage_step, where + " contradicts the checkpoint in " + dir + ", expected at least the " +
-                                              std::to_string(s.stage_step) + " steps that it has behind it");
+                                              std::to_string(s.stage_step) + " steps that it has done");
   const auto before = stored_number<std::int64_t>(file, "steps");
   if (best == 0 || !keeps_last(o.stop) || stage + 1 < o.stages.size() || steps == before) return;
   const std::int64_t first = steps - best + 1;  // the first state that counts
   const bool kept = steps > before && s.best_step - (s.step - s.stage_step) >= first;
   EINFIELD_REQUIRE(first >= s.stage_step || kept,
-                   where + " with best_of_last = " + std::to_string(best) + " counts states before step " +
+                   where + " with best_of_last = " + std::to_string(best) + " chooses from states before step " +
                        std::to_string(s.stage_step) + " that the checkpoint in " + dir + " lacks, expected " +
                        std::to_string(before) + " or at least " + std::to_string(s.stage_step + best - 1));
 }
@@ -113,7 +113,7 @@ nlohmann::json numbers_of(const Snapshot<Real>& s) {
 template <class Real>
 void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snapshot<Real>& s) {
   const auto whole = [&](const char* key, auto& value) {
-    if (!from.at(key).is_number_integer()) file.fail("a state that is not one");
+    if (!from.at(key).is_number_integer()) file.fail("a malformed state, expected the numbers of a snapshot");
     from.at(key).get_to(value);
   };
   try {
@@ -128,12 +128,12 @@ void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snaps
     whole("fall_step", s.fall_step);
     from.at("fall_value").get_to(s.fall_value);
   } catch (const nlohmann::json::exception&) {
-    file.fail("a state that is not one");
+    file.fail("a malformed state, expected the numbers of a snapshot");
   }
   const bool sound = s.stage >= 0 && s.stage_step >= 0 && s.stage_step <= s.step && s.evaluations >= 0 &&
                      std::isfinite(s.time_s) && s.time_s >= 0 && s.best_step >= -1 && s.best_step <= s.step &&
                      s.fall_step >= 0 && s.fall_step <= s.stage_step;
-  if (!sound) file.fail("a state that no fit is ever in");
+  if (!sound) file.fail("an impossible state, expected counts that agree with each other");
 }
 
 /// One number per factor of kStrengthFactors; null = that fit failed.
@@ -147,10 +147,10 @@ nlohmann::json json_of(const std::vector<TriedStrength>& strengths) {
 std::vector<TriedStrength> read_strengths(const SafetensorsFile& file) {
   const nlohmann::json values = nlohmann::json::parse(file.metadata("strengths"), nullptr, false);
   if (!values.is_array() || (!values.empty() && values.size() != std::size(kStrengthFactors)))
-    file.fail("strengths of the regularisation that are none");
+    file.fail("malformed strengths of the regularization, expected none or one number per factor");
   std::vector<TriedStrength> strengths;
   for (const nlohmann::json& value : values) {
-    if (!value.is_number() && !value.is_null()) file.fail("strengths of the regularisation that are none");
+    if (!value.is_number() && !value.is_null()) file.fail("malformed strengths of the regularization, expected none or one number per factor");
     strengths.push_back({kStrengthFactors[strengths.size()], value.is_null() ? kInfinity : value.get<double>()});
   }
   return strengths;
@@ -186,7 +186,7 @@ void read_vectors(SafetensorsFile& file, std::size_t system, const ParameterLayo
     file.fail("history is " + history.shape_text() + ", expected rows x " + std::to_string(columns));
   const std::vector<double> values = file.read(history);
   for (auto row = values.begin(); row != values.end(); row += static_cast<std::ptrdiff_t>(columns)) {
-    if (!(row[0] >= 0 && row[0] <= static_cast<double>(s.step))) file.fail("history has a step that was not made");
+    if (!(row[0] >= 0 && row[0] <= static_cast<double>(s.step))) file.fail("history has a step after that of the state");
     s.history.push_back({static_cast<std::int64_t>(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7],
                          std::vector<double>(row + kHistoryColumns, row + static_cast<std::ptrdiff_t>(columns))});
   }
@@ -198,7 +198,7 @@ void read_vectors(SafetensorsFile& file, std::size_t system, const ParameterLayo
   const std::vector<double> rows = file.read(starts);
   for (auto row = rows.begin(); row != rows.end(); row += static_cast<std::ptrdiff_t>(width)) {
     if (!(row[2] >= 0 && row[2] <= kMostCount && row[3] >= 0 && row[3] <= kMostCount))
-      file.fail("starts has a count that is none");
+      file.fail("starts has a count out of range");
     s.starts.push_back({row[0], row[1], static_cast<std::int64_t>(row[2]), static_cast<int>(row[3]), row[4] != 0,
                         row[5] != 0, row[6] != 0,
                         std::vector<double>(row + kStartColumns, row + static_cast<std::ptrdiff_t>(width))});
@@ -283,8 +283,8 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
   for (std::size_t system = 0; system < checkpoint.snapshots.size(); ++system) {
     Snapshot<Real>& snapshot = checkpoint.snapshots[system];
     if (snapshot.stage != first.stage || snapshot.stage >= static_cast<int>(stages.size()))
-      file.fail("a state of stage " + std::to_string(snapshot.stage) + ", which is none of " +
-                std::to_string(stages.size()) + " or not that of the others");
+      file.fail("a state of stage " + std::to_string(snapshot.stage) + ", expected the same one of " +
+                std::to_string(stages.size()) + " stages for all states");
     check_steps(file, dir, config, snapshot);
     read_vectors(file, system, layout, stages[static_cast<std::size_t>(snapshot.stage)].memory, snapshot);
   }
