@@ -1,4 +1,4 @@
-// A lens of 14 × 12 pixels, simulated into a folder of its own, and short fits of it: for the tests of what a fit
+// A lens of 14 × 12 pixels, simulated into its own folder, and short fits of it: for the tests of what a fit
 // leaves.
 #pragma once
 

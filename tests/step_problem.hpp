@@ -399,7 +399,7 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
         out.regularization += potential_penalty(r, hessian, mean, macro) / nodes.interior();
         const Hessian<double> bar = potential_penalty_adjoint(r, hessian, mean, macro);
         const double scale = 1 / (4 * spacing * nodes.interior());
-        const auto add = [&](int c, int l, double x, double y) {  // to the ray of a neighbour
+        const auto add = [&](int c, int l, double x, double y) {  // to the ray of a neighbor
           out.deflection_bar[static_cast<std::size_t>(nodes.ray(c, l))] += scale * x;
           out.deflection_bar[rays + static_cast<std::size_t>(nodes.ray(c, l))] += scale * y;
         };

@@ -219,7 +219,7 @@ TYPED_TEST(CheckpointOf, StoppedByChi2StopsThereAgain) {
   write_checkpoint(lens.out(), config, stopped.loaded.problem, "cpu", std::vector{stopped.result.snapshot});
   const Checkpoint<TypeParam> from = read_checkpoint<TypeParam>(lens.out(), config, stopped.loaded.problem);
   expect_same_result(SmallFit<TypeParam>(config, 0, &from.snapshots[0]).result, stopped.result);
-  // Without the rule it goes on as if it had never been there.
+  // Without the rule the run continues as if there had never been one.
   expect_same_result(SmallFit<TypeParam>(lens.config(), 0, &from.snapshots[0]).result, whole.result);
 }
 
@@ -383,7 +383,8 @@ TYPED_TEST(CheckpointOf, StatesThatNoFitIsInAreRefused) {
     return refusal<TypeParam>(lens, {});
   };
   EXPECT_EQ(message([](auto&) {}), "");
-  const std::string path = lens.out() + "/checkpoint.safetensors: ", never = path + "an impossible state, expected counts that agree with each other";
+  const std::string path = lens.out() + "/checkpoint.safetensors: ",
+                    never = path + "an impossible state, expected counts that agree with each other";
   EXPECT_EQ(message([](auto& s) { s.stage_step = -1; }), never);
   EXPECT_EQ(message([](auto& s) { s.step = s.stage_step - 1; }), never);
   EXPECT_EQ(message([](auto& s) { s.evaluations = -1; }), never);
@@ -465,7 +466,9 @@ TEST(Checkpoint, NumbersThatNoIntegerHoldsAreRefused) {
       write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
       const std::string name = std::string("\\\"") + key + "\\\":";
       replace_in_header(lens, name, name + value + ",\\\"_\\\":");
-      EXPECT_EQ(refusal<float>(lens, {}), lens.out() + "/" + kFile + ": a malformed state, expected the numbers of a snapshot") << key << value;
+      EXPECT_EQ(refusal<float>(lens, {}),
+                lens.out() + "/" + kFile + ": a malformed state, expected the numbers of a snapshot")
+          << key << value;
     }
 }
 

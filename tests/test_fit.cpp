@@ -451,7 +451,8 @@ TEST(Fit, WeightsOfTheSourceAreAGroupOfTheirOwn) {
 }
 
 TEST(Fit, ClippedGradientsAreNoLongerThanAllowed) {
-  // With equal moments Adam does not feel a common factor, but for ε: a tiny norm makes the steps tiny.
+  // With equal moments Adam does not depend on a common factor of the gradient, except through ε: a tiny norm makes the
+  // steps tiny.
   const Problem problem = mock(true);
   FitSettings settings = short_run();
   settings.stages = {adam_stage(1, 1e-2)};

@@ -430,7 +430,7 @@ TEST(LevenbergMarquardt, MembersOfAnEnsembleShareTheStarts) {
     EXPECT_LE(shared[k].final_state.loss, each[k].final_state.loss * (1 + 1e-9));
     EXPECT_TRUE(shared[k].snapshot.starts.empty());
   }
-  // Interrupted after the first member, the others go on from it.
+  // Interrupted after the first member: the others continue from it.
   int asked = 0;
   FitCallbacks<double> count;
   count.interrupted = [&] { return ++asked < 0; };

@@ -96,7 +96,7 @@ TEST(Model, BoundsAreKeptAndTheirTransformsComeBack) {
     EXPECT_LE(values[0], 2.0);
     EXPECT_LT(values[1] * values[1] + values[2] * values[2], 1);
   }
-  // However far the optimiser has gone, the model of its parameters is one.
+  // However far the optimizer has moved, its parameters give a valid model.
   for (const double far : {-1e3, 1e3}) {
     std::vector<double> parameters = layout.initial_parameters(std::vector<double>(layout.n_network, 0.0));
     parameters[layout.n_network] = parameters[layout.n_network + 8] = far;  // theta_E, n_sersic

@@ -94,7 +94,7 @@ struct TileKernels {
   void (*add)(const Real* part, std::size_t n, Real* sum);
   /// s, s′, s″ of n values, a multiple of a cache line: what the tiles compute, for the tests.
   void (*swish)(const Real* a, std::size_t n, Real* value, Real* first, Real* second);
-  void (*sine)(const Real* a, std::size_t n, Real* value, Real* first, Real* second);  ///< likewise
+  void (*sine)(const Real* a, std::size_t n, Real* value, Real* first, Real* second);  ///< s, s′, s″ of the sine
   const char* instructions;
 };
 

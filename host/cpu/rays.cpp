@@ -69,7 +69,7 @@ void copy_lane(const Real* from, int count, Lane<Real>& lane) {
   std::fill(lane + count, lane + kBlock, from[count - 1]);
 }
 
-/// Adds a block to a sum, in an order of its own.
+/// Adds a block to a sum, in a fixed order.
 template <class Real>
 EINFIELD_LOOP void add_sum(const Lane<Real>& values, double& sum) {
   double part[kSums] = {};
@@ -79,7 +79,7 @@ EINFIELD_LOOP void add_sum(const Lane<Real>& values, double& sum) {
 }
 
 /// The parameters of a component where nothing else can change them. Copied one by one: parts of a block copy would
-/// come out of one vector, and no loop that uses them would be vectorised.
+/// come out of one vector, and no loop that uses them would be vectorized.
 template <class Real>
 struct Parameters {
   Real p[kMaxProfileParameters];

@@ -13,24 +13,23 @@
 
 namespace einfield {
 
-/// Threads that wait between loops. The thread that calls parallel_for works along, so a pool of one starts no thread.
+/// Threads that wait between loops. The caller of parallel_for also works, so a pool of one starts no thread.
 class ThreadPool {
  public:
-  /// @param threads  number of threads that work, the caller included; 0 = as many as the process may use (its
-  /// affinity)
+  /// @param threads  number of working threads, the caller included; 0 = all that the process may use (its affinity)
   /// @throws InvalidInput for a number out of 0 … 1024, IoError when the system refuses a thread.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  /// The number of threads that a request stands for. @throws InvalidInput as the constructor does.
+  /// The number of threads for such a request. @throws InvalidInput as the constructor does.
   static int resolve(int threads);
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  /// Calls f(index, worker) for every index in [0, n), handed out in rising order; worker in [0, threads()) names the
-  /// thread, for scratch memory. Returns when all calls are done. After an exception no further index is handed out and
+  /// Calls f(index, worker) for every index in [0, n), in rising order; worker in [0, threads()) names the
+  /// thread, for scratch memory. Returns when all calls are done. After an exception no further call begins and
   /// the first exception is thrown here. Denormals are zero inside f, in every thread; the caller's mode is restored.
   /// Calls from several threads take turns. @pre f does not call parallel_for of the same pool.
   template <class F>
@@ -45,7 +44,7 @@ class ThreadPool {
   using Call = void (*)(void* context, int index, int worker);
 
   void run(int n, Call call, void* context);
-  void work(int worker);  ///< takes indices until none is left
+  void work(int worker);  ///< works on indices until none is left
   void wait_for_work(int worker);
   /// Watches for a moment, where there is a processor for every thread: the loops of a step follow each other faster
   /// than a sleeping thread wakes up. Returns early when `ready()` holds.

@@ -1,5 +1,5 @@
 // What the stages of a fit share: the systems on their way, and the rules for history, best state, stopping and
-// snapshots. Each optimizer has a file of its own: adam_stage.cpp, lbfgs_stage.cpp, lm_stage.cpp.
+// snapshots. The optimizers are in adam_stage.cpp, lbfgs_stage.cpp and lm_stage.cpp.
 #pragma once
 
 #include <algorithm>

@@ -150,7 +150,8 @@ std::vector<TriedStrength> read_strengths(const SafetensorsFile& file) {
     file.fail("malformed strengths of the regularization, expected none or one number per factor");
   std::vector<TriedStrength> strengths;
   for (const nlohmann::json& value : values) {
-    if (!value.is_number() && !value.is_null()) file.fail("malformed strengths of the regularization, expected none or one number per factor");
+    if (!value.is_number() && !value.is_null())
+      file.fail("malformed strengths of the regularization, expected none or one number per factor");
     strengths.push_back({kStrengthFactors[strengths.size()], value.is_null() ? kInfinity : value.get<double>()});
   }
   return strengths;
@@ -186,7 +187,8 @@ void read_vectors(SafetensorsFile& file, std::size_t system, const ParameterLayo
     file.fail("history is " + history.shape_text() + ", expected rows x " + std::to_string(columns));
   const std::vector<double> values = file.read(history);
   for (auto row = values.begin(); row != values.end(); row += static_cast<std::ptrdiff_t>(columns)) {
-    if (!(row[0] >= 0 && row[0] <= static_cast<double>(s.step))) file.fail("history has a step after that of the state");
+    if (!(row[0] >= 0 && row[0] <= static_cast<double>(s.step)))
+      file.fail("history has a step after that of the state");
     s.history.push_back({static_cast<std::int64_t>(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7],
                          std::vector<double>(row + kHistoryColumns, row + static_cast<std::ptrdiff_t>(columns))});
   }

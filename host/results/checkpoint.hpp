@@ -1,5 +1,6 @@
-// Everything that --resume needs, in one file: DIR/checkpoint.safetensors. Written atomically, with a checksum over
-// every byte, and with what the configuration must agree with for the run to go on with the same bits.
+// Everything that --resume needs, in one file: DIR/checkpoint.safetensors. It is written atomically, with a checksum
+// over every byte and a fingerprint of the configuration: a run continues with the same bits only when its own
+// fingerprint is the same.
 #pragma once
 
 #include <string>
@@ -12,23 +13,23 @@ namespace einfield {
 
 template <class Real>
 struct Checkpoint {
-  std::vector<Snapshot<Real>> snapshots;  ///< one per lens of the backend
-  std::string backend;                    ///< that made it: only the same one goes on with the same bits
-  std::vector<TriedStrength> strengths;   ///< behind the weights of the fit; empty = not tried (yet)
+  std::vector<Snapshot<Real>> snapshots;  ///< one per system of the backend
+  std::string backend;                    ///< that made it; only the same one continues with the same bits
+  std::vector<TriedStrength> strengths;   ///< that the weights of the fit were chosen from; empty = none were tried
 };
 
 bool has_checkpoint(const std::string& dir);
 
-/// The checkpoint in `dir`, when this configuration can go on from it: the data, the model, the network, the loss, the
-/// regularisation, the stages and the learning rates so far are the same. There may be more steps, another stop_chi2 or
-/// none, other steps between log rows.
+/// The checkpoint in `dir`, when this configuration can continue from it: data, model, network, loss, regularization,
+/// stages and the learning rates so far must be the same. The number of steps, stop_chi2 and the steps between log rows
+/// may differ.
 /// @param problem  of `config`, as load_problem() makes it
-/// @throws InvalidInput without a checkpoint, for a damaged one, for another precision, and for a configuration that
-///         contradicts it, with the key
+/// @throws InvalidInput when there is no checkpoint, when it is damaged or of another precision, and when the
+///         configuration contradicts it; the message names the key
 template <class Real>
 Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, const Problem& problem);
 
-/// @throws IoError; the checkpoint that was there before stays then
+/// @throws IoError; then an earlier checkpoint is still there
 template <class Real>
 void write_checkpoint(const std::string& dir, const Config& config, const Problem& problem, const std::string& backend,
                       const std::vector<Snapshot<Real>>& snapshots, const std::vector<TriedStrength>& strengths = {});

@@ -190,7 +190,7 @@ EINFIELD_HD Vec2<Real> lens_offset(LensKind kind, const Real* p, Vec2<Real> thet
 /// @param theta  image-plane position [arcsec]
 /// @return       reduced deflection [arcsec]
 /// @pre  Model::validate() has passed: nothing is checked per ray. Every value and every derivative is finite then, up
-///       to 1e8 arcsec from the centre in single precision.
+///       to 1e8 arcsec from the center in single precision.
 template <class Real>
 EINFIELD_HD Vec2<Real> lens_deflection(LensKind kind, const Real* p, Vec2<Real> theta) {
   DeflectionOf<Real> visitor{lens_offset(kind, p, theta), {}};

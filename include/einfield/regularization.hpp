@@ -117,7 +117,7 @@ EINFIELD_HD Hessian<Real> potential_penalty_adjoint(const Regularization& weight
 }
 
 /// Adjoint of (1), gathered at a ray: what the nodes' cotangents give to α_x and α_y there. Transposing (1), the ray at
-/// (c, r) is the right neighbour of node c − 1 and the left of node c + 1, the upper of r − 1 and the lower of r + 1:
+/// (c, r) is the right neighbor of node c − 1 and the left of node c + 1, the upper of r − 1 and the lower of r + 1:
 ///
 ///     ᾱ_x(c, r) = (x̄x(c − 1, r) − x̄x(c + 1, r)) / (2 spacing) + (x̄y(c, r − 1) − x̄y(c, r + 1)) / (4 spacing)
 ///     ᾱ_y(c, r) = (ȳy(c, r − 1) − ȳy(c, r + 1)) / (2 spacing) + (x̄y(c − 1, r) − x̄y(c + 1, r)) / (4 spacing)

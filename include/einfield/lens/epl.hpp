@@ -83,9 +83,9 @@ EINFIELD_HD EplFrame<Real> epl_frame(const Epl<Real>& lens, Vec2<Real> z, bool d
 ///
 /// From Tessore & Metcalf's α = (2b/(1 + q)) (b/|Z|)^{t−1} e^{i(φ + arg Z)} ₂F₁(1, t/2; 2 − t/2; −c e^{2i arg Z}) with
 /// Z = qX + iY = e^{−iφ} d/(1 + c), b = θ_E √q and 2/(1 + q) = 1 + c; t/2 = 1 − g. What changed: the core s = kLensCore
-/// in R and u. With it (3) is not exactly the gradient of ψ within a few s of the centre; at r it is to about (s/r)².
+/// in R and u. With it (3) is not exactly the gradient of ψ within a few s of the center; at r it is to about (s/r)².
 ///
-/// | at the centre | ψ, α | κ           | γ    | ∂α/∂z                       | ∂α/∂p, ∂κ/∂z, ∂γ/∂z |
+/// | at the center | ψ, α | κ           | γ    | ∂α/∂z                       | ∂α/∂p, ∂κ/∂z, ∂γ/∂z |
 /// | value         | 0    | g (θ_E/s)^t | −ε κ | dα = (θ_E/s)^t (dz − ε dz*) | 0                   |
 ///
 /// @param z  θ − center [arcsec]

@@ -49,7 +49,7 @@ EINFIELD_HD MultipoleFrame<Real> multipole_frame(const Multipole<Real>& lens, Ve
 /// (2) is 2 ∂ψ/∂z* with ∂R/∂z* = v/2. For s → 0, ψ = r a_m cos(m(φ − phi_m))/(1 − m²). The core s = kLensCore is part
 /// of the model.
 ///
-/// | at the centre | ψ, α, κ | γ          | ∂α/∂z      | ∂α/∂p, ∂κ/∂z | ∂γ/∂z                          |
+/// | at the center | ψ, α, κ | γ          | ∂α/∂z      | ∂α/∂p, ∂κ/∂z | ∂γ/∂z                          |
 /// | m = 2         | 0       | 2 (A/s) ω* | dα = γ dz* | 0            | 0                              |
 /// | m > 2         | 0       | 0          | 0          | 0            | 0; m = 3: dγ = 6 (A/s²) ω* dz* |
 ///

@@ -27,7 +27,7 @@ struct NfwRadial {
 ///     D = Σ (−t)ⁿ/(2n + 3),   A = 1 − t D                                                    |t| < 1/4             (1)
 ///     dD/dt = −((1/x² − A)/(2t) + D)/t                                                       elsewhere            (2)
 ///
-/// Towards the centre g and h cancel. With L = ln(2/x), σ = √(1 − x²), λ = ln((1 + σ)/2) = log1p(−x²/(2(1 + σ))),
+/// Towards the center g and h cancel. With L = ln(2/x), σ = √(1 − x²), λ = ln((1 + σ)/2) = log1p(−x²/(2(1 + σ))),
 /// arcosh(1/x) = L + λ and 1/σ − 1 = x²/(σ(1 + σ)):
 ///
 ///     g/x² = (L/(1 + σ) + λ/x²)/σ,   h = −λ (2L + λ)                                          t ≤ −1/4             (3)
@@ -106,7 +106,7 @@ EINFIELD_HD NfwFrame<Real> nfw_frame(const Nfw<Real>& lens, Vec2<Real> z) {
 /// dψ/d(R²) = μ/2, dμ/d(R²) = (κ_0 − μ)/R², ∂R²/∂z* = v. The core s = kLensCore is part of the model, and (5), (6) hold
 /// with it: α is a gradient everywhere.
 ///
-/// | at the centre | ψ            | α | κ                              | γ    | ∂α/∂z             |
+/// | at the center | ψ            | α | κ                              | γ    | ∂α/∂z             |
 /// | value         | ~ −N s² ln s | 0 | μ(s) ≈ (N/2Rs)(ln(2 Rs/s) − ½) | −η κ | dα = κ dz + γ dz* |
 ///
 /// and ∂α/∂p = ∂κ/∂z = ∂γ/∂z = 0 there.

@@ -115,7 +115,7 @@ EINFIELD_HD NieShear<Real> nie_shear(const Nie<Real>& lens, const NieFrame<Real>
 ///
 ///     α_X − iα_Y = (b/f) 2 atan(√c ((1 − c) X − i (1 + c) Y)/(k (R + s))),   which is (4) in the own frame.
 ///
-/// | at the centre | ψ                | α | κ         | γ    | ∂α/∂z               | ∂α/∂p, ∂κ/∂z, ∂γ/∂z |
+/// | at the center | ψ                | α | κ         | γ    | ∂α/∂z               | ∂α/∂p, ∂κ/∂z, ∂γ/∂z |
 /// | value         | −θ_E s ln(2 s/k) | 0 | θ_E/(2 s) | −ε κ | dα = κ dz + γ dz*   | 0                   |
 ///
 /// @param z  θ − center [arcsec]

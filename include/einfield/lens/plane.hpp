@@ -15,7 +15,7 @@
 
 namespace EINFIELD_API einfield {
 
-/// Core of the profiles that are singular at their centre: their radii are √(R² + kLensCore²). Part of the model, as in
+/// Core of the profiles that are singular at their center: their radii are √(R² + kLensCore²). Part of the model, as in
 /// lenstronomy's SIE, whose deflection it changes by θ_E · 1e-10 arcsec/r; that of the others by less. [arcsec]
 inline constexpr double kLensCore = 1e-10;
 

@@ -15,7 +15,7 @@ struct Shear {
 ///
 ///     ψ = (γ1/2)(x² − y²) + γ2 x y,   α = γ z*,   κ = 0                                                         (1)
 ///
-/// Smooth everywhere; at the centre ψ = α = 0 and ∂/∂γ = 0.
+/// Smooth everywhere; at the center ψ = α = 0 and ∂/∂γ = 0.
 /// @param z  θ − (ra_0, dec_0) [arcsec]
 template <class Real>
 EINFIELD_HD LensValues<Real> lens_values(const Shear<Real>& lens, Vec2<Real> z) {
@@ -52,7 +52,7 @@ struct Convergence {
   Real kappa{};
 };
 
-/// ψ, α, κ, γ of a mass sheet: ψ = κ |z|²/2, α = κ z, γ = 0; at the centre ψ = α = 0.                               (3)
+/// ψ, α, κ, γ of a mass sheet: ψ = κ |z|²/2, α = κ z, γ = 0; at the center ψ = α = 0.                               (3)
 /// @param z  θ − (ra_0, dec_0) [arcsec]
 template <class Real>
 EINFIELD_HD LensValues<Real> lens_values(const Convergence<Real>& lens, Vec2<Real> z) {

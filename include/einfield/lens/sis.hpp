@@ -24,7 +24,7 @@ EINFIELD_HD Vec2<Real> lens_deflection(const Sis<Real>& lens, Vec2<Real> z) {
 ///
 /// with s = kLensCore. The SIE at e = 0 has κ = θ_E/(2R) instead: the two differ by s/r.
 ///
-/// | at the centre | ψ     | α | ∂α/∂z | κ     | γ | ∂α/∂θ_E, ∂γ/∂z, ∂κ/∂z |
+/// | at the center | ψ     | α | ∂α/∂z | κ     | γ | ∂α/∂θ_E, ∂γ/∂z, ∂κ/∂z |
 /// | value         | θ_E s | 0 | θ_E/s | θ_E/s | 0 | 0                     |
 ///
 /// @param z  θ − center [arcsec]
@@ -86,7 +86,7 @@ EINFIELD_HD Vec2<Real> lens_deflection(const PointMass<Real>& lens, Vec2<Real> z
 ///
 ///     ψ = (θ_E²/2) ln R²,   R² = |z|² + s²,   α = θ_E² z/R²,   κ = θ_E² s²/R⁴,   γ = −θ_E² z²/R⁴               (4)
 ///
-/// | at the centre | ψ          | α | ∂α/∂z, κ | γ | ∂α/∂θ_E, ∂γ/∂z, ∂κ/∂z |
+/// | at the center | ψ          | α | ∂α/∂z, κ | γ | ∂α/∂θ_E, ∂γ/∂z, ∂κ/∂z |
 /// | value         | θ_E² ln s  | 0 | θ_E²/s²  | 0 | 0                     |
 ///
 /// @param z  θ − center [arcsec]
