@@ -198,6 +198,9 @@ std::vector<FitResult<Real>> FitRun<Real>::results() {
   return results;
 }
 
+template class FitRun<float>;
+template class FitRun<double>;
+
 }  // namespace stages
 
 template <class Real>

@@ -54,7 +54,7 @@ using std::tanh;
 template <class T>
 class View {
  public:
-  constexpr View() = default;
+  constexpr View() = default;  // on the device, too: nvcc warns of a mark on a defaulted function
   EINFIELD_HD constexpr View(T* data, std::size_t size) : data_(data), size_(size) {}
   /// Of a std::vector or another container with contiguous elements.
   template <class Container, class = decltype(std::declval<Container&>().data())>
