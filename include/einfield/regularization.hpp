@@ -23,10 +23,11 @@ struct Regularization {
   bool on_potential() const {
     return smoothness > 0 || curvature > 0 || negative_convergence > 0 || negative_total_convergence > 0;
   }
+  using Member = double Regularization::*;  // an alias: nvcc otherwise emits extra parentheses that GCC rejects
   /// One weight: its key in [regularization] and its member.
   struct Weight {
     const char* name;
-    double Regularization::*member;
+    Member member;
   };
   /// All weights, for code that treats them alike.
   static constexpr Weight kWeights[] = {{"smoothness", &Regularization::smoothness},
