@@ -315,9 +315,9 @@ TEST_F(ConfigFile, ReadsANetworkSource) {
   const std::string pixels = "[[source]]\nprofile = 'PIXELATED'\nnx = 2\nny = 3\npixel_scale = 1\nfit = ['pixels']\n";
   c = read(kShortest + network + pixels + "[[optimizer.stage]]\nfree = ['source.1.network', 'source.2.pixels']\n");
   EXPECT_EQ(c.optimizer.stages.at(0).free.size(), 2u);
-  EXPECT_NE(
-      failure(kShortest + network + pixels + "[[optimizer.stage]]\nfree = ['source.2.network']\n").find("nothing free"),
-      std::string::npos);
+  EXPECT_NE(failure(kShortest + network + pixels + "[[optimizer.stage]]\nfree = ['source.2.network']\n")
+                .find("no free parameter"),
+            std::string::npos);
   // The weights alone are something to fit.
   const std::string alone = "[observation]\nimage = 'x'\nnoise = 1\n[[source]]\nprofile = 'NETWORK'\namp = 1\n";
   EXPECT_TRUE(read(alone + "fit = ['network']\n").model.source[0].weights_free);

@@ -262,8 +262,8 @@ TEST(Evaluate, DamagedResultsAreRefused) {
               r["parameters"]["lens.0.theta_E"] = -1;
             }).rfind(file + "parameters.lens.0.theta_E: out of range", 0),
             0u);
-  EXPECT_NE(with([](auto& r) { r["network"]["hidden"] = {7, 6}; }).find("another network"), std::string::npos);
-  EXPECT_NE(with([](auto& r) { r["network"]["fourier_features"] = 3; }).find("another network"), std::string::npos);
+  EXPECT_NE(with([](auto& r) { r["network"]["hidden"] = {7, 6}; }).find("another shape"), std::string::npos);
+  EXPECT_NE(with([](auto& r) { r["network"]["fourier_features"] = 3; }).find("another shape"), std::string::npos);
   EXPECT_EQ(with([](auto& r) { r["network"]["fourier_features"] = "3"; }).rfind(file, 0), 0u);
   EXPECT_EQ(with([](auto& r) { r["profiles"]["lens.0"] = nullptr; }), file + "profiles.lens.0: missing");
   // What no int holds.

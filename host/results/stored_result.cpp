@@ -172,7 +172,7 @@ std::vector<StoredNetwork> StoredResult::read_networks(const JsonView& descripti
   for (int k = 0; k < members; ++k) {
     const std::string file = in(dir_, network_file(static_cast<std::size_t>(k), name));
     networks.push_back(read_network(file));
-    EINFIELD_REQUIRE(networks.back().shape == shape, file + ": its shape is not the one in " + file_);
+    EINFIELD_REQUIRE(networks.back().shape == shape, file + ": the network has another shape than the one in " + file_);
   }
   return networks;
 }
