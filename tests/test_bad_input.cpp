@@ -707,9 +707,9 @@ TEST_F(BadMachine, DirectoriesThatCannotBeWritten) {
   fs::create_directory(folder_ / "locked");
   fs::permissions(folder_ / "locked", readable);
   expect_failure({"--out", "locked"}, "locked: cannot write into the directory (Permission denied)");
-  expect_failure({"--out", "locked/out"}, "locked/out: cannot make the directory (Permission denied)");
-  expect_failure({"--out", "data.fits"}, "data.fits: cannot make the directory (Not a directory)");
-  expect_failure({"--out", "data.fits/out"}, "data.fits/out: cannot make the directory (Not a directory)");
+  expect_failure({"--out", "locked/out"}, "locked/out: cannot create the directory (Permission denied)");
+  expect_failure({"--out", "data.fits"}, "data.fits: cannot create the directory (Not a directory)");
+  expect_failure({"--out", "data.fits/out"}, "data.fits/out: cannot create the directory (Not a directory)");
 
   // Earlier results.
   ASSERT_EQ(fit({"--quiet", "--out", "out"}).status, 0);

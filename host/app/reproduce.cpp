@@ -399,9 +399,7 @@ RunOutcome reproduce(const ReproduceOptions& options) {
   if (!options.run.overwrite) refuse_what_is_there(options.out, selected);
   // Fails before anything is written if the backend is not available.
   make_backend<float>(options.run.backend, {options.run.threads, options.run.device});
-  std::error_code error;
-  fs::create_directories(options.out, error);
-  if (error) throw IoError(options.out + ": cannot create the directory (" + error.message() + ")");
+  create_directory(options.out);
 
   RunOutcome outcome;
   for (const Experiment* experiment : selected) {

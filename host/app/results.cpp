@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 
 #include "einfield/error.hpp"
 #include "host/exchange/fitted_lens.hpp"
+#include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
 #include "host/report/figures.hpp"
@@ -102,9 +102,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
                           const std::vector<std::vector<Real>>& model_images, const RunInfo& info, int threads) {
   ThreadPool pool(threads);
   const Assessment fit = assess(config, loaded, results, model_images, {}, pool);
-  std::error_code error;
-  std::filesystem::create_directories(dir, error);
-  if (error) throw IoError(dir + ": cannot make the directory (" + error.message() + ")");
+  create_directory(dir);
   write_results(dir, fit, info, {coolest_writer(fit, threads)});
   return summary(fit);
 }

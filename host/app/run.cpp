@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <new>
 #include <optional>
@@ -30,10 +29,8 @@
 namespace einfield {
 namespace {
 
-void make_directory(const std::string& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) throw IoError(path + ": cannot make the directory (" + error.message() + ")");
+void prepare_output(const std::string& path) {
+  create_directory(path);
   if (access(path.c_str(), W_OK | X_OK) != 0)
     throw IoError(path + ": cannot write into the directory (" + std::strerror(errno) + ")");
 }
@@ -144,7 +141,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   }
 
   with_memory(plan, backend->name(), [&] { backend->load(problems); });
-  make_directory(options.out);
+  prepare_output(options.out);
   const DirectoryLock lock(options.out);
   if (!lock.locked())
     log.warning(options.out + ": this file system has no locks; make sure that no other run writes there");

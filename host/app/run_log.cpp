@@ -111,7 +111,7 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
     log.line(fmt::format("PSF: {} samples per pixel and side, on the CPU", observation.psf.supersampling));
   if (loaded.wcs)
     log.line(fmt::format("sky: +y points to position angle {:g} degrees (North towards East)",
-                         std::round(loaded.wcs->position_angle(M_PI / 2) * 100) / 100 + 0.0) +
+                         std::round(loaded.wcs->position_angle(kPi / 2) * 100) / 100 + 0.0) +
              (loaded.wcs->right_handed() ? "" : ", mirrored"));
   log.line(model_line(problem.model));
   const auto count = [](std::size_t n, const std::string& noun) {

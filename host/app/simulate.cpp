@@ -14,6 +14,7 @@
 #include "host/fields/lens_fields.hpp"
 #include "host/fields/random_field.hpp"
 #include "host/files/fits_io.hpp"
+#include "host/model/scene_tables.hpp"
 
 namespace einfield {
 namespace {
@@ -41,18 +42,8 @@ std::vector<double> true_image(const Config& config, const Grid& grid, const Psf
   model.network.reset();
   model.lens.insert(model.lens.end(), config.perturbation.begin(), config.perturbation.end());
   const ParameterLayout layout(model);
-  std::vector<Component> components;
-  for (const LensComponent& c : model.lens)
-    components.push_back({static_cast<int>(c.kind), RadiusKind::product_average, 0, {}});
-  int pixel_offset = 0;
-  for (const auto* lights : {&model.source, &model.lens_light})
-    for (const LightComponent& c : *lights) {
-      components.push_back({static_cast<int>(c.kind), c.radius, pixel_offset, c.grid});
-      pixel_offset += static_cast<int>(c.pixels.size());
-    }
-  const auto count = [](const auto& list) { return static_cast<int>(list.size()); };
-  const Scene<double> scene{components.data(),       count(model.lens),   count(model.source),
-                            count(model.lens_light), layout.table.data(), layout.pixels.data()};
+  const SceneTables<double> tables(model, layout);
+  const Scene<double> scene = tables.scene();
 
   const int rays = grid.rays_per_pixel();
   const int f = psf.supersampling;  // sub-pixels per pixel along each axis, on which the image is convolved

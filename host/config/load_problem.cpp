@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 #include <optional>
 #include <utility>
 
@@ -50,7 +49,7 @@ void check_scale(const std::string& name, const FitsImage& image, double pixel_s
 /// Maps are compared with the image pixel by pixel, so a rotated or mirrored map is an error.
 void check_orientation(const std::string& name, const FitsImage& map, const std::optional<CelestialWcs>& image) {
   if (!map.wcs || !image) return;
-  const auto angle = [](const CelestialWcs& wcs) { return wcs.position_angle(std::numbers::pi / 2); };
+  const auto angle = [](const CelestialWcs& wcs) { return wcs.position_angle(kPi / 2); };
   const bool mirrored = map.wcs->right_handed() != image->right_handed();
   const double turn = std::remainder(angle(*map.wcs) - angle(*image), 360);
   if (!mirrored && std::abs(turn) <= kTurnTolerance) return;

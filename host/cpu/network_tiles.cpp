@@ -657,10 +657,10 @@ const TileKernels<Real>& kernels() {
                                        hwy::TargetName(HWY_TARGET)};
   return table;
 }
-const TileKernels<float>& kernels_single() {
+static const TileKernels<float>& kernels_single() {
   return kernels<float>();
 }
-const TileKernels<double>& kernels_double() {
+static const TileKernels<double>& kernels_double() {
   return kernels<double>();
 }
 

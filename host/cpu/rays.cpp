@@ -347,7 +347,7 @@ void copy_derivatives(const Lane<Real>* bar, int count, const int* row, Real* co
     if (row[k] >= 0) std::copy_n(bar[k], count, columns + static_cast<std::size_t>(row[k]) * stride);
 }
 
-bool any_wanted(const int* row) {
+static bool any_wanted(const int* row) {
   return std::any_of(row, row + kMaxProfileParameters, [](int r) { return r >= 0; });
 }
 
@@ -396,10 +396,10 @@ const RayKernels<Real>& kernels() {
                                       derivatives<Real>};
   return table;
 }
-const RayKernels<float>& kernels_single() {
+static const RayKernels<float>& kernels_single() {
   return kernels<float>();
 }
-const RayKernels<double>& kernels_double() {
+static const RayKernels<double>& kernels_double() {
   return kernels<double>();
 }
 
@@ -412,10 +412,10 @@ namespace ray_loops {
 HWY_EXPORT(kernels_single);
 HWY_EXPORT(kernels_double);
 
-const RayKernels<float>& best_single() {
+static const RayKernels<float>& best_single() {
   return HWY_DYNAMIC_DISPATCH(kernels_single)();
 }
-const RayKernels<double>& best_double() {
+static const RayKernels<double>& best_double() {
   return HWY_DYNAMIC_DISPATCH(kernels_double)();
 }
 }  // namespace ray_loops

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cmath>
-#include <numbers>
 #include <vector>
 
 #include "einfield/model.hpp"
@@ -11,7 +10,7 @@
 
 namespace einfield::coolest {
 
-inline constexpr double kDegrees = 180 / std::numbers::pi;
+inline constexpr double kDegrees = 180 / kPi;
 /// Placeholders: a fit does not know the redshifts.
 inline constexpr double kLensRedshift = 0.5, kSourceRedshift = 2.0;
 /// Smallest Sérsic index and largest shear of the standard.

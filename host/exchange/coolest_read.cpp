@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <numbers>
 #include <optional>
 #include <utility>
 
@@ -415,10 +414,10 @@ class Reader {
       LightComponent c = new_light(LightKind::gaussian);
       const ProfileInfo& info = light_info(c.kind);
       const double b = sersic_b(n), sigma = radius.value / std::sqrt(2 * b);
-      const double amplitude = area * std::exp(b) * (2 * std::numbers::pi * sigma * sigma);  // of intensity 1
+      const double amplitude = area * std::exp(b) * (2 * kPi * sigma * sigma);  // of intensity 1
       set(parameters.at("theta_eff"), c, info, "sigma", sigma, radius.free);
-      set(parameters.at("I_eff"), c, info, "amp",
-          intensity.value * area * std::exp(b) * (2 * std::numbers::pi * sigma * sigma), intensity.free);
+      set(parameters.at("I_eff"), c, info, "amp", intensity.value * area * std::exp(b) * (2 * kPi * sigma * sigma),
+          intensity.free);
       take_prior(profile, "theta_eff", c, info, "sigma", 1 / std::sqrt(2 * b));
       take_prior(profile, "I_eff", c, info, "amp", amplitude);
       take_center(profile, c, info);

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <numbers>
 #include <string_view>
 #include <utility>
 
@@ -112,7 +111,7 @@ class Writer {
     const auto at = [](double ra, double dec) -> ordered_json { return {{"ra", hours(ra)}, {"dec", degrees(dec)}}; };
     if (!lens_.sky) return at(0, 0);
     const CelestialWcs& sky = *lens_.sky;
-    const double turned = sky.position_angle(std::numbers::pi / 2);
+    const double turned = sky.position_angle(kPi / 2);
     if (!sky.right_handed() || std::abs(turned) > 0.01)
       note("angles are measured from the y axis of the image, which has position angle " + rounded(turned) +
            " degrees on the sky" + (sky.right_handed() ? "" : "; the image is mirrored"));
@@ -332,7 +331,7 @@ class Writer {
     if (c.kind == LightKind::gaussian) {
       const double sigma = value_of(info, c.values, "sigma"), b = sersic_b(kMinSersic);
       ordered_json json = profile("Sersic");
-      put_scaled(json, c, info, "amp", "I_eff", std::exp(-b) / (2 * std::numbers::pi * sigma * sigma) / area);
+      put_scaled(json, c, info, "amp", "I_eff", std::exp(-b) / (2 * kPi * sigma * sigma) / area);
       put_scaled(json, c, info, "sigma", "theta_eff", std::sqrt(2 * b));
       put(json, "n", kMinSersic, false);
       put_ellipse(json, c, info);

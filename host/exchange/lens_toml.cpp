@@ -142,9 +142,7 @@ void prepare_directory(const std::string& dir, const std::vector<std::string>& f
   for (const std::string& file : files)
     EINFIELD_REQUIRE(overwrite || !fs::exists(in(dir, file)),
                      "--out: " + in(dir, file) + " exists, expected a new directory or --overwrite");
-  std::error_code error;
-  fs::create_directories(dir, error);
-  if (error) throw IoError(dir + ": cannot create the directory (" + error.message() + ")");
+  create_directory(dir);
 }
 
 std::string write_configuration(const std::string& dir, const ExchangedLens& lens, const std::string& title,

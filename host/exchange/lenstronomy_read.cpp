@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <numbers>
 #include <optional>
 #include <utility>
 
@@ -251,7 +250,7 @@ class Reader {
     for (std::size_t i = 0; i < values.size(); ++i) {
       const std::string name = info.parameters[i].name;
       if (name == "center_x" || name == "ra_0" || name == "e2" || name == "gamma2") values[i] = -values[i];
-      if (name == "phi_m") values[i] = std::numbers::pi - values[i];
+      if (name == "phi_m") values[i] = kPi - values[i];
     }
     // cos(m (φ − φ_m)) with φ → π − φ: even in m(π − φ − φ_m), so that φ_m → π − φ_m for every whole m.
   }

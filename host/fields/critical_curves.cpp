@@ -187,7 +187,7 @@ std::optional<Polyline> cut(Vec2<double> center, const std::vector<LensComponent
   const auto circle = [&](double radius) {
     Polyline theta;
     for (int i = 0; i < kCutPoints; ++i) {
-      const double phi = 2 * M_PI * i / kCutPoints;
+      const double phi = 2 * kPi * i / kCutPoints;
       theta.push_back(center + radius * Vec2<double>{std::cos(phi), std::sin(phi)});
     }
     theta.push_back(theta.front());

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 
 #include "einfield/network.hpp"
 
@@ -25,10 +24,10 @@ RandomField::RandomField(const RandomFieldConfig& config, double side) {
       total += power;
       // The counter is the place on the lattice, so the field does not depend on the order of the loops.
       const auto counter = static_cast<std::uint64_t>(ny * (2 * kLargestWave + 1) + nx + kLargestWave);
-      const double unit = 2 * std::numbers::pi / side;
+      const double unit = 2 * kPi / side;
       waves_.push_back({unit * nx, unit * ny,
                         std::sqrt(-2 * std::log(philox.uniform(counter, random_stream::kAmplitudes)) * power),
-                        2 * std::numbers::pi * philox.uniform(counter, random_stream::kPhases)});
+                        2 * kPi * philox.uniform(counter, random_stream::kPhases)});
     }
   // ⟨−2 ln u⟩ = 2.
   for (Wave& wave : waves_) wave.amplitude *= std::sqrt(config.variance / total);

@@ -125,6 +125,12 @@ void write_atomically(const std::string& path, std::string_view contents) {
   });
 }
 
+void create_directory(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw IoError(path + ": cannot create the directory (" + error.message() + ")");
+}
+
 void remove_abandoned_temporaries(const std::string& directory) {
   std::error_code error;
   std::vector<std::filesystem::path> abandoned;

@@ -14,6 +14,9 @@ void write_atomically(const std::string& path, const std::function<void(const st
 /// Writes the bytes of `contents` in the same way.
 void write_atomically(const std::string& path, std::string_view contents);
 
+/// Creates a directory and its parents where they do not exist. @throws IoError with path and reason
+void create_directory(const std::string& path);
+
 /// Removes temporary files that killed processes of this machine left in a directory. Files that cannot be removed
 /// stay.
 void remove_abandoned_temporaries(const std::string& directory);

@@ -16,7 +16,6 @@
 #include <fstream>
 #include <limits>
 #include <memory>
-#include <numbers>
 #include <string_view>
 
 #include "einfield/error.hpp"
@@ -253,7 +252,7 @@ double unit_arcsec(const std::string& unit, const std::string& where) {
   if (same_name(unit, "arcmin")) return 60;
   if (same_name(unit, "arcsec")) return 1;
   if (same_name(unit, "mas")) return 1e-3;
-  if (same_name(unit, "rad")) return 3600 * 180 / std::numbers::pi;
+  if (same_name(unit, "rad")) return 3600 * 180 / kPi;
   throw InvalidInput(where + "celestial WCS with the unit '" + unit + "', expected deg, arcmin, arcsec, mas or rad");
 }
 
@@ -291,7 +290,7 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
     for (int i = 0; i < 2; ++i)
       for (int j = 0; j < 2; ++j) m[i][j] = (i == 0 ? *step1 : *step2) * entry("PC", i, j).value_or(i == j ? 1 : 0);
   } else {
-    const double turn = file.value("CROTA2").value_or(0) * std::numbers::pi / 180;
+    const double turn = file.value("CROTA2").value_or(0) * kPi / 180;
     m[0][0] = *step1 * std::cos(turn);
     m[0][1] = -*step2 * std::sin(turn);
     m[1][0] = *step1 * std::sin(turn);
@@ -313,8 +312,8 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
                        " arcsec" + advice);
   const double skew = (m[0][0] * m[0][1] + m[1][0] * m[1][1]) / (width * height);
   if (std::abs(skew) > kWcsTolerance)
-    throw InvalidInput(where + "skewed celestial WCS, found axes at " +
-                       rounded(std::acos(skew) * 180 / std::numbers::pi) + " degrees" + advice);
+    throw InvalidInput(where + "skewed celestial WCS, found axes at " + rounded(std::acos(skew) * 180 / kPi) +
+                       " degrees" + advice);
   CelestialWcs wcs;
   wcs.pixel_scale = scale;
   for (std::size_t i = 0; i < 2; ++i) {

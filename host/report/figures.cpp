@@ -14,6 +14,7 @@
 
 #include "einfield/error.hpp"
 #include "host/fields/metrics.hpp"
+#include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
 #include "host/results/result_json.hpp"
@@ -297,7 +298,7 @@ Chart histogram(const std::vector<double>& residuals) {
     }
   }
   for (double x = -kMost; x <= kMost; x += 0.05) {
-    const double density = std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
+    const double density = std::exp(-x * x / 2) / std::sqrt(2 * kPi);
     if (density < least) continue;
     normal.x.push_back(x);
     normal.y.push_back(density);
@@ -590,10 +591,7 @@ std::vector<std::string> draw_figures(const FittedMaps& fit, const std::string& 
   }
   add("history", picture_of_history(fit));
 
-  std::error_code error;
-  fs::create_directories(fs::path(directory) / "figures", error);
-  if (error)
-    throw IoError((fs::path(directory) / "figures").string() + ": cannot make the directory (" + error.message() + ")");
+  create_directory((fs::path(directory) / "figures").string());
   return draw(pictures);
 }
 

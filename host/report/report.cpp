@@ -87,7 +87,7 @@ std::string shape_words(const ordered_json& result, const std::string& component
   const auto ellipse = pair("e1", "e2"), shear = pair("gamma1", "gamma2");
   if (!ellipse && !shear) return "";
   const auto [x, y] = ellipse ? *ellipse : *shear;
-  const double size = std::hypot(x, y), angle = 0.5 * std::atan2(y, x) * 180 / M_PI;
+  const double size = std::hypot(x, y), angle = 0.5 * std::atan2(y, x) * 180 / kPi;
   std::string words =
       ellipse ? fmt::format("axis ratio {:.3f}", (1 - size) / (1 + size)) : fmt::format("strength {:.3f}", size);
   if (size == 0) return words;

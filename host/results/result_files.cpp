@@ -69,7 +69,7 @@ Staging::Staging(const std::string& dir) : path_(in(dir, kStaging)) {
   std::error_code error;
   fs::remove_all(path_, error);  // left by a run that was killed
   if (!fs::create_directory(path_, error) || error)
-    throw IoError(path_ + ": cannot make the directory (" + error.message() + ")");
+    throw IoError(path_ + ": cannot create the directory (" + error.message() + ")");
 }
 
 Staging::~Staging() {

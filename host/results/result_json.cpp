@@ -139,7 +139,7 @@ ordered_json wcs_json(const CelestialWcs& wcs) {
           {"equinox", optional_json(wcs.equinox)},
           {"pole_lon", optional_json(wcs.pole_lon)},
           {"pole_lat", optional_json(wcs.pole_lat)},
-          {"position_angle_y", wcs.position_angle(M_PI / 2)},
+          {"position_angle_y", wcs.position_angle(kPi / 2)},
           {"mirrored", !wcs.right_handed()}};
 }
 
