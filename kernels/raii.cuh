@@ -156,7 +156,7 @@ struct ReleaseCublas {
   void operator()(cublasHandle_t h) const noexcept { (void)cublasDestroy(h); }
 };
 
-/// A stream that does not synchronise with the default stream.
+/// A stream that does not synchronize with the default stream.
 class Stream : public Owner<cudaStream_t, ReleaseStream> {
  public:
   Stream() : Owner(create()) {}

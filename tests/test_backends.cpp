@@ -188,7 +188,7 @@ struct WholeStepDifferences {
         direction[i] = fixed[i] ? 0 : philox.normal(i);
         expected += direction[i] * static_cast<double>(gradient[i]);
       }
-      const double h = 1e-6;  // some rays pass close to the centre of the SIE, where the third derivative is large
+      const double h = 1e-6;  // some rays pass close to the center of the SIE, where the third derivative is large
       double value[2];
       for (int side = 0; side < 2; ++side) {
         std::vector<Real> moved = start;

@@ -710,7 +710,7 @@ TEST_F(Evaluate, AddsTheFieldsToATable) {
   EXPECT_EQ(rows[0], "name,y,x,psi,alpha_x,alpha_y,kappa,psi_macro,alpha_x_macro,alpha_y_macro,kappa_macro");
   EXPECT_EQ(rows[1].rfind("P,4,3,0,0,0,0,", 0), 0u) << rows[1];
   EXPECT_EQ(rows[2].rfind("\"Q, far\",-2.0,0,0,0,0,0,", 0), 0u) << rows[2];
-  // ψ = r, α = θ/r, κ = 1/(2r), of a centre softened by 1e-10 arcsec.
+  // ψ = r, α = θ/r, κ = 1/(2r), of a center softened by 1e-10 arcsec.
   const std::vector<std::string> row = fields(rows[1]);
   const double expected[] = {5, 0.6, 0.8, 0.1};
   for (std::size_t i = 0; i < 4; ++i) EXPECT_NEAR(std::stod(row[7 + i]), expected[i], 1e-9);

@@ -163,7 +163,7 @@ TEST(Coolest, SaysWhereTheImageLiesOnTheSky) {
   sky.pixel_scale = lens.observation.grid.pixel_scale;
   const double step = sky.pixel_scale / 3600;
   sky.cd = {{{-0.6 * step, 0.8 * step}, {0.8 * step, 0.6 * step}}};
-  // The reference pixel is (0, 0) of the model: pixel centres begin at 1.
+  // The reference pixel is (0, 0) of the model: pixel centers begin at 1.
   const Grid& g = lens.observation.grid;
   sky.reference_pixel = {5 - g.center_x / g.pixel_scale, 3.5 - g.center_y / g.pixel_scale};
   sky.reference_value = {43.19995, 0.650275};
@@ -305,7 +305,7 @@ TEST(Coolest, AnEnsembleIsItsMean) {
   Grid grid = lens.observation.grid;
   grid.supersampling = 1;
   ThreadPool pool(1);
-  const std::vector<double> theta = pixel_centres(grid);
+  const std::vector<double> theta = pixel_centers(grid);
   std::vector<double> expected(64, 0.125);  // less the mean offset, −0.125
   for (const StoredNetwork& member : lens.networks) {
     const std::vector<double> psi = network_fields<double>(member.shape, member.parameters, theta, pool).potential;

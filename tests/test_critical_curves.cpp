@@ -35,7 +35,7 @@ double distance(Vec2<double> a, Vec2<double> b) {
 
 TEST(CriticalCurves, OfASisIsTheEinsteinRing) {
   const Vec2<double> center{0.12, -0.07};
-  // With 120 nodes a side none lies on the centre, with an SIS in the middle of 121 one does.
+  // With 120 nodes a side none lies on the center, with an SIS in the middle of 121 one does.
   for (const auto& [n, at] : {std::pair{120, center}, {121, Vec2<double>{0, 0}}}) {
     const CriticalCurves found = critical_curves(grid(n), {lens(LensKind::sis, {1.3, at.x, at.y})}, {});
     ASSERT_EQ(found.curves.size(), 1u);
@@ -145,7 +145,7 @@ TEST(CriticalCurves, OnlyAFiniteJumpMakesACut) {
   EXPECT_TRUE(critical_curves(grid(), {lens(LensKind::epl, {1.0, 1.8, 0.1, 0, 0, 0})}, {}).cuts.empty());
   EXPECT_TRUE(critical_curves(grid(), {lens(LensKind::epl, {1.0, 2.2, 0.1, 0, 0, 0})}, {}).cuts.empty());
   EXPECT_EQ(critical_curves(grid(), {lens(LensKind::epl, {1.0, 2.0, 0.1, 0, 0, 0})}, {}).cuts.size(), 1u);
-  // A common centre has one.
+  // A common center has one.
   const std::vector<LensComponent> two = {lens(LensKind::sie, {1.0, 0.1, 0, 0, 0}),
                                           lens(LensKind::multipole, {4, 0.01, 0.3, 0, 0}),
                                           lens(LensKind::shear, {0.05, 0, 0, 0})};

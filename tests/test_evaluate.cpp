@@ -56,7 +56,7 @@ TYPED_TEST_SUITE(EvaluateOf, Precisions);
 template <class Real>
 void compare_with_the_fit(const SmallLens& lens) {
   write_fit<Real>(lens);
-  const std::vector<double> theta = pixel_centres({14, 12, 0.3, 0.1, -0.2, 1});
+  const std::vector<double> theta = pixel_centers({14, 12, 0.3, 0.1, -0.2, 1});
   const std::size_t n = theta.size() / 2;
   std::string table = "x,y\n";
   for (std::size_t i = 0; i < n; ++i) table += to_text(theta[i]) + "," + to_text(theta[n + i]) + "\n";

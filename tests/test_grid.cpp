@@ -44,7 +44,7 @@ TEST_P(Supersampling, RaysOfAPixelTileItAroundItsCenter) {
     for (int k = 0; k < s * s; ++k) {
       const Vec2<double> ray = grid.ray(pixel * s * s + k);
       mean += (1.0 / (s * s)) * ray;
-      // Sub-pixel (sx, sy) in row-major order, at its own centre.
+      // Sub-pixel (sx, sy) in row-major order, at its own center.
       EXPECT_NEAR(ray.x, center.x + ((k % s + 0.5) / s - 0.5) * 0.08, 1e-15);
       EXPECT_NEAR(ray.y, center.y + ((k / s + 0.5) / s - 0.5) * 0.08, 1e-15);
     }

@@ -64,7 +64,7 @@ std::vector<LensCase> lens_cases() {
   return cases;
 }
 
-/// Distances from the centre, for directions on the axes and between.
+/// Distances from the center, for directions on the axes and between.
 constexpr double kRadii[] = {1e-8, 1e-3, 0.1, 0.7, 1.6, 3.3, 40, 1e5};
 constexpr double kAngles[] = {0, 0.4, kPi / 2, 2.1, kPi, -kPi / 2, -0.9};
 
@@ -106,7 +106,7 @@ std::vector<double> scales(const LensCase& c, double r) {
   return scale;
 }
 
-/// Parameters and position as one vector of variables around a centre at the origin: near the centre the difference
+/// Parameters and position as one vector of variables around a center at the origin: near the center the difference
 /// θ − center would otherwise lose the digits of the step. TranslationMovesTheCenter covers the rest.
 struct Variables {
   LensCase lens;
@@ -219,7 +219,7 @@ TEST_P(Lenses, ScalarAdjointsAdd) {
   for (std::size_t i = 0; i < once.size(); ++i) EXPECT_EQ(twice[i], 2 * once[i]);
   EXPECT_EQ(theta_twice.x, 2 * theta_once.x);
   EXPECT_EQ(theta_twice.y, 2 * theta_once.y);
-  // Position and centre enter as their difference.
+  // Position and center enter as their difference.
   const auto center = static_cast<std::size_t>(lens_center(c.kind));
   EXPECT_EQ(once[center], -theta_once.x);
   EXPECT_EQ(once[center + 1], -theta_once.y);
@@ -250,7 +250,7 @@ TEST_P(Lenses, TaylorRemainderFallsAsTheSquare) {
   EXPECT_NEAR(taylor_order(f, v.x, direction, gradient, 1e-3), 2, tolerance::kTaylorOrder);
 }
 
-/// Turns a lens about its centre.
+/// Turns a lens about its center.
 std::vector<double> rotated(const LensCase& c, double angle) {
   std::vector<double> p = c.p;
   const ProfileInfo& info = lens_info(c.kind);
@@ -510,7 +510,7 @@ TEST(PointMass, EinsteinRadiusIsWhereTheDeflectionEqualsTheRadius) {
   EXPECT_NEAR(lens_deflection(LensKind::sis, p, Vec2<double>{0, 5}).y, 0.8, 1e-15);
 }
 
-// ---- The centre, and everywhere else ----
+// ---- The center, and everywhere else ----
 
 template <class Real>
 class LensPrecision : public testing::Test {};

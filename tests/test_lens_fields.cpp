@@ -91,7 +91,7 @@ TEST(LensFields, NoPointsNoFields) {
 }
 
 TEST(LensFields, PixelCentres) {
-  const std::vector<double> theta = pixel_centres({3, 2, 0.5, 0.25, -0.25, 4});
+  const std::vector<double> theta = pixel_centers({3, 2, 0.5, 0.25, -0.25, 4});
   EXPECT_EQ(theta, (std::vector<double>{-0.25, 0.25, 0.75, -0.25, 0.25, 0.75, -0.5, -0.5, -0.5, 0, 0, 0}));
 }
 

@@ -217,7 +217,7 @@ void check_columns() {
       for (std::size_t i = 0; i < count; ++i) sum[i] += static_cast<double>(parts[k * stride + i]);
     }
     expect_near<Real>(sum, formulas(c).brightness, "sum of the components");
-    // In single precision a ray near a centre has derivatives of its own; the bound is one for sums.
+    // In single precision a ray near a center has derivatives of its own; the bound is one for sums.
     if (sizeof(Real) == 4) continue;
 
     std::vector<int> row(c.table.size());

@@ -94,7 +94,7 @@ constexpr Vec2<double> kRays[] = {{1.3, 0.61}, {-0.7, 0.9}, {0.2, -1.6}, {2.1, 1
 TEST(Render, AdjointAgainstDifferences) {
   const Stage s = full_stage();
   for (const Vec2<double> theta : kRays) {
-    // Variables: α_nn, the table, the pixels. The rays stay off the centres, where steps of one size do not do.
+    // Variables: α_nn, the table, the pixels. The rays stay off the centers, where steps of one size do not do.
     std::vector<double> x = {0.05, -0.03};
     x.insert(x.end(), s.table.begin(), s.table.end());
     x.insert(x.end(), s.pixels.begin(), s.pixels.end());

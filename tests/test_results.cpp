@@ -165,7 +165,7 @@ void expect_sensitivity(int psf_supersampling) {
   const Model model = with_parameters(problem.model, ParameterLayout(problem.model), w.parameters());
   const std::vector<double> alpha_nn = w.hdu("ALPHA_NN", 2).values;
   ThreadPool pool(1);
-  const std::vector<double> theta = pixel_centres(o.grid);
+  const std::vector<double> theta = pixel_centers(o.grid);
   const LensFields smooth = smooth_fields(model.lens, theta, pool);
   const std::size_t n = theta.size() / 2;
   const double h = 1e-5;
@@ -211,7 +211,7 @@ TYPED_TEST(ResultsOf, SensitivityIsTheChangeOfTheModelPerDeflection) {
 }
 
 TYPED_TEST(ResultsOf, FieldsAreThoseOfTheFittedModelAtPixelCentres) {
-  const SmallLens lens;  // two rays a side in every pixel, none of them in its centre
+  const SmallLens lens;  // two rays a side in every pixel, none of them in its center
   Written<TypeParam> w(lens.config(), lens.out());
   const Problem& problem = w.fit.loaded.problem;
   const ParameterLayout layout(problem.model);
@@ -220,7 +220,7 @@ TYPED_TEST(ResultsOf, FieldsAreThoseOfTheFittedModelAtPixelCentres) {
   std::vector<double> weights = w.parameters();
   weights.resize(layout.n_network);
   ThreadPool pool(1);
-  const std::vector<double> theta = pixel_centres(problem.observation.grid);
+  const std::vector<double> theta = pixel_centers(problem.observation.grid);
   const LensFields network = network_fields<TypeParam>(*model.network, weights, theta, pool);
   const LensFields smooth = smooth_fields(model.lens, theta, pool);
   EXPECT_EQ(w.hdu("PSI_NN").values, network.potential);
@@ -774,7 +774,7 @@ TYPED_TEST(ResultsOf, AreReadBackByTheLibrary) {
   EXPECT_EQ(alpha.values, w.hdu("ALPHA_MACRO", 2).values);
   EXPECT_TRUE(has_result_map(lens.out(), "PSI_TRUE"));
   EXPECT_FALSE(has_result_map(lens.out(), "PSI_NN_STD"));
-  const ResultLensFields fields = evaluate(r, pixel_centres(r.grid), 1);
+  const ResultLensFields fields = evaluate(r, pixel_centers(r.grid), 1);
   EXPECT_EQ(fields.network.convergence, kappa.values);
   EXPECT_EQ(rounded<TypeParam>(fields.smooth.deflection), alpha.values);
 }
@@ -828,7 +828,7 @@ TEST(ResultsOfTheLibrary, HaveNoNeedOfAConfiguration) {
   EXPECT_EQ(two.networks.size(), 2u);
   EXPECT_EQ(two.potential_offsets.size(), 2u);
   EXPECT_GT(two.parameter("lens.0.theta_E").deviation, 0);
-  const std::vector<double> psi = evaluate(two, pixel_centres(two.grid), 1).network.potential,
+  const std::vector<double> psi = evaluate(two, pixel_centers(two.grid), 1).network.potential,
                             map = read_result_map(dir, "PSI_NN").values;
   for (std::size_t i = 0; i < psi.size(); ++i) EXPECT_NEAR(psi[i], map[i], 1e-14);
   config.network.reset();

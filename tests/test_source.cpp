@@ -71,7 +71,7 @@ constexpr double kAngles[] = {0, 0.4, kPi / 2, 2.1, kPi, -kPi / 2, -0.9};
 
 class Lights : public testing::TestWithParam<LightCase> {};
 
-/// Position and parameters as one vector, the centre at the origin so that steps near it keep their digits.
+/// Position and parameters as one vector, the center at the origin so that steps near it keep their digits.
 struct Variables {
   const LightCase& light;
   std::vector<double> x;

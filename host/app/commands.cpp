@@ -150,7 +150,7 @@ struct RunFlags {
         ->check(one_of({"single", "double"}))
         ->capture_default_str();
     command->add_flag("--quiet", quiet, "print errors only")->disable_flag_override();
-    command->add_option("--log-every", run.log_every, "steps between rows of the history")
+    command->add_option("--log-every", run.log_every, "write a row of history.csv every N steps")
         ->type_name("N")
         ->check(whole_number(1, 1'000'000'000))
         ->capture_default_str();
@@ -410,7 +410,7 @@ Command reproduce_command(CLI::App& app) {
   command->add_option("PAPER", o->paper, "biggio2021")->type_name("")->required()->check(one_of({"biggio2021"}));
   add_out(command, o->out, "DIR", "directory for the results; default: biggio2021");
   command
-      ->add_option("--only", o->only, "only these experiments: some of sie_noisy,shear_noisy,sie_noiseless,sie_overfit")
+      ->add_option("--only", o->only, "run only these experiments: some of sie_noisy,shear_noisy,sie_noiseless,sie_overfit")
       ->type_name("NAMES")
       ->delimiter(',')
       ->take_all()

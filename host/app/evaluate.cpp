@@ -194,7 +194,7 @@ void evaluate_grid(const std::string& dir, int nx, int ny, double pixel_scale, c
                    "pixel_scale = " + to_text(pixel_scale) + " arcsec, expected > 0");
   const StoredLens lens = read_lens(dir);
   const Grid grid{nx, ny, pixel_scale, lens.grid.center_x, lens.grid.center_y, 1};
-  const StoredFields fields = evaluate(lens, pixel_centres(grid));
+  const StoredFields fields = evaluate(lens, pixel_centers(grid));
   FitsMaps maps(grid, lens.double_precision, lens.sky ? std::optional(lens.sky->on(lens.grid, grid)) : std::nullopt);
   maps.add_fields("NN", fields.network);
   maps.add_fields("MACRO", fields.smooth);

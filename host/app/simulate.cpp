@@ -27,10 +27,10 @@ LensFields random_fields(const Config& config, const Grid& grid, const std::vect
   return sum;
 }
 
-/// ψ, α, κ of the missing mass at the pixel centres.
+/// ψ, α, κ of the missing mass at the pixel centers.
 LensFields missing_mass(const Config& config, const Grid& grid) {
   ThreadPool pool(0);
-  const std::vector<double> theta = pixel_centres(grid);
+  const std::vector<double> theta = pixel_centers(grid);
   LensFields mass = random_fields(config, grid, theta, pool);
   add_fields(mass, smooth_fields(config.perturbation, theta, pool));
   return mass;

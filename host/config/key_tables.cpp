@@ -473,7 +473,7 @@ Keys optimizer_keys(OptimizerConfig& o) {
            "", false, heldout},
           {"held_out_seed", &o.held_out_seed, "seed of the choice of these pixels", at_least(0), "", false, heldout},
           {"best_of_last", &o.best_of_last,
-           "the result is the state of lowest loss among the last N steps; 0 = the last state", between(0, kMaxSteps),
+           "0: the result is the last state; N > 0: the state of lowest loss among the last N steps", between(0, kMaxSteps),
            "steps", false, unjudged},
           {"starts", &o.starts,
            "number of starts of a first stage of levenberg_marquardt: one from the given values, the others drawn from "
@@ -485,7 +485,7 @@ Keys optimizer_keys(OptimizerConfig& o) {
            between(0, kMaxSteps), "steps"},
           {"stage", SubTable{true},
            "stages that follow each other, at most " + std::to_string(kMaxStages) +
-               "; a key that a stage lacks is as in [optimizer], but stop applies to the last stage only"}});
+               "; keys that a stage does not give are those of [optimizer], whose stop applies to the last stage only"}});
   return keys;
 }
 

@@ -1,4 +1,5 @@
-// Reads a COOLEST template: entities are told apart by their redshifts, profiles by their types.
+// Reads a COOLEST template: the redshift of an entity decides whether it is a lens or a source, its type
+// decides the profile.
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>

@@ -426,7 +426,7 @@ class Writer {
     if (!standard) {
       ThreadPool pool(lens_.threads);
       standard =
-          potential_profile(file_name(name), smooth_fields({c}, pixel_centres(pixels_of_image()), pool).potential);
+          potential_profile(file_name(name), smooth_fields({c}, pixel_centers(pixels_of_image()), pool).potential);
       note(name + ": " + lens_info(c.kind).name +
            " has no counterpart in COOLEST; stored as its potential in coolest_" + file_name(name) + ".fits");
     }
@@ -441,7 +441,7 @@ class Writer {
   ordered_json network_entity(std::size_t index) {
     ordered_json json = entity("network", false, kLensRedshift);
     ordered_json profile =
-        potential_profile("network", exchanged_network(lens_, pixel_centres(pixels_of_image())).potential);
+        potential_profile("network", exchanged_network(lens_, pixel_centers(pixels_of_image())).potential);
     profile[kOwn] = {{"network", network_file(0)}};
     note_members(notes_, "network", lens_.networks.size());
     add(json, index, "mass_model", std::move(profile));

@@ -148,7 +148,7 @@ PixelMap light_pixels(const ExchangedLens& lens, const LightComponent& component
   const PixelGrid grid =
       lensed ? lens.source_grid : PixelGrid{image.nx, image.ny, image.pixel_scale, image.center_x, image.center_y};
   const std::vector<double> positions =
-      pixel_centres({grid.nx, grid.ny, grid.pixel_scale, grid.center_x, grid.center_y, 1});
+      pixel_centers({grid.nx, grid.ny, grid.pixel_scale, grid.center_x, grid.center_y, 1});
   ThreadPool pool(lens.threads);
   std::vector<std::vector<double>> members;
   if (component.kind == LightKind::network)

@@ -136,7 +136,7 @@ class Writer {
     const Grid& grid = lens_.observation.grid;
     const int s = grid.supersampling;
     const Grid rays{grid.nx * s, grid.ny * s, grid.pixel_scale / s, grid.center_x, grid.center_y, 1};
-    const LensFields fields = exchanged_network(lens_, pixel_centres(rays));
+    const LensFields fields = exchanged_network(lens_, pixel_centers(rays));
     const PixelGrid on{rays.nx, rays.ny, rays.pixel_scale, rays.center_x, rays.center_y};
     const auto half = static_cast<std::ptrdiff_t>(fields.potential.size());
     std::vector<double> x, y;

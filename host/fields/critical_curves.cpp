@@ -181,7 +181,7 @@ Vec2<double> center_of(const LensComponent& c) {
   return {c.values[at], c.values[at + 1]};
 }
 
-/// The image of a small circle around a centre where the deflection jumps; nothing where it is continuous (the image
+/// The image of a small circle around a center where the deflection jumps; nothing where it is continuous (the image
 /// shrinks with the circle) or has no limit (it changes with the circle).
 std::optional<Polyline> cut(Vec2<double> center, const std::vector<LensComponent>& smooth, const Deflection& more) {
   const auto circle = [&](double radius) {

@@ -26,7 +26,7 @@ std::vector<double> positions(int count, At&& at) {
 
 }  // namespace
 
-std::vector<double> pixel_centres(const Grid& grid) {
+std::vector<double> pixel_centers(const Grid& grid) {
   return positions(grid.n_pixels(), [&grid](int i) { return grid.pixel(i); });
 }
 

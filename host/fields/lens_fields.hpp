@@ -44,7 +44,7 @@ std::vector<double> brightness_gradient(const std::vector<LightComponent>& light
                                         ThreadPool& pool);
 
 /// Positions of all pixel centers, 2 × n: all x, then all y [arcsec].
-std::vector<double> pixel_centres(const Grid& grid);
+std::vector<double> pixel_centers(const Grid& grid);
 /// Positions of all rays, 2 × n: all x, then all y [arcsec].
 std::vector<double> ray_positions(const Grid& grid);
 

@@ -1,4 +1,4 @@
-// The memory that a fit needs on the host beside that of its backend, for the message before a run.
+// The memory that a fit needs on the host beside that of its backend, shown and checked before the run.
 #pragma once
 
 #include "einfield/fitter.hpp"

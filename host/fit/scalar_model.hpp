@@ -31,7 +31,7 @@ class ScalarModel {
   ScalarModel(const Problem& problem, const std::vector<double>& parameters, LossKind loss,
               const std::vector<std::uint8_t>& moves, ThreadPool& pool);
 
-  /// Upper limit of the bytes of a model and its evaluators, for the message before a run.
+  /// Upper limit of the bytes of a model and its evaluators, shown and checked before the run.
   /// @param evaluators  number of evaluators that exist at the same time
   /// @param threads     of each evaluator
   static std::size_t planned_bytes(const Problem& problem, int evaluators, int threads);

@@ -169,7 +169,7 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
   fit.layout = ParameterLayout(problem.model);
   fit.double_precision = sizeof(Real) == 8;
   fit.strengths = std::move(strengths);
-  const std::vector<double> theta = pixel_centres(observation.grid);
+  const std::vector<double> theta = pixel_centers(observation.grid);
   const Members members = collect_members(fit, results, model_images, theta, pool);
 
   fit.model = mean_model(fit.models);
@@ -186,7 +186,7 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
   if (fit.model.source.size() != 1 || fit.model.source[0].kind != LightKind::pixelated) {
     const PixelGrid& g = fit.source_grid;
     fit.source = source_brightness<Real>(fit.models,
-                                         pixel_centres({g.nx, g.ny, g.pixel_scale, g.center_x, g.center_y, 1}), pool);
+                                         pixel_centers({g.nx, g.ny, g.pixel_scale, g.center_x, g.center_y, 1}), pool);
   }
 
   if (loaded.truth) fit.errors = truth_errors(observation, *loaded.truth, fit.image, fit.network.mean);

@@ -1,4 +1,4 @@
-// What of a fit stands where in result.json and history.csv.
+// Builds the text of result.json and history.csv; write_results.cpp writes the files.
 #include "host/results/result_json.hpp"
 
 #include <algorithm>

@@ -104,7 +104,7 @@ struct BackendOptions {
 template <class Real>
 EINFIELD_API std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const BackendOptions& options);
 
-/// Bytes that a backend will allocate for these problems, for the message before the run.
+/// Bytes that a backend will allocate for these problems, shown and checked before the run.
 template <class Real>
 EINFIELD_API std::size_t planned_bytes(const std::string& backend_name, const std::vector<Problem>& problems,
                                        const BackendOptions& options);

@@ -50,7 +50,7 @@ inline const ProfileInfo& lens_info(LensKind kind) {
   return table[static_cast<int>(kind)];
 }
 
-/// Where center_x (or ra_0) stands in the parameters; center_y (dec_0) follows it.
+/// Index of center_x (or ra_0) in the parameters; center_y (dec_0) follows it.
 EINFIELD_HD constexpr int lens_center(LensKind kind) {
   switch (kind) {
     case LensKind::sis:

@@ -72,7 +72,7 @@ struct ResultNetwork {
   std::vector<double> weights;  ///< flat layout of `shape`
 };
 
-/// What a directory of results says about a fit, but for the maps.
+/// The contents of a directory of results, except the maps.
 struct Results {
   std::string dir;      ///< the directory
   std::string version;  ///< of einfield that wrote it

@@ -28,7 +28,7 @@ std::vector<TileChoice<Real>> tile_choices(NetworkMath math, bool encoded) {
   return tiled::fma_tile_choices<Real>(encoded);
 }
 
-/// Everything of Network but the pointers, for one tile size.
+/// All members of Network except the pointers, for one tile size.
 template <class Real>
 Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Real>& tile) {
   using R = tiled::Registers<Real>;

@@ -12,7 +12,7 @@
 //   tape            a_l and p_l in register order: 16 bytes per lane, lanes adjacent, nothing but whole sectors
 //   weight gradient out[i][o] = Σ_px p̄[i][px] g[o][px] + h[i][px] ā[o][px]: a thread owns kGradIn × kGradOut sums over
 //                   both terms; each block writes its sums once, reduce_kernel adds the blocks in order
-//   matrix units    with NetworkMath::tf32x3 or tf32 a warp takes fragments (tensor_core.cuh) of a product instead:
+//   matrix units    with NetworkMath::tf32x3 or tf32 a warp takes fragments (multiply_mma.cuh) of a product instead:
 //                   points × channels × rows k, or rows i × columns o × points. It leaves the sums of a product in the
 //                   buffer of the output, where the owner of each vector finds them: all else is the same
 //
