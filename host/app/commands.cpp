@@ -410,7 +410,8 @@ Command reproduce_command(CLI::App& app) {
   command->add_option("PAPER", o->paper, "biggio2021")->type_name("")->required()->check(one_of({"biggio2021"}));
   add_out(command, o->out, "DIR", "directory for the results; default: biggio2021");
   command
-      ->add_option("--only", o->only, "run only these experiments: some of sie_noisy,shear_noisy,sie_noiseless,sie_overfit")
+      ->add_option("--only", o->only,
+                   "run only these experiments: some of sie_noisy,shear_noisy,sie_noiseless,sie_overfit")
       ->type_name("NAMES")
       ->delimiter(',')
       ->take_all()

@@ -463,29 +463,30 @@ Keys optimizer_keys(OptimizerConfig& o) {
             {"loss", choice_of(o.loss, kLossKinds),
              "mean over used pixels of (model - data)^2 (mse) or ((model - data)/noise)^2 (chi2)"}};
   append(keys, optimizer_option_keys(o));
-  append(keys,
-         {{"stop_chi2", &o.stop_chi2, "reduced chi^2 at which the fit stops", above(0), "", false, chi2},
-          {"patience", &o.patience, "the fit stops after this number of steps without a decrease",
-           between(1, kMaxSteps), "steps", false, patient},
-          {"tolerance", &o.tolerance, "smallest relative decrease that counts", Bounds{0, 1, false, true}, "", false,
-           patient},
-          {"held_out", &o.held_out, "fraction of the used pixels that is left out of the fit", Bounds{0, 1, true, true},
-           "", false, heldout},
-          {"held_out_seed", &o.held_out_seed, "seed of the choice of these pixels", at_least(0), "", false, heldout},
-          {"best_of_last", &o.best_of_last,
-           "0: the result is the last state; N > 0: the state of lowest loss among the last N steps", between(0, kMaxSteps),
-           "steps", false, unjudged},
-          {"starts", &o.starts,
-           "number of starts of a first stage of levenberg_marquardt: one from the given values, the others drawn from "
-           "priors and bounds; poor starts are dropped early",
-           between(1, kMaxStarts)},
-          {"starts_seed", &o.starts_seed, "seed of the drawn starts", at_least(0), "", false,
-           Condition{[&o] { return o.starts > 1; }, "with starts > 1"}},
-          {"checkpoint_every", &o.checkpoint_every, "steps between checkpoints; 0 = only one at the end",
-           between(0, kMaxSteps), "steps"},
-          {"stage", SubTable{true},
-           "stages that follow each other, at most " + std::to_string(kMaxStages) +
-               "; keys that a stage does not give are those of [optimizer], whose stop applies to the last stage only"}});
+  append(
+      keys,
+      {{"stop_chi2", &o.stop_chi2, "reduced chi^2 at which the fit stops", above(0), "", false, chi2},
+       {"patience", &o.patience, "the fit stops after this number of steps without a decrease", between(1, kMaxSteps),
+        "steps", false, patient},
+       {"tolerance", &o.tolerance, "smallest relative decrease that counts", Bounds{0, 1, false, true}, "", false,
+        patient},
+       {"held_out", &o.held_out, "fraction of the used pixels that is left out of the fit", Bounds{0, 1, true, true},
+        "", false, heldout},
+       {"held_out_seed", &o.held_out_seed, "seed of the choice of these pixels", at_least(0), "", false, heldout},
+       {"best_of_last", &o.best_of_last,
+        "0: the result is the last state; N > 0: the state of lowest loss among the last N steps",
+        between(0, kMaxSteps), "steps", false, unjudged},
+       {"starts", &o.starts,
+        "number of starts of a first stage of levenberg_marquardt: one from the given values, the others drawn from "
+        "priors and bounds; poor starts are dropped early",
+        between(1, kMaxStarts)},
+       {"starts_seed", &o.starts_seed, "seed of the drawn starts", at_least(0), "", false,
+        Condition{[&o] { return o.starts > 1; }, "with starts > 1"}},
+       {"checkpoint_every", &o.checkpoint_every, "steps between checkpoints; 0 = only one at the end",
+        between(0, kMaxSteps), "steps"},
+       {"stage", SubTable{true},
+        "stages that follow each other, at most " + std::to_string(kMaxStages) +
+            "; keys that a stage does not give are those of [optimizer], whose stop applies to the last stage only"}});
   return keys;
 }
 

@@ -116,8 +116,8 @@ EINFIELD_LOOP void deflect_adjoint(const Real* p, const Block<Real>& block, cons
 }
 
 template <LightKind kKind, RadiusKind kRadius, class Real>
-EINFIELD_LOOP void shine(const Component& component, const Real* p, const Real* pixels, const Plane<Real>& at,
-                         const Samples<Real>& samples, Lane<Real>& brightness) {
+EINFIELD_LOOP void add_brightness(const Component& component, const Real* p, const Real* pixels, const Plane<Real>& at,
+                                  const Samples<Real>& samples, Lane<Real>& brightness) {
   const Parameters<Real> light(p);
   const Component known{static_cast<int>(kKind), kRadius, component.pixel_offset, component.grid};
   for (int i = 0; i < kBlock; ++i) {
@@ -129,9 +129,9 @@ EINFIELD_LOOP void shine(const Component& component, const Real* p, const Real* 
 
 /// Adds to the position's and the samples' cotangents; gives those of the parameters to `take(bar)`, if any is wanted.
 template <LightKind kKind, RadiusKind kRadius, bool kScalars, class Real, class Take>
-EINFIELD_LOOP void shine_adjoint(const Component& component, const Real* p, const Real* pixels, const Plane<Real>& at,
-                                 const Real* brightness_bar, Plane<Real>& at_bar, Samples<Real>& samples,
-                                 double* pixel_sum, const Take& take) {
+EINFIELD_LOOP void add_brightness_adjoint(const Component& component, const Real* p, const Real* pixels,
+                                          const Plane<Real>& at, const Real* brightness_bar, Plane<Real>& at_bar,
+                                          Samples<Real>& samples, double* pixel_sum, const Take& take) {
   const Parameters<Real> light(p);
   const Component known{static_cast<int>(kKind), kRadius, component.pixel_offset, component.grid};
   Lane<Real> bar[kScalars ? kMaxProfileParameters : 1];
@@ -252,11 +252,11 @@ void network_positions(const Scene<Real>& scene, const Rays<Real>& rays, int com
 
 /// Adds a component's brightness at the traced rays of a block.
 template <class Real>
-void shine_component(const Scene<Real>& scene, int c, const Samples<Real>& samples, Block<Real>& block) {
+void add_component_brightness(const Scene<Real>& scene, int c, const Samples<Real>& samples, Block<Real>& block) {
   const Plane<Real>& plane = c < scene.n_lens + scene.n_source ? block.beta : block.theta;
   with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
-    shine<kKind, kRadius>(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels, plane, samples,
-                          block.brightness);
+    add_brightness<kKind, kRadius>(scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels, plane,
+                                   samples, block.brightness);
   });
 }
 
@@ -270,7 +270,7 @@ void render(const Scene<Real>& scene, const Rays<Real>& rays, Real* brightness) 
     trace(scene, rays, begin, count, block);
     copy_samples(rays, begin, count, samples);
     std::fill_n(block.brightness, kBlock, Real(0));
-    for (int c = scene.n_lens; c < end; ++c) shine_component(scene, c, samples, block);
+    for (int c = scene.n_lens; c < end; ++c) add_component_brightness(scene, c, samples, block);
     std::copy_n(block.brightness, count, brightness + begin);
   }
 }
@@ -299,11 +299,11 @@ void adjoint(const Scene<Real>& scene, const Rays<Real>& rays, const Real* brigh
           const auto add = [&](const Lane<Real>* lanes)
                                HWY_ATTR { add_sums(lanes, table_sum + c * kMaxProfileParameters); };
           if (table_sum)
-            shine_adjoint<kKind, kRadius, true>(scene.components[c], p, scene.pixels, at, block.brightness_bar, at_bar,
-                                                samples, pixel_sum, add);
+            add_brightness_adjoint<kKind, kRadius, true>(scene.components[c], p, scene.pixels, at, block.brightness_bar,
+                                                         at_bar, samples, pixel_sum, add);
           else
-            shine_adjoint<kKind, kRadius, false>(scene.components[c], p, scene.pixels, at, block.brightness_bar, at_bar,
-                                                 samples, pixel_sum, add);
+            add_brightness_adjoint<kKind, kRadius, false>(scene.components[c], p, scene.pixels, at,
+                                                          block.brightness_bar, at_bar, samples, pixel_sum, add);
         });
       if (table_sum)
         for (int c = 0; c < scene.n_lens; ++c)
@@ -333,7 +333,7 @@ void components(const Scene<Real>& scene, const Rays<Real>& rays, Real* brightne
     copy_samples(rays, begin, count, samples);
     for (int c = scene.n_lens; c < end; ++c) {
       std::fill_n(block.brightness, kBlock, Real(0));
-      shine_component(scene, c, samples, block);
+      add_component_brightness(scene, c, samples, block);
       std::copy_n(block.brightness, count, brightness + static_cast<std::size_t>(c - scene.n_lens) * stride + begin);
     }
   }
@@ -371,7 +371,7 @@ void derivatives(const Scene<Real>& scene, const Rays<Real>& rays, const int* ro
       const bool source = c < first_light;
       if (!any_wanted(own) && !(source && lenses)) continue;
       with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
-        shine_adjoint<kKind, kRadius, true>(
+        add_brightness_adjoint<kKind, kRadius, true>(
             scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
             source ? block.beta : block.theta, block.brightness_bar, source ? block.beta_bar : theta_bar, samples,
             nullptr,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <optional>
 #include <utility>
 
@@ -237,7 +238,7 @@ std::vector<std::vector<int>> sign_changes(int nx, int ny, const std::vector<dou
     }
 
   std::vector<std::vector<int>> chains;
-  std::vector<bool> done(2 * n, false);
+  std::vector<std::uint8_t> done(2 * n, 0);
   const auto follow = [&](int start) {
     std::vector<int> chain;
     for (int edge = start; edge >= 0;) {

@@ -27,7 +27,7 @@ FitRun<Real>::FitRun(Backend<Real>& backend, const std::vector<Problem>& problem
   resume_from(resume);
 }
 
-/// The problems must be those of the backend: their number, and what the layout of their parameters tells.
+/// The problems must be those of the backend: their number, and the layout of their parameters.
 template <class Real>
 void FitRun<Real>::require_problems() const {
   EINFIELD_REQUIRE(!tracks_.empty(), "a backend without problems, expected at least one");

@@ -17,14 +17,14 @@ std::vector<typename Lbfgs<Real>::Pair> pairs_of(const std::vector<Real>& flat, 
   return pairs;
 }
 
-/// Gives the evaluations to the searches, of all systems at the same time.
+/// Passes the evaluations to the searches, those of all systems in parallel.
 template <class Real>
-void tell_searches(FitRun<Real>& run, ThreadPool& pool) {
-  struct Told {
+void advance_searches(FitRun<Real>& run, ThreadPool& pool) {
+  struct Evaluated {
     Track<Real>* track;
     std::vector<Real> gradient;
   };
-  std::vector<Told> all;
+  std::vector<Evaluated> all;
   run.each_active([&](int i, Track<Real>& track) {
     track.evaluated = run.backend().state(i);
     track.evaluated.learning_rate = 0;
@@ -96,7 +96,7 @@ void run_lbfgs(FitRun<Real>& run) {
     run.each_active(
         [&](int i, Track<Real>& track) { run.backend().upload(Field::parameters, i, track.search->trial()); });
     run.backend().evaluate(true);
-    tell_searches(run, pool);
+    advance_searches(run, pool);
     bool save = false, first = true;
     run.each_active([&](int i, Track<Real>& track) {
       const bool due = follow_answer(run, i, track);
