@@ -468,9 +468,9 @@ class Document::Tree::Assignment {
       list.names->push_back(element.as_string()->get());
     }
   }
-  void operator()(const FilePath& file) const {
+  void operator()(const FilePath& target) const {
     const std::string given = text("a text \"FILE\"");
-    *file.path = given.empty() ? "" : tree_.resolved(given);
+    *target.path = given.empty() ? "" : tree_.resolved(given);
   }
   void operator()(const Interval& interval) const {
     const std::string expected = with_range("[lower, upper], two numbers", key_.bounds, key_.unit);
