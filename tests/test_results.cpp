@@ -575,10 +575,9 @@ TEST(Results, MembersFarAboveTheOthersAreLeftOut) {
     return json::parse(lens.folder().read("out/result.json"));
   };
   const std::vector<std::string> why = left_out(config, results);
-  EXPECT_EQ(
-      why[0],
-      "the network of seed 5 converged to a much worse minimum than the others: loss plus regularization 1.06, the "
-      "lowest is 1; it is excluded from the averages");
+  EXPECT_EQ(why[0],
+            "the network of seed 5 ended far above the others: loss plus regularization 1.06, the "
+            "lowest is 1; it is excluded from the averages");
   EXPECT_EQ(why[1] + why[2] + why[4], "");
   json result = write();
   EXPECT_EQ(result["network"]["members"], 3);
@@ -720,7 +719,7 @@ TYPED_TEST(ResultsOf, AreReadBackByTheLibrary) {
   const Model model = with_parameters(problem.model, ParameterLayout(problem.model), w.parameters());
   EXPECT_EQ(r.dir, lens.out());
   EXPECT_EQ(r.title, "small");
-  EXPECT_EQ(r.version, w.result["version"]);
+  EXPECT_EQ(r.version, w.result["version"].template get<std::string>());
   EXPECT_EQ(r.run.backend, "cpu");
   EXPECT_EQ(r.run.device, "a processor");
   EXPECT_EQ(r.run.precision, sizeof(TypeParam) == 4 ? "single" : "double");
@@ -817,7 +816,19 @@ TEST(ResultsOfTheLibrary, HaveNoNeedOfAConfiguration) {
   EXPECT_EQ(r.networks.at(0).weights.front(), results[0].parameters.front());
   EXPECT_EQ(read_result_map(dir, "MODEL").values, images[0]);
   EXPECT_TRUE(fs::exists(dir + "/coolest.json"));
-  EXPECT_THROW(write_results(dir, config, loaded, results, {}, {"cpu", "", "double"}), InvalidInput);
+  // Arguments that do not belong together are refused before anything is written.
+  const std::string elsewhere = folder / "refused";
+  const RunInfo info{"cpu", "", "double"};
+  EXPECT_THROW(write_results(elsewhere, config, loaded, results, {}, info), InvalidInput);
+  EXPECT_THROW(write_results(elsewhere, config, loaded, results, {{1, 2, 3}}, info), InvalidInput);
+  EXPECT_THROW(write_results(elsewhere, config, loaded, {FitResult<double>{}}, images, info), InvalidInput);
+  EXPECT_THROW(write_results(elsewhere, config, loaded, results, images, {"cpu", "", "single"}), InvalidInput);
+  EXPECT_THROW(write_results(elsewhere, Config{}, loaded, results, images, info), InvalidInput);
+  LoadedProblem short_truth = loaded;
+  short_truth.truth = Truth{std::vector<double>(5), {}, {}, {}};
+  EXPECT_THROW(write_results(elsewhere, config, short_truth, results, images, info), InvalidInput);
+  EXPECT_FALSE(fs::exists(elsewhere));
+  EXPECT_THROW(evaluate(r, {0, 1, 0}), InvalidInput);
 
   // An ensemble: means, scatter, and the members' networks.
   results.push_back(results.front());

@@ -74,6 +74,43 @@ std::string maps_file(const std::string& dir) {
   return in(dir, "result.fits");
 }
 
+void require_size(const char* what, std::size_t found, std::size_t expected) {
+  EINFIELD_REQUIRE(found == expected, std::string("write_results: ") + what + " of " + std::to_string(found) +
+                                          " values, expected " + std::to_string(expected));
+}
+
+/// Refuses arguments that do not belong together, before anything is computed or written.
+template <class Real>
+void require_consistent(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
+                        const std::vector<std::vector<Real>>& model_images, const RunInfo& info) {
+  const Problem& problem = loaded.problem;
+  problem.observation.validate();
+  const ParameterLayout layout(problem.model);
+  const std::size_t n = problem.observation.image.size();
+  EINFIELD_REQUIRE(!results.empty(), "write_results: no result, expected one per member");
+  EINFIELD_REQUIRE(results.size() == model_images.size(), "write_results: " + std::to_string(model_images.size()) +
+                                                              " model images for " + std::to_string(results.size()) +
+                                                              " results, expected one for each");
+  for (const FitResult<Real>& result : results) require_size("parameters", result.parameters.size(), layout.size());
+  for (const std::vector<Real>& image : model_images) require_size("a model image", image.size(), n);
+  const std::string precision = sizeof(Real) == sizeof(float) ? "single" : "double";
+  EINFIELD_REQUIRE(info.precision == precision,
+                   "write_results: precision \"" + info.precision + "\", expected \"" + precision + "\"");
+  EINFIELD_REQUIRE(config.network.has_value() == problem.model.network.has_value() &&
+                       config.model.lens.size() == problem.model.lens.size() &&
+                       config.model.source.size() == problem.model.source.size() &&
+                       config.model.lens_light.size() == problem.model.lens_light.size(),
+                   "write_results: a configuration of another model, expected that of the problem (config_of)");
+  if (!loaded.truth) return;
+  const auto require_map = [](const char* what, const std::vector<double>& map, std::size_t size) {
+    if (!map.empty()) require_size(what, map.size(), size);
+  };
+  require_map("truth.image", loaded.truth->image, n);
+  require_map("truth.potential", loaded.truth->potential, n);
+  require_map("truth.deflection", loaded.truth->deflection, 2 * n);
+  require_map("truth.convergence", loaded.truth->convergence, n);
+}
+
 }  // namespace
 
 Config config_of(const Problem& problem) {
@@ -100,6 +137,7 @@ template <class Real>
 std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
                           const std::vector<FitResult<Real>>& results,
                           const std::vector<std::vector<Real>>& model_images, const RunInfo& info, int threads) {
+  require_consistent(config, loaded, results, model_images, info);
   ThreadPool pool(threads);
   const Assessment fit = assess(config, loaded, results, model_images, {}, pool);
   create_directory(dir);
@@ -177,6 +215,8 @@ ResultMap read_result_map(const std::string& dir, const std::string& name) {
 }
 
 ResultLensFields evaluate(const Results& results, const std::vector<double>& theta, int threads) {
+  EINFIELD_REQUIRE(theta.size() % 2 == 0,
+                   "evaluate: " + std::to_string(theta.size()) + " coordinates, expected all x, then as many y");
   StoredLens lens;
   lens.smooth = results.model.lens;
   for (const ResultNetwork& network : results.networks) lens.networks.push_back({network.shape, network.weights});

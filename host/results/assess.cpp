@@ -144,8 +144,9 @@ std::vector<std::string> left_out(const Config& config, const std::vector<FitRes
       why[k] = r.message;
     else if (most && is_far(r))
       why[k] = fmt::format(
-          "the network of seed {} converged to a much worse minimum than the others: loss plus regularization {:.5g}, "
-          "the lowest is {:.5g}; it is excluded from the averages",
+          "the network of seed {} ended far above the others: loss plus regularization {:.5g}, the lowest is {:.5g}; "
+          "it "
+          "is excluded from the averages",
           config.network->seed + k, value(r), lowest);
   }
   return why;
