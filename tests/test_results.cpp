@@ -734,7 +734,7 @@ TYPED_TEST(ResultsOf, AreReadBackByTheLibrary) {
   EXPECT_EQ(r.grid.nx, 14);
   EXPECT_EQ(r.grid.supersampling, 2);
   EXPECT_FALSE(r.sky);
-  EXPECT_EQ(r.config, w.result["config_toml"]);
+  EXPECT_EQ(r.config, w.result["config_toml"].template get<std::string>());
 
   ASSERT_EQ(r.model.lens.size(), 2u);
   EXPECT_EQ(r.model.lens[0].values, model.lens[0].values);
