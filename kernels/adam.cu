@@ -1,5 +1,5 @@
 // Adam (Kingma & Ba 2015) on flat vectors, one thread per parameter around adam.hpp. The gradient's norm comes first:
-// it decides on the device whether a lens takes the step. If a number is not finite, the lens keeps its last good
+// it decides on the device whether a system takes the step. If a number is not finite, the system keeps its last good
 // state.
 #include "einfield/adam.hpp"
 
@@ -13,16 +13,16 @@
 namespace einfield::cuda {
 namespace {
 
-/// Zeroes the gradient of what is not to be moved, and takes the Euclidean norm of the rest, lens by lens. With
+/// Zeroes the gradient of what is not to be moved, and takes the Euclidean norm of the rest, system by system. With
 /// `decide`, also whether the update is done, and counts it.
 /// @param trainable  [n], or null: all are moved
-/// @param partial    [lenses][blocks]
+/// @param partial    [systems][blocks]
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
     gradient_norm_kernel(Real* gradient, std::size_t parameter_stride, std::size_t n, const unsigned char* trainable,
                          bool decide, LearningRates rates, StepState* states, double* partial, unsigned* tickets) {
-  const std::size_t lens = blockIdx.y;
-  gradient += lens * parameter_stride;
+  const std::size_t system = blockIdx.y;
+  gradient += system * parameter_stride;
   double sum[1] = {0};
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kThreads;
   for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride) {
@@ -31,18 +31,18 @@ __global__ void __launch_bounds__(kThreads)
     sum[0] += g * g;
   }
   block_sum(sum);
-  partial += lens * gridDim.x;
+  partial += system * gridDim.x;
   if (threadIdx.x == 0) partial[blockIdx.x] = sum[0];
-  if (!is_last_block(tickets + lens, gridDim.x)) return;
+  if (!is_last_block(tickets + system, gridDim.x)) return;
 
   sum[0] = 0;
   for (unsigned b = threadIdx.x; b < gridDim.x; b += kThreads) sum[0] += __ldcg(partial + b);
   block_sum(sum);
   if (threadIdx.x != 0) return;
-  StepState& state = states[lens];
+  StepState& state = states[system];
   state.gradient_norm = sqrt(sum[0]);
   if (!decide) return;
-  decide_update(state, rates.values + static_cast<std::int64_t>(lens) * rates.count, rates.count);
+  decide_update(state, rates.values + static_cast<std::int64_t>(system) * rates.count, rates.count);
 }
 
 /// The update that gradient_norm_kernel has decided on and counted.
@@ -52,14 +52,14 @@ __global__ void __launch_bounds__(kThreads)
                 const StepState* states, Real* parameters, Real* first_moment, Real* second_moment) {
   __shared__ AdamStep<Real> step;
   __shared__ Real scale;
-  const std::size_t lens = blockIdx.y;
-  if (states[lens].bad_step != 0) return;
+  const std::size_t system = blockIdx.y;
+  if (states[system].bad_step != 0) return;
   if (threadIdx.x == 0) {
-    step = make_adam_step<Real>(states[lens].learning_rate, states[lens].updates);
-    scale = static_cast<Real>(clip_factor(clip_norm, states[lens].gradient_norm));
+    step = make_adam_step<Real>(states[system].learning_rate, states[system].updates);
+    scale = static_cast<Real>(clip_factor(clip_norm, states[system].gradient_norm));
   }
   __syncthreads();
-  const std::size_t first = lens * parameter_stride;
+  const std::size_t first = system * parameter_stride;
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kThreads;
   for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride)
     adam_update(step, scale * gradient[first + i], parameters[first + i], first_moment[first + i],
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 struct AdamSizes {
-  std::size_t parameters, lenses, rates;
+  std::size_t parameters, systems, rates;
   unsigned blocks() const { return sum_blocks(static_cast<int>(std::min<std::size_t>(parameters, 1 << 30))); }
 };
 
@@ -77,10 +77,10 @@ struct AdamStorage {
   DeviceBuffer<unsigned> tickets;
   template <class Take>
   void each(Take&& take, const AdamSizes& s) {
-    take(states, s.lenses);
-    take(rates, s.lenses * s.rates);
-    take(partial, s.lenses * s.blocks());
-    take(tickets, s.lenses);
+    take(states, s.systems);
+    take(rates, s.systems * s.rates);
+    take(partial, s.systems * s.blocks());
+    take(tickets, s.systems);
   }
 };
 
@@ -101,9 +101,9 @@ struct AdamStage<Real>::Impl {
     EINFIELD_REQUIRE(n_parameters > 0 && parameter_stride >= n_parameters,
                      "Adam: " + std::to_string(n_parameters) + " parameters at a stride of " +
                          std::to_string(parameter_stride) + ", expected > 0 and no overlap");
-    EINFIELD_REQUIRE(sizes.lenses > 0 && sizes.lenses <= 65535 && sizes.rates > 0,
-                     "Adam: " + std::to_string(sizes.lenses) + " lenses with " + std::to_string(sizes.rates) +
-                         " learning rates, expected 1 ... 65535 lenses with at least one");
+    EINFIELD_REQUIRE(sizes.systems > 0 && sizes.systems <= 65535 && sizes.rates > 0,
+                     "Adam: " + std::to_string(sizes.systems) + " systems with " + std::to_string(sizes.rates) +
+                         " learning rates, expected 1 ... 65535 systems with at least one");
     std::vector<double> rates;
     for (const std::vector<double>& row : learning_rates) {
       EINFIELD_REQUIRE(row.size() == sizes.rates, "Adam: learning rates of different lengths, expected one length");
@@ -116,7 +116,7 @@ struct AdamStage<Real>::Impl {
 
   void begin(cudaStream_t stream, const Schedule& schedule) {
     std::vector<double> rates;
-    for (std::size_t lens = 0; lens < sizes.lenses; ++lens)
+    for (std::size_t system = 0; system < sizes.systems; ++system)
       rates.insert(rates.end(), schedule.learning_rates.begin(), schedule.learning_rates.end());
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // buffers may be replaced
     sizes.rates = schedule.learning_rates.size();
@@ -132,12 +132,12 @@ struct AdamStage<Real>::Impl {
   void set_updates(cudaStream_t stream, std::int64_t updates) {
     StepState state;
     state.updates = updates;
-    const std::vector<StepState> states(sizes.lenses, state);
+    const std::vector<StepState> states(sizes.systems, state);
     storage.states.upload(states, stream);
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // `states` ends here
   }
 
-  dim3 grid() const { return dim3(sizes.blocks(), static_cast<unsigned>(sizes.lenses)); }
+  dim3 grid() const { return dim3(sizes.blocks(), static_cast<unsigned>(sizes.systems)); }
   LearningRates rates() const { return {storage.rates.get(), static_cast<int>(sizes.rates)}; }
   void norm(cudaStream_t stream, Real* gradient, bool decide) {
     gradient_norm_kernel<<<grid(), kThreads, 0, stream>>>(gradient, stride, sizes.parameters, trainable.get(), decide,
@@ -159,9 +159,9 @@ template <class Real>
 AdamStage<Real>& AdamStage<Real>::operator=(AdamStage&&) noexcept = default;
 
 template <class Real>
-std::size_t AdamStage<Real>::planned_bytes(std::size_t n_parameters, std::size_t n_lenses,
+std::size_t AdamStage<Real>::planned_bytes(std::size_t n_parameters, std::size_t n_systems,
                                            std::size_t n_learning_rates) {
-  return planned_bytes_of<AdamStorage>(AdamSizes{n_parameters, n_lenses, n_learning_rates});
+  return planned_bytes_of<AdamStorage>(AdamSizes{n_parameters, n_systems, n_learning_rates});
 }
 template <class Real>
 StepState* AdamStage<Real>::states() const {

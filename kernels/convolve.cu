@@ -60,10 +60,10 @@ __global__ void __launch_bounds__(kThreads)
   const int width = block.nx + psf_nx - 1, height = block.ny + psf_ny - 1, area = psf_nx * psf_ny;
   Real* tile = reinterpret_cast<Real*>(shared);
   Real* weights = tile + width * height;
-  const std::size_t lens = blockIdx.z, n = static_cast<std::size_t>(nx) * static_cast<std::size_t>(ny);
-  in += lens * n;
-  out += lens * n;
-  psf += lens * static_cast<std::size_t>(area);
+  const std::size_t system = blockIdx.z, n = static_cast<std::size_t>(nx) * static_cast<std::size_t>(ny);
+  in += system * n;
+  out += system * n;
+  psf += system * static_cast<std::size_t>(area);
 
   const int thread = static_cast<int>(threadIdx.x);
   const int x0 = static_cast<int>(blockIdx.x) * block.nx, y0 = static_cast<int>(blockIdx.y) * block.ny;
@@ -126,12 +126,12 @@ struct ConvolutionSizes {
   Path path;
   int nx, ny, psf_nx, psf_ny;
   int padded_nx, padded_ny;  ///< of the images: those of the FFT, or nx and ny
-  std::size_t lenses;
+  std::size_t systems;
 
   ConvolutionSizes(int ny_in, int nx_in, const std::vector<Psf>& psfs, ConvolutionMethod method)
-      : nx(nx_in), ny(ny_in), padded_nx(nx_in), padded_ny(ny_in), lenses(psfs.size()) {
-    EINFIELD_REQUIRE(nx > 0 && ny > 0 && lenses > 0 && lenses <= 65535,
-                     "convolution of " + std::to_string(lenses) + " images of " + std::to_string(nx) + " x " +
+      : nx(nx_in), ny(ny_in), padded_nx(nx_in), padded_ny(ny_in), systems(psfs.size()) {
+    EINFIELD_REQUIRE(nx > 0 && ny > 0 && systems > 0 && systems <= 65535,
+                     "convolution of " + std::to_string(systems) + " images of " + std::to_string(nx) + " x " +
                          std::to_string(ny) + " pixels, expected 1 ... 65535 images of at least 1 x 1");
     psf_nx = psfs.front().nx;
     psf_ny = psfs.front().ny;
@@ -147,7 +147,7 @@ struct ConvolutionSizes {
     if (area == 0) {
       path = Path::identity;
     } else if (method == ConvolutionMethod::automatic) {
-      const double work = static_cast<double>(lenses) * nx * ny * static_cast<double>(area);
+      const double work = static_cast<double>(systems) * nx * ny * static_cast<double>(area);
       path = fits && area <= kMaxDirectArea && work <= kMaxDirectWork ? Path::direct : Path::fft;
     } else {
       path = method == ConvolutionMethod::direct ? Path::direct : Path::fft;
@@ -182,10 +182,10 @@ struct ConvolutionStorage {
 
   template <class Take>
   void each(Take&& take, const ConvolutionSizes& s) {
-    take(psf, s.path == Path::direct ? s.lenses * s.area() : 0);
-    for (DeviceBuffer<Real>* images : {&image, &model, &model_bar, &image_bar}) take(*images, s.lenses * s.image());
+    take(psf, s.path == Path::direct ? s.systems * s.area() : 0);
+    for (DeviceBuffer<Real>* images : {&image, &model, &model_bar, &image_bar}) take(*images, s.systems * s.image());
     for (DeviceBuffer<Complex>* spectra : {&spectrum, &work})
-      take(*spectra, s.path == Path::fft ? s.lenses * s.spectrum() : 0);
+      take(*spectra, s.path == Path::fft ? s.systems * s.spectrum() : 0);
   }
 };
 
@@ -209,19 +209,19 @@ struct ConvolutionStage<Real>::Impl {
       storage.psf.upload(values, stream);
     }
     if (sizes.path == Path::fft) {
-      const int batch = static_cast<int>(sizes.lenses);
+      const int batch = static_cast<int>(sizes.systems);
       to_spectrum = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kForward, batch, stream);
       to_image = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kInverse, batch, stream);
       // The kernel with its center at pixel (0, 0), and the 1/size that the transforms leave out.
-      values.assign(sizes.lenses * sizes.image(), Real(0));
+      values.assign(sizes.systems * sizes.image(), Real(0));
       const double scale = 1.0 / static_cast<double>(sizes.image());
-      for (std::size_t lens = 0; lens < sizes.lenses; ++lens)
+      for (std::size_t system = 0; system < sizes.systems; ++system)
         for (int row = 0; row < sizes.psf_ny; ++row)
           for (int column = 0; column < sizes.psf_nx; ++column) {
             const int y = (row - sizes.psf_ny / 2 + sizes.padded_ny) % sizes.padded_ny;
             const int x = (column - sizes.psf_nx / 2 + sizes.padded_nx) % sizes.padded_nx;
-            values[lens * sizes.image() + static_cast<std::size_t>(y * sizes.padded_nx + x)] =
-                static_cast<Real>(scale * psfs[lens].values[static_cast<std::size_t>(row * sizes.psf_nx + column)]);
+            values[system * sizes.image() + static_cast<std::size_t>(y * sizes.padded_nx + x)] =
+                static_cast<Real>(scale * psfs[system].values[static_cast<std::size_t>(row * sizes.psf_nx + column)]);
           }
       storage.model.upload(values, stream);  // borrowed: forward() overwrites it
       transform_forward(to_spectrum, storage.model.get(), storage.spectrum.get());
@@ -233,13 +233,13 @@ struct ConvolutionStage<Real>::Impl {
     switch (sizes.path) {
       case Path::identity:
         EINFIELD_CUDA(
-            cudaMemcpyAsync(out, in, sizes.lenses * sizes.image() * sizeof(Real), cudaMemcpyDeviceToDevice, stream));
+            cudaMemcpyAsync(out, in, sizes.systems * sizes.image() * sizeof(Real), cudaMemcpyDeviceToDevice, stream));
         return;
       case Path::direct: {
         const DirectTile block(sizes.nx);
         const dim3 grid(static_cast<unsigned>((sizes.nx + block.nx - 1) / block.nx),
                         static_cast<unsigned>((sizes.ny + block.ny - 1) / block.ny),
-                        static_cast<unsigned>(sizes.lenses));
+                        static_cast<unsigned>(sizes.systems));
         convolve_kernel<<<grid, kThreads, sizes.direct_shared_bytes(sizeof(Real)), stream>>>(
             in, storage.psf.get(), sizes.psf_nx, sizes.psf_ny, sizes.nx, sizes.ny, block, transpose, out);
         EINFIELD_LAUNCH_CHECK();
@@ -248,7 +248,7 @@ struct ConvolutionStage<Real>::Impl {
       case Path::fft: {
         EINFIELD_CUDA(cufftSetStream(to_spectrum.get(), stream));
         EINFIELD_CUDA(cufftSetStream(to_image.get(), stream));
-        const std::size_t n = sizes.lenses * sizes.spectrum();
+        const std::size_t n = sizes.systems * sizes.spectrum();
         const std::size_t blocks = std::min<std::size_t>((n + kThreads - 1) / kThreads, 65535);
         transform_forward(to_spectrum, in, storage.work.get());
         multiply_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(storage.work.get(),
@@ -264,14 +264,14 @@ struct ConvolutionStage<Real>::Impl {
     return {images.get(), static_cast<std::size_t>(sizes.padded_nx), sizes.image()};
   }
 
-  /// Rows of all lenses between dense images and the stage's own.
+  /// Rows of all systems between dense images and the stage's own.
   void copy(cudaStream_t stream, const Real* from, int from_nx, int from_ny, Real* to, int to_nx, int to_ny) {
     const auto width = static_cast<std::size_t>(sizes.nx);
-    for (std::size_t lens = 0; lens < sizes.lenses; ++lens)
+    for (std::size_t system = 0; system < sizes.systems; ++system)
       EINFIELD_CUDA(
-          cudaMemcpy2DAsync(to + lens * static_cast<std::size_t>(to_nx) * static_cast<std::size_t>(to_ny),
+          cudaMemcpy2DAsync(to + system * static_cast<std::size_t>(to_nx) * static_cast<std::size_t>(to_ny),
                             static_cast<std::size_t>(to_nx) * sizeof(Real),
-                            from + lens * static_cast<std::size_t>(from_nx) * static_cast<std::size_t>(from_ny),
+                            from + system * static_cast<std::size_t>(from_nx) * static_cast<std::size_t>(from_ny),
                             static_cast<std::size_t>(from_nx) * sizeof(Real), width * sizeof(Real),
                             static_cast<std::size_t>(sizes.ny), cudaMemcpyDeviceToDevice, stream));
   }
@@ -303,7 +303,8 @@ std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vec
     for (const cufftType type : {ComplexOf<Real>::kForward, ComplexOf<Real>::kInverse}) {
       int n[2] = {sizes.padded_ny, sizes.padded_nx};
       std::size_t work = 0;
-      EINFIELD_CUDA(cufftEstimateMany(2, n, nullptr, 1, 0, nullptr, 1, 0, type, static_cast<int>(sizes.lenses), &work));
+      EINFIELD_CUDA(
+          cufftEstimateMany(2, n, nullptr, 1, 0, nullptr, 1, 0, type, static_cast<int>(sizes.systems), &work));
       bytes += work;
     }
   return bytes;

@@ -20,7 +20,7 @@ namespace {
 /// Compiled for every architecture of the build: a device that can load it can run the others.
 __global__ void probe_kernel() {}
 
-/// Sets the sums to which the stages add to zero; one block per lens.
+/// Sets the sums to which the stages add to zero; one block per system.
 __global__ void zero_sums_kernel(StepState* states) {
   states[blockIdx.x].regularization = states[blockIdx.x].gradient_norm = 0;
 }
@@ -95,7 +95,7 @@ Stream stream_on(int device) {
 
 /// Numbers that fix the size of the backend's own fields.
 struct FieldSizes {
-  std::size_t lenses, parameters, rays;
+  std::size_t systems, parameters, rays;
   std::size_t light_rays;           ///< `rays` with a NETWORK component, else 0
   std::size_t fixed_light_weights;  ///< of its network, when they are not among the parameters
 };
@@ -108,12 +108,12 @@ struct FieldStorage {
   template <class Take>
   void each(Take&& take, const FieldSizes& s) {
     for (DeviceBuffer<Real>* vectors : {&parameters, &gradient, &first_moment, &second_moment})
-      take(*vectors, s.lenses * s.parameters);
-    take(potential, s.lenses * s.rays);
-    for (DeviceBuffer<Real>* vectors : {&deflection, &deflection_bar}) take(*vectors, s.lenses * 2 * s.rays);
-    take(light_weights, s.lenses * s.fixed_light_weights);
-    for (DeviceBuffer<Real>* vectors : {&light_position, &light_gradient}) take(*vectors, s.lenses * 2 * s.light_rays);
-    for (DeviceBuffer<Real>* vectors : {&light_value, &light_value_bar}) take(*vectors, s.lenses * s.light_rays);
+      take(*vectors, s.systems * s.parameters);
+    take(potential, s.systems * s.rays);
+    for (DeviceBuffer<Real>* vectors : {&deflection, &deflection_bar}) take(*vectors, s.systems * 2 * s.rays);
+    take(light_weights, s.systems * s.fixed_light_weights);
+    for (DeviceBuffer<Real>* vectors : {&light_position, &light_gradient}) take(*vectors, s.systems * 2 * s.light_rays);
+    for (DeviceBuffer<Real>* vectors : {&light_value, &light_value_bar}) take(*vectors, s.systems * s.light_rays);
   }
 };
 
@@ -142,14 +142,14 @@ FieldSizes field_sizes(const std::vector<Problem>& problems) {
           layout.light_weights.size() - layout.n_light_weights};
 }
 
-/// validate_problems() and the further conditions of the device, where all lenses share their rays.
+/// validate_problems() and the further conditions of the device, where all systems share their rays.
 void validate(const std::vector<Problem>& problems) {
   validate_problems(problems);
   const Problem& first = problems.front();
   for (const Problem& p : problems) {
     const Grid &a = first.observation.grid, &b = p.observation.grid;
     EINFIELD_REQUIRE(a.pixel_scale == b.pixel_scale && a.center_x == b.center_x && a.center_y == b.center_y,
-                     "lenses with different pixel scales or centers, expected one grid on a CUDA device");
+                     "systems with different pixel scales or centers, expected one grid on a CUDA device");
     EINFIELD_REQUIRE(p.observation.psf.supersampling == 1,
                      "a PSF of " + std::to_string(p.observation.psf.supersampling) +
                          " samples a pixel's side, expected 1 on a CUDA device (psf_supersampling); the cpu backend "
@@ -168,7 +168,7 @@ std::size_t planned_bytes(const std::vector<Problem>& problems) {
       planned_bytes_of<FieldStorage<Real>>(sizes) + RenderStage<Real>::planned_bytes(grid, models_of(problems)) +
       ConvolutionStage<Real>::planned_bytes(grid.ny, grid.nx, psfs_of(problems)) +
       LikelihoodStage<Real>::planned_bytes(problems) + RegularizationStage<Real>::planned_bytes(problems) +
-      AdamStage<Real>::planned_bytes(sizes.parameters, sizes.lenses, first_learning_rates(problems)[0].size());
+      AdamStage<Real>::planned_bytes(sizes.parameters, sizes.systems, first_learning_rates(problems)[0].size());
   if (first.model.network)
     bytes += NetworkStage<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
                                            DeviceLimits::current(), NetworkPath::automatic, first.network_math)
@@ -197,10 +197,10 @@ class Training {
         adam_(sizes_.parameters, sizes_.parameters, first_learning_rates(problems), stream) {
     allocate_all(fields_, stream, sizes_);
     if (problems.front().model.network)
-      network_.emplace(*problems.front().model.network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses),
+      network_.emplace(*problems.front().model.network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.systems),
                        problems.front().network_math);
     if (const LightComponent* const light = network_light(problems.front().model))
-      light_network_.emplace(light->network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.lenses));
+      light_network_.emplace(light->network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.systems));
     std::vector<Real> parameters, light_weights;
     for (const Problem& p : problems) {
       for (const double v : p.initial_parameters) parameters.push_back(static_cast<Real>(v));
@@ -216,18 +216,18 @@ class Training {
   /// Work that still runs must not meet freed memory.
   ~Training() { EINFIELD_CUDA_NOEXCEPT(cudaStreamSynchronize(stream_)); }
 
-  int lenses() const { return static_cast<int>(sizes_.lenses); }
+  int systems() const { return static_cast<int>(sizes_.systems); }
   const ParameterLayout& layout() const { return layout_; }
   void synchronize() const { EINFIELD_CUDA(cudaStreamSynchronize(stream_)); }
 
-  void upload(Field field, std::size_t lens, const std::vector<Real>& values) {
-    const Place place = place_of(field, lens);
+  void upload(Field field, std::size_t system, const std::vector<Real>& values) {
+    const Place place = place_of(field, system);
     EINFIELD_REQUIRE(values.size() == place.size(), "a field of " + std::to_string(place.size()) +
                                                         " values cannot take " + std::to_string(values.size()));
     copy(place.data, place.row_stride, values.data(), place.width, place, cudaMemcpyHostToDevice);
   }
-  std::vector<Real> download(Field field, std::size_t lens) {
-    const Place place = place_of(field, lens);
+  std::vector<Real> download(Field field, std::size_t system) {
+    const Place place = place_of(field, system);
     std::vector<Real> values(place.size());
     copy(values.data(), place.width, place.data, place.row_stride, place, cudaMemcpyDeviceToHost);
     return values;
@@ -240,10 +240,10 @@ class Training {
     fields_.second_moment.zero(stream_);
   }
   /// Copies on a second stream: it waits for the work that is enqueued already, and later work does not wait for it.
-  StepState state(std::size_t lens) {
+  StepState state(std::size_t system) {
     computed_.record(stream_);
     EINFIELD_CUDA(cudaStreamWaitEvent(copies_.get(), computed_.get(), 0));
-    EINFIELD_CUDA(cudaMemcpyAsync(fetched_.get(), adam_.states() + lens, fetched_.bytes(), cudaMemcpyDeviceToHost,
+    EINFIELD_CUDA(cudaMemcpyAsync(fetched_.get(), adam_.states() + system, fetched_.bytes(), cudaMemcpyDeviceToHost,
                                   copies_.get()));
     copies_.synchronize();
     return fetched_[0];
@@ -271,7 +271,7 @@ class Training {
   void zero_gradient() { fields_.gradient.zero(stream_); }
   /// For an evaluation that is put together from stages: within a step, loss() does this.
   void zero_sums() {
-    zero_sums_kernel<<<static_cast<unsigned>(sizes_.lenses), 1, 0, stream_>>>(adam_.states());
+    zero_sums_kernel<<<static_cast<unsigned>(sizes_.systems), 1, 0, stream_>>>(adam_.states());
     EINFIELD_LAUNCH_CHECK();
   }
   void render_adjoint() {
@@ -326,20 +326,20 @@ class Training {
   }
 
  private:
-  /// A field of one lens: rows of `width` elements.
+  /// A field of one system: rows of `width` elements.
   struct Place {
     Real* data;
     std::size_t width, rows, row_stride;
     std::size_t size() const { return width * rows; }
   };
-  Place place_of(Field field, std::size_t lens) const {
-    const auto vector = [this, lens](const DeviceBuffer<Real>& buffer) {
-      const std::size_t size = buffer.size() / sizes_.lenses;
-      return Place{buffer.get() + lens * size, size, 1, size};
+  Place place_of(Field field, std::size_t system) const {
+    const auto vector = [this, system](const DeviceBuffer<Real>& buffer) {
+      const std::size_t size = buffer.size() / sizes_.systems;
+      return Place{buffer.get() + system * size, size, 1, size};
     };
-    const auto image = [this, lens](const ImageView<Real>& view) {
-      return Place{view.data + lens * view.lens_stride, static_cast<std::size_t>(nx_), static_cast<std::size_t>(ny_),
-                   view.row_stride};
+    const auto image = [this, system](const ImageView<Real>& view) {
+      return Place{view.data + system * view.system_stride, static_cast<std::size_t>(nx_),
+                   static_cast<std::size_t>(ny_), view.row_stride};
     };
     switch (field) {
       case Field::parameters:
@@ -377,7 +377,7 @@ class Training {
   const Real* alpha_nn() const {
     return fields_.deflection.get();
   }
-  /// Weights of the NETWORK component's network: lens k's begin at k · light_stride().
+  /// Weights of the NETWORK component's network: system k's begin at k · light_stride().
   const Real* light_weights() const {
     return sizes_.fixed_light_weights > 0 ? fields_.light_weights.get()
                                           : fields_.parameters.get() + layout_.light_weights_offset();
@@ -437,7 +437,7 @@ class CudaBackend final : public Backend<Real> {
       throw CublasError(need + "; " + error.what());
     }
   }
-  int systems() const override { return training_ ? training_->lenses() : 0; }
+  int systems() const override { return training_ ? training_->systems() : 0; }
   const ParameterLayout& layout() const override { return training().layout(); }
 
   void upload(Field field, int system, const std::vector<Real>& values) override {

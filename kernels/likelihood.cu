@@ -10,29 +10,30 @@ namespace einfield::cuda {
 namespace {
 
 /// @param held_out_weight  null without held-out pixels
-/// @param partial          [lenses][blocks][3]
+/// @param partial          [systems][blocks][3]
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
     likelihood_kernel(ImageView<Real> model, const Real* data, const Real* loss_weight, const Real* chi2_weight,
                       const Real* held_out_weight, int n, int nx, ImageView<Real> model_bar, LearningRates rates,
                       StepState* states, double* partial, unsigned* tickets) {
-  const std::size_t lens = blockIdx.y, first = lens * static_cast<std::size_t>(n);
+  const std::size_t system = blockIdx.y, first = system * static_cast<std::size_t>(n);
   double sums[3] = {0, 0, 0};
   const int stride = static_cast<int>(gridDim.x) * kThreads;
   for (int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); i < n; i += stride) {
     const std::size_t row = static_cast<std::size_t>(i / nx), column = static_cast<std::size_t>(i % nx);
-    const Real m = model.data[lens * model.lens_stride + row * model.row_stride + column];
+    const Real m = model.data[system * model.system_stride + row * model.row_stride + column];
     const Real d = data[first + i], w = loss_weight[first + i];
     sums[0] += static_cast<double>(residual_loss(m, d, w));
     sums[1] += static_cast<double>(residual_loss(m, d, chi2_weight[first + i]));
     if (held_out_weight != nullptr) sums[2] += static_cast<double>(residual_loss(m, d, held_out_weight[first + i]));
-    model_bar.data[lens * model_bar.lens_stride + row * model_bar.row_stride + column] = residual_loss_adjoint(m, d, w);
+    model_bar.data[system * model_bar.system_stride + row * model_bar.row_stride + column] =
+        residual_loss_adjoint(m, d, w);
   }
   block_sum(sums);
-  partial += lens * gridDim.x * 3;
+  partial += system * gridDim.x * 3;
   if (threadIdx.x < 3)
     partial[3 * blockIdx.x + threadIdx.x] = threadIdx.x == 0 ? sums[0] : threadIdx.x == 1 ? sums[1] : sums[2];
-  if (!is_last_block(tickets + lens, gridDim.x)) return;
+  if (!is_last_block(tickets + system, gridDim.x)) return;
 
   sums[0] = sums[1] = sums[2] = 0;
   for (unsigned b = threadIdx.x; b < gridDim.x; b += kThreads) {
@@ -42,21 +43,21 @@ __global__ void __launch_bounds__(kThreads)
   }
   block_sum(sums);
   if (threadIdx.x != 0) return;
-  StepState& state = states[lens];
+  StepState& state = states[system];
   state.loss = sums[0];
   state.chi2_reduced = sums[1];
   state.held_out_chi2 = sums[2];
   state.regularization = 0;
   state.gradient_norm = 0;
   state.learning_rate =
-      rate_after(rates.values + static_cast<std::int64_t>(lens) * rates.count, rates.count, state.updates);
+      rate_after(rates.values + static_cast<std::int64_t>(system) * rates.count, rates.count, state.updates);
 }
 
 }  // namespace
 
 template <class Real>
 LikelihoodStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
-    : lenses(problems.size()),
+    : systems(problems.size()),
       pixels(static_cast<std::size_t>(problems.front().observation.grid.n_pixels())),
       held_out(problems.front().held_out.empty() ? 0 : pixels),
       blocks(sum_blocks(problems.front().observation.grid.n_pixels())) {}
@@ -88,7 +89,7 @@ std::size_t LikelihoodStage<Real>::planned_bytes(const std::vector<Problem>& pro
 template <class Real>
 void LikelihoodStage<Real>::evaluate(cudaStream_t stream, ImageView<Real> model, ImageView<Real> model_bar,
                                      LearningRates rates, StepState* states) {
-  likelihood_kernel<<<dim3(sizes_.blocks, static_cast<unsigned>(sizes_.lenses)), kThreads, 0, stream>>>(
+  likelihood_kernel<<<dim3(sizes_.blocks, static_cast<unsigned>(sizes_.systems)), kThreads, 0, stream>>>(
       model, storage_.data.get(), storage_.loss_weight.get(), storage_.chi2_weight.get(),
       sizes_.held_out > 0 ? storage_.held_out_weight.get() : nullptr, static_cast<int>(sizes_.pixels), nx_, model_bar,
       rates, states, storage_.partial.get(), storage_.tickets.get());

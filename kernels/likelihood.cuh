@@ -8,7 +8,7 @@
 
 namespace einfield::cuda {
 
-/// Loss, reduced χ² and model cotangent of all lenses; weights are likelihood.hpp's pixel_weights.
+/// Loss, reduced χ² and model cotangent of all systems; weights are likelihood.hpp's pixel_weights.
 template <class Real>
 class LikelihoodStage {
  public:
@@ -24,7 +24,7 @@ class LikelihoodStage {
  private:
   struct Sizes {
     explicit Sizes(const std::vector<Problem>& problems);
-    std::size_t lenses, pixels, held_out;  // pixels of a lens; of its map of held-out ones
+    std::size_t systems, pixels, held_out;  // pixels of a system; of its map of held-out ones
     unsigned blocks;
   };
   struct Storage {
@@ -33,10 +33,10 @@ class LikelihoodStage {
     DeviceBuffer<unsigned> tickets;
     template <class Take>
     void each(Take&& take, const Sizes& s) {
-      for (DeviceBuffer<Real>* images : {&data, &loss_weight, &chi2_weight}) take(*images, s.lenses * s.pixels);
-      take(held_out_weight, s.lenses * s.held_out);
-      take(partial, s.lenses * s.blocks * 3);
-      take(tickets, s.lenses);
+      for (DeviceBuffer<Real>* images : {&data, &loss_weight, &chi2_weight}) take(*images, s.systems * s.pixels);
+      take(held_out_weight, s.systems * s.held_out);
+      take(partial, s.systems * s.blocks * 3);
+      take(tickets, s.systems);
     }
   };
 

@@ -11,7 +11,7 @@
 namespace einfield::cuda {
 namespace {
 
-/// Adds the blocks' values to the lens's StepState::regularization.
+/// Adds the blocks' values to the system's StepState::regularization.
 __device__ void add_to_state(double value, double* partial, unsigned* ticket, StepState& state) {
   double sum[1] = {value};
   block_sum(sum);
@@ -39,9 +39,9 @@ template <class Real>
 __global__ void __launch_bounds__(kThreads)
     mean_hessian_kernel(RayGrid nodes, Real spacing, const Real* alpha_nn, double* partial, unsigned* tickets,
                         Hessian<Real>* means) {
-  const int lens = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
-  const Real* alpha = alpha_nn + static_cast<std::size_t>(lens) * 2 * n;
-  partial += static_cast<std::size_t>(lens) * 3 * gridDim.x;
+  const int system = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
+  const Real* alpha = alpha_nn + static_cast<std::size_t>(system) * 2 * n;
+  partial += static_cast<std::size_t>(system) * 3 * gridDim.x;
   double sum[3] = {};
   for_nodes(nodes, [&](int, int row, int column, bool interior) {
     if (!interior) return;
@@ -53,15 +53,15 @@ __global__ void __launch_bounds__(kThreads)
   block_sum(sum);
   if (threadIdx.x == 0)
     for (int k = 0; k < 3; ++k) partial[3 * blockIdx.x + k] = sum[k];
-  if (!is_last_block(tickets + lens, gridDim.x)) return;
+  if (!is_last_block(tickets + system, gridDim.x)) return;
   for (double& part : sum) part = 0;
   for (unsigned b = threadIdx.x; b < gridDim.x; b += kThreads)
     for (int k = 0; k < 3; ++k) sum[k] += __ldcg(partial + 3 * b + k);
   block_sum(sum);
   const double count = nodes.interior();
   if (threadIdx.x == 0)
-    means[lens] = {static_cast<Real>(sum[0] / count), static_cast<Real>(sum[1] / count),
-                   static_cast<Real>(sum[2] / count)};
+    means[system] = {static_cast<Real>(sum[0] / count), static_cast<Real>(sum[1] / count),
+                     static_cast<Real>(sum[2] / count)};
 }
 
 /// Penalty and its cotangents at every node of the ray grid, as difference_hessian_adjoint() reads them.
@@ -72,12 +72,12 @@ __global__ void __launch_bounds__(kThreads, 2)
                              const Hessian<Real>* means, Real* hessian_bar, double* partial, unsigned* tickets,
                              StepState* states) {
   extern __shared__ double shared[];
-  const int lens = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
-  const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
-  const Regularization w = weights[lens];
-  const Hessian<Real> mean = means[lens];
-  const Real* alpha = alpha_nn + static_cast<std::size_t>(lens) * 2 * n;
-  hessian_bar += static_cast<std::size_t>(lens) * 3 * n;
+  const int system = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
+  const Scene<Real> scene = unpack(scenes, system, parameters, shared);
+  const Regularization w = weights[system];
+  const Hessian<Real> mean = means[system];
+  const Real* alpha = alpha_nn + static_cast<std::size_t>(system) * 2 * n;
+  hessian_bar += static_cast<std::size_t>(system) * 3 * n;
   const Real share = Real(1) / static_cast<Real>(nodes.interior());
   double sum = 0;
   for_nodes(nodes, [&](int i, int row, int column, bool interior) {
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     hessian_bar[n + i] = share * bar.yy;
     hessian_bar[2 * n + i] = share * bar.xy;
   });
-  add_to_state(sum, partial + static_cast<std::size_t>(lens) * gridDim.x, tickets + lens, states[lens]);
+  add_to_state(sum, partial + static_cast<std::size_t>(system) * gridDim.x, tickets + system, states[system]);
 }
 
 template <class Real>
@@ -118,10 +118,10 @@ __global__ void __launch_bounds__(kThreads)
     weight_decay_kernel(NetworkKernels kernels, std::size_t parameter_stride, const Real* parameters,
                         const Regularization* weights, Real* gradient, double* partial, unsigned* tickets,
                         StepState* states) {
-  const std::size_t lens = blockIdx.y;
-  const double decay = weights[lens].weight_decay;
-  parameters += lens * parameter_stride;
-  gradient += lens * parameter_stride;
+  const std::size_t system = blockIdx.y;
+  const double decay = weights[system].weight_decay;
+  parameters += system * parameter_stride;
+  gradient += system * parameter_stride;
   double sum = 0;
   for (int layer = 0; layer < kernels.layers; ++layer)
     for (unsigned i = kernels.begin[layer] + blockIdx.x * kThreads + threadIdx.x; i < kernels.end[layer];
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kThreads)
       sum += 0.5 * decay * w * w;
       gradient[i] += static_cast<Real>(decay * w);
     }
-  add_to_state(sum, partial + lens * gridDim.x, tickets + lens, states[lens]);
+  add_to_state(sum, partial + system * gridDim.x, tickets + system, states[system]);
 }
 
 /// Penalty on the pixels of a component of the source, and its gradient.
@@ -139,10 +139,10 @@ __global__ void __launch_bounds__(kThreads, 4)
     source_pixels_kernel(FreePixels block, std::size_t parameter_stride, const Real* parameters,
                          const Regularization* weights, Real* gradient, double* partial, unsigned* tickets,
                          StepState* states) {
-  const std::size_t lens = blockIdx.y;
-  const Regularization w = weights[lens];
-  const Real* pixels = parameters + lens * parameter_stride + block.offset;
-  gradient += lens * parameter_stride + block.offset;
+  const std::size_t system = blockIdx.y;
+  const Regularization w = weights[system];
+  const Real* pixels = parameters + system * parameter_stride + block.offset;
+  gradient += system * parameter_stride + block.offset;
   const int n = block.nx * block.ny;
   double sum = 0;
   for (int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); i < n;
@@ -151,10 +151,10 @@ __global__ void __launch_bounds__(kThreads, 4)
     sum += static_cast<double>(source_pixel_penalty(w, pixels, block.nx, block.ny, ix, iy)) / n;
     gradient[i] += source_pixel_penalty_adjoint(w, pixels, block.nx, block.ny, ix, iy) / static_cast<Real>(n);
   }
-  add_to_state(sum, partial + lens * gridDim.x, tickets + lens, states[lens]);
+  add_to_state(sum, partial + system * gridDim.x, tickets + system, states[system]);
 }
 
-/// Gaussian priors of the free scalars, backend.hpp (1), and their gradient: a block a lens, as there are only a few.
+/// Gaussian priors of the free scalars, backend.hpp (1), and their gradient: a block a system, as there are only a few.
 /// Without the 1 ptxas takes 48 registers and spills around the double-precision functions (sm_90).
 template <class Real>
 __global__ void __launch_bounds__(kThreads, 1)
@@ -162,13 +162,13 @@ __global__ void __launch_bounds__(kThreads, 1)
                   const Real* parameters, Real* gradient, StepState* states) {
   extern __shared__ double shared[];
   auto* table_bar = reinterpret_cast<Real*>(shared);
-  const std::size_t lens = blockIdx.x;
+  const std::size_t system = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x);
-  const FreeParameter<Real>* free = scenes.free + lens * static_cast<std::size_t>(scenes.n_free);
-  const Real* u = parameters + lens * scenes.parameter_stride + scenes.n_network;
-  gradient += lens * scenes.parameter_stride + scenes.n_network;
-  priors += lens * static_cast<std::size_t>(n_priors);
-  const Real weight = weights[lens];
+  const FreeParameter<Real>* free = scenes.free + system * static_cast<std::size_t>(scenes.n_free);
+  const Real* u = parameters + system * scenes.parameter_stride + scenes.n_network;
+  gradient += system * scenes.parameter_stride + scenes.n_network;
+  priors += system * static_cast<std::size_t>(n_priors);
+  const Real weight = weights[system];
   for (int i = thread; i < scenes.n_slots(); i += kThreads) table_bar[i] = 0;
   __syncthreads();
   for (int k = thread; k < n_priors; k += kThreads)  // one at most for a parameter
@@ -180,14 +180,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   double sum = 0;
   for (int k = 0; k < n_priors; ++k)
     sum += static_cast<double>(weight * prior_penalty(priors[k], transform(free, priors[k].free, u)));
-  states[lens].regularization += sum;
+  states[system].regularization += sum;
 }
 
 }  // namespace
 
 template <class Real>
 RegularizationStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
-    : lenses(problems.size()), rays(static_cast<std::size_t>(problems.front().observation.grid.n_rays())) {
+    : systems(problems.size()), rays(static_cast<std::size_t>(problems.front().observation.grid.n_rays())) {
   const Problem& first = problems.front();
   bool on_pixels = false;
   for (const Problem& p : problems) {
@@ -252,11 +252,11 @@ template <class Real>
 void RegularizationStage<Real>::apply(cudaStream_t stream, const SceneArrays<Real>& scenes, const Real* positions,
                                       const Real* parameters, const Real* alpha_nn, Real* alpha_bar, Real* gradient,
                                       StepState* states) {
-  const auto lenses = static_cast<unsigned>(sizes_.lenses);
+  const auto systems = static_cast<unsigned>(sizes_.systems);
   if (sizes_.potential) {
     const RayGrid nodes(grid_);
     const Real spacing = static_cast<Real>(grid_.pixel_scale / grid_.supersampling);
-    const dim3 blocks(sizes_.ray_blocks(), lenses);
+    const dim3 blocks(sizes_.ray_blocks(), systems);
     if (sizes_.curvature) {
       mean_hessian_kernel<<<blocks, kThreads, 0, stream>>>(nodes, spacing, alpha_nn, storage_.partial.get(),
                                                            storage_.tickets.get(), storage_.mean_hessian.get());
@@ -271,19 +271,19 @@ void RegularizationStage<Real>::apply(cudaStream_t stream, const SceneArrays<Rea
     EINFIELD_LAUNCH_CHECK();
   }
   if (sizes_.decay) {
-    weight_decay_kernel<<<dim3(sizes_.weight_blocks(), lenses), kThreads, 0, stream>>>(
+    weight_decay_kernel<<<dim3(sizes_.weight_blocks(), systems), kThreads, 0, stream>>>(
         kernels_, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
         storage_.tickets.get(), states);
     EINFIELD_LAUNCH_CHECK();
   }
   for (const FreePixels& block : sizes_.source_pixels) {
-    source_pixels_kernel<<<dim3(sum_blocks(block.nx * block.ny), lenses), kThreads, 0, stream>>>(
+    source_pixels_kernel<<<dim3(sum_blocks(block.nx * block.ny), systems), kThreads, 0, stream>>>(
         block, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
         storage_.tickets.get(), states);
     EINFIELD_LAUNCH_CHECK();
   }
   if (sizes_.priors > 0) {
-    priors_kernel<<<lenses, kThreads, static_cast<std::size_t>(scenes.n_slots()) * sizeof(Real), stream>>>(
+    priors_kernel<<<systems, kThreads, static_cast<std::size_t>(scenes.n_slots()) * sizeof(Real), stream>>>(
         scenes, storage_.priors.get(), static_cast<int>(sizes_.priors), storage_.prior_weights.get(), parameters,
         gradient, states);
     EINFIELD_LAUNCH_CHECK();

@@ -18,7 +18,7 @@ struct NetworkKernels {
   unsigned end[kMaxHiddenLayers + 1] = {};
 };
 
-/// Terms of regularization.hpp for all lenses; with all weights 0, or without what they weigh, it does nothing.
+/// Terms of regularization.hpp for all systems; with all weights 0, or without what they weigh, it does nothing.
 template <class Real>
 class RegularizationStage {
  public:
@@ -33,9 +33,9 @@ class RegularizationStage {
  private:
   struct Sizes {
     explicit Sizes(const std::vector<Problem>& problems);
-    std::size_t lenses, rays, weights = 0;  ///< weights: network parameters
+    std::size_t systems, rays, weights = 0;  ///< weights: network parameters
     bool potential = false, curvature = false, decay = false;
-    std::size_t priors = 0;  ///< a lens
+    std::size_t priors = 0;  ///< a system
     std::vector<FreePixels> source_pixels;
     unsigned ray_blocks() const;
     unsigned weight_blocks() const;
@@ -51,13 +51,13 @@ class RegularizationStage {
     DeviceBuffer<Real> prior_weights;  ///< one over fitted_pixels()
     template <class Take>
     void each(Take&& take, const Sizes& s) {
-      take(weights, s.lenses);
-      take(hessian_bar, s.potential ? s.lenses * 3 * s.rays : 0);
-      take(mean_hessian, s.potential ? s.lenses : 0);
-      take(partial, s.lenses * (s.curvature ? 3 : 1) * s.most_blocks());
-      take(tickets, s.lenses);
-      take(priors, s.lenses * s.priors);
-      take(prior_weights, s.priors > 0 ? s.lenses : 0);
+      take(weights, s.systems);
+      take(hessian_bar, s.potential ? s.systems * 3 * s.rays : 0);
+      take(mean_hessian, s.potential ? s.systems : 0);
+      take(partial, s.systems * (s.curvature ? 3 : 1) * s.most_blocks());
+      take(tickets, s.systems);
+      take(priors, s.systems * s.priors);
+      take(prior_weights, s.priors > 0 ? s.systems : 0);
     }
   };
 

@@ -15,7 +15,7 @@
 namespace einfield::cuda {
 namespace {
 
-/// Components of a lens system: unpacked, they stay below the 48 KB of shared memory that every kernel may use. Only
+/// Components of a system: unpacked, they stay below the 48 KB of shared memory that every kernel may use. Only
 /// the device has this limit; config.hpp's kMaxComponents is what a configuration may hold.
 constexpr int kMaxDeviceComponents = 128;
 
@@ -26,11 +26,11 @@ struct ComponentSet {
   void insert(int c) { bits[c / 64] |= 1ull << (c % 64); }
 };
 
-/// Where the taps of bilinear sources go: [lenses][taps][n_rays] keys, which are sorted together with their places, and
-/// values, which stay.
+/// Where the taps of bilinear sources go: [systems][taps][n_rays] keys, which are sorted together with their places,
+/// and values, which stay.
 template <class Real>
 struct TapArrays {
-  unsigned* keys = nullptr;  ///< lens · n_free_pixels + index among the free pixels; n_targets = no tap
+  unsigned* keys = nullptr;  ///< system · n_free_pixels + index among the free pixels; n_targets = no tap
   Real* values = nullptr;
   const int* pixel_to_free = nullptr;  ///< index among the free pixels, or −1
   int taps = 0;                        ///< 4 per PIXELATED component; 0 = no pixel is free
@@ -43,13 +43,13 @@ struct RayArrays {
   const Real* positions;  ///< [2][n_rays]
   int n_rays, n_pixels, nx, rays_per_pixel;
   __device__ Vec2<Real> theta(int ray) const { return {positions[ray], positions[n_rays + ray]}; }
-  /// Deflection of the network at a ray of one lens.
+  /// Deflection of the network at a ray of one system.
   __device__ Vec2<Real> deflection(const Real* alpha_nn, int ray) const {
     if (alpha_nn == nullptr) return {};
     return {alpha_nn[ray], alpha_nn[n_rays + ray]};
   }
-  __device__ std::size_t pixel_offset(const ImageView<Real>& image, int lens, int pixel) const {
-    return lens * image.lens_stride + (pixel / nx) * image.row_stride + pixel % nx;
+  __device__ std::size_t pixel_offset(const ImageView<Real>& image, int system, int pixel) const {
+    return system * image.system_stride + (pixel / nx) * image.row_stride + pixel % nx;
   }
 };
 
@@ -58,16 +58,16 @@ template <class Real, bool kNetwork>
 struct Samples {
   NetworkLight<Real> light;
   int n_rays;
-  __device__ NetworkSample<Real> at(int lens, int ray) const {
+  __device__ NetworkSample<Real> at(int system, int ray) const {
     if constexpr (kNetwork) {
-      const std::size_t first = static_cast<std::size_t>(lens) * n_rays;
+      const std::size_t first = static_cast<std::size_t>(system) * n_rays;
       return {light.value[first + ray], {light.gradient[2 * first + ray], light.gradient[2 * first + n_rays + ray]}};
     } else {
       return {};
     }
   }
-  __device__ void put_bar(int lens, int ray, Real value_bar) const {
-    if constexpr (kNetwork) light.value_bar[static_cast<std::size_t>(lens) * n_rays + ray] = value_bar;
+  __device__ void put_bar(int system, int ray, Real value_bar) const {
+    if constexpr (kNetwork) light.value_bar[static_cast<std::size_t>(system) * n_rays + ray] = value_bar;
   }
 };
 
@@ -77,9 +77,9 @@ __global__ void __launch_bounds__(kThreads, 2)
     network_positions_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, int component, const Real* parameters,
                              const Real* alpha_nn, Real* positions) {
   extern __shared__ double shared[];
-  const int lens = static_cast<int>(blockIdx.y);
-  const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
-  const std::size_t first = static_cast<std::size_t>(lens) * 2 * rays.n_rays;
+  const int system = static_cast<int>(blockIdx.y);
+  const Scene<Real> scene = unpack(scenes, system, parameters, shared);
+  const std::size_t first = static_cast<std::size_t>(system) * 2 * rays.n_rays;
   if (alpha_nn != nullptr) alpha_nn += first;
   positions += first;
   const int stride = static_cast<int>(gridDim.x * blockDim.x);
@@ -94,11 +94,11 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
     place_pixels_kernel(SceneArrays<Real> scenes, const Real* parameters, const int* free_pixels, int n, Real* pixels) {
-  const int lens = static_cast<int>(blockIdx.y);
-  const Real* u = parameters + lens * scenes.parameter_stride + scenes.n_network + scenes.n_free;
+  const int system = static_cast<int>(blockIdx.y);
+  const Real* u = parameters + system * scenes.parameter_stride + scenes.n_network + scenes.n_free;
   for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
        i += static_cast<int>(gridDim.x * blockDim.x))
-    pixels[static_cast<std::size_t>(lens) * scenes.n_pixels + free_pixels[i]] = u[i];
+    pixels[static_cast<std::size_t>(system) * scenes.n_pixels + free_pixels[i]] = u[i];
 }
 
 template <class Real, bool kNetwork>
@@ -106,21 +106,21 @@ __global__ void __launch_bounds__(kThreads, 2)
     render_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, Samples<Real, kNetwork> samples,
                   const Real* parameters, const Real* alpha_nn, ImageView<Real> image) {
   extern __shared__ double shared[];
-  const int lens = static_cast<int>(blockIdx.y);
-  const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
-  if (alpha_nn != nullptr) alpha_nn += static_cast<std::size_t>(lens) * 2 * rays.n_rays;
+  const int system = static_cast<int>(blockIdx.y);
+  const Scene<Real> scene = unpack(scenes, system, parameters, shared);
+  if (alpha_nn != nullptr) alpha_nn += static_cast<std::size_t>(system) * 2 * rays.n_rays;
   const int stride = static_cast<int>(gridDim.x * blockDim.x);
   for (int pixel = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); pixel < rays.n_pixels; pixel += stride) {
     Real sum = 0;
     for (int ray = pixel * rays.rays_per_pixel; ray < (pixel + 1) * rays.rays_per_pixel; ++ray)
-      sum += render_ray(scene, rays.theta(ray), rays.deflection(alpha_nn, ray), samples.at(lens, ray));
-    image.data[rays.pixel_offset(image, lens, pixel)] = sum / static_cast<Real>(rays.rays_per_pixel);
+      sum += render_ray(scene, rays.theta(ray), rays.deflection(alpha_nn, ray), samples.at(system, ray));
+    image.data[rays.pixel_offset(image, system, pixel)] = sum / static_cast<Real>(rays.rays_per_pixel);
   }
 }
 
-/// One thread per ray. The last block of a lens adds up the table's cotangents and transposes the transforms.
+/// One thread per ray. The last block of a system adds up the table's cotangents and transposes the transforms.
 /// Shared: the scene, then n_slots sums (double), then n_slots cotangents.
-/// @param partial  [lenses][blocks][n_slots]
+/// @param partial  [systems][blocks][n_slots]
 template <class Real, bool kNetwork>
 __global__ void __launch_bounds__(kThreads, 1)
     render_adjoint_kernel(SceneArrays<Real> scenes, ComponentSet wanted, RayArrays<Real> rays, TapArrays<Real> taps,
@@ -128,13 +128,13 @@ __global__ void __launch_bounds__(kThreads, 1)
                           ImageView<Real> image_bar, Real* alpha_bar, Real* gradient, double* partial,
                           unsigned* tickets) {
   extern __shared__ double shared[];
-  const int lens = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
+  const int system = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
   const int blocks = static_cast<int>(gridDim.x), n_slots = scenes.n_slots();
-  const Scene<Real> scene = unpack(scenes, lens, parameters, shared);
+  const Scene<Real> scene = unpack(scenes, system, parameters, shared);
   double* sums = shared + scenes.shared_bytes() / sizeof(double);
   for (int i = thread; i < n_slots; i += kThreads) sums[i] = 0;
   __syncthreads();
-  const std::size_t first_ray = static_cast<std::size_t>(lens) * 2 * rays.n_rays;
+  const std::size_t first_ray = static_cast<std::size_t>(system) * 2 * rays.n_rays;
   if (alpha_nn != nullptr) alpha_nn += first_ray;
   alpha_bar += first_ray;
   const bool scalars = scenes.n_free > 0;
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int first = static_cast<int>(blockIdx.x) * kThreads; first < rays.n_rays; first += blocks * kThreads) {
     const bool inside = first + thread < rays.n_rays;  // the others keep the block together: they add zeros
     const int ray = inside ? first + thread : rays.n_rays - 1;
-    const Real pixel_bar = image_bar.data[rays.pixel_offset(image_bar, lens, ray / rays.rays_per_pixel)];
+    const Real pixel_bar = image_bar.data[rays.pixel_offset(image_bar, system, ray / rays.rays_per_pixel)];
     const Real bar = inside ? pixel_bar / static_cast<Real>(rays.rays_per_pixel) : Real(0);
     const bool lit = bar != 0;
 
@@ -158,21 +158,21 @@ __global__ void __launch_bounds__(kThreads, 1)
     };
     int tap = 0;
     const auto put = [&](unsigned key, Real value) {
-      const std::size_t place = (static_cast<std::size_t>(lens) * taps.taps + tap++) * rays.n_rays + ray;
+      const std::size_t place = (static_cast<std::size_t>(system) * taps.taps + tap++) * rays.n_rays + ray;
       taps.keys[place] = key;
       taps.values[place] = value;
     };
     const auto scatter = [&](int pixel, Real value) {
       if (taps.taps == 0 || !lit) return;
       const int target = taps.pixel_to_free[pixel];
-      if (target >= 0) put(static_cast<unsigned>(lens * taps.n_free_pixels + target), value);
+      if (target >= 0) put(static_cast<unsigned>(system * taps.n_free_pixels + target), value);
     };
     Vec2<Real> ray_bar{};
     Real value_bar = 0;
     render_ray_adjoint_by_component(scene, rays.theta(ray), rays.deflection(alpha_nn, ray), bar, scalars, ray_bar,
-                                    collect, scatter, samples.at(lens, ray), kNetwork ? &value_bar : nullptr);
+                                    collect, scatter, samples.at(system, ray), kNetwork ? &value_bar : nullptr);
     if (!inside) continue;
-    samples.put_bar(lens, ray, lit ? value_bar : Real(0));
+    samples.put_bar(system, ray, lit ? value_bar : Real(0));
     while (tap < taps.taps) put(taps.n_targets, Real(0));
     alpha_bar[ray] = lit ? ray_bar.x : Real(0);
     alpha_bar[rays.n_rays + ray] = lit ? ray_bar.y : Real(0);
@@ -180,10 +180,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (!scalars) return;
 
   __syncthreads();
-  partial += static_cast<std::size_t>(lens) * blocks * n_slots;
+  partial += static_cast<std::size_t>(system) * blocks * n_slots;
   for (int i = thread; i < n_slots; i += kThreads)
     partial[static_cast<std::size_t>(blockIdx.x) * n_slots + i] = sums[i];
-  if (!is_last_block(tickets + lens, gridDim.x)) return;
+  if (!is_last_block(tickets + system, gridDim.x)) return;
 
   // A strand of threads per slot takes every strands-th block; then the strands of a slot are added in order.
   __shared__ double strand_sums[kThreads];
@@ -203,8 +203,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     __syncthreads();
   }
-  const std::size_t first_scalar = lens * scenes.parameter_stride + scenes.n_network;
-  const FreeParameter<Real>* free = scenes.free + static_cast<std::size_t>(lens) * scenes.n_free;
+  const std::size_t first_scalar = system * scenes.parameter_stride + scenes.n_network;
+  const FreeParameter<Real>* free = scenes.free + static_cast<std::size_t>(system) * scenes.n_free;
   for (int i = thread; i < scenes.n_free; i += kThreads)
     gradient[first_scalar + i] += transform_adjoint(free, i, parameters + first_scalar, table_bar);
 }
@@ -247,8 +247,8 @@ __global__ void __launch_bounds__(kThreads)
     double sum = 0;
     for (std::size_t i = begin + lane; i < end; i += 32) sum += static_cast<double>(taps.values[places[i]]);
     sum = warp_sum(sum);
-    const std::size_t lens = target / taps.n_free_pixels, pixel = target % taps.n_free_pixels;
-    if (lane == 0) gradient[lens * parameter_stride + first_pixel + pixel] += static_cast<Real>(sum);
+    const std::size_t system = target / taps.n_free_pixels, pixel = target % taps.n_free_pixels;
+    if (lane == 0) gradient[system * parameter_stride + first_pixel + pixel] += static_cast<Real>(sum);
   }
 }
 
@@ -267,7 +267,7 @@ void sort_taps(void* temporary, std::size_t& bytes, const unsigned* keys, unsign
 /// Numbers that fix every size.
 template <class Real>
 struct RenderSizes {
-  std::size_t lenses, rays, pixels, components, slots, free, source_pixels, free_pixels, taps, targets, all_taps,
+  std::size_t systems, rays, pixels, components, slots, free, source_pixels, free_pixels, taps, targets, all_taps,
       sort_bytes = 0;
   unsigned ray_blocks;
 
@@ -275,8 +275,8 @@ struct RenderSizes {
     EINFIELD_REQUIRE(!models.empty(), "render: no model, expected at least one");
     const Model& model = models.front();
     const ParameterLayout layout(model);
-    lenses = models.size();
-    EINFIELD_REQUIRE(lenses <= 65535, std::to_string(lenses) + " lenses, expected at most 65535");
+    systems = models.size();
+    EINFIELD_REQUIRE(systems <= 65535, std::to_string(systems) + " systems, expected at most 65535");
     rays = static_cast<std::size_t>(grid.n_rays());
     pixels = static_cast<std::size_t>(grid.n_pixels());
     components = model.lens.size() + model.source.size() + model.lens_light.size();
@@ -290,11 +290,11 @@ struct RenderSizes {
     for (const std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
       for (const LightComponent& c : *lights) pixelated += c.kind == LightKind::pixelated && c.pixels_free ? 1 : 0;
     taps = 4 * pixelated;
-    targets = lenses * free_pixels;
-    all_taps = lenses * taps * rays;
+    targets = systems * free_pixels;
+    all_taps = systems * taps * rays;
     EINFIELD_REQUIRE(all_taps < (std::size_t(1) << 31) && targets < (std::size_t(1) << 31),
                      std::to_string(all_taps) + " bilinear taps and " + std::to_string(targets) +
-                         " free source pixels of all lenses, expected fewer than 2^31");
+                         " free source pixels of all systems, expected fewer than 2^31");
     ray_blocks = sum_blocks(static_cast<int>(rays));
     if (all_taps > 0)
       sort_taps(nullptr, sort_bytes, nullptr, nullptr, nullptr, nullptr, all_taps, static_cast<unsigned>(targets),
@@ -315,14 +315,14 @@ struct RenderStorage {
   template <class Take>
   void each(Take&& take, const RenderSizes<Real>& s) {
     take(positions, 2 * s.rays);
-    take(components, s.lenses * s.components);
-    take(table, s.lenses * s.slots);
-    take(free, s.lenses * s.free);
-    take(pixels, s.lenses * s.source_pixels);
+    take(components, s.systems * s.components);
+    take(table, s.systems * s.slots);
+    take(free, s.systems * s.free);
+    take(pixels, s.systems * s.source_pixels);
     take(free_pixels, s.free_pixels);
     take(pixel_to_free, s.source_pixels);
-    take(partial, s.free > 0 ? s.lenses * s.ray_blocks * s.slots : 0);
-    take(tickets, s.lenses);
+    take(partial, s.free > 0 ? s.systems * s.ray_blocks * s.slots : 0);
+    take(tickets, s.systems);
     take(tap_values, s.all_taps);
     for (DeviceBuffer<unsigned>* arrays : {&tap_keys, &tap_places, &sorted_keys, &sorted_places})
       take(*arrays, s.all_taps);
@@ -430,7 +430,7 @@ struct RenderStage<Real>::Impl {
     else
       launch(Samples<Real, false>{{}, rays.n_rays});
   }
-  dim3 grid(unsigned blocks) const { return dim3(blocks, static_cast<unsigned>(sizes.lenses)); }
+  dim3 grid(unsigned blocks) const { return dim3(blocks, static_cast<unsigned>(sizes.systems)); }
 
   void place_pixels(cudaStream_t stream, const Real* parameters) {
     if (sizes.free_pixels == 0) return;

@@ -1,4 +1,4 @@
-// The lens systems in device memory, which the render stage owns and other kernels read.
+// The scenes of all systems in device memory, which the render stage owns and other kernels read.
 #pragma once
 
 #include "einfield/cuda.hpp"

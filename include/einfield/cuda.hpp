@@ -1,4 +1,4 @@
-// For CUDA programs: the stages of a training step on the caller's stream and device pointers, several lenses at once.
+// For CUDA programs: the stages of a training step on the caller's stream and device pointers, several systems at once.
 // The network (Biggio et al. 2021, section 3), ray-shooting and source, PSF, their adjoints, and Adam.
 //
 // The constructor of a stage copies models and kernels to the current device and allocates the workspace. After that a
@@ -6,10 +6,10 @@
 // in a graph, and give the same bits for the same input. A stage serves one stream at a time. Adjoints overwrite
 // per-ray and per-pixel fields and add to the gradient vector, which the caller zeroes.
 //
-// Arrays are dense, lens after lens; within a lens (n rays, N = ny · nx pixels, row 0 at the bottom):
+// Arrays are dense, system after system; within a system (n rays, N = ny · nx pixels, row 0 at the bottom):
 //   parameters, gradient, moments  flat vectors of ParameterLayout: [network | free scalars | free source pixels |
-//                                  weights of a NETWORK component], lens k at k · parameter_stride
-//   positions, alpha_nn, alpha_bar [2][n]: all x, then all y [arcsec]; positions are common to all lenses
+//                                  weights of a NETWORK component], system k at k · parameter_stride
+//   positions, alpha_nn, alpha_bar [2][n]: all x, then all y [arcsec]; positions are common to all systems
 //   potential                      [n] [arcsec²]
 //   images                         [ny][nx], or with the strides of an ImageView
 // Constructors throw InvalidInput, CudaError, CublasError, CufftError; enqueuing throws the last three.
@@ -30,12 +30,13 @@
 
 namespace einfield::cuda {
 
-/// Images of all lenses in device memory: pixel (iy, ix) of lens k is data[k · lens_stride + iy · row_stride + ix].
+/// Images of all systems in device memory: pixel (iy, ix) of system k is data[k · system_stride + iy · row_stride +
+/// ix].
 template <class Real>
 struct ImageView {
   Real* data = nullptr;
   std::size_t row_stride = 0;
-  std::size_t lens_stride = 0;
+  std::size_t system_stride = 0;
 };
 
 /// View of dense images.
@@ -48,9 +49,9 @@ ImageView<Real> dense_images(Real* data, int ny, int nx) {
 /// The network of a NETWORK component at every ray, and the array for its cotangent.
 template <class Real>
 struct NetworkLight {
-  const Real* value = nullptr;     ///< [lenses][n]
-  const Real* gradient = nullptr;  ///< [lenses][2][n]: all x, then all y [1/arcsec]
-  Real* value_bar = nullptr;       ///< [lenses][n], written
+  const Real* value = nullptr;     ///< [systems][n]
+  const Real* gradient = nullptr;  ///< [systems][2][n]: all x, then all y [1/arcsec]
+  Real* value_bar = nullptr;       ///< [systems][n], written
 };
 
 /// What the plan of a network needs to know of a device.
@@ -76,28 +77,28 @@ enum class NetworkPath {
 struct NetworkPlan {
   NetworkPath path = NetworkPath::automatic;  ///< tiles or cublas, never automatic
   int tile = 0;                               ///< points per tile; 0 for cuBLAS, like the next five members
-  int tiles = 0;                              ///< tiles per lens
-  int blocks = 0;                             ///< blocks per lens; each takes every blocks-th tile
+  int tiles = 0;                              ///< tiles per system
+  int blocks = 0;                             ///< blocks per system; each takes every blocks-th tile
   int threads = 0;                            ///< threads per block
   bool keeps_layer = false;                   ///< an array that is needed twice stays in shared memory
   std::size_t shared_bytes = 0;               ///< shared memory of a block
   std::size_t workspace_bytes = 0;            ///< device memory that the NetworkStage will hold
 };
 
-/// ψ_nn and α_nn = ∇ψ_nn of `n_lenses` networks of one shape at `n_points` points each, and the adjoint; network.hpp
+/// ψ_nn and α_nn = ∇ψ_nn of `n_systems` networks of one shape at `n_points` points each, and the adjoint; network.hpp
 /// has the equations. The network of a NETWORK component is a NetworkStage too, at RenderStage::network_positions().
 template <class Real>
 class EINFIELD_API NetworkStage {
  public:
   /// @throws InvalidInput for a bad shape or count, when `path` is tiles and no tile fits, and for a `math` other than
   ///         fp32 in double precision, before compute capability 8.0, or for layers too wide for a tile
-  static NetworkPlan make_plan(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
+  static NetworkPlan make_plan(const NetworkShape& shape, int n_points, int n_systems, const DeviceLimits& limits,
                                NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32);
 
   /// The automatic plan for the current device. @throws InvalidInput as make_plan(), CudaError, CublasError
-  NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, NetworkMath math = NetworkMath::fp32);
+  NetworkStage(const NetworkShape& shape, int n_points, int n_systems, NetworkMath math = NetworkMath::fp32);
   /// The plan of make_plan(). @throws as make_plan(), CudaError, CublasError
-  NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
+  NetworkStage(const NetworkShape& shape, int n_points, int n_systems, const DeviceLimits& limits,
                NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32);
   ~NetworkStage();
   NetworkStage(NetworkStage&&) noexcept;
@@ -107,18 +108,18 @@ class EINFIELD_API NetworkStage {
   /// Device memory that the stage holds.
   std::size_t workspace_bytes() const;
   /// Writes the potential and the deflection of the network, and keeps what adjoint() needs.
-  /// @param parameters        lens k's flat vector begins at k · parameter_stride
-  /// @param parameter_stride  at least shape.size(), unless there is one lens
-  /// @param positions         [2][n], or [lenses][2][n] with `own_positions`
-  /// @param potential         [lenses][n]
-  /// @param alpha_nn          [lenses][2][n]
-  /// @throws InvalidInput when the parameters of lenses would overlap
+  /// @param parameters        system k's flat vector begins at k · parameter_stride
+  /// @param parameter_stride  at least shape.size(), unless there is one system
+  /// @param positions         [2][n], or [systems][2][n] with `own_positions`
+  /// @param potential         [systems][n]
+  /// @param alpha_nn          [systems][2][n]
+  /// @throws InvalidInput when the parameters of systems would overlap
   void forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
                Real* potential, Real* alpha_nn, bool own_positions = false);
   /// Adds the gradient of every weight and bias. Parameters and positions must still be those of the last forward().
-  /// @param alpha_bar      cotangent of the deflection, [lenses][2][n], or null for zero
-  /// @param gradient       lens k's flat vector begins at k · parameter_stride
-  /// @param potential_bar  cotangent of the potential, [lenses][n], or null for zero
+  /// @param alpha_bar      cotangent of the deflection, [systems][2][n], or null for zero
+  /// @param gradient       system k's flat vector begins at k · parameter_stride
+  /// @param potential_bar  cotangent of the potential, [systems][n], or null for zero
   /// @throws InvalidInput as forward()
   void adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
                const Real* alpha_bar, Real* gradient, const Real* potential_bar = nullptr, bool own_positions = false);
@@ -132,7 +133,8 @@ class EINFIELD_API NetworkStage {
 template <class Real>
 class EINFIELD_API RenderStage {
  public:
-  /// @param models  one per lens: the same components and free parameters, values of their own; at most 128 components
+  /// @param models  one per system: the same components and free parameters, values of their own; at most 128
+  /// components
   /// @param stream  used for the copies of the constructor, which waits for it
   RenderStage(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream);
   ~RenderStage();
@@ -144,15 +146,15 @@ class EINFIELD_API RenderStage {
   const Real* positions() const;
   /// Writes the points at which the network of the NETWORK component is evaluated: β (or θ) relative to the component's
   /// center [arcsec].
-  /// @param positions  [lenses][2][n], written
+  /// @param positions  [systems][2][n], written
   /// @throws InvalidInput when the models have no NETWORK component
   void network_positions(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, Real* positions);
-  /// @param alpha_nn  deflection of the network, [lenses][2][n], or null for none
+  /// @param alpha_nn  deflection of the network, [systems][2][n], or null for none
   /// @param image     written
   /// @param light     needed with a NETWORK component, and only then
   void forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, ImageView<Real> image,
                const NetworkLight<Real>& light = {});
-  /// @param alpha_bar  ∂/∂α_nn, [lenses][2][n], overwritten
+  /// @param alpha_bar  ∂/∂α_nn, [systems][2][n], overwritten
   /// @param gradient   of the free scalars and source pixels, added to
   /// @param light      as in forward(); the gradient of its network's weights is NetworkStage::adjoint()'s, with
   ///                   `value_bar` as potential_bar
@@ -175,7 +177,7 @@ enum class ConvolutionMethod {
 template <class Real>
 class EINFIELD_API ConvolutionStage {
  public:
-  /// @param psfs    one per lens, all of one odd size (ny, nx); or all empty: m = I
+  /// @param psfs    one per system, all of one odd size (ny, nx); or all empty: m = I
   /// @param stream  used for the copies of the constructor, which waits for it
   ConvolutionStage(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream,
                    ConvolutionMethod method = ConvolutionMethod::automatic);
@@ -202,7 +204,7 @@ class EINFIELD_API ConvolutionStage {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Learning rates of every update in device memory. Update t (1-based) of lens k uses
+/// Learning rates of every update in device memory. Update t (1-based) of system k uses
 /// values[k · count + min(t, count) − 1].
 struct LearningRates {
   const double* values = nullptr;
@@ -210,12 +212,12 @@ struct LearningRates {
 };
 
 /// Adam on flat vectors; step counters and learning rates live on the device. A non-finite gradient, or a non-finite
-/// loss in states(), freezes a lens: its parameters stay, and StepState::bad_step holds the step at which that
+/// loss in states(), freezes a system: its parameters stay, and StepState::bad_step holds the step at which that
 /// happened.
 template <class Real>
 class EINFIELD_API AdamStage {
  public:
-  /// @param learning_rates  [lenses][updates], every row of one length ≥ 1; later updates use the last
+  /// @param learning_rates  [systems][updates], every row of one length ≥ 1; later updates use the last
   /// @param stream          used for the copies of the constructor, which waits for it
   AdamStage(std::size_t n_parameters, std::size_t parameter_stride,
             const std::vector<std::vector<double>>& learning_rates, cudaStream_t stream);
@@ -223,17 +225,17 @@ class EINFIELD_API AdamStage {
   AdamStage(AdamStage&&) noexcept;
   AdamStage& operator=(AdamStage&&) noexcept;
 
-  static std::size_t planned_bytes(std::size_t n_parameters, std::size_t n_lenses, std::size_t n_learning_rates);
-  StepState* states() const;  ///< device memory, [lenses]
+  static std::size_t planned_bytes(std::size_t n_parameters, std::size_t n_systems, std::size_t n_learning_rates);
+  StepState* states() const;  ///< device memory, [systems]
   LearningRates learning_rates() const;
   /// Zeroes the gradient of what Schedule::trainable leaves out and writes StepState::gradient_norm.
   void gradient_norm(cudaStream_t stream, Real* gradient);
-  /// gradient_norm(), then one update of every lens that is not frozen. Moments start at zero.
+  /// gradient_norm(), then one update of every system that is not frozen. Moments start at zero.
   void apply(cudaStream_t stream, Real* gradient, Real* parameters, Real* first_moment, Real* second_moment);
-  /// Begins another schedule, the same for all lenses, at update 0. The caller zeroes the moments. Waits for the
+  /// Begins another schedule, the same for all systems, at update 0. The caller zeroes the moments. Waits for the
   /// stream. A graph that holds apply() or learning_rates() must be captured again.
   void begin(cudaStream_t stream, const Schedule& schedule);
-  /// Resets the state of every lens and continues to count from `updates`; waits for the stream.
+  /// Resets the state of every system and continues to count from `updates`; waits for the stream.
   void set_updates(cudaStream_t stream, std::int64_t updates);
 
  private:

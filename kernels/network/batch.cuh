@@ -132,9 +132,9 @@ inline cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOp
   return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &beta, c, ldc);
 }
 
-/// Elements of the arrays below, per lens and shared.
+/// Elements of the arrays below, per system and shared.
 struct Sizes {
-  std::size_t tape_per_lens = 0, shared = 0;
+  std::size_t tape_per_system = 0, shared = 0;
   Sizes(const NetworkShape& shape, std::size_t points) {
     std::size_t widest = 0, sum = 0;
     for (int l = 0; l + 1 < shape.layers(); ++l) {
@@ -142,39 +142,39 @@ struct Sizes {
       sum += width;
       widest = widest > width ? widest : width;
     }
-    tape_per_lens = points * (2 * sum - static_cast<std::size_t>(shape.hidden.back()));
+    tape_per_system = points * (2 * sum - static_cast<std::size_t>(shape.hidden.back()));
     shared = points * (sum + 3 * widest);
   }
 };
 constexpr std::size_t kCublasWorkspace = std::size_t{32} << 20;
 
-/// Runs one lens after the other.
+/// Runs one system after the other.
 template <class Real>
 class Batch {
  public:
-  Batch(const NetworkShape& shape, int points, int lenses)
+  Batch(const NetworkShape& shape, int points, int systems)
       : shape_(shape),
         points_(points),
-        lenses_(lenses),
+        systems_(systems),
         sizes_(shape, static_cast<std::size_t>(points)),
-        tape_(sizes_.tape_per_lens * static_cast<std::size_t>(lenses)),
+        tape_(sizes_.tape_per_system * static_cast<std::size_t>(systems)),
         shared_(sizes_.shared),
         workspace_(kCublasWorkspace) {}
 
-  static std::size_t bytes(const NetworkShape& shape, int points, int lenses) {
+  static std::size_t bytes(const NetworkShape& shape, int points, int systems) {
     const Sizes sizes(shape, static_cast<std::size_t>(points));
-    return (sizes.tape_per_lens * static_cast<std::size_t>(lenses) + sizes.shared) * sizeof(Real) + kCublasWorkspace;
+    return (sizes.tape_per_system * static_cast<std::size_t>(systems) + sizes.shared) * sizeof(Real) + kCublasWorkspace;
   }
 
   void forward(cudaStream_t stream, const Real* all_parameters, std::size_t stride, const Real* all_positions,
                bool own_positions, Real* psi, Real* alpha) {
     bind(stream);
     const Real scale = static_cast<Real>(shape_.input_scale);
-    for (int lens = 0; lens < lenses_; ++lens) {
-      const Real* positions = all_positions + (own_positions ? static_cast<std::size_t>(lens) * 2 * points_ : 0);
+    for (int system = 0; system < systems_; ++system) {
+      const Real* positions = all_positions + (own_positions ? static_cast<std::size_t>(system) * 2 * points_ : 0);
       const Points<Real> theta{positions, positions + points_};
-      const Real* w = all_parameters + static_cast<std::size_t>(lens) * stride;
-      const Arrays t = arrays(lens);
+      const Real* w = all_parameters + static_cast<std::size_t>(system) * stride;
+      const Arrays t = arrays(system);
       const int last = hidden() - 1;
       const auto kernel = encoded(0) ? first_layer_kernel<Real, true> : first_layer_kernel<Real, false>;
       kernel<<<grid(width(0)), kThreads, 0, stream>>>(points_, width(0), w + shape_.kernel_offset(0),
@@ -188,7 +188,7 @@ class Batch {
       }
       const Real* output = w + shape_.kernel_offset(hidden());
       dot(stream, width(last), output, t.x, Real(1), w + shape_.bias_offset(hidden()),
-          psi + static_cast<std::size_t>(lens) * points_);
+          psi + static_cast<std::size_t>(system) * points_);
       first_derivative(stream, last, static_cast<std::size_t>(width(last)), t.a[last], output, t.y);
       for (int l = last - 1; l >= 0; --l) {
         down(w, l + 1, t.y, t.p[l]);
@@ -196,7 +196,7 @@ class Batch {
       }
       for (int axis = 0; axis < 2; ++axis)
         dot(stream, width(0), w + shape_.kernel_offset(0) + axis * width(0), t.y, scale, nullptr,
-            alpha + (static_cast<std::size_t>(lens) * 2 + axis) * points_);
+            alpha + (static_cast<std::size_t>(system) * 2 + axis) * points_);
     }
   }
 
@@ -204,13 +204,14 @@ class Batch {
                bool own_positions, const Real* alpha_bar, Real* all_gradients, const Real* psi_bar) {
     bind(stream);
     const Real scale = static_cast<Real>(shape_.input_scale);
-    for (int lens = 0; lens < lenses_; ++lens) {
-      const Real* w = all_parameters + static_cast<std::size_t>(lens) * stride;
-      Real* gradient = all_gradients + static_cast<std::size_t>(lens) * stride;
-      const Real* positions = all_positions + (own_positions ? static_cast<std::size_t>(lens) * 2 * points_ : 0);
-      const Real* cotangent = alpha_bar != nullptr ? alpha_bar + static_cast<std::size_t>(lens) * 2 * points_ : nullptr;
-      const Real* psi_cotangent = psi_bar != nullptr ? psi_bar + static_cast<std::size_t>(lens) * points_ : nullptr;
-      const Arrays t = arrays(lens);
+    for (int system = 0; system < systems_; ++system) {
+      const Real* w = all_parameters + static_cast<std::size_t>(system) * stride;
+      Real* gradient = all_gradients + static_cast<std::size_t>(system) * stride;
+      const Real* positions = all_positions + (own_positions ? static_cast<std::size_t>(system) * 2 * points_ : 0);
+      const Real* cotangent =
+          alpha_bar != nullptr ? alpha_bar + static_cast<std::size_t>(system) * 2 * points_ : nullptr;
+      const Real* psi_cotangent = psi_bar != nullptr ? psi_bar + static_cast<std::size_t>(system) * points_ : nullptr;
+      const Arrays t = arrays(system);
       const int last = hidden() - 1;
       const Real* output = w + shape_.kernel_offset(hidden());
       if (cotangent != nullptr) {
@@ -262,7 +263,7 @@ class Batch {
   }
 
  private:
-  /// a_l, p_l (tape, per lens), ḡ_l and three arrays of the widest layer (shared).
+  /// a_l, p_l (tape, per system), ḡ_l and three arrays of the widest layer (shared).
   struct Arrays {
     Real *a[kMaxHiddenLayers], *p[kMaxHiddenLayers], *g[kMaxHiddenLayers], *x, *y, *z;
   };
@@ -274,9 +275,9 @@ class Batch {
     return static_cast<unsigned>((static_cast<std::size_t>(points_) * static_cast<std::size_t>(width) + kThreads - 1) /
                                  kThreads);
   }
-  Arrays arrays(int lens) const {
+  Arrays arrays(int system) const {
     Arrays t{};
-    Real* tape = tape_.get() + static_cast<std::size_t>(lens) * sizes_.tape_per_lens;
+    Real* tape = tape_.get() + static_cast<std::size_t>(system) * sizes_.tape_per_system;
     Real* shared = shared_.get();
     std::size_t widest = 0;
     for (int l = 0; l < hidden(); ++l) {
@@ -333,7 +334,7 @@ class Batch {
   }
 
   NetworkShape shape_;
-  int points_, lenses_;
+  int points_, systems_;
   Sizes sizes_;
   DeviceBuffer<Real> tape_, shared_;
   DeviceBuffer<unsigned char> workspace_;

@@ -19,11 +19,11 @@ using tiled::TileChoice;
 template <class Real>
 class Tiles {
  public:
-  Tiles(const Chosen<Real>& chosen, int lenses)
+  Tiles(const Chosen<Real>& chosen, int systems)
       : plan_(chosen.plan),
         tile_(chosen.tile),
         net_(chosen.net),
-        lenses_(static_cast<unsigned>(lenses)),
+        systems_(static_cast<unsigned>(systems)),
         packed_(count(net_.pack_size)),
         tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
         sums_(count(net_.sums_size) * static_cast<std::size_t>(plan_.blocks)) {
@@ -37,7 +37,7 @@ class Tiles {
                bool own_positions, Real* psi, Real* alpha) {
     net_.position_rows = own_positions ? 2 : 0;
     const int pack_blocks = net_.stages + ceil_div(net_.constants_size, kThreads);
-    tile_.pack(dim3(static_cast<unsigned>(pack_blocks), lenses_), stream, net_, parameters, stride);
+    tile_.pack(dim3(static_cast<unsigned>(pack_blocks), systems_), stream, net_, parameters, stride);
     tile_.forward(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, psi, alpha);
   }
 
@@ -50,19 +50,19 @@ class Tiles {
     auto* reduce = tiled::reduce_kernel<Real, false>;
     if constexpr (std::is_same_v<Real, float>)
       if (tile_.fragments) reduce = tiled::reduce_kernel<Real, true>;
-    reduce<<<dim3(static_cast<unsigned>(blocks), lenses_), dim3(tiled::kLanes, tiled::kStrands), 0, stream>>>(
+    reduce<<<dim3(static_cast<unsigned>(blocks), systems_), dim3(tiled::kLanes, tiled::kStrands), 0, stream>>>(
         net_, gradient, stride, plan_.blocks);
     EINFIELD_LAUNCH_CHECK();
   }
 
  private:
-  std::size_t count(int per_lens) const { return static_cast<std::size_t>(per_lens) * lenses_; }
-  dim3 grid() const { return dim3(static_cast<unsigned>(plan_.blocks), lenses_); }
+  std::size_t count(int per_system) const { return static_cast<std::size_t>(per_system) * systems_; }
+  dim3 grid() const { return dim3(static_cast<unsigned>(plan_.blocks), systems_); }
 
   NetworkPlan plan_;
   TileChoice<Real> tile_;
   Network<Real> net_;
-  unsigned lenses_;
+  unsigned systems_;
   DeviceBuffer<Real> packed_, tape_, sums_;
 };
 
@@ -71,41 +71,41 @@ class Tiles {
 template <class Real>
 struct NetworkStage<Real>::Impl {
   NetworkPlan plan;
-  std::size_t parameters;  // of one lens
-  int lenses;
+  std::size_t parameters;  // of one system
+  int systems;
   std::unique_ptr<Tiles<Real>> tiles;
   std::unique_ptr<batch::Batch<Real>> batch;
 
   void check_stride(std::size_t stride) const {
-    EINFIELD_REQUIRE(lenses == 1 || stride >= parameters, "network: parameter_stride = " + std::to_string(stride) +
-                                                              ", expected at least the " + std::to_string(parameters) +
-                                                              " parameters of a lens");
+    EINFIELD_REQUIRE(systems == 1 || stride >= parameters, "network: parameter_stride = " + std::to_string(stride) +
+                                                               ", expected at least the " + std::to_string(parameters) +
+                                                               " parameters of a system");
   }
 };
 
 template <class Real>
-NetworkPlan NetworkStage<Real>::make_plan(const NetworkShape& shape, int n_points, int n_lenses,
+NetworkPlan NetworkStage<Real>::make_plan(const NetworkShape& shape, int n_points, int n_systems,
                                           const DeviceLimits& limits, NetworkPath path, NetworkMath math) {
-  return choose<Real>(shape, n_points, n_lenses, limits, path, math).plan;
+  return choose<Real>(shape, n_points, n_systems, limits, path, math).plan;
 }
 
 template <class Real>
-NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, const DeviceLimits& limits,
+NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_systems, const DeviceLimits& limits,
                                  NetworkPath path, NetworkMath math)
     : impl_(std::make_unique<Impl>()) {
-  const Chosen<Real> chosen = choose<Real>(shape, n_points, n_lenses, limits, path, math);
+  const Chosen<Real> chosen = choose<Real>(shape, n_points, n_systems, limits, path, math);
   impl_->plan = chosen.plan;
   impl_->parameters = shape.size();
-  impl_->lenses = n_lenses;
+  impl_->systems = n_systems;
   if (chosen.plan.path == NetworkPath::tiles)
-    impl_->tiles = std::make_unique<Tiles<Real>>(chosen, n_lenses);
+    impl_->tiles = std::make_unique<Tiles<Real>>(chosen, n_systems);
   else
-    impl_->batch = std::make_unique<batch::Batch<Real>>(shape, n_points, n_lenses);
+    impl_->batch = std::make_unique<batch::Batch<Real>>(shape, n_points, n_systems);
 }
 
 template <class Real>
-NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_lenses, NetworkMath math)
-    : NetworkStage(shape, n_points, n_lenses, DeviceLimits::current(), NetworkPath::automatic, math) {}
+NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_systems, NetworkMath math)
+    : NetworkStage(shape, n_points, n_systems, DeviceLimits::current(), NetworkPath::automatic, math) {}
 
 template <class Real>
 NetworkStage<Real>::~NetworkStage() = default;

@@ -158,12 +158,12 @@ double tile_cost(const Network<Real>& net, const TileChoice<Real>& tile) {
   return cost;
 }
 
-/// Blocks per lens: the smallest number that makes the busiest multiprocessor finish first.
-int choose_blocks(int tiles, int lenses, int multiprocessors, double* rounds) {
+/// Blocks per system: the smallest number that makes the busiest multiprocessor finish first.
+int choose_blocks(int tiles, int systems, int multiprocessors, double* rounds) {
   int best = 1;
   *rounds = 0;
   for (int blocks = 1; blocks <= tiles && blocks <= 4 * multiprocessors; ++blocks) {
-    const double waves = (static_cast<std::int64_t>(blocks) * lenses + multiprocessors - 1) / multiprocessors;
+    const double waves = (static_cast<std::int64_t>(blocks) * systems + multiprocessors - 1) / multiprocessors;
     const double time = waves * ceil_div(tiles, blocks);
     if (blocks == 1 || time < *rounds) {
       *rounds = time;
@@ -185,13 +185,13 @@ void check_math(NetworkMath math, bool single, const DeviceLimits& limits) {
 }  // namespace
 
 template <class Real>
-Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const DeviceLimits& limits, NetworkPath path,
+Chosen<Real> choose(const NetworkShape& shape, int points, int systems, const DeviceLimits& limits, NetworkPath path,
                     NetworkMath math) {
   shape.validate();
   check_math(math, sizeof(Real) == sizeof(float), limits);
   EINFIELD_REQUIRE(points > 0, "network: " + std::to_string(points) + " points, expected > 0");
-  EINFIELD_REQUIRE(lenses > 0 && lenses <= 65535,
-                   "network: " + std::to_string(lenses) + " lenses, expected 1 ... 65535");
+  EINFIELD_REQUIRE(systems > 0 && systems <= 65535,
+                   "network: " + std::to_string(systems) + " systems, expected 1 ... 65535");
   EINFIELD_REQUIRE(limits.multiprocessors > 0, "network: a device without multiprocessors");
   Chosen<Real> best;
   double best_time = 0;
@@ -201,11 +201,11 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
       const std::size_t shared = fit_shared(tile, limits.shared_bytes_per_block, net);
       if (shared == 0) continue;
       double rounds = 0;
-      const int blocks = choose_blocks(net.tiles, lenses, limits.multiprocessors, &rounds);
+      const int blocks = choose_blocks(net.tiles, systems, limits.multiprocessors, &rounds);
       const double time = rounds * tile_cost(net, tile);
       if (best.plan.tile != 0 && time >= best_time) continue;
       best_time = time;
-      const std::size_t n = static_cast<std::size_t>(lenses);
+      const std::size_t n = static_cast<std::size_t>(systems);
       best.plan = {NetworkPath::tiles,
                    tile.points,
                    net.tiles,
@@ -231,7 +231,7 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const Dev
   EINFIELD_REQUIRE(math == NetworkMath::fp32,
                    std::string("network: math = ") + name_of(math) + " with cuBLAS, expected fp32");
   best.plan.path = NetworkPath::cublas;
-  best.plan.workspace_bytes = batch::Batch<Real>::bytes(shape, points, lenses);
+  best.plan.workspace_bytes = batch::Batch<Real>::bytes(shape, points, systems);
   return best;
 }
 

@@ -17,7 +17,7 @@ struct Chosen {
 /// Chooses the fastest tile that fits, or cuBLAS where none does and `path` allows it.
 /// @throws InvalidInput as NetworkStage::make_plan()
 template <class Real>
-Chosen<Real> choose(const NetworkShape& shape, int points, int lenses, const DeviceLimits& limits, NetworkPath path,
+Chosen<Real> choose(const NetworkShape& shape, int points, int systems, const DeviceLimits& limits, NetworkPath path,
                     NetworkMath math);
 
 }  // namespace einfield::cuda

@@ -33,14 +33,14 @@ template <class T, class Real = typename T::Real>
 __device__ __forceinline__ bool load_cotangents(const Network<Real>& net, int first_point, int valid,
                                                 const Real* positions, const Real* alpha_bar, const Real* psi_bar,
                                                 Real* point_data) {
-  const int lens = blockIdx.y;
+  const int system = blockIdx.y;
   bool any = false;
 #pragma unroll 1
   for (int i = threadIdx.x; i < 5 * T::kPoints; i += kThreads) {
     const int what = i / T::kPoints, px = i % T::kPoints;
     // Position, ᾱ, ψ̄: rows of `points` numbers, from one array after the other.
     const Real* const array = what < 2 ? positions : what < 4 ? alpha_bar : psi_bar;
-    const int row = what < 2 ? lens * net.position_rows + what : what < 4 ? lens * 2 + what - 2 : lens;
+    const int row = what < 2 ? system * net.position_rows + what : what < 4 ? system * 2 + what - 2 : system;
     Real value = 0;
     if (px < valid && array != nullptr)
       value = (what < 4 ? net.scale : Real(1)) * array[static_cast<std::size_t>(row) * net.points + first_point + px];
@@ -340,12 +340,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
   const Place<T> place(threadIdx.x);
-  const int thread = threadIdx.x, lens = blockIdx.y, last = net.layers - 1;
+  const int thread = threadIdx.x, system = blockIdx.y, last = net.layers - 1;
   const Share own_share{place.group, place.own, place.own, thread};
   const auto own = [&] { return T::kFragments ? own_share_of<T>(forget(thread)) : own_share; };
-  const Real* packed = net.packed + static_cast<std::size_t>(lens) * net.pack_size;
+  const Real* packed = net.packed + static_cast<std::size_t>(system) * net.pack_size;
   const K* const constants = reinterpret_cast<const K*>(packed);
-  const std::size_t block = static_cast<std::size_t>(lens) * gridDim.x + blockIdx.x;
+  const std::size_t block = static_cast<std::size_t>(system) * gridDim.x + blockIdx.x;
   Real* const sums = net.sums + block * net.sums_size;
   Real* const point_data = shared.point;
   const Real* const psi_cotangent = point_data + 4 * T::kPoints;
@@ -360,7 +360,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
     __syncthreads();                          // the tile before has left shared memory
     const auto tape = [&]() -> const Real* {  // anew wherever it is needed
-      return net.tape + (static_cast<std::size_t>(lens) * net.tiles + forget(tile)) * net.tape_size;
+      return net.tape + (static_cast<std::size_t>(system) * net.tiles + forget(tile)) * net.tape_size;
     };
     const bool any = load_cotangents<T>(net, first_point, valid, positions, alpha_bar, psi_bar, point_data);
     if (!__syncthreads_or(any)) continue;

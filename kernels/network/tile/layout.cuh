@@ -141,7 +141,7 @@ struct Network {
   int stream, stages;                             // the packed weights behind the constants: offset, stages of the ring
   int pack_size, constants_size, reduce_blocks;
   int padding_row;    // rows of a buffer from here on may be padding
-  int position_rows;  // of the positions, a lens: 2 (all x, then all y), or 0 = common ones
+  int position_rows;  // of the positions, a system: 2 (all x, then all y), or 0 = common ones
   Real scale;
   Real* packed;
   Real* tape;

@@ -7,7 +7,7 @@ namespace einfield::cuda::tiled {
 
 /// Packs the Constants of every channel, and W and Wᵀ of every matrix as the ring reads them: a block makes one stage,
 /// [row k][group][channel] or in fragments, zero where row or channel are padding, by way of shared memory, so that
-/// reads and writes are whole lines. x: stages, then blocks of channels; y: lens.
+/// reads and writes are whole lines. x: stages, then blocks of channels; y: system.
 template <class T>
 __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ Network<typename T::Real> net,
                                                         const typename T::Real* all_parameters, std::size_t stride) {

@@ -14,9 +14,9 @@ __global__ void __launch_bounds__(kLanes* kStrands)
   using R = Registers<Real>;
   constexpr int V = R::kVector, kSums = R::kGradIn * R::kGradOut, kParts = R::kGradOut / V;  // vectors of a tile's row
   __shared__ Real strands[kStrands][V][kLanes];
-  const int lane = threadIdx.x, strand = threadIdx.y, lens = blockIdx.y;
-  Real* gradient = all_gradients + lens * stride;
-  const Real* partial = net.sums + static_cast<std::size_t>(lens) * blocks * net.sums_size;
+  const int lane = threadIdx.x, strand = threadIdx.y, system = blockIdx.y;
+  Real* gradient = all_gradients + system * stride;
+  const Real* partial = net.sums + static_cast<std::size_t>(system) * blocks * net.sums_size;
   const auto sum_of = [&](int i, int of_lane) {
     Real sum = strands[0][i][of_lane];
 #pragma unroll
