@@ -9,6 +9,7 @@
 #include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/storage.cuh"
+#include "kernels/systems.cuh"
 
 namespace einfield::cuda {
 namespace {
@@ -19,9 +20,12 @@ namespace {
 /// @param partial    [systems][blocks]
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    gradient_norm_kernel(Real* gradient, std::size_t parameter_stride, std::size_t n, const unsigned char* trainable,
-                         bool decide, LearningRates rates, StepState* states, double* partial, unsigned* tickets) {
-  const std::size_t system = blockIdx.y;
+    gradient_norm_kernel(const int* list, Real* gradient, std::size_t parameter_stride, std::size_t n,
+                         const unsigned char* trainable, bool decide, LearningRates rates, StepState* states,
+                         double* partial, unsigned* tickets) {
+  const int row = system_of_row(list, blockIdx.y);
+  if (row < 0) return;
+  const auto system = static_cast<std::size_t>(row);
   gradient += system * parameter_stride;
   double sum[1] = {0};
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kThreads;
@@ -48,11 +52,13 @@ __global__ void __launch_bounds__(kThreads)
 /// The update that gradient_norm_kernel has decided on and counted.
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    adam_kernel(const Real* gradient, std::size_t parameter_stride, std::size_t n, double clip_norm,
+    adam_kernel(const int* list, const Real* gradient, std::size_t parameter_stride, std::size_t n, double clip_norm,
                 const StepState* states, Real* parameters, Real* first_moment, Real* second_moment) {
   __shared__ AdamStep<Real> step;
   __shared__ Real scale;
-  const std::size_t system = blockIdx.y;
+  const int row = system_of_row(list, blockIdx.y);
+  if (row < 0) return;
+  const auto system = static_cast<std::size_t>(row);
   if (states[system].bad_step != 0) return;
   if (threadIdx.x == 0) {
     step = make_adam_step<Real>(states[system].learning_rate, states[system].updates);
@@ -137,12 +143,12 @@ struct AdamStage<Real>::Impl {
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // `states` ends here
   }
 
-  dim3 grid() const { return dim3(sizes.blocks(), static_cast<unsigned>(sizes.systems)); }
+  dim3 grid(const Queue& queue) const { return dim3(sizes.blocks(), rows_of(queue, sizes.systems)); }
   LearningRates rates() const { return {storage.rates.get(), static_cast<int>(sizes.rates)}; }
-  void norm(cudaStream_t stream, Real* gradient, bool decide) {
-    gradient_norm_kernel<<<grid(), kThreads, 0, stream>>>(gradient, stride, sizes.parameters, trainable.get(), decide,
-                                                          rates(), storage.states.get(), storage.partial.get(),
-                                                          storage.tickets.get());
+  void norm(const Queue& queue, Real* gradient, bool decide) {
+    gradient_norm_kernel<<<grid(queue), kThreads, 0, queue.stream>>>(
+        queue.systems, gradient, stride, sizes.parameters, trainable.get(), decide, rates(), storage.states.get(),
+        storage.partial.get(), storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();
   }
 };
@@ -172,16 +178,16 @@ LearningRates AdamStage<Real>::learning_rates() const {
   return impl_->rates();
 }
 template <class Real>
-void AdamStage<Real>::gradient_norm(cudaStream_t stream, Real* gradient) {
-  impl_->norm(stream, gradient, false);
+void AdamStage<Real>::gradient_norm(const Queue& queue, Real* gradient) {
+  impl_->norm(queue, gradient, false);
 }
 template <class Real>
-void AdamStage<Real>::apply(cudaStream_t stream, Real* gradient, Real* parameters, Real* first_moment,
+void AdamStage<Real>::apply(const Queue& queue, Real* gradient, Real* parameters, Real* first_moment,
                             Real* second_moment) {
-  impl_->norm(stream, gradient, true);
-  adam_kernel<<<impl_->grid(), kThreads, 0, stream>>>(gradient, impl_->stride, impl_->sizes.parameters,
-                                                      impl_->clip_norm, impl_->storage.states.get(), parameters,
-                                                      first_moment, second_moment);
+  impl_->norm(queue, gradient, true);
+  adam_kernel<<<impl_->grid(queue), kThreads, 0, queue.stream>>>(
+      queue.systems, gradient, impl_->stride, impl_->sizes.parameters, impl_->clip_norm, impl_->storage.states.get(),
+      parameters, first_moment, second_moment);
   EINFIELD_LAUNCH_CHECK();
 }
 template <class Real>

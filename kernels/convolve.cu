@@ -7,6 +7,7 @@
 #include "einfield/cuda.hpp"
 #include "kernels/raii.cuh"
 #include "kernels/storage.cuh"
+#include "kernels/systems.cuh"
 
 namespace einfield::cuda {
 namespace {
@@ -54,13 +55,16 @@ struct DirectTile {
 /// Shared: the tile of `in` with its border, then the kernel in the order in which it meets the tile.
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    convolve_kernel(const Real* __restrict__ in, const Real* __restrict__ psf, int psf_nx, int psf_ny, int nx, int ny,
-                    DirectTile block, bool transpose, Real* __restrict__ out) {
+    convolve_kernel(const int* list, const Real* __restrict__ in, const Real* __restrict__ psf, int psf_nx, int psf_ny,
+                    int nx, int ny, DirectTile block, bool transpose, Real* __restrict__ out) {
   extern __shared__ double shared[];
   const int width = block.nx + psf_nx - 1, height = block.ny + psf_ny - 1, area = psf_nx * psf_ny;
   Real* tile = reinterpret_cast<Real*>(shared);
   Real* weights = tile + width * height;
-  const std::size_t system = blockIdx.z, n = static_cast<std::size_t>(nx) * static_cast<std::size_t>(ny);
+  const int row_system = system_of_row(list, blockIdx.z);
+  if (row_system < 0) return;
+  const auto system = static_cast<std::size_t>(row_system),
+             n = static_cast<std::size_t>(nx) * static_cast<std::size_t>(ny);
   in += system * n;
   out += system * n;
   psf += system * static_cast<std::size_t>(area);
@@ -229,30 +233,30 @@ struct ConvolutionStage<Real>::Impl {
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // `values` ends here
   }
 
-  void run(cudaStream_t stream, Real* in, Real* out, bool transpose) {
+  void run(const Queue& queue, Real* in, Real* out, bool transpose) {
     switch (sizes.path) {
       case Path::identity:
-        EINFIELD_CUDA(
-            cudaMemcpyAsync(out, in, sizes.systems * sizes.image() * sizeof(Real), cudaMemcpyDeviceToDevice, stream));
+        EINFIELD_CUDA(cudaMemcpyAsync(out, in, sizes.systems * sizes.image() * sizeof(Real), cudaMemcpyDeviceToDevice,
+                                      queue.stream));
         return;
       case Path::direct: {
         const DirectTile block(sizes.nx);
         const dim3 grid(static_cast<unsigned>((sizes.nx + block.nx - 1) / block.nx),
-                        static_cast<unsigned>((sizes.ny + block.ny - 1) / block.ny),
-                        static_cast<unsigned>(sizes.systems));
-        convolve_kernel<<<grid, kThreads, sizes.direct_shared_bytes(sizeof(Real)), stream>>>(
-            in, storage.psf.get(), sizes.psf_nx, sizes.psf_ny, sizes.nx, sizes.ny, block, transpose, out);
+                        static_cast<unsigned>((sizes.ny + block.ny - 1) / block.ny), rows_of(queue, sizes.systems));
+        convolve_kernel<<<grid, kThreads, sizes.direct_shared_bytes(sizeof(Real)), queue.stream>>>(
+            queue.systems, in, storage.psf.get(), sizes.psf_nx, sizes.psf_ny, sizes.nx, sizes.ny, block, transpose,
+            out);
         EINFIELD_LAUNCH_CHECK();
         return;
       }
       case Path::fft: {
-        EINFIELD_CUDA(cufftSetStream(to_spectrum.get(), stream));
-        EINFIELD_CUDA(cufftSetStream(to_image.get(), stream));
+        EINFIELD_CUDA(cufftSetStream(to_spectrum.get(), queue.stream));
+        EINFIELD_CUDA(cufftSetStream(to_image.get(), queue.stream));
         const std::size_t n = sizes.systems * sizes.spectrum();
         const std::size_t blocks = std::min<std::size_t>((n + kThreads - 1) / kThreads, 65535);
         transform_forward(to_spectrum, in, storage.work.get());
-        multiply_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(storage.work.get(),
-                                                                                storage.spectrum.get(), n, transpose);
+        multiply_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, queue.stream>>>(
+            storage.work.get(), storage.spectrum.get(), n, transpose);
         EINFIELD_LAUNCH_CHECK();
         transform_inverse(to_image, storage.work.get(), out);
         return;
@@ -311,24 +315,24 @@ std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vec
 }
 
 template <class Real>
-void ConvolutionStage<Real>::forward(cudaStream_t stream, const Real* image, Real* model) {
-  impl_->copy_in(stream, image, impl_->storage.image);
-  forward(stream);
-  impl_->copy_out(stream, impl_->storage.model, model);
+void ConvolutionStage<Real>::forward(const Queue& queue, const Real* image, Real* model) {
+  impl_->copy_in(queue.stream, image, impl_->storage.image);
+  forward(queue);
+  impl_->copy_out(queue.stream, impl_->storage.model, model);
 }
 template <class Real>
-void ConvolutionStage<Real>::adjoint(cudaStream_t stream, const Real* model_bar, Real* image_bar) {
-  impl_->copy_in(stream, model_bar, impl_->storage.model_bar);
-  adjoint(stream);
-  impl_->copy_out(stream, impl_->storage.image_bar, image_bar);
+void ConvolutionStage<Real>::adjoint(const Queue& queue, const Real* model_bar, Real* image_bar) {
+  impl_->copy_in(queue.stream, model_bar, impl_->storage.model_bar);
+  adjoint(queue);
+  impl_->copy_out(queue.stream, impl_->storage.image_bar, image_bar);
 }
 template <class Real>
-void ConvolutionStage<Real>::forward(cudaStream_t stream) {
-  impl_->run(stream, impl_->storage.image.get(), impl_->storage.model.get(), false);
+void ConvolutionStage<Real>::forward(const Queue& queue) {
+  impl_->run(queue, impl_->storage.image.get(), impl_->storage.model.get(), false);
 }
 template <class Real>
-void ConvolutionStage<Real>::adjoint(cudaStream_t stream) {
-  impl_->run(stream, impl_->storage.model_bar.get(), impl_->storage.image_bar.get(), true);
+void ConvolutionStage<Real>::adjoint(const Queue& queue) {
+  impl_->run(queue, impl_->storage.model_bar.get(), impl_->storage.image_bar.get(), true);
 }
 
 template <class Real>

@@ -5,6 +5,7 @@
 #include "einfield/likelihood.hpp"
 #include "kernels/reduce.cuh"
 #include "kernels/storage.cuh"
+#include "kernels/systems.cuh"
 
 namespace einfield::cuda {
 namespace {
@@ -13,10 +14,12 @@ namespace {
 /// @param partial          [systems][blocks][3]
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    likelihood_kernel(ImageView<Real> model, const Real* data, const Real* loss_weight, const Real* chi2_weight,
-                      const Real* held_out_weight, int n, int nx, ImageView<Real> model_bar, LearningRates rates,
-                      StepState* states, double* partial, unsigned* tickets) {
-  const std::size_t system = blockIdx.y, first = system * static_cast<std::size_t>(n);
+    likelihood_kernel(const int* list, ImageView<Real> model, const Real* data, const Real* loss_weight,
+                      const Real* chi2_weight, const Real* held_out_weight, int n, int nx, ImageView<Real> model_bar,
+                      LearningRates rates, StepState* states, double* partial, unsigned* tickets) {
+  const int row_system = system_of_row(list, blockIdx.y);
+  if (row_system < 0) return;
+  const auto system = static_cast<std::size_t>(row_system), first = system * static_cast<std::size_t>(n);
   double sums[3] = {0, 0, 0};
   const int stride = static_cast<int>(gridDim.x) * kThreads;
   for (int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); i < n; i += stride) {
@@ -87,10 +90,10 @@ std::size_t LikelihoodStage<Real>::planned_bytes(const std::vector<Problem>& pro
 }
 
 template <class Real>
-void LikelihoodStage<Real>::evaluate(cudaStream_t stream, ImageView<Real> model, ImageView<Real> model_bar,
+void LikelihoodStage<Real>::evaluate(const Queue& queue, ImageView<Real> model, ImageView<Real> model_bar,
                                      LearningRates rates, StepState* states) {
-  likelihood_kernel<<<dim3(sizes_.blocks, static_cast<unsigned>(sizes_.systems)), kThreads, 0, stream>>>(
-      model, storage_.data.get(), storage_.loss_weight.get(), storage_.chi2_weight.get(),
+  likelihood_kernel<<<dim3(sizes_.blocks, rows_of(queue, sizes_.systems)), kThreads, 0, queue.stream>>>(
+      queue.systems, model, storage_.data.get(), storage_.loss_weight.get(), storage_.chi2_weight.get(),
       sizes_.held_out > 0 ? storage_.held_out_weight.get() : nullptr, static_cast<int>(sizes_.pixels), nx_, model_bar,
       rates, states, storage_.partial.get(), storage_.tickets.get());
   EINFIELD_LAUNCH_CHECK();

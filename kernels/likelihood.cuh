@@ -18,7 +18,7 @@ class LikelihoodStage {
 
   /// Writes `model_bar` and, in `states`, the scalars of a new evaluation: loss, chi2_reduced, held_out_chi2 and
   /// learning_rate; regularization and gradient_norm begin at 0.
-  void evaluate(cudaStream_t stream, ImageView<Real> model, ImageView<Real> model_bar, LearningRates rates,
+  void evaluate(const Queue& queue, ImageView<Real> model, ImageView<Real> model_bar, LearningRates rates,
                 StepState* states);
 
  private:

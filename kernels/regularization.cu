@@ -7,6 +7,7 @@
 #include "einfield/regularization.hpp"
 #include "kernels/reduce.cuh"
 #include "kernels/storage.cuh"
+#include "kernels/systems.cuh"
 
 namespace einfield::cuda {
 namespace {
@@ -37,9 +38,10 @@ __device__ __forceinline__ void for_nodes(const RayGrid& nodes, F f) {
 /// Mean second derivatives of the network's potential over the interior nodes.
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    mean_hessian_kernel(RayGrid nodes, Real spacing, const Real* alpha_nn, double* partial, unsigned* tickets,
-                        Hessian<Real>* means) {
-  const int system = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
+    mean_hessian_kernel(const int* list, RayGrid nodes, Real spacing, const Real* alpha_nn, double* partial,
+                        unsigned* tickets, Hessian<Real>* means) {
+  const int system = system_of_row(list, blockIdx.y), n = nodes.rows * nodes.columns;
+  if (system < 0) return;
   const Real* alpha = alpha_nn + static_cast<std::size_t>(system) * 2 * n;
   partial += static_cast<std::size_t>(system) * 3 * gridDim.x;
   double sum[3] = {};
@@ -67,12 +69,13 @@ __global__ void __launch_bounds__(kThreads)
 /// Penalty and its cotangents at every node of the ray grid, as difference_hessian_adjoint() reads them.
 template <class Real>
 __global__ void __launch_bounds__(kThreads, 2)
-    potential_penalty_kernel(SceneArrays<Real> scenes, RayGrid nodes, Real spacing, const Real* positions,
-                             const Real* parameters, const Real* alpha_nn, const Regularization* weights,
-                             const Hessian<Real>* means, Real* hessian_bar, double* partial, unsigned* tickets,
-                             StepState* states) {
+    potential_penalty_kernel(const int* list, SceneArrays<Real> scenes, RayGrid nodes, Real spacing,
+                             const Real* positions, const Real* parameters, const Real* alpha_nn,
+                             const Regularization* weights, const Hessian<Real>* means, Real* hessian_bar,
+                             double* partial, unsigned* tickets, StepState* states) {
   extern __shared__ double shared[];
-  const int system = static_cast<int>(blockIdx.y), n = nodes.rows * nodes.columns;
+  const int system = system_of_row(list, blockIdx.y), n = nodes.rows * nodes.columns;
+  if (system < 0) return;
   const Scene<Real> scene = unpack(scenes, system, parameters, shared);
   const Regularization w = weights[system];
   const Hessian<Real> mean = means[system];
@@ -100,10 +103,12 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    potential_penalty_adjoint_kernel(RayGrid nodes, Real spacing, const Real* hessian_bar, Real* alpha_bar) {
-  const int n = nodes.rows * nodes.columns;
-  hessian_bar += static_cast<std::size_t>(blockIdx.y) * 3 * n;
-  alpha_bar += static_cast<std::size_t>(blockIdx.y) * 2 * n;
+    potential_penalty_adjoint_kernel(const int* list, RayGrid nodes, Real spacing, const Real* hessian_bar,
+                                     Real* alpha_bar) {
+  const int system = system_of_row(list, blockIdx.y), n = nodes.rows * nodes.columns;
+  if (system < 0) return;
+  hessian_bar += static_cast<std::size_t>(system) * 3 * n;
+  alpha_bar += static_cast<std::size_t>(system) * 2 * n;
   for_nodes(nodes, [&](int, int row, int column, bool) {
     const int ray = nodes.ray(column, row);
     const Vec2<Real> bar = difference_hessian_adjoint(nodes, hessian_bar, spacing, column, row);
@@ -115,10 +120,12 @@ __global__ void __launch_bounds__(kThreads)
 /// ½ λ Σ w² over the kernels of the network, and its gradient λ w.
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    weight_decay_kernel(NetworkKernels kernels, std::size_t parameter_stride, const Real* parameters,
+    weight_decay_kernel(const int* list, NetworkKernels kernels, std::size_t parameter_stride, const Real* parameters,
                         const Regularization* weights, Real* gradient, double* partial, unsigned* tickets,
                         StepState* states) {
-  const std::size_t system = blockIdx.y;
+  const int row = system_of_row(list, blockIdx.y);
+  if (row < 0) return;
+  const auto system = static_cast<std::size_t>(row);
   const double decay = weights[system].weight_decay;
   parameters += system * parameter_stride;
   gradient += system * parameter_stride;
@@ -136,10 +143,12 @@ __global__ void __launch_bounds__(kThreads)
 /// Penalty on the pixels of a component of the source, and its gradient.
 template <class Real>
 __global__ void __launch_bounds__(kThreads, 4)
-    source_pixels_kernel(FreePixels block, std::size_t parameter_stride, const Real* parameters,
+    source_pixels_kernel(const int* list, FreePixels block, std::size_t parameter_stride, const Real* parameters,
                          const Regularization* weights, Real* gradient, double* partial, unsigned* tickets,
                          StepState* states) {
-  const std::size_t system = blockIdx.y;
+  const int row = system_of_row(list, blockIdx.y);
+  if (row < 0) return;
+  const auto system = static_cast<std::size_t>(row);
   const Regularization w = weights[system];
   const Real* pixels = parameters + system * parameter_stride + block.offset;
   gradient += system * parameter_stride + block.offset;
@@ -158,11 +167,13 @@ __global__ void __launch_bounds__(kThreads, 4)
 /// Without the 1 ptxas takes 48 registers and spills around the double-precision functions (sm_90).
 template <class Real>
 __global__ void __launch_bounds__(kThreads, 1)
-    priors_kernel(SceneArrays<Real> scenes, const GaussianPrior<Real>* priors, int n_priors, const Real* weights,
-                  const Real* parameters, Real* gradient, StepState* states) {
+    priors_kernel(const int* list, SceneArrays<Real> scenes, const GaussianPrior<Real>* priors, int n_priors,
+                  const Real* weights, const Real* parameters, Real* gradient, StepState* states) {
   extern __shared__ double shared[];
   auto* table_bar = reinterpret_cast<Real*>(shared);
-  const std::size_t system = blockIdx.x;
+  const int row = system_of_row(list, blockIdx.x);
+  if (row < 0) return;
+  const auto system = static_cast<std::size_t>(row);
   const int thread = static_cast<int>(threadIdx.x);
   const FreeParameter<Real>* free = scenes.free + system * static_cast<std::size_t>(scenes.n_free);
   const Real* u = parameters + system * scenes.parameter_stride + scenes.n_network;
@@ -249,42 +260,44 @@ std::size_t RegularizationStage<Real>::planned_bytes(const std::vector<Problem>&
 }
 
 template <class Real>
-void RegularizationStage<Real>::apply(cudaStream_t stream, const SceneArrays<Real>& scenes, const Real* positions,
+void RegularizationStage<Real>::apply(const Queue& queue, const SceneArrays<Real>& scenes, const Real* positions,
                                       const Real* parameters, const Real* alpha_nn, Real* alpha_bar, Real* gradient,
                                       StepState* states) {
-  const auto systems = static_cast<unsigned>(sizes_.systems);
+  const unsigned systems = rows_of(queue, sizes_.systems);
+  const int* const list = queue.systems;
   if (sizes_.potential) {
     const RayGrid nodes(grid_);
     const Real spacing = static_cast<Real>(grid_.pixel_scale / grid_.supersampling);
     const dim3 blocks(sizes_.ray_blocks(), systems);
     if (sizes_.curvature) {
-      mean_hessian_kernel<<<blocks, kThreads, 0, stream>>>(nodes, spacing, alpha_nn, storage_.partial.get(),
-                                                           storage_.tickets.get(), storage_.mean_hessian.get());
+      mean_hessian_kernel<<<blocks, kThreads, 0, queue.stream>>>(list, nodes, spacing, alpha_nn, storage_.partial.get(),
+                                                                 storage_.tickets.get(), storage_.mean_hessian.get());
       EINFIELD_LAUNCH_CHECK();
     }
-    potential_penalty_kernel<<<blocks, kThreads, scenes.shared_bytes(), stream>>>(
-        scenes, nodes, spacing, positions, parameters, alpha_nn, storage_.weights.get(), storage_.mean_hessian.get(),
-        storage_.hessian_bar.get(), storage_.partial.get(), storage_.tickets.get(), states);
+    potential_penalty_kernel<<<blocks, kThreads, scenes.shared_bytes(), queue.stream>>>(
+        list, scenes, nodes, spacing, positions, parameters, alpha_nn, storage_.weights.get(),
+        storage_.mean_hessian.get(), storage_.hessian_bar.get(), storage_.partial.get(), storage_.tickets.get(),
+        states);
     EINFIELD_LAUNCH_CHECK();
-    potential_penalty_adjoint_kernel<<<blocks, kThreads, 0, stream>>>(nodes, spacing, storage_.hessian_bar.get(),
-                                                                      alpha_bar);
+    potential_penalty_adjoint_kernel<<<blocks, kThreads, 0, queue.stream>>>(list, nodes, spacing,
+                                                                            storage_.hessian_bar.get(), alpha_bar);
     EINFIELD_LAUNCH_CHECK();
   }
   if (sizes_.decay) {
-    weight_decay_kernel<<<dim3(sizes_.weight_blocks(), systems), kThreads, 0, stream>>>(
-        kernels_, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
+    weight_decay_kernel<<<dim3(sizes_.weight_blocks(), systems), kThreads, 0, queue.stream>>>(
+        list, kernels_, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
         storage_.tickets.get(), states);
     EINFIELD_LAUNCH_CHECK();
   }
   for (const FreePixels& block : sizes_.source_pixels) {
-    source_pixels_kernel<<<dim3(sum_blocks(block.nx * block.ny), systems), kThreads, 0, stream>>>(
-        block, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
+    source_pixels_kernel<<<dim3(sum_blocks(block.nx * block.ny), systems), kThreads, 0, queue.stream>>>(
+        list, block, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
         storage_.tickets.get(), states);
     EINFIELD_LAUNCH_CHECK();
   }
   if (sizes_.priors > 0) {
-    priors_kernel<<<systems, kThreads, static_cast<std::size_t>(scenes.n_slots()) * sizeof(Real), stream>>>(
-        scenes, storage_.priors.get(), static_cast<int>(sizes_.priors), storage_.prior_weights.get(), parameters,
+    priors_kernel<<<systems, kThreads, static_cast<std::size_t>(scenes.n_slots()) * sizeof(Real), queue.stream>>>(
+        list, scenes, storage_.priors.get(), static_cast<int>(sizes_.priors), storage_.prior_weights.get(), parameters,
         gradient, states);
     EINFIELD_LAUNCH_CHECK();
   }

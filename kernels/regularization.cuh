@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "einfield/backend.hpp"
+#include "einfield/cuda.hpp"
 #include "einfield/regularization.hpp"
 #include "kernels/raii.cuh"
 #include "kernels/scene.cuh"
@@ -27,7 +28,7 @@ class RegularizationStage {
   static std::size_t planned_bytes(const std::vector<Problem>& problems);
 
   /// Adds to StepState::regularization, to `alpha_bar` and to `gradient`.
-  void apply(cudaStream_t stream, const SceneArrays<Real>& scenes, const Real* positions, const Real* parameters,
+  void apply(const Queue& queue, const SceneArrays<Real>& scenes, const Real* positions, const Real* parameters,
              const Real* alpha_nn, Real* alpha_bar, Real* gradient, StepState* states);
 
  private:

@@ -11,6 +11,7 @@
 #include "kernels/render.cuh"
 #include "kernels/scene.cuh"
 #include "kernels/storage.cuh"
+#include "kernels/systems.cuh"
 
 namespace einfield::cuda {
 namespace {
@@ -26,16 +27,24 @@ struct ComponentSet {
   void insert(int c) { bits[c / 64] |= 1ull << (c % 64); }
 };
 
-/// Where the taps of bilinear sources go: [systems][taps][n_rays] keys, which are sorted together with their places,
+/// Where the taps of bilinear sources go: [rows][taps][n_rays] keys, which are sorted together with their places,
 /// and values, which stay.
 template <class Real>
 struct TapArrays {
-  unsigned* keys = nullptr;  ///< system · n_free_pixels + index among the free pixels; n_targets = no tap
+  unsigned* keys = nullptr;  ///< row of blocks · n_free_pixels + index among the free pixels; n_targets = no tap
   Real* values = nullptr;
   const int* pixel_to_free = nullptr;  ///< index among the free pixels, or −1
   int taps = 0;                        ///< 4 per PIXELATED component; 0 = no pixel is free
   int n_free_pixels = 0;
   unsigned n_targets = 0;
+
+  /// For a row of blocks without a system: no taps.
+  __device__ void forget_row(int n_rays) const {
+    const std::size_t n = static_cast<std::size_t>(taps) * n_rays,
+                      stride = static_cast<std::size_t>(gridDim.x) * kThreads;
+    for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride)
+      keys[blockIdx.y * n + i] = n_targets;
+  }
 };
 
 template <class Real>
@@ -74,10 +83,11 @@ struct Samples {
 /// Where the network of NETWORK component `component` is evaluated; one thread per ray.
 template <class Real>
 __global__ void __launch_bounds__(kThreads, 2)
-    network_positions_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, int component, const Real* parameters,
-                             const Real* alpha_nn, Real* positions) {
+    network_positions_kernel(const int* list, SceneArrays<Real> scenes, RayArrays<Real> rays, int component,
+                             const Real* parameters, const Real* alpha_nn, Real* positions) {
   extern __shared__ double shared[];
-  const int system = static_cast<int>(blockIdx.y);
+  const int system = system_of_row(list, blockIdx.y);
+  if (system < 0) return;
   const Scene<Real> scene = unpack(scenes, system, parameters, shared);
   const std::size_t first = static_cast<std::size_t>(system) * 2 * rays.n_rays;
   if (alpha_nn != nullptr) alpha_nn += first;
@@ -93,8 +103,10 @@ __global__ void __launch_bounds__(kThreads, 2)
 /// Free source pixels from the flat vectors into the table of pixels.
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    place_pixels_kernel(SceneArrays<Real> scenes, const Real* parameters, const int* free_pixels, int n, Real* pixels) {
-  const int system = static_cast<int>(blockIdx.y);
+    place_pixels_kernel(const int* list, SceneArrays<Real> scenes, const Real* parameters, const int* free_pixels,
+                        int n, Real* pixels) {
+  const int system = system_of_row(list, blockIdx.y);
+  if (system < 0) return;
   const Real* u = parameters + system * scenes.parameter_stride + scenes.n_network + scenes.n_free;
   for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
        i += static_cast<int>(gridDim.x * blockDim.x))
@@ -103,10 +115,11 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class Real, bool kNetwork>
 __global__ void __launch_bounds__(kThreads, 2)
-    render_kernel(SceneArrays<Real> scenes, RayArrays<Real> rays, Samples<Real, kNetwork> samples,
+    render_kernel(const int* list, SceneArrays<Real> scenes, RayArrays<Real> rays, Samples<Real, kNetwork> samples,
                   const Real* parameters, const Real* alpha_nn, ImageView<Real> image) {
   extern __shared__ double shared[];
-  const int system = static_cast<int>(blockIdx.y);
+  const int system = system_of_row(list, blockIdx.y);
+  if (system < 0) return;
   const Scene<Real> scene = unpack(scenes, system, parameters, shared);
   if (alpha_nn != nullptr) alpha_nn += static_cast<std::size_t>(system) * 2 * rays.n_rays;
   const int stride = static_cast<int>(gridDim.x * blockDim.x);
@@ -123,12 +136,16 @@ __global__ void __launch_bounds__(kThreads, 2)
 /// @param partial  [systems][blocks][n_slots]
 template <class Real, bool kNetwork>
 __global__ void __launch_bounds__(kThreads, 1)
-    render_adjoint_kernel(SceneArrays<Real> scenes, ComponentSet wanted, RayArrays<Real> rays, TapArrays<Real> taps,
-                          Samples<Real, kNetwork> samples, const Real* parameters, const Real* alpha_nn,
-                          ImageView<Real> image_bar, Real* alpha_bar, Real* gradient, double* partial,
-                          unsigned* tickets) {
+    render_adjoint_kernel(const int* list, SceneArrays<Real> scenes, ComponentSet wanted, RayArrays<Real> rays,
+                          TapArrays<Real> taps, Samples<Real, kNetwork> samples, const Real* parameters,
+                          const Real* alpha_nn, ImageView<Real> image_bar, Real* alpha_bar, Real* gradient,
+                          double* partial, unsigned* tickets) {
   extern __shared__ double shared[];
-  const int system = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
+  const int system = system_of_row(list, blockIdx.y), thread = static_cast<int>(threadIdx.x);
+  if (system < 0) {
+    taps.forget_row(rays.n_rays);
+    return;
+  }
   const int blocks = static_cast<int>(gridDim.x), n_slots = scenes.n_slots();
   const Scene<Real> scene = unpack(scenes, system, parameters, shared);
   double* sums = shared + scenes.shared_bytes() / sizeof(double);
@@ -158,14 +175,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     };
     int tap = 0;
     const auto put = [&](unsigned key, Real value) {
-      const std::size_t place = (static_cast<std::size_t>(system) * taps.taps + tap++) * rays.n_rays + ray;
+      const std::size_t place = (static_cast<std::size_t>(blockIdx.y) * taps.taps + tap++) * rays.n_rays + ray;
       taps.keys[place] = key;
       taps.values[place] = value;
     };
     const auto scatter = [&](int pixel, Real value) {
       if (taps.taps == 0 || !lit) return;
       const int target = taps.pixel_to_free[pixel];
-      if (target >= 0) put(static_cast<unsigned>(system * taps.n_free_pixels + target), value);
+      if (target >= 0)
+        put(blockIdx.y * static_cast<unsigned>(taps.n_free_pixels) + static_cast<unsigned>(target), value);
     };
     Vec2<Real> ray_bar{};
     Real value_bar = 0;
@@ -236,19 +254,23 @@ __global__ void __launch_bounds__(kThreads) enumerate_kernel(unsigned* places, s
 /// @param places  where their values are
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    tap_segments_kernel(TapArrays<Real> taps, const unsigned* keys, const unsigned* places, std::size_t n,
-                        std::size_t first_pixel, std::size_t parameter_stride, Real* gradient) {
+    tap_segments_kernel(const int* list, unsigned n_rows, TapArrays<Real> taps, const unsigned* keys,
+                        const unsigned* places, std::size_t n, std::size_t first_pixel, std::size_t parameter_stride,
+                        Real* gradient) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const std::size_t warps = static_cast<std::size_t>(gridDim.x) * kThreads / 32;
   for (std::size_t target = (static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
-       target < taps.n_targets; target += warps) {
+       target < n_rows * static_cast<std::size_t>(taps.n_free_pixels); target += warps) {
+    const int system = system_of_row(list, static_cast<unsigned>(target / taps.n_free_pixels));
+    if (system < 0) continue;
     const auto key = static_cast<unsigned>(target);
     const std::size_t begin = lower_bound(keys, n, key), end = lower_bound(keys, n, key + 1);
     double sum = 0;
     for (std::size_t i = begin + lane; i < end; i += 32) sum += static_cast<double>(taps.values[places[i]]);
     sum = warp_sum(sum);
-    const std::size_t system = target / taps.n_free_pixels, pixel = target % taps.n_free_pixels;
-    if (lane == 0) gradient[system * parameter_stride + first_pixel + pixel] += static_cast<Real>(sum);
+    const std::size_t pixel = target % taps.n_free_pixels;
+    if (lane == 0)
+      gradient[static_cast<std::size_t>(system) * parameter_stride + first_pixel + pixel] += static_cast<Real>(sum);
   }
 }
 
@@ -430,25 +452,28 @@ struct RenderStage<Real>::Impl {
     else
       launch(Samples<Real, false>{{}, rays.n_rays});
   }
-  dim3 grid(unsigned blocks) const { return dim3(blocks, static_cast<unsigned>(sizes.systems)); }
+  dim3 grid(const Queue& queue, unsigned blocks) const { return dim3(blocks, rows_of(queue, sizes.systems)); }
 
-  void place_pixels(cudaStream_t stream, const Real* parameters) {
+  void place_pixels(const Queue& queue, const Real* parameters) {
     if (sizes.free_pixels == 0) return;
     const int n = static_cast<int>(sizes.free_pixels);
-    place_pixels_kernel<<<grid(sum_blocks(n)), kThreads, 0, stream>>>(scenes, parameters, storage.free_pixels.get(), n,
-                                                                      storage.pixels.get());
+    place_pixels_kernel<<<grid(queue, sum_blocks(n)), kThreads, 0, queue.stream>>>(
+        queue.systems, scenes, parameters, storage.free_pixels.get(), n, storage.pixels.get());
     EINFIELD_LAUNCH_CHECK();
   }
 
-  void add_taps(cudaStream_t stream, Real* gradient) {
+  void add_taps(const Queue& queue, Real* gradient) {
     if (sizes.all_taps == 0) return;
+    const unsigned n_rows = rows_of(queue, sizes.systems);
+    const std::size_t n = n_rows * sizes.taps * sizes.rays;
     std::size_t bytes = sizes.sort_bytes;
     sort_taps(storage.sort_workspace.get(), bytes, taps.keys, storage.sorted_keys.get(), storage.tap_places.get(),
-              storage.sorted_places.get(), sizes.all_taps, taps.n_targets, stream);
-    const std::size_t blocks = std::min<std::size_t>((sizes.targets * 32 + kThreads - 1) / kThreads, 65535);
-    tap_segments_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-        taps, storage.sorted_keys.get(), storage.sorted_places.get(), sizes.all_taps, scenes.n_network + sizes.free,
-        scenes.parameter_stride, gradient);
+              storage.sorted_places.get(), n, taps.n_targets, queue.stream);
+    const std::size_t blocks =
+        std::min<std::size_t>((n_rows * sizes.free_pixels * 32 + kThreads - 1) / kThreads, 65535);
+    tap_segments_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, queue.stream>>>(
+        queue.systems, n_rows, taps, storage.sorted_keys.get(), storage.sorted_places.get(), n,
+        scenes.n_network + sizes.free, scenes.parameter_stride, gradient);
     EINFIELD_LAUNCH_CHECK();
   }
 };
@@ -475,39 +500,41 @@ const Real* RenderStage<Real>::positions() const {
 }
 
 template <class Real>
-void RenderStage<Real>::network_positions(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
+void RenderStage<Real>::network_positions(const Queue& queue, const Real* parameters, const Real* alpha_nn,
                                           Real* positions) {
   EINFIELD_REQUIRE(impl_->network_component >= 0, "render: no NETWORK component, expected one");
-  network_positions_kernel<<<impl_->grid(impl_->sizes.ray_blocks), kThreads, impl_->scenes.shared_bytes(), stream>>>(
-      impl_->scenes, impl_->rays, impl_->network_component, parameters, alpha_nn, positions);
+  network_positions_kernel<<<impl_->grid(queue, impl_->sizes.ray_blocks), kThreads, impl_->scenes.shared_bytes(),
+                             queue.stream>>>(queue.systems, impl_->scenes, impl_->rays, impl_->network_component,
+                                             parameters, alpha_nn, positions);
   EINFIELD_LAUNCH_CHECK();
 }
 
 template <class Real>
-void RenderStage<Real>::forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
-                                ImageView<Real> image, const NetworkLight<Real>& light) {
-  impl_->place_pixels(stream, parameters);
+void RenderStage<Real>::forward(const Queue& queue, const Real* parameters, const Real* alpha_nn, ImageView<Real> image,
+                                const NetworkLight<Real>& light) {
+  impl_->place_pixels(queue, parameters);
   impl_->with_samples(light, [&](const auto& samples) {
-    render_kernel<<<impl_->grid(sum_blocks(impl_->rays.n_pixels)), kThreads, impl_->scenes.shared_bytes(), stream>>>(
-        impl_->scenes, impl_->rays, samples, parameters, alpha_nn, image);
+    render_kernel<<<impl_->grid(queue, sum_blocks(impl_->rays.n_pixels)), kThreads, impl_->scenes.shared_bytes(),
+                    queue.stream>>>(queue.systems, impl_->scenes, impl_->rays, samples, parameters, alpha_nn, image);
     EINFIELD_LAUNCH_CHECK();
   });
 }
 
 template <class Real>
-void RenderStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
+void RenderStage<Real>::adjoint(const Queue& queue, const Real* parameters, const Real* alpha_nn,
                                 ImageView<Real> image_bar, Real* alpha_bar, Real* gradient,
                                 const NetworkLight<Real>& light) {
   EINFIELD_REQUIRE(light.value == nullptr || light.value_bar != nullptr,
                    "render: no place for the cotangent of the network of a NETWORK component");
-  impl_->place_pixels(stream, parameters);
+  impl_->place_pixels(queue, parameters);
   impl_->with_samples(light, [&](const auto& samples) {
-    render_adjoint_kernel<<<impl_->grid(impl_->sizes.ray_blocks), kThreads, impl_->adjoint_shared_bytes(), stream>>>(
-        impl_->scenes, impl_->wanted, impl_->rays, impl_->taps, samples, parameters, alpha_nn, image_bar, alpha_bar,
-        gradient, impl_->storage.partial.get(), impl_->storage.tickets.get());
+    render_adjoint_kernel<<<impl_->grid(queue, impl_->sizes.ray_blocks), kThreads, impl_->adjoint_shared_bytes(),
+                            queue.stream>>>(queue.systems, impl_->scenes, impl_->wanted, impl_->rays, impl_->taps,
+                                            samples, parameters, alpha_nn, image_bar, alpha_bar, gradient,
+                                            impl_->storage.partial.get(), impl_->storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();
   });
-  impl_->add_taps(stream, gradient);
+  impl_->add_taps(queue, gradient);
 }
 
 template <class Real>

@@ -30,6 +30,17 @@
 
 namespace einfield::cuda {
 
+/// Where a stage enqueues its work, and for which of its systems. A stream converts to the queue of all systems.
+struct Queue {
+  cudaStream_t stream = nullptr;
+  const int* systems = nullptr;  ///< device memory, [n_systems]: each system at most once, −1 = none. It is read when
+                                 ///< the work runs, so that a captured graph follows its changes. Null = all systems
+  int n_systems = 0;             ///< entries of the list
+
+  Queue(cudaStream_t all_systems_on) : stream(all_systems_on) {}
+  Queue(cudaStream_t on, const int* list, int entries) : stream(on), systems(list), n_systems(entries) {}
+};
+
 /// Images of all systems in device memory: pixel (iy, ix) of system k is data[k · system_stride + iy · row_stride +
 /// ix].
 template <class Real>
@@ -114,14 +125,14 @@ class EINFIELD_API NetworkStage {
   /// @param potential         [systems][n]
   /// @param alpha_nn          [systems][2][n]
   /// @throws InvalidInput when the parameters of systems would overlap
-  void forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
+  void forward(const Queue& queue, const Real* parameters, std::size_t parameter_stride, const Real* positions,
                Real* potential, Real* alpha_nn, bool own_positions = false);
   /// Adds the gradient of every weight and bias. Parameters and positions must still be those of the last forward().
   /// @param alpha_bar      cotangent of the deflection, [systems][2][n], or null for zero
   /// @param gradient       system k's flat vector begins at k · parameter_stride
   /// @param potential_bar  cotangent of the potential, [systems][n], or null for zero
   /// @throws InvalidInput as forward()
-  void adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride, const Real* positions,
+  void adjoint(const Queue& queue, const Real* parameters, std::size_t parameter_stride, const Real* positions,
                const Real* alpha_bar, Real* gradient, const Real* potential_bar = nullptr, bool own_positions = false);
 
  private:
@@ -148,17 +159,17 @@ class EINFIELD_API RenderStage {
   /// center [arcsec].
   /// @param positions  [systems][2][n], written
   /// @throws InvalidInput when the models have no NETWORK component
-  void network_positions(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, Real* positions);
+  void network_positions(const Queue& queue, const Real* parameters, const Real* alpha_nn, Real* positions);
   /// @param alpha_nn  deflection of the network, [systems][2][n], or null for none
   /// @param image     written
   /// @param light     needed with a NETWORK component, and only then
-  void forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, ImageView<Real> image,
+  void forward(const Queue& queue, const Real* parameters, const Real* alpha_nn, ImageView<Real> image,
                const NetworkLight<Real>& light = {});
   /// @param alpha_bar  ∂/∂α_nn, [systems][2][n], overwritten
   /// @param gradient   of the free scalars and source pixels, added to
   /// @param light      as in forward(); the gradient of its network's weights is NetworkStage::adjoint()'s, with
   ///                   `value_bar` as potential_bar
-  void adjoint(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, ImageView<Real> image_bar,
+  void adjoint(const Queue& queue, const Real* parameters, const Real* alpha_nn, ImageView<Real> image_bar,
                Real* alpha_bar, Real* gradient, const NetworkLight<Real>& light = {});
 
  private:
@@ -188,16 +199,16 @@ class EINFIELD_API ConvolutionStage {
   static std::size_t planned_bytes(int ny, int nx, const std::vector<Psf>& psfs,
                                    ConvolutionMethod method = ConvolutionMethod::automatic);
   /// Dense images of the caller; copied to and from the stage's own.
-  void forward(cudaStream_t stream, const Real* image, Real* model);
-  void adjoint(cudaStream_t stream, const Real* model_bar, Real* image_bar);
+  void forward(const Queue& queue, const Real* image, Real* model);
+  void adjoint(const Queue& queue, const Real* model_bar, Real* image_bar);
 
   /// The stage's own images, zero-padded where an FFT needs it: writing image() and reading model() saves the copies.
   ImageView<Real> image() const;
   ImageView<Real> model() const;
   ImageView<Real> model_bar() const;
   ImageView<Real> image_bar() const;
-  void forward(cudaStream_t stream);  ///< image() → model()
-  void adjoint(cudaStream_t stream);  ///< model_bar() → image_bar()
+  void forward(const Queue& queue);  ///< image() → model()
+  void adjoint(const Queue& queue);  ///< model_bar() → image_bar()
 
  private:
   struct Impl;
@@ -229,9 +240,9 @@ class EINFIELD_API AdamStage {
   StepState* states() const;  ///< device memory, [systems]
   LearningRates learning_rates() const;
   /// Zeroes the gradient of what Schedule::trainable leaves out and writes StepState::gradient_norm.
-  void gradient_norm(cudaStream_t stream, Real* gradient);
+  void gradient_norm(const Queue& queue, Real* gradient);
   /// gradient_norm(), then one update of every system that is not frozen. Moments start at zero.
-  void apply(cudaStream_t stream, Real* gradient, Real* parameters, Real* first_moment, Real* second_moment);
+  void apply(const Queue& queue, Real* gradient, Real* parameters, Real* first_moment, Real* second_moment);
   /// Begins another schedule, the same for all systems, at update 0. The caller zeroes the moments. Waits for the
   /// stream. A graph that holds apply() or learning_rates() must be captured again.
   void begin(cudaStream_t stream, const Schedule& schedule);

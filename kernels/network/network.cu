@@ -7,6 +7,7 @@
 #include "kernels/network/plan.cuh"
 #include "kernels/network/tile/reduce.cuh"
 #include "kernels/raii.cuh"
+#include "kernels/systems.cuh"
 
 namespace einfield::cuda {
 namespace {
@@ -33,31 +34,34 @@ class Tiles {
     tile_.allow_shared();
   }
 
-  void forward(cudaStream_t stream, const Real* parameters, std::size_t stride, const Real* positions,
+  void forward(const Queue& queue, const Real* parameters, std::size_t stride, const Real* positions,
                bool own_positions, Real* psi, Real* alpha) {
     net_.position_rows = own_positions ? 2 : 0;
+    net_.systems = queue.systems;
     const int pack_blocks = net_.stages + ceil_div(net_.constants_size, kThreads);
-    tile_.pack(dim3(static_cast<unsigned>(pack_blocks), systems_), stream, net_, parameters, stride);
-    tile_.forward(grid(), plan_.shared_bytes, stream, net_, parameters, stride, positions, psi, alpha);
+    tile_.pack(dim3(static_cast<unsigned>(pack_blocks), rows_of(queue, systems_)), queue.stream, net_, parameters,
+               stride);
+    tile_.forward(grid(queue), plan_.shared_bytes, queue.stream, net_, parameters, stride, positions, psi, alpha);
   }
 
   /// Needs no parameters: the packed ones are still those of forward().
-  void adjoint(cudaStream_t stream, std::size_t stride, const Real* positions, bool own_positions,
-               const Real* alpha_bar, Real* gradient, const Real* psi_bar) {
+  void adjoint(const Queue& queue, std::size_t stride, const Real* positions, bool own_positions, const Real* alpha_bar,
+               Real* gradient, const Real* psi_bar) {
     net_.position_rows = own_positions ? 2 : 0;
-    tile_.adjoint(grid(), plan_.shared_bytes, stream, net_, positions, alpha_bar, psi_bar);
+    net_.systems = queue.systems;
+    tile_.adjoint(grid(queue), plan_.shared_bytes, queue.stream, net_, positions, alpha_bar, psi_bar);
     const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, tiled::kLanes);
     auto* reduce = tiled::reduce_kernel<Real, false>;
     if constexpr (std::is_same_v<Real, float>)
       if (tile_.fragments) reduce = tiled::reduce_kernel<Real, true>;
-    reduce<<<dim3(static_cast<unsigned>(blocks), systems_), dim3(tiled::kLanes, tiled::kStrands), 0, stream>>>(
-        net_, gradient, stride, plan_.blocks);
+    reduce<<<dim3(static_cast<unsigned>(blocks), rows_of(queue, systems_)), dim3(tiled::kLanes, tiled::kStrands), 0,
+             queue.stream>>>(net_, gradient, stride, plan_.blocks);
     EINFIELD_LAUNCH_CHECK();
   }
 
  private:
   std::size_t count(int per_system) const { return static_cast<std::size_t>(per_system) * systems_; }
-  dim3 grid() const { return dim3(static_cast<unsigned>(plan_.blocks), systems_); }
+  dim3 grid(const Queue& queue) const { return dim3(static_cast<unsigned>(plan_.blocks), rows_of(queue, systems_)); }
 
   NetworkPlan plan_;
   TileChoice<Real> tile_;
@@ -125,24 +129,25 @@ std::size_t NetworkStage<Real>::workspace_bytes() const {
 }
 
 template <class Real>
-void NetworkStage<Real>::forward(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
+void NetworkStage<Real>::forward(const Queue& queue, const Real* parameters, std::size_t parameter_stride,
                                  const Real* positions, Real* psi, Real* alpha, bool own_positions) {
   impl_->check_stride(parameter_stride);
   if (impl_->tiles)
-    impl_->tiles->forward(stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
+    impl_->tiles->forward(queue, parameters, parameter_stride, positions, own_positions, psi, alpha);
   else
-    impl_->batch->forward(stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
+    impl_->batch->forward(queue.stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
 }
 
 template <class Real>
-void NetworkStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, std::size_t parameter_stride,
+void NetworkStage<Real>::adjoint(const Queue& queue, const Real* parameters, std::size_t parameter_stride,
                                  const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar,
                                  bool own_positions) {
   impl_->check_stride(parameter_stride);
   if (impl_->tiles)
-    impl_->tiles->adjoint(stream, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);
+    impl_->tiles->adjoint(queue, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);
   else
-    impl_->batch->adjoint(stream, parameters, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);
+    impl_->batch->adjoint(queue.stream, parameters, parameter_stride, positions, own_positions, alpha_bar, gradient,
+                          psi_bar);
 }
 
 template class NetworkStage<float>;

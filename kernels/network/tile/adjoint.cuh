@@ -33,7 +33,7 @@ template <class T, class Real = typename T::Real>
 __device__ __forceinline__ bool load_cotangents(const Network<Real>& net, int first_point, int valid,
                                                 const Real* positions, const Real* alpha_bar, const Real* psi_bar,
                                                 Real* point_data) {
-  const int system = blockIdx.y;
+  const int system = net.system();
   bool any = false;
 #pragma unroll 1
   for (int i = threadIdx.x; i < 5 * T::kPoints; i += kThreads) {
@@ -340,12 +340,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
   const Place<T> place(threadIdx.x);
-  const int thread = threadIdx.x, system = blockIdx.y, last = net.layers - 1;
+  const int thread = threadIdx.x, row = blockIdx.y, last = net.layers - 1;
   const Share own_share{place.group, place.own, place.own, thread};
   const auto own = [&] { return T::kFragments ? own_share_of<T>(forget(thread)) : own_share; };
-  const Real* packed = net.packed + static_cast<std::size_t>(system) * net.pack_size;
+  const Real* packed = net.packed + static_cast<std::size_t>(row) * net.pack_size;
   const K* const constants = reinterpret_cast<const K*>(packed);
-  const std::size_t block = static_cast<std::size_t>(system) * gridDim.x + blockIdx.x;
+  const std::size_t block = static_cast<std::size_t>(row) * gridDim.x + blockIdx.x;
   Real* const sums = net.sums + block * net.sums_size;
   Real* const point_data = shared.point;
   const Real* const psi_cotangent = point_data + 4 * T::kPoints;
@@ -356,11 +356,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto g_bar_of = [&](int l) { return l == net.kept ? shared.kept : sums + net.layer[l].g_bar; };
 
 #pragma unroll 1
-  for (int tile = blockIdx.x; tile < net.tiles; tile += gridDim.x) {
+  for (int tile = net.first_tile(); tile < net.tiles; tile += gridDim.x) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
     __syncthreads();                          // the tile before has left shared memory
     const auto tape = [&]() -> const Real* {  // anew wherever it is needed
-      return net.tape + (static_cast<std::size_t>(system) * net.tiles + forget(tile)) * net.tape_size;
+      return net.tape + (static_cast<std::size_t>(row) * net.tiles + forget(tile)) * net.tape_size;
     };
     const bool any = load_cotangents<T>(net, first_point, valid, positions, alpha_bar, psi_bar, point_data);
     if (!__syncthreads_or(any)) continue;

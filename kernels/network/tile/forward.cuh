@@ -11,7 +11,7 @@ namespace einfield::cuda::tiled {
 template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void load_points(const Network<Real>& net, int first_point, int valid, const Real* positions,
                                             Real* point_data) {
-  const int thread = threadIdx.x, system = blockIdx.y;
+  const int thread = threadIdx.x, system = net.system();
 #pragma unroll 1
   for (int i = thread; i < 5 * T::kPoints; i += kThreads) {
     const int what = i / T::kPoints, px = i % T::kPoints, row = system * net.position_rows + what;
@@ -148,7 +148,7 @@ template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void write_fields(const Network<Real>& net, int first_point, int valid, const Real* psi_sums,
                                              const Real* alpha_sums, const Real* all_parameters, std::size_t stride,
                                              Real* psi, Real* alpha) {
-  const int thread = threadIdx.x, system = blockIdx.y;
+  const int thread = threadIdx.x, system = net.system();
   for (int px = thread; px < valid; px += kThreads)
     psi[static_cast<std::size_t>(system) * net.points + first_point + px] =
         psi_sums[px] + all_parameters[system * stride + net.last_bias];
@@ -174,10 +174,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(16) unsigned char memory[];
   const Shared<T> shared(memory, net);
   const Place<T> place(threadIdx.x);
-  const int thread = threadIdx.x, system = blockIdx.y, last = net.layers - 1;
+  const int thread = threadIdx.x, row = blockIdx.y, last = net.layers - 1;
   const Share own_share{place.group, place.own, place.own, thread};
   const auto own = [&] { return T::kFragments ? own_share_of<T>(forget(thread)) : own_share; };
-  const Real* packed = net.packed + static_cast<std::size_t>(system) * net.pack_size;
+  const Real* packed = net.packed + static_cast<std::size_t>(row) * net.pack_size;
   const K* const constants = reinterpret_cast<const K*>(packed);
   Real* const point_data = shared.point;
   Real* const psi_sums = point_data + 2 * T::kPoints;
@@ -186,9 +186,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   shared.clear(net);
 
 #pragma unroll 1
-  for (int tile = blockIdx.x; tile < net.tiles; tile += gridDim.x) {
+  for (int tile = net.first_tile(); tile < net.tiles; tile += gridDim.x) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
-    Real* const tape = net.tape + (static_cast<std::size_t>(system) * net.tiles + tile) * net.tape_size;
+    Real* const tape = net.tape + (static_cast<std::size_t>(row) * net.tiles + tile) * net.tape_size;
     __syncthreads();  // the tile before has left shared memory
     ring.start(packed + net.stream, net.stages);
     load_points<T>(net, first_point, valid, positions, point_data);

@@ -29,6 +29,7 @@
 
 #include "einfield/network.hpp"
 #include "kernels/check.cuh"
+#include "kernels/systems.cuh"
 
 namespace einfield::cuda::tiled {
 
@@ -130,6 +131,13 @@ struct alignas(16) Constants {
   Real w_x, w_y, bias, output;
 };
 
+/// The same number, but opaque to the compiler: it loads or computes again what depends on it, instead of keeping that
+/// in registers. For the kernels that need every register.
+__device__ __forceinline__ int forget(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 /// Everything the kernels need, by value.
 template <class Real>
 struct Network {
@@ -143,18 +151,20 @@ struct Network {
   int padding_row;    // rows of a buffer from here on may be padding
   int position_rows;  // of the positions, a system: 2 (all x, then all y), or 0 = common ones
   Real scale;
+  // The stage's own memory, by rows of blocks (blockIdx.y).
   Real* packed;
   Real* tape;
   Real* sums;
   Layer layer[kMaxHiddenLayers];
-};
+  const int* systems;  // Queue::systems
 
-/// The same number, but opaque to the compiler: it loads or computes again what depends on it, instead of keeping that
-/// in registers. For the kernels that need every register.
-__device__ __forceinline__ int forget(int x) {
-  asm volatile("" : "+r"(x));
-  return x;
-}
+  /// The system of this block, or −1. Read again wherever it is needed: a register is worth more.
+  __device__ int system() const {
+    return system_of_row(systems, static_cast<unsigned>(forget(static_cast<int>(blockIdx.y))));
+  }
+  /// The first tile of this block; there is none in a row without a system. A return there would cost registers.
+  __device__ int first_tile() const { return system() < 0 ? tiles : static_cast<int>(blockIdx.x); }
+};
 
 /// Exchanges the roles of the two activation buffers.
 template <class Real>

@@ -13,8 +13,9 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ 
                                                         const typename T::Real* all_parameters, std::size_t stride) {
   using Real = typename T::Real;
   __shared__ Real tile[T::kStage + T::kStageRows];  // [row][channel of the pass], one number of padding per row
-  const int thread = threadIdx.x, last = net.layers - 1;
-  const Real* parameters = all_parameters + blockIdx.y * stride;
+  const int thread = threadIdx.x, system = net.system(), last = net.layers - 1;
+  if (system < 0) return;
+  const Real* parameters = all_parameters + system * stride;
   Real* packed = net.packed + static_cast<std::size_t>(blockIdx.y) * net.pack_size;
   int stage = blockIdx.x;
   if (stage >= net.stages) {

@@ -14,9 +14,10 @@ __global__ void __launch_bounds__(kLanes* kStrands)
   using R = Registers<Real>;
   constexpr int V = R::kVector, kSums = R::kGradIn * R::kGradOut, kParts = R::kGradOut / V;  // vectors of a tile's row
   __shared__ Real strands[kStrands][V][kLanes];
-  const int lane = threadIdx.x, strand = threadIdx.y, system = blockIdx.y;
+  const int lane = threadIdx.x, strand = threadIdx.y, system = net.system();
+  if (system < 0) return;
   Real* gradient = all_gradients + system * stride;
-  const Real* partial = net.sums + static_cast<std::size_t>(system) * blocks * net.sums_size;
+  const Real* partial = net.sums + static_cast<std::size_t>(blockIdx.y) * blocks * net.sums_size;
   const auto sum_of = [&](int i, int of_lane) {
     Real sum = strands[0][i][of_lane];
 #pragma unroll
