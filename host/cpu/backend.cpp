@@ -5,6 +5,8 @@
 #include <array>
 #include <cmath>
 #include <fstream>
+#include <iterator>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -45,6 +47,16 @@ auto& field_of(SomeSystem& s, Field field) {
       return s.first_moment;
     case Field::second_moment:
       return s.second_moment;
+    case Field::best:
+      return s.best;
+    case Field::position:
+      return s.position;
+    case Field::previous_parameters:
+      return s.previous_parameters;
+    case Field::previous_first_moment:
+      return s.previous_first_moment;
+    case Field::previous_second_moment:
+      return s.previous_second_moment;
     case Field::potential:
       return s.potential;
     case Field::deflection:
@@ -108,6 +120,15 @@ class CpuBackend final : public Backend<Real> {
                      std::string("network_math = ") + name_of(math) + " on the CPU, expected fp32");
     systems_.clear();
     for (const Problem& problem : problems) systems_.push_back(std::make_unique<System<Real>>(problem, pool_));
+    shape_ = problems.front();
+    work_on_all();
+  }
+  void replace(int index, const Problem& problem) override {
+    validate_problems({shape_, problem});
+    (void)system(index);
+    systems_[static_cast<std::size_t>(index)] = std::make_unique<System<Real>>(problem, pool_);
+    system(index).progress.done = true;
+    work_on_all();
   }
   int systems() const override { return static_cast<int>(systems_.size()); }
   const ParameterLayout& layout() const override { return system(0).layout; }
@@ -119,6 +140,25 @@ class CpuBackend final : public Backend<Real> {
     target = values;
   }
   std::vector<Real> download(Field field, int index) const override { return field_of(system(index), field); }
+  void upload(Field field, const std::vector<Real>& values) override {
+    const std::size_t size = field_of(system(0), field).size();
+    EINFIELD_REQUIRE(values.size() == size * systems_.size(), "a field of " + std::to_string(size * systems_.size()) +
+                                                                  " values of all systems cannot take " +
+                                                                  std::to_string(values.size()));
+    auto from = values.begin();
+    for (auto& s : systems_) {
+      std::copy_n(from, size, field_of(*s, field).begin());
+      from += static_cast<std::ptrdiff_t>(size);
+    }
+  }
+  std::vector<Real> download(Field field) const override {
+    std::vector<Real> values;
+    for (const auto& s : systems_) {
+      const std::vector<Real>& part = field_of(std::as_const(*s), field);
+      values.insert(values.end(), part.begin(), part.end());
+    }
+    return values;
+  }
   void set_updates(std::int64_t updates) override {
     for (auto& s : systems_) {
       s->state = {};
@@ -137,14 +177,14 @@ class CpuBackend final : public Backend<Real> {
   }
 
   void network() override {
-    for (auto& s : systems_)
+    for (System<Real>* const s : working_)
       if (s->network)
         s->network->forward(s->parameters.data(), s->theta.data(), s->n_rays, s->potential.data(),
                             s->deflection.data());
   }
 
   void render() override {
-    for (auto& s : systems_) {
+    for (System<Real>* const s : working_) {
       s->place_parameters();
       if (s->light_network) evaluate_light_network(*s);
       const View<Real> image(s->image);
@@ -164,8 +204,8 @@ class CpuBackend final : public Backend<Real> {
   }
 
   void convolve() override {
-    pool_.parallel_for(systems(), [&](int i, int) {
-      System<Real>& s = system(i);
+    pool_.parallel_for(static_cast<int>(working_.size()), [&](int i, int) {
+      System<Real>& s = *working_[static_cast<std::size_t>(i)];
       const int f = s.psf_supersampling;
       if (f == 1) {
         s.convolution.apply(s.image.data(), s.model_image.data());
@@ -177,7 +217,7 @@ class CpuBackend final : public Backend<Real> {
   }
 
   void loss() override {
-    for (auto& s : systems_) {
+    for (System<Real>* const s : working_) {
       const View<const Real> model(s->model_image), data(s->data), weight(s->weights.loss),
           chi2_weight(s->weights.chi2), held_out_weight(s->weights.held_out);
       const View<Real> model_bar(s->model_bar);
@@ -204,8 +244,8 @@ class CpuBackend final : public Backend<Real> {
   }
 
   void convolve_adjoint() override {
-    pool_.parallel_for(systems(), [&](int i, int) {
-      System<Real>& s = system(i);
+    pool_.parallel_for(static_cast<int>(working_.size()), [&](int i, int) {
+      System<Real>& s = *working_[static_cast<std::size_t>(i)];
       const int f = s.psf_supersampling;
       if (f == 1) {
         s.convolution.apply_transpose(s.model_bar.data(), s.image_bar.data());
@@ -220,7 +260,7 @@ class CpuBackend final : public Backend<Real> {
   }
 
   void zero_gradient() override {
-    for (auto& s : systems_) {
+    for (System<Real>* const s : working_) {
       std::fill(s->gradient.begin(), s->gradient.end(), Real(0));
       s->state.regularization = 0;
       s->state.gradient_norm = 0;
@@ -228,33 +268,24 @@ class CpuBackend final : public Backend<Real> {
   }
 
   void render_adjoint() override {
-    for (auto& s : systems_) render_adjoint(*s);
+    for (System<Real>* const s : working_) render_adjoint(*s);
   }
 
   void regularize() override {
-    for (auto& s : systems_) cpu::regularize(*s, pool_);
+    for (System<Real>* const s : working_) cpu::regularize(*s, pool_);
   }
 
   void network_adjoint() override {
-    for (auto& s : systems_)
+    for (System<Real>* const s : working_)
       if (s->network)
         s->network->adjoint(s->parameters.data(), s->theta.data(), s->n_rays, nullptr, s->deflection_bar.data(),
                             s->gradient.data());
   }
 
   void adam() override {
-    for (auto& s : systems_) {
+    for (System<Real>* const s : working_) {
       measure_gradient(*s);
-      StepState& state = s->state;
-      if (!decide_update(state, rates(*s), n_rates(*s))) continue;
-      const AdamStep<Real> update = make_adam_step<Real>(state.learning_rate, state.updates);
-      const Real scale = static_cast<Real>(clip_factor(s->schedule.clip_norm, state.gradient_norm));
-      const View<Real> parameters(s->parameters), first(s->first_moment), second(s->second_moment);
-      const View<const Real> gradient(s->gradient);
-      for_each_chunk(pool_, static_cast<int>(parameters.size()), [&](int, Span span) {
-        for (int i = span.begin; i < span.end; ++i)
-          adam_update(update, scale * gradient[i], parameters[i], first[i], second[i]);
-      });
+      if (decide_update(s->state, rates(*s), n_rates(*s))) update(*s);
     }
   }
 
@@ -272,7 +303,7 @@ class CpuBackend final : public Backend<Real> {
     render_adjoint();
     regularize();
     network_adjoint();
-    for (auto& s : systems_) measure_gradient(*s);
+    for (System<Real>* const s : working_) measure_gradient(*s);
   }
 
   void step() override {
@@ -281,6 +312,64 @@ class CpuBackend final : public Backend<Real> {
   }
 
   StepState state(int index) const override { return system(index).state; }
+  std::vector<StepState> states() const override {
+    std::vector<StepState> all;
+    for (const auto& s : systems_) all.push_back(s->state);
+    return all;
+  }
+
+  void begin_stage(const StageRun& run, const std::vector<StageStart<Real>>& starts) override {
+    validate_stage(run, starts, systems(), layout().size());
+    begin(run.schedule);
+    run_ = run;
+    for (int i = 0; i < systems(); ++i) {
+      System<Real>& s = system(i);
+      const StageStart<Real>& start = starts[static_cast<std::size_t>(i)];
+      s.progress = {};
+      s.progress.step = start.step;
+      s.progress.watch = start.watch;
+      s.progress.done = !start.runs;
+      s.records.clear();
+      s.search.reset();
+      if (run.optimizer == OptimizerKind::adam) s.state.updates = start.step;
+      if (run.optimizer == OptimizerKind::lbfgs && start.runs) pending_pairs_.emplace(i, start.pairs);
+    }
+  }
+  void advance(int evaluations) override {
+    for (; evaluations > 0; --evaluations) {
+      work_on_running();
+      if (working_.empty()) break;
+      begin_searches();
+      evaluate(true);
+      if (run_.optimizer == OptimizerKind::adam)
+        follow_adam_steps();
+      else
+        follow_searches();
+    }
+    work_on_all();
+  }
+  int evaluations_per_look() const override { return 1; }
+  std::vector<StageProgress> look(std::vector<std::vector<StageRecord>>& records) override {
+    records.resize(systems_.size());
+    std::vector<StageProgress> progress;
+    for (std::size_t i = 0; i < systems_.size(); ++i) {
+      System<Real>& s = *systems_[i];
+      progress.push_back(s.progress);
+      std::move(s.records.begin(), s.records.end(), std::back_inserter(records[i]));
+      s.records.clear();
+    }
+    return progress;
+  }
+  std::vector<Real> pairs(int index) const override {
+    std::vector<Real> flat;
+    const System<Real>& s = system(index);
+    if (!s.search) return flat;
+    for (const auto& pair : s.search->pairs()) {
+      flat.insert(flat.end(), pair.move.begin(), pair.move.end());
+      flat.insert(flat.end(), pair.change.begin(), pair.change.end());
+    }
+    return flat;
+  }
 
  private:
   const System<Real>& system(int index) const {
@@ -289,6 +378,79 @@ class CpuBackend final : public Backend<Real> {
     return *systems_[static_cast<std::size_t>(index)];
   }
   System<Real>& system(int index) { return const_cast<System<Real>&>(std::as_const(*this).system(index)); }
+
+  /// The stages of a step work on all systems, but within a stage of a fit on those that are not done.
+  void work_on_all() {
+    working_.clear();
+    for (auto& s : systems_) working_.push_back(s.get());
+  }
+  void work_on_running() {
+    working_.clear();
+    for (auto& s : systems_)
+      if (!s->progress.done) working_.push_back(s.get());
+  }
+
+  /// The update of Adam that the state counts already.
+  void update(System<Real>& s) {
+    const AdamStep<Real> step = make_adam_step<Real>(s.state.learning_rate, s.state.updates);
+    const Real scale = static_cast<Real>(clip_factor(s.schedule.clip_norm, s.state.gradient_norm));
+    const View<Real> parameters(s.parameters), first(s.first_moment), second(s.second_moment);
+    const View<Real> previous(s.previous_parameters), previous_first(s.previous_first_moment),
+        previous_second(s.previous_second_moment);
+    const View<const Real> gradient(s.gradient);
+    for_each_chunk(pool_, static_cast<int>(parameters.size()), [&](int, Span span) {
+      for (int i = span.begin; i < span.end; ++i) {
+        previous[i] = parameters[i];
+        previous_first[i] = first[i];
+        previous_second[i] = second[i];
+        adam_update(step, scale * gradient[i], parameters[i], first[i], second[i]);
+      }
+    });
+  }
+
+  static void record(System<Real>& s, std::int64_t step, const std::vector<Real>& parameters) {
+    const auto first = parameters.begin() + static_cast<std::ptrdiff_t>(s.layout.n_network);
+    s.records.push_back({step, s.progress.state, {first, first + static_cast<std::ptrdiff_t>(s.layout.n_free())}});
+    ++s.progress.records;
+  }
+
+  void follow_adam_steps() {
+    for (System<Real>* const s : working_) {
+      const std::int64_t step = s->state.updates;
+      const bool moves = follow_adam(s->progress, s->state, run_.stop, run_.log_every, rates(*s), n_rates(*s));
+      if (s->progress.keeps) s->best = s->parameters;
+      if (s->progress.logs) record(*s, step, s->parameters);
+      if (moves) update(*s);
+    }
+  }
+
+  /// The searches begin at the parameters that the caller may have uploaded after begin_stage().
+  void begin_searches() {
+    for (auto& [i, flat] : pending_pairs_) {
+      System<Real>& s = system(i);
+      std::vector<typename Lbfgs<Real>::Pair> pairs;
+      const auto length = static_cast<std::ptrdiff_t>(s.parameters.size());
+      for (auto at = flat.begin(); at != flat.end(); at += 2 * length)
+        pairs.push_back({{at, at + length}, {at + length, at + 2 * length}});
+      s.position = s.parameters;
+      s.search = std::make_unique<Lbfgs<Real>>(s.parameters, run_.memory, std::move(pairs));
+    }
+    pending_pairs_.clear();
+  }
+  void follow_searches() {
+    pool_.parallel_for(static_cast<int>(working_.size()), [&](int i, int) {
+      System<Real>& s = *working_[static_cast<std::size_t>(i)];
+      s.state.learning_rate = 0;
+      LineOutcome outcome{.start = s.progress.evaluations == 0};
+      if (!outcome.start || is_finite(s.state))
+        outcome = s.search->tell(s.state.loss + s.state.regularization, s.gradient);
+      follow_line(s.progress, s.state, run_.stop, run_.log_every, outcome);
+      s.position = s.search->position();
+      s.parameters = s.search->trial();
+      if (s.progress.keeps) s.best = s.position;
+      if (s.progress.logs) record(s, s.progress.step, s.position);
+    });
+  }
 
   static const double* rates(const System<Real>& s) { return s.schedule.learning_rates.data(); }
   static std::int64_t n_rates(const System<Real>& s) {
@@ -367,6 +529,10 @@ class CpuBackend final : public Backend<Real> {
 
   ThreadPool pool_;
   std::vector<std::unique_ptr<System<Real>>> systems_;
+  Problem shape_;                       ///< the first problem that was loaded: those that replace one have its shape
+  std::vector<System<Real>*> working_;  ///< the systems that the stages of a step work on
+  StageRun run_;
+  std::map<int, std::vector<Real>> pending_pairs_;  ///< of searches that have not begun
 };
 
 }  // namespace

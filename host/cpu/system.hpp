@@ -16,6 +16,7 @@
 #include "einfield/likelihood.hpp"
 #include "einfield/render.hpp"
 #include "host/cpu/convolve.hpp"
+#include "host/cpu/lbfgs.hpp"
 #include "host/cpu/network.hpp"
 #include "host/cpu/rays.hpp"
 #include "host/cpu/thread_pool.hpp"
@@ -90,6 +91,7 @@ struct SystemBuffers {
   std::vector<Real> theta, potential, deflection, deflection_bar;
   std::vector<Real> image, model_image, model_bar, image_bar;
   std::vector<Real> parameters, gradient, first_moment, second_moment;
+  std::vector<Real> best, position, previous_parameters, previous_first_moment, previous_second_moment;
   std::vector<Real> ray_brightness;                  ///< of every ray, or its cotangent; empty with one ray per pixel
   std::vector<Real> subpixels, subpixels_convolved;  ///< before and after the PSF, or their cotangents; empty with a
                                                      ///< PSF on pixels
@@ -109,7 +111,9 @@ struct SystemBuffers {
     visit(tables.pixels, s.source_pixels);
     visit(potential, s.rays);
     for (std::vector<Real>* v : {&theta, &deflection, &deflection_bar}) visit(*v, 2 * s.rays);
-    for (std::vector<Real>* v : {&parameters, &gradient, &first_moment, &second_moment}) visit(*v, s.parameters);
+    for (std::vector<Real>* v : {&parameters, &gradient, &first_moment, &second_moment, &best, &position,
+                                 &previous_parameters, &previous_first_moment, &previous_second_moment})
+      visit(*v, s.parameters);
     visit(ray_brightness, s.sampled_rays);
     for (std::vector<Real>* v : {&subpixels, &subpixels_convolved}) visit(*v, s.subpixels);
     visit(hessian_bar, 3 * s.hessian_rays);
@@ -147,9 +151,9 @@ struct System : SystemBuffers<Real> {
     this->parameters = converted<Real>(problem.initial_parameters);
     const View<Real> at(this->theta);
     for (int i = 0; i < n_rays; ++i) {
-      const Vec2<double> position = grid.ray(i);
-      at[i] = static_cast<Real>(position.x);
-      at[n_rays + i] = static_cast<Real>(position.y);
+      const Vec2<double> ray = grid.ray(i);
+      at[i] = static_cast<Real>(ray.x);
+      at[n_rays + i] = static_cast<Real>(ray.y);
     }
     lens_is_free = std::any_of(tables.free.begin(), tables.free.end(), [&](const FreeParameter<Real>& f) {
       return f.slot < tables.n_lens * kMaxProfileParameters;
@@ -218,6 +222,9 @@ struct System : SystemBuffers<Real> {
   int light_component;  ///< the NETWORK component among all components, or −1
   std::unique_ptr<CpuNetwork<Real>> light_network;
   StepState state;
+  StageProgress progress;               ///< of the stage that runs
+  std::vector<StageRecord> records;     ///< since the last look
+  std::unique_ptr<Lbfgs<Real>> search;  ///< of a stage of L-BFGS
 };
 
 }  // namespace einfield::cpu

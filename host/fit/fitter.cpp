@@ -74,7 +74,8 @@ void FitRun<Real>::resume_from(const std::vector<Snapshot<Real>>& resume) {
     if (!resume[i].stage_done) track.forget_rows_from(resume[i].step);
     // With more steps than before, the last ones begin later.
     stage_ = resume[i].stage;
-    if (keeps_last(stage().stop) && track.now.best_step >= 0 && !may_be_best(track.now.best_step - track.offset()))
+    if (keeps_last(stage().stop) && track.now.best_step >= 0 &&
+        track.now.best_step - track.offset() <= stop_settings().keep_after)
       track.forget_best();
   }
 }
@@ -85,15 +86,14 @@ std::vector<FitResult<Real>> FitRun<Real>::run() {
     enter_stage();
     switch (stage().optimizer) {
       case OptimizerKind::adam:
-        run_adam(*this);
-        break;
       case OptimizerKind::lbfgs:
-        run_lbfgs(*this);
+        run_on_backend(*this);
         break;
       case OptimizerKind::levenberg_marquardt:
         run_levenberg_marquardt(*this);
         break;
     }
+    resumed_ = false;
     if (interrupted_ || stage_ + 1 == static_cast<int>(settings_.stages.size())) break;
   }
   return results();
@@ -102,60 +102,42 @@ std::vector<FitResult<Real>> FitRun<Real>::run() {
 /// Every system starts the stage from its snapshot, or from the result of the stage before.
 template <class Real>
 void FitRun<Real>::enter_stage() {
-  backend_.begin(stage().schedule);
-  std::int64_t updates = 0;
-  for (int i = 0; i < count(); ++i) {
-    Track<Real>& track = this->track(i);
+  for (Track<Real>& track : tracks_) {
     Snapshot<Real>& now = track.now;
-    if (resumed_) {
-      upload(i, {0, now.parameters, now.first_moment, now.second_moment});
-      updates = std::max(updates, now.stage_step);
-    } else if (stage_ == 0) {
-      now.parameters = backend_.download(Field::parameters, i);
+    if (!resumed_) {
+      if (stage_ == 0)
+        now.parameters = backend_.download(Field::parameters, static_cast<int>(&track - tracks_.data()));
+      else if (now.best_step >= 0)
+        now.parameters = now.best_parameters;
       now.first_moment.assign(now.parameters.size(), Real(0));
       now.second_moment = now.first_moment;
-    } else {
-      if (now.best_step >= 0) now.parameters = now.best_parameters;
-      now.first_moment.assign(now.parameters.size(), Real(0));
-      now.second_moment = now.first_moment;
-      now.stage = stage_;
-      now.stage_step = 0;
-      now.stage_done = false;
-      now.memory.clear();
-      now.fall_step = 0;
-      now.fall_value = 0;
-      track.forget_best();
-      backend_.upload(Field::parameters, i, now.parameters);
+      if (stage_ > 0) {
+        now.stage = stage_;
+        now.stage_step = 0;
+        now.stage_done = false;
+        now.memory.clear();
+        now.fall_step = 0;
+        now.fall_value = 0;
+        track.forget_best();
+      }
     }
-    track.good = {now.stage_step, now.parameters, now.first_moment, now.second_moment};
-    track.started = track.bad = false;
     track.done = track.failed;
   }
-  if (resumed_ && stage().optimizer == OptimizerKind::adam) backend_.set_updates(updates);
-  resumed_ = false;
-}
-
-template <class Real>
-void FitRun<Real>::checkpoint() const {
-  std::vector<Snapshot<Real>> all;
-  for (const Track<Real>& track : tracks_) {
-    all.push_back(track.now);
-    if (track.search) all.back().memory = flattened<Real>(track.search->pairs());
-  }
-  callbacks_.checkpoint(all);
-}
-
-template <class Real>
-std::vector<double> FitRun<Real>::physical(const std::vector<Real>& parameters) const {
-  const ParameterLayout& layout = backend_.layout();
-  const auto first = parameters.begin() + static_cast<std::ptrdiff_t>(layout.n_network);
-  const std::vector<double> u(first, first + static_cast<std::ptrdiff_t>(layout.n_free()));
-  return layout.physical(u.data());
+  if (stage().optimizer == OptimizerKind::levenberg_marquardt) backend_.begin(stage().schedule);
+  upload(Field::parameters, [](const Track<Real>& track) -> const std::vector<Real>& { return track.now.parameters; });
 }
 
 template <class Real>
 void FitRun<Real>::record(int i, const StepState& state, std::int64_t step, const std::vector<Real>& parameters,
                           double time_s) {
+  const ParameterLayout& layout = backend_.layout();
+  const auto first = parameters.begin() + static_cast<std::ptrdiff_t>(layout.n_network);
+  record_free(i, state, step, {first, first + static_cast<std::ptrdiff_t>(layout.n_free())}, time_s);
+}
+
+template <class Real>
+void FitRun<Real>::record_free(int i, const StepState& state, std::int64_t step, const std::vector<double>& free,
+                               double time_s) {
   Track<Real>& track = this->track(i);
   track.forget_rows_from(step);
   HistoryRow row;
@@ -167,7 +149,7 @@ void FitRun<Real>::record(int i, const StepState& state, std::int64_t step, cons
   row.regularization = state.regularization;
   row.learning_rate = state.learning_rate;
   row.gradient_norm = state.gradient_norm;
-  if (backend_.layout().n_free() > 0) row.free = physical(parameters);
+  if (!free.empty()) row.free = backend_.layout().physical(free.data());
   track.now.history.push_back(row);
   if (callbacks_.progress) callbacks_.progress(i, row);
 }
@@ -175,6 +157,7 @@ void FitRun<Real>::record(int i, const StepState& state, std::int64_t step, cons
 template <class Real>
 std::vector<FitResult<Real>> FitRun<Real>::results() {
   std::vector<FitResult<Real>> results(tracks_.size());
+  std::vector<Real> parameters;
   for (int i = 0; i < count(); ++i) {
     Track<Real>& track = this->track(i);
     FitResult<Real>& result = results[static_cast<std::size_t>(i)];
@@ -186,12 +169,14 @@ std::vector<FitResult<Real>> FitRun<Real>::results() {
     result.evaluations = track.now.evaluations;
     result.state_step = best ? track.now.best_step : track.now.step;
     result.parameters = best ? track.now.best_parameters : track.now.parameters;
-    backend_.upload(Field::parameters, i, result.parameters);
+    parameters.insert(parameters.end(), result.parameters.begin(), result.parameters.end());
   }
+  backend_.upload(Field::parameters, parameters);
   backend_.evaluate(true);
+  const std::vector<StepState> states = backend_.states();
   for (int i = 0; i < count(); ++i) {
     FitResult<Real>& result = results[static_cast<std::size_t>(i)];
-    result.final_state = backend_.state(i);
+    result.final_state = states[static_cast<std::size_t>(i)];
     result.time_s = track(i).now.time_s;
     result.snapshot = std::move(track(i).now);
   }

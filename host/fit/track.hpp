@@ -1,41 +1,27 @@
 // What the stages of a fit share: the systems on their way, and the rules for history, best state, stopping and
-// snapshots. The optimizers are in adam_stage.cpp, lbfgs_stage.cpp and lm_stage.cpp.
+// snapshots. Adam and L-BFGS run on the backend (backend_stage.cpp), Levenberg–Marquardt in lm_stage.cpp.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "einfield/fitter.hpp"
-#include "host/fit/lbfgs.hpp"
 
 namespace einfield::stages {
-
-/// What Adam moves, after a number of updates in this stage.
-template <class Real>
-struct AdamState {
-  std::int64_t updates = 0;
-  std::vector<Real> parameters, first_moment, second_moment;
-};
 
 /// The fit of one system.
 template <class Real>
 struct Track {
   Snapshot<Real> now;
-  double earlier_s = 0;  ///< wall time spent before this run
-  AdamState<Real> good;  ///< Adam: the last logged or saved state whose evaluation is finite
-  bool bad = false;      ///< Adam: the last update was refused
-  std::unique_ptr<Lbfgs<Real>> search;
-  StepState evaluated;                       ///< L-BFGS: the evaluation that the search was given last
-  typename Lbfgs<Real>::Answer answer = {};  ///< L-BFGS: the answer of the search to `evaluated`
-  bool started = false;                      ///< L-BFGS: the start of this stage has been evaluated
-  StepState accepted;                        ///< L-BFGS: the evaluation of its last position
-  bool done = false;                         ///< with this stage
-  bool failed = false;                       ///< for a non-finite number: later stages leave this system alone
+  double earlier_s = 0;      ///< wall time spent before this run
+  StageProgress progress;    ///< of a stage on the backend, at the last look
+  std::int64_t counted = 0;  ///< of its evaluations, those that `now` counts
+  bool done = false;         ///< with this stage
+  bool failed = false;       ///< for a non-finite number: later stages leave this system alone
   StopReason reason = StopReason::steps;
   std::string message;
 
@@ -75,6 +61,7 @@ class FitRun {
   const FitCallbacks<Real>& callbacks() const { return callbacks_; }
   const StageSettings& stage() const { return settings_.stages[static_cast<std::size_t>(stage_)]; }
   bool is_first_stage() const { return stage_ == 0; }
+  bool is_resumed() const { return resumed_; }
 
   int count() const { return static_cast<int>(tracks_.size()); }
   Track<Real>& track(int system) { return tracks_[static_cast<std::size_t>(system)]; }
@@ -96,52 +83,42 @@ class FitRun {
   void interrupt() { interrupted_ = true; }
   bool interrupted() const { return interrupted_; }
 
-  /// Whether a snapshot is due after this step of the stage.
-  bool is_due(std::int64_t step) const {
-    return settings_.checkpoint_every > 0 && callbacks_.checkpoint && step > 0 &&
-           step % settings_.checkpoint_every == 0;
+  /// Whether a snapshot is due after this step of the stage, when the last look was at step `before`.
+  bool is_due(std::int64_t before, std::int64_t step) const {
+    const std::int64_t every = settings_.checkpoint_every;
+    return every > 0 && callbacks_.checkpoint && step > 0 && step / every > before / every;
   }
   /// Passes snapshots of all systems to the caller.
-  void checkpoint() const;
+  void checkpoint() const {
+    std::vector<Snapshot<Real>> all;
+    for (const Track<Real>& track : tracks_) all.push_back(track.now);
+    callbacks_.checkpoint(all);
+  }
   double elapsed(const Track<Real>& track) const {
     return track.earlier_s + std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   }
   bool logs(std::int64_t step) const { return step % settings_.log_every == 0; }
-
-  /// Whether the state after this step of the stage is one of those that best_of_last chooses from.
-  bool may_be_best(std::int64_t step) const {
-    return keeps_last(stage().stop) && settings_.best_of_last > 0 &&
-           stage_ + 1 == static_cast<int>(settings_.stages.size()) && step > stage().steps - settings_.best_of_last;
+  /// The rules of the stage. best_of_last chooses among the last states of the last stage.
+  StopSettings stop_settings() const {
+    StopSettings stop{.rule = stage().stop,
+                      .chi2 = settings_.stop_chi2,
+                      .patience = settings_.patience,
+                      .tolerance = settings_.tolerance,
+                      .steps = stage().steps};
+    if (stage().optimizer == OptimizerKind::adam && settings_.best_of_last > 0 &&
+        stage_ + 1 == static_cast<int>(settings_.stages.size()))
+      stop.keep_after = stage().steps - settings_.best_of_last;
+    return stop;
   }
-  /// Keeps the parameters as the best ones when their value is the lowest so far.
-  /// @param step  of this stage
-  void keep_if_best(Track<Real>& track, std::int64_t step, double value, const std::vector<Real>& parameters) const {
-    if (track.now.best_step >= 0 && value >= track.now.best_value) return;
-    track.now.best_step = track.offset() + step;
-    track.now.best_value = value;
-    track.now.best_parameters = parameters;
-  }
-  /// Applies the stop rule of the stage to an evaluation; keeps the best state and the step of the last clear fall.
-  /// @param parameters  returns those of the evaluation
-  /// @return why the stage ends for this system, or nothing
-  template <class Parameters>
-  std::optional<StopReason> verdict(Track<Real>& track, std::int64_t step, const StepState& state,
-                                    const Parameters& parameters) const {
-    if (stage().stop == StopRule::none) return {};
-    if (stage().stop == StopRule::chi2) {
-      if (state.chi2_reduced <= settings_.stop_chi2) return StopReason::chi2;
-      return {};
+  /// Uploads a field of all systems in one copy. @param of  a vector of a track
+  template <class Of>
+  void upload(Field field, Of&& of) {
+    std::vector<Real> all;
+    for (const Track<Real>& track : tracks_) {
+      const std::vector<Real>& part = of(track);
+      all.insert(all.end(), part.begin(), part.end());
     }
-    const bool held_out = stage().stop == StopRule::held_out;
-    const double value = held_out ? state.held_out_chi2 : state.loss + state.regularization;
-    Snapshot<Real>& now = track.now;
-    if (now.best_step < 0 || value < now.fall_value * (1 - settings_.tolerance)) {
-      now.fall_step = step;
-      now.fall_value = value;
-    }
-    if (now.best_step < 0 || value < now.best_value) keep_if_best(track, step, value, parameters());
-    if (step - now.fall_step < settings_.patience) return {};
-    return held_out ? StopReason::held_out : StopReason::plateau;
+    backend_.upload(field, all);
   }
 
   /// Adds a row to the history and reports it. A stage begins where the one before it ended, so its first row replaces
@@ -151,16 +128,9 @@ class FitRun {
   }
   void record(int system, const StepState& state, std::int64_t step, const std::vector<Real>& parameters,
               double time_s);
-
-  AdamState<Real> download(int system, std::int64_t updates) const {
-    return {updates, backend_.download(Field::parameters, system), backend_.download(Field::first_moment, system),
-            backend_.download(Field::second_moment, system)};
-  }
-  void upload(int system, const AdamState<Real>& state) {
-    backend_.upload(Field::parameters, system, state.parameters);
-    backend_.upload(Field::first_moment, system, state.first_moment);
-    backend_.upload(Field::second_moment, system, state.second_moment);
-  }
+  /// @param free  unconstrained values of the free scalars
+  void record_free(int system, const StepState& state, std::int64_t step, const std::vector<double>& free,
+                   double time_s);
 
  private:
   void require_settings() const;
@@ -168,7 +138,6 @@ class FitRun {
   void resume_from(const std::vector<Snapshot<Real>>& resume);
   void enter_stage();
   std::vector<FitResult<Real>> results();
-  std::vector<double> physical(const std::vector<Real>& parameters) const;
 
   Backend<Real>& backend_;
   const std::vector<Problem>& problems_;
@@ -181,15 +150,10 @@ class FitRun {
 };
 
 // The stages: each runs until it has ended for every system or the fit is interrupted.
+/// Adam and L-BFGS.
 template <class Real>
-void run_adam(FitRun<Real>& run);
-template <class Real>
-void run_lbfgs(FitRun<Real>& run);
+void run_on_backend(FitRun<Real>& run);
 template <class Real>
 void run_levenberg_marquardt(FitRun<Real>& run);
-
-/// The pairs of L-BFGS as Snapshot::memory.
-template <class Real>
-std::vector<Real> flattened(const std::vector<typename Lbfgs<Real>::Pair>& pairs);
 
 }  // namespace einfield::stages

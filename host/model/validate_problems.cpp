@@ -96,4 +96,28 @@ void validate_schedule(const Schedule& schedule, std::size_t n_parameters) {
                        std::to_string(n_parameters));
 }
 
+template <class Real>
+void validate_stage(const StageRun& run, const std::vector<StageStart<Real>>& starts, int systems,
+                    std::size_t n_parameters) {
+  validate_schedule(run.schedule, n_parameters);
+  EINFIELD_REQUIRE(run.optimizer != OptimizerKind::levenberg_marquardt,
+                   "a stage of levenberg_marquardt on a backend, expected adam or lbfgs");
+  EINFIELD_REQUIRE(run.memory >= 1, "memory = " + std::to_string(run.memory) + ", expected >= 1");
+  EINFIELD_REQUIRE(run.log_every >= 1, "log_every = " + std::to_string(run.log_every) + ", expected >= 1");
+  EINFIELD_REQUIRE(run.stop.steps >= 0, "steps = " + std::to_string(run.stop.steps) + ", expected >= 0");
+  EINFIELD_REQUIRE(starts.size() == static_cast<std::size_t>(systems),
+                   "a stage that begins for " + std::to_string(starts.size()) + " systems with " +
+                       std::to_string(systems) + " loaded, expected the same");
+  const std::size_t most = 2 * n_parameters * static_cast<std::size_t>(run.memory);
+  for (const StageStart<Real>& start : starts) {
+    EINFIELD_REQUIRE(start.step >= 0, "a stage that begins at step " + std::to_string(start.step) + ", expected >= 0");
+    EINFIELD_REQUIRE(start.pairs.size() % (2 * n_parameters) == 0 && start.pairs.size() <= most,
+                     std::to_string(start.pairs.size()) + " numbers of L-BFGS pairs, expected a multiple of " +
+                         std::to_string(2 * n_parameters) + ", at most " + std::to_string(most));
+  }
+}
+
+template void validate_stage(const StageRun&, const std::vector<StageStart<float>>&, int, std::size_t);
+template void validate_stage(const StageRun&, const std::vector<StageStart<double>>&, int, std::size_t);
+
 }  // namespace einfield

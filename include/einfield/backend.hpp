@@ -12,36 +12,37 @@
 
 #include "einfield/adam.hpp"
 #include "einfield/problem.hpp"
+#include "einfield/stage.hpp"
 
 namespace EINFIELD_API einfield {
-
-/// Which parameters the following updates move, and how far.
-struct Schedule {
-  std::vector<double> learning_rates = {1e-3};  ///< of Adam, one per update; later updates use the last one
-  double clip_norm = 0;                         ///< a gradient with a larger norm is scaled down to it; 0 = never
-  std::vector<std::uint8_t> trainable = {};     ///< per parameter, 1 = moves; the gradient of the others is set to
-                                                ///< zero. Empty = all move
-};
-
-/// @throws InvalidInput for no rate, a rate or clip_norm out of range, or a list of the wrong size
-void validate_schedule(const Schedule& schedule, std::size_t n_parameters);
 
 /// What can be copied in and out of one system. n = number of rays, N = number of pixels; "image unit" is the unit of
 /// Observation::image, a surface brightness per pixel. Vectors per ray hold all x, then all y.
 enum class Field {
-  parameters,     ///< flat vector of ParameterLayout                                         [size()]
-  gradient,       ///< ∂(loss + regularization)/∂parameters                                   [size()]
-  first_moment,   ///< first moment of Adam                                                   [size()]
-  second_moment,  ///< second moment of Adam                                                  [size()]
-  potential,      ///< ψ_nn of every ray, arcsec²                                             [n]
-  deflection,     ///< α_nn of every ray, arcsec                                              [2 n]
-  image,          ///< rendered brightness before the PSF, image unit                         [N]
-  model,          ///< model image after the PSF, image unit                                  [N]
-  model_bar,      ///< ∂loss/∂model                                                           [N]
-  image_bar,      ///< ∂loss/∂image                                                           [N]
-  deflection_bar  ///< ∂(loss + regularization)/∂α_nn of every ray; set by an evaluation with [2 n]
-                  ///< gradient, unspecified after one without
+  parameters,              ///< flat vector of ParameterLayout                                         [size()]
+  gradient,                ///< ∂(loss + regularization)/∂parameters                                   [size()]
+  first_moment,            ///< first moment of Adam                                                   [size()]
+  second_moment,           ///< second moment of Adam                                                  [size()]
+  best,                    ///< parameters of the best state of a stage                                [size()]
+  position,                ///< where the line search of L-BFGS stands; its trial is `parameters`      [size()]
+  previous_parameters,     ///< before the last update of Adam                                [size()]
+  previous_first_moment,   ///< likewise                                                      [size()]
+  previous_second_moment,  ///< likewise                                                      [size()]
+  potential,               ///< ψ_nn of every ray, arcsec²                                             [n]
+  deflection,              ///< α_nn of every ray, arcsec                                              [2 n]
+  image,                   ///< rendered brightness before the PSF, image unit                         [N]
+  model,                   ///< model image after the PSF, image unit                                  [N]
+  model_bar,               ///< ∂loss/∂model                                                           [N]
+  image_bar,               ///< ∂loss/∂image                                                           [N]
+  deflection_bar           ///< ∂(loss + regularization)/∂α_nn of every ray; set by an evaluation with [2 n]
+                           ///< gradient, unspecified after one without
 };
+
+/// @throws InvalidInput for settings out of range, an optimizer that does not run on a backend, a number of starts that
+///         is not that of the systems, or pairs of another size
+template <class Real>
+EINFIELD_API void validate_stage(const StageRun& run, const std::vector<StageStart<Real>>& starts, int systems,
+                                 std::size_t n_parameters);
 
 template <class Real>
 class Backend {
@@ -58,9 +59,17 @@ class Backend {
   virtual int systems() const = 0;                    ///< number of loaded problems
   virtual const ParameterLayout& layout() const = 0;  ///< that of all systems
 
+  /// Loads another problem of the same shape in place of one; the other systems stay as they are. Its parameters are
+  /// Problem::initial_parameters, its moments zero; a stage that runs leaves it alone.
+  /// @throws InvalidInput for another shape or another grid
+  virtual void replace(int system, const Problem& problem) = 0;
+
   /// Copies a whole field of one system. @throws InvalidInput when the size differs.
   virtual void upload(Field field, int system, const std::vector<Real>& values) = 0;
   virtual std::vector<Real> download(Field field, int system) const = 0;
+  /// Copies a whole field of all systems, system after system.
+  virtual void upload(Field field, const std::vector<Real>& values) = 0;
+  virtual std::vector<Real> download(Field field) const = 0;
   /// Sets the count of Adam updates of all systems, for a run that is resumed; clears the rest of their StepState.
   virtual void set_updates(std::int64_t updates) = 0;
   /// A new schedule for all systems: moments and the count of updates start from zero.
@@ -85,12 +94,25 @@ class Backend {
   /// All stages and the update. Asynchronous where the device allows it; state() waits.
   virtual void step() = 0;
   virtual StepState state(int system) const = 0;
-  /// state() of all systems.
-  std::vector<StepState> states() const {
-    std::vector<StepState> all;
-    for (int i = 0; i < systems(); ++i) all.push_back(state(i));
-    return all;
-  }
+  virtual std::vector<StepState> states() const = 0;  ///< of all systems, in one copy
+
+  // A stage of a fit, which the backend runs by itself.
+
+  /// Begins a stage at Field::parameters of every system. Moments and count of updates start from zero, or at
+  /// StageStart::step, with moments that the caller uploads after this call.
+  /// @param starts  one per system
+  /// @throws InvalidInput for settings out of range; a stage of Levenberg–Marquardt does not run here
+  virtual void begin_stage(const StageRun& run, const std::vector<StageStart<Real>>& starts) = 0;
+  /// Evaluates every system that is not done, `evaluations` times, and moves it after each. Asynchronous where the
+  /// device allows it.
+  virtual void advance(int evaluations) = 0;
+  /// Evaluations between two looks of the host: few where they are long, many where a look costs more than they do.
+  virtual int evaluations_per_look() const = 0;
+  /// How far the systems are; waits for advance(). Systems that are done take no more time from here on.
+  /// @param records  per system: appended to, those since the last look. There is room for evaluations_per_look()
+  virtual std::vector<StageProgress> look(std::vector<std::vector<StageRecord>>& records) = 0;
+  /// The pairs of L-BFGS, [pairs][2][size()], oldest first: a move and the change of the gradient along it.
+  virtual std::vector<Real> pairs(int system) const = 0;
 };
 
 /// Choice of backend and what it may use.

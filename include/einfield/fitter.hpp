@@ -11,61 +11,6 @@
 
 namespace EINFIELD_API einfield {
 
-/// When a stage stops before all its steps are done, and which state is then its result.
-enum class StopRule {
-  none,  ///< never. Result: the last state, or that of FitSettings::best_of_last
-  chi2,  ///< when the reduced χ² has fallen to FitSettings::stop_chi2 (discrepancy principle). Result: that state,
-         ///< or as for `none` when it is not reached
-  held_out,  ///< when the χ² of the held-out pixels no longer falls. Result: the state of its lowest value
-  plateau,   ///< when the sum of loss and regularization no longer falls. Result: the state of its lowest value
-};
-
-inline constexpr Named<StopRule> kStopRules[] = {{"none", StopRule::none},
-                                                 {"chi2", StopRule::chi2},
-                                                 {"heldout", StopRule::held_out},
-                                                 {"plateau", StopRule::plateau}};
-constexpr const char* name_of(StopRule rule) {
-  return name_in(kStopRules, rule);
-}
-
-/// Why a stage of a fit ended.
-enum class StopReason {
-  steps,        ///< all steps are done
-  chi2,         ///< by StopRule::chi2
-  held_out,     ///< by StopRule::held_out
-  plateau,      ///< by StopRule::plateau
-  converged,    ///< the optimizer finds no lower point (L-BFGS, Levenberg–Marquardt)
-  interrupted,  ///< FitCallbacks::interrupted returned true
-  non_finite,   ///< a loss or gradient is not finite; FitResult::message says which one and in which step
-};
-inline constexpr Named<StopReason> kStopReasons[] = {
-    {"steps", StopReason::steps},          {"chi2", StopReason::chi2},
-    {"heldout", StopReason::held_out},     {"plateau", StopReason::plateau},
-    {"converged", StopReason::converged},  {"interrupted", StopReason::interrupted},
-    {"non-finite", StopReason::non_finite}};
-constexpr const char* name_of(StopReason reason) {
-  return name_in(kStopReasons, reason);
-}
-
-/// Whether the result of a stage with this rule is its last state rather than the state of a lowest value.
-inline bool keeps_last(StopRule rule) {
-  return rule == StopRule::none || rule == StopRule::chi2;
-}
-
-enum class OptimizerKind {
-  adam,                 ///< a step is one update, on the device, without a round trip to the host
-  lbfgs,                ///< a step is one line search, which needs one or a few evaluations
-  levenberg_marquardt,  ///< a step moves to a lower point. Moves only the scalars of profiles, runs on the CPU in
-                        ///< double precision and ends when the value no longer falls; ignores stop rules
-};
-
-inline constexpr Named<OptimizerKind> kOptimizerKinds[] = {{"adam", OptimizerKind::adam},
-                                                           {"lbfgs", OptimizerKind::lbfgs},
-                                                           {"levenberg_marquardt", OptimizerKind::levenberg_marquardt}};
-constexpr const char* name_of(OptimizerKind optimizer) {
-  return name_in(kOptimizerKinds, optimizer);
-}
-
 /// One part of a fit: an optimizer that moves some or all of the parameters. It starts without memory of earlier
 /// stages.
 struct StageSettings {
@@ -143,8 +88,7 @@ struct Snapshot {
   std::int64_t evaluations = 0;
   double time_s = 0;
   std::vector<Real> parameters, first_moment, second_moment;
-  std::vector<Real> memory;     ///< L-BFGS: [pairs][2][size()], oldest pair first; a pair is a move and the change of
-                                ///< the gradient along it
+  std::vector<Real> memory;     ///< L-BFGS: Backend::pairs()
   std::int64_t best_step = -1;  ///< step of the best state of this stage so far, by its stop rule, or −1
   double best_value = 0;        ///< value of that state: what the stop rule compares
   std::vector<Real> best_parameters;
@@ -170,11 +114,12 @@ struct FitResult {
 /// Functions that the fit calls. All are optional.
 template <class Real>
 struct FitCallbacks {
-  /// Called every log_every steps, for step 0 and for the last step of every system.
+  /// Called for every log_every-th step, for step 0 and for the last step of every system, when the fit looks at the
+  /// backend.
   std::function<void(int system, const HistoryRow&)> progress;
-  /// Called every checkpoint_every steps with states known to be finite, one per system.
+  /// Called every checkpoint_every steps, at the next look, with states known to be finite, one per system.
   std::function<void(const std::vector<Snapshot<Real>>&)> checkpoint;
-  /// Called once per step; when it returns true, the fit ends after this step.
+  /// Called after Backend::evaluations_per_look() evaluations; when it returns true, the fit ends there.
   std::function<bool()> interrupted;
 };
 
