@@ -1,5 +1,6 @@
 // The CUDA error checks: every runtime, cuBLAS and cuFFT call goes through one of these. They throw the types of
-// einfield/error.hpp with the text of the call, the name of the error, file and line, and clear the sticky error.
+// einfield/error.hpp with the text of the call, the name of the error, file and line, and clear the runtime's last
+// error.
 #pragma once
 
 #include <cublas_v2.h>
@@ -19,10 +20,32 @@ inline std::string error_text(const char* call, const std::string& code, const c
   return std::string(call) + " failed: " + code + " (" + file + ":" + std::to_string(line) + ")";
 }
 
+/// Whether an error has destroyed the context: every later call of this process on the device fails with it as well.
+/// driver_types.h says of these errors that the process must be terminated and relaunched.
+inline bool context_is_lost(cudaError_t status) {
+  switch (status) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorMpsClientTerminated:
+    case cudaErrorExternalDevice:
+      return true;
+    default:
+      return false;
+  }
+}
+
 [[noreturn]] inline void throw_cuda_error(cudaError_t status, const char* call, const char* file, int line) {
   (void)cudaGetLastError();  // the exception carries it from here; the next check must not see it again
   const std::string code = std::string(cudaGetErrorName(status)) + ", " + cudaGetErrorString(status);
-  throw CudaError(error_text(call, code, file, line));
+  throw CudaError(error_text(call, code, file, line) +
+                  (context_is_lost(status) ? "; the context of the device is lost: restart the process" : ""));
 }
 
 inline void check(cudaError_t status, const char* call, const char* file, int line) {
@@ -64,7 +87,7 @@ inline void check(cufftResult status, const char* call, const char* file, int li
   throw CufftError(error_text(call, std::string(cufft_name(status)) + " (" + std::to_string(status) + ")", file, line));
 }
 
-/// For destructors: an error cannot be reported there, and it must not reach the next check as a sticky error. It is no
+/// For destructors: an error cannot be reported there, and it must not reach the next check as the last error. It is no
 /// error if the runtime unloads before a static object is destroyed.
 inline void ignore(cudaError_t status) noexcept {
   if (status != cudaSuccess && status != cudaErrorCudartUnloading) (void)cudaGetLastError();
@@ -74,7 +97,7 @@ inline void ignore(cudaError_t status) noexcept {
 
 /// Throws CudaError, CublasError or CufftError unless a call of the runtime, cuBLAS or cuFFT succeeds.
 #define EINFIELD_CUDA(call) ::einfield::cuda::check((call), #call, __FILE__, __LINE__)
-/// In destructors: neither throws nor leaves a sticky error.
+/// In destructors: neither throws nor leaves an error for the next check.
 #define EINFIELD_CUDA_NOEXCEPT(call) ::einfield::cuda::ignore(call)
 
 /// After every kernel launch. With EINFIELD_SYNC_CHECKS it also waits, so that a fault is found at its launch

@@ -250,8 +250,8 @@ struct ConvolutionStage<Real>::Impl {
         return;
       }
       case Path::fft: {
-        EINFIELD_CUDA(cufftSetStream(to_spectrum.get(), queue.stream));
-        EINFIELD_CUDA(cufftSetStream(to_image.get(), queue.stream));
+        to_spectrum.set_stream(queue.stream);
+        to_image.set_stream(queue.stream);
         const std::size_t n = sizes.systems * sizes.spectrum();
         const std::size_t blocks = std::min<std::size_t>((n + kThreads - 1) / kThreads, 65535);
         transform_forward(to_spectrum, in, storage.work.get());

@@ -252,14 +252,18 @@ class FftPlan {
     EINFIELD_CUDA(cufftPlanMany(&plan.plan_, 2, n, nullptr, 1, 0, nullptr, 1, 0, type, batch));
     plan.created_ = true;
     EINFIELD_CUDA(cufftSetStream(plan.plan_, stream));
+    plan.stream_ = stream;
     *this = std::move(plan);
   }
   FftPlan(FftPlan&& other) noexcept
-      : plan_(std::exchange(other.plan_, 0)), created_(std::exchange(other.created_, false)) {}
+      : plan_(std::exchange(other.plan_, 0)),
+        created_(std::exchange(other.created_, false)),
+        stream_(std::exchange(other.stream_, nullptr)) {}
   FftPlan& operator=(FftPlan&& other) noexcept {
     FftPlan moved(std::move(other));
     std::swap(plan_, moved.plan_);
     std::swap(created_, moved.created_);
+    std::swap(stream_, moved.stream_);
     return *this;
   }
   FftPlan(const FftPlan&) = delete;
@@ -268,10 +272,17 @@ class FftPlan {
     if (created_) (void)cufftDestroy(plan_);
   }
   cufftHandle get() const { return plan_; }
+  /// The stream of the next transforms; a call of cuFFT only when it is another one.
+  void set_stream(cudaStream_t stream) {
+    if (stream == stream_) return;
+    EINFIELD_CUDA(cufftSetStream(plan_, stream));
+    stream_ = stream;
+  }
 
  private:
   cufftHandle plan_ = 0;  // 0 is a valid handle, so created_ says whether there is a plan
   bool created_ = false;
+  cudaStream_t stream_ = nullptr;
 };
 
 }  // namespace einfield::cuda

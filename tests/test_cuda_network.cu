@@ -288,7 +288,9 @@ TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
     }
   std::set<int> plain, encoded;
   for (const auto& [tile, features] : tiles) (features ? encoded : plain).insert(tile);
-  EXPECT_GE(plain.size(), 3u) << "the limits above no longer reach different tiles";
+  const std::size_t expected =
+      device.shared_bytes_per_block >= 163 * 1024 ? 3 : 2;  // without larger limits, fewer tiles
+  EXPECT_GE(plain.size(), expected) << "the limits above no longer reach different tiles";
   EXPECT_EQ(plain, encoded);
 }
 
@@ -327,6 +329,7 @@ TEST_F(CudaNetworkTest, EveryTileOfTheMatrixUnitsAgreesWithTheReference) {
         expect_close(rounded.gradient, problem.gradient, 1, tolerance(NetworkMath::tf32), "gradient");
       }
     }
+  if (device.shared_bytes_per_block < 227 * 1024) return;  // the larger tiles do not fit this device
   for (const int tile : {32, 48, 80})
     for (const bool features : {false, true})
       EXPECT_TRUE(tiles.count({tile, features})) << "the limits above no longer reach a tile of " << tile;
@@ -482,6 +485,8 @@ TEST_F(CudaNetworkTest, PlannedBytesAreTaken) {
     EINFIELD_CUDA(cudaMemGetInfo(&free, &total));
     return free;
   };
+  // The first one also loads kernels and makes the driver allocate for itself.
+  NetworkStage<float>(shape, kPoints, kLenses, limits, NetworkPath::tiles);
   const std::size_t before = free_bytes();
   const NetworkStage<float> network(shape, kPoints, kLenses, limits, NetworkPath::tiles);
   const double taken = static_cast<double>(before - free_bytes()), planned = static_cast<double>(plan.workspace_bytes);
