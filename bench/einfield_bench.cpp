@@ -178,7 +178,8 @@ void limit_instructions(const std::string& name) {
 }
 
 int run(int argc, char** argv) {
-  const std::string backend = take_option(argc, argv, "--backend", cuda_devices().empty() ? "cpu" : "all");
+  const std::string backend =
+      take_option(argc, argv, "--backend", resolve_backend("auto", {}).name == "cpu" ? "cpu" : "all");
   const std::string instructions = take_option(argc, argv, "--instructions", "");
   if (backend != "cpu" && backend != "cuda" && backend != "all")
     throw InvalidInput("--backend: " + backend + ", expected cpu, cuda or all");

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "einfield/cuda.hpp"
+#include "kernels/device.cuh"
 #include "kernels/likelihood.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/regularization.cuh"
@@ -17,74 +18,16 @@ namespace einfield {
 namespace cuda {
 namespace {
 
-/// Compiled for every architecture of the build: a device that can load it can run the others.
-__global__ void probe_kernel() {}
-
 /// Sets the sums to which the stages add to zero; one block per system.
 __global__ void zero_sums_kernel(StepState* states) {
   states[blockIdx.x].regularization = states[blockIdx.x].gradient_norm = 0;
 }
-
-/// Makes a device current for a scope, then restores the caller's choice.
-class CurrentDevice {
- public:
-  explicit CurrentDevice(int device) {
-    EINFIELD_CUDA(cudaGetDevice(&previous_));
-    if (previous_ != device) EINFIELD_CUDA(cudaSetDevice(device));
-  }
-  CurrentDevice(const CurrentDevice&) = delete;
-  CurrentDevice& operator=(const CurrentDevice&) = delete;
-  ~CurrentDevice() { EINFIELD_CUDA_NOEXCEPT(cudaSetDevice(previous_)); }
-
- private:
-  int previous_ = 0;
-};
 
 std::string megabytes(std::size_t bytes) {
   char text[64];
   const auto written =
       std::to_chars(text, text + sizeof text, static_cast<double>(bytes) / 1e6, std::chars_format::fixed, 1);
   return std::string(text, written.ptr) + " MB";
-}
-
-std::string device_name(int device) {
-  cudaDeviceProp properties{};
-  EINFIELD_CUDA(cudaGetDeviceProperties(&properties, device));
-  return std::string(properties.name) + ", compute capability " + std::to_string(properties.major) + "." +
-         std::to_string(properties.minor);
-}
-
-/// Number of devices; 0 and the reason where there is none.
-int device_count(std::string* reason) {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status == cudaSuccess && count > 0) return count;
-  (void)cudaGetLastError();
-  *reason = status == cudaSuccess ? "no device found" : cudaGetErrorString(status);
-  return 0;
-}
-
-/// Whether the device is there and can run the kernels of this build.
-cudaError_t try_device(int device) {
-  const CurrentDevice current(device);
-  cudaFuncAttributes attributes{};
-  const cudaError_t status = cudaFuncGetAttributes(&attributes, probe_kernel);
-  if (status != cudaSuccess) (void)cudaGetLastError();
-  return status;
-}
-
-/// @throws BackendUnavailable
-void require_device(int device) {
-  std::string reason;
-  const int count = device_count(&reason);
-  if (count == 0) throw BackendUnavailable("no usable CUDA device: " + reason);
-  if (device < 0 || device >= count)
-    throw BackendUnavailable("CUDA device " + std::to_string(device) + " asked for, found " + std::to_string(count) +
-                             (count == 1 ? " device" : " devices") + " (numbered from 0)");
-  const cudaError_t status = try_device(device);
-  if (status != cudaSuccess)
-    throw BackendUnavailable("CUDA device " + std::to_string(device) +
-                             " cannot run this build: " + cudaGetErrorString(status));
 }
 
 /// A stream of a device that need not be current.
@@ -412,6 +355,13 @@ template <class Real>
 class CudaBackend final : public Backend<Real> {
  public:
   explicit CudaBackend(int device) : device_(device), name_(device_name(device)), stream_(stream_on(device)) {}
+  CudaBackend(const CudaBackend&) = delete;
+  CudaBackend& operator=(const CudaBackend&) = delete;
+  /// Plans of cuFFT and handles of cuBLAS are released on their own device.
+  ~CudaBackend() override {
+    const CurrentDevice current(device_, std::nothrow);
+    training_.reset();
+  }
 
   std::string name() const override { return "cuda"; }
   std::string device() const override { return name_; }
@@ -526,27 +476,12 @@ class CudaBackend final : public Backend<Real> {
 
 template <class Real>
 std::unique_ptr<Backend<Real>> make_cuda_backend(int device) {
-  cuda::require_device(device);
   return std::make_unique<cuda::CudaBackend<Real>>(device);
-}
-
-std::vector<std::string> list_cuda_devices() {
-  std::string reason;
-  const int count = cuda::device_count(&reason);
-  std::vector<std::string> lines;
-  for (int device = 0; device < count; ++device) {
-    if (cuda::try_device(device) != cudaSuccess) continue;
-    cudaDeviceProp properties{};
-    EINFIELD_CUDA(cudaGetDeviceProperties(&properties, device));
-    lines.push_back(cuda::device_name(device) + ", " + cuda::megabytes(properties.totalGlobalMem));
-  }
-  return lines;
 }
 
 template <class Real>
 std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device) {
   cuda::validate(problems);
-  cuda::require_device(device);
   const cuda::CurrentDevice current(device);
   return cuda::planned_bytes<Real>(problems);
 }

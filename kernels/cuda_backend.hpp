@@ -4,23 +4,20 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "einfield/backend.hpp"
 
 namespace einfield {
 
-/// @param device  CUDA device index
-/// @throws BackendUnavailable when there is no such device or it cannot run this build's kernels
+/// @param device  from find_cuda_device()
+/// @throws CudaError
 template <class Real>
 std::unique_ptr<Backend<Real>> make_cuda_backend(int device);
 
-/// Usable devices, one line each: name, compute capability, memory. Empty without a device or driver.
-std::vector<std::string> list_cuda_devices();
-
 /// Device memory that load() will allocate, working space of cuFFT included.
-/// @throws BackendUnavailable, InvalidInput
+/// @param device  from find_cuda_device()
+/// @throws InvalidInput, CudaError
 template <class Real>
 std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device);
 

@@ -665,12 +665,12 @@ TEST_F(BadMachine, NoCudaDevice) {
     EXPECT_EQ(outcome.status, 3);
     EXPECT_EQ(outcome.out, "");
 #ifdef EINFIELD_HAVE_CUDA
-    EXPECT_EQ(outcome.err.rfind("einfield: error: --backend: no usable CUDA device: ", 0), 0u) << outcome.err;
+    EXPECT_EQ(outcome.err.rfind("einfield: error: " + words[2] + ": no usable CUDA device: ", 0), 0u) << outcome.err;
     EXPECT_EQ(outcome.err.find('\n'), outcome.err.size() - 1) << outcome.err;
 #else
-    EXPECT_EQ(outcome.err,
-              "einfield: error: --backend: the CUDA backend is not in this build, expected one configured with "
-              "EINFIELD_ENABLE_CUDA=ON\n");
+    EXPECT_EQ(outcome.err, "einfield: error: " + words[2] +
+                               ": the CUDA backend is not in this build, expected one configured with "
+                               "EINFIELD_ENABLE_CUDA=ON\n");
 #endif
   }
   EXPECT_EQ(files_below(folder_.path()), before);

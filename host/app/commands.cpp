@@ -126,6 +126,13 @@ std::vector<Override> overrides(const std::vector<std::string>& settings) {
   return result;
 }
 
+int ended(const RunOutcome& outcome) {
+  if (outcome.stop_reason == StopReason::interrupted) return kInterrupted;
+  if (outcome.stop_reason != StopReason::non_finite) return kDone;
+  std::cerr << "einfield: error: " << outcome.message << "; the results hold the last good state\n";
+  return kFailure;
+}
+
 /// Options that fit and reproduce share.
 struct RunFlags {
   RunOptions run;
@@ -168,14 +175,16 @@ struct RunFlags {
     run.interrupted = [] { return interrupted != 0; };
     return run;
   }
+  /// The exit status of a run. If its backend is not available, the error names the option that asked for it.
+  template <class Work>
+  int status_of(const Work& work) const {
+    try {
+      return ended(work());
+    } catch (const BackendUnavailable& error) {
+      throw BackendUnavailable((device->count() > 0 ? "--device: " : "--backend: ") + std::string(error.what()));
+    }
+  }
 };
-
-int ended(const RunOutcome& outcome) {
-  if (outcome.stop_reason == StopReason::interrupted) return kInterrupted;
-  if (outcome.stop_reason != StopReason::non_finite) return kDone;
-  std::cerr << "einfield: error: " << outcome.message << "; the results hold the last good state\n";
-  return kFailure;
-}
 
 void print_warnings(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings) std::cerr << "einfield: warning: " << warning << '\n';
@@ -266,7 +275,7 @@ Command fit_command(CLI::App& app) {
             RunOptions options = o->flags.options();
             options.out = o->out.empty() ? default_out(o->config) : o->out;
             options.command = shell_command(words);
-            return ended(run_fit(config, options));
+            return o->flags.status_of([&] { return run_fit(config, options); });
           }};
 }
 
@@ -425,11 +434,27 @@ Command reproduce_command(CLI::App& app) {
             options.out = o->out.empty() ? o->paper : o->out;
             options.only = o->only;
             options.run = o->flags.options();
-            return ended(reproduce(options));
+            return o->flags.status_of([&] { return reproduce(options); });
           }};
 }
 
 // ---- info ----------------------------------------------------------------------------------------------------
+
+/// What is known of each device, and why those that cannot be used cannot. A context is created on every usable device.
+std::vector<std::string> tried_devices() {
+  std::vector<std::string> lines = cuda_devices();
+  for (std::size_t device = 0; device < lines.size(); ++device) {
+    const std::string problem = cuda_device_problem(static_cast<int>(device));
+    if (!problem.empty()) lines[device] += ", cannot be used: " + problem;
+  }
+  return lines;
+}
+
+/// Why there is no device to list.
+std::string no_device() {
+  const std::string reason = resolve_backend("auto", {}).reason;
+  return reason.empty() ? "no usable device" : reason;
+}
 
 void print_info(bool json) {
   float cfitsio = 0;  // 4.2.0 is 4.02, 3.49 is 3.49
@@ -448,7 +473,7 @@ void print_info(bool json) {
       {"version", version()},
       {"git", git_describe()},
       {"backends", backends},
-      {"devices", cuda_devices()},
+      {"devices", tried_devices()},
       {"cpu", make_backend<float>("cpu", {})->device()},
       {"libraries",
        {{"cfitsio", cfitsio_text},
@@ -465,8 +490,9 @@ void print_info(bool json) {
   std::cout << "\nbackends:";
   for (const std::string& backend : backends) std::cout << ' ' << backend;
   std::cout << "\ncpu: " << info["cpu"].get<std::string>() << '\n';
-  for (const std::string& device : cuda_devices()) std::cout << "cuda: " << device << '\n';
-  if (cuda_devices().empty()) std::cout << "cuda: no usable device\n";
+  for (std::size_t device = 0; device < info["devices"].size(); ++device)
+    std::cout << "cuda " << device << ": " << info["devices"][device].get<std::string>() << '\n';
+  if (info["devices"].empty()) std::cout << "cuda: " << no_device() << '\n';
   std::cout << "libraries:";
   for (const auto& [name, value] : info["libraries"].items())
     std::cout << ' ' << name << ' ' << value.get<std::string>();

@@ -41,7 +41,7 @@ int main(int argc, char** argv) {
   } catch (const InvalidInput& error) {
     return failed(error.what(), kBadInput);
   } catch (const BackendUnavailable& error) {
-    return failed(std::string("--backend: ") + error.what(), kNoBackend);
+    return failed(error.what(), kNoBackend);
   } catch (const std::bad_alloc&) {
     std::cerr << "einfield: error: out of memory on the host\n";  // without allocating a string
     return kFailure;

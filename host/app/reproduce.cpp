@@ -398,7 +398,7 @@ RunOutcome reproduce(const ReproduceOptions& options) {
         "--only: '" + name + "', expected sie_noisy, shear_noisy, sie_noiseless or sie_overfit");
   if (!options.run.overwrite) refuse_what_is_there(options.out, selected);
   // Fails before anything is written if the backend is not available.
-  make_backend<float>(options.run.backend, {options.run.threads, options.run.device});
+  resolve_backend(options.run.backend, {options.run.threads, options.run.device});
   create_directory(options.out);
 
   RunOutcome outcome;

@@ -123,14 +123,16 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   const LoadedProblem loaded = load_problem(config);
   for (const std::string& warning : loaded.warnings) log.warning(warning);
 
-  const std::unique_ptr<Backend<Real>> backend = choose_backend<Real>(config, loaded, options);
+  const BackendChoice choice = choose_backend(config, loaded, options);
+  const std::unique_ptr<Backend<Real>> backend = make_backend<Real>(choice.name, choice.options);
   if (!config.title.empty()) log.line(config.title);
   const ParameterLayout layout(loaded.problem.model);
   describe(log, loaded, layout);
   FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
   settings.threads = options.threads;
-  MemoryPlan plan = plan_memory(config, loaded, settings, *backend, options);
+  MemoryPlan plan = plan_memory<Real>(config, loaded, settings, choice);
   std::vector<Problem>& problems = plan.problems;
+  if (!choice.reason.empty()) log.line("backend: auto uses the CPU: " + choice.reason);
   report_plan(log, config, *backend, plan, ThreadPool::resolve(options.threads));
   // A checkpoint that does not fit is refused before anything is written. The one that counts is read under the lock.
   if (options.resume) read_checkpoint<Real>(options.out, config, loaded.problem);

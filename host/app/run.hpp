@@ -14,8 +14,8 @@ namespace einfield {
 struct RunOptions {
   std::string out;               ///< directory of results; must not hold results unless resume or overwrite
   std::string backend = "auto";  ///< auto, cuda, cpu
-  int device = 0;
-  int threads = 0;  ///< 0 = as many as the process may use
+  std::optional<int> device;     ///< CUDA device index; without one, the first usable device
+  int threads = 0;               ///< 0 = as many as the process may use
   bool double_precision = false;
   bool resume = false;
   bool overwrite = false;

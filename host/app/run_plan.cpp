@@ -23,14 +23,11 @@ void check_math(const Config& config, const std::string& backend, bool single) {
 
 }  // namespace
 
-template <class Real>
-std::unique_ptr<Backend<Real>> choose_backend(const Config& config, const LoadedProblem& loaded,
-                                              const RunOptions& options) {
+BackendChoice choose_backend(const Config& config, const LoadedProblem& loaded, const RunOptions& options) {
   const bool cpu_only = options.backend == "auto" && loaded.problem.observation.psf.supersampling > 1;
-  std::unique_ptr<Backend<Real>> backend =
-      make_backend<Real>(cpu_only ? "cpu" : options.backend, {options.threads, options.device});
-  check_math(config, backend->name(), sizeof(Real) == sizeof(float));
-  return backend;
+  const BackendChoice choice = resolve_backend(cpu_only ? "cpu" : options.backend, {options.threads, options.device});
+  check_math(config, choice.name, !options.double_precision);
+  return choice;
 }
 
 bool uses_levenberg_marquardt(const Config& config) {
@@ -47,31 +44,26 @@ std::string MemoryPlan::text() const {
 
 template <class Real>
 MemoryPlan plan_memory(const Config& config, const LoadedProblem& loaded, const FitSettings& settings,
-                       const Backend<Real>& backend, const RunOptions& options) {
-  const BackendOptions backend_options{options.threads, options.device};
+                       const BackendChoice& backend) {
   const bool choose = config.regularization.automatic;
   const int members = std::max(config.network ? config.network->ensemble : 1, choose ? kStrengths : 1);
-  const bool on_host = backend.name() == "cpu";
+  const bool on_host = backend.name == "cpu";
   // Checked before the problems of all members are made.
-  const std::size_t bytes_of_one = planned_bytes<Real>(backend.name(), {loaded.problem}, backend_options);
+  const std::size_t bytes_of_one = planned_bytes<Real>(backend.name, {loaded.problem}, backend.options);
   const double host = planned_host_bytes<Real>(loaded.problem, members, settings);
   require_memory(host + (on_host ? members * static_cast<double>(bytes_of_one) : 0), "the fit");
   MemoryPlan plan;
   plan.problems = ensemble_problems(config, loaded.problem);
-  std::size_t of_backend = planned_bytes<Real>(backend.name(), plan.problems, backend_options);
+  std::size_t of_backend = planned_bytes<Real>(backend.name, plan.problems, backend.options);
   if (choose)
     of_backend = std::max(
-        of_backend, planned_bytes<Real>(backend.name(), strength_problems(config, loaded.problem), backend_options));
+        of_backend, planned_bytes<Real>(backend.name, strength_problems(config, loaded.problem), backend.options));
   plan.on_host = static_cast<std::size_t>(host) + (on_host ? of_backend : 0);
   plan.on_device = on_host ? 0 : of_backend;
   return plan;
 }
 
-template std::unique_ptr<Backend<float>> choose_backend(const Config&, const LoadedProblem&, const RunOptions&);
-template std::unique_ptr<Backend<double>> choose_backend(const Config&, const LoadedProblem&, const RunOptions&);
-template MemoryPlan plan_memory(const Config&, const LoadedProblem&, const FitSettings&, const Backend<float>&,
-                                const RunOptions&);
-template MemoryPlan plan_memory(const Config&, const LoadedProblem&, const FitSettings&, const Backend<double>&,
-                                const RunOptions&);
+template MemoryPlan plan_memory<float>(const Config&, const LoadedProblem&, const FitSettings&, const BackendChoice&);
+template MemoryPlan plan_memory<double>(const Config&, const LoadedProblem&, const FitSettings&, const BackendChoice&);
 
 }  // namespace einfield

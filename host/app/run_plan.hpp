@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "einfield/backend.hpp"
 #include "einfield/load.hpp"
 #include "host/app/run.hpp"
 
@@ -13,9 +13,7 @@ namespace einfield {
 
 /// The backend that the options ask for; "auto" uses the CPU for a PSF on sub-pixels, which the CUDA backend does not
 /// have. @throws InvalidInput when it cannot compute [network] math, NotBuilt, BackendUnavailable
-template <class Real>
-std::unique_ptr<Backend<Real>> choose_backend(const Config& config, const LoadedProblem& loaded,
-                                              const RunOptions& options);
+BackendChoice choose_backend(const Config& config, const LoadedProblem& loaded, const RunOptions& options);
 
 /// Whether a stage is Levenberg–Marquardt, which runs on the CPU in double precision.
 bool uses_levenberg_marquardt(const Config& config);
@@ -33,6 +31,6 @@ struct MemoryPlan {
 /// @throws IoError when the host does not have it
 template <class Real>
 MemoryPlan plan_memory(const Config& config, const LoadedProblem& loaded, const FitSettings& settings,
-                       const Backend<Real>& backend, const RunOptions& options);
+                       const BackendChoice& backend);
 
 }  // namespace einfield

@@ -4,30 +4,44 @@
 #include "host/cpu/backend.hpp"
 #ifdef EINFIELD_HAVE_CUDA
 #include "kernels/cuda_backend.hpp"
+#include "kernels/device.hpp"
 #endif
 
 namespace einfield {
 namespace {
 
-/// "cuda" or "cpu" for a name that the user may give.
-std::string resolved(const std::string& name) {
-  if (name == "auto") return cuda_devices().empty() ? "cpu" : "cuda";
-  EINFIELD_REQUIRE(name == "cpu" || name == "cuda", "backend " + name + ", expected auto, cuda or cpu");
 #ifndef EINFIELD_HAVE_CUDA
-  if (name == "cuda")
-    throw NotBuilt("the CUDA backend is not in this build, expected one configured with EINFIELD_ENABLE_CUDA=ON");
-#endif
-  return name;
+[[noreturn]] void not_built() {
+  throw NotBuilt("the CUDA backend is not in this build, expected one configured with EINFIELD_ENABLE_CUDA=ON");
 }
+#endif
 
 }  // namespace
 
+BackendChoice resolve_backend(const std::string& name, const BackendOptions& options) {
+  EINFIELD_REQUIRE(name == "auto" || name == "cpu" || name == "cuda",
+                   "backend " + name + ", expected auto, cuda or cpu");
+  BackendChoice choice{"cpu", options, ""};
+  if (name == "cpu") return choice;
+#ifdef EINFIELD_HAVE_CUDA
+  try {
+    choice.options.device = find_cuda_device(options.device);
+    choice.name = "cuda";
+  } catch (const BackendUnavailable& error) {
+    if (name == "cuda") throw;
+    choice.reason = error.what();
+  }
+#else
+  if (name == "cuda") not_built();
+#endif
+  return choice;
+}
+
 template <class Real>
 std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const BackendOptions& options) {
+  const BackendChoice choice = resolve_backend(name, options);
 #ifdef EINFIELD_HAVE_CUDA
-  if (resolved(name) == "cuda") return make_cuda_backend<Real>(options.device);
-#else
-  resolved(name);
+  if (choice.name == "cuda") return make_cuda_backend<Real>(*choice.options.device);
 #endif
   return make_cpu_backend<Real>(options.threads);
 }
@@ -35,10 +49,9 @@ std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const Backe
 template <class Real>
 std::size_t planned_bytes(const std::string& backend_name, const std::vector<Problem>& problems,
                           const BackendOptions& options) {
+  const BackendChoice choice = resolve_backend(backend_name, options);
 #ifdef EINFIELD_HAVE_CUDA
-  if (resolved(backend_name) == "cuda") return cuda_planned_bytes<Real>(problems, options.device);
-#else
-  resolved(backend_name);
+  if (choice.name == "cuda") return cuda_planned_bytes<Real>(problems, *choice.options.device);
 #endif
   return cpu_planned_bytes<Real>(problems, options.threads);
 }
@@ -48,6 +61,15 @@ std::vector<std::string> cuda_devices() {
   return list_cuda_devices();
 #else
   return {};
+#endif
+}
+
+std::string cuda_device_problem(int device) {
+#ifdef EINFIELD_HAVE_CUDA
+  return problem_of_cuda_device(device);
+#else
+  (void)device;
+  not_built();
 #endif
 }
 

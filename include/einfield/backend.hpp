@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -117,12 +118,25 @@ class Backend {
 
 /// Choice of backend and what it may use.
 struct BackendOptions {
-  int threads = 0;  ///< CPU: 0 = as many as the process may use
-  int device = 0;   ///< CUDA device index
+  int threads = 0;                 ///< CPU: 0 = as many as the process may use
+  std::optional<int> device = {};  ///< CUDA device index; without one, the first usable device
 };
 
-/// @param name "cpu", "cuda" or "auto" (CUDA when a device is usable, else the CPU)
-/// @throws NotBuilt, BackendUnavailable
+/// What a name and options stand for on this machine.
+struct BackendChoice {
+  std::string name;        ///< "cpu" or "cuda"
+  BackendOptions options;  ///< with the device of "cuda"
+  std::string reason;      ///< why "auto" chose the CPU in a build with CUDA; else empty
+};
+
+/// Finds the backend and the device. Devices are tried in order up to the first usable one; only that one gets a
+/// context.
+/// @param name "cpu", "cuda" or "auto" (CUDA if a device is usable, else the CPU)
+/// @throws InvalidInput for another name; NotBuilt, BackendUnavailable
+BackendChoice resolve_backend(const std::string& name, const BackendOptions& options);
+
+/// @param name as for resolve_backend()
+/// @throws InvalidInput, NotBuilt, BackendUnavailable
 template <class Real>
 EINFIELD_API std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const BackendOptions& options);
 
@@ -131,7 +145,12 @@ template <class Real>
 EINFIELD_API std::size_t planned_bytes(const std::string& backend_name, const std::vector<Problem>& problems,
                                        const BackendOptions& options);
 
-/// CUDA devices that could be used, one line each (name, compute capability, memory); empty without CUDA.
+/// CUDA devices of this machine, one line each (name, compute capability, memory); empty without CUDA. They are not
+/// tried, and get no context: a device that is listed may be busy.
 std::vector<std::string> cuda_devices();
+
+/// Why a fit cannot use a CUDA device; empty if it can. This call creates a context on the device.
+/// @throws NotBuilt
+std::string cuda_device_problem(int device);
 
 }  // namespace einfield
