@@ -226,9 +226,9 @@ class Training {
                               true);
   }
   void regularize() {
-    regularization_.apply(stream_, SceneAccess::arrays(render_), render_.positions(), fields_.parameters.get(),
-                          fields_.deflection.get(), fields_.deflection_bar.get(), fields_.gradient.get(),
-                          adam_.states());
+    regularization_.apply(stream_, SceneAccess::arrays(render_, stream_, fields_.parameters.get()), render_.positions(),
+                          fields_.parameters.get(), fields_.deflection.get(), fields_.deflection_bar.get(),
+                          fields_.gradient.get(), adam_.states());
   }
   void network_adjoint() {
     if (network_)

@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 /// Penalty and its cotangents at every node of the ray grid, as difference_hessian_adjoint() reads them.
-template <class Real>
+template <class Real, bool kShared>
 __global__ void __launch_bounds__(kThreads, 2)
     potential_penalty_kernel(const int* list, SceneArrays<Real> scenes, RayGrid nodes, Real spacing,
                              const Real* positions, const Real* parameters, const Real* alpha_nn,
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   extern __shared__ double shared[];
   const int system = system_of_row(list, blockIdx.y), n = nodes.rows * nodes.columns;
   if (system < 0) return;
-  const Scene<Real> scene = unpack(scenes, system, parameters, shared);
+  const Scene<Real> scene = unpack<kShared>(scenes, system, parameters, shared);
   const Regularization w = weights[system];
   const Hessian<Real> mean = means[system];
   const Real* alpha = alpha_nn + static_cast<std::size_t>(system) * 2 * n;
@@ -164,13 +164,12 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 /// Gaussian priors of the free scalars, backend.hpp (1), and their gradient: a block a system, as there are only a few.
+/// @param table_bar  [systems][n_slots], overwritten
 /// Without the 1 ptxas takes 48 registers and spills around the double-precision functions (sm_90).
 template <class Real>
 __global__ void __launch_bounds__(kThreads, 1)
     priors_kernel(const int* list, SceneArrays<Real> scenes, const GaussianPrior<Real>* priors, int n_priors,
-                  const Real* weights, const Real* parameters, Real* gradient, StepState* states) {
-  extern __shared__ double shared[];
-  auto* table_bar = reinterpret_cast<Real*>(shared);
+                  const Real* weights, const Real* parameters, Real* table_bar, Real* gradient, StepState* states) {
   const int row = system_of_row(list, blockIdx.x);
   if (row < 0) return;
   const auto system = static_cast<std::size_t>(row);
@@ -180,6 +179,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   gradient += system * scenes.parameter_stride + scenes.n_network;
   priors += system * static_cast<std::size_t>(n_priors);
   const Real weight = weights[system];
+  table_bar += system * static_cast<std::size_t>(scenes.n_slots());
   for (int i = thread; i < scenes.n_slots(); i += kThreads) table_bar[i] = 0;
   __syncthreads();
   for (int k = thread; k < n_priors; k += kThreads)  // one at most for a parameter
@@ -212,7 +212,9 @@ RegularizationStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
   decay &= first.model.network.has_value();
   if (decay) weights = first.model.network->size();
   if (on_pixels) source_pixels = free_source_pixels(first.model);
-  priors = ParameterLayout(first.model).priors.size();
+  const ParameterLayout layout(first.model);
+  priors = layout.priors.size();
+  if (priors > 0) slots = layout.table.size();
 }
 template <class Real>
 unsigned RegularizationStage<Real>::Sizes::ray_blocks() const {
@@ -274,11 +276,13 @@ void RegularizationStage<Real>::apply(const Queue& queue, const SceneArrays<Real
                                                                  storage_.tickets.get(), storage_.mean_hessian.get());
       EINFIELD_LAUNCH_CHECK();
     }
-    potential_penalty_kernel<<<blocks, kThreads, scenes.shared_bytes(), queue.stream>>>(
-        list, scenes, nodes, spacing, positions, parameters, alpha_nn, storage_.weights.get(),
-        storage_.mean_hessian.get(), storage_.hessian_bar.get(), storage_.partial.get(), storage_.tickets.get(),
-        states);
-    EINFIELD_LAUNCH_CHECK();
+    with_placement(scenes, [&](auto shared) {
+      potential_penalty_kernel<Real, shared.value><<<blocks, kThreads, scenes.shared_bytes(), queue.stream>>>(
+          list, scenes, nodes, spacing, positions, parameters, alpha_nn, storage_.weights.get(),
+          storage_.mean_hessian.get(), storage_.hessian_bar.get(), storage_.partial.get(), storage_.tickets.get(),
+          states);
+      EINFIELD_LAUNCH_CHECK();
+    });
     potential_penalty_adjoint_kernel<<<blocks, kThreads, 0, queue.stream>>>(list, nodes, spacing,
                                                                             storage_.hessian_bar.get(), alpha_bar);
     EINFIELD_LAUNCH_CHECK();
@@ -296,9 +300,9 @@ void RegularizationStage<Real>::apply(const Queue& queue, const SceneArrays<Real
     EINFIELD_LAUNCH_CHECK();
   }
   if (sizes_.priors > 0) {
-    priors_kernel<<<systems, kThreads, static_cast<std::size_t>(scenes.n_slots()) * sizeof(Real), queue.stream>>>(
-        list, scenes, storage_.priors.get(), static_cast<int>(sizes_.priors), storage_.prior_weights.get(), parameters,
-        gradient, states);
+    priors_kernel<<<systems, kThreads, 0, queue.stream>>>(list, scenes, storage_.priors.get(),
+                                                          static_cast<int>(sizes_.priors), storage_.prior_weights.get(),
+                                                          parameters, storage_.table_bar.get(), gradient, states);
     EINFIELD_LAUNCH_CHECK();
   }
 }

@@ -36,7 +36,7 @@ class RegularizationStage {
     explicit Sizes(const std::vector<Problem>& problems);
     std::size_t systems, rays, weights = 0;  ///< weights: network parameters
     bool potential = false, curvature = false, decay = false;
-    std::size_t priors = 0;  ///< a system
+    std::size_t priors = 0, slots = 0;  ///< a system; slots only with priors
     std::vector<FreePixels> source_pixels;
     unsigned ray_blocks() const;
     unsigned weight_blocks() const;
@@ -50,6 +50,7 @@ class RegularizationStage {
     DeviceBuffer<unsigned> tickets;
     DeviceBuffer<GaussianPrior<Real>> priors;
     DeviceBuffer<Real> prior_weights;  ///< one over fitted_pixels()
+    DeviceBuffer<Real> table_bar;      ///< of the priors
     template <class Take>
     void each(Take&& take, const Sizes& s) {
       take(weights, s.systems);
@@ -59,6 +60,7 @@ class RegularizationStage {
       take(tickets, s.systems);
       take(priors, s.systems * s.priors);
       take(prior_weights, s.priors > 0 ? s.systems : 0);
+      take(table_bar, s.systems * s.slots);
     }
   };
 

@@ -16,17 +16,6 @@
 namespace einfield::cuda {
 namespace {
 
-/// Components of a system: unpacked, they stay below the 48 KB of shared memory that every kernel may use. Only
-/// the device has this limit; config.hpp's kMaxComponents is what a configuration may hold.
-constexpr int kMaxDeviceComponents = 128;
-
-/// A set of components.
-struct ComponentSet {
-  unsigned long long bits[kMaxDeviceComponents / 64] = {};
-  EINFIELD_HD bool contains(int c) const { return bits[c / 64] >> (c % 64) & 1; }
-  void insert(int c) { bits[c / 64] |= 1ull << (c % 64); }
-};
-
 /// Where the taps of bilinear sources go: [rows][taps][n_rays] keys, which are sorted together with their places,
 /// and values, which stay.
 template <class Real>
@@ -81,14 +70,14 @@ struct Samples {
 };
 
 /// Where the network of NETWORK component `component` is evaluated; one thread per ray.
-template <class Real>
+template <class Real, bool kShared>
 __global__ void __launch_bounds__(kThreads, 2)
     network_positions_kernel(const int* list, SceneArrays<Real> scenes, RayArrays<Real> rays, int component,
                              const Real* parameters, const Real* alpha_nn, Real* positions) {
   extern __shared__ double shared[];
   const int system = system_of_row(list, blockIdx.y);
   if (system < 0) return;
-  const Scene<Real> scene = unpack(scenes, system, parameters, shared);
+  const Scene<Real> scene = unpack<kShared>(scenes, system, parameters, shared);
   const std::size_t first = static_cast<std::size_t>(system) * 2 * rays.n_rays;
   if (alpha_nn != nullptr) alpha_nn += first;
   positions += first;
@@ -100,27 +89,31 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-/// Free source pixels from the flat vectors into the table of pixels.
+/// Free source pixels and, of scenes that are not unpacked, free scalars: from the flat vectors into the tables.
+/// @param n_scalars  scenes.n_free, or 0 where every block unpacks them
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    place_pixels_kernel(const int* list, SceneArrays<Real> scenes, const Real* parameters, const int* free_pixels,
-                        int n, Real* pixels) {
-  const int system = system_of_row(list, blockIdx.y);
+    place_kernel(const int* list, SceneArrays<Real> scenes, const Real* parameters, int n_scalars,
+                 const int* free_pixels, int n_pixels, Real* table, Real* pixels) {
+  const int system = system_of_row(list, blockIdx.y), stride = static_cast<int>(gridDim.x * blockDim.x);
   if (system < 0) return;
-  const Real* u = parameters + system * scenes.parameter_stride + scenes.n_network + scenes.n_free;
-  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
-       i += static_cast<int>(gridDim.x * blockDim.x))
-    pixels[static_cast<std::size_t>(system) * scenes.n_pixels + free_pixels[i]] = u[i];
+  const int first = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  const Real* u = parameters + system * scenes.parameter_stride + scenes.n_network;
+  const FreeParameter<Real>* free = scenes.free + static_cast<std::size_t>(system) * scenes.n_free;
+  table += static_cast<std::size_t>(system) * scenes.n_slots();
+  for (int i = first; i < n_scalars; i += stride) table[free[i].slot] = transform(free, i, u);
+  pixels += static_cast<std::size_t>(system) * scenes.n_pixels;
+  for (int i = first; i < n_pixels; i += stride) pixels[free_pixels[i]] = u[scenes.n_free + i];
 }
 
-template <class Real, bool kNetwork>
+template <class Real, bool kShared, bool kNetwork>
 __global__ void __launch_bounds__(kThreads, 2)
     render_kernel(const int* list, SceneArrays<Real> scenes, RayArrays<Real> rays, Samples<Real, kNetwork> samples,
                   const Real* parameters, const Real* alpha_nn, ImageView<Real> image) {
   extern __shared__ double shared[];
   const int system = system_of_row(list, blockIdx.y);
   if (system < 0) return;
-  const Scene<Real> scene = unpack(scenes, system, parameters, shared);
+  const Scene<Real> scene = unpack<kShared>(scenes, system, parameters, shared);
   if (alpha_nn != nullptr) alpha_nn += static_cast<std::size_t>(system) * 2 * rays.n_rays;
   const int stride = static_cast<int>(gridDim.x * blockDim.x);
   for (int pixel = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); pixel < rays.n_pixels; pixel += stride) {
@@ -132,14 +125,16 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 /// One thread per ray. The last block of a system adds up the table's cotangents and transposes the transforms.
-/// Shared: the scene, then n_slots sums (double), then n_slots cotangents.
-/// @param partial  [systems][blocks][n_slots]
-template <class Real, bool kNetwork>
+/// Shared: the scene, then n_slots sums (double); sums of larger scenes are made in the block's row of `partial`.
+/// @param wanted     [n_components] 1 = some parameter of the component is free
+/// @param partial    [systems][blocks][n_slots]
+/// @param table_bar  [systems][n_slots]
+template <class Real, bool kShared, bool kNetwork>
 __global__ void __launch_bounds__(kThreads, 1)
-    render_adjoint_kernel(const int* list, SceneArrays<Real> scenes, ComponentSet wanted, RayArrays<Real> rays,
+    render_adjoint_kernel(const int* list, SceneArrays<Real> scenes, const unsigned char* wanted, RayArrays<Real> rays,
                           TapArrays<Real> taps, Samples<Real, kNetwork> samples, const Real* parameters,
                           const Real* alpha_nn, ImageView<Real> image_bar, Real* alpha_bar, Real* gradient,
-                          double* partial, unsigned* tickets) {
+                          double* partial, Real* table_bar, unsigned* tickets) {
   extern __shared__ double shared[];
   const int system = system_of_row(list, blockIdx.y), thread = static_cast<int>(threadIdx.x);
   if (system < 0) {
@@ -147,14 +142,17 @@ __global__ void __launch_bounds__(kThreads, 1)
     return;
   }
   const int blocks = static_cast<int>(gridDim.x), n_slots = scenes.n_slots();
-  const Scene<Real> scene = unpack(scenes, system, parameters, shared);
-  double* sums = shared + scenes.shared_bytes() / sizeof(double);
-  for (int i = thread; i < n_slots; i += kThreads) sums[i] = 0;
+  const Scene<Real> scene = unpack<kShared>(scenes, system, parameters, shared);
+  const bool scalars = scenes.n_free > 0;
+  partial += static_cast<std::size_t>(system) * blocks * n_slots;
+  double* const row = partial + static_cast<std::size_t>(blockIdx.x) * n_slots;
+  double* const sums = kShared ? shared + scenes.shared_bytes() / sizeof(double) : row;
+  if (scalars)
+    for (int i = thread; i < n_slots; i += kThreads) sums[i] = 0;
   __syncthreads();
   const std::size_t first_ray = static_cast<std::size_t>(system) * 2 * rays.n_rays;
   if (alpha_nn != nullptr) alpha_nn += first_ray;
   alpha_bar += first_ray;
-  const bool scalars = scenes.n_free > 0;
 
   for (int first = static_cast<int>(blockIdx.x) * kThreads; first < rays.n_rays; first += blocks * kThreads) {
     const bool inside = first + thread < rays.n_rays;  // the others keep the block together: they add zeros
@@ -164,7 +162,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const bool lit = bar != 0;
 
     const auto collect = [&](int c, const Real* p_bar) {
-      if (!wanted.contains(c)) return;
+      if (wanted[c] == 0) return;
       Real sum[kMaxProfileParameters];
 #pragma unroll
       for (int k = 0; k < kMaxProfileParameters; ++k) sum[k] = lit ? p_bar[k] : Real(0);
@@ -198,14 +196,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (!scalars) return;
 
   __syncthreads();
-  partial += static_cast<std::size_t>(system) * blocks * n_slots;
-  for (int i = thread; i < n_slots; i += kThreads)
-    partial[static_cast<std::size_t>(blockIdx.x) * n_slots + i] = sums[i];
+  if constexpr (kShared)
+    for (int i = thread; i < n_slots; i += kThreads) row[i] = sums[i];
   if (!is_last_block(tickets + system, gridDim.x)) return;
 
   // A strand of threads per slot takes every strands-th block; then the strands of a slot are added in order.
   __shared__ double strand_sums[kThreads];
-  auto* table_bar = reinterpret_cast<Real*>(sums + n_slots);
+  table_bar += static_cast<std::size_t>(system) * n_slots;
   const int width = n_slots < kThreads ? n_slots : kThreads, strands = kThreads / width;
   for (int first = 0; first < n_slots; first += width) {
     const int slot = first + thread % width, strand = thread / width;
@@ -302,8 +299,6 @@ struct RenderSizes {
     rays = static_cast<std::size_t>(grid.n_rays());
     pixels = static_cast<std::size_t>(grid.n_pixels());
     components = model.lens.size() + model.source.size() + model.lens_light.size();
-    EINFIELD_REQUIRE(components <= kMaxDeviceComponents, std::to_string(components) + " components, expected at most " +
-                                                             std::to_string(kMaxDeviceComponents));
     slots = layout.table.size();
     free = layout.free.size();
     source_pixels = layout.pixels.size();
@@ -326,19 +321,21 @@ struct RenderSizes {
 
 template <class Real>
 struct RenderStorage {
-  DeviceBuffer<Real> positions, table, pixels, tap_values;
+  DeviceBuffer<Real> positions, table, table_bar, pixels, tap_values;
   DeviceBuffer<Component> components;
   DeviceBuffer<FreeParameter<Real>> free;
   DeviceBuffer<int> free_pixels, pixel_to_free;
   DeviceBuffer<double> partial;
   DeviceBuffer<unsigned> tickets, tap_keys, tap_places, sorted_keys, sorted_places;
-  DeviceBuffer<unsigned char> sort_workspace;
+  DeviceBuffer<unsigned char> wanted, sort_workspace;
 
   template <class Take>
   void each(Take&& take, const RenderSizes<Real>& s) {
     take(positions, 2 * s.rays);
     take(components, s.systems * s.components);
     take(table, s.systems * s.slots);
+    take(table_bar, s.free > 0 ? s.systems * s.slots : 0);
+    take(wanted, s.components);
     take(free, s.systems * s.free);
     take(pixels, s.systems * s.source_pixels);
     take(free_pixels, s.free_pixels);
@@ -365,7 +362,6 @@ struct RenderStage<Real>::Impl {
   RenderStorage<Real> storage;
   SceneArrays<Real> scenes{};
   RayArrays<Real> rays{};
-  ComponentSet wanted;
   TapArrays<Real> taps;
   int network_component = -1;
 
@@ -395,7 +391,9 @@ struct RenderStage<Real>::Impl {
       append(free, tables.free);
       append(components, tables.components);
     }
-    for (const FreeParameter<double>& f : first.free) wanted.insert(f.slot / kMaxProfileParameters);
+    std::vector<unsigned char> wanted(sizes.components, 0);
+    for (const FreeParameter<double>& f : first.free)
+      wanted[static_cast<std::size_t>(f.slot / kMaxProfileParameters)] = 1;
     std::vector<int> pixel_to_free(sizes.source_pixels, -1);
     for (std::size_t k = 0; k < first.free_pixels.size(); ++k)
       pixel_to_free[static_cast<std::size_t>(first.free_pixels[k])] = static_cast<int>(k);
@@ -403,6 +401,7 @@ struct RenderStage<Real>::Impl {
     storage.positions.upload(positions, stream);
     storage.components.upload(components, stream);
     storage.table.upload(table, stream);
+    storage.wanted.upload(wanted, stream);
     storage.free.upload(free, stream);
     storage.pixels.upload(pixels, stream);
     storage.free_pixels.upload(first.free_pixels, stream);
@@ -438,27 +437,32 @@ struct RenderStage<Real>::Impl {
   }
 
   std::size_t adjoint_shared_bytes() const {
-    return scenes.shared_bytes() + sizes.slots * (sizeof(double) + sizeof(Real));
+    return scenes.shared_bytes() + (scenes.shared() ? sizes.slots * sizeof(double) : 0);
   }
-  /// Calls launch(samples) with the networks of the NETWORK component, or with none.
+  /// Calls launch(shared, samples) with the networks of the NETWORK component, or with none.
   template <class Launch>
   void with_samples(const NetworkLight<Real>& light, Launch&& launch) const {
     const bool given = light.value != nullptr && light.gradient != nullptr;
     EINFIELD_REQUIRE(given == (network_component >= 0), std::string("render: a network of a NETWORK component is ") +
                                                             (given ? "given" : "missing") +
                                                             ", expected it with such a component and not without");
-    if (given)
-      launch(Samples<Real, true>{light, rays.n_rays});
-    else
-      launch(Samples<Real, false>{{}, rays.n_rays});
+    with_placement(scenes, [&](auto shared) {
+      if (given)
+        launch(shared, Samples<Real, true>{light, rays.n_rays});
+      else
+        launch(shared, Samples<Real, false>{{}, rays.n_rays});
+    });
   }
   dim3 grid(const Queue& queue, unsigned blocks) const { return dim3(blocks, rows_of(queue, sizes.systems)); }
 
-  void place_pixels(const Queue& queue, const Real* parameters) {
-    if (sizes.free_pixels == 0) return;
-    const int n = static_cast<int>(sizes.free_pixels);
-    place_pixels_kernel<<<grid(queue, sum_blocks(n)), kThreads, 0, queue.stream>>>(
-        queue.systems, scenes, parameters, storage.free_pixels.get(), n, storage.pixels.get());
+  /// Brings the tables of the scenes up to date with the parameters.
+  void place(const Queue& queue, const Real* parameters) {
+    const int scalars = scenes.shared() ? 0 : scenes.n_free, free_pixels = static_cast<int>(sizes.free_pixels);
+    const int most = std::max(scalars, free_pixels);
+    if (most == 0) return;
+    place_kernel<<<grid(queue, sum_blocks(most)), kThreads, 0, queue.stream>>>(
+        queue.systems, scenes, parameters, scalars, storage.free_pixels.get(), free_pixels, storage.table.get(),
+        storage.pixels.get());
     EINFIELD_LAUNCH_CHECK();
   }
 
@@ -503,19 +507,23 @@ template <class Real>
 void RenderStage<Real>::network_positions(const Queue& queue, const Real* parameters, const Real* alpha_nn,
                                           Real* positions) {
   EINFIELD_REQUIRE(impl_->network_component >= 0, "render: no NETWORK component, expected one");
-  network_positions_kernel<<<impl_->grid(queue, impl_->sizes.ray_blocks), kThreads, impl_->scenes.shared_bytes(),
-                             queue.stream>>>(queue.systems, impl_->scenes, impl_->rays, impl_->network_component,
-                                             parameters, alpha_nn, positions);
-  EINFIELD_LAUNCH_CHECK();
+  impl_->place(queue, parameters);
+  with_placement(impl_->scenes, [&](auto shared) {
+    network_positions_kernel<Real, shared.value>
+        <<<impl_->grid(queue, impl_->sizes.ray_blocks), kThreads, impl_->scenes.shared_bytes(), queue.stream>>>(
+            queue.systems, impl_->scenes, impl_->rays, impl_->network_component, parameters, alpha_nn, positions);
+    EINFIELD_LAUNCH_CHECK();
+  });
 }
 
 template <class Real>
 void RenderStage<Real>::forward(const Queue& queue, const Real* parameters, const Real* alpha_nn, ImageView<Real> image,
                                 const NetworkLight<Real>& light) {
-  impl_->place_pixels(queue, parameters);
-  impl_->with_samples(light, [&](const auto& samples) {
-    render_kernel<<<impl_->grid(queue, sum_blocks(impl_->rays.n_pixels)), kThreads, impl_->scenes.shared_bytes(),
-                    queue.stream>>>(queue.systems, impl_->scenes, impl_->rays, samples, parameters, alpha_nn, image);
+  impl_->place(queue, parameters);
+  impl_->with_samples(light, [&](auto shared, const auto& samples) {
+    render_kernel<Real, shared.value>
+        <<<impl_->grid(queue, sum_blocks(impl_->rays.n_pixels)), kThreads, impl_->scenes.shared_bytes(),
+           queue.stream>>>(queue.systems, impl_->scenes, impl_->rays, samples, parameters, alpha_nn, image);
     EINFIELD_LAUNCH_CHECK();
   });
 }
@@ -526,25 +534,27 @@ void RenderStage<Real>::adjoint(const Queue& queue, const Real* parameters, cons
                                 const NetworkLight<Real>& light) {
   EINFIELD_REQUIRE(light.value == nullptr || light.value_bar != nullptr,
                    "render: no place for the cotangent of the network of a NETWORK component");
-  impl_->place_pixels(queue, parameters);
-  impl_->with_samples(light, [&](const auto& samples) {
-    render_adjoint_kernel<<<impl_->grid(queue, impl_->sizes.ray_blocks), kThreads, impl_->adjoint_shared_bytes(),
-                            queue.stream>>>(queue.systems, impl_->scenes, impl_->wanted, impl_->rays, impl_->taps,
-                                            samples, parameters, alpha_nn, image_bar, alpha_bar, gradient,
-                                            impl_->storage.partial.get(), impl_->storage.tickets.get());
+  impl_->place(queue, parameters);
+  impl_->with_samples(light, [&](auto shared, const auto& samples) {
+    render_adjoint_kernel<Real, shared.value>
+        <<<impl_->grid(queue, impl_->sizes.ray_blocks), kThreads, impl_->adjoint_shared_bytes(), queue.stream>>>(
+            queue.systems, impl_->scenes, impl_->storage.wanted.get(), impl_->rays, impl_->taps, samples, parameters,
+            alpha_nn, image_bar, alpha_bar, gradient, impl_->storage.partial.get(), impl_->storage.table_bar.get(),
+            impl_->storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();
   });
   impl_->add_taps(queue, gradient);
 }
 
 template <class Real>
-SceneArrays<Real> SceneAccess::arrays(const RenderStage<Real>& stage) {
+SceneArrays<Real> SceneAccess::arrays(const RenderStage<Real>& stage, const Queue& queue, const Real* parameters) {
+  if (!stage.impl_->scenes.shared()) stage.impl_->place(queue, parameters);
   return stage.impl_->scenes;
 }
 
 template class RenderStage<float>;
 template class RenderStage<double>;
-template SceneArrays<float> SceneAccess::arrays(const RenderStage<float>&);
-template SceneArrays<double> SceneAccess::arrays(const RenderStage<double>&);
+template SceneArrays<float> SceneAccess::arrays(const RenderStage<float>&, const Queue&, const float*);
+template SceneArrays<double> SceneAccess::arrays(const RenderStage<double>&, const Queue&, const double*);
 
 }  // namespace einfield::cuda

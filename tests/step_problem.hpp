@@ -34,6 +34,7 @@ struct StepCase {
   bool light_alone = false;                 ///< it takes the place of the source
   bool light_unlensed = false;              ///< it is lens light
   bool light_fixed = false;                 ///< its weights are
+  int more_components = 0;                  ///< a faint lens and a faint source each, besides the others
   LossKind loss = LossKind::mse;
   Regularization regularization;
   std::uint64_t seed = 3;
@@ -89,6 +90,16 @@ inline Problem make_problem(const StepCase& c) {
     with(model.source[0], 0, {-kInfinity, kInfinity, 8, 3});     // amp
     with(model.source[0], 3, {-0.5, 0.4});                       // e1: bounds beside a disk
   }
+  for (int i = 0; i < c.more_components; ++i) {
+    const bool free = i % 3 == 0;  // those between them leave gaps in the sums
+    const auto place = [&] { return 2 * philox.uniform(counter++) - 1; };
+    model.lens.push_back({LensKind::sis, {0.004, place(), place()}, {l && free, false, l && free}});
+    LightComponent light;
+    light.kind = LightKind::gaussian;
+    light.values = {0.1, 0.3, place(), place()};
+    light.free = {s && free, false, s && free, false};
+    model.source.push_back(light);
+  }
   if (!c.light_hidden.empty()) {
     LightComponent light;
     light.kind = LightKind::network;
@@ -127,7 +138,7 @@ inline Schedule step_schedule() {
 
 /// Every kind of content at least once, odd sizes on purpose.
 inline std::vector<StepCase> step_cases() {
-  std::vector<StepCase> cases(19);
+  std::vector<StepCase> cases(22);
   cases[0].name = "paper";
   cases[1].name = "masked_chi2";
   cases[1].masked = true;
@@ -210,6 +221,21 @@ inline std::vector<StepCase> step_cases() {
   cases[18].ny = 20;
   cases[18].supersampling = 2;
   cases[18].pixel_source = cases[18].free_lens = true;
+  // Scenes that do not fit the shared memory of a block of the device.
+  cases[19].name = "many_components";
+  cases[19].more_components = 70;
+  cases[19].free_lens = cases[19].free_light = cases[19].priors = true;
+  cases[19].regularization.negative_total_convergence = 1.1;
+  cases[20].name = "many_components_network_source";
+  cases[20].more_components = 66;
+  cases[20].pixel_source = cases[20].free_lens = cases[20].lens_light = true;
+  cases[20].light_hidden = {4};
+  cases[20].supersampling = 2;
+  cases[21].name = "subpixel_psf";
+  cases[21].supersampling = 4;
+  cases[21].psf_supersampling = 2;
+  cases[21].psf_size = 7;
+  cases[21].free_lens = cases[21].free_light = cases[21].lens_light = cases[21].masked = true;
   return cases;
 }
 

@@ -144,8 +144,7 @@ class EINFIELD_API NetworkStage {
 template <class Real>
 class EINFIELD_API RenderStage {
  public:
-  /// @param models  one per system: the same components and free parameters, values of their own; at most 128
-  /// components
+  /// @param models  one per system: the same components and free parameters, values of their own
   /// @param stream  used for the copies of the constructor, which waits for it
   RenderStage(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream);
   ~RenderStage();
