@@ -5,7 +5,10 @@
 #include <string>
 
 #include "einfield/cuda.hpp"
+#include "einfield/limits.hpp"
+#include "kernels/convolve.cuh"
 #include "kernels/raii.cuh"
+#include "kernels/reduce.cuh"
 #include "kernels/storage.cuh"
 #include "kernels/systems.cuh"
 
@@ -113,6 +116,25 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+/// Means of the f × f sub-pixels of every pixel, times `factor`; or (kSpread) every sub-pixel its share of that.
+template <class Real, bool kSpread>
+__global__ void __launch_bounds__(kThreads) subpixels_kernel(const int* list, ImageView<Real> fine, int nx, int ny,
+                                                             int f, Real factor, ImageView<Real> pixels) {
+  const int system = system_of_row(list, blockIdx.y);
+  if (system < 0) return;
+  fine.data += static_cast<std::size_t>(system) * fine.system_stride;
+  pixels.data += static_cast<std::size_t>(system) * pixels.system_stride;
+  const int stride = static_cast<int>(gridDim.x * blockDim.x);
+  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < nx * ny; i += stride) {
+    const int x = i % nx, y = i / nx;
+    Real& pixel = pixels.data[static_cast<std::size_t>(y) * pixels.row_stride + x];
+    if constexpr (kSpread)
+      mean_of_subpixels_adjoint(factor * pixel, fine.row_stride, x, y, f, fine.data);
+    else
+      pixel = factor * mean_of_subpixels(fine.data, fine.row_stride, x, y, f);
+  }
+}
+
 /// Smallest even number ≥ n of the form 2^a 3^b 5^c 7^d: sizes that cuFFT has fast kernels for.
 int good_size(int n) {
   for (int size = n + n % 2;; size += 2) {
@@ -128,12 +150,20 @@ enum class Path { identity, direct, fft };
 /// Numbers that fix every size.
 struct ConvolutionSizes {
   Path path;
-  int nx, ny, psf_nx, psf_ny;
+  int pixels_nx, pixels_ny;  ///< of the model image
+  int f;                     ///< sub-pixels per pixel and side, Psf::supersampling
+  int nx, ny;                ///< of the image that is convolved, in sub-pixels
+  int psf_nx, psf_ny;
   int padded_nx, padded_ny;  ///< of the images: those of the FFT, or nx and ny
   std::size_t systems;
 
   ConvolutionSizes(int ny_in, int nx_in, const std::vector<Psf>& psfs, ConvolutionMethod method)
-      : nx(nx_in), ny(ny_in), padded_nx(nx_in), padded_ny(ny_in), systems(psfs.size()) {
+      : pixels_nx(nx_in), pixels_ny(ny_in), f(psfs.empty() ? 1 : psfs.front().supersampling), systems(psfs.size()) {
+    EINFIELD_REQUIRE(f >= 1 && f <= kMaxSupersampling, "a PSF of " + std::to_string(f) +
+                                                           " samples a pixel's side, expected 1 to " +
+                                                           std::to_string(kMaxSupersampling));
+    padded_nx = nx = nx_in * f;
+    padded_ny = ny = ny_in * f;
     EINFIELD_REQUIRE(nx > 0 && ny > 0 && systems > 0 && systems <= 65535,
                      "convolution of " + std::to_string(systems) + " images of " + std::to_string(nx) + " x " +
                          std::to_string(ny) + " pixels, expected 1 ... 65535 images of at least 1 x 1");
@@ -141,7 +171,7 @@ struct ConvolutionSizes {
     psf_ny = psfs.front().ny;
     const auto area = static_cast<std::size_t>(psf_nx) * static_cast<std::size_t>(psf_ny);
     for (const Psf& psf : psfs) {
-      EINFIELD_REQUIRE(psf.nx == psf_nx && psf.ny == psf_ny && psf.values.size() == area,
+      EINFIELD_REQUIRE(psf.nx == psf_nx && psf.ny == psf_ny && psf.values.size() == area && psf.supersampling == f,
                        "PSFs of different sizes, expected one shape");
       EINFIELD_REQUIRE(
           psf.empty() || (psf.nx % 2 == 1 && psf.ny % 2 == 1),
@@ -167,6 +197,7 @@ struct ConvolutionSizes {
   }
 
   std::size_t area() const { return static_cast<std::size_t>(psf_nx) * static_cast<std::size_t>(psf_ny); }
+  std::size_t pixels() const { return static_cast<std::size_t>(pixels_nx) * static_cast<std::size_t>(pixels_ny); }
   std::size_t image() const { return static_cast<std::size_t>(padded_nx) * static_cast<std::size_t>(padded_ny); }
   std::size_t spectrum() const {
     return static_cast<std::size_t>(padded_nx / 2 + 1) * static_cast<std::size_t>(padded_ny);
@@ -181,19 +212,38 @@ struct ConvolutionSizes {
 template <class Real>
 struct ConvolutionStorage {
   using Complex = typename ComplexOf<Real>::type;
-  DeviceBuffer<Real> psf, image, model, model_bar, image_bar;
+  DeviceBuffer<Real> psf, image, image_bar;
+  DeviceBuffer<Real> convolved, convolved_bar;  ///< P ∗ I
+  DeviceBuffer<Real> model, model_bar;          ///< its means, for a PSF on sub-pixels
   DeviceBuffer<Complex> spectrum, work;
 
   template <class Take>
   void each(Take&& take, const ConvolutionSizes& s) {
     take(psf, s.path == Path::direct ? s.systems * s.area() : 0);
-    for (DeviceBuffer<Real>* images : {&image, &model, &model_bar, &image_bar}) take(*images, s.systems * s.image());
+    for (DeviceBuffer<Real>* images : {&image, &image_bar, &convolved, &convolved_bar})
+      take(*images, s.systems * s.image());
+    for (DeviceBuffer<Real>* images : {&model, &model_bar}) take(*images, s.f > 1 ? s.systems * s.pixels() : 0);
     for (DeviceBuffer<Complex>* spectra : {&spectrum, &work})
       take(*spectra, s.path == Path::fft ? s.systems * s.spectrum() : 0);
   }
 };
 
 }  // namespace
+
+template <class Real>
+void to_pixels(const Queue& queue, std::size_t systems, ImageView<Real> fine, int f, Real factor,
+               ImageView<Real> pixels, int ny, int nx) {
+  subpixels_kernel<Real, false><<<dim3(sum_blocks(ny * nx), rows_of(queue, systems)), kThreads, 0, queue.stream>>>(
+      queue.systems, fine, nx, ny, f, factor, pixels);
+  EINFIELD_LAUNCH_CHECK();
+}
+template <class Real>
+void to_subpixels(const Queue& queue, std::size_t systems, ImageView<Real> pixels, int ny, int nx, int f, Real factor,
+                  ImageView<Real> fine) {
+  subpixels_kernel<Real, true><<<dim3(sum_blocks(ny * nx), rows_of(queue, systems)), kThreads, 0, queue.stream>>>(
+      queue.systems, fine, nx, ny, f, factor, pixels);
+  EINFIELD_LAUNCH_CHECK();
+}
 
 template <class Real>
 struct ConvolutionStage<Real>::Impl {
@@ -227,8 +277,8 @@ struct ConvolutionStage<Real>::Impl {
             values[system * sizes.image() + static_cast<std::size_t>(y * sizes.padded_nx + x)] =
                 static_cast<Real>(scale * psfs[system].values[static_cast<std::size_t>(row * sizes.psf_nx + column)]);
           }
-      storage.model.upload(values, stream);  // borrowed: forward() overwrites it
-      transform_forward(to_spectrum, storage.model.get(), storage.spectrum.get());
+      storage.convolved.upload(values, stream);  // borrowed: forward() overwrites it
+      transform_forward(to_spectrum, storage.convolved.get(), storage.spectrum.get());
     }
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // `values` ends here
   }
@@ -264,26 +314,39 @@ struct ConvolutionStage<Real>::Impl {
     }
   }
 
-  ImageView<Real> view(const DeviceBuffer<Real>& images) const {
+  /// The stage's own images: of sub-pixels with their padding, and of pixels.
+  ImageView<Real> fine_view(const DeviceBuffer<Real>& images) const {
     return {images.get(), static_cast<std::size_t>(sizes.padded_nx), sizes.image()};
   }
+  ImageView<Real> model() const {
+    return sizes.f == 1 ? fine_view(storage.convolved)
+                        : dense_images(storage.model.get(), sizes.pixels_ny, sizes.pixels_nx);
+  }
+  ImageView<Real> model_bar() const {
+    return sizes.f == 1 ? fine_view(storage.convolved_bar)
+                        : dense_images(storage.model_bar.get(), sizes.pixels_ny, sizes.pixels_nx);
+  }
 
-  /// Rows of all systems between dense images and the stage's own.
-  void copy(cudaStream_t stream, const Real* from, int from_nx, int from_ny, Real* to, int to_nx, int to_ny) {
-    const auto width = static_cast<std::size_t>(sizes.nx);
+  void forward(const Queue& queue) {
+    run(queue, storage.image.get(), storage.convolved.get(), false);
+    if (sizes.f > 1)
+      to_pixels(queue, sizes.systems, fine_view(storage.convolved), sizes.f, Real(1), model(), sizes.pixels_ny,
+                sizes.pixels_nx);
+  }
+  void adjoint(const Queue& queue) {
+    if (sizes.f > 1)
+      to_subpixels(queue, sizes.systems, model_bar(), sizes.pixels_ny, sizes.pixels_nx, sizes.f, Real(1),
+                   fine_view(storage.convolved_bar));
+    run(queue, storage.convolved_bar.get(), storage.image_bar.get(), true);
+  }
+
+  /// Rows of all systems from images to images of (ny, nx).
+  void copy(cudaStream_t stream, ImageView<Real> from, ImageView<Real> to, int ny, int nx) const {
     for (std::size_t system = 0; system < sizes.systems; ++system)
-      EINFIELD_CUDA(
-          cudaMemcpy2DAsync(to + system * static_cast<std::size_t>(to_nx) * static_cast<std::size_t>(to_ny),
-                            static_cast<std::size_t>(to_nx) * sizeof(Real),
-                            from + system * static_cast<std::size_t>(from_nx) * static_cast<std::size_t>(from_ny),
-                            static_cast<std::size_t>(from_nx) * sizeof(Real), width * sizeof(Real),
-                            static_cast<std::size_t>(sizes.ny), cudaMemcpyDeviceToDevice, stream));
-  }
-  void copy_in(cudaStream_t stream, const Real* dense, DeviceBuffer<Real>& own) {
-    copy(stream, dense, sizes.nx, sizes.ny, own.get(), sizes.padded_nx, sizes.padded_ny);
-  }
-  void copy_out(cudaStream_t stream, const DeviceBuffer<Real>& own, Real* dense) {
-    copy(stream, own.get(), sizes.padded_nx, sizes.padded_ny, dense, sizes.nx, sizes.ny);
+      EINFIELD_CUDA(cudaMemcpy2DAsync(to.data + system * to.system_stride, to.row_stride * sizeof(Real),
+                                      from.data + system * from.system_stride, from.row_stride * sizeof(Real),
+                                      static_cast<std::size_t>(nx) * sizeof(Real), static_cast<std::size_t>(ny),
+                                      cudaMemcpyDeviceToDevice, stream));
   }
 };
 
@@ -315,43 +378,49 @@ std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vec
 }
 
 template <class Real>
-void ConvolutionStage<Real>::forward(const Queue& queue, const Real* image, Real* model) {
-  impl_->copy_in(queue.stream, image, impl_->storage.image);
-  forward(queue);
-  impl_->copy_out(queue.stream, impl_->storage.model, model);
+void ConvolutionStage<Real>::forward(const Queue& queue, const Real* image, Real* model_image) {
+  const ConvolutionSizes& s = impl_->sizes;
+  impl_->copy(queue.stream, dense_images(const_cast<Real*>(image), s.ny, s.nx), this->image(), s.ny, s.nx);
+  impl_->forward(queue);
+  impl_->copy(queue.stream, model(), dense_images(model_image, s.pixels_ny, s.pixels_nx), s.pixels_ny, s.pixels_nx);
 }
 template <class Real>
-void ConvolutionStage<Real>::adjoint(const Queue& queue, const Real* model_bar, Real* image_bar) {
-  impl_->copy_in(queue.stream, model_bar, impl_->storage.model_bar);
-  adjoint(queue);
-  impl_->copy_out(queue.stream, impl_->storage.image_bar, image_bar);
+void ConvolutionStage<Real>::adjoint(const Queue& queue, const Real* bar, Real* result) {
+  const ConvolutionSizes& s = impl_->sizes;
+  impl_->copy(queue.stream, dense_images(const_cast<Real*>(bar), s.pixels_ny, s.pixels_nx), model_bar(), s.pixels_ny,
+              s.pixels_nx);
+  impl_->adjoint(queue);
+  impl_->copy(queue.stream, image_bar(), dense_images(result, s.ny, s.nx), s.ny, s.nx);
 }
 template <class Real>
 void ConvolutionStage<Real>::forward(const Queue& queue) {
-  impl_->run(queue, impl_->storage.image.get(), impl_->storage.model.get(), false);
+  impl_->forward(queue);
 }
 template <class Real>
 void ConvolutionStage<Real>::adjoint(const Queue& queue) {
-  impl_->run(queue, impl_->storage.model_bar.get(), impl_->storage.image_bar.get(), true);
+  impl_->adjoint(queue);
 }
-
 template <class Real>
 ImageView<Real> ConvolutionStage<Real>::image() const {
-  return impl_->view(impl_->storage.image);
+  return impl_->fine_view(impl_->storage.image);
 }
 template <class Real>
 ImageView<Real> ConvolutionStage<Real>::model() const {
-  return impl_->view(impl_->storage.model);
+  return impl_->model();
 }
 template <class Real>
 ImageView<Real> ConvolutionStage<Real>::model_bar() const {
-  return impl_->view(impl_->storage.model_bar);
+  return impl_->model_bar();
 }
 template <class Real>
 ImageView<Real> ConvolutionStage<Real>::image_bar() const {
-  return impl_->view(impl_->storage.image_bar);
+  return impl_->fine_view(impl_->storage.image_bar);
 }
 
+template void to_pixels(const Queue&, std::size_t, ImageView<float>, int, float, ImageView<float>, int, int);
+template void to_pixels(const Queue&, std::size_t, ImageView<double>, int, double, ImageView<double>, int, int);
+template void to_subpixels(const Queue&, std::size_t, ImageView<float>, int, int, int, float, ImageView<float>);
+template void to_subpixels(const Queue&, std::size_t, ImageView<double>, int, int, int, double, ImageView<double>);
 template class ConvolutionStage<float>;
 template class ConvolutionStage<double>;
 

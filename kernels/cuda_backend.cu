@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "einfield/cuda.hpp"
+#include "kernels/convolve.cuh"
 #include "kernels/device.cuh"
 #include "kernels/likelihood.cuh"
 #include "kernels/raii.cuh"
@@ -41,12 +42,14 @@ struct FieldSizes {
   std::size_t systems, parameters, rays;
   std::size_t light_rays;           ///< `rays` with a NETWORK component, else 0
   std::size_t fixed_light_weights;  ///< of its network, when they are not among the parameters
+  std::size_t pixels;               ///< of one image, if the PSF acts on sub-pixels, else 0
 };
 
 template <class Real>
 struct FieldStorage {
   DeviceBuffer<Real> parameters, gradient, first_moment, second_moment, potential, deflection, deflection_bar;
   DeviceBuffer<Real> light_weights, light_position, light_value, light_gradient, light_value_bar;
+  DeviceBuffer<Real> pixels;  ///< an image on its way from or to sub-pixels
 
   template <class Take>
   void each(Take&& take, const FieldSizes& s) {
@@ -57,6 +60,7 @@ struct FieldStorage {
     take(light_weights, s.systems * s.fixed_light_weights);
     for (DeviceBuffer<Real>* vectors : {&light_position, &light_gradient}) take(*vectors, s.systems * 2 * s.light_rays);
     for (DeviceBuffer<Real>* vectors : {&light_value, &light_value_bar}) take(*vectors, s.systems * s.light_rays);
+    take(pixels, s.pixels);
   }
 };
 
@@ -81,8 +85,12 @@ FieldSizes field_sizes(const std::vector<Problem>& problems) {
   const Problem& first = problems.front();
   const ParameterLayout layout(first.model);
   const auto rays = static_cast<std::size_t>(first.observation.grid.n_rays());
-  return {problems.size(), layout.size(), rays, layout.light_weights.empty() ? 0 : rays,
-          layout.light_weights.size() - layout.n_light_weights};
+  return {problems.size(),
+          layout.size(),
+          rays,
+          layout.light_weights.empty() ? 0 : rays,
+          layout.light_weights.size() - layout.n_light_weights,
+          first.observation.psf.supersampling > 1 ? static_cast<std::size_t>(first.observation.grid.n_pixels()) : 0};
 }
 
 /// validate_problems() and the further conditions of the device, where all systems share their rays.
@@ -93,10 +101,6 @@ void validate(const std::vector<Problem>& problems) {
     const Grid &a = first.observation.grid, &b = p.observation.grid;
     EINFIELD_REQUIRE(a.pixel_scale == b.pixel_scale && a.center_x == b.center_x && a.center_y == b.center_y,
                      "systems with different pixel scales or centers, expected one grid on a CUDA device");
-    EINFIELD_REQUIRE(p.observation.psf.supersampling == 1,
-                     "a PSF of " + std::to_string(p.observation.psf.supersampling) +
-                         " samples a pixel's side, expected 1 on a CUDA device (psf_supersampling); the cpu backend "
-                         "takes more");
     EINFIELD_REQUIRE(!p.model.network || p.model.network->input_scale == first.model.network->input_scale,
                      "networks with different input scales, expected one on a CUDA device");
   }
@@ -132,8 +136,9 @@ class Training {
         sizes_(field_sizes(problems)),
         nx_(problems.front().observation.grid.nx),
         ny_(problems.front().observation.grid.ny),
+        psf_supersampling_(problems.front().observation.psf.supersampling),
         stream_(stream),
-        render_(problems.front().observation.grid, models_of(problems), sizes_.parameters, stream),
+        render_(problems.front().observation.grid, models_of(problems), sizes_.parameters, stream, psf_supersampling_),
         convolution_(ny_, nx_, psfs_of(problems), stream),
         likelihood_(problems, stream),
         regularization_(problems, stream),
@@ -168,10 +173,18 @@ class Training {
     EINFIELD_REQUIRE(values.size() == place.size(), "a field of " + std::to_string(place.size()) +
                                                         " values cannot take " + std::to_string(values.size()));
     copy(place.data, place.row_stride, values.data(), place.width, place, cudaMemcpyHostToDevice);
+    if (!on_subpixels(field)) return;
+    const int f = psf_supersampling_;
+    to_subpixels<Real>(stream_, 1, pixels(), ny_, nx_, f, static_cast<Real>(field == Field::image ? f * f : 1),
+                       subpixels(field, system));
   }
   std::vector<Real> download(Field field, std::size_t system) {
     const Place place = place_of(field, system);
     std::vector<Real> values(place.size());
+    const int f = psf_supersampling_;
+    if (on_subpixels(field))
+      to_pixels<Real>(stream_, 1, subpixels(field, system), f, static_cast<Real>(field == Field::image ? 1 : f * f),
+                      pixels(), ny_, nx_);
     copy(values.data(), place.width, place.data, place.row_stride, place, cudaMemcpyDeviceToHost);
     return values;
   }
@@ -284,6 +297,7 @@ class Training {
       return Place{view.data + system * view.system_stride, static_cast<std::size_t>(nx_),
                    static_cast<std::size_t>(ny_), view.row_stride};
     };
+    if (on_subpixels(field)) return {fields_.pixels.get(), sizes_.pixels, 1, sizes_.pixels};
     switch (field) {
       case Field::parameters:
         return vector(fields_.parameters);
@@ -310,6 +324,18 @@ class Training {
     }
     throw InvalidInput("an unknown field");
   }
+  /// Whether the stages hold this field on sub-pixels; it is copied by way of pixels().
+  bool on_subpixels(Field field) const {
+    return psf_supersampling_ > 1 && (field == Field::image || field == Field::image_bar);
+  }
+  ImageView<Real> pixels() const {
+    return dense_images(fields_.pixels.get(), ny_, nx_);
+  }
+  ImageView<Real> subpixels(Field field, std::size_t system) const {
+    ImageView<Real> view = field == Field::image ? convolution_.image() : convolution_.image_bar();
+    view.data += system * view.system_stride;
+    return view;
+  }
   void copy(Real* to, std::size_t to_stride, const Real* from, std::size_t from_stride, const Place& place,
             cudaMemcpyKind kind) {
     EINFIELD_CUDA(cudaMemcpy2DAsync(to, to_stride * sizeof(Real), from, from_stride * sizeof(Real),
@@ -335,7 +361,7 @@ class Training {
 
   ParameterLayout layout_;
   FieldSizes sizes_;
-  int nx_, ny_;
+  int nx_, ny_, psf_supersampling_;
   cudaStream_t stream_;
   FieldStorage<Real> fields_;
   RenderStage<Real> render_;

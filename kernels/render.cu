@@ -36,18 +36,32 @@ struct TapArrays {
   }
 };
 
+/// The rays of an image. A sample is a pixel, or one of its f × f sub-pixels for a PSF that acts on them.
 template <class Real>
 struct RayArrays {
   const Real* positions;  ///< [2][n_rays]
-  int n_rays, n_pixels, nx, rays_per_pixel;
+  int n_rays, n_samples, nx;
+  int side;   ///< rays per pixel along a side
+  int f;      ///< samples per pixel along a side
+  int group;  ///< rays per sample along a side, side / f
   __device__ Vec2<Real> theta(int ray) const { return {positions[ray], positions[n_rays + ray]}; }
   /// Deflection of the network at a ray of one system.
   __device__ Vec2<Real> deflection(const Real* alpha_nn, int ray) const {
     if (alpha_nn == nullptr) return {};
     return {alpha_nn[ray], alpha_nn[n_rays + ray]};
   }
-  __device__ std::size_t pixel_offset(const ImageView<Real>& image, int system, int pixel) const {
-    return system * image.system_stride + (pixel / nx) * image.row_stride + pixel % nx;
+  __device__ int sample_of(int ray) const {
+    const int pixel = ray / (side * side);
+    if (f == 1) return pixel;
+    return static_cast<int>(subpixel_of_ray(nx, pixel % nx, pixel / nx, ray % (side * side), side, f));
+  }
+  __device__ int first_ray(int sample) const {
+    if (f == 1) return sample * side * side;
+    return first_ray_of_subpixel(nx, sample % (nx * f), sample / (nx * f), side, f);
+  }
+  __device__ Real rays_per_sample() const { return static_cast<Real>(group * group); }
+  __device__ std::size_t sample_offset(const ImageView<Real>& image, int system, int sample) const {
+    return system * image.system_stride + (sample / (nx * f)) * image.row_stride + sample % (nx * f);
   }
 };
 
@@ -116,11 +130,14 @@ __global__ void __launch_bounds__(kThreads, 2)
   const Scene<Real> scene = unpack<kShared>(scenes, system, parameters, shared);
   if (alpha_nn != nullptr) alpha_nn += static_cast<std::size_t>(system) * 2 * rays.n_rays;
   const int stride = static_cast<int>(gridDim.x * blockDim.x);
-  for (int pixel = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); pixel < rays.n_pixels; pixel += stride) {
+  for (int sample = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); sample < rays.n_samples;
+       sample += stride) {
     Real sum = 0;
-    for (int ray = pixel * rays.rays_per_pixel; ray < (pixel + 1) * rays.rays_per_pixel; ++ray)
-      sum += render_ray(scene, rays.theta(ray), rays.deflection(alpha_nn, ray), samples.at(system, ray));
-    image.data[rays.pixel_offset(image, system, pixel)] = sum / static_cast<Real>(rays.rays_per_pixel);
+    int row = rays.first_ray(sample);
+    for (int k = 0; k < rays.group; ++k, row += rays.side)
+      for (int ray = row; ray < row + rays.group; ++ray)
+        sum += render_ray(scene, rays.theta(ray), rays.deflection(alpha_nn, ray), samples.at(system, ray));
+    image.data[rays.sample_offset(image, system, sample)] = sum / rays.rays_per_sample();
   }
 }
 
@@ -157,8 +174,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int first = static_cast<int>(blockIdx.x) * kThreads; first < rays.n_rays; first += blocks * kThreads) {
     const bool inside = first + thread < rays.n_rays;  // the others keep the block together: they add zeros
     const int ray = inside ? first + thread : rays.n_rays - 1;
-    const Real pixel_bar = image_bar.data[rays.pixel_offset(image_bar, system, ray / rays.rays_per_pixel)];
-    const Real bar = inside ? pixel_bar / static_cast<Real>(rays.rays_per_pixel) : Real(0);
+    const Real sample_bar = image_bar.data[rays.sample_offset(image_bar, system, rays.sample_of(ray))];
+    const Real bar = inside ? sample_bar / rays.rays_per_sample() : Real(0);
     const bool lit = bar != 0;
 
     const auto collect = [&](int c, const Real* p_bar) {
@@ -365,8 +382,13 @@ struct RenderStage<Real>::Impl {
   TapArrays<Real> taps;
   int network_component = -1;
 
-  Impl(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream)
+  Impl(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream,
+       int psf_supersampling)
       : sizes(grid, models) {
+    EINFIELD_REQUIRE(psf_supersampling >= 1 && grid.supersampling % psf_supersampling == 0,
+                     "render: " + std::to_string(psf_supersampling) +
+                         " samples a pixel's side for the PSF, expected a divisor of the supersampling " +
+                         std::to_string(grid.supersampling));
     allocate_all(storage, stream, sizes);
     std::vector<Real> positions(2 * sizes.rays), table, pixels;
     std::vector<Component> components;
@@ -426,8 +448,13 @@ struct RenderStage<Real>::Impl {
               static_cast<int>(sizes.source_pixels),
               first.n_network,
               parameter_stride};
-    rays = {storage.positions.get(), static_cast<int>(sizes.rays), static_cast<int>(sizes.pixels), grid.nx,
-            grid.rays_per_pixel()};
+    rays = {storage.positions.get(),
+            static_cast<int>(sizes.rays),
+            static_cast<int>(sizes.pixels) * psf_supersampling * psf_supersampling,
+            grid.nx,
+            grid.supersampling,
+            psf_supersampling,
+            grid.supersampling / psf_supersampling};
     taps = {storage.tap_keys.get(),
             storage.tap_values.get(),
             storage.pixel_to_free.get(),
@@ -484,8 +511,8 @@ struct RenderStage<Real>::Impl {
 
 template <class Real>
 RenderStage<Real>::RenderStage(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride,
-                               cudaStream_t stream)
-    : impl_(std::make_unique<Impl>(grid, models, parameter_stride, stream)) {}
+                               cudaStream_t stream, int psf_supersampling)
+    : impl_(std::make_unique<Impl>(grid, models, parameter_stride, stream, psf_supersampling)) {}
 template <class Real>
 RenderStage<Real>::~RenderStage() = default;
 template <class Real>
@@ -522,7 +549,7 @@ void RenderStage<Real>::forward(const Queue& queue, const Real* parameters, cons
   impl_->place(queue, parameters);
   impl_->with_samples(light, [&](auto shared, const auto& samples) {
     render_kernel<Real, shared.value>
-        <<<impl_->grid(queue, sum_blocks(impl_->rays.n_pixels)), kThreads, impl_->scenes.shared_bytes(),
+        <<<impl_->grid(queue, sum_blocks(impl_->rays.n_samples)), kThreads, impl_->scenes.shared_bytes(),
            queue.stream>>>(queue.systems, impl_->scenes, impl_->rays, samples, parameters, alpha_nn, image);
     EINFIELD_LAUNCH_CHECK();
   });

@@ -321,26 +321,41 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
     for (std::size_t i = 0; i < rays; ++i) samples[i] = {r.psi[i], {r.alpha[i], r.alpha[rays + i]}};
   }
 
-  const auto per_pixel = static_cast<std::size_t>(grid.rays_per_pixel());
+  // The PSF acts on f × f sub-pixels of a pixel, each the mean of its rays.
+  const int f = observation.psf.supersampling, s = grid.supersampling, fine_nx = grid.nx * f, fine_ny = grid.ny * f;
+  const auto per_pixel = static_cast<std::size_t>(grid.rays_per_pixel()), fine_n = n * static_cast<std::size_t>(f * f);
+  const auto subpixel_of = [&](std::size_t i) {
+    const int pixel = static_cast<int>(i / per_pixel), ray = static_cast<int>(i % per_pixel);
+    const int x = (pixel % grid.nx * s + ray % s) * f / s, y = (pixel / grid.nx * s + ray / s) * f / s;
+    return static_cast<std::size_t>(y * fine_nx + x);
+  };
+  const auto pixel_of = [&](std::size_t subpixel) {
+    const int x = static_cast<int>(subpixel) % fine_nx / f, y = static_cast<int>(subpixel) / fine_nx / f;
+    return static_cast<std::size_t>(y * grid.nx + x);
+  };
+  const double rays_per_subpixel = static_cast<double>(per_pixel) / (f * f);
+  std::vector<double> fine(fine_n, 0.0), fine_bar(fine_n);
   out.image.assign(n, 0.0);
-  for (std::size_t i = 0; i < rays; ++i)
-    out.image[i / per_pixel] += render_ray(scene, Vec2<double>{theta[i], theta[rays + i]},
-                                           Vec2<double>{out.deflection[i], out.deflection[rays + i]}, samples[i]) /
-                                static_cast<double>(per_pixel);
+  for (std::size_t i = 0; i < rays; ++i) {
+    const double brightness = render_ray(scene, Vec2<double>{theta[i], theta[rays + i]},
+                                         Vec2<double>{out.deflection[i], out.deflection[rays + i]}, samples[i]);
+    out.image[i / per_pixel] += brightness / static_cast<double>(per_pixel);
+    fine[subpixel_of(i)] += brightness / rays_per_subpixel;
+  }
 
   // out[y, x] = Σ kernel[v, w] in[y − (v − cv), x − (w − cw)], zero outside; transposed: target and source swapped.
   const auto convolved = [&](const std::vector<double>& in, bool transposed) {
     const Psf& psf = observation.psf;
     if (psf.empty()) return in;
-    std::vector<double> result(n, 0.0);
-    for (int y = 0; y < grid.ny; ++y)
-      for (int x = 0; x < grid.nx; ++x)
+    std::vector<double> result(fine_n, 0.0);
+    for (int y = 0; y < fine_ny; ++y)
+      for (int x = 0; x < fine_nx; ++x)
         for (int v = 0; v < psf.ny; ++v)
           for (int w = 0; w < psf.nx; ++w) {
             const int sy = y - (v - psf.ny / 2), sx = x - (w - psf.nx / 2);
-            if (sy < 0 || sx < 0 || sy >= grid.ny || sx >= grid.nx) continue;
-            const auto target = static_cast<std::size_t>(y * grid.nx + x),
-                       source = static_cast<std::size_t>(sy * grid.nx + sx);
+            if (sy < 0 || sx < 0 || sy >= fine_ny || sx >= fine_nx) continue;
+            const auto target = static_cast<std::size_t>(y * fine_nx + x),
+                       source = static_cast<std::size_t>(sy * fine_nx + sx);
             const double k = psf.values[static_cast<std::size_t>(v * psf.nx + w)];
             if (transposed)
               result[source] += k * in[target];
@@ -349,7 +364,9 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
           }
     return result;
   };
-  out.model = convolved(out.image, false);
+  fine = convolved(fine, false);
+  out.model.assign(n, 0.0);
+  for (std::size_t k = 0; k < fine_n; ++k) out.model[pixel_of(k)] += fine[k] / (f * f);
   out.model_bar.assign(n, 0.0);
   for (std::size_t i = 0; i < n; ++i) {
     if (!observation.mask[i]) continue;
@@ -360,7 +377,10 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
     out.chi2 += inv_var / observation.n_used() * residual * residual;
     out.model_bar[i] = 2 * weight * residual;
   }
-  out.image_bar = convolved(out.model_bar, true);
+  for (std::size_t k = 0; k < fine_n; ++k) fine_bar[k] = out.model_bar[pixel_of(k)] / (f * f);
+  fine_bar = convolved(fine_bar, true);
+  out.image_bar.assign(n, 0.0);
+  for (std::size_t k = 0; k < fine_n; ++k) out.image_bar[pixel_of(k)] += fine_bar[k];
 
   out.gradient.assign(layout.size(), 0.0);
   out.deflection_bar.assign(2 * rays, 0.0);
@@ -369,7 +389,7 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
     Vec2<double> alpha_bar{};
     render_ray_adjoint(
         scene, Vec2<double>{theta[i], theta[rays + i]}, Vec2<double>{out.deflection[i], out.deflection[rays + i]},
-        out.image_bar[i / per_pixel] / static_cast<double>(per_pixel), alpha_bar, table_bar.data(),
+        fine_bar[subpixel_of(i)] / rays_per_subpixel, alpha_bar, table_bar.data(),
         [&](int k, double value) { pixel_bar[static_cast<std::size_t>(k)] += value; }, samples[i], &value_bar[i]);
     out.deflection_bar[i] = alpha_bar.x;
     out.deflection_bar[rays + i] = alpha_bar.y;

@@ -496,6 +496,49 @@ TEST(Backends, UnknownNamesAreRefused) {
   EXPECT_THROW(planned_bytes<float>("gpu", {}, {}), InvalidInput);
 }
 
+/// An image that is uploaded is what the PSF acts on, also if that has sub-pixels: they are then equal within a pixel.
+template <class Real>
+struct UploadedImage {
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
+    for (const char* name : {"paper", "subpixel_psf"}) {
+      SCOPED_TRACE(name);
+      const std::vector<StepCase> cases = step_cases();
+      const StepCase& c = *std::find_if(cases.begin(), cases.end(), [&](const StepCase& s) { return s.name == name; });
+      const Problem one = setting.problem(c);
+      backend.load({one, one});
+      backend.network();
+      backend.render();
+      const auto n = static_cast<std::size_t>(one.observation.grid.n_pixels());
+      const std::vector<Real> rendered = backend.download(Field::image, 0);
+      // A bright pixel in the middle of an empty image, in one system only.
+      std::vector<Real> image(n, Real(0));
+      image[n / 2] = 1;
+      backend.upload(Field::image, 1, image);
+      EXPECT_EQ(backend.download(Field::image, 1), image);
+      EXPECT_EQ(backend.download(Field::image, 0), rendered);
+      backend.convolve();
+      const std::vector<Real> model = backend.download(Field::model, 1);
+      double sum = 0;
+      for (const Real value : model) sum += static_cast<double>(value);
+      EXPECT_NEAR(sum, 1, 1e-6) << "the PSF keeps the light";
+      EXPECT_GT(model[n / 2], *std::max_element(image.begin(), image.end()) / 20);
+
+      std::vector<Real> bar(n, Real(0));
+      bar[n / 2] = 1;
+      backend.upload(Field::image_bar, 1, bar);
+      backend.zero_gradient();
+      backend.render_adjoint();
+      EXPECT_EQ(backend.download(Field::image_bar, 1), bar);
+      const std::vector<Real> alpha_bar = backend.download(Field::deflection_bar, 1);
+      const auto per_pixel = static_cast<std::size_t>(one.observation.grid.rays_per_pixel());
+      for (std::size_t i = 0; i < n * per_pixel; ++i) EXPECT_EQ(alpha_bar[i] != 0, i / per_pixel == n / 2) << i;
+    }
+  }
+};
+TEST_P(Conformance, AnUploadedImageIsWhatThePsfActsOn) {
+  run<UploadedImage>();
+}
+
 /// Arithmetic that a backend does not have is an error, never another arithmetic.
 TEST(Backends, MatrixUnitsAreThoseOfCudaInSinglePrecision) {
   for (const NetworkMath math : {NetworkMath::tf32x3, NetworkMath::tf32}) {

@@ -123,7 +123,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   const LoadedProblem loaded = load_problem(config);
   for (const std::string& warning : loaded.warnings) log.warning(warning);
 
-  const BackendChoice choice = choose_backend(config, loaded, options);
+  const BackendChoice choice = choose_backend(config, options);
   const std::unique_ptr<Backend<Real>> backend = make_backend<Real>(choice.name, choice.options);
   if (!config.title.empty()) log.line(config.title);
   const ParameterLayout layout(loaded.problem.model);

@@ -108,7 +108,7 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
                        observation.grid.nx, observation.grid.ny, observation.grid.pixel_scale, observation.n_used(),
                        observation.psf.nx, observation.psf.ny, observation.grid.supersampling));
   if (observation.psf.supersampling > 1)
-    log.line(fmt::format("PSF: {} samples per pixel and side, on the CPU", observation.psf.supersampling));
+    log.line(fmt::format("PSF: {} samples per pixel and side", observation.psf.supersampling));
   if (loaded.wcs)
     log.line(fmt::format("sky: +y points to position angle {:g} degrees (North towards East)",
                          std::round(loaded.wcs->position_angle(kPi / 2) * 100) / 100 + 0.0) +

@@ -23,9 +23,8 @@ void check_math(const Config& config, const std::string& backend, bool single) {
 
 }  // namespace
 
-BackendChoice choose_backend(const Config& config, const LoadedProblem& loaded, const RunOptions& options) {
-  const bool cpu_only = options.backend == "auto" && loaded.problem.observation.psf.supersampling > 1;
-  const BackendChoice choice = resolve_backend(cpu_only ? "cpu" : options.backend, {options.threads, options.device});
+BackendChoice choose_backend(const Config& config, const RunOptions& options) {
+  const BackendChoice choice = resolve_backend(options.backend, {options.threads, options.device});
   check_math(config, choice.name, !options.double_precision);
   return choice;
 }

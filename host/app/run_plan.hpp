@@ -11,9 +11,9 @@
 
 namespace einfield {
 
-/// The backend that the options ask for; "auto" uses the CPU for a PSF on sub-pixels, which the CUDA backend does not
-/// have. @throws InvalidInput when it cannot compute [network] math, NotBuilt, BackendUnavailable
-BackendChoice choose_backend(const Config& config, const LoadedProblem& loaded, const RunOptions& options);
+/// The backend that the options ask for.
+/// @throws InvalidInput when it cannot compute [network] math; NotBuilt, BackendUnavailable
+BackendChoice choose_backend(const Config& config, const RunOptions& options);
 
 /// Whether a stage is Levenberg–Marquardt, which runs on the CPU in double precision.
 bool uses_levenberg_marquardt(const Config& config);

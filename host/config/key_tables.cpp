@@ -142,7 +142,7 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
        {"supersampling", &o.supersampling, "rays per pixel along each axis", between(1, kMaxSupersampling)},
        {"psf_supersampling", &o.psf_supersampling,
         "PSF samples per pixel along each axis, a divisor of supersampling: the image is convolved at this "
-        "resolution, then averaged over pixels; values above 1 run on the CPU only",
+        "resolution, then averaged over pixels",
         between(1, kMaxSupersampling)}});
   return keys;
 }

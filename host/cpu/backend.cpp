@@ -103,6 +103,18 @@ void fill_ray_bars(System<Real>& s, Span span) {
   }
 }
 
+/// After an upload of an image or its cotangent: what a PSF that acts on sub-pixels reads. They are equal within a
+/// pixel.
+template <class Real>
+void set_subpixels(System<Real>& s, Field field) {
+  const int f = s.psf_supersampling;
+  if (f == 1 || (field != Field::image && field != Field::image_bar)) return;
+  const std::vector<Real>& pixels = field == Field::image ? s.image : s.image_bar;
+  mean_of_subpixels_adjoint(pixels.data(), s.grid.nx, s.grid.ny, f, s.subpixels.data());
+  if (field == Field::image)
+    for (Real& value : s.subpixels) value *= static_cast<Real>(f * f);
+}
+
 template <class Real>
 class CpuBackend final : public Backend<Real> {
  public:
@@ -138,6 +150,7 @@ class CpuBackend final : public Backend<Real> {
     EINFIELD_REQUIRE(values.size() == target.size(), "a field of " + std::to_string(target.size()) +
                                                          " values cannot take " + std::to_string(values.size()));
     target = values;
+    set_subpixels(system(index), field);
   }
   std::vector<Real> download(Field field, int index) const override { return field_of(system(index), field); }
   void upload(Field field, const std::vector<Real>& values) override {

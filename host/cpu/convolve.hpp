@@ -48,31 +48,20 @@ class Convolution {
   std::unique_ptr<Fourier> fourier_;
 };
 
-/// Where the mean of the rays of a pixel goes when the PSF acts on f × f sub-pixels of it, s² rays a pixel in the order
-/// of Grid: (ny f, nx f), row by row.
-inline std::size_t subpixel_of_ray(int nx, int pixel_x, int pixel_y, int ray, int s, int f) {
-  const int group = s / f;
-  const int x = pixel_x * f + ray % s / group, y = pixel_y * f + ray / s / group;
-  return static_cast<std::size_t>(y) * static_cast<std::size_t>(nx * f) + static_cast<std::size_t>(x);
-}
-
 /// Mean of the f × f sub-pixels of every pixel.
 template <class Real>
 void mean_of_subpixels(const Real* fine, int nx, int ny, int f, Real* pixels) {
   for (int y = 0; y < ny; ++y)
-    for (int x = 0; x < nx; ++x) {
-      Real sum = 0;
-      for (int v = y * f; v < (y + 1) * f; ++v)
-        for (int w = x * f; w < (x + 1) * f; ++w) sum += fine[v * nx * f + w];
-      pixels[y * nx + x] = sum / static_cast<Real>(f * f);
-    }
+    for (int x = 0; x < nx; ++x)
+      pixels[y * nx + x] = mean_of_subpixels(fine, static_cast<std::size_t>(nx * f), x, y, f);
 }
 
 /// Its transpose: every sub-pixel gets its share.
 template <class Real>
 void mean_of_subpixels_adjoint(const Real* pixels, int nx, int ny, int f, Real* fine) {
-  for (int y = 0; y < ny * f; ++y)
-    for (int x = 0; x < nx * f; ++x) fine[y * nx * f + x] = pixels[y / f * nx + x / f] / static_cast<Real>(f * f);
+  for (int y = 0; y < ny; ++y)
+    for (int x = 0; x < nx; ++x)
+      mean_of_subpixels_adjoint(pixels[y * nx + x], static_cast<std::size_t>(nx * f), x, y, f, fine);
 }
 
 }  // namespace einfield

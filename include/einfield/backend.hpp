@@ -65,7 +65,8 @@ class Backend {
   /// @throws InvalidInput for another shape or another grid
   virtual void replace(int system, const Problem& problem) = 0;
 
-  /// Copies a whole field of one system. @throws InvalidInput when the size differs.
+  /// Copies a whole field of one system. If the PSF acts on sub-pixels, an image that is uploaded is constant within a
+  /// pixel, and so is its cotangent. @throws InvalidInput when the size differs.
   virtual void upload(Field field, int system, const std::vector<Real>& values) = 0;
   virtual std::vector<Real> download(Field field, int system) const = 0;
   /// Copies a whole field of all systems, system after system.

@@ -140,13 +140,16 @@ class EINFIELD_API NetworkStage {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Ray-shooting and brightness: β = θ − α_lens(θ) − α_nn(θ), I = Σ S(β) + Σ L(θ), averaged over the rays of a pixel.
+/// Ray-shooting and brightness: β = θ − α_lens(θ) − α_nn(θ), I = Σ S(β) + Σ L(θ), averaged over the rays of a pixel, or
+/// of a sub-pixel for a PSF that acts on f × f of them (Psf::supersampling): images are then [ny f][nx f].
 template <class Real>
 class EINFIELD_API RenderStage {
  public:
   /// @param models  one per system: the same components and free parameters, values of their own
   /// @param stream  used for the copies of the constructor, which waits for it
-  RenderStage(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream);
+  /// @param psf_supersampling  f, a divisor of grid.supersampling
+  RenderStage(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream,
+              int psf_supersampling = 1);
   ~RenderStage();
   RenderStage(RenderStage&&) noexcept;
   RenderStage& operator=(RenderStage&&) noexcept;
@@ -183,11 +186,13 @@ enum class ConvolutionMethod {
   fft
 };
 
-/// m = P ∗ I, zero outside the image, and its transpose (correlation with P).
+/// m = P ∗ I, zero outside the image, and its transpose (correlation with P). A PSF with f × f samples a pixel
+/// (Psf::supersampling) acts on sub-pixels: I is [ny f][nx f], and m the mean of P ∗ I over the sub-pixels of each
+/// pixel.
 template <class Real>
 class EINFIELD_API ConvolutionStage {
  public:
-  /// @param psfs    one per system, all of one odd size (ny, nx); or all empty: m = I
+  /// @param psfs    one per system, all of one odd size (ny, nx) and supersampling; or all empty: m = I
   /// @param stream  used for the copies of the constructor, which waits for it
   ConvolutionStage(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream,
                    ConvolutionMethod method = ConvolutionMethod::automatic);

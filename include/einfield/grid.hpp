@@ -42,4 +42,41 @@ struct Grid {
   }
 };
 
+/// Sub-pixel that a ray of a pixel lies in, when a PSF acts on f × f sub-pixels of it: index into an image of
+/// (ny f, nx f) sub-pixels, row by row.
+/// @param ray  of the pixel, 0 … s² − 1, in the order of Grid
+/// @param s    Grid::supersampling, a multiple of f
+EINFIELD_HD inline std::size_t subpixel_of_ray(int nx, int pixel_x, int pixel_y, int ray, int s, int f) {
+  const int group = s / f;
+  const int x = pixel_x * f + ray % s / group, y = pixel_y * f + ray / s / group;
+  return static_cast<std::size_t>(y) * static_cast<std::size_t>(nx * f) + static_cast<std::size_t>(x);
+}
+
+/// The inverse: first ray of a sub-pixel. Its others are in s / f rows of s / f rays, a row s rays after the one
+/// before.
+/// @param x, y  column and row of the sub-pixel
+EINFIELD_HD inline int first_ray_of_subpixel(int nx, int x, int y, int s, int f) {
+  const int group = s / f;
+  return ((y / f * nx + x / f) * s + y % f * group) * s + x % f * group;
+}
+
+/// Mean of the f × f sub-pixels of pixel (x, y).
+/// @param stride  from one row of sub-pixels to the next
+template <class Real>
+EINFIELD_HD Real mean_of_subpixels(const Real* fine, std::size_t stride, int x, int y, int f) {
+  fine += static_cast<std::size_t>(y * f) * stride + static_cast<std::size_t>(x * f);
+  Real sum = 0;
+  for (int v = 0; v < f; ++v, fine += stride)
+    for (int w = 0; w < f; ++w) sum += fine[w];
+  return sum / static_cast<Real>(f * f);
+}
+
+/// Adjoint of mean_of_subpixels: sets the cotangent of each of the sub-pixels, m̄ / f².
+template <class Real>
+EINFIELD_HD void mean_of_subpixels_adjoint(Real mean_bar, std::size_t stride, int x, int y, int f, Real* fine_bar) {
+  fine_bar += static_cast<std::size_t>(y * f) * stride + static_cast<std::size_t>(x * f);
+  for (int v = 0; v < f; ++v, fine_bar += stride)
+    for (int w = 0; w < f; ++w) fine_bar[w] = mean_bar / static_cast<Real>(f * f);
+}
+
 }  // namespace einfield
