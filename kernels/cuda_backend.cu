@@ -10,6 +10,7 @@
 #include "kernels/convolve.cuh"
 #include "kernels/device.cuh"
 #include "kernels/likelihood.cuh"
+#include "kernels/network/fields.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/regularization.cuh"
 #include "kernels/render.cuh"
@@ -117,7 +118,8 @@ std::size_t planned_bytes(const std::vector<Problem>& problems) {
       LikelihoodStage<Real>::planned_bytes(problems) + RegularizationStage<Real>::planned_bytes(problems) +
       AdamStage<Real>::planned_bytes(sizes.parameters, sizes.systems, first_learning_rates(problems)[0].size());
   if (first.model.network)
-    bytes += NetworkStage<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
+    bytes += NetworkFieldsStage<Real>::planned_bytes(*first.model.network) +
+             NetworkStage<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
                                            DeviceLimits::current(), NetworkPath::automatic, first.network_math)
                  .workspace_bytes;
   if (const LightComponent* const light = network_light(first.model))
@@ -144,6 +146,7 @@ class Training {
         regularization_(problems, stream),
         adam_(sizes_.parameters, sizes_.parameters, first_learning_rates(problems), stream) {
     allocate_all(fields_, stream, sizes_);
+    if (problems.front().model.network) network_fields_.emplace(*problems.front().model.network);
     if (problems.front().model.network)
       network_.emplace(*problems.front().model.network, static_cast<int>(sizes_.rays), static_cast<int>(sizes_.systems),
                        problems.front().network_math);
@@ -203,6 +206,12 @@ class Training {
                                   copies_.get()));
     copies_.synchronize();
     return fetched_[0];
+  }
+
+  NetworkFields<Real> network_fields(std::size_t system, const std::vector<Real>& theta) {
+    const std::size_t n = theta.size() / 2;
+    if (!network_fields_) return {std::vector<Real>(n), std::vector<Real>(2 * n), std::vector<Real>(n)};
+    return network_fields_->evaluate(stream_, fields_.parameters.get() + system * sizes_.parameters, theta);
   }
 
   void network() {
@@ -370,6 +379,7 @@ class Training {
   RegularizationStage<Real> regularization_;
   AdamStage<Real> adam_;
   std::optional<NetworkStage<Real>> network_;
+  std::optional<NetworkFieldsStage<Real>> network_fields_;
   std::optional<NetworkStage<Real>> light_network_;  ///< of the NETWORK component
   Graph graph_;
   Stream copies_;
@@ -458,6 +468,12 @@ class CudaBackend final : public Backend<Real> {
   }
   StepState state(int system) const override {
     return on_device([&](Training<Real>& t) { return t.state(checked(system)); });
+  }
+
+  NetworkFields<Real> network_fields(int system, const std::vector<Real>& theta) override {
+    EINFIELD_REQUIRE(theta.size() % 2 == 0,
+                     std::to_string(theta.size()) + " coordinates, expected all x, then as many y");
+    return on_device([&](Training<Real>& t) { return t.network_fields(checked(system), theta); });
   }
 
   double milliseconds(const std::function<void()>& work) {

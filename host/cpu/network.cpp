@@ -398,7 +398,34 @@ std::string CpuNetwork<Real>::instructions() {
   return tile_kernels<Real>().instructions;
 }
 
+template <class Real>
+NetworkFields<Real> evaluate_network(const NetworkShape& shape, const std::vector<Real>& parameters,
+                                     const std::vector<Real>& theta, ThreadPool& pool, bool with_convergence) {
+  constexpr std::size_t kBatch = 8192;
+  const std::size_t n = theta.size() / 2;
+  NetworkFields<Real> fields{std::vector<Real>(n), std::vector<Real>(2 * n), std::vector<Real>(n)};
+  CpuNetwork<Real> network(shape, static_cast<int>(std::min(n, kBatch)), pool, 0);  // no adjoint, so no tape
+  std::vector<Real> positions, alpha;
+  for (std::size_t begin = 0; begin < n; begin += kBatch) {
+    const std::size_t size = std::min(kBatch, n - begin);
+    positions.assign(theta.data() + begin, theta.data() + begin + size);
+    positions.insert(positions.end(), theta.data() + n + begin, theta.data() + n + begin + size);
+    alpha.resize(2 * size);
+    const int count = static_cast<int>(size);
+    network.forward(parameters.data(), positions.data(), count, fields.potential.data() + begin, alpha.data());
+    if (with_convergence) network.kappa(parameters.data(), positions.data(), count, fields.convergence.data() + begin);
+    std::copy_n(alpha.data(), size, fields.deflection.data() + begin);
+    std::copy_n(alpha.data() + size, size, fields.deflection.data() + n + begin);
+  }
+  return fields;
+}
+
 template class CpuNetwork<float>;
 template class CpuNetwork<double>;
+
+template NetworkFields<float> evaluate_network(const NetworkShape&, const std::vector<float>&,
+                                               const std::vector<float>&, ThreadPool&, bool);
+template NetworkFields<double> evaluate_network(const NetworkShape&, const std::vector<double>&,
+                                                const std::vector<double>&, ThreadPool&, bool);
 
 }  // namespace einfield

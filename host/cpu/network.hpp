@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "einfield/network.hpp"
 #include "host/cpu/thread_pool.hpp"
@@ -60,5 +61,14 @@ class CpuNetwork {
   struct Storage;
   std::unique_ptr<Storage> storage_;
 };
+
+/// ψ, α and κ at any number of positions, in batches, so that the memory needed stays small. The result is the same bit
+/// by bit for any number of threads.
+/// @param parameters  flat layout of `shape`
+/// @param theta       2 × n, all x, then all y [arcsec]
+/// @param with_convergence  false: κ stays 0; it costs as much as ψ and α together
+template <class Real>
+NetworkFields<Real> evaluate_network(const NetworkShape& shape, const std::vector<Real>& parameters,
+                                     const std::vector<Real>& theta, ThreadPool& pool, bool with_convergence = true);
 
 }  // namespace einfield

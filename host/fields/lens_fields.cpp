@@ -1,4 +1,4 @@
-// Positions are evaluated in batches, so that the memory needed stays small compared with the result.
+// Values at many positions: the profiles on all threads, networks by host/cpu/network.hpp.
 #include "host/fields/lens_fields.hpp"
 
 #include <algorithm>
@@ -65,34 +65,17 @@ LensFields smooth_fields(const std::vector<LensComponent>& lens, const std::vect
 }
 
 template <class Real>
+LensFields in_double(const NetworkFields<Real>& fields) {
+  return {std::vector<double>(fields.potential.begin(), fields.potential.end()),
+          std::vector<double>(fields.deflection.begin(), fields.deflection.end()),
+          std::vector<double>(fields.convergence.begin(), fields.convergence.end())};
+}
+
+template <class Real>
 LensFields network_fields(const NetworkShape& shape, const std::vector<double>& parameters,
                           const std::vector<double>& theta, ThreadPool& pool, bool with_convergence) {
-  const std::size_t n = theta.size() / 2;
-  LensFields fields = zero_fields(n);
-  CpuNetwork<Real> network(shape, static_cast<int>(std::min(n, kBatch)), pool, 0);  // no adjoint, so no tape
-  const std::vector<Real> weights(parameters.begin(), parameters.end());
-  std::vector<Real> positions, psi, alpha, kappa;
-  for (std::size_t begin = 0; begin < n; begin += kBatch) {
-    const std::size_t size = std::min(kBatch, n - begin);
-    positions.resize(2 * size);
-    alpha.resize(2 * size);
-    psi.resize(size);
-    kappa.resize(size);
-    for (std::size_t i = 0; i < size; ++i) {
-      positions[i] = static_cast<Real>(theta[begin + i]);
-      positions[size + i] = static_cast<Real>(theta[n + begin + i]);
-    }
-    const int count = static_cast<int>(size);
-    network.forward(weights.data(), positions.data(), count, psi.data(), alpha.data());
-    if (with_convergence) network.kappa(weights.data(), positions.data(), count, kappa.data());
-    for (std::size_t i = 0; i < size; ++i) {
-      fields.potential[begin + i] = psi[i];
-      fields.deflection[begin + i] = alpha[i];
-      fields.deflection[n + begin + i] = alpha[size + i];
-      fields.convergence[begin + i] = kappa[i];
-    }
-  }
-  return fields;
+  return in_double(evaluate_network(shape, std::vector<Real>(parameters.begin(), parameters.end()),
+                                    std::vector<Real>(theta.begin(), theta.end()), pool, with_convergence));
 }
 
 namespace {
@@ -162,6 +145,8 @@ template std::vector<double> brightness_gradient<float>(const std::vector<LightC
                                                         ThreadPool&);
 template std::vector<double> brightness_gradient<double>(const std::vector<LightComponent>&, const std::vector<double>&,
                                                          ThreadPool&);
+template LensFields in_double(const NetworkFields<float>&);
+template LensFields in_double(const NetworkFields<double>&);
 template LensFields network_fields<float>(const NetworkShape&, const std::vector<double>&, const std::vector<double>&,
                                           ThreadPool&, bool);
 template LensFields network_fields<double>(const NetworkShape&, const std::vector<double>&, const std::vector<double>&,

@@ -30,6 +30,10 @@ template <class Real>
 LensFields network_fields(const NetworkShape& shape, const std::vector<double>& parameters,
                           const std::vector<double>& theta, ThreadPool& pool, bool with_convergence = true);
 
+/// The same in double, as maps are kept.
+template <class Real>
+LensFields in_double(const NetworkFields<Real>& fields);
+
 /// Total brightness of light components at positions of their plane. A NETWORK is evaluated in the precision of Real.
 /// @param positions  2 × n, all x, then all y [arcsec]
 /// @return           n values [image unit per pixel]

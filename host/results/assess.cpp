@@ -89,7 +89,8 @@ struct Members {
 /// Fills everything about single members: outcomes, models, weights, history, starts, warnings.
 template <class Real>
 Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& results,
-                        const std::vector<std::vector<Real>>& model_images, const std::vector<double>& theta,
+                        const std::vector<std::vector<Real>>& model_images,
+                        const std::vector<NetworkFields<Real>>& networks, const std::vector<double>& theta,
                         ThreadPool& pool) {
   const Model& model = fit.loaded.problem.model;
   const std::vector<std::string> excluded = left_out(fit.config, results);
@@ -109,8 +110,11 @@ Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& res
     const std::vector<double>& weights = fit.weights.emplace_back(
         parameters.begin(), parameters.begin() + static_cast<std::ptrdiff_t>(fit.layout.n_network));
     fit.models.push_back(with_parameters(model, fit.layout, parameters));
-    members.networks.push_back(model.network ? network_fields<Real>(*model.network, weights, theta, pool)
-                                             : zero_fields(theta.size() / 2));
+    if (!networks.empty())
+      members.networks.push_back(in_double(networks[k]));
+    else
+      members.networks.push_back(model.network ? network_fields<Real>(*model.network, weights, theta, pool)
+                                               : zero_fields(theta.size() / 2));
   }
   // A failed first member stands for the fit, so that the failure is reported; otherwise the first one that counts.
   if (!went_wrong(results.front()))
@@ -155,7 +159,7 @@ std::vector<std::string> left_out(const Config& config, const std::vector<FitRes
 template <class Real>
 Assessment assess(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
                   const std::vector<std::vector<Real>>& model_images, std::vector<TriedStrength> strengths,
-                  ThreadPool& pool) {
+                  ThreadPool& pool, const std::vector<NetworkFields<Real>>& networks) {
   const Problem& problem = loaded.problem;
   const Observation& observation = problem.observation;
   EINFIELD_REQUIRE(!results.empty() && model_images.size() == results.size(),
@@ -171,7 +175,7 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
   fit.double_precision = sizeof(Real) == 8;
   fit.strengths = std::move(strengths);
   const std::vector<double> theta = pixel_centers(observation.grid);
-  const Members members = collect_members(fit, results, model_images, theta, pool);
+  const Members members = collect_members(fit, results, model_images, networks, theta, pool);
 
   fit.model = mean_model(fit.models);
   fit.image = mean_of(members.images);
@@ -223,8 +227,10 @@ std::string summary(const Assessment& fit) {
 template std::vector<std::string> left_out(const Config&, const std::vector<FitResult<float>>&);
 template std::vector<std::string> left_out(const Config&, const std::vector<FitResult<double>>&);
 template Assessment assess(const Config&, const LoadedProblem&, const std::vector<FitResult<float>>&,
-                           const std::vector<std::vector<float>>&, std::vector<TriedStrength>, ThreadPool&);
+                           const std::vector<std::vector<float>>&, std::vector<TriedStrength>, ThreadPool&,
+                           const std::vector<NetworkFields<float>>&);
 template Assessment assess(const Config&, const LoadedProblem&, const std::vector<FitResult<double>>&,
-                           const std::vector<std::vector<double>>&, std::vector<TriedStrength>, ThreadPool&);
+                           const std::vector<std::vector<double>>&, std::vector<TriedStrength>, ThreadPool&,
+                           const std::vector<NetworkFields<double>>&);
 
 }  // namespace einfield

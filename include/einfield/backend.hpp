@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "einfield/adam.hpp"
+#include "einfield/network.hpp"
 #include "einfield/problem.hpp"
 #include "einfield/stage.hpp"
 
@@ -97,6 +98,10 @@ class Backend {
   virtual void step() = 0;
   virtual StepState state(int system) const = 0;
   virtual std::vector<StepState> states() const = 0;  ///< of all systems, in one copy
+  /// ψ, α and κ of the network of one system at any positions, with its parameters as they are; zero without a network.
+  /// For the maps of a finished fit, whose pixel centers need not be rays. Waits.
+  /// @param theta  2 × n, all x, then all y [arcsec]
+  virtual NetworkFields<Real> network_fields(int system, const std::vector<Real>& theta) = 0;
 
   // A stage of a fit, which the backend runs by itself.
 

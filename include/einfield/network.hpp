@@ -163,15 +163,39 @@ EINFIELD_HD Real cosine(Real a) {
   return turned_sine(a, Real(0.5));
 }
 
+/// A quantity at a point, its gradient with respect to θ, and its Laplacian.
+template <class Real>
+struct Jet {
+  Real value, x, y, laplacian;
+};
+
+/// h = s(a) for a quantity a, with the chain rule:
+///
+///     h_d = s′ a_d,   Δh = s″ (a_x² + a_y²) + s′ Δa                                                              (2)
+/// @param encoded  the activation is the sine of Fourier features, else the swish
+template <class Real>
+EINFIELD_HD Jet<Real> activated(const Jet<Real>& a, bool encoded) {
+  const Swish<Real> s = encoded ? Swish<Real>{sine(a.value), cosine(a.value), -sine(a.value)} : swish(a.value);
+  return {s.value, s.first * a.x, s.first * a.y, s.second * (a.x * a.x + a.y * a.y) + s.first * a.laplacian};
+}
+
+/// ψ, α and κ of a network at n positions.
+template <class Real>
+struct NetworkFields {
+  std::vector<Real> potential;    ///< n [arcsec²]
+  std::vector<Real> deflection;   ///< 2 × n, all x, then all y [arcsec]
+  std::vector<Real> convergence;  ///< n
+};
+
 // The contract of the network stage. Every implementation, on the CPU and on CUDA devices, computes:
 //
 //   network          positions θ (n points), parameters → ψ (n), α = ∇ψ (2 × n: all x, then all y), a private tape
 //   network_adjoint  ψ̄ (n, or absent = 0), ᾱ (2 × n), tape → adds to the gradient of every weight and bias (flat
 //   layout)
 //
-// and the CPU alone, for the maps of a finished fit:
+// and, for the maps of a finished fit:
 //
-//   network_kappa    positions, parameters → κ = ½ ∇²ψ (n); value only
+//   network_fields   positions, parameters → ψ, α, κ = ½ ∇²ψ (n); values only
 //
 // Points whose cotangent is exactly zero contribute nothing and may be skipped. The bias of the last layer only shifts
 // ψ. With L hidden layers (column vectors, W = kernelᵀ, h₀ = u), s the swish, or the sine in the layer of an encoding:
@@ -180,7 +204,7 @@ EINFIELD_HD Real cosine(Real a) {
 //   adjoint    ḡ₁ = ℓ W₁ᾱ,  p̄_l = s′(a_l)∘ḡ_l,  ā_l = s″(a_l)∘p_l∘ḡ_l  (p_L = w),  ḡ_{l+1} = W_{l+1} p̄_l
 //              w̄ += p̄_L + ψ̄ h_L,  ā_L += ψ̄ s′(a_L)∘w,   h̄_l = W_{l+1}ᵀ ā_{l+1},  ā_l += s′(a_l)∘h̄_l
 //   weights    W̄_{l+1} += g_{l+1} p̄_lᵀ + ā_{l+1} h_lᵀ,   W̄₁ += ℓ g₁ᾱᵀ + ā₁uᵀ,   b̄_l += ā_l,   b̄ += ψ̄
-//   κ          one forward tangent per axis: κ = ½ Σ_d ∂α_d/∂θ_d
+//   κ          value, gradient and Laplacian of every channel go forward together, by (2): κ = ½ w·Δh_L
 // The adjoint adds nothing for W₁ and b₁ when they are the fixed weights of an encoding; ā₁, g₁ and p₁ are then not
 // needed.
 
