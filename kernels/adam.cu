@@ -1,11 +1,10 @@
 // Adam (Kingma & Ba 2015) on flat vectors, one thread per parameter around adam.hpp. The gradient's norm comes first:
 // it decides on the device whether a system takes the step. If a number is not finite, the system keeps its last good
 // state.
-#include "einfield/adam.hpp"
+#include "kernels/adam.cuh"
 
 #include <algorithm>
 
-#include "einfield/cuda.hpp"
 #include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/storage.cuh"
@@ -14,15 +13,22 @@
 namespace einfield::cuda {
 namespace {
 
-/// Zeroes the gradient of what is not to be moved, and takes the Euclidean norm of the rest, system by system. With
-/// `decide`, also whether the update is done, and counts it.
+/// What follows the sum of a gradient norm.
+enum class Next {
+  nothing,
+  update,  ///< decide on an update of Adam
+  follow,  ///< judge the state first: a step of a stage
+};
+
+/// Zeroes the gradient of what is not to be moved, and takes the Euclidean norm of the rest, system by system. The last
+/// block of a system decides what follows.
 /// @param trainable  [n], or null: all are moved
 /// @param partial    [systems][blocks]
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
     gradient_norm_kernel(const int* list, Real* gradient, std::size_t parameter_stride, std::size_t n,
-                         const unsigned char* trainable, bool decide, LearningRates rates, StepState* states,
-                         double* partial, unsigned* tickets) {
+                         const unsigned char* trainable, Next next, StageArrays<Real> stage, LearningRates rates,
+                         StepState* states, double* partial, unsigned* tickets) {
   const int row = system_of_row(list, blockIdx.y);
   if (row < 0) return;
   const auto system = static_cast<std::size_t>(row);
@@ -45,31 +51,54 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x != 0) return;
   StepState& state = states[system];
   state.gradient_norm = sqrt(sum[0]);
-  if (!decide) return;
-  decide_update(state, rates.values + static_cast<std::int64_t>(system) * rates.count, rates.count);
+  const double* const own_rates = rates.values + static_cast<std::int64_t>(system) * rates.count;
+  if (next == Next::update) decide_update(state, own_rates, rates.count);
+  if (next != Next::follow) return;
+  const std::int64_t step = state.updates;
+  follow_adam(stage.progress[system], state, stage.stop, stage.log_every, own_rates, rates.count);
+  if (stage.progress[system].logs) stage.begin_record(system, step);
 }
+
+/// Parameters and moments before an update, [systems][n] each.
+template <class Real>
+struct Previous {
+  Real *parameters, *first_moment, *second_moment;
+};
 
 /// The update that gradient_norm_kernel has decided on and counted.
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
     adam_kernel(const int* list, const Real* gradient, std::size_t parameter_stride, std::size_t n, double clip_norm,
-                const StepState* states, Real* parameters, Real* first_moment, Real* second_moment) {
+                const StepState* states, Real* parameters, Real* first_moment, Real* second_moment,
+                StageArrays<Real> stage, Previous<Real> previous, unsigned* tickets) {
   __shared__ AdamStep<Real> step;
   __shared__ Real scale;
   const int row = system_of_row(list, blockIdx.y);
   if (row < 0) return;
   const auto system = static_cast<std::size_t>(row);
-  if (states[system].bad_step != 0) return;
-  if (threadIdx.x == 0) {
-    step = make_adam_step<Real>(states[system].learning_rate, states[system].updates);
+  const StageProgress* const progress = stage.progress != nullptr ? stage.progress + system : nullptr;
+  const bool moves = progress != nullptr ? !progress->done : states[system].bad_step == 0;
+  if (threadIdx.x == 0) {  // also of a system that rests: the numbers are read in any case
+    step = moves ? make_adam_step<Real>(states[system].learning_rate, states[system].updates) : AdamStep<Real>{};
     scale = static_cast<Real>(clip_factor(clip_norm, states[system].gradient_norm));
   }
   __syncthreads();
   const std::size_t first = system * parameter_stride;
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kThreads;
-  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride)
-    adam_update(step, scale * gradient[first + i], parameters[first + i], first_moment[first + i],
-                second_moment[first + i]);
+  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride) {
+    if (progress != nullptr) {
+      stage.keep(*progress, system, i, parameters[first + i]);
+      if (moves) {
+        previous.parameters[system * n + i] = parameters[first + i];
+        previous.first_moment[system * n + i] = first_moment[first + i];
+        previous.second_moment[system * n + i] = second_moment[first + i];
+      }
+    }
+    if (moves)
+      adam_update(step, scale * gradient[first + i], parameters[first + i], first_moment[first + i],
+                  second_moment[first + i]);
+  }
+  if (progress != nullptr) stage.leave(*progress, blockIdx.y, tickets + system);
 }
 
 struct AdamSizes {
@@ -145,10 +174,17 @@ struct AdamStage<Real>::Impl {
 
   dim3 grid(const Queue& queue) const { return dim3(sizes.blocks(), rows_of(queue, sizes.systems)); }
   LearningRates rates() const { return {storage.rates.get(), static_cast<int>(sizes.rates)}; }
-  void norm(const Queue& queue, Real* gradient, bool decide) {
+  void norm(const Queue& queue, Real* gradient, Next next, const StageArrays<Real>& stage = {}) {
     gradient_norm_kernel<<<grid(queue), kThreads, 0, queue.stream>>>(
-        queue.systems, gradient, stride, sizes.parameters, trainable.get(), decide, rates(), storage.states.get(),
+        queue.systems, gradient, stride, sizes.parameters, trainable.get(), next, stage, rates(), storage.states.get(),
         storage.partial.get(), storage.tickets.get());
+    EINFIELD_LAUNCH_CHECK();
+  }
+  void update(const Queue& queue, const Real* gradient, Real* parameters, Real* first_moment, Real* second_moment,
+              const StageArrays<Real>& stage = {}, const Previous<Real>& previous = {}) {
+    adam_kernel<<<grid(queue), kThreads, 0, queue.stream>>>(queue.systems, gradient, stride, sizes.parameters,
+                                                            clip_norm, storage.states.get(), parameters, first_moment,
+                                                            second_moment, stage, previous, storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();
   }
 };
@@ -179,16 +215,13 @@ LearningRates AdamStage<Real>::learning_rates() const {
 }
 template <class Real>
 void AdamStage<Real>::gradient_norm(const Queue& queue, Real* gradient) {
-  impl_->norm(queue, gradient, false);
+  impl_->norm(queue, gradient, Next::nothing);
 }
 template <class Real>
 void AdamStage<Real>::apply(const Queue& queue, Real* gradient, Real* parameters, Real* first_moment,
                             Real* second_moment) {
-  impl_->norm(queue, gradient, true);
-  adam_kernel<<<impl_->grid(queue), kThreads, 0, queue.stream>>>(
-      queue.systems, gradient, impl_->stride, impl_->sizes.parameters, impl_->clip_norm, impl_->storage.states.get(),
-      parameters, first_moment, second_moment);
-  EINFIELD_LAUNCH_CHECK();
+  impl_->norm(queue, gradient, Next::update);
+  impl_->update(queue, gradient, parameters, first_moment, second_moment);
 }
 template <class Real>
 void AdamStage<Real>::begin(cudaStream_t stream, const Schedule& schedule) {
@@ -199,6 +232,24 @@ template <class Real>
 void AdamStage<Real>::set_updates(cudaStream_t stream, std::int64_t updates) {
   impl_->set_updates(stream, updates);
 }
+
+template <class Real>
+void AdamAccess::follow(AdamStage<Real>& adam, const Queue& queue, const AdamVectors<Real>& v,
+                        const StageArrays<Real>& stage) {
+  adam.impl_->norm(queue, v.gradient, Next::follow, stage);
+  adam.impl_->update(queue, v.gradient, v.parameters, v.first_moment, v.second_moment, stage,
+                     {v.previous_parameters, v.previous_first_moment, v.previous_second_moment});
+}
+template <class Real>
+View<const unsigned char> AdamAccess::trainable(const AdamStage<Real>& adam) {
+  return {adam.impl_->trainable.get(), adam.impl_->trainable.size()};
+}
+
+template void AdamAccess::follow(AdamStage<float>&, const Queue&, const AdamVectors<float>&, const StageArrays<float>&);
+template void AdamAccess::follow(AdamStage<double>&, const Queue&, const AdamVectors<double>&,
+                                 const StageArrays<double>&);
+template View<const unsigned char> AdamAccess::trainable(const AdamStage<float>&);
+template View<const unsigned char> AdamAccess::trainable(const AdamStage<double>&);
 
 template class AdamStage<float>;
 template class AdamStage<double>;

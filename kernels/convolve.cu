@@ -256,31 +256,51 @@ struct ConvolutionStage<Real>::Impl {
   Impl(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream, ConvolutionMethod method)
       : sizes(ny, nx, psfs, method) {
     allocate_all(storage, stream, sizes);
-    std::vector<Real> values;
-    if (sizes.path == Path::direct) {
-      for (const Psf& psf : psfs)
-        for (const double v : psf.values) values.push_back(static_cast<Real>(v));
-      storage.psf.upload(values, stream);
-    }
     if (sizes.path == Path::fft) {
       const int batch = static_cast<int>(sizes.systems);
       to_spectrum = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kForward, batch, stream);
       to_image = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kInverse, batch, stream);
+    }
+    upload(stream, 0, psfs, to_spectrum);
+  }
+
+  /// The kernels of the systems from `first` on, and their spectra by `plan`, which is for as many; waits for the
+  /// stream.
+  void upload(cudaStream_t stream, std::size_t first, const std::vector<Psf>& psfs, const FftPlan& plan) {
+    std::vector<Real> values;
+    if (sizes.path == Path::direct) {
+      for (const Psf& psf : psfs)
+        for (const double v : psf.values) values.push_back(static_cast<Real>(v));
+      storage.psf.upload(values.data(), values.size(), stream, first * sizes.area());
+    }
+    if (sizes.path == Path::fft) {
       // The kernel with its center at pixel (0, 0), and the 1/size that the transforms leave out.
-      values.assign(sizes.systems * sizes.image(), Real(0));
+      values.assign(psfs.size() * sizes.image(), Real(0));
       const double scale = 1.0 / static_cast<double>(sizes.image());
-      for (std::size_t system = 0; system < sizes.systems; ++system)
+      for (std::size_t i = 0; i < psfs.size(); ++i)
         for (int row = 0; row < sizes.psf_ny; ++row)
           for (int column = 0; column < sizes.psf_nx; ++column) {
             const int y = (row - sizes.psf_ny / 2 + sizes.padded_ny) % sizes.padded_ny;
             const int x = (column - sizes.psf_nx / 2 + sizes.padded_nx) % sizes.padded_nx;
-            values[system * sizes.image() + static_cast<std::size_t>(y * sizes.padded_nx + x)] =
-                static_cast<Real>(scale * psfs[system].values[static_cast<std::size_t>(row * sizes.psf_nx + column)]);
+            values[i * sizes.image() + static_cast<std::size_t>(y * sizes.padded_nx + x)] =
+                static_cast<Real>(scale * psfs[i].values[static_cast<std::size_t>(row * sizes.psf_nx + column)]);
           }
-      storage.convolved.upload(values, stream);  // borrowed: forward() overwrites it
-      transform_forward(to_spectrum, storage.convolved.get(), storage.spectrum.get());
+      // Borrowed: forward() overwrites it.
+      storage.convolved.upload(values.data(), values.size(), stream, first * sizes.image());
+      transform_forward(plan, storage.convolved.get() + first * sizes.image(),
+                        storage.spectrum.get() + first * sizes.spectrum());
     }
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // `values` ends here
+  }
+
+  void replace(cudaStream_t stream, std::size_t system, const Psf& psf) {
+    require_system("convolution", system, sizes.systems);
+    EINFIELD_REQUIRE(psf.nx == sizes.psf_nx && psf.ny == sizes.psf_ny && psf.values.size() == sizes.area(),
+                     "a PSF of " + std::to_string(psf.nx) + " x " + std::to_string(psf.ny) + " pixels, expected " +
+                         std::to_string(sizes.psf_nx) + " x " + std::to_string(sizes.psf_ny));
+    FftPlan plan;
+    if (sizes.path == Path::fft) plan = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kForward, 1, stream);
+    upload(stream, system, {psf}, plan);
   }
 
   void run(const Queue& queue, Real* in, Real* out, bool transpose) {
@@ -377,6 +397,10 @@ std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vec
   return bytes;
 }
 
+template <class Real>
+void ConvolutionStage<Real>::replace(cudaStream_t stream, std::size_t system, const Psf& psf) {
+  impl_->replace(stream, system, psf);
+}
 template <class Real>
 void ConvolutionStage<Real>::forward(const Queue& queue, const Real* image, Real* model_image) {
   const ConvolutionSizes& s = impl_->sizes;

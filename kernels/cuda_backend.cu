@@ -4,16 +4,21 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <optional>
 
 #include "einfield/cuda.hpp"
+#include "kernels/adam.cuh"
 #include "kernels/convolve.cuh"
 #include "kernels/device.cuh"
+#include "kernels/lbfgs.cuh"
 #include "kernels/likelihood.cuh"
 #include "kernels/network/fields.cuh"
 #include "kernels/raii.cuh"
+#include "kernels/range.cuh"
 #include "kernels/regularization.cuh"
 #include "kernels/render.cuh"
+#include "kernels/stage.cuh"
 #include "kernels/storage.cuh"
 
 namespace einfield {
@@ -38,9 +43,14 @@ Stream stream_on(int device) {
   return {};
 }
 
+/// Evaluations that the host enqueues before it looks at the systems: a look costs as much as one of a small network. A
+/// record of each may wait for it.
+constexpr int kEvaluationsPerLook = 16;
+
 /// Numbers that fix the size of the backend's own fields.
 struct FieldSizes {
   std::size_t systems, parameters, rays;
+  std::size_t free;                 ///< free scalars
   std::size_t light_rays;           ///< `rays` with a NETWORK component, else 0
   std::size_t fixed_light_weights;  ///< of its network, when they are not among the parameters
   std::size_t pixels;               ///< of one image, if the PSF acts on sub-pixels, else 0
@@ -50,12 +60,23 @@ template <class Real>
 struct FieldStorage {
   DeviceBuffer<Real> parameters, gradient, first_moment, second_moment, potential, deflection, deflection_bar;
   DeviceBuffer<Real> light_weights, light_position, light_value, light_gradient, light_value_bar;
+  // Of a stage of a fit.
+  DeviceBuffer<Real> best, previous_parameters, previous_first_moment, previous_second_moment;
+  DeviceBuffer<StageProgress> progress;
+  DeviceBuffer<int> list;  ///< the systems that are not done
+  DeviceBuffer<RecordHead> record_heads;
+  DeviceBuffer<Real> record_free;
   DeviceBuffer<Real> pixels;  ///< an image on its way from or to sub-pixels
 
   template <class Take>
   void each(Take&& take, const FieldSizes& s) {
-    for (DeviceBuffer<Real>* vectors : {&parameters, &gradient, &first_moment, &second_moment})
+    for (DeviceBuffer<Real>* vectors : {&parameters, &gradient, &first_moment, &second_moment, &best,
+                                        &previous_parameters, &previous_first_moment, &previous_second_moment})
       take(*vectors, s.systems * s.parameters);
+    take(progress, s.systems);
+    take(list, s.systems);
+    take(record_heads, s.systems * kEvaluationsPerLook);
+    take(record_free, s.systems * kEvaluationsPerLook * s.free);
     take(potential, s.systems * s.rays);
     for (DeviceBuffer<Real>* vectors : {&deflection, &deflection_bar}) take(*vectors, s.systems * 2 * s.rays);
     take(light_weights, s.systems * s.fixed_light_weights);
@@ -89,6 +110,7 @@ FieldSizes field_sizes(const std::vector<Problem>& problems) {
   return {problems.size(),
           layout.size(),
           rays,
+          layout.n_free(),
           layout.light_weights.empty() ? 0 : rays,
           layout.light_weights.size() - layout.n_light_weights,
           first.observation.psf.supersampling > 1 ? static_cast<std::size_t>(first.observation.grid.n_pixels()) : 0};
@@ -108,7 +130,7 @@ void validate(const std::vector<Problem>& problems) {
 }
 
 template <class Real>
-std::size_t planned_bytes(const std::vector<Problem>& problems) {
+std::size_t planned_bytes(const std::vector<Problem>& problems, int pairs) {
   const Problem& first = problems.front();
   const Grid& grid = first.observation.grid;
   const FieldSizes sizes = field_sizes(problems);
@@ -122,6 +144,7 @@ std::size_t planned_bytes(const std::vector<Problem>& problems) {
              NetworkStage<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
                                            DeviceLimits::current(), NetworkPath::automatic, first.network_math)
                  .workspace_bytes;
+  if (pairs > 0) bytes += SearchStage<Real>::planned_bytes(sizes.systems, sizes.parameters, pairs);
   if (const LightComponent* const light = network_light(first.model))
     bytes += NetworkStage<Real>::make_plan(light->network, grid.n_rays(), static_cast<int>(problems.size()),
                                            DeviceLimits::current())
@@ -134,7 +157,8 @@ template <class Real>
 class Training {
  public:
   Training(const std::vector<Problem>& problems, cudaStream_t stream)
-      : layout_(problems.front().model),
+      : shape_(problems.front()),
+        layout_(shape_.model),
         sizes_(field_sizes(problems)),
         nx_(problems.front().observation.grid.nx),
         ny_(problems.front().observation.grid.ny),
@@ -144,7 +168,8 @@ class Training {
         convolution_(ny_, nx_, psfs_of(problems), stream),
         likelihood_(problems, stream),
         regularization_(problems, stream),
-        adam_(sizes_.parameters, sizes_.parameters, first_learning_rates(problems), stream) {
+        adam_(sizes_.parameters, sizes_.parameters, first_learning_rates(problems), stream),
+        queue_(stream) {
     allocate_all(fields_, stream, sizes_);
     if (problems.front().model.network) network_fields_.emplace(*problems.front().model.network);
     if (problems.front().model.network)
@@ -191,21 +216,72 @@ class Training {
     copy(values.data(), place.width, place.data, place.row_stride, place, cudaMemcpyDeviceToHost);
     return values;
   }
+  /// A field of all systems: one copy, or one per system where it has gaps.
+  void upload(Field field, const std::vector<Real>& values) {
+    const std::size_t size = place_of(field, 0).size();
+    EINFIELD_REQUIRE(values.size() == size * sizes_.systems, "a field of " + std::to_string(size * sizes_.systems) +
+                                                                 " values of all systems cannot take " +
+                                                                 std::to_string(values.size()));
+    if (has_gaps(field)) {
+      for (std::size_t i = 0; i < sizes_.systems; ++i)
+        upload(field, i, {values.data() + i * size, values.data() + (i + 1) * size});
+    } else {
+      const Place first = place_of(field, 0);
+      copy(first.data, values.size(), values.data(), values.size(), {first.data, values.size(), 1, 0},
+           cudaMemcpyHostToDevice);
+    }
+  }
+  std::vector<Real> download(Field field) {
+    const std::size_t size = place_of(field, 0).size();
+    std::vector<Real> values(size * sizes_.systems);
+    if (has_gaps(field)) {
+      for (std::size_t i = 0; i < sizes_.systems; ++i) {
+        const std::vector<Real> one = download(field, i);
+        std::copy(one.begin(), one.end(), values.begin() + static_cast<std::ptrdiff_t>(i * size));
+      }
+    } else {
+      const Place first = place_of(field, 0);
+      copy(values.data(), values.size(), first.data, values.size(), {first.data, values.size(), 1, 0},
+           cudaMemcpyDeviceToHost);
+    }
+    return values;
+  }
   void set_updates(std::int64_t updates) { adam_.set_updates(stream_, updates); }
+  void replace(std::size_t system, const Problem& problem) {
+    std::vector<Problem> both{shape_, problem};
+    validate(both);
+    render_.replace(stream_, system, problem.model);
+    convolution_.replace(stream_, system, problem.observation.psf);
+    likelihood_.upload(stream_, system, {problem});
+    regularization_.upload(stream_, system, {problem});
+    upload(Field::parameters, system, {problem.initial_parameters.begin(), problem.initial_parameters.end()});
+    if (sizes_.fixed_light_weights > 0) {
+      const std::vector<double>& weights = network_light(problem.model)->weights;
+      const std::vector<Real> values(weights.begin(), weights.end());
+      fields_.light_weights.upload(values.data(), values.size(), stream_, system * values.size());
+      synchronize();
+    }
+    if (progress_.empty()) return;
+    progress_[system].done = true;
+    fields_.progress.upload(progress_.data() + system, 1, stream_, system);
+    rows_ = 0;
+    list_running();
+  }
   void begin(const Schedule& schedule) {
-    graph_ = {};  // it holds the addresses of the schedule before
+    for (Graph* graph : {&step_, &evaluation_, &values_}) *graph = {};  // they hold addresses of the schedule before
+    of_rows_.clear();
     adam_.begin(stream_, schedule);
     fields_.first_moment.zero(stream_);
     fields_.second_moment.zero(stream_);
   }
   /// Copies on a second stream: it waits for the work that is enqueued already, and later work does not wait for it.
-  StepState state(std::size_t system) {
+  std::vector<StepState> states(std::size_t first, std::size_t count) {
     computed_.record(stream_);
     EINFIELD_CUDA(cudaStreamWaitEvent(copies_.get(), computed_.get(), 0));
-    EINFIELD_CUDA(cudaMemcpyAsync(fetched_.get(), adam_.states() + system, fetched_.bytes(), cudaMemcpyDeviceToHost,
-                                  copies_.get()));
+    EINFIELD_CUDA(cudaMemcpyAsync(fetched_.get(), adam_.states() + first, count * sizeof(StepState),
+                                  cudaMemcpyDeviceToHost, copies_.get()));
     copies_.synchronize();
-    return fetched_[0];
+    return {fetched_.get(), fetched_.get() + count};
   }
 
   NetworkFields<Real> network_fields(std::size_t system, const std::vector<Real>& theta) {
@@ -216,23 +292,23 @@ class Training {
 
   void network() {
     if (network_)
-      network_->forward(stream_, fields_.parameters.get(), sizes_.parameters, render_.positions(),
+      network_->forward(queue_, fields_.parameters.get(), sizes_.parameters, render_.positions(),
                         fields_.potential.get(), fields_.deflection.get());
   }
   void render() {
     if (light_network_) {
-      render_.network_positions(stream_, fields_.parameters.get(), alpha_nn(), fields_.light_position.get());
-      light_network_->forward(stream_, light_weights(), light_stride(), fields_.light_position.get(),
+      render_.network_positions(queue_, fields_.parameters.get(), alpha_nn(), fields_.light_position.get());
+      light_network_->forward(queue_, light_weights(), light_stride(), fields_.light_position.get(),
                               fields_.light_value.get(), fields_.light_gradient.get(), true);
     }
-    render_.forward(stream_, fields_.parameters.get(), alpha_nn(), convolution_.image(), light());
+    render_.forward(queue_, fields_.parameters.get(), alpha_nn(), convolution_.image(), light());
   }
-  void convolve() { convolution_.forward(stream_); }
+  void convolve() { convolution_.forward(queue_); }
   void loss() {
-    likelihood_.evaluate(stream_, convolution_.model(), convolution_.model_bar(), adam_.learning_rates(),
+    likelihood_.evaluate(queue_, convolution_.model(), convolution_.model_bar(), adam_.learning_rates(),
                          adam_.states());
   }
-  void convolve_adjoint() { convolution_.adjoint(stream_); }
+  void convolve_adjoint() { convolution_.adjoint(queue_); }
   void zero_gradient() { fields_.gradient.zero(stream_); }
   /// For an evaluation that is put together from stages: within a step, loss() does this.
   void zero_sums() {
@@ -240,28 +316,28 @@ class Training {
     EINFIELD_LAUNCH_CHECK();
   }
   void render_adjoint() {
-    render_.adjoint(stream_, fields_.parameters.get(), alpha_nn(), convolution_.image_bar(),
+    render_.adjoint(queue_, fields_.parameters.get(), alpha_nn(), convolution_.image_bar(),
                     fields_.deflection_bar.get(), fields_.gradient.get(), light());
     if (layout_.n_light_weights > 0)
-      light_network_->adjoint(stream_, light_weights(), light_stride(), fields_.light_position.get(), nullptr,
+      light_network_->adjoint(queue_, light_weights(), light_stride(), fields_.light_position.get(), nullptr,
                               fields_.gradient.get() + layout_.light_weights_offset(), fields_.light_value_bar.get(),
                               true);
   }
   void regularize() {
-    regularization_.apply(stream_, SceneAccess::arrays(render_, stream_, fields_.parameters.get()), render_.positions(),
+    regularization_.apply(queue_, SceneAccess::arrays(render_, queue_, fields_.parameters.get()), render_.positions(),
                           fields_.parameters.get(), fields_.deflection.get(), fields_.deflection_bar.get(),
                           fields_.gradient.get(), adam_.states());
   }
   void network_adjoint() {
     if (network_)
-      network_->adjoint(stream_, fields_.parameters.get(), sizes_.parameters, render_.positions(),
+      network_->adjoint(queue_, fields_.parameters.get(), sizes_.parameters, render_.positions(),
                         fields_.deflection_bar.get(), fields_.gradient.get());
   }
   void adam() {
-    adam_.apply(stream_, fields_.gradient.get(), fields_.parameters.get(), fields_.first_moment.get(),
+    adam_.apply(queue_, fields_.gradient.get(), fields_.parameters.get(), fields_.first_moment.get(),
                 fields_.second_moment.get());
   }
-  void gradient_norm() { adam_.gradient_norm(stream_, fields_.gradient.get()); }
+  void gradient_norm() { adam_.gradient_norm(queue_, fields_.gradient.get()); }
 
   void forward() {
     network();
@@ -276,21 +352,122 @@ class Training {
     regularize();
     network_adjoint();
   }
-  void run_step() {
-    forward();
-    backward();
-    adam();
-  }
   void step() {
-#ifdef EINFIELD_SYNC_CHECKS
-    run_step();  // every launch waits: nothing that a capture could hold
-#else
-    if (graph_.empty()) graph_ = Graph::capture(stream_, [this] { run_step(); });
-    graph_.launch(stream_);
-#endif
+    launch(step_, "einfield step", [this] {
+      forward();
+      backward();
+      adam();
+    });
+  }
+  void evaluate(bool with_gradient) {
+    if (with_gradient)
+      launch(evaluation_, "einfield evaluation", [this] {
+        forward();
+        backward();
+        gradient_norm();
+      });
+    else
+      launch(values_, "einfield values", [this] {
+        forward();
+        zero_gradient();
+        regularize();  // for its value
+      });
+  }
+
+  /// Frees what a stage before had for another number of pairs. @return bytes that begin_stage() will allocate
+  std::size_t make_room(const StageRun& run) {
+    if (run.optimizer != OptimizerKind::lbfgs) return 0;
+    const int memory = pairs_kept(run.memory, run.stop.steps);
+    if (search_ && memory_ == memory) return 0;
+    search_.reset();
+    memory_ = memory;
+    return SearchStage<Real>::planned_bytes(sizes_.systems, sizes_.parameters, memory);
+  }
+  /// make_room() comes first.
+  void begin_stage(const StageRun& run, const std::vector<StageStart<Real>>& starts) {
+    begin(run.schedule);
+    adam_runs_ = run.optimizer == OptimizerKind::adam;
+    stage_ = {fields_.progress.get(),
+              fields_.list.get(),
+              run.stop,
+              run.log_every,
+              sizes_.parameters,
+              fields_.best.get(),
+              fields_.record_heads.get(),
+              fields_.record_free.get(),
+              kEvaluationsPerLook,
+              layout_.n_network,
+              sizes_.free};
+    progress_.assign(sizes_.systems, {});
+    records_read_.assign(sizes_.systems, 0);
+    if (!adam_runs_ && !search_) search_.emplace(sizes_.systems, sizes_.parameters, memory_, stream_);
+    enter(0, starts);
+  }
+  void begin_stage(std::size_t system, const StageStart<Real>& start) {
+    EINFIELD_REQUIRE(!progress_.empty(), "a stage that begins for one system, expected one that has begun for all");
+    const std::vector<Real> zero(sizes_.parameters);
+    upload(Field::first_moment, system, zero);
+    upload(Field::second_moment, system, zero);
+    enter(system, {start});
+  }
+
+  void advance(int evaluations) {
+    if (rows_ == 0) return;
+    for (; evaluations > 0; --evaluations) {
+      queue_ = {stream_, fields_.list.get(), static_cast<int>(rows_)};
+      launch(of_rows_[rows_], "einfield evaluation and move", [this] {
+        forward();
+        backward();
+        if (adam_runs_)
+          AdamAccess::follow(adam_, queue_,
+                             {fields_.gradient.get(), fields_.parameters.get(), fields_.first_moment.get(),
+                              fields_.second_moment.get(), fields_.previous_parameters.get(),
+                              fields_.previous_first_moment.get(), fields_.previous_second_moment.get()},
+                             stage_);
+        else
+          search_->follow(queue_, fields_.gradient.get(), fields_.parameters.get(), AdamAccess::trainable(adam_),
+                          adam_.states(), stage_);
+      });
+      queue_ = {stream_};
+    }
+  }
+
+  std::vector<StageProgress> look(std::vector<std::vector<StageRecord>>& records) {
+    const Range range("einfield look");
+    const std::size_t n = sizes_.systems, free = sizes_.free;
+    if (looked_.progress.size() == 0) looked_ = Looked(sizes_);
+    fields_.progress.download(looked_.progress.get(), n, stream_);
+    fields_.record_heads.download(looked_.heads.get(), looked_.heads.size(), stream_);
+    fields_.record_free.download(looked_.free.get(), looked_.free.size(), stream_);
+    synchronize();
+    progress_.assign(looked_.progress.get(), looked_.progress.get() + n);
+    records.resize(n);
+    for (std::size_t i = 0; i < n; ++i)
+      for (; records_read_[i] < progress_[i].records; ++records_read_[i]) {
+        const std::size_t at =
+            i * kEvaluationsPerLook + static_cast<std::size_t>(records_read_[i]) % kEvaluationsPerLook;
+        const Real* const u = looked_.free.get() + at * free;
+        records[i].push_back({looked_.heads[at].step, looked_.heads[at].state, {u, u + free}});
+      }
+    list_running();
+    return progress_;
+  }
+  std::vector<std::vector<Real>> pairs() const {
+    if (search_ && !adam_runs_) return search_->pairs(stream_);
+    return std::vector<std::vector<Real>>(sizes_.systems);
   }
 
  private:
+  /// What look() fetches, in page-locked memory.
+  struct Looked {
+    PinnedBuffer<StageProgress> progress;
+    PinnedBuffer<RecordHead> heads;
+    PinnedBuffer<Real> free;
+    Looked() = default;
+    explicit Looked(const FieldSizes& s)
+        : progress(s.systems), heads(s.systems * kEvaluationsPerLook), free(s.systems * kEvaluationsPerLook * s.free) {}
+  };
+
   /// A field of one system: rows of `width` elements.
   struct Place {
     Real* data;
@@ -316,6 +493,17 @@ class Training {
         return vector(fields_.first_moment);
       case Field::second_moment:
         return vector(fields_.second_moment);
+      case Field::best:
+        return vector(fields_.best);
+      case Field::position:
+        EINFIELD_REQUIRE(search_, "the position of L-BFGS, expected a stage of it");
+        return vector(search_->position());
+      case Field::previous_parameters:
+        return vector(fields_.previous_parameters);
+      case Field::previous_first_moment:
+        return vector(fields_.previous_first_moment);
+      case Field::previous_second_moment:
+        return vector(fields_.previous_second_moment);
       case Field::potential:
         return vector(fields_.potential);
       case Field::deflection:
@@ -333,18 +521,74 @@ class Training {
     }
     throw InvalidInput("an unknown field");
   }
+  /// Whether the systems' arrays of a field do not follow one another.
+  bool has_gaps(Field field) const { return on_subpixels(field) || place_of(field, 0).rows > 1; }
   /// Whether the stages hold this field on sub-pixels; it is copied by way of pixels().
   bool on_subpixels(Field field) const {
     return psf_supersampling_ > 1 && (field == Field::image || field == Field::image_bar);
   }
-  ImageView<Real> pixels() const {
-    return dense_images(fields_.pixels.get(), ny_, nx_);
-  }
+  ImageView<Real> pixels() const { return dense_images(fields_.pixels.get(), ny_, nx_); }
   ImageView<Real> subpixels(Field field, std::size_t system) const {
     ImageView<Real> view = field == Field::image ? convolution_.image() : convolution_.image_bar();
     view.data += system * view.system_stride;
     return view;
   }
+  /// Launches the work of a graph, which is captured the first time. Before the first of all, an evaluation runs
+  /// without capture: the kernels are loaded when they are first used, which a capture should not have to do.
+  template <class Work>
+  void launch(Graph& graph, const char* name, Work&& work) {
+    const Range range(name);
+#ifdef EINFIELD_SYNC_CHECKS
+    work();  // every launch waits: nothing that a capture could hold
+#else
+    if (graph.empty()) {
+      if (!std::exchange(warm_, true)) {
+        forward();
+        backward();
+      }
+      graph = Graph::capture(stream_, work);
+    }
+    graph.launch(stream_);
+#endif
+  }
+
+  /// Enters the systems from `first` on into the stage.
+  void enter(std::size_t first, const std::vector<StageStart<Real>>& starts) {
+    std::vector<StepState> states(starts.size());
+    std::vector<std::vector<Real>> pairs;
+    for (std::size_t i = 0; i < starts.size(); ++i) {
+      StageProgress& progress = progress_[first + i] = {};
+      progress.step = starts[i].step;
+      progress.watch = starts[i].watch;
+      progress.done = !starts[i].runs;
+      if (adam_runs_) states[i].updates = starts[i].step;
+      pairs.push_back(starts[i].pairs);
+      records_read_[first + i] = 0;
+    }
+    EINFIELD_CUDA(cudaMemcpyAsync(adam_.states() + first, states.data(), states.size() * sizeof(StepState),
+                                  cudaMemcpyHostToDevice, stream_));
+    fields_.progress.upload(progress_.data() + first, starts.size(), stream_, first);
+    if (!adam_runs_) search_->begin(stream_, first, pairs);
+    rows_ = 0;
+    list_running();
+  }
+
+  /// Lists the systems that are not done. The rows of the grid are a power of two, so that few graphs are captured.
+  /// Waits for the stream when the list changes.
+  void list_running() {
+    std::vector<int> running;
+    for (std::size_t i = 0; i < progress_.size(); ++i)
+      if (!progress_[i].done) running.push_back(static_cast<int>(i));
+    if (rows_ > 0 && running.size() == running_) return;
+    running_ = running.size();
+    rows_ = running.empty() ? 0 : 1;
+    while (rows_ < running.size()) rows_ *= 2;
+    rows_ = std::min(rows_, static_cast<unsigned>(sizes_.systems));
+    running.resize(sizes_.systems, -1);
+    fields_.list.upload(running, stream_);
+    synchronize();  // `running` ends here
+  }
+
   void copy(Real* to, std::size_t to_stride, const Real* from, std::size_t from_stride, const Place& place,
             cudaMemcpyKind kind) {
     EINFIELD_CUDA(cudaMemcpy2DAsync(to, to_stride * sizeof(Real), from, from_stride * sizeof(Real),
@@ -368,6 +612,7 @@ class Training {
     return {fields_.light_value.get(), fields_.light_gradient.get(), fields_.light_value_bar.get()};
   }
 
+  Problem shape_;  ///< the first problem: those that replace one have its shape
   ParameterLayout layout_;
   FieldSizes sizes_;
   int nx_, ny_, psf_supersampling_;
@@ -381,10 +626,25 @@ class Training {
   std::optional<NetworkStage<Real>> network_;
   std::optional<NetworkFieldsStage<Real>> network_fields_;
   std::optional<NetworkStage<Real>> light_network_;  ///< of the NETWORK component
-  Graph graph_;
+  Queue queue_;                                      ///< what the stages of a step work on
+  Graph step_, evaluation_, values_;
+  bool warm_ = false;  ///< the kernels are loaded
+
+  // A stage of a fit.
+  bool adam_runs_ = true;
+  StageArrays<Real> stage_;
+  std::optional<SearchStage<Real>> search_;
+  int memory_ = 0;                       ///< pairs that the search keeps
+  std::size_t running_ = 0;              ///< systems that were not done at the last look
+  unsigned rows_ = 0;                    ///< of the grids
+  std::map<unsigned, Graph> of_rows_;    ///< an evaluation and its decision
+  std::vector<StageProgress> progress_;  ///< at the last look; empty before the first stage
+  std::vector<std::int64_t> records_read_;
+  Looked looked_;
+
   Stream copies_;
   Event computed_;
-  PinnedBuffer<StepState> fetched_{1};
+  PinnedBuffer<StepState> fetched_{sizes_.systems};
 };
 
 template <class Real>
@@ -406,22 +666,8 @@ class CudaBackend final : public Backend<Real> {
     validate(problems);
     const CurrentDevice current(device_);
     training_.reset();  // its memory counts as free
-    const std::size_t planned = planned_bytes<Real>(problems);
-    std::size_t free = 0, total = 0;
-    EINFIELD_CUDA(cudaMemGetInfo(&free, &total));
-    const std::string need = "CUDA device " + std::to_string(device_) + " (" + name_ + "): the run needs " +
-                             megabytes(planned) + " of device memory (" + std::to_string(planned) +
-                             " bytes), free are " + megabytes(free);
-    if (planned > free) throw CudaError(need);
-    try {
-      training_ = std::make_unique<Training<Real>>(problems, stream_.get());
-    } catch (const CudaError& error) {
-      throw CudaError(need + "; " + error.what());
-    } catch (const CufftError& error) {
-      throw CufftError(need + "; " + error.what());
-    } catch (const CublasError& error) {
-      throw CublasError(need + "; " + error.what());
-    }
+    with_memory(planned_bytes<Real>(problems, 0),
+                [&] { training_ = std::make_unique<Training<Real>>(problems, stream_.get()); });
   }
   int systems() const override { return training_ ? training_->systems() : 0; }
   const ParameterLayout& layout() const override { return training().layout(); }
@@ -431,6 +677,12 @@ class CudaBackend final : public Backend<Real> {
   }
   std::vector<Real> download(Field field, int system) const override {
     return on_device([&](Training<Real>& t) { return t.download(field, checked(system)); });
+  }
+  void upload(Field field, const std::vector<Real>& values) override {
+    on_device([&](Training<Real>& t) { t.upload(field, values); });
+  }
+  std::vector<Real> download(Field field) const override {
+    return on_device([&](Training<Real>& t) { return t.download(field); });
   }
   void set_updates(std::int64_t updates) override {
     on_device([&](Training<Real>& t) { t.set_updates(updates); });
@@ -455,19 +707,40 @@ class CudaBackend final : public Backend<Real> {
   void step() override { run(&Training<Real>::step); }
 
   void evaluate(bool with_gradient) override {
-    on_device([with_gradient](Training<Real>& t) {
-      t.forward();
-      if (with_gradient) {
-        t.backward();
-        t.gradient_norm();
-      } else {
-        t.zero_gradient();
-        t.regularize();  // for its value
-      }
-    });
+    on_device([with_gradient](Training<Real>& t) { t.evaluate(with_gradient); });
   }
   StepState state(int system) const override {
-    return on_device([&](Training<Real>& t) { return t.state(checked(system)); });
+    return on_device([&](Training<Real>& t) { return t.states(checked(system), 1)[0]; });
+  }
+  std::vector<StepState> states() const override {
+    return on_device([&](Training<Real>& t) { return t.states(0, static_cast<std::size_t>(systems())); });
+  }
+
+  void begin_stage(const StageRun& run, const std::vector<StageStart<Real>>& starts) override {
+    validate_stage(run, starts, systems(), layout().size());
+    on_device([&](Training<Real>& t) {
+      const std::size_t bytes = t.make_room(run);
+      if (bytes == 0)
+        t.begin_stage(run, starts);
+      else
+        with_memory(bytes, [&] { t.begin_stage(run, starts); });
+    });
+  }
+  void advance(int evaluations) override {
+    on_device([evaluations](Training<Real>& t) { t.advance(evaluations); });
+  }
+  int evaluations_per_look() const override { return kEvaluationsPerLook; }
+  std::vector<StageProgress> look(std::vector<std::vector<StageRecord>>& records) override {
+    return on_device([&](Training<Real>& t) { return t.look(records); });
+  }
+  void begin_stage(int system, const StageStart<Real>& start) override {
+    on_device([&](Training<Real>& t) { t.begin_stage(checked(system), start); });
+  }
+  void replace(int system, const Problem& problem) override {
+    on_device([&](Training<Real>& t) { t.replace(checked(system), problem); });
+  }
+  std::vector<std::vector<Real>> pairs() const override {
+    return on_device([](Training<Real>& t) { return t.pairs(); });
   }
 
   NetworkFields<Real> network_fields(int system, const std::vector<Real>& theta) override {
@@ -487,6 +760,26 @@ class CudaBackend final : public Backend<Real> {
   }
 
  private:
+  /// Runs work() that allocates device memory, if there is as much. Errors say what was needed.
+  template <class Work>
+  void with_memory(std::size_t bytes, Work&& work) const {
+    std::size_t free = 0, total = 0;
+    EINFIELD_CUDA(cudaMemGetInfo(&free, &total));
+    const std::string need = "CUDA device " + std::to_string(device_) + " (" + name_ + "): the run needs " +
+                             megabytes(bytes) + " of device memory (" + std::to_string(bytes) + " bytes), free are " +
+                             megabytes(free);
+    if (bytes > free) throw CudaError(need);
+    try {
+      work();
+    } catch (const CudaError& error) {
+      throw CudaError(need + "; " + error.what());
+    } catch (const CufftError& error) {
+      throw CufftError(need + "; " + error.what());
+    } catch (const CublasError& error) {
+      throw CublasError(need + "; " + error.what());
+    }
+  }
+
   Training<Real>& training() const {
     EINFIELD_REQUIRE(training_ != nullptr, "no problem is loaded");
     return *training_;
@@ -522,10 +815,10 @@ std::unique_ptr<Backend<Real>> make_cuda_backend(int device) {
 }
 
 template <class Real>
-std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device) {
+std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device, int pairs) {
   cuda::validate(problems);
   const cuda::CurrentDevice current(device);
-  return cuda::planned_bytes<Real>(problems);
+  return cuda::planned_bytes<Real>(problems, pairs);
 }
 
 template <class Real>
@@ -537,8 +830,8 @@ double cuda_milliseconds(Backend<Real>& backend, const std::function<void()>& wo
 
 template std::unique_ptr<Backend<float>> make_cuda_backend(int);
 template std::unique_ptr<Backend<double>> make_cuda_backend(int);
-template std::size_t cuda_planned_bytes<float>(const std::vector<Problem>&, int);
-template std::size_t cuda_planned_bytes<double>(const std::vector<Problem>&, int);
+template std::size_t cuda_planned_bytes<float>(const std::vector<Problem>&, int, int);
+template std::size_t cuda_planned_bytes<double>(const std::vector<Problem>&, int, int);
 template double cuda_milliseconds(Backend<float>&, const std::function<void()>&);
 template double cuda_milliseconds(Backend<double>&, const std::function<void()>&);
 

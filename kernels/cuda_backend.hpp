@@ -15,11 +15,11 @@ namespace einfield {
 template <class Real>
 std::unique_ptr<Backend<Real>> make_cuda_backend(int device);
 
-/// Device memory that load() will allocate, working space of cuFFT included.
+/// Device memory that load() will allocate, working space of cuFFT included, and a stage of L-BFGS with so many pairs.
 /// @param device  from find_cuda_device()
 /// @throws InvalidInput, CudaError
 template <class Real>
-std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device);
+std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device, int pairs);
 
 /// Milliseconds on the device from the beginning to the end of what `work` enqueues through this backend, by CUDA
 /// events; waits for the end. For benchmarks.

@@ -69,6 +69,11 @@ template <class Real>
 LikelihoodStage<Real>::LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream)
     : sizes_(problems), nx_(problems.front().observation.grid.nx) {
   allocate_all(storage_, stream, sizes_);
+  upload(stream, 0, problems);
+}
+
+template <class Real>
+void LikelihoodStage<Real>::upload(cudaStream_t stream, std::size_t first, const std::vector<Problem>& problems) {
   std::vector<Real> data, loss_weight, chi2_weight, held_out_weight;
   for (const Problem& problem : problems) {
     for (const double v : problem.observation.image) data.push_back(static_cast<Real>(v));
@@ -77,10 +82,11 @@ LikelihoodStage<Real>::LikelihoodStage(const std::vector<Problem>& problems, cud
     chi2_weight.insert(chi2_weight.end(), weights.chi2.begin(), weights.chi2.end());
     held_out_weight.insert(held_out_weight.end(), weights.held_out.begin(), weights.held_out.end());
   }
-  storage_.data.upload(data, stream);
-  storage_.loss_weight.upload(loss_weight, stream);
-  storage_.chi2_weight.upload(chi2_weight, stream);
-  if (sizes_.held_out > 0) storage_.held_out_weight.upload(held_out_weight, stream);
+  const std::size_t at = first * sizes_.pixels;
+  storage_.data.upload(data.data(), data.size(), stream, at);
+  storage_.loss_weight.upload(loss_weight.data(), loss_weight.size(), stream, at);
+  storage_.chi2_weight.upload(chi2_weight.data(), chi2_weight.size(), stream, at);
+  if (sizes_.held_out > 0) storage_.held_out_weight.upload(held_out_weight.data(), held_out_weight.size(), stream, at);
   EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
 }
 

@@ -16,6 +16,9 @@ class LikelihoodStage {
   LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream);
   static std::size_t planned_bytes(const std::vector<Problem>& problems);
 
+  /// The data of the systems from `first` on; waits for the stream. The problems have the shape of those before.
+  void upload(cudaStream_t stream, std::size_t first, const std::vector<Problem>& problems);
+
   /// Writes `model_bar` and, in `states`, the scalars of a new evaluation: loss, chi2_reduced, held_out_chi2 and
   /// learning_rate; regularization and gradient_norm begin at 0.
   void evaluate(const Queue& queue, ImageView<Real> model, ImageView<Real> model_bar, LearningRates rates,

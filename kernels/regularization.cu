@@ -235,9 +235,25 @@ template <class Real>
 RegularizationStage<Real>::RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream)
     : sizes_(problems), grid_(problems.front().observation.grid) {
   allocate_all(storage_, stream, sizes_);
+  upload(stream, 0, problems);
+  if (!problems.front().model.network) return;
+  const NetworkShape& shape = *problems.front().model.network;
+  for (int l = shape.fixed_layers(); l < shape.layers(); ++l) {
+    kernels_.begin[kernels_.layers] = static_cast<unsigned>(shape.kernel_offset(l));
+    kernels_.end[kernels_.layers++] = static_cast<unsigned>(shape.bias_offset(l));
+  }
+}
+
+template <class Real>
+void RegularizationStage<Real>::upload(cudaStream_t stream, std::size_t first, const std::vector<Problem>& problems) {
+  const Sizes needed(problems);
+  EINFIELD_REQUIRE((!needed.potential || sizes_.potential) && (!needed.curvature || sizes_.curvature) &&
+                       (!needed.decay || sizes_.decay) &&
+                       (needed.source_pixels.empty() || !sizes_.source_pixels.empty()),
+                   "a penalty that none of the problems loaded first has, expected one of theirs");
   std::vector<Regularization> weights;
   for (const Problem& problem : problems) weights.push_back(problem.regularization);
-  storage_.weights.upload(weights, stream);
+  storage_.weights.upload(weights.data(), weights.size(), stream, first);
   std::vector<GaussianPrior<Real>> priors;
   std::vector<Real> prior_weights;
   for (const Problem& problem : problems) {
@@ -245,15 +261,9 @@ RegularizationStage<Real>::RegularizationStage(const std::vector<Problem>& probl
       priors.push_back({prior.free, static_cast<Real>(prior.mean), static_cast<Real>(prior.sigma)});
     if (sizes_.priors > 0) prior_weights.push_back(static_cast<Real>(1.0 / fitted_pixels(problem)));
   }
-  storage_.priors.upload(priors, stream);
-  storage_.prior_weights.upload(prior_weights, stream);
+  storage_.priors.upload(priors.data(), priors.size(), stream, first * sizes_.priors);
+  if (sizes_.priors > 0) storage_.prior_weights.upload(prior_weights.data(), prior_weights.size(), stream, first);
   EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
-  if (!problems.front().model.network) return;
-  const NetworkShape& shape = *problems.front().model.network;
-  for (int l = shape.fixed_layers(); l < shape.layers(); ++l) {
-    kernels_.begin[kernels_.layers] = static_cast<unsigned>(shape.kernel_offset(l));
-    kernels_.end[kernels_.layers++] = static_cast<unsigned>(shape.bias_offset(l));
-  }
 }
 
 template <class Real>

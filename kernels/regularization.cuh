@@ -27,6 +27,10 @@ class RegularizationStage {
   RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream);
   static std::size_t planned_bytes(const std::vector<Problem>& problems);
 
+  /// The weights and priors of the systems from `first` on; waits for the stream.
+  /// @throws InvalidInput for a penalty that none of the problems of the constructor has
+  void upload(cudaStream_t stream, std::size_t first, const std::vector<Problem>& problems);
+
   /// Adds to StepState::regularization, to `alpha_bar` and to `gradient`.
   void apply(const Queue& queue, const SceneArrays<Real>& scenes, const Real* positions, const Real* parameters,
              const Real* alpha_nn, Real* alpha_bar, Real* gradient, StepState* states);

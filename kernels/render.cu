@@ -381,6 +381,7 @@ struct RenderStage<Real>::Impl {
   RayArrays<Real> rays{};
   TapArrays<Real> taps;
   int network_component = -1;
+  Model shape;  ///< the first model: the others have its components and free parameters
 
   Impl(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream,
        int psf_supersampling)
@@ -390,29 +391,14 @@ struct RenderStage<Real>::Impl {
                          " samples a pixel's side for the PSF, expected a divisor of the supersampling " +
                          std::to_string(grid.supersampling));
     allocate_all(storage, stream, sizes);
-    std::vector<Real> positions(2 * sizes.rays), table, pixels;
-    std::vector<Component> components;
-    std::vector<FreeParameter<Real>> free;
+    std::vector<Real> positions(2 * sizes.rays);
     for (std::size_t i = 0; i < sizes.rays; ++i) {
       const Vec2<double> theta = grid.ray(static_cast<int>(i));
       positions[i] = static_cast<Real>(theta.x);
       positions[sizes.rays + i] = static_cast<Real>(theta.y);
     }
-    const ParameterLayout first(models.front());
-    for (const Model& model : models) {
-      const ParameterLayout layout(model);
-      EINFIELD_REQUIRE(layout.size() == first.size() && layout.names == first.names &&
-                           layout.table.size() == first.table.size() && layout.free_pixels == first.free_pixels &&
-                           model.lens.size() == models.front().lens.size() &&
-                           model.source.size() == models.front().source.size() &&
-                           network_light_index(model) == network_light_index(models.front()),
-                       "render: models of different shapes, expected the same components and free parameters");
-      const SceneTables<Real> tables(model, layout);
-      append(table, tables.table);
-      append(pixels, tables.pixels);
-      append(free, tables.free);
-      append(components, tables.components);
-    }
+    shape = models.front();
+    const ParameterLayout first(shape);
     std::vector<unsigned char> wanted(sizes.components, 0);
     for (const FreeParameter<double>& f : first.free)
       wanted[static_cast<std::size_t>(f.slot / kMaxProfileParameters)] = 1;
@@ -421,11 +407,7 @@ struct RenderStage<Real>::Impl {
       pixel_to_free[static_cast<std::size_t>(first.free_pixels[k])] = static_cast<int>(k);
 
     storage.positions.upload(positions, stream);
-    storage.components.upload(components, stream);
-    storage.table.upload(table, stream);
     storage.wanted.upload(wanted, stream);
-    storage.free.upload(free, stream);
-    storage.pixels.upload(pixels, stream);
     storage.free_pixels.upload(first.free_pixels, stream);
     storage.pixel_to_free.upload(pixel_to_free, stream);
     if (sizes.all_taps > 0) {
@@ -433,9 +415,9 @@ struct RenderStage<Real>::Impl {
                                                                                               sizes.all_taps);
       EINFIELD_LAUNCH_CHECK();
     }
-    EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors above end here
+    upload(stream, 0, models);  // waits: the vectors above end here
 
-    const Model& model = models.front();
+    const Model& model = shape;
     network_component = network_light_index(model);
     scenes = {storage.components.get(),
               storage.table.get(),
@@ -461,6 +443,32 @@ struct RenderStage<Real>::Impl {
             static_cast<int>(sizes.taps),
             static_cast<int>(sizes.free_pixels),
             static_cast<unsigned>(sizes.targets)};
+  }
+
+  /// What belongs to the models of the systems from `first` on; waits for the stream.
+  void upload(cudaStream_t stream, std::size_t first, const std::vector<Model>& models) {
+    std::vector<Real> table, pixels;
+    std::vector<Component> components;
+    std::vector<FreeParameter<Real>> free;
+    const ParameterLayout expected(shape);
+    for (const Model& model : models) {
+      const ParameterLayout layout(model);
+      EINFIELD_REQUIRE(layout.size() == expected.size() && layout.names == expected.names &&
+                           layout.table.size() == expected.table.size() && layout.free_pixels == expected.free_pixels &&
+                           model.lens.size() == shape.lens.size() && model.source.size() == shape.source.size() &&
+                           network_light_index(model) == network_light_index(shape),
+                       "render: models of different shapes, expected the same components and free parameters");
+      const SceneTables<Real> tables(model, layout);
+      append(table, tables.table);
+      append(pixels, tables.pixels);
+      append(free, tables.free);
+      append(components, tables.components);
+    }
+    storage.components.upload(components.data(), components.size(), stream, first * sizes.components);
+    storage.table.upload(table.data(), table.size(), stream, first * sizes.slots);
+    storage.free.upload(free.data(), free.size(), stream, first * sizes.free);
+    storage.pixels.upload(pixels.data(), pixels.size(), stream, first * sizes.source_pixels);
+    EINFIELD_CUDA(cudaStreamSynchronize(stream));
   }
 
   std::size_t adjoint_shared_bytes() const {
@@ -523,6 +531,12 @@ RenderStage<Real>& RenderStage<Real>::operator=(RenderStage&&) noexcept = defaul
 template <class Real>
 std::size_t RenderStage<Real>::planned_bytes(const Grid& grid, const std::vector<Model>& models) {
   return planned_bytes_of<RenderStorage<Real>>(RenderSizes<Real>(grid, models));
+}
+
+template <class Real>
+void RenderStage<Real>::replace(cudaStream_t stream, std::size_t system, const Model& model) {
+  require_system("render", system, impl_->sizes.systems);
+  impl_->upload(stream, system, {model});
 }
 
 template <class Real>

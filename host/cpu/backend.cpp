@@ -133,6 +133,8 @@ class CpuBackend final : public Backend<Real> {
     systems_.clear();
     for (const Problem& problem : problems) systems_.push_back(std::make_unique<System<Real>>(problem, pool_));
     shape_ = problems.front();
+    stage_begun_ = false;
+    pending_pairs_.clear();
     work_on_all();
   }
   void replace(int index, const Problem& problem) override {
@@ -140,6 +142,8 @@ class CpuBackend final : public Backend<Real> {
     (void)system(index);
     systems_[static_cast<std::size_t>(index)] = std::make_unique<System<Real>>(problem, pool_);
     system(index).progress.done = true;
+    system(index).schedule = run_.schedule;
+    pending_pairs_.erase(index);
     work_on_all();
   }
   int systems() const override { return static_cast<int>(systems_.size()); }
@@ -335,18 +339,17 @@ class CpuBackend final : public Backend<Real> {
     validate_stage(run, starts, systems(), layout().size());
     begin(run.schedule);
     run_ = run;
-    for (int i = 0; i < systems(); ++i) {
-      System<Real>& s = system(i);
-      const StageStart<Real>& start = starts[static_cast<std::size_t>(i)];
-      s.progress = {};
-      s.progress.step = start.step;
-      s.progress.watch = start.watch;
-      s.progress.done = !start.runs;
-      s.records.clear();
-      s.search.reset();
-      if (run.optimizer == OptimizerKind::adam) s.state.updates = start.step;
-      if (run.optimizer == OptimizerKind::lbfgs && start.runs) pending_pairs_.emplace(i, start.pairs);
-    }
+    stage_begun_ = true;
+    for (int i = 0; i < systems(); ++i) enter(i, starts[static_cast<std::size_t>(i)]);
+  }
+  void begin_stage(int index, const StageStart<Real>& start) override {
+    EINFIELD_REQUIRE(stage_begun_, "a stage that begins for one system, expected one that has begun for all");
+    System<Real>& s = system(index);
+    s.schedule = run_.schedule;
+    std::fill(s.first_moment.begin(), s.first_moment.end(), Real(0));
+    std::fill(s.second_moment.begin(), s.second_moment.end(), Real(0));
+    s.state = {};
+    enter(index, start);
   }
   void advance(int evaluations) override {
     for (; evaluations > 0; --evaluations) {
@@ -373,24 +376,17 @@ class CpuBackend final : public Backend<Real> {
     }
     return progress;
   }
-  std::vector<Real> pairs(int index) const override {
-    std::vector<Real> flat;
-    const System<Real>& s = system(index);
-    if (!s.search) return flat;
-    for (const auto& pair : s.search->pairs()) {
-      flat.insert(flat.end(), pair.move.begin(), pair.move.end());
-      flat.insert(flat.end(), pair.change.begin(), pair.change.end());
+  std::vector<std::vector<Real>> pairs() const override {
+    std::vector<std::vector<Real>> all;
+    for (const auto& s : systems_) {
+      std::vector<Real>& flat = all.emplace_back();
+      if (!s->search) continue;
+      for (const auto& pair : s->search->pairs()) {
+        flat.insert(flat.end(), pair.move.begin(), pair.move.end());
+        flat.insert(flat.end(), pair.change.begin(), pair.change.end());
+      }
     }
-    return flat;
-  }
-
-  NetworkFields<Real> network_fields(int index, const std::vector<Real>& theta) override {
-    const System<Real>& s = system(index);
-    const std::size_t n = theta.size() / 2;
-    EINFIELD_REQUIRE(theta.size() == 2 * n,
-                     std::to_string(theta.size()) + " coordinates, expected all x, then as many y");
-    if (!s.network) return {std::vector<Real>(n), std::vector<Real>(2 * n), std::vector<Real>(n)};
-    return evaluate_network(*s.shape, s.parameters, theta, pool_);
+    return all;
   }
 
  private:
@@ -400,6 +396,18 @@ class CpuBackend final : public Backend<Real> {
     return *systems_[static_cast<std::size_t>(index)];
   }
   System<Real>& system(int index) { return const_cast<System<Real>&>(std::as_const(*this).system(index)); }
+
+  void enter(int index, const StageStart<Real>& start) {
+    System<Real>& s = system(index);
+    s.progress = {};
+    s.progress.step = start.step;
+    s.progress.watch = start.watch;
+    s.progress.done = !start.runs;
+    s.records.clear();
+    s.search.reset();
+    if (run_.optimizer == OptimizerKind::adam) s.state.updates = start.step;
+    if (run_.optimizer == OptimizerKind::lbfgs && start.runs) pending_pairs_[index] = start.pairs;
+  }
 
   /// The stages of a step work on all systems, but within a stage of a fit on those that are not done.
   void work_on_all() {
@@ -554,6 +562,7 @@ class CpuBackend final : public Backend<Real> {
   Problem shape_;                       ///< the first problem that was loaded: those that replace one have its shape
   std::vector<System<Real>*> working_;  ///< the systems that the stages of a step work on
   StageRun run_;
+  bool stage_begun_ = false;
   std::map<int, std::vector<Real>> pending_pairs_;  ///< of searches that have not begun
 };
 

@@ -2,7 +2,6 @@
 #include "host/cpu/lbfgs.hpp"
 
 #include <cmath>
-#include <limits>
 #include <utility>
 
 namespace einfield {
@@ -119,8 +118,7 @@ void Lbfgs<Real>::accept(double value, const std::vector<Real>& gradient, LineOu
 template <class Real>
 LineOutcome Lbfgs<Real>::tell(double value, const std::vector<Real>& gradient) {
   LineOutcome outcome{.start = !line_.started};
-  outcome.action = decide(line_, value, dot(gradient, direction_), n_pairs(),
-                          static_cast<double>(std::numeric_limits<Real>::epsilon()));
+  outcome.action = decide(line_, value, dot(gradient, direction_), n_pairs(), kRounding<Real>);
   switch (outcome.action) {
     case LineAction::search:
       place_trial();

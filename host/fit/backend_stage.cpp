@@ -8,22 +8,6 @@
 namespace einfield::stages {
 namespace {
 
-/// One field of all systems, copied at once.
-template <class Real>
-class Fields {
- public:
-  Fields(const Backend<Real>& backend, Field field)
-      : values_(backend.download(field)), size_(values_.size() / static_cast<std::size_t>(backend.systems())) {}
-  std::vector<Real> of(int system) const {
-    const auto first = values_.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(system) * size_);
-    return {first, first + static_cast<std::ptrdiff_t>(size_)};
-  }
-
- private:
-  std::vector<Real> values_;
-  std::size_t size_;
-};
-
 template <class Real>
 class BackendStage {
  public:
@@ -109,9 +93,10 @@ class BackendStage {
     const auto fields = [this](Field field) { return Fields<Real>(backend_, field); };
     const Fields<Real> best = fields(Field::best), at = fields(adam_ ? Field::parameters : Field::position);
     if (!adam_) {
+      std::vector<std::vector<Real>> pairs = backend_.pairs();
       for_moved([&](int i, Track<Real>& track) {
         if (track.reason != StopReason::non_finite) track.now.parameters = at.of(i);
-        track.now.memory = backend_.pairs(i);
+        track.now.memory = std::move(pairs[static_cast<std::size_t>(i)]);
         set_counts(track, track.progress.step, best.of(i));
       });
       return;

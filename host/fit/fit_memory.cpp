@@ -11,12 +11,21 @@ namespace {
 /// Copies of the pairs of L-BFGS: in the search, in its snapshot, and two more on the way of a checkpoint to the file.
 constexpr double kPairCopies = 4;
 
+}  // namespace
+
+int most_pairs(const FitSettings& settings) {
+  int pairs = 0;
+  for (const StageSettings& stage : settings.stages)
+    if (stage.optimizer == OptimizerKind::lbfgs) pairs = std::max(pairs, pairs_kept(stage.memory, stage.steps));
+  return pairs;
+}
+
+namespace {
+
 /// Bytes of one problem and of the vectors of its fit.
 template <class Real>
 double system_bytes(const Problem& problem, const FitSettings& settings) {
-  double pairs = 0;
-  for (const StageSettings& stage : settings.stages)
-    if (stage.optimizer == OptimizerKind::lbfgs) pairs = std::max<double>(pairs, std::min(stage.memory, stage.steps));
+  const double pairs = most_pairs(settings);
   const ParameterLayout layout(problem.model);
   const auto size = static_cast<double>(layout.size()), pixels = static_cast<double>(problem.observation.mask.size());
   const auto model = static_cast<double>(layout.pixels.size() + layout.light_weights.size());

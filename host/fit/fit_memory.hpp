@@ -11,4 +11,7 @@ namespace einfield {
 template <class Real>
 double planned_host_bytes(const Problem& problem, int systems, const FitSettings& settings);
 
+/// Largest number of pairs that a stage of L-BFGS keeps; 0 without such a stage.
+int most_pairs(const FitSettings& settings);
+
 }  // namespace einfield

@@ -102,11 +102,14 @@ std::vector<FitResult<Real>> FitRun<Real>::run() {
 /// Every system starts the stage from its snapshot, or from the result of the stage before.
 template <class Real>
 void FitRun<Real>::enter_stage() {
-  for (Track<Real>& track : tracks_) {
+  std::optional<Fields<Real>> first;
+  if (!resumed_ && stage_ == 0) first.emplace(backend_, Field::parameters);
+  for (int i = 0; i < count(); ++i) {
+    Track<Real>& track = this->track(i);
     Snapshot<Real>& now = track.now;
     if (!resumed_) {
-      if (stage_ == 0)
-        now.parameters = backend_.download(Field::parameters, static_cast<int>(&track - tracks_.data()));
+      if (first)
+        now.parameters = first->of(i);
       else if (now.best_step >= 0)
         now.parameters = now.best_parameters;
       now.first_moment.assign(now.parameters.size(), Real(0));

@@ -48,10 +48,10 @@ std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const Backe
 
 template <class Real>
 std::size_t planned_bytes(const std::string& backend_name, const std::vector<Problem>& problems,
-                          const BackendOptions& options) {
+                          const BackendOptions& options, [[maybe_unused]] int pairs) {
   const BackendChoice choice = resolve_backend(backend_name, options);
 #ifdef EINFIELD_HAVE_CUDA
-  if (choice.name == "cuda") return cuda_planned_bytes<Real>(problems, *choice.options.device);
+  if (choice.name == "cuda") return cuda_planned_bytes<Real>(problems, *choice.options.device, pairs);
 #endif
   return cpu_planned_bytes<Real>(problems, options.threads);
 }
@@ -75,7 +75,7 @@ std::string cuda_device_problem(int device) {
 
 template std::unique_ptr<Backend<float>> make_backend(const std::string&, const BackendOptions&);
 template std::unique_ptr<Backend<double>> make_backend(const std::string&, const BackendOptions&);
-template std::size_t planned_bytes<float>(const std::string&, const std::vector<Problem>&, const BackendOptions&);
-template std::size_t planned_bytes<double>(const std::string&, const std::vector<Problem>&, const BackendOptions&);
+template std::size_t planned_bytes<float>(const std::string&, const std::vector<Problem>&, const BackendOptions&, int);
+template std::size_t planned_bytes<double>(const std::string&, const std::vector<Problem>&, const BackendOptions&, int);
 
 }  // namespace einfield

@@ -46,6 +46,22 @@ struct Track {
   }
 };
 
+/// One field of all systems, copied at once.
+template <class Real>
+class Fields {
+ public:
+  Fields(const Backend<Real>& backend, Field field)
+      : values_(backend.download(field)), size_(values_.size() / static_cast<std::size_t>(backend.systems())) {}
+  std::vector<Real> of(int system) const {
+    const auto first = values_.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(system) * size_);
+    return {first, first + static_cast<std::ptrdiff_t>(size_)};
+  }
+
+ private:
+  std::vector<Real> values_;
+  std::size_t size_;
+};
+
 /// One call of fit().
 template <class Real>
 class FitRun {

@@ -62,7 +62,7 @@ class Backend {
   virtual const ParameterLayout& layout() const = 0;  ///< that of all systems
 
   /// Loads another problem of the same shape in place of one; the other systems stay as they are. Its parameters are
-  /// Problem::initial_parameters, its moments zero; a stage that runs leaves it alone.
+  /// Problem::initial_parameters. A stage that runs leaves it alone until begin_stage(system).
   /// @throws InvalidInput for another shape or another grid
   virtual void replace(int system, const Problem& problem) = 0;
 
@@ -110,6 +110,9 @@ class Backend {
   /// @param starts  one per system
   /// @throws InvalidInput for settings out of range; a stage of Levenberg–Marquardt does not run here
   virtual void begin_stage(const StageRun& run, const std::vector<StageStart<Real>>& starts) = 0;
+  /// Begins the stage anew for one system, at its Field::parameters, with moments zero: for a problem that took the
+  /// place of one that is done. @throws InvalidInput without a stage
+  virtual void begin_stage(int system, const StageStart<Real>& start) = 0;
   /// Evaluates every system that is not done, `evaluations` times, and moves it after each. Asynchronous where the
   /// device allows it.
   virtual void advance(int evaluations) = 0;
@@ -118,8 +121,9 @@ class Backend {
   /// How far the systems are; waits for advance(). Systems that are done take no more time from here on.
   /// @param records  per system: appended to, those since the last look. There is room for evaluations_per_look()
   virtual std::vector<StageProgress> look(std::vector<std::vector<StageRecord>>& records) = 0;
-  /// The pairs of L-BFGS, [pairs][2][size()], oldest first: a move and the change of the gradient along it.
-  virtual std::vector<Real> pairs(int system) const = 0;
+  /// The pairs of L-BFGS of all systems, [pairs][2][size()] each, oldest first: a move and the change of the gradient
+  /// along it. Empty without a stage of L-BFGS.
+  virtual std::vector<std::vector<Real>> pairs() const = 0;
 };
 
 /// Choice of backend and what it may use.
@@ -147,9 +151,11 @@ template <class Real>
 EINFIELD_API std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const BackendOptions& options);
 
 /// Bytes that a backend will allocate for these problems, shown and checked before the run.
+/// @param pairs  largest number that a stage of L-BFGS keeps, 0 without one: they are on the device; on the CPU they
+///               count in the memory of the fit
 template <class Real>
 EINFIELD_API std::size_t planned_bytes(const std::string& backend_name, const std::vector<Problem>& problems,
-                                       const BackendOptions& options);
+                                       const BackendOptions& options, int pairs = 0);
 
 /// CUDA devices of this machine, one line each (name, compute capability, memory); empty without CUDA. They are not
 /// tried, and get no context: a device that is listed may be busy.

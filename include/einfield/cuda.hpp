@@ -155,6 +155,9 @@ class EINFIELD_API RenderStage {
   RenderStage& operator=(RenderStage&&) noexcept;
 
   static std::size_t planned_bytes(const Grid& grid, const std::vector<Model>& models);
+  /// Puts another model in the place of one: the same components and free parameters. The other systems stay as they
+  /// are, and so do captured graphs. Waits for the stream. @throws InvalidInput for another shape
+  void replace(cudaStream_t stream, std::size_t system, const Model& model);
   /// θ of every ray, [2][n], device memory.
   const Real* positions() const;
   /// Writes the points at which the network of the NETWORK component is evaluated: β (or θ) relative to the component's
@@ -202,6 +205,8 @@ class EINFIELD_API ConvolutionStage {
 
   static std::size_t planned_bytes(int ny, int nx, const std::vector<Psf>& psfs,
                                    ConvolutionMethod method = ConvolutionMethod::automatic);
+  /// Puts another kernel of the same size in the place of one; waits for the stream. @throws InvalidInput
+  void replace(cudaStream_t stream, std::size_t system, const Psf& psf);
   /// Dense images of the caller; copied to and from the stage's own.
   void forward(const Queue& queue, const Real* image, Real* model);
   void adjoint(const Queue& queue, const Real* model_bar, Real* image_bar);
@@ -254,6 +259,7 @@ class EINFIELD_API AdamStage {
   void set_updates(cudaStream_t stream, std::int64_t updates);
 
  private:
+  friend class AdamAccess;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

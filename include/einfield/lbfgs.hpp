@@ -18,6 +18,10 @@ inline constexpr double kLineGrowth = 10;              ///< largest growth of th
 inline constexpr double kLineMargin = 0.1;             ///< of a bracket: a trial stays this fraction away from its ends
 inline constexpr double kLineSmallestBracket = 1e-12;  ///< relative to its ends
 
+/// Rounding of a number of this type, relative to it.
+template <class Real>
+inline constexpr double kRounding = std::numeric_limits<Real>::epsilon();
+
 /// A point of the line: distance from its start in units of the direction, function value, slope.
 struct LinePoint {
   double step = 0, value = 0, slope = 0;
@@ -140,7 +144,7 @@ EINFIELD_HD inline void move_line(LineSearch& line, double value, double gradien
 /// Whether a pair of a move s and the change of the gradient y along it is kept. s · y is positive by the curvature
 /// condition, except for rounding.
 EINFIELD_HD inline bool keeps_pair(double move_change, double change_change) {
-  return move_change > std::numeric_limits<double>::epsilon() * change_change;
+  return move_change > kRounding<double> * change_change;
 }
 
 }  // namespace einfield

@@ -45,6 +45,11 @@ struct StageRun {
   int log_every = 10;  ///< steps between records
 };
 
+/// Pairs that a stage of L-BFGS has room for: each step makes one.
+inline int pairs_kept(int memory, std::int64_t steps) {
+  return memory < steps ? memory : steps < 1 ? 1 : static_cast<int>(steps);
+}
+
 /// Where a stage begins for one system.
 template <class Real>
 struct StageStart {
@@ -64,7 +69,7 @@ struct StageProgress {
   bool done = false;  ///< with this stage
   StopReason reason = StopReason::steps;
   bool keeps = false;  ///< the state just judged is the best one so far
-  bool logs = false;   ///< the state just judged has a record
+  bool logs = false;   ///< the state just judged has a record; that of the last step has none
 };
 
 /// A state of a stage for the history.
@@ -134,10 +139,10 @@ EINFIELD_HD inline void follow_line(StageProgress& progress, const StepState& st
   progress.state.learning_rate = 0;
   const Verdict verdict = judge(stop, progress.step, state, progress.watch);
   progress.keeps = verdict.best;
-  progress.logs = progress.step % log_every == 0;
   if (verdict.ends) end_stage(progress, verdict.reason);
   if (outcome.flat && !(verdict.ends && verdict.reason != StopReason::steps))
     end_stage(progress, StopReason::converged);
+  progress.logs = !progress.done && progress.step % log_every == 0;
 }
 
 }  // namespace einfield
