@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "einfield/fitter.hpp"
+#include "einfield/limits.hpp"
 #include "tests/run_binary.hpp"
 #include "tests/small_lens.hpp"
 #include "tests/step_problem.hpp"
@@ -128,6 +129,64 @@ TEST_F(CudaFit, AgreesWithTheCpuInSinglePrecision) {
 }
 TEST_F(CudaFit, AgreesWithTheCpuInDoublePrecision) {
   check_fits<double>();
+}
+
+/// Each kind of content, field by field. Values of a step agree more closely than whole fits.
+template <class Real>
+void check_contents() {
+  constexpr double kTolerance = sizeof(Real) == 4 ? 1e-5 : 1e-12;
+  const auto cpu = make_backend<Real>("cpu", {2, 0});
+  const auto cuda = make_backend<Real>("cuda", {});
+  for (const StepCase& c : step_cases()) {
+    SCOPED_TRACE(c.name);
+    const Problem problem = make_problem(c);
+    std::vector<Real> theta;
+    for (const double v : {0.3, -1.2, 0.05, 0.7, 0.4, -0.9}) theta.push_back(static_cast<Real>(v));
+    for (auto* backend : {cpu.get(), cuda.get()}) {
+      backend->load({problem});
+      backend->evaluate(true);
+    }
+    for (const Field field : {Field::potential, Field::deflection, Field::image, Field::model, Field::model_bar,
+                              Field::image_bar, Field::deflection_bar, Field::gradient})
+      expect_close(cuda->download(field, 0), cpu->download(field, 0), kTolerance, "a field");
+    const NetworkFields<Real> found = cuda->network_fields(0, theta), expected = cpu->network_fields(0, theta);
+    expect_close(found.potential, expected.potential, kTolerance, "potential");
+    expect_close(found.deflection, expected.deflection, kTolerance, "deflection");
+    expect_close(found.convergence, expected.convergence, kTolerance, "convergence");
+  }
+}
+TEST_F(CudaFit, EveryContentAgreesWithTheCpuInSinglePrecision) {
+  check_contents<float>();
+}
+TEST_F(CudaFit, EveryContentAgreesWithTheCpuInDoublePrecision) {
+  check_contents<double>();
+}
+
+/// As many components in a block as a configuration may have, the last of each block with a free parameter.
+TEST_F(CudaFit, TakesAsManyComponentsAsAConfiguration) {
+  StepCase c;
+  c.nx = c.ny = 4;
+  c.psf_size = 0;
+  c.hidden = {};
+  c.more_components = static_cast<int>(kMaxComponents) - 2;
+  Problem problem = make_problem(c);
+  ASSERT_EQ(problem.model.lens.size(), kMaxComponents);
+  for (LensComponent& lens : problem.model.lens)
+    if (lens.kind == LensKind::sis) lens.values[0] = 1e-5;  // the rays still meet the source
+  problem.model.lens.back().free[0] = problem.model.source.back().free[0] = true;
+  problem.initial_parameters = ParameterLayout(problem.model).initial_parameters({});
+  const auto cpu = make_backend<double>("cpu", {2, 0});
+  const auto cuda = make_backend<double>("cuda", {});
+  for (auto* backend : {cpu.get(), cuda.get()}) {
+    backend->load({problem});
+    backend->evaluate(true);
+  }
+  for (const Field field : {Field::image, Field::gradient})
+    expect_close(cuda->download(field, 0), cpu->download(field, 0), 1e-12, "a field");
+  const std::vector<double> gradient = cuda->download(Field::gradient, 0);
+  ASSERT_EQ(gradient.size(), 2u);
+  EXPECT_NE(gradient[0], 0);
+  EXPECT_NE(gradient[1], 0);
 }
 
 /// A fit on the matrix units ends where that of fp32 does, within 0.1 % of its loss; with one product of TF32 it still
