@@ -242,6 +242,7 @@ inline std::vector<StepCase> step_cases() {
 /// All fields of a step, and its scalars.
 struct NaiveStep {
   std::vector<double> potential, deflection, image, model, model_bar, image_bar, deflection_bar, gradient;
+  std::vector<double> subpixels, subpixels_bar;  ///< image and image_bar on the sub-pixels that the PSF acts on
   double loss = 0, chi2 = 0, regularization = 0;
 };
 
@@ -364,6 +365,7 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
           }
     return result;
   };
+  out.subpixels = fine;
   fine = convolved(fine, false);
   out.model.assign(n, 0.0);
   for (std::size_t k = 0; k < fine_n; ++k) out.model[pixel_of(k)] += fine[k] / (f * f);
@@ -379,6 +381,7 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
   }
   for (std::size_t k = 0; k < fine_n; ++k) fine_bar[k] = out.model_bar[pixel_of(k)] / (f * f);
   fine_bar = convolved(fine_bar, true);
+  out.subpixels_bar = fine_bar;
   out.image_bar.assign(n, 0.0);
   for (std::size_t k = 0; k < fine_n; ++k) out.image_bar[pixel_of(k)] += fine_bar[k];
 

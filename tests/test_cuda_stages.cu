@@ -86,7 +86,8 @@ class Program {
         layout_(problems.front().model),
         stride_(layout_.size() + padding),
         grid_(problems.front().observation.grid),
-        render_(grid_, models(problems), stride_, stream.get()),
+        f_(problems.front().observation.psf.supersampling),
+        render_(grid_, models(problems), stride_, stream.get(), f_),
         convolution_(grid_.ny, grid_.nx, psfs(problems), stream.get()) {
     const auto n = static_cast<std::size_t>(grid_.n_pixels()), rays = static_cast<std::size_t>(grid_.n_rays());
     std::vector<Real> parameters;
@@ -107,9 +108,10 @@ class Program {
     potential_ = DeviceBuffer<Real>(lenses_ * rays);
     alpha_nn_ = DeviceBuffer<Real>(lenses_ * 2 * rays);
     alpha_bar_ = DeviceBuffer<Real>(lenses_ * 2 * rays);
-    image_ = DeviceBuffer<Real>(lenses_ * n);
+    const auto subpixels = n * static_cast<std::size_t>(f_ * f_);
+    image_ = DeviceBuffer<Real>(lenses_ * subpixels);
     model_ = DeviceBuffer<Real>(lenses_ * n);
-    image_bar_ = DeviceBuffer<Real>(lenses_ * n);
+    image_bar_ = DeviceBuffer<Real>(lenses_ * subpixels);
     if (problems.front().model.network)
       network_ = std::make_unique<NetworkStage<Real>>(*problems.front().model.network, grid_.n_rays(),
                                                       static_cast<int>(lenses_));
@@ -143,11 +145,13 @@ class Program {
       light_network_->forward(stream.get(), weights, weights_stride, light_position_.get(), light_value_.get(),
                               light_gradient_.get(), true);
     }
-    render_.forward(stream.get(), parameters_.get(), alpha_nn, dense_images(image_.get(), grid_.ny, grid_.nx), light);
+    render_.forward(stream.get(), parameters_.get(), alpha_nn, dense_images(image_.get(), grid_.ny * f_, grid_.nx * f_),
+                    light);
     convolution_.forward(stream.get(), image_.get(), model_.get());
     convolution_.adjoint(stream.get(), model_bar_.get(), image_bar_.get());
-    render_.adjoint(stream.get(), parameters_.get(), alpha_nn, dense_images(image_bar_.get(), grid_.ny, grid_.nx),
-                    alpha_bar_.get(), gradient_.get(), light);
+    render_.adjoint(stream.get(), parameters_.get(), alpha_nn,
+                    dense_images(image_bar_.get(), grid_.ny * f_, grid_.nx * f_), alpha_bar_.get(), gradient_.get(),
+                    light);
     if (light_network_ && !fixed)
       light_network_->adjoint(stream.get(), weights, weights_stride, light_position_.get(), nullptr,
                               gradient_.get() + layout_.light_weights_offset(), light_value_bar_.get(), true);
@@ -167,11 +171,11 @@ class Program {
           alpha_nn_, "deflection", [](const NaiveStep& s) -> auto& { return s.deflection; });
     }
     expect(
-        image_, "image", [](const NaiveStep& s) -> auto& { return s.image; });
+        image_, "image", [](const NaiveStep& s) -> auto& { return s.subpixels; });
     expect(
         model_, "model", [](const NaiveStep& s) -> auto& { return s.model; });
     expect(
-        image_bar_, "image_bar", [](const NaiveStep& s) -> auto& { return s.image_bar; });
+        image_bar_, "image_bar", [](const NaiveStep& s) -> auto& { return s.subpixels_bar; });
     expect(
         alpha_bar_, "deflection_bar", [](const NaiveStep& s) -> auto& { return s.deflection_bar; });
     const std::vector<Real> gradients = gradient_.to_vector(stream.get());
@@ -201,6 +205,7 @@ class Program {
   ParameterLayout layout_;
   std::size_t stride_;
   Grid grid_;
+  int f_;  ///< sub-pixels of a pixel's side that the PSF acts on
   RenderStage<Real> render_;
   ConvolutionStage<Real> convolution_;
   std::unique_ptr<NetworkStage<Real>> network_, light_network_;
