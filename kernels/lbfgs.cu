@@ -16,7 +16,7 @@ struct Search {
   Real *all_pairs, *position, *gradient;
   double* direction;
   SearchState* states;
-  double *move_change, *change_change, *coefficients, *partial;
+  double *inverse, *changes, *diagonal, *coefficients, *partial;
   unsigned* tickets;
   std::size_t n;
   int slots;
@@ -92,78 +92,74 @@ __global__ void __launch_bounds__(kThreads)
   if (progress.logs) stage.begin_record(system, progress.step);
 }
 
-/// The coefficients of the direction, as lbfgs.cuh has them, and the slope along it; without a descent the pairs are
-/// dropped, and it is that of the steepest one. Every thread of the block must call.
-/// @param move_gradient, change_gradient  sₖ · g, yₖ · g by slot; the first is overwritten
-/// @param weights                         [slots], overwritten
+/// The matrices of one system, by the age of pairs.
 template <class Real>
-__device__ void make_direction(const Search<Real>& search, std::size_t system, SearchState& s, double* move_gradient,
-                               double* change_gradient, double* weights, double* products) {
-  const int thread = static_cast<int>(threadIdx.x), pairs = s.pairs, slots = search.slots;
-  const double *const sy = search.move_change + system * slots * slots, *const yy = search.change_change +
-                                                                                    system * slots * slots;
-  double* const coefficients = search.coefficients + system * slots * 2;
-  const double square = s.line.gradient_square;
-  for (int age = thread; age < pairs; age += kThreads) {
-    const int k = search.slot(s, age);
-    products[k] = move_gradient[k];
+struct Matrices {
+  const Search<Real>& search;
+  const SearchState& s;
+  std::size_t system;
+
+  __device__ std::size_t at(int row, int column) const {
+    return (system * search.slots + search.slot(s, column)) * search.slots + search.slot(s, row);
+  }
+  __device__ double& inverse(int row, int column) const { return search.inverse[at(row, column)]; }
+  __device__ double& changes(int row, int column) const { return search.changes[at(row, column)]; }
+  __device__ double& diagonal(int age) const { return search.diagonal[system * search.slots + search.slot(s, age)]; }
+
+  /// (R⁻¹ v)_row for the first n pairs. The rows of a warp's lanes are neighbors in memory.
+  __device__ double inverse_times(const double* v, int row, int n) const {
+    double sum = 0;
+    for (int k = row; k < n; ++k) sum += inverse(row, k) * v[k];
+    return sum;
+  }
+};
+
+/// Coefficients of (1) and the slope along d; without a descent the pairs are dropped, and d is the steepest one. Every
+/// thread of the block must call. Arrays in shared memory, by age.
+/// @param u, v  Sᵀg, Yᵀg
+/// @param w, t  [pairs] of working space
+template <class Real>
+__device__ void make_direction(const Matrices<Real>& m, SearchState& s, const double* u, const double* v, double* w,
+                               double* t) {
+  const int thread = static_cast<int>(threadIdx.x), pairs = s.pairs;
+  double* const coefficients = m.search.coefficients + m.system * m.search.slots * 2;
+  const double gamma = pairs > 0 ? m.diagonal(pairs - 1) / m.changes(pairs - 1, pairs - 1) : 1;
+  for (int i = thread; i < pairs; i += kThreads) w[i] = m.inverse_times(u, i, pairs);
+  __syncthreads();
+  for (int i = thread; i < pairs; i += kThreads) {
+    double sum = 0;
+    for (int k = 0; k < pairs; ++k) sum += m.changes(i, k) * w[k];
+    t[i] = m.diagonal(i) * w[i] + gamma * (sum - v[i]);
   }
   __syncthreads();
-  for (int age = pairs - 1; age >= 0; --age) {  // products: sₖ · q
-    const int k = search.slot(s, age);
-    const double a = products[k] / sy[k * slots + k];
-    __syncthreads();
-    if (thread == 0) weights[k] = a;
-    for (int other = thread; other < age; other += kThreads) {
-      const int i = search.slot(s, other);
-      products[i] -= a * sy[i * slots + k];
-    }
-    __syncthreads();
+  double slope[1] = {0};
+  const int lane = thread % 32;
+  for (int i = thread / 32; i < pairs; i += kThreads / 32) {  // (R⁻ᵀ t)_i, from a column of R⁻¹, by a warp
+    double c = 0;
+    for (int k = lane; k <= i; k += 32) c += m.inverse(k, i) * t[k];
+    c = warp_sum(c);
+    if (lane != 0) continue;
+    const int slot = m.search.slot(s, i);
+    coefficients[2 * slot] = c;
+    coefficients[2 * slot + 1] = -gamma * w[i];
+    slope[0] -= c * u[i] - gamma * w[i] * v[i];
   }
-  const int newest = search.slot(s, pairs > 0 ? pairs - 1 : 0);
-  const double gamma = pairs > 0 ? sy[newest * slots + newest] / yy[newest * slots + newest] : 1;
-  for (int age = thread; age < pairs; age += kThreads) {  // products: yₖ · r
-    const int i = search.slot(s, age);
-    double q = change_gradient[i];
-    for (int other = 0; other < pairs; ++other) {
-      const int k = search.slot(s, other);
-      q -= weights[k] * yy[i * slots + k];
-    }
-    products[i] = gamma * q;
-  }
-  __syncthreads();
-  for (int age = 0; age < pairs; ++age) {
-    const int k = search.slot(s, age);
-    const double c = weights[k] - products[k] / sy[k * slots + k];
-    __syncthreads();
-    if (thread == 0) {
-      coefficients[2 * k] = c;
-      coefficients[2 * k + 1] = -gamma * weights[k];
-    }
-    for (int other = age + 1 + thread; other < pairs; other += kThreads) {
-      const int i = search.slot(s, other);
-      products[i] += c * sy[k * slots + i];
-    }
-    __syncthreads();
-  }
+  block_sum(slope);
   if (thread != 0) return;
-  double slope = -gamma * square;
-  for (int age = 0; age < pairs; ++age) {
-    const int k = search.slot(s, age);
-    slope -= coefficients[2 * k] * move_gradient[k] + coefficients[2 * k + 1] * change_gradient[k];
-  }
   s.gamma = gamma;
-  if (pairs > 0 && !(slope < 0)) {  // rounding has made the pairs useless
+  slope[0] -= gamma * s.line.gradient_square;
+  if (pairs > 0 && !(slope[0] < 0)) {  // rounding has made the pairs useless
     s.pairs = 0;
     s.gamma = 1;
-    slope = -square;
+    slope[0] = -s.line.gradient_square;
   }
-  begin_line(s.line, slope, s.pairs);
+  begin_line(s.line, slope[0], s.pairs);
 }
 
-/// After a point was accepted: the dot products of the newest pair and of the gradient with all pairs; the last block
-/// of a system keeps the pair and makes the coefficients of the direction. y: age of a pair; z: row of systems.
-/// @param restored  −1, or the age of a pair of an earlier run, whose products with the older ones are made
+/// After a point was accepted: the dot products of the newest pair and of the gradient with all pairs. The last block
+/// of a system keeps the pair and makes the coefficients of the direction. Blocks: x shares the parameters, y the
+/// pairs, z the systems.
+/// @param restored  −1, or the age of a pair of an earlier run, which is added to the matrices
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
     pairs_kernel(const int* list, Search<Real> search, const Real* gradients, int restored) {
@@ -172,99 +168,130 @@ __global__ void __launch_bounds__(kThreads)
   const auto system = static_cast<std::size_t>(row);
   SearchState& s = search.states[system];
   if (restored < 0 ? s.outcome.action != LineAction::accept || s.outcome.flat : restored >= s.pairs) return;
-  const int newest_age = restored < 0 ? s.before : restored, age = static_cast<int>(blockIdx.y);
-  if (age > newest_age) return;
-  constexpr int kKinds = 5;
+  constexpr int kKinds = 4;
+  const int newest = restored < 0 ? s.before : restored;  // its age
   const std::size_t n = search.n, stride = static_cast<std::size_t>(gridDim.x) * kThreads;
-  const int own = search.slot(s, age), newest = search.slot(s, newest_age), slots = search.slots;
-  const Real *const move = search.move(system, own), *const change = search.change(system, own),
-                    *const new_move = search.move(system, newest), *const new_change = search.change(system, newest),
-                    *const gradient = gradients + system * n;
-  double sums[kKinds] = {};
-  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride) {
-    const auto m = static_cast<double>(move[i]), c = static_cast<double>(change[i]),
-               new_c = static_cast<double>(new_change[i]), g = static_cast<double>(gradient[i]);
-    sums[0] += m * new_c;
-    sums[1] += static_cast<double>(new_move[i]) * c;
-    sums[2] += c * new_c;
-    sums[3] += m * g;
-    sums[4] += c * g;
+  const Real *const new_change = search.change(system, search.slot(s, newest)), *const gradient =
+                                                                                    gradients + system * n;
+  double* const partial = search.partial + system * search.slots * gridDim.x * kKinds;
+  for (int age = static_cast<int>(blockIdx.y); age <= newest; age += static_cast<int>(gridDim.y)) {
+    const Real *const move = search.move(system, search.slot(s, age)), *const change =
+                                                                           search.change(system, search.slot(s, age));
+    double sums[kKinds] = {};
+    for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride) {
+      const auto m = static_cast<double>(move[i]), c = static_cast<double>(change[i]),
+                 new_c = static_cast<double>(new_change[i]), g = static_cast<double>(gradient[i]);
+      sums[0] += m * new_c;
+      sums[1] += c * new_c;
+      sums[2] += m * g;
+      sums[3] += c * g;
+    }
+    block_sum(sums);
+    if (threadIdx.x == 0)
+      for (int k = 0; k < kKinds; ++k) partial[(age * gridDim.x + blockIdx.x) * kKinds + k] = sums[k];
   }
-  block_sum(sums);
-  double* const partial = search.partial + system * slots * gridDim.x * kKinds;
-  if (threadIdx.x == 0)
-    for (int k = 0; k < kKinds; ++k) partial[(age * gridDim.x + blockIdx.x) * kKinds + k] = sums[k];
-  const unsigned ages = static_cast<unsigned>(newest_age) + 1;
-  if (!is_last_block(search.tickets + system, gridDim.x * ages)) return;
+  if (!is_last_block(search.tickets + system, gridDim.x * gridDim.y)) return;
 
-  extern __shared__ double shared[];  // four arrays by slot
-  double *const move_gradient = shared, *const change_gradient = shared + slots;
-  double *const sy = search.move_change + system * slots * slots, *const yy =
-                                                                      search.change_change + system * slots * slots;
-  for (int of_age = static_cast<int>(threadIdx.x); of_age <= newest_age; of_age += kThreads) {
+  extern __shared__ double shared[];  // five arrays by age
+  double *const r = shared, *const u = r + search.slots, *const v = u + search.slots;
+  const Matrices<Real> m{search, s, system};
+  for (int age = static_cast<int>(threadIdx.x); age <= newest; age += kThreads) {
     double total[kKinds] = {};
     for (unsigned b = 0; b < gridDim.x; ++b)
-      for (int k = 0; k < kKinds; ++k) total[k] += __ldcg(partial + (of_age * gridDim.x + b) * kKinds + k);
-    const int k = search.slot(s, of_age);
-    sy[k * slots + newest] = total[0];
-    sy[newest * slots + k] = total[1];
-    yy[k * slots + newest] = yy[newest * slots + k] = total[2];
-    move_gradient[k] = total[3];
-    change_gradient[k] = total[4];
+      for (int k = 0; k < kKinds; ++k) total[k] += __ldcg(partial + (age * gridDim.x + b) * kKinds + k);
+    r[age] = total[0];
+    m.changes(age, newest) = m.changes(newest, age) = total[1];
+    u[age] = total[2];
+    v[age] = total[3];
+  }
+  __syncthreads();
+  const double rho = r[newest];
+  const bool keeps = restored >= 0 || (!s.outcome.start && keeps_pair(rho, m.changes(newest, newest)));
+  if (keeps) {
+    for (int i = static_cast<int>(threadIdx.x); i < newest; i += kThreads)
+      m.inverse(i, newest) = -m.inverse_times(r, i, newest) / rho;
+    if (threadIdx.x == 0) {
+      m.inverse(newest, newest) = 1 / rho;
+      m.diagonal(newest) = rho;
+    }
   }
   if (restored >= 0) return;
+  const bool drops = keeps && newest + 1 == search.slots;
   __syncthreads();
-  if (threadIdx.x == 0 && !s.outcome.start && keeps_pair(sy[newest * slots + newest], yy[newest * slots + newest])) {
-    if (s.pairs + 1 == slots)
+  if (threadIdx.x == 0) {
+    if (drops)
       s.first = search.slot(s, 1);
-    else
+    else if (keeps)
       ++s.pairs;
   }
   __syncthreads();
-  make_direction(search, system, s, move_gradient, change_gradient, shared + 2 * slots, shared + 3 * slots);
+  const int shift = drops ? 1 : 0;
+  make_direction(m, s, u + shift, v + shift, shared + 3 * search.slots, shared + 4 * search.slots);
 }
+
+/// A block of move_kernel moves kLanes parameters; its strands share the pairs.
+constexpr int kLanes = 32, kStrands = kThreads / kLanes;
 
 /// Moves the position to an accepted point, makes the direction of a new line, and places the next trial.
 template <class Real>
 __global__ void __launch_bounds__(kThreads) move_kernel(const int* list, Search<Real> search, const Real* gradients,
                                                         Real* parameters, StageArrays<Real> stage) {
+  __shared__ double strands[kStrands][kLanes];
   const int row = system_of_row(list, blockIdx.y);
   if (row < 0) return;
   const auto system = static_cast<std::size_t>(row);
   const SearchState& s = search.states[system];
   const StageProgress& progress = stage.progress[system];
   const bool accepts = s.outcome.action == LineAction::accept;
-  const bool turns = (accepts && !s.outcome.flat) || s.outcome.action == LineAction::restart;
-  const double* const coefficients = search.coefficients + system * search.slots * 2;
-  const std::size_t n = search.n, stride = static_cast<std::size_t>(gridDim.x) * kThreads;
-  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride) {
-    const std::size_t at = system * n + i;
+  const bool turns = (accepts && !s.outcome.flat && !progress.done) || s.outcome.action == LineAction::restart;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes, strand = static_cast<int>(threadIdx.x) / kLanes;
+  const std::size_t i = static_cast<std::size_t>(blockIdx.x) * kLanes + lane, at = system * search.n + i;
+  const bool on = i < search.n;
+  if (turns) {
+    const double* const coefficients = search.coefficients + system * search.slots * 2;
+    double sum = 0;
+    if (on)
+      for (int age = strand; age < s.pairs; age += kStrands) {
+        const int k = search.slot(s, age);
+        sum += coefficients[2 * k] * static_cast<double>(search.move(system, k)[i]) +
+               coefficients[2 * k + 1] * static_cast<double>(search.change(system, k)[i]);
+      }
+    strands[strand][lane] = sum;
+    __syncthreads();
+  }
+  if (on && strand == 0) {
     if (accepts) {
       search.position[at] = parameters[at];
       search.gradient[at] = gradients[at];
       stage.keep(progress, system, i, parameters[at]);
     }
-    if (progress.done) continue;
     if (turns) {
       double sum = s.gamma * static_cast<double>(search.gradient[at]);
-      for (int age = 0; age < s.pairs; ++age) {
-        const int k = search.slot(s, age);
-        sum += coefficients[2 * k] * static_cast<double>(search.move(system, k)[i]) +
-               coefficients[2 * k + 1] * static_cast<double>(search.change(system, k)[i]);
-      }
+      for (const double(&part)[kLanes] : strands) sum += part[lane];
       search.direction[at] = -sum;
     }
-    parameters[at] =
-        static_cast<Real>(static_cast<double>(search.position[at]) + s.line.now.step * search.direction[at]);
+    if (!progress.done)
+      parameters[at] =
+          static_cast<Real>(static_cast<double>(search.position[at]) + s.line.now.step * search.direction[at]);
   }
   stage.leave(progress, blockIdx.y, search.tickets + system);
 }
 
 template <class Real>
 Search<Real> arrays(const SearchStorage<Real>& s, const SearchSizes& sizes) {
-  return {s.pairs.get(),   s.position.get(),    s.gradient.get(),      s.direction.get(),
-          s.states.get(),  s.move_change.get(), s.change_change.get(), s.coefficients.get(),
-          s.partial.get(), s.tickets.get(),     sizes.parameters,      static_cast<int>(sizes.slots)};
+  return {s.pairs.get(),
+          s.position.get(),
+          s.gradient.get(),
+          s.direction.get(),
+          s.states.get(),
+          s.inverse.get(),
+          s.changes.get(),
+          s.diagonal.get(),
+          s.coefficients.get(),
+          s.partial.get(),
+          s.tickets.get(),
+          sizes.parameters,
+          static_cast<int>(sizes.slots)};
 }
 
 SearchSizes sizes_of(std::size_t systems, std::size_t n_parameters, int memory) {
@@ -274,14 +301,20 @@ SearchSizes sizes_of(std::size_t systems, std::size_t n_parameters, int memory) 
   return {systems, n_parameters, static_cast<std::size_t>(memory) + 1};
 }
 
+/// Blocks that share the pairs of a system: enough for every multiprocessor of a large card.
+unsigned pair_blocks(const SearchSizes& sizes, unsigned rows) {
+  constexpr unsigned kEnough = 2048;
+  return std::clamp(kEnough / (sizes.blocks() * rows), 1u, static_cast<unsigned>(sizes.slots));
+}
+
 std::size_t shared_bytes(const SearchSizes& sizes) {
-  return 4 * sizes.slots * sizeof(double);
+  return 5 * sizes.slots * sizeof(double);
 }
 
 }  // namespace
 
 unsigned SearchSizes::blocks() const {
-  constexpr unsigned kMaxBlocks = 64;  // of a pair: there are as many more as there are pairs
+  constexpr unsigned kMaxBlocks = 64;  // the pairs bring more blocks
   return std::min(kMaxBlocks, sum_blocks(static_cast<int>(std::min<std::size_t>(parameters, 1 << 30))));
 }
 
@@ -310,11 +343,11 @@ void SearchStage<Real>::begin(cudaStream_t stream, std::size_t first, const std:
     storage_.pairs.upload(pairs[i].data(), pairs[i].size(), stream, (first + i) * sizes_.slots * pair);
   }
   storage_.states.upload(states.data(), states.size(), stream, first);
-  // The products of other systems come out as they were. The gradient is not there yet: its products are not used.
+  // The matrices of other systems come out as they were. The gradient is not there yet: its products are not used.
   for (std::size_t age = 0; age < most; ++age) {
-    pairs_kernel<<<dim3(sizes_.blocks(), static_cast<unsigned>(age) + 1, static_cast<unsigned>(sizes_.systems)),
-                   kThreads, shared_bytes(sizes_), stream>>>(nullptr, arrays(storage_, sizes_), storage_.gradient.get(),
-                                                             static_cast<int>(age));
+    const auto all = static_cast<unsigned>(sizes_.systems);
+    pairs_kernel<<<dim3(sizes_.blocks(), pair_blocks(sizes_, all), all), kThreads, shared_bytes(sizes_), stream>>>(
+        nullptr, arrays(storage_, sizes_), storage_.gradient.get(), static_cast<int>(age));
     EINFIELD_LAUNCH_CHECK();
   }
   EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
@@ -328,10 +361,11 @@ void SearchStage<Real>::follow(const Queue& queue, Real* gradient, Real* paramet
   measure_kernel<<<dim3(blocks, rows), kThreads, 0, queue.stream>>>(queue.systems, search, gradient, parameters,
                                                                     trainable, states, stage);
   EINFIELD_LAUNCH_CHECK();
-  pairs_kernel<<<dim3(blocks, static_cast<unsigned>(sizes_.slots), rows), kThreads, shared_bytes(sizes_),
-                 queue.stream>>>(queue.systems, search, gradient, -1);
+  pairs_kernel<<<dim3(blocks, pair_blocks(sizes_, rows), rows), kThreads, shared_bytes(sizes_), queue.stream>>>(
+      queue.systems, search, gradient, -1);
   EINFIELD_LAUNCH_CHECK();
-  move_kernel<<<dim3(blocks, rows), kThreads, 0, queue.stream>>>(queue.systems, search, gradient, parameters, stage);
+  const auto groups = static_cast<unsigned>((sizes_.parameters + kLanes - 1) / kLanes);
+  move_kernel<<<dim3(groups, rows), kThreads, 0, queue.stream>>>(queue.systems, search, gradient, parameters, stage);
   EINFIELD_LAUNCH_CHECK();
 }
 

@@ -1,13 +1,14 @@
 // L-BFGS on the device: the pairs, the direction and the line search of every system stay there, and an evaluation is
 // followed by three kernels that need no word from the host.
 //
-// The two-loop recursion (host/cpu/lbfgs.cpp) has 2m dot products that wait for one another. Here the direction is
+// The two-loop recursion (host/cpu/lbfgs.cpp) has 2m dot products that wait for one another. Its compact form (Byrd,
+// Nocedal & Schnabel 1994, equation 3.1) has none that wait: with the moves s and the changes y of the pairs as columns
+// of S and Y, R the upper triangle of SᵀY with its diagonal, D that diagonal, and γ = s·y / y·y of the newest pair,
 //
-//     d = −(γ g − γ Σ aₖ yₖ + Σ cₖ sₖ),   γ = sₗ·yₗ / yₗ·yₗ with the newest pair l,
+//     −d = H g = γ g + S c − γ Y w,   w = R⁻¹ Sᵀg,   c = R⁻ᵀ ((D + γ YᵀY) w − γ Yᵀg).                          (1)
 //
-// and the recursion runs on its coefficients: the dot products that it meets are those of q = g − Σ aₖ yₖ and of
-// r = γ q + Σ cₖ sₖ with the pairs, linear in sᵢ·yₖ, yᵢ·yₖ, sᵢ·g and yᵢ·g. A new pair adds a row and a column to the
-// first two; all dot products of an evaluation are made in one pass over the pairs.
+// R⁻¹ is kept. A new pair adds the column r = Sᵀy and ρ = s·y to R, and to the inverse the column −R⁻¹r/ρ and 1/ρ. When
+// the oldest pair is dropped, what is left of the inverse is the inverse of what is left of R: both are triangular.
 #pragma once
 
 #include <cstddef>
@@ -26,14 +27,13 @@ struct SearchState {
   int first = 0;        ///< slot of the oldest pair; the slots are a ring
   int before = 0;       ///< number of pairs when the last evaluation came
   int pairs = 0;        ///< number of pairs
-  double gamma = 1;     ///< scale of the direction: d = −(γ g − γ Σ aₖ yₖ + Σ cₖ sₖ)
+  double gamma = 1;     ///< γ of (1)
 };
 
 /// The number of slots is that of the pairs and one: the next pair is written beside the oldest one.
 struct SearchSizes {
   std::size_t systems, parameters, slots;
-  unsigned blocks() const;
-  std::size_t kinds() const { return 5; }  ///< of dot products with a pair
+  unsigned blocks() const;  ///< that share the parameters of a system in a sum
 };
 
 template <class Real>
@@ -42,10 +42,11 @@ struct SearchStorage {
   DeviceBuffer<Real> position, gradient;  ///< where the line starts, [systems][n]
   DeviceBuffer<double> direction;         ///< [systems][n]
   DeviceBuffer<SearchState> states;       ///< [systems]
-  DeviceBuffer<double> move_change;       ///< sᵢ·yₖ, [systems][slots][slots]
-  DeviceBuffer<double> change_change;     ///< yᵢ·yₖ, likewise
-  DeviceBuffer<double> coefficients;      ///< [systems][slots][2]: of sₖ and of yₖ in −d
-  DeviceBuffer<double> partial;           ///< [systems][slots][blocks][5]
+  DeviceBuffer<double> inverse;           ///< R⁻¹, column by column: (i, j) at [systems][slot j][slot i]
+  DeviceBuffer<double> changes;           ///< YᵀY, [systems][slots][slots]
+  DeviceBuffer<double> diagonal;          ///< D, [systems][slots]
+  DeviceBuffer<double> coefficients;      ///< of sₖ and yₖ in −d, [systems][slots][2]
+  DeviceBuffer<double> partial;           ///< [systems][slots][blocks][4]
   DeviceBuffer<unsigned> tickets;         ///< [systems]
 
   template <class Take>
@@ -54,10 +55,10 @@ struct SearchStorage {
     for (DeviceBuffer<Real>* vectors : {&position, &gradient}) take(*vectors, s.systems * s.parameters);
     take(direction, s.systems * s.parameters);
     take(states, s.systems);
-    for (DeviceBuffer<double>* products : {&move_change, &change_change})
-      take(*products, s.systems * s.slots * s.slots);
+    for (DeviceBuffer<double>* matrices : {&inverse, &changes}) take(*matrices, s.systems * s.slots * s.slots);
+    take(diagonal, s.systems * s.slots);
     take(coefficients, s.systems * s.slots * 2);
-    take(partial, s.systems * s.slots * s.blocks() * s.kinds());
+    take(partial, s.systems * s.slots * s.blocks() * 4);
     take(tickets, s.systems);
   }
 };

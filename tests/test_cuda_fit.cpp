@@ -11,9 +11,12 @@
 
 #include "einfield/fitter.hpp"
 #include "einfield/limits.hpp"
+#include "einfield/load.hpp"
+#include "host/app/simulate.hpp"
 #include "tests/run_binary.hpp"
 #include "tests/small_lens.hpp"
 #include "tests/step_problem.hpp"
+#include "tests/temporary_directory.hpp"
 
 namespace einfield {
 namespace {
@@ -206,6 +209,105 @@ TEST_F(CudaFit, OnTheMatrixUnitsEndsAsInFp32) {
   EXPECT_NE(exact.parameters, fp32.parameters) << "the same arithmetic";
   EXPECT_NE(fast.parameters, exact.parameters) << "the same arithmetic";
   EXPECT_EQ(fitted(NetworkMath::tf32x3).parameters, exact.parameters) << "the same bits";
+}
+
+/// The default recipe: L-BFGS on three small networks until the value no longer falls. A nearly round lens with a
+/// subhalo, known source.
+class DefaultRecipe {
+ public:
+  DefaultRecipe() {
+    folder_.write("lens.toml", R"([observation]
+image = "data.fits[IMAGE]"
+noise = "data.fits[NOISE]"
+psf = { fwhm = 0.2, size = 5 }
+pixel_scale = 0.08
+[[lens]]
+profile = "SIE"
+theta_E = 1.1
+e1 = 0.02
+e2 = -0.01
+fit = []
+[[source]]
+profile = "SERSIC_ELLIPSE"
+amp = 10.0
+R_sersic = 0.5
+n_sersic = 1.5
+center_x = 0.1
+fit = []
+[truth]
+file = "data.fits"
+[simulate]
+nx = 50
+ny = 61
+noise = 0.2
+seed = 2
+[[perturbation]]
+profile = "SIE"
+theta_E = 0.05
+center_x = 0.9
+center_y = -0.6
+)");
+    simulate(read_config(folder_ / "lens.toml", {}, true), folder_ / "data.fits", false);
+    config_ = read_config(folder_ / "lens.toml", {});
+    const Problem problem = load_problem(config_).problem;
+    problems_ = ensemble_problems(config_, problem);
+    settings_ = fit_settings(config_, problem.model, 10);
+  }
+  const std::vector<Problem>& problems() const { return problems_; }
+  const FitSettings& settings() const { return settings_; }
+
+ private:
+  TemporaryDirectory folder_;
+  Config config_;
+  std::vector<Problem> problems_;
+  FitSettings settings_;
+};
+
+TEST_F(CudaFit, TheDefaultRecipeTakesTheSameFirstStepsInDoublePrecision) {
+  const DefaultRecipe recipe;
+  const StageSettings& stage = recipe.settings().stages.front();
+  ASSERT_EQ(stage.optimizer, OptimizerKind::lbfgs);
+  std::vector<std::vector<double>> images;
+  for (const char* name : {"cpu", "cuda"}) {
+    const auto backend = make_backend<double>(name, {2, 0});
+    backend->load(recipe.problems());
+    StageRun run{stage.optimizer, stage.schedule, stage.memory, {}, 10};
+    run.stop.steps = 1000;
+    backend->begin_stage(run, std::vector<StageStart<double>>(recipe.problems().size()));
+    backend->advance(20);
+    backend->upload(Field::parameters, backend->download(Field::position));
+    backend->evaluate(false);
+    images.push_back(backend->download(Field::model));
+  }
+  double error = 0;
+  const std::size_t pixels = images[0].size() / recipe.problems().size();
+  for (std::size_t i = 0; i < images[0].size(); ++i)
+    error = std::max(error, std::abs(images[0][i] - images[1][i]) / recipe.problems()[0].observation.noise[i % pixels]);
+  EXPECT_LE(error, 1e-9) << "of the noise";
+}
+
+TEST_F(CudaFit, TheDefaultRecipeEndsAsOnTheCpu) {
+  const DefaultRecipe recipe;
+  std::vector<std::vector<float>> images;
+  for (const char* name : {"cpu", "cuda"}) {
+    const auto backend = make_backend<float>(name, {2, 0});
+    backend->load(recipe.problems());
+    for (const FitResult<float>& result : fit<float>(*backend, recipe.problems(), recipe.settings(), {})) {
+      EXPECT_EQ(result.stop_reason, StopReason::plateau) << name;
+      EXPECT_GT(result.steps, 10) << name;
+    }
+    images.push_back(backend->download(Field::model));
+  }
+  const std::size_t pixels = images[0].size() / recipe.problems().size();
+  for (std::size_t member = 0; member < recipe.problems().size(); ++member) {
+    double sum = 0;
+    for (std::size_t i = 0; i < pixels; ++i) {
+      const double noise = recipe.problems()[0].observation.noise[i];
+      const double difference = (images[0][member * pixels + i] - images[1][member * pixels + i]) / noise;
+      sum += difference * difference;
+    }
+    EXPECT_LE(std::sqrt(sum / static_cast<double>(pixels)), 0.03) << "of the noise, member " << member;
+  }
 }
 
 TEST_F(CudaFit, ARunTooLargeForTheDeviceIsRefusedBeforeIt) {
