@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace einfield {
 namespace {
@@ -19,18 +20,59 @@ constexpr double kLargestLogistic = 15;
 
 }  // namespace
 
-LevenbergMarquardt::LevenbergMarquardt(ScalarEvaluator& evaluator, const ScalarModel& model,
-                                       const std::vector<double>& u)
-    : model_(&model), point_(evaluator.evaluate(u)), damping_(kFirstDamping) {
-  if (point_.finite) linearize(evaluator);
+LevenbergMarquardt::LevenbergMarquardt(const ScalarModel& model, int system, std::vector<double> u)
+    : model_(&model), damping_(kFirstDamping) {
+  request_.system = system;
+  request_.u = std::move(u);
 }
 
-/// Computes S and g_θ at the last evaluated point.
-void LevenbergMarquardt::linearize(ScalarEvaluator& evaluator) {
+const ScalarRequest* LevenbergMarquardt::ask() {
+  if (!started()) return &request_;
+  if (!alive() || converged_) return nullptr;
+  while (!converged_) {
+    if (propose()) return &request_;
+    raise_damping();
+  }
+  return nullptr;
+}
+
+void LevenbergMarquardt::tell(ScalarAnswer answer) {
+  const bool first = !started();
+  ++evaluations_;
+  if (first) {
+    point_ = std::move(answer.point);
+    if (point_.finite) linearize(*answer.curvature);
+    return;
+  }
+  const double gain = point_.value() - answer.point.value();
+  if (!answer.point.finite || !(gain > 0)) {
+    raise_damping();
+    return;
+  }
+  const double ratio = predicted_ > 0 ? gain / predicted_ : 1, x = 2 * ratio - 1;
+  damping_ = std::max(damping_ * std::max(1.0 / 3, 1 - x * x * x), kSmallestDamping);
+  growth_ = 2;
+  small_gains_ = gain < kSmallGain * point_.value() ? small_gains_ + 1 : 0;
+  point_ = std::move(answer.point);
+  ++searches_;
+  linearize(*answer.curvature);
+  converged_ = converged_ || small_gains_ >= kSmallGains;
+}
+
+/// For shorter steps. Ends the descent when they are too short to find a lower point.
+void LevenbergMarquardt::raise_damping() {
+  damping_ *= growth_;
+  growth_ *= 2;
+  if (damping_ < kLargestDamping) return;
+  converged_ = true;
+  ++searches_;
+}
+
+/// Computes S and g_θ at the last accepted point.
+void LevenbergMarquardt::linearize(const Curvature& physical) {
   const ParameterLayout& layout = model_->layout();
   const std::vector<int>& moving = model_->moving();
   const std::size_t n = moving.size(), n_linear = model_->n_linear(), n_other = n - n_linear;
-  const Curvature physical = evaluator.curvature();
 
   // T: rows p, columns u; an ellipticity's p depends on two u.
   std::vector<double> jacobian(n * n_other);
@@ -81,61 +123,45 @@ void LevenbergMarquardt::linearize(ScalarEvaluator& evaluator) {
   converged_ = n_other == 0 || squares == 0 || !std::isfinite(squares);
 }
 
-void LevenbergMarquardt::step(ScalarEvaluator& evaluator) {
+/// The trial point for the present damping. False when the damped matrix is not positive definite.
+bool LevenbergMarquardt::propose() {
   const ParameterLayout& layout = model_->layout();
   const std::size_t n_linear = model_->n_linear(), n = gradient_.size();
   double largest = 0;
   for (std::size_t i = 0; i < n; ++i) largest = std::max(largest, reduced_(i, i));
-  while (damping_ < kLargestDamping) {
-    SymmetricMatrix damped = reduced_;
-    for (std::size_t i = 0; i < n; ++i) {
-      // Limits the move of a parameter that the data do not constrain.
-      const double diagonal = std::max(reduced_(i, i), kSmallestDiagonal * largest);
-      damped(i, i) = std::max(reduced_(i, i), 0.0) + damping_ * diagonal;
-    }
-    const Cholesky cholesky(damped);
-    std::vector<double> move;
-    if (cholesky.good()) {
-      for (const double g : gradient_) move.push_back(-g);
-      move = cholesky.solve(move);
-      double longest = 0;
-      for (std::size_t i = 0; i < n; ++i)
-        if (layout.free[static_cast<std::size_t>(model_->moving()[n_linear + i])].kind != TransformKind::identity)
-          longest = std::max(longest, std::abs(move[i]));
-      if (longest > kLongestMove)
-        for (double& m : move) m *= kLongestMove / longest;
-
-      std::vector<double> u = point_.u;
-      for (std::size_t i = 0; i < n; ++i) {
-        const auto k = static_cast<std::size_t>(model_->moving()[n_linear + i]);
-        u[k] += move[i];
-        if (layout.free[k].kind == TransformKind::logistic)
-          u[k] = std::clamp(u[k], -kLargestLogistic, kLargestLogistic);
-        move[i] = u[k] - point_.u[k];
-      }
-      double predicted = 0;  // by how much the quadratic form falls
-      for (std::size_t i = 0; i < n; ++i) {
-        predicted -= 2 * gradient_[i] * move[i];
-        for (std::size_t j = 0; j < n; ++j) predicted -= move[i] * reduced_(i, j) * move[j];
-      }
-      const ScalarPoint trial = evaluator.evaluate(u);
-      ++evaluations_;
-      const double gain = point_.value() - trial.value();
-      if (trial.finite && gain > 0) {
-        const double ratio = predicted > 0 ? gain / predicted : 1, x = 2 * ratio - 1;
-        damping_ = std::max(damping_ * std::max(1.0 / 3, 1 - x * x * x), kSmallestDamping);
-        growth_ = 2;
-        small_gains_ = gain < kSmallGain * point_.value() ? small_gains_ + 1 : 0;
-        point_ = trial;
-        linearize(evaluator);
-        converged_ = converged_ || small_gains_ >= kSmallGains;
-        return;
-      }
-    }
-    damping_ *= growth_;
-    growth_ *= 2;
+  SymmetricMatrix damped = reduced_;
+  for (std::size_t i = 0; i < n; ++i) {
+    // Limits the move of a parameter that the data do not constrain.
+    const double diagonal = std::max(reduced_(i, i), kSmallestDiagonal * largest);
+    damped(i, i) = std::max(reduced_(i, i), 0.0) + damping_ * diagonal;
   }
-  converged_ = true;
+  const Cholesky cholesky(damped);
+  if (!cholesky.good()) return false;
+  std::vector<double> move;
+  for (const double g : gradient_) move.push_back(-g);
+  move = cholesky.solve(move);
+  double longest = 0;
+  for (std::size_t i = 0; i < n; ++i)
+    if (layout.free[static_cast<std::size_t>(model_->moving()[n_linear + i])].kind != TransformKind::identity)
+      longest = std::max(longest, std::abs(move[i]));
+  if (longest > kLongestMove)
+    for (double& m : move) m *= kLongestMove / longest;
+
+  request_.u = point_.u;
+  request_.curvature_below = point_.value();
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto k = static_cast<std::size_t>(model_->moving()[n_linear + i]);
+    double& u = request_.u[k];
+    u += move[i];
+    if (layout.free[k].kind == TransformKind::logistic) u = std::clamp(u, -kLargestLogistic, kLargestLogistic);
+    move[i] = u - point_.u[k];
+  }
+  predicted_ = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    predicted_ -= 2 * gradient_[i] * move[i];
+    for (std::size_t j = 0; j < n; ++j) predicted_ -= move[i] * reduced_(i, j) * move[j];
+  }
+  return true;
 }
 
 }  // namespace einfield

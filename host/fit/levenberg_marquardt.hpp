@@ -5,11 +5,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "host/fit/scalar_model.hpp"
+#include "host/fit/scalar_batch.hpp"
 
 namespace einfield {
 
-/// A descent from one starting point. It can be paused and continued later, with any evaluator of the same model.
+/// A descent from one starting point. It evaluates nothing itself: ask() says which point it wants to know, tell()
+/// takes the answer. Many descents can therefore advance together, one point of each in a round.
 ///
 /// In the unconstrained values u of the parameters that are not solved for, with T = ∂p/∂u, the quadratic form of
 /// Curvature is reduced by letting the amplitudes c follow:
@@ -27,15 +28,24 @@ class LevenbergMarquardt {
     double loss, chi2_reduced, penalty, gradient_norm;
   };
 
-  /// Evaluates the start. @param u  of all free scalars
-  LevenbergMarquardt(ScalarEvaluator& evaluator, const ScalarModel& model, const std::vector<double>& u);
+  /// @param system  of the batch that will evaluate the points
+  /// @param u       start, of all free scalars
+  LevenbergMarquardt(const ScalarModel& model, int system, std::vector<double> u);
 
-  /// False when the start has no finite value: then step() must not be called.
+  /// The point to evaluate next: the start first, then trial points. Null when the descent has ended, because the value
+  /// no longer falls or because the start has no finite value.
+  const ScalarRequest* ask();
+  /// Takes the answer to the last ask().
+  void tell(ScalarAnswer answer);
+
+  /// Whether the start has been evaluated.
+  bool started() const { return evaluations_ > 0; }
+  /// Whether the value of the start is finite. @pre started()
   bool alive() const { return point_.finite; }
   /// Whether the value no longer falls.
   bool converged() const { return converged_; }
-  /// Moves to a lower point; tries several points if necessary. @pre alive() && !converged()
-  void step(ScalarEvaluator& evaluator);
+  /// Number of searches for a lower point that have ended. All but the last one of a converged descent found one.
+  int searches() const { return searches_; }
 
   const ScalarPoint& point() const { return point_; }
   std::int64_t steps() const { return static_cast<std::int64_t>(records_.size()) - 1; }
@@ -43,16 +53,20 @@ class LevenbergMarquardt {
   const std::vector<Record>& records() const { return records_; }
 
  private:
-  void linearize(ScalarEvaluator& evaluator);
+  bool propose();
+  void linearize(const Curvature& physical);
+  void raise_damping();
 
   const ScalarModel* model_;
+  ScalarRequest request_;
   ScalarPoint point_;
   SymmetricMatrix reduced_;       ///< S
   std::vector<double> gradient_;  ///< g_θ
   double damping_, growth_ = 2;
-  int small_gains_ = 0;
+  double predicted_ = 0;  ///< by how much the quadratic form falls at the trial point
+  int small_gains_ = 0, searches_ = 0;
   bool converged_ = false;
-  std::int64_t evaluations_ = 1;
+  std::int64_t evaluations_ = 0;
   std::vector<Record> records_;
 };
 

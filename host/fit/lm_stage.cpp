@@ -1,9 +1,12 @@
-// A stage of Levenberg–Marquardt: on the CPU in double precision, one system after the other.
+// A stage of Levenberg–Marquardt, in double precision: on the CPU one system after the other, on a CUDA device all
+// systems and all their starts side by side.
 //
 // This stage is not checkpointed. If it is interrupted, the resumed run repeats it from the start.
 #include <algorithm>
+#include <utility>
 
 #include "host/cpu/thread_pool.hpp"
+#include "host/fit/make_scalar_batch.hpp"
 #include "host/fit/starts.hpp"
 #include "host/fit/track.hpp"
 
@@ -36,37 +39,27 @@ void follow_path(FitRun<Real>& run, int i, const LevenbergMarquardt& best, doubl
   now.stage_done = best.converged();
 }
 
+/// What is settled before a system descends: false when the stage has already ended for it.
 template <class Real>
-void descend(FitRun<Real>& run, int i, Track<Real>& track, ThreadPool& pool) {
-  const Problem& problem = run.problems()[static_cast<std::size_t>(i)];
-  const FitSettings& settings = run.settings();
-  const ParameterLayout& layout = run.backend().layout();
+bool begins_descent(FitRun<Real>& run, int i, Track<Real>& track) {
   Snapshot<Real>& now = track.now;
   if (now.stage_done) {
     track.end(StopReason::converged);
-    return;
+    return false;
   }
   if (run.stage().steps == 0) {  // the model is only evaluated
     run.backend().evaluate(true);
     run.record(i, run.backend().state(i), now.step, now.parameters);
     track.end(StopReason::steps);
-    return;
+    return false;
   }
-  // A stage that ran out of steps continues from its last position.
-  const bool begins = now.stage_step == 0;
-  const int steps = run.stage().steps - static_cast<int>(now.stage_step);
-  // The members of an ensemble differ only in their network weights: the others continue from the best start of the
-  // first one.
-  const bool follows = settings.ensemble && begins && run.is_first_stage() && i > 0 && !run.track(0).failed;
-  if (follows) {
-    const auto scalars = static_cast<std::ptrdiff_t>(layout.n_network);
-    std::copy_n(run.track(0).now.parameters.begin() + scalars, layout.n_free(), now.parameters.begin() + scalars);
-  }
-  const int starts = begins && run.is_first_stage() && !follows ? settings.starts : 1;
-  const std::vector<double> parameters(now.parameters.begin(), now.parameters.end());
-  const ScalarModel model(problem, parameters, problem.loss, run.stage().schedule.trainable, pool);
-  StartsResult result =
-      run_starts(problem.model, model, starts, settings.starts_seed, steps, pool, run.callbacks().interrupted);
+  return true;
+}
+
+/// Takes over the outcome of the starts of a system.
+template <class Real>
+void take_result(FitRun<Real>& run, int i, Track<Real>& track, StartsResult result, int starts) {
+  Snapshot<Real>& now = track.now;
   if (result.interrupted) {
     run.interrupt();
     track.end(StopReason::interrupted);
@@ -87,17 +80,71 @@ void descend(FitRun<Real>& run, int i, Track<Real>& track, ThreadPool& pool) {
   track.end(result.best->converged() ? StopReason::converged : StopReason::steps);
 }
 
+/// Descends with several systems side by side.
+template <class Real>
+void descend(FitRun<Real>& run, const std::vector<int>& systems, ThreadPool& pool) {
+  const FitSettings& settings = run.settings();
+  const ParameterLayout& layout = run.backend().layout();
+  std::vector<ScalarModel> models;
+  std::vector<StartsPlan> plans;
+  int points = 0;
+  for (const int i : systems) {
+    const Problem& problem = run.problems()[static_cast<std::size_t>(i)];
+    Snapshot<Real>& now = run.track(i).now;
+    // A stage that ran out of steps continues from its last position.
+    const bool begins = now.stage_step == 0;
+    const int steps = run.stage().steps - static_cast<int>(now.stage_step);
+    // The members of an ensemble differ only in their network weights: the others continue from the best start of the
+    // first one.
+    const bool follows = settings.ensemble && begins && run.is_first_stage() && i > 0 && !run.track(0).failed;
+    if (follows) {
+      const auto scalars = static_cast<std::ptrdiff_t>(layout.n_network);
+      std::copy_n(run.track(0).now.parameters.begin() + scalars, layout.n_free(), now.parameters.begin() + scalars);
+    }
+    const int starts = begins && run.is_first_stage() && !follows ? settings.starts : 1;
+    const std::vector<double> parameters(now.parameters.begin(), now.parameters.end());
+    models.emplace_back(problem, parameters, problem.loss, run.stage().schedule.trainable, pool);
+    plans.push_back({&problem.model, starts, settings.starts_seed, steps});
+    points += starts;
+  }
+  const std::unique_ptr<ScalarBatch> batch = make_scalar_batch(run.backend(), std::move(models), points, pool);
+  std::vector<StartsResult> results = run_starts(*batch, plans, run.callbacks().interrupted);
+  for (std::size_t k = 0; k < systems.size(); ++k)
+    take_result(run, systems[k], run.track(systems[k]), std::move(results[k]), plans[k].count);
+}
+
+/// The systems that descend side by side, group after group.
+template <class Real>
+std::vector<std::vector<int>> groups_of(const FitRun<Real>& run, const std::vector<int>& systems) {
+  std::vector<std::vector<int>> groups;
+  const bool together = has_device_batch(run.backend());
+  for (const int i : systems) {
+    // The first member of an ensemble may show the others where to begin.
+    const bool leads = groups.size() == 1 && groups[0] == std::vector<int>{0} && run.settings().ensemble;
+    if (groups.empty() || !together || leads)
+      groups.push_back({i});
+    else
+      groups.back().push_back(i);
+  }
+  return groups;
+}
+
 }  // namespace
 
 template <class Real>
 void run_levenberg_marquardt(FitRun<Real>& run) {
   ThreadPool pool(run.settings().threads);
+  std::vector<int> systems;
   run.each_active([&](int i, Track<Real>& track) {
-    if (run.interrupted())
-      track.end(StopReason::interrupted);
-    else
-      descend(run, i, track, pool);
+    if (begins_descent(run, i, track)) systems.push_back(i);
   });
+  for (const std::vector<int>& group : groups_of(run, systems)) {
+    if (!run.interrupted()) {
+      descend(run, group, pool);
+      continue;
+    }
+    for (const int i : group) run.track(i).end(StopReason::interrupted);
+  }
 }
 
 template void run_levenberg_marquardt(FitRun<float>&);

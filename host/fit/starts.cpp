@@ -1,11 +1,11 @@
-// Every start is a descent; a sweep is one step of every descent that has not ended.
+// Every start is a descent. They advance independently between the halvings, where the slowest one is waited for.
 #include "host/fit/starts.hpp"
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <numeric>
 #include <string>
+#include <utility>
 
 namespace einfield {
 namespace {
@@ -129,88 +129,140 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
   return u;
 }
 
-StartsResult run_starts(const Model& model, const ScalarModel& scalars, int count, std::uint64_t seed, int steps,
-                        ThreadPool& pool, const std::function<bool()>& interrupted) {
-  StartsResult result;
-  const auto n = static_cast<std::size_t>(count);
-  // One descent uses all threads; several descents use one thread each.
-  const bool alone = count == 1;
-  std::vector<std::unique_ptr<ThreadPool>> pools;
-  std::vector<std::unique_ptr<ScalarEvaluator>> evaluators;
-  for (int k = 0; k < (alone ? 1 : std::min(pool.threads(), count)); ++k) {
-    if (!alone) pools.push_back(std::make_unique<ThreadPool>(1));
-    evaluators.push_back(std::make_unique<ScalarEvaluator>(scalars, alone ? pool : *pools.back()));
+namespace {
+
+/// The starts of one system on their way.
+class Search {
+ public:
+  Search(const ScalarModel& scalars, int system, const StartsPlan& plan)
+      : scalars_(scalars), system_(system), plan_(plan), descents_(static_cast<std::size_t>(plan.count)) {
+    result_.starts.resize(descents_.size());
+    active_.resize(descents_.size());
+    std::iota(active_.begin(), active_.end(), std::size_t{0});
+    for (const std::size_t i : active_) draw(i);
   }
-  const auto for_each = [&](const std::vector<std::size_t>& which, const auto& work) {
-    if (alone) {
-      for (const std::size_t i : which) work(i, *evaluators.front());
-      return;
+
+  /// The descents that want to know a point, after halvings that are due. None = the search has ended.
+  std::vector<std::size_t> waiting() {
+    for (;;) {
+      std::vector<std::size_t> list;
+      for (const std::size_t i : active_)
+        if (!settled(*descents_[i])) list.push_back(i);
+      if (!list.empty() || !next_halving()) return list;
     }
-    // One loop per evaluator; loop k handles starts k, k + n, k + 2n, …
-    const std::size_t lanes = evaluators.size();
-    pool.parallel_for(static_cast<int>(lanes), [&](int lane, int) {
-      for (auto k = static_cast<std::size_t>(lane); k < which.size(); k += lanes)
-        work(which[k], *evaluators[static_cast<std::size_t>(lane)]);
+  }
+  const ScalarRequest* ask(std::size_t i) { return descents_[i]->ask(); }
+  void tell(std::size_t i, ScalarAnswer answer) {
+    LevenbergMarquardt& descent = *descents_[i];
+    const bool first = !descent.started();
+    descent.tell(std::move(answer));
+    if (!first || descent.alive() || plan_.count == 1) return;
+    if (result_.starts[i].redrawn++ < kRedraws)
+      draw(i);
+    else
+      std::erase(active_, i);
+  }
+  /// Steps of all descents that have ended.
+  int searches() const {
+    int n = 0;
+    for (const std::optional<LevenbergMarquardt>& descent : descents_) n += descent->searches();
+    return n;
+  }
+  StartsResult finish(bool interrupted);
+
+ private:
+  void draw(std::size_t i) {
+    const int attempt = result_.starts[i].redrawn;
+    descents_[i].emplace(scalars_, system_,
+                         i == 0 && attempt == 0
+                             ? scalars_.initial_scalars()
+                             : drawn_scalars(*plan_.model, scalars_, plan_.seed, static_cast<int>(i), attempt));
+  }
+  bool halves() const { return halving_ < std::size(kHalvings) && kHalvings[halving_] <= plan_.steps; }
+  /// Steps after which a descent waits for the others.
+  int limit() const { return halves() ? kHalvings[halving_] : plan_.steps; }
+  bool settled(const LevenbergMarquardt& descent) const {
+    return descent.started() && (!descent.alive() || descent.converged() || descent.searches() >= limit());
+  }
+  /// Gives up the worse half. False when nothing is left to do.
+  bool next_halving() {
+    const bool reached = std::any_of(active_.begin(), active_.end(),
+                                     [this](std::size_t i) { return descents_[i]->searches() == limit(); });
+    if (!reached || !halves()) return false;
+    ++halving_;
+    const std::size_t kept = std::max(kAtLeast, (active_.size() + 1) / 2);
+    if (kept >= active_.size()) return true;
+    std::stable_sort(active_.begin(), active_.end(), [&](std::size_t a, std::size_t b) {
+      return descents_[a]->point().value() < descents_[b]->point().value();
     });
-  };
-
-  result.starts.resize(n);
-  std::vector<std::optional<LevenbergMarquardt>> descents(n);
-  std::vector<std::size_t> active(n);
-  std::iota(active.begin(), active.end(), std::size_t{0});
-  for_each(active, [&](std::size_t i, ScalarEvaluator& evaluator) {
-    for (int attempt = 0; attempt <= kRedraws; ++attempt) {
-      const std::vector<double> u = i == 0 && attempt == 0
-                                        ? scalars.initial_scalars()
-                                        : drawn_scalars(model, scalars, seed, static_cast<int>(i), attempt);
-      descents[i].emplace(evaluator, scalars, u);
-      if (descents[i]->alive() || alone) break;
-      ++result.starts[i].redrawn;
-    }
-  });
-  std::erase_if(active, [&](std::size_t i) { return !descents[i]->alive(); });
-
-  std::size_t halving = 0;
-  for (int sweep = 0; sweep < steps; ++sweep) {
-    std::vector<std::size_t> moving = active;
-    std::erase_if(moving, [&](std::size_t i) { return descents[i]->converged(); });
-    if (moving.empty()) break;
-    for_each(moving, [&](std::size_t i, ScalarEvaluator& evaluator) { descents[i]->step(evaluator); });
-    if (interrupted && interrupted()) {
-      result.interrupted = true;
-      break;
-    }
-    if (halving < std::size(kHalvings) && sweep + 1 == kHalvings[halving]) {
-      ++halving;
-      const std::size_t kept = std::max(kAtLeast, (active.size() + 1) / 2);
-      if (kept >= active.size()) continue;
-      std::stable_sort(active.begin(), active.end(), [&](std::size_t a, std::size_t b) {
-        return descents[a]->point().value() < descents[b]->point().value();
-      });
-      active.resize(kept);
-      std::sort(active.begin(), active.end());
-    }
+    active_.resize(kept);
+    std::sort(active_.begin(), active_.end());
+    return true;
   }
 
-  std::size_t best = n;
-  for (std::size_t i = 0; i < n; ++i) {
-    const LevenbergMarquardt& descent = *descents[i];
-    StartRecord& record = result.starts[i];
+  const ScalarModel& scalars_;
+  int system_;
+  StartsPlan plan_;
+  std::vector<std::optional<LevenbergMarquardt>> descents_;
+  std::vector<std::size_t> active_;
+  std::size_t halving_ = 0;
+  StartsResult result_;
+};
+
+StartsResult Search::finish(bool interrupted) {
+  result_.interrupted = interrupted;
+  std::size_t best = descents_.size();
+  for (std::size_t i = 0; i < descents_.size(); ++i) {
+    const LevenbergMarquardt& descent = *descents_[i];
+    StartRecord& record = result_.starts[i];
     const ScalarPoint& point = descent.point();
     record.alive = descent.alive();
     record.value = point.value();
     record.chi2_reduced = point.chi2_reduced;
     record.steps = descent.alive() ? descent.steps() : 0;
-    record.finished = std::find(active.begin(), active.end(), i) != active.end();
-    record.free = scalars.layout().physical(point.u.data());
-    result.evaluations += descent.evaluations();
-    if (descent.alive() && (best == n || point.value() < result.starts[best].value)) best = i;
+    record.finished = descent.alive() && std::find(active_.begin(), active_.end(), i) != active_.end();
+    record.free = scalars_.layout().physical(point.u.data());
+    result_.evaluations += descent.evaluations();
+    if (descent.alive() && (best == descents_.size() || point.value() < result_.starts[best].value)) best = i;
   }
-  if (best < n) {
-    result.starts[best].best = true;
-    result.best = std::move(descents[best]);
+  if (best < descents_.size()) {
+    result_.starts[best].best = true;
+    result_.best = std::move(descents_[best]);
   }
-  return result;
+  return std::move(result_);
+}
+
+}  // namespace
+
+std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<StartsPlan>& plans,
+                                     const std::function<bool()>& interrupted) {
+  std::vector<Search> searches;
+  for (std::size_t i = 0; i < plans.size(); ++i)
+    searches.emplace_back(batch.model(static_cast<int>(i)), static_cast<int>(i), plans[i]);
+  const auto ended = [&] {
+    return std::accumulate(searches.begin(), searches.end(), 0,
+                           [](int n, const Search& s) { return n + s.searches(); });
+  };
+  bool stopped = false;
+  for (int before = 0; !stopped;) {
+    std::vector<std::pair<std::size_t, std::size_t>> who;  // search, start
+    std::vector<ScalarRequest> points;
+    for (std::size_t k = 0; k < searches.size(); ++k)
+      for (std::vector<std::size_t> list = searches[k].waiting(); const std::size_t i : list)
+        if (const ScalarRequest* point = searches[k].ask(i)) {
+          who.emplace_back(k, i);
+          points.push_back(*point);
+        }
+    if (points.empty() && ended() == before) break;
+    std::vector<ScalarAnswer> answers = batch.evaluate(points);
+    for (std::size_t k = 0; k < who.size(); ++k) searches[who[k].first].tell(who[k].second, std::move(answers[k]));
+    const int now = ended();
+    if (now > before) stopped = interrupted && interrupted();
+    before = now;
+  }
+  std::vector<StartsResult> results;
+  for (Search& search : searches) results.push_back(search.finish(stopped));
+  return results;
 }
 
 }  // namespace einfield

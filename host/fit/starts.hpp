@@ -9,6 +9,7 @@
 
 #include "einfield/fitter.hpp"
 #include "host/fit/levenberg_marquardt.hpp"
+#include "host/fit/scalar_batch.hpp"
 
 namespace einfield {
 
@@ -34,12 +35,21 @@ struct StartsResult {
   bool interrupted = false;
 };
 
-/// Runs `count` descents of at most `steps` steps; the first one starts from the values of the model. After
-/// kHalvings[i] steps only the better half continues, but at least kAtLeast descents. A start without a finite value is
-/// drawn again, at most kRedraws times. Bits do not depend on the number of threads.
-/// @param interrupted  may be empty; called once per step
-StartsResult run_starts(const Model& model, const ScalarModel& scalars, int count, std::uint64_t seed, int steps,
-                        ThreadPool& pool, const std::function<bool()>& interrupted);
+/// The starts of one system.
+struct StartsPlan {
+  const Model* model;
+  int count;           ///< the first one starts from the values of the model
+  std::uint64_t seed;  ///< of the drawn ones
+  int steps;           ///< of a descent, at most
+};
+
+/// Runs the starts of all systems of a batch side by side: a round evaluates one point of every descent that goes on.
+/// After kHalvings[i] steps only the better half of a system's descents continues, but at least kAtLeast. A start
+/// without a finite value is drawn again, at most kRedraws times, unless it is the only one.
+/// @param plans        one per system of the batch
+/// @param interrupted  may be empty; called after every round in which a descent has ended a step
+std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<StartsPlan>& plans,
+                                     const std::function<bool()>& interrupted);
 inline constexpr int kHalvings[] = {10, 25};
 inline constexpr std::size_t kAtLeast = 4;
 inline constexpr int kRedraws = 20;

@@ -4,8 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-
-#include "host/fit/scalar_model.hpp"
+#include <utility>
 
 namespace einfield {
 namespace {
@@ -15,20 +14,21 @@ constexpr double kUndetermined = 1e3;
 
 }  // namespace
 
-Uncertainties scalar_uncertainties(const Problem& problem, const std::vector<double>& parameters, ThreadPool& pool) {
+Uncertainties scalar_uncertainties(ScalarBatch& batch) {
   constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-  const ScalarModel model(problem, parameters, LossKind::chi2, {}, pool);
-  ScalarEvaluator evaluator(model, pool);
-  const ScalarPoint point = evaluator.evaluate_fixed(model.initial_scalars());
+  const ScalarModel& model = batch.model(0);
+  ScalarRequest request;
+  request.u = model.initial_scalars();
+  request.solve = false;
+  const ScalarAnswer answer = std::move(batch.evaluate({request}).front());
   const std::size_t n = model.layout().n_free();
   Uncertainties result{std::vector<double>(n, kNone), SymmetricMatrix(n)};
   std::fill(result.correlations.values.begin(), result.correlations.values.end(), kNone);
-  if (!point.finite) return result;
-  const Curvature curvature = evaluator.curvature();
-  SymmetricMatrix fisher = curvature.normal;
+  if (!answer.curvature) return result;
+  SymmetricMatrix fisher = answer.curvature->normal;
   for (double& f : fisher.values) f *= model.n_fitted();
 
-  const std::vector<double> values = model.layout().physical(point.u.data());
+  const std::vector<double> values = model.layout().physical(answer.point.u.data());
   std::vector<std::size_t> kept;
   for (std::size_t k = 0; k < n; ++k) {
     const double scale = std::max(1.0, std::abs(values[static_cast<std::size_t>(model.moving()[k])]));
@@ -50,6 +50,13 @@ Uncertainties scalar_uncertainties(const Problem& problem, const std::vector<dou
     }
     return result;
   }
+}
+
+Uncertainties scalar_uncertainties(const Problem& problem, const std::vector<double>& parameters, ThreadPool& pool) {
+  std::vector<ScalarModel> models;
+  models.emplace_back(problem, parameters, LossKind::chi2, std::vector<std::uint8_t>{}, pool);
+  CpuScalarBatch batch(std::move(models), 1, pool);
+  return scalar_uncertainties(batch);
 }
 
 }  // namespace einfield

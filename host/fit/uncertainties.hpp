@@ -6,6 +6,7 @@
 #include "einfield/backend.hpp"
 #include "host/cpu/thread_pool.hpp"
 #include "host/fit/least_squares.hpp"
+#include "host/fit/scalar_batch.hpp"
 
 namespace einfield {
 
@@ -22,5 +23,7 @@ struct Uncertainties {
 /// Assumes that the noise map is right and that noise is independent from pixel to pixel; ignores bounds.
 /// @param parameters  flat vector of the problem's layout
 Uncertainties scalar_uncertainties(const Problem& problem, const std::vector<double>& parameters, ThreadPool& pool);
+/// The same by a batch whose only model has LossKind::chi2 and lets every free scalar move.
+Uncertainties scalar_uncertainties(ScalarBatch& batch);
 
 }  // namespace einfield
