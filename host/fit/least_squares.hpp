@@ -1,5 +1,5 @@
-// Small dense least squares on the normal equations: Cholesky, and the bounded problem by an active set (Lawson &
-// Hanson 1974, chapter 23; Stark & Parker 1995).
+// Small dense least squares on the normal equations, with matrices that own their numbers: Cholesky and the bounded
+// problem of einfield/least_squares.hpp.
 #pragma once
 
 #include <cstddef>
@@ -23,10 +23,6 @@ struct SymmetricMatrix {
 /// M = LLᵀ of the matrix scaled to a diagonal of one, so that units do not matter.
 class Cholesky {
  public:
-  /// Smallest pivot of the scaled matrix that counts as positive. A column whose squared distance from the span of the
-  /// others is smaller depends on them, to the precision of the normal equations.
-  static constexpr double kSmallestPivot = 1e-13;
-
   explicit Cholesky(const SymmetricMatrix& matrix);
   /// False when a pivot is too small or not a number; failed() is then its index.
   bool good() const { return failed_ == n_; }
@@ -47,9 +43,7 @@ struct BoundedSolution {
   std::vector<std::uint8_t> free;  ///< 1 = not at a bound
 };
 
-/// Active-set method: variables that the gradient pushes away from their bound are freed one at a time; a free variable
-/// that leaves its interval on the way to the minimum is fixed at the bound. A variable without a finite bound is free
-/// from the beginning. A variable whose column depends on those of the free ones keeps its value.
+/// The active-set method of einfield/least_squares.hpp.
 /// @param lower, upper  may be infinite; lower < upper
 BoundedSolution bounded_least_squares(const SymmetricMatrix& n, const std::vector<double>& b,
                                       const std::vector<double>& lower, const std::vector<double>& upper);

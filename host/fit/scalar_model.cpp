@@ -13,11 +13,6 @@ namespace {
 
 constexpr int kChunk = 64;                     ///< pixels
 constexpr std::size_t kConvolutionCopies = 3;  ///< cut-outs that a Convolution holds, at most
-/// An amplitude with bounds stays this fraction of their range away from both ends, where its unconstrained value
-/// diverges.
-constexpr double kMargin = 1e-6;
-/// Smallest amplitude of a component, as a fraction of the data: 0 has no logarithm.
-constexpr double kNothing = 1e-12;
 
 /// Σ aᵢ bᵢ as eight sums, so that the loop is vectorized; they are added in order.
 double dot(const std::vector<double>& a, const std::vector<double>& b) {
@@ -87,13 +82,14 @@ std::size_t ScalarModel::planned_bytes(const Problem& problem, int evaluators, i
 }
 
 ScalarModel::ScalarModel(const Problem& problem, const std::vector<double>& parameters, LossKind loss,
-                         const std::vector<std::uint8_t>& moves, ThreadPool& pool)
+                         const std::vector<std::uint8_t>& moves, ThreadPool* pool)
     : problem_(problem), layout_(problem.model) {
   EINFIELD_REQUIRE(parameters.size() == layout_.size(),
                    std::to_string(parameters.size()) + " parameters, expected " + std::to_string(layout_.size()));
   place(parameters);
   sort_scalars(moves);
   choose_pixels(loss);
+  collect_amplitudes();
   trace_rays(parameters, pool);
 }
 
@@ -156,8 +152,19 @@ void ScalarModel::choose_pixels(LossKind loss) {
       if (seen[static_cast<std::size_t>(y * nx_ + x)]) b_.needed.push_back({x, y});
 }
 
+/// Ranges and priors of the amplitudes that move.
+void ScalarModel::collect_amplitudes() {
+  for (std::size_t k = 0; k < n_linear_; ++k) {
+    const FreeParameter<double>& f = layout_.free[static_cast<std::size_t>(moving_[k])];
+    Amplitude amplitude{f.kind, f.lower, f.upper, 0, 0, 1};
+    for (const GaussianPrior<double>& prior : layout_.priors)
+      if (prior.free == moving_[k]) amplitude = {f.kind, f.lower, f.upper, 1.0 / n_fitted(), prior.mean, prior.sigma};
+    amplitudes_.push_back(amplitude);
+  }
+}
+
 /// Positions of the rays of the needed pixels, and the network's deflection there.
-void ScalarModel::trace_rays(const std::vector<double>& parameters, ThreadPool& pool) {
+void ScalarModel::trace_rays(const std::vector<double>& parameters, ThreadPool* pool) {
   const Grid& grid = problem_.observation.grid;
   const int rays = grid.rays_per_pixel();
   const std::size_t n = b_.needed.size() * static_cast<std::size_t>(rays);
@@ -168,9 +175,11 @@ void ScalarModel::trace_rays(const std::vector<double>& parameters, ThreadPool& 
     b_.theta[i] = at.x;
     b_.theta[n + i] = at.y;
   }
-  if (problem_.model.network)
-    CpuNetwork<double>(*problem_.model.network, static_cast<int>(n), pool, 0)
+  if (problem_.model.network && pool)
+    CpuNetwork<double>(*problem_.model.network, static_cast<int>(n), *pool, 0)
         .forward(parameters.data(), b_.theta.data(), static_cast<int>(n), nullptr, b_.deflection.data());
+  else
+    network_weights_.assign(parameters.begin(), parameters.begin() + static_cast<std::ptrdiff_t>(layout_.n_network));
 }
 
 ScalarEvaluator::ScalarEvaluator(const ScalarModel& model, ThreadPool& pool) : m_(model), pool_(pool) {
@@ -287,28 +296,14 @@ void ScalarEvaluator::solve_amplitudes(ScalarPoint& point) {
   for (std::size_t i = 0; i < target.size(); ++i) target[i] = m_.b_.used[i].data - b_.fixed[i];
   const double norm = std::sqrt(dot(target, target));
   SymmetricMatrix normal(n);
-  std::vector<double> right(n), lower(n, -kInfinity), upper(n, kInfinity);
-  point.finite = std::isfinite(norm);
+  std::vector<double> right(n), lower(n), upper(n);
   for (std::size_t i = 0; i < n; ++i) {
-    const FreeParameter<double>& f = m_.layout_.free[static_cast<std::size_t>(m_.moving_[i])];
     for (std::size_t j = 0; j <= i; ++j) normal(i, j) = normal(j, i) = dot(b_.columns[i], b_.columns[j]);
     right[i] = dot(b_.columns[i], target);
-    point.finite = point.finite && std::isfinite(normal(i, i)) && std::isfinite(right[i]);
-    if (f.kind == TransformKind::exponential)
-      lower[i] = f.lower + (normal(i, i) > 0 ? kNothing * std::max(norm, kNothing) / std::sqrt(normal(i, i)) : 1);
-    if (f.kind == TransformKind::logistic) {
-      lower[i] = f.lower + kMargin * (f.upper - f.lower);
-      upper[i] = f.upper - kMargin * (f.upper - f.lower);
-    }
   }
+  point.finite = bound_amplitudes(m_.amplitudes_.data(), static_cast<int>(n), norm, normal.values.data(), right.data(),
+                                  lower.data(), upper.data());
   if (!point.finite) return;
-  const double weight = 1.0 / m_.n_fitted();
-  for (const GaussianPrior<double>& prior : m_.layout_.priors)
-    for (std::size_t i = 0; i < n; ++i)
-      if (m_.moving_[i] == prior.free) {
-        normal(i, i) += weight / (prior.sigma * prior.sigma);
-        right[i] += weight * prior.mean / (prior.sigma * prior.sigma);
-      }
   const BoundedSolution solution = bounded_least_squares(normal, right, lower, upper);
   for (std::size_t i = 0; i < n; ++i) {
     const auto k = static_cast<std::size_t>(m_.moving_[i]);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "einfield/amplitudes.hpp"
 #include "einfield/backend.hpp"
 #include "einfield/render.hpp"
 #include "host/cpu/convolve.hpp"
@@ -23,13 +24,26 @@ namespace einfield {
 /// pixels and of those around them whose light the PSF brings in. Immutable: several ScalarEvaluators may share one.
 class ScalarModel {
  public:
+  struct Pixel {
+    int x, y;  ///< within the cut-out
+  };
+  struct Used {
+    Pixel pixel;
+    double weight, chi2_weight;  ///< square roots of pixel_weights()
+    double data;                 ///< times `weight`
+  };
+
   /// @param problem     kept by reference
   /// @param parameters  flat vector of its layout
   /// @param loss        which loss the pixel weights are for; `problem.loss` may differ
-  /// @param moves       per free scalar, 1 = moves; empty = all
+  /// @param moves       per parameter, 1 = moves; empty = all
+  /// @param pool        computes the network's deflection; null: the caller does, with network_weights()
   /// @throws InvalidInput when nothing moves
   ScalarModel(const Problem& problem, const std::vector<double>& parameters, LossKind loss,
-              const std::vector<std::uint8_t>& moves, ThreadPool& pool);
+              const std::vector<std::uint8_t>& moves, ThreadPool* pool);
+  ScalarModel(const Problem& problem, const std::vector<double>& parameters, LossKind loss,
+              const std::vector<std::uint8_t>& moves, ThreadPool& pool)
+      : ScalarModel(problem, parameters, loss, moves, &pool) {}
 
   /// Upper limit of the bytes of a model and its evaluators, shown and checked before the run.
   /// @param evaluators  number of evaluators that exist at the same time
@@ -44,29 +58,39 @@ class ScalarModel {
   const std::vector<double>& initial_scalars() const { return initial_scalars_; }
   int n_fitted() const { return static_cast<int>(b_.used.size()); }
 
+  const Problem& problem() const { return problem_; }
+  const SceneTables<double>& tables() const { return tables_; }
+  /// Per amplitude that moves: its component among the light components, its range and prior.
+  const std::vector<int>& linear_component() const { return linear_component_; }
+  const std::vector<Amplitude>& amplitudes() const { return amplitudes_; }
+  int light_component() const { return light_component_; }
+  int nx() const { return nx_; }  ///< of the cut-out [pixels]
+  int ny() const { return ny_; }
+  const std::vector<Pixel>& needed() const { return b_.needed; }
+  const std::vector<Used>& used() const { return b_.used; }
+  /// Of every ray of the needed pixels: all x, then all y [arcsec]. The deflection is 0 without a pool.
+  const std::vector<double>& theta() const { return b_.theta; }
+  const std::vector<double>& deflection() const { return b_.deflection; }
+  /// Of Problem::model's network; empty when a pool has computed its deflection.
+  const std::vector<double>& network_weights() const { return network_weights_; }
+
  private:
   friend class ScalarEvaluator;
-
-  struct Pixel {
-    int x, y;  ///< within the cut-out
-  };
-  struct Used {
-    Pixel pixel;
-    double weight, chi2_weight;  ///< square roots of pixel_weights()
-    double data;                 ///< times `weight`
-  };
 
   void place(const std::vector<double>& parameters);
   void sort_scalars(const std::vector<std::uint8_t>& moves);
   void choose_pixels(LossKind loss);
-  void trace_rays(const std::vector<double>& parameters, ThreadPool& pool);
+  void trace_rays(const std::vector<double>& parameters, ThreadPool* pool);
+  void collect_amplitudes();
 
   const Problem& problem_;
   ParameterLayout layout_;
   std::vector<double> initial_scalars_;
   std::vector<int> moving_;
   std::size_t n_linear_ = 0;
-  std::vector<int> linear_component_;  ///< among the light components, per linear parameter
+  std::vector<int> linear_component_;
+  std::vector<Amplitude> amplitudes_;
+  std::vector<double> network_weights_;
   SceneTables<double> tables_;
   int light_component_ = -1;  ///< the NETWORK light among all components, or −1
 
@@ -77,9 +101,9 @@ class ScalarModel {
 
   /// The large buffers, named once for the plan and for the allocation.
   struct Buffers {
-    std::vector<Pixel> needed;              ///< pixels that are rendered
-    std::vector<Used> used;                 ///< pixels that enter the loss
-    std::vector<double> theta, deflection;  ///< of every ray of the needed pixels: all x, then all y
+    std::vector<Pixel> needed;  ///< pixels that are rendered
+    std::vector<Used> used;     ///< pixels that enter the loss
+    std::vector<double> theta, deflection;
     template <class Visit>
     void each(Visit&& visit, std::size_t n_needed, std::size_t n_used, std::size_t n_rays) {
       visit(needed, n_needed);
