@@ -749,6 +749,8 @@ class CudaBackend final : public Backend<Real> {
     return on_device([&](Training<Real>& t) { return t.network_fields(checked(system), theta); });
   }
 
+  int device_index() const { return device_; }
+
   double milliseconds(const std::function<void()>& work) {
     const CurrentDevice current(device_);
     Event start(true), end(true);
@@ -822,6 +824,12 @@ std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device,
 }
 
 template <class Real>
+int cuda_device_index(const Backend<Real>& backend) {
+  const auto* cuda_backend = dynamic_cast<const cuda::CudaBackend<Real>*>(&backend);
+  return cuda_backend != nullptr ? cuda_backend->device_index() : -1;
+}
+
+template <class Real>
 double cuda_milliseconds(Backend<Real>& backend, const std::function<void()>& work) {
   auto* cuda_backend = dynamic_cast<cuda::CudaBackend<Real>*>(&backend);
   EINFIELD_REQUIRE(cuda_backend != nullptr, "backend " + backend.name() + ", expected cuda");
@@ -832,6 +840,8 @@ template std::unique_ptr<Backend<float>> make_cuda_backend(int);
 template std::unique_ptr<Backend<double>> make_cuda_backend(int);
 template std::size_t cuda_planned_bytes<float>(const std::vector<Problem>&, int, int);
 template std::size_t cuda_planned_bytes<double>(const std::vector<Problem>&, int, int);
+template int cuda_device_index(const Backend<float>&);
+template int cuda_device_index(const Backend<double>&);
 template double cuda_milliseconds(Backend<float>&, const std::function<void()>&);
 template double cuda_milliseconds(Backend<double>&, const std::function<void()>&);
 

@@ -21,6 +21,10 @@ std::unique_ptr<Backend<Real>> make_cuda_backend(int device);
 template <class Real>
 std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device, int pairs);
 
+/// Index of the device that a CUDA backend uses; −1 for another backend.
+template <class Real>
+int cuda_device_index(const Backend<Real>& backend);
+
 /// Milliseconds on the device from the beginning to the end of what `work` enqueues through this backend, by CUDA
 /// events; waits for the end. For benchmarks.
 /// @throws InvalidInput when the backend is not a CUDA backend; CudaError

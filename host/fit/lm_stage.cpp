@@ -103,7 +103,9 @@ void descend(FitRun<Real>& run, const std::vector<int>& systems, ThreadPool& poo
     }
     const int starts = begins && run.is_first_stage() && !follows ? settings.starts : 1;
     const std::vector<double> parameters(now.parameters.begin(), now.parameters.end());
-    models.emplace_back(problem, parameters, problem.loss, run.stage().schedule.trainable, pool);
+    // A device computes the deflection of the network itself.
+    models.emplace_back(problem, parameters, problem.loss, run.stage().schedule.trainable,
+                        has_device_batch(run.backend()) ? nullptr : &pool);
     plans.push_back({&problem.model, starts, settings.starts_seed, steps});
     points += starts;
   }

@@ -3,16 +3,29 @@
 
 #include <utility>
 
+#ifdef EINFIELD_HAVE_CUDA
+#include "host/fit/cuda_scalar_batch.hpp"
+#include "kernels/cuda_backend.hpp"
+#endif
+
 namespace einfield {
 
 template <class Real>
-bool has_device_batch(const Backend<Real>&) {
+bool has_device_batch([[maybe_unused]] const Backend<Real>& backend) {
+#ifdef EINFIELD_HAVE_CUDA
+  return cuda_device_index(backend) >= 0;
+#else
   return false;
+#endif
 }
 
 template <class Real>
-std::unique_ptr<ScalarBatch> make_scalar_batch(const Backend<Real>&, std::vector<ScalarModel> models, int concurrent,
-                                               ThreadPool& pool) {
+std::unique_ptr<ScalarBatch> make_scalar_batch([[maybe_unused]] const Backend<Real>& backend,
+                                               std::vector<ScalarModel> models, int concurrent, ThreadPool& pool) {
+#ifdef EINFIELD_HAVE_CUDA
+  if (const int device = cuda_device_index(backend); device >= 0)
+    return std::make_unique<CudaScalarBatch>(device, std::move(models), concurrent);
+#endif
   return std::make_unique<CpuScalarBatch>(std::move(models), concurrent, pool);
 }
 

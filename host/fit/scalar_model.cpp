@@ -182,6 +182,17 @@ void ScalarModel::trace_rays(const std::vector<double>& parameters, ThreadPool* 
     network_weights_.assign(parameters.begin(), parameters.begin() + static_cast<std::ptrdiff_t>(layout_.n_network));
 }
 
+void ScalarModel::add_priors(const std::vector<double>& values, Curvature& curvature) const {
+  const double weight = 1.0 / n_fitted();
+  for (const GaussianPrior<double>& prior : layout_.priors)
+    for (std::size_t i = 0; i < moving_.size(); ++i)
+      if (moving_[i] == prior.free) {
+        curvature.normal(i, i) += weight / (prior.sigma * prior.sigma);
+        curvature.gradient[i] +=
+            weight / 2 * prior_penalty_adjoint(prior, values[static_cast<std::size_t>(prior.free)]);
+      }
+}
+
 ScalarEvaluator::ScalarEvaluator(const ScalarModel& model, ThreadPool& pool) : m_(model), pool_(pool) {
   const auto threads = static_cast<std::size_t>(pool.threads());
   const int nx = m_.nx_ * m_.psf_supersampling_, ny = m_.ny_ * m_.psf_supersampling_;
@@ -375,13 +386,7 @@ Curvature ScalarEvaluator::curvature() {
   });
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t j = 0; j < i; ++j) c.normal(j, i) = c.normal(i, j);
-  const double weight = 1.0 / m_.n_fitted();
-  for (const GaussianPrior<double>& prior : m_.layout_.priors)
-    for (std::size_t i = 0; i < n; ++i)
-      if (m_.moving_[i] == prior.free) {
-        c.normal(i, i) += weight / (prior.sigma * prior.sigma);
-        c.gradient[i] += weight / 2 * prior_penalty_adjoint(prior, values_[static_cast<std::size_t>(prior.free)]);
-      }
+  m_.add_priors(values_, c);
   return c;
 }
 

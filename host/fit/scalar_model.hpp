@@ -20,6 +20,14 @@
 
 namespace einfield {
 
+/// Quadratic form of ScalarPoint::value() at a point in the physical values p of the parameters that move:
+///
+///     value(p + δ) ≈ value(p) + 2 gᵀδ + δᵀNδ,   N = JᵀWJ + Σ prior,   g = JᵀW(m − d) + Σ prior                 (1)
+struct Curvature {
+  SymmetricMatrix normal;
+  std::vector<double> gradient;
+};
+
 /// What does not change while parameters move: the weights of the pixels that enter the loss, and the rays of these
 /// pixels and of those around them whose light the PSF brings in. Immutable: several ScalarEvaluators may share one.
 class ScalarModel {
@@ -71,6 +79,8 @@ class ScalarModel {
   /// Of every ray of the needed pixels: all x, then all y [arcsec]. The deflection is 0 without a pool.
   const std::vector<double>& theta() const { return b_.theta; }
   const std::vector<double>& deflection() const { return b_.deflection; }
+  /// Adds the terms of the priors at the physical values of the free scalars.
+  void add_priors(const std::vector<double>& values, Curvature& curvature) const;
   /// Of Problem::model's network; empty when a pool has computed its deflection.
   const std::vector<double>& network_weights() const { return network_weights_; }
 
@@ -125,14 +135,6 @@ struct ScalarPoint {
   std::vector<std::uint8_t> pinned;  ///< per linear parameter: 1 = at the end of its range
 
   double value() const { return loss + penalty; }
-};
-
-/// Quadratic form of value() at a point in the physical values p of the parameters that move:
-///
-///     value(p + δ) ≈ value(p) + 2 gᵀδ + δᵀNδ,   N = JᵀWJ + Σ prior,   g = JᵀW(m − d) + Σ prior                 (1)
-struct Curvature {
-  SymmetricMatrix normal;
-  std::vector<double> gradient;
 };
 
 /// What the sizes of the buffers of an evaluator follow from.

@@ -1,0 +1,137 @@
+// Images of sub-pixels through the PSF, averaged over pixels, weighted, at the pixels that enter the loss. Directly for
+// small PSFs, by cuFFT for larger ones.
+#pragma once
+
+#include <cufft.h>
+
+#include <vector>
+
+#include "einfield/observation.hpp"
+#include "kernels/column_arrays.cuh"
+
+namespace einfield::cuda {
+
+/// The PSF P on f × f sub-pixels and the mean over a pixel in one kernel. With h = (size − 1)/2, for every axis,
+///
+///     m(X) = (1/f²) Σ_{0≤s<f} Σ_{−h≤k≤h} P(k) I(fX + s − k) = Σ_{−h≤t<h+f} W(t) I(fX + t),
+///     W(t) = (1/f²) Σ_s P(s − t)                                                                               (1)
+///
+/// (2 h_y + f, 2 h_x + f) numbers; without a PSF h = 0 and P(0) = 1.
+inline std::vector<double> combined_psf(const Psf& psf) {
+  const int f = psf.supersampling, px = psf.empty() ? 1 : psf.nx, py = psf.empty() ? 1 : psf.ny;
+  const int nx = px - 1 + f, ny = py - 1 + f;
+  std::vector<double> weights(static_cast<std::size_t>(nx) * static_cast<std::size_t>(ny), 0.0);
+  // Index i of W is t = i − h; P(k) is at index k + h. With k = s − t: k + h = s − i + 2h.
+  for (int iy = 0; iy < ny; ++iy)
+    for (int ix = 0; ix < nx; ++ix)
+      for (int sy = 0; sy < f; ++sy)
+        for (int sx = 0; sx < f; ++sx) {
+          const int kx = sx - ix + px - 1, ky = sy - iy + py - 1;
+          if (kx < 0 || ky < 0 || kx >= px || ky >= py) continue;
+          const double p = psf.empty() ? 1 : psf.values[static_cast<std::size_t>(ky * px + kx)];
+          weights[static_cast<std::size_t>(iy * nx + ix)] += p / (f * f);
+        }
+  return weights;
+}
+
+inline constexpr int kPsfColumns = 32, kPsfLanes = 4;  ///< threads of a block in the direct kernel
+inline constexpr int kMaxPsfArea = 441;                ///< of W; above, transforms are cheaper
+inline constexpr std::size_t kMaxPsfShared = 48 << 10;
+
+/// Shared memory of a block that makes 32 columns × 4 kRows rows of pixels: samples, then W.
+inline std::size_t psf_shared_bytes(int f, int psf_nx, int psf_ny, int rows) {
+  const auto width = static_cast<std::size_t>((kPsfColumns - 1) * f + psf_nx),
+             height = static_cast<std::size_t>((kPsfLanes * rows - 1) * f + psf_ny);
+  return (width * height + static_cast<std::size_t>(psf_nx) * static_cast<std::size_t>(psf_ny)) * sizeof(double);
+}
+
+/// Puts the weighted model light m of a pixel into its column: that of the data minus the light for the image of all
+/// other light.
+__device__ inline void put_column(const ColumnArrays& a, int point, int image, bool values, const SystemView& system,
+                                  int pixel, double m) {
+  const int place = system.used[pixel];
+  if (place < 0) return;
+  const double weighted = system.weight[place] * m;
+  if (!values)
+    a.column(point, 1 + a.n_linear + image)[place] = weighted;
+  else if (image < a.n_linear)
+    a.column(point, 1 + image)[place] = weighted;
+  else
+    a.column(point, 0)[place] = system.data[place] - weighted;
+}
+
+/// (1). A thread makes kRows pixels above each other, so that a sample that it reads serves several of them.
+/// @param values  whether the images are those of render_values_kernel; else the derivatives'
+template <int kRows>
+__global__ void __launch_bounds__(kPsfColumns* kPsfLanes)
+    psf_columns_kernel(ColumnArrays a, int n_images, bool values) {
+  extern __shared__ double shared[];
+  const int point = static_cast<int>(blockIdx.z) / n_images, image = static_cast<int>(blockIdx.z) % n_images;
+  if (!values && a.result(point)[kCurved] == 0) return;
+  const SystemView& system = a.system(point);
+  const int x0 = static_cast<int>(blockIdx.x) * kPsfColumns, y0 = static_cast<int>(blockIdx.y) * kPsfLanes * kRows;
+  if (x0 >= system.nx || y0 >= system.ny) return;
+  const int f = a.psf_supersampling, wide = system.nx * f, high = system.ny * f;
+  const int width = (kPsfColumns - 1) * f + a.psf_nx, height = (kPsfLanes * kRows - 1) * f + a.psf_ny;
+  double *tile = shared, *weights = tile + width * height;
+  const double* in = a.images + (static_cast<std::size_t>(point) * n_images + image) * a.image_size;
+  const int thread = static_cast<int>(threadIdx.x);
+  // The middle of W is (size − f)/2 samples from its lower end.
+  const int first_x = x0 * f - (a.psf_nx - f) / 2, first_y = y0 * f - (a.psf_ny - f) / 2;
+  for (int i = thread; i < width * height; i += kPsfColumns * kPsfLanes) {
+    const int x = first_x + i % width, y = first_y + i / width;
+    tile[i] = x >= 0 && y >= 0 && x < wide && y < high ? in[y * a.row_stride + x] : 0;
+  }
+  for (int i = thread; i < a.psf_nx * a.psf_ny; i += kPsfColumns * kPsfLanes) weights[i] = system.psf[i];
+  __syncthreads();
+
+  const int column = thread % kPsfColumns, lane = thread / kPsfColumns;
+  double sum[kRows] = {};
+  const double* samples = tile + lane * kRows * f * width + column * f;
+  for (int row = 0; row < (kRows - 1) * f + a.psf_ny; ++row)
+    for (int l = 0; l < a.psf_nx; ++l) {
+      const double sample = samples[row * width + l];
+#pragma unroll
+      for (int j = 0; j < kRows; ++j) {
+        const int k = row - j * f;
+        if (k >= 0 && k < a.psf_ny) sum[j] += weights[k * a.psf_nx + l] * sample;
+      }
+    }
+  const int x = x0 + column;
+#pragma unroll
+  for (int j = 0; j < kRows; ++j) {
+    const int y = y0 + lane * kRows + j;
+    if (x < system.nx && y < system.ny) put_column(a, point, image, values, system, y * system.nx + x, sum[j]);
+  }
+}
+
+/// Images that have gone through the PSF by cuFFT: means over pixels, into the columns. One thread per pixel.
+__global__ void __launch_bounds__(kThreads) pixel_columns_kernel(ColumnArrays a, int n_images, bool values) {
+  const int point = static_cast<int>(blockIdx.z), image = static_cast<int>(blockIdx.y), f = a.psf_supersampling;
+  if (!values && a.result(point)[kCurved] == 0) return;
+  const SystemView& system = a.system(point);
+  const double* in = a.images + (static_cast<std::size_t>(point) * n_images + image) * a.image_size;
+  const int stride = static_cast<int>(gridDim.x * blockDim.x);
+  for (int pixel = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); pixel < system.nx * system.ny;
+       pixel += stride) {
+    double sum = 0;
+    for (int y = pixel / system.nx * f; y < (pixel / system.nx + 1) * f; ++y)
+      for (int x = pixel % system.nx * f; x < (pixel % system.nx + 1) * f; ++x) sum += in[y * a.row_stride + x];
+    put_column(a, point, image, values, system, pixel, sum / (f * f));
+  }
+}
+
+/// Spectra of images times the spectrum of their system's PSF.
+__global__ void __launch_bounds__(kThreads) psf_spectrum_kernel(ColumnArrays a, int n_images, cufftDoubleComplex* data,
+                                                                const cufftDoubleComplex* spectra, int size) {
+  const int point = static_cast<int>(blockIdx.z), image = static_cast<int>(blockIdx.y);
+  cufftDoubleComplex* own = data + (static_cast<std::size_t>(point) * n_images + image) * size;
+  const cufftDoubleComplex* psf = spectra + static_cast<std::size_t>(a.points[point].system) * size;
+  const int stride = static_cast<int>(gridDim.x * blockDim.x);
+  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < size; i += stride) {
+    const cufftDoubleComplex v = own[i], p = psf[i];
+    own[i] = {v.x * p.x - v.y * p.y, v.x * p.y + v.y * p.x};
+  }
+}
+
+}  // namespace einfield::cuda
