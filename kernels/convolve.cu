@@ -2,6 +2,7 @@
 // larger ones by cuFFT on images padded to a size with small prime factors.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <string>
 
 #include "einfield/cuda.hpp"
@@ -68,8 +69,8 @@ __global__ void __launch_bounds__(kThreads)
   if (row_system < 0) return;
   const auto system = static_cast<std::size_t>(row_system),
              n = static_cast<std::size_t>(nx) * static_cast<std::size_t>(ny);
-  in += system * n;
-  out += system * n;
+  in += blockIdx.z * n;
+  out += blockIdx.z * n;
   psf += system * static_cast<std::size_t>(area);
 
   const int thread = static_cast<int>(threadIdx.x);
@@ -101,10 +102,14 @@ __global__ void __launch_bounds__(kThreads)
   out[static_cast<std::size_t>(y) * nx + x] = sum;
 }
 
-/// data ∘= spectrum, or its complex conjugate.
+/// data ∘= spectrum, or its complex conjugate. The data lie by rows of blocks, the spectra by systems.
 template <class Complex>
 __global__ void __launch_bounds__(kThreads)
-    multiply_kernel(Complex* data, const Complex* spectrum, std::size_t n, bool conjugate) {
+    multiply_kernel(const int* list, Complex* data, const Complex* spectrum, std::size_t n, bool conjugate) {
+  const int system = system_of_row(list, blockIdx.y);
+  if (system < 0) return;
+  data += blockIdx.y * n;
+  spectrum += static_cast<std::size_t>(system) * n;
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
   for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride) {
     const Complex a = data[i], b = spectrum[i];
@@ -120,10 +125,9 @@ __global__ void __launch_bounds__(kThreads)
 template <class Real, bool kSpread>
 __global__ void __launch_bounds__(kThreads) subpixels_kernel(const int* list, ImageView<Real> fine, int nx, int ny,
                                                              int f, Real factor, ImageView<Real> pixels) {
-  const int system = system_of_row(list, blockIdx.y);
-  if (system < 0) return;
-  fine.data += static_cast<std::size_t>(system) * fine.system_stride;
-  pixels.data += static_cast<std::size_t>(system) * pixels.system_stride;
+  if (system_of_row(list, blockIdx.y) < 0) return;
+  fine.data += blockIdx.y * fine.system_stride;
+  pixels.data += blockIdx.y * pixels.system_stride;
   const int stride = static_cast<int>(gridDim.x * blockDim.x);
   for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < nx * ny; i += stride) {
     const int x = i % nx, y = i / nx;
@@ -251,22 +255,40 @@ struct ConvolutionStage<Real>::Impl {
 
   ConvolutionSizes sizes;
   ConvolutionStorage<Real> storage;
-  FftPlan to_spectrum, to_image;
+  /// The transforms of a number of images.
+  struct Plans {
+    FftPlan to_spectrum, to_image;
+  };
+  std::map<unsigned, Plans> plans;
+  DeviceBuffer<unsigned char> fft_work;  ///< of all plans: one transform runs at a time
 
   Impl(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream, ConvolutionMethod method)
       : sizes(ny, nx, psfs, method) {
     allocate_all(storage, stream, sizes);
-    if (sizes.path == Path::fft) {
-      const int batch = static_cast<int>(sizes.systems);
-      to_spectrum = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kForward, batch, stream);
-      to_image = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kInverse, batch, stream);
-    }
-    upload(stream, 0, psfs, to_spectrum);
+    prepare(stream, static_cast<unsigned>(sizes.systems));
+    upload(stream, 0, psfs);
   }
 
-  /// The kernels of the systems from `first` on, and their spectra by `plan`, which is for as many; waits for the
-  /// stream.
-  void upload(cudaStream_t stream, std::size_t first, const std::vector<Psf>& psfs, const FftPlan& plan) {
+  /// Makes the transforms for a number of images; the first call is the one with the most.
+  void prepare(cudaStream_t stream, unsigned rows) {
+    if (sizes.path != Path::fft || plans.contains(rows)) return;
+    const auto plan = [&](cufftType type) {
+      FftPlan made(sizes.padded_ny, sizes.padded_nx, type, static_cast<int>(rows), stream, false);
+      if (made.work_bytes() > fft_work.size()) {
+        EINFIELD_CUDA(cudaStreamSynchronize(stream));
+        fft_work = DeviceBuffer<unsigned char>(made.work_bytes());
+        for (auto& [count, others] : plans)
+          for (FftPlan* other : {&others.to_spectrum, &others.to_image}) other->set_work_area(fft_work.get());
+      }
+      return made;
+    };
+    Plans made{plan(ComplexOf<Real>::kForward), plan(ComplexOf<Real>::kInverse)};
+    for (FftPlan* one : {&made.to_spectrum, &made.to_image}) one->set_work_area(fft_work.get());
+    plans.emplace(rows, std::move(made));
+  }
+
+  /// The kernels of the systems from `first` on, and their spectra; waits for the stream.
+  void upload(cudaStream_t stream, std::size_t first, const std::vector<Psf>& psfs) {
     std::vector<Real> values;
     if (sizes.path == Path::direct) {
       for (const Psf& psf : psfs)
@@ -287,6 +309,9 @@ struct ConvolutionStage<Real>::Impl {
           }
       // Borrowed: forward() overwrites it.
       storage.convolved.upload(values.data(), values.size(), stream, first * sizes.image());
+      prepare(stream, static_cast<unsigned>(psfs.size()));
+      FftPlan& plan = plans.at(static_cast<unsigned>(psfs.size())).to_spectrum;
+      plan.set_stream(stream);
       transform_forward(plan, storage.convolved.get() + first * sizes.image(),
                         storage.spectrum.get() + first * sizes.spectrum());
     }
@@ -298,16 +323,14 @@ struct ConvolutionStage<Real>::Impl {
     EINFIELD_REQUIRE(psf.nx == sizes.psf_nx && psf.ny == sizes.psf_ny && psf.values.size() == sizes.area(),
                      "a PSF of " + std::to_string(psf.nx) + " x " + std::to_string(psf.ny) + " pixels, expected " +
                          std::to_string(sizes.psf_nx) + " x " + std::to_string(sizes.psf_ny));
-    FftPlan plan;
-    if (sizes.path == Path::fft) plan = FftPlan(sizes.padded_ny, sizes.padded_nx, ComplexOf<Real>::kForward, 1, stream);
-    upload(stream, system, {psf}, plan);
+    upload(stream, system, {psf});
   }
 
   void run(const Queue& queue, Real* in, Real* out, bool transpose) {
     switch (sizes.path) {
       case Path::identity:
-        EINFIELD_CUDA(cudaMemcpyAsync(out, in, sizes.systems * sizes.image() * sizeof(Real), cudaMemcpyDeviceToDevice,
-                                      queue.stream));
+        EINFIELD_CUDA(cudaMemcpyAsync(out, in, rows_of(queue, sizes.systems) * sizes.image() * sizeof(Real),
+                                      cudaMemcpyDeviceToDevice, queue.stream));
         return;
       case Path::direct: {
         const DirectTile block(sizes.nx);
@@ -320,13 +343,18 @@ struct ConvolutionStage<Real>::Impl {
         return;
       }
       case Path::fft: {
+        const unsigned rows = rows_of(queue, sizes.systems);
+        const auto found = plans.find(rows);
+        EINFIELD_REQUIRE(found != plans.end(), "convolution: " + std::to_string(rows) +
+                                                   " systems in a queue, expected a number that prepare() has seen");
+        auto& [to_spectrum, to_image] = found->second;
         to_spectrum.set_stream(queue.stream);
         to_image.set_stream(queue.stream);
-        const std::size_t n = sizes.systems * sizes.spectrum();
-        const std::size_t blocks = std::min<std::size_t>((n + kThreads - 1) / kThreads, 65535);
+        const std::size_t n = sizes.spectrum();
+        const auto blocks = static_cast<unsigned>(std::min<std::size_t>((n + kThreads - 1) / kThreads, 65535));
         transform_forward(to_spectrum, in, storage.work.get());
-        multiply_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, queue.stream>>>(
-            storage.work.get(), storage.spectrum.get(), n, transpose);
+        multiply_kernel<<<dim3(blocks, rows), kThreads, 0, queue.stream>>>(queue.systems, storage.work.get(),
+                                                                           storage.spectrum.get(), n, transpose);
         EINFIELD_LAUNCH_CHECK();
         transform_inverse(to_image, storage.work.get(), out);
         return;
@@ -386,20 +414,30 @@ std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vec
                                                   ConvolutionMethod method) {
   const ConvolutionSizes sizes(ny, nx, psfs, method);
   std::size_t bytes = planned_bytes_of<ConvolutionStorage<Real>>(sizes);
-  if (sizes.path == Path::fft)
+  if (sizes.path == Path::fft) {
+    std::size_t work = 0;
     for (const cufftType type : {ComplexOf<Real>::kForward, ComplexOf<Real>::kInverse}) {
       int n[2] = {sizes.padded_ny, sizes.padded_nx};
-      std::size_t work = 0;
+      std::size_t of_type = 0;
       EINFIELD_CUDA(
-          cufftEstimateMany(2, n, nullptr, 1, 0, nullptr, 1, 0, type, static_cast<int>(sizes.systems), &work));
-      bytes += work;
+          cufftEstimateMany(2, n, nullptr, 1, 0, nullptr, 1, 0, type, static_cast<int>(sizes.systems), &of_type));
+      work = std::max(work, of_type);
     }
+    bytes += work;
+  }
   return bytes;
 }
 
 template <class Real>
 void ConvolutionStage<Real>::replace(cudaStream_t stream, std::size_t system, const Psf& psf) {
   impl_->replace(stream, system, psf);
+}
+template <class Real>
+void ConvolutionStage<Real>::prepare(cudaStream_t stream, int n_systems) {
+  EINFIELD_REQUIRE(n_systems > 0 && static_cast<std::size_t>(n_systems) <= impl_->sizes.systems,
+                   "convolution: a queue of " + std::to_string(n_systems) + " systems, expected 1 ... " +
+                       std::to_string(impl_->sizes.systems));
+  impl_->prepare(stream, static_cast<unsigned>(n_systems));
 }
 template <class Real>
 void ConvolutionStage<Real>::forward(const Queue& queue, const Real* image, Real* model_image) {

@@ -415,6 +415,7 @@ class Training {
     if (rows_ == 0) return;
     for (; evaluations > 0; --evaluations) {
       queue_ = {stream_, fields_.list.get(), static_cast<int>(rows_)};
+      convolution_.prepare(stream_, queue_.n_systems);
       launch(of_rows_[rows_], "einfield evaluation and move", [this] {
         forward();
         backward();

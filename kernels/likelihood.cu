@@ -24,12 +24,12 @@ __global__ void __launch_bounds__(kThreads)
   const int stride = static_cast<int>(gridDim.x) * kThreads;
   for (int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); i < n; i += stride) {
     const std::size_t row = static_cast<std::size_t>(i / nx), column = static_cast<std::size_t>(i % nx);
-    const Real m = model.data[system * model.system_stride + row * model.row_stride + column];
+    const Real m = model.data[blockIdx.y * model.system_stride + row * model.row_stride + column];
     const Real d = data[first + i], w = loss_weight[first + i];
     sums[0] += static_cast<double>(residual_loss(m, d, w));
     sums[1] += static_cast<double>(residual_loss(m, d, chi2_weight[first + i]));
     if (held_out_weight != nullptr) sums[2] += static_cast<double>(residual_loss(m, d, held_out_weight[first + i]));
-    model_bar.data[system * model_bar.system_stride + row * model_bar.row_stride + column] =
+    model_bar.data[blockIdx.y * model_bar.system_stride + row * model_bar.row_stride + column] =
         residual_loss_adjoint(m, d, w);
   }
   block_sum(sums);

@@ -246,11 +246,14 @@ class CublasHandle : public Owner<cublasHandle_t, ReleaseCublas> {
 class FftPlan {
  public:
   FftPlan() = default;
-  FftPlan(int ny, int nx, cufftType type, int batch, cudaStream_t stream) {
+  /// @param own_memory  false: set_work_area() has to give the plan work_bytes() before it is used
+  FftPlan(int ny, int nx, cufftType type, int batch, cudaStream_t stream, bool own_memory = true) {
     int n[2] = {ny, nx};
     FftPlan plan;
-    EINFIELD_CUDA(cufftPlanMany(&plan.plan_, 2, n, nullptr, 1, 0, nullptr, 1, 0, type, batch));
+    EINFIELD_CUDA(cufftCreate(&plan.plan_));
     plan.created_ = true;
+    EINFIELD_CUDA(cufftSetAutoAllocation(plan.plan_, own_memory ? 1 : 0));
+    EINFIELD_CUDA(cufftMakePlanMany(plan.plan_, 2, n, nullptr, 1, 0, nullptr, 1, 0, type, batch, &plan.work_bytes_));
     EINFIELD_CUDA(cufftSetStream(plan.plan_, stream));
     plan.stream_ = stream;
     *this = std::move(plan);
@@ -258,11 +261,13 @@ class FftPlan {
   FftPlan(FftPlan&& other) noexcept
       : plan_(std::exchange(other.plan_, 0)),
         created_(std::exchange(other.created_, false)),
+        work_bytes_(other.work_bytes_),
         stream_(std::exchange(other.stream_, nullptr)) {}
   FftPlan& operator=(FftPlan&& other) noexcept {
     FftPlan moved(std::move(other));
     std::swap(plan_, moved.plan_);
     std::swap(created_, moved.created_);
+    std::swap(work_bytes_, moved.work_bytes_);
     std::swap(stream_, moved.stream_);
     return *this;
   }
@@ -272,6 +277,8 @@ class FftPlan {
     if (created_) (void)cufftDestroy(plan_);
   }
   cufftHandle get() const { return plan_; }
+  std::size_t work_bytes() const { return work_bytes_; }
+  void set_work_area(void* data) { EINFIELD_CUDA(cufftSetWorkArea(plan_, data)); }
   /// The stream of the next transforms; a call of cuFFT only when it is another one.
   void set_stream(cudaStream_t stream) {
     if (stream == stream_) return;
@@ -282,6 +289,7 @@ class FftPlan {
  private:
   cufftHandle plan_ = 0;  // 0 is a valid handle, so created_ says whether there is a plan
   bool created_ = false;
+  std::size_t work_bytes_ = 0;
   cudaStream_t stream_ = nullptr;
 };
 

@@ -60,8 +60,9 @@ struct RayArrays {
     return first_ray_of_subpixel(nx, sample % (nx * f), sample / (nx * f), side, f);
   }
   __device__ Real rays_per_sample() const { return static_cast<Real>(group * group); }
-  __device__ std::size_t sample_offset(const ImageView<Real>& image, int system, int sample) const {
-    return system * image.system_stride + (sample / (nx * f)) * image.row_stride + sample % (nx * f);
+  /// Images lie by rows of blocks.
+  __device__ std::size_t sample_offset(const ImageView<Real>& image, int sample) const {
+    return blockIdx.y * image.system_stride + (sample / (nx * f)) * image.row_stride + sample % (nx * f);
   }
 };
 
@@ -137,7 +138,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int k = 0; k < rays.group; ++k, row += rays.side)
       for (int ray = row; ray < row + rays.group; ++ray)
         sum += render_ray(scene, rays.theta(ray), rays.deflection(alpha_nn, ray), samples.at(system, ray));
-    image.data[rays.sample_offset(image, system, sample)] = sum / rays.rays_per_sample();
+    image.data[rays.sample_offset(image, sample)] = sum / rays.rays_per_sample();
   }
 }
 
@@ -174,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int first = static_cast<int>(blockIdx.x) * kThreads; first < rays.n_rays; first += blocks * kThreads) {
     const bool inside = first + thread < rays.n_rays;  // the others keep the block together: they add zeros
     const int ray = inside ? first + thread : rays.n_rays - 1;
-    const Real sample_bar = image_bar.data[rays.sample_offset(image_bar, system, rays.sample_of(ray))];
+    const Real sample_bar = image_bar.data[rays.sample_offset(image_bar, rays.sample_of(ray))];
     const Real bar = inside ? sample_bar / rays.rays_per_sample() : Real(0);
     const bool lit = bar != 0;
 

@@ -389,6 +389,15 @@ class CpuBackend final : public Backend<Real> {
     return all;
   }
 
+  NetworkFields<Real> network_fields(int index, const std::vector<Real>& theta) override {
+    const System<Real>& s = system(index);
+    const std::size_t n = theta.size() / 2;
+    EINFIELD_REQUIRE(theta.size() == 2 * n,
+                     std::to_string(theta.size()) + " coordinates, expected all x, then as many y");
+    if (!s.network) return {std::vector<Real>(n), std::vector<Real>(2 * n), std::vector<Real>(n)};
+    return evaluate_network(*s.shape, s.parameters, theta, pool_);
+  }
+
  private:
   const System<Real>& system(int index) const {
     EINFIELD_REQUIRE(index >= 0 && index < systems(), "system " + std::to_string(index) + " of " +

@@ -35,14 +35,14 @@ struct Queue {
   cudaStream_t stream = nullptr;
   const int* systems = nullptr;  ///< device memory, [n_systems]: each system at most once, −1 = none. It is read when
                                  ///< the work runs, so that a captured graph follows its changes. Null = all systems
-  int n_systems = 0;             ///< entries of the list
+  int n_systems = 0;             ///< entries of the list; images lie in their order, everything else by systems
 
   Queue(cudaStream_t all_systems_on) : stream(all_systems_on) {}
   Queue(cudaStream_t on, const int* list, int entries) : stream(on), systems(list), n_systems(entries) {}
 };
 
-/// Images of all systems in device memory: pixel (iy, ix) of system k is data[k · system_stride + iy · row_stride +
-/// ix].
+/// Images of the systems of a queue in device memory, in the order of its list: pixel (iy, ix) of system k is data[k ·
+/// system_stride + iy · row_stride + ix].
 template <class Real>
 struct ImageView {
   Real* data = nullptr;
@@ -205,6 +205,9 @@ class EINFIELD_API ConvolutionStage {
 
   static std::size_t planned_bytes(int ny, int nx, const std::vector<Psf>& psfs,
                                    ConvolutionMethod method = ConvolutionMethod::automatic);
+  /// Makes the transforms of a queue with a list of so many systems; needed once, outside a capture, for an FFT.
+  /// @throws InvalidInput, CudaError, CufftError
+  void prepare(cudaStream_t stream, int n_systems);
   /// Puts another kernel of the same size in the place of one; waits for the stream. @throws InvalidInput
   void replace(cudaStream_t stream, std::size_t system, const Psf& psf);
   /// Dense images of the caller; copied to and from the stage's own.
