@@ -824,6 +824,13 @@ std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device,
   return cuda::planned_bytes<Real>(problems, pairs);
 }
 
+std::size_t cuda_free_bytes(int device) {
+  const cuda::CurrentDevice current(device);
+  std::size_t free = 0, total = 0;
+  EINFIELD_CUDA(cudaMemGetInfo(&free, &total));
+  return free;
+}
+
 template <class Real>
 int cuda_device_index(const Backend<Real>& backend) {
   const auto* cuda_backend = dynamic_cast<const cuda::CudaBackend<Real>*>(&backend);

@@ -21,6 +21,9 @@ std::unique_ptr<Backend<Real>> make_cuda_backend(int device);
 template <class Real>
 std::size_t cuda_planned_bytes(const std::vector<Problem>& problems, int device, int pairs);
 
+/// Device memory that is free now. @throws CudaError
+std::size_t cuda_free_bytes(int device);
+
 /// Index of the device that a CUDA backend uses; −1 for another backend.
 template <class Real>
 int cuda_device_index(const Backend<Real>& backend);

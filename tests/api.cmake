@@ -1,13 +1,13 @@
 # Whatever a public header declares is visible in the shared library: every namespace carries EINFIELD_API, and so does
 # every function template that is defined in the library, because templates do not inherit it from the namespace.
 #   cmake -DROOT=<source folder> -P api.cmake
-# cuda.hpp is the exception: C++ allows no attribute at a nested namespace, so its classes carry the mark.
+# cuda.hpp and cuda_jacobian.hpp are the exceptions: C++ allows no attribute at a nested namespace, so their classes carry the mark.
 cmake_minimum_required(VERSION 3.25)
 file(GLOB_RECURSE headers RELATIVE ${ROOT}/include ${ROOT}/include/einfield/*.hpp)
 set(bare "")
 foreach(header IN LISTS headers)
   file(STRINGS ${ROOT}/include/${header} lines REGEX "^namespace einfield |^class [A-Z][A-Za-z]* {")
-  if(NOT header STREQUAL "einfield/cuda.hpp")
+  if(NOT header MATCHES "^einfield/cuda(_jacobian)?[.]hpp$")
     list(FILTER lines INCLUDE REGEX "^namespace")
   endif()
   foreach(line IN LISTS lines)

@@ -1,5 +1,6 @@
 // The transforms that keep free parameters in their range, the layout of the flat vector, the checks of a model.
 #include "einfield/model.hpp"
+#include "einfield/tangent.hpp"
 
 #include <gtest/gtest.h>
 
@@ -222,6 +223,32 @@ TEST(Model, TransformAdjointAgainstDifferences) {
                 1e-8 * (1 + std::abs(difference)))
         << layout.names[i];
   }
+}
+
+TEST(Model, TransformTangentAgainstDifferencesAndTheAdjoint) {
+  const ParameterLayout layout(example());
+  std::vector<double> u = layout.initial_scalars(), u_dot(u.size()), up = u, down = u;
+  const double h = std::cbrt(std::numeric_limits<double>::epsilon());
+  for (std::size_t i = 0; i < u.size(); ++i) {
+    u[i] += 0.1 * std::sin(1.0 + static_cast<double>(i));
+    u_dot[i] = std::cos(2.0 * static_cast<double>(i));
+    up[i] = u[i] + h * u_dot[i];
+    down[i] = u[i] - h * u_dot[i];
+  }
+  std::vector<double> table_bar(layout.table.size());
+  for (std::size_t i = 0; i < table_bar.size(); ++i) table_bar[i] = std::cos(3.0 * static_cast<double>(i));
+  double forward = 0, backward = 0, size = 0;
+  for (std::size_t k = 0; k < u.size(); ++k) {
+    const int i = static_cast<int>(k);
+    const double tangent = transform_tangent(layout.free.data(), i, u.data(), u_dot.data());
+    const double difference =
+        (transform(layout.free.data(), i, up.data()) - transform(layout.free.data(), i, down.data())) / (2 * h);
+    EXPECT_NEAR(tangent, difference, 1e-8 * (1 + std::abs(difference))) << layout.names[k];
+    forward += tangent * table_bar[static_cast<std::size_t>(layout.free[k].slot)];
+    backward += u_dot[k] * transform_adjoint(layout.free.data(), i, u.data(), table_bar.data());
+    size += std::abs(tangent);
+  }
+  EXPECT_NEAR(forward, backward, 1e-14 * size);
 }
 
 TEST(Model, OneFreeEllipticityStaysInTheDiskOfTheOther) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "einfield/network.hpp"
+#include "einfield/tangent.hpp"
 #include "host/cpu/rays.hpp"
 #include "tests/tolerance.hpp"
 
@@ -202,6 +203,36 @@ TEST(Rays, AgreeWithTheFormulas) {
   with_every_instruction_set(check_agreement<double>);
 }
 
+/// render_ray_tangents() of a ray are the adjoint's cotangents, and render_ray_components() are parts of its
+/// brightness.
+template <class Real>
+void expect_tangents(const Case<Real>& one, const std::vector<int>& row, const std::vector<double>& derivatives,
+                     double brightness) {
+  const Scene<Real> scene = one.scene();
+  const Vec2<Real> theta{one.theta[0], one.theta[1]}, alpha{one.deflection[0], one.deflection[1]};
+  const NetworkSample<Real> sample{one.network_value[0], {one.network_gradient[0], one.network_gradient[1]}};
+  const auto wants = [&row](int c) {
+    const auto first = row.begin() + c * kMaxProfileParameters;
+    return std::any_of(first, first + kMaxProfileParameters, [](int r) { return r >= 0; });
+  };
+  std::vector<double> found(row.size(), 0.0);
+  render_ray_tangents(
+      scene, theta, alpha, true, wants,
+      [&](int c, const Real* derivative) {
+        for (int k = 0; k < kMaxProfileParameters; ++k)
+          found[static_cast<std::size_t>(c * kMaxProfileParameters + k)] = static_cast<double>(derivative[k]);
+      },
+      sample);
+  for (std::size_t k = 0; k < row.size(); ++k)
+    if (row[k] >= 0) {
+      ASSERT_EQ(found[k], derivatives[k]) << "tangent " << k;
+    }
+  double sum = 0;
+  render_ray_components(
+      scene, theta, alpha, [&](int, Real part) { sum += static_cast<double>(part); }, sample);
+  ASSERT_NEAR(sum, brightness, tolerance::kSameFormula * std::max(1.0, std::abs(brightness)));
+}
+
 /// The brightness of each light by itself, and every derivative of every ray, against the adjoint of that ray.
 template <class Real>
 void check_columns() {
@@ -228,6 +259,7 @@ void check_columns() {
     for (std::size_t i = 0; i < count; ++i) {
       const Case<Real> one = c.ray(i);
       const std::vector<double> derivatives = formulas(one).table_bar;
+      expect_tangents(one, row, derivatives, static_cast<double>(formulas(one).brightness[0]));
       for (std::size_t k = 0; k < row.size(); ++k)
         if (row[k] >= 0) expected[k][i] = derivatives[k];
     }

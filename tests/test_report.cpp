@@ -129,7 +129,10 @@ void expect_the_same_from_memory(const SmallLens& lens, const Config& config) {
     images.push_back(images.front());
   }
   ThreadPool pool(1);
-  const Assessment fit = assess(config, done.loaded, results, images, {}, pool);
+  const Assessment fit = assess(config, done.loaded, results, images, {}, pool,
+                                [&pool](const Problem& problem, const std::vector<double>& at) {
+                                  return scalar_uncertainties(problem, at, pool);
+                                });
   const RunInfo info{"cpu", "a processor", sizeof(Real) == 4 ? "single" : "double"};
   const FittedMaps maps = fitted_maps(fit);
   const ReportContent content{result_json(fit, info), maps, critical_curves_of(maps, stored_lens(fit), pool), {}};

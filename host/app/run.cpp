@@ -20,7 +20,9 @@
 #include "host/files/atomic_file.hpp"
 #include "host/files/directory_lock.hpp"
 #include "host/files/memory.hpp"
+#include "host/fit/make_scalar_batch.hpp"
 #include "host/fit/strengths.hpp"
+#include "host/fit/uncertainties.hpp"
 #include "host/report/figures.hpp"
 #include "host/report/report.hpp"
 #include "host/results/checkpoint.hpp"
@@ -92,7 +94,10 @@ void report_plan(Log& log, const Config& config, const Backend<Real>& backend, c
   log.line("backend: " + backend.name() + " (" + backend.device() + "), " + (sizeof(Real) == 4 ? "single" : "double") +
            " precision, " + plan.text());
   if (uses_levenberg_marquardt(config))
-    log.line("levenberg_marquardt: on the CPU, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads") +
+    log.line("levenberg_marquardt: " +
+             (has_device_batch(backend)
+                  ? "on the device"
+                  : "on the CPU, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads")) +
              ", double precision");
 }
 
@@ -111,7 +116,12 @@ void finish(Log& log, const Config& config, const LoadedProblem& loaded, const R
     networks.push_back(backend.network_fields(member, theta));
   }
   ThreadPool pool(options.threads);
-  const Assessment fitted = assess(config, loaded, results, images, strengths, pool, networks);
+  const Assessment fitted = assess(
+      config, loaded, results, images, strengths, pool,
+      [&](const Problem& problem, const std::vector<double>& at) {
+        return scalar_uncertainties(backend, problem, at, pool);
+      },
+      networks);
   for (const MemberOutcome& member : fitted.outcomes)
     if (!member.left_out.empty() && member.message.empty()) log.warning(member.left_out);
   const RunInfo info{backend.name(), backend.device(), sizeof(Real) == 4 ? "single" : "double", options.command};
@@ -136,7 +146,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   describe(log, loaded, layout);
   FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
   settings.threads = options.threads;
-  MemoryPlan plan = plan_memory<Real>(config, loaded, settings, choice);
+  MemoryPlan plan = plan_memory(config, loaded, settings, *backend, choice.options);
   std::vector<Problem>& problems = plan.problems;
   if (!choice.reason.empty()) log.line("backend: auto uses the CPU: " + choice.reason);
   report_plan(log, config, *backend, plan, ThreadPool::resolve(options.threads));

@@ -43,27 +43,30 @@ std::string MemoryPlan::text() const {
 
 template <class Real>
 MemoryPlan plan_memory(const Config& config, const LoadedProblem& loaded, const FitSettings& settings,
-                       const BackendChoice& backend) {
+                       const Backend<Real>& backend, const BackendOptions& options) {
   const bool choose = config.regularization.automatic;
   const int members = std::max(config.network ? config.network->ensemble : 1, choose ? kStrengths : 1);
-  const bool on_host = backend.name == "cpu";
+  const bool on_host = backend.name() == "cpu";
   // Checked before the problems of all members are made.
   const int pairs = most_pairs(settings);
-  const std::size_t bytes_of_one = planned_bytes<Real>(backend.name, {loaded.problem}, backend.options, pairs);
-  const double host = planned_host_bytes<Real>(loaded.problem, members, settings);
+  const std::size_t bytes_of_one = planned_bytes<Real>(backend.name(), {loaded.problem}, options, pairs);
+  const double host = planned_host_bytes(backend, loaded.problem, members, settings);
   require_memory(host + (on_host ? members * static_cast<double>(bytes_of_one) : 0), "the fit");
   MemoryPlan plan;
   plan.problems = ensemble_problems(config, loaded.problem);
-  std::size_t of_backend = planned_bytes<Real>(backend.name, plan.problems, backend.options, pairs);
+  std::size_t of_backend = planned_bytes<Real>(backend.name(), plan.problems, options, pairs);
   if (choose)
-    of_backend = std::max(of_backend, planned_bytes<Real>(backend.name, strength_problems(config, loaded.problem),
-                                                          backend.options, pairs));
+    of_backend = std::max(
+        of_backend, planned_bytes<Real>(backend.name(), strength_problems(config, loaded.problem), options, pairs));
   plan.on_host = static_cast<std::size_t>(host) + (on_host ? of_backend : 0);
-  plan.on_device = on_host ? 0 : of_backend;
+  plan.on_device = on_host ? 0 : of_backend + planned_device_bytes(backend, loaded.problem, members, settings);
+  require_device_memory(backend, plan.on_device);
   return plan;
 }
 
-template MemoryPlan plan_memory<float>(const Config&, const LoadedProblem&, const FitSettings&, const BackendChoice&);
-template MemoryPlan plan_memory<double>(const Config&, const LoadedProblem&, const FitSettings&, const BackendChoice&);
+template MemoryPlan plan_memory(const Config&, const LoadedProblem&, const FitSettings&, const Backend<float>&,
+                                const BackendOptions&);
+template MemoryPlan plan_memory(const Config&, const LoadedProblem&, const FitSettings&, const Backend<double>&,
+                                const BackendOptions&);
 
 }  // namespace einfield

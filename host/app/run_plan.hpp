@@ -15,7 +15,7 @@ namespace einfield {
 /// @throws InvalidInput when it cannot compute [network] math; NotBuilt, BackendUnavailable
 BackendChoice choose_backend(const Config& config, const RunOptions& options);
 
-/// Whether a stage is Levenberg–Marquardt, which runs on the CPU in double precision.
+/// Whether a stage is Levenberg–Marquardt, which runs in double precision.
 bool uses_levenberg_marquardt(const Config& config);
 
 /// The problems of a fit, one per member of the ensemble, and the bytes that it will need.
@@ -28,9 +28,9 @@ struct MemoryPlan {
 };
 
 /// Largest memory at any time of the run, the choice of a regularization strength included.
-/// @throws IoError when the host does not have it
+/// @throws IoError when the host does not have it, CudaError when the device does not
 template <class Real>
 MemoryPlan plan_memory(const Config& config, const LoadedProblem& loaded, const FitSettings& settings,
-                       const BackendChoice& backend);
+                       const Backend<Real>& backend, const BackendOptions& options);
 
 }  // namespace einfield

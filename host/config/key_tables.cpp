@@ -416,7 +416,7 @@ namespace {
 Key optimizer_name_key(StageConfig& s) {
   return {"name", choice_of(s.name, kOptimizerKinds),
           "the optimizer; one step of L-BFGS is one line search; Levenberg-Marquardt fits only parameters of profiles, "
-          "solves for their amplitudes, runs on the CPU in double precision and ends when it has converged"};
+          "solves for their amplitudes, computes in double precision and ends when it has converged"};
 }
 
 /// The keys that [optimizer] and each stage share. In [optimizer] they may be meant for a stage of another optimizer,

@@ -1,9 +1,17 @@
 #include "host/fit/fit_memory.hpp"
 
 #include <algorithm>
+#include <string>
 
+#include "einfield/error.hpp"
 #include "host/cpu/thread_pool.hpp"
+#include "host/files/memory.hpp"
+#include "host/fit/make_scalar_batch.hpp"
 #include "host/fit/scalar_model.hpp"
+#ifdef EINFIELD_HAVE_CUDA
+#include "host/fit/cuda_scalar_batch.hpp"
+#include "kernels/cuda_backend.hpp"
+#endif
 
 namespace einfield {
 namespace {
@@ -36,22 +44,60 @@ double system_bytes(const Problem& problem, const FitSettings& settings) {
   return bytes + pixels;                                   // its mask
 }
 
+bool by_jacobian(const FitSettings& settings) {
+  return std::any_of(settings.stages.begin(), settings.stages.end(),
+                     [](const StageSettings& stage) { return stage.optimizer == OptimizerKind::levenberg_marquardt; });
+}
+
 }  // namespace
 
 template <class Real>
-double planned_host_bytes(const Problem& problem, int systems, const FitSettings& settings) {
-  const bool by_jacobian = std::any_of(settings.stages.begin(), settings.stages.end(), [](const StageSettings& stage) {
-    return stage.optimizer == OptimizerKind::levenberg_marquardt;
-  });
+double planned_host_bytes(const Backend<Real>& backend, const Problem& problem, int systems,
+                          const FitSettings& settings) {
+  const double of_systems = systems * system_bytes<Real>(problem, settings);
+  // On a device: the rays and pixels of all systems, which are copied twice on their way.
+  if (has_device_batch(backend))
+    return of_systems + 3.0 * systems * static_cast<double>(ScalarModel::planned_bytes(problem, 0, 1));
   // Several starts run side by side, one thread each. Otherwise one evaluator uses all threads, for a step or for the
   // uncertainties.
-  const int threads = ThreadPool::resolve(settings.threads), starts = by_jacobian ? settings.starts : 1;
+  const int threads = ThreadPool::resolve(settings.threads), starts = by_jacobian(settings) ? settings.starts : 1;
   const std::size_t of_jacobian = starts > 1 ? ScalarModel::planned_bytes(problem, std::min(threads, starts), 1)
                                              : ScalarModel::planned_bytes(problem, 1, threads);
-  return systems * system_bytes<Real>(problem, settings) + static_cast<double>(of_jacobian);
+  return of_systems + static_cast<double>(of_jacobian);
 }
 
-template double planned_host_bytes<float>(const Problem&, int, const FitSettings&);
-template double planned_host_bytes<double>(const Problem&, int, const FitSettings&);
+template <class Real>
+std::size_t planned_device_bytes([[maybe_unused]] const Backend<Real>& backend, [[maybe_unused]] const Problem& problem,
+                                 [[maybe_unused]] int systems, [[maybe_unused]] const FitSettings& settings) {
+#ifdef EINFIELD_HAVE_CUDA
+  const int device = cuda_device_index(backend);
+  if (device < 0 || ParameterLayout(problem.model).n_free() == 0) return 0;
+  const ScalarModel model(problem, problem.initial_parameters, problem.loss, {}, nullptr);
+  if (!by_jacobian(settings)) return CudaScalarBatch::planned_bytes(device, model, 1, 1);
+  return CudaScalarBatch::planned_bytes(device, model, systems, systems * settings.starts);
+#else
+  return 0;
+#endif
+}
+
+template <class Real>
+void require_device_memory([[maybe_unused]] const Backend<Real>& backend, [[maybe_unused]] std::size_t bytes) {
+#ifdef EINFIELD_HAVE_CUDA
+  const int device = cuda_device_index(backend);
+  if (device < 0) return;
+  const std::size_t free = cuda_free_bytes(device);
+  if (bytes > free)
+    throw CudaError("CUDA device " + std::to_string(device) + " (" + backend.device() + "): the fit needs " +
+                    readable_bytes(bytes) + " of device memory (" + std::to_string(bytes) + " bytes), free are " +
+                    readable_bytes(free));
+#endif
+}
+
+template double planned_host_bytes(const Backend<float>&, const Problem&, int, const FitSettings&);
+template double planned_host_bytes(const Backend<double>&, const Problem&, int, const FitSettings&);
+template std::size_t planned_device_bytes(const Backend<float>&, const Problem&, int, const FitSettings&);
+template std::size_t planned_device_bytes(const Backend<double>&, const Problem&, int, const FitSettings&);
+template void require_device_memory(const Backend<float>&, std::size_t);
+template void require_device_memory(const Backend<double>&, std::size_t);
 
 }  // namespace einfield

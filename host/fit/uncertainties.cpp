@@ -6,6 +6,8 @@
 #include <limits>
 #include <utility>
 
+#include "host/fit/make_scalar_batch.hpp"
+
 namespace einfield {
 namespace {
 
@@ -58,5 +60,19 @@ Uncertainties scalar_uncertainties(const Problem& problem, const std::vector<dou
   CpuScalarBatch batch(std::move(models), 1, pool);
   return scalar_uncertainties(batch);
 }
+
+template <class Real>
+Uncertainties scalar_uncertainties(const Backend<Real>& backend, const Problem& problem,
+                                   const std::vector<double>& parameters, ThreadPool& pool) {
+  std::vector<ScalarModel> models;
+  models.emplace_back(problem, parameters, LossKind::chi2, std::vector<std::uint8_t>{},
+                      has_device_batch(backend) ? nullptr : &pool);
+  return scalar_uncertainties(*make_scalar_batch(backend, std::move(models), 1, pool));
+}
+
+template Uncertainties scalar_uncertainties(const Backend<float>&, const Problem&, const std::vector<double>&,
+                                            ThreadPool&);
+template Uncertainties scalar_uncertainties(const Backend<double>&, const Problem&, const std::vector<double>&,
+                                            ThreadPool&);
 
 }  // namespace einfield

@@ -159,7 +159,8 @@ std::vector<std::string> left_out(const Config& config, const std::vector<FitRes
 template <class Real>
 Assessment assess(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
                   const std::vector<std::vector<Real>>& model_images, std::vector<TriedStrength> strengths,
-                  ThreadPool& pool, const std::vector<NetworkFields<Real>>& networks) {
+                  ThreadPool& pool, const UncertaintiesOf& uncertainties,
+                  const std::vector<NetworkFields<Real>>& networks) {
   const Problem& problem = loaded.problem;
   const Observation& observation = problem.observation;
   EINFIELD_REQUIRE(!results.empty() && model_images.size() == results.size(),
@@ -205,8 +206,7 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
   }
   const bool all_wrong =
       std::all_of(results.begin(), results.end(), [](const FitResult<Real>& r) { return went_wrong(r); });
-  if (fit.layout.n_free() > 0 && !all_wrong)
-    fit.uncertainties = scalar_uncertainties(problem, members.parameters.front(), pool);
+  if (fit.layout.n_free() > 0 && !all_wrong) fit.uncertainties = uncertainties(problem, members.parameters.front());
   return fit;
 }
 
@@ -228,9 +228,9 @@ template std::vector<std::string> left_out(const Config&, const std::vector<FitR
 template std::vector<std::string> left_out(const Config&, const std::vector<FitResult<double>>&);
 template Assessment assess(const Config&, const LoadedProblem&, const std::vector<FitResult<float>>&,
                            const std::vector<std::vector<float>>&, std::vector<TriedStrength>, ThreadPool&,
-                           const std::vector<NetworkFields<float>>&);
+                           const UncertaintiesOf&, const std::vector<NetworkFields<float>>&);
 template Assessment assess(const Config&, const LoadedProblem&, const std::vector<FitResult<double>>&,
                            const std::vector<std::vector<double>>&, std::vector<TriedStrength>, ThreadPool&,
-                           const std::vector<NetworkFields<double>>&);
+                           const UncertaintiesOf&, const std::vector<NetworkFields<double>>&);
 
 }  // namespace einfield

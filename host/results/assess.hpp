@@ -82,11 +82,13 @@ struct Assessment {
 /// @param results       one per member of the ensemble; one without an ensemble
 /// @param model_images  Field::model of the backend at their parameters, (ny, nx)
 /// @param strengths     tried for the regularization; empty when it was used as given
+/// @param uncertainties  of the free scalars; called at most once
 /// @param networks      Backend::network_fields() at the pixel centers; empty: computed here, on the CPU
 template <class Real>
 Assessment assess(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
                   const std::vector<std::vector<Real>>& model_images, std::vector<TriedStrength> strengths,
-                  ThreadPool& pool, const std::vector<NetworkFields<Real>>& networks = {});
+                  ThreadPool& pool, const UncertaintiesOf& uncertainties,
+                  const std::vector<NetworkFields<Real>>& networks = {});
 
 /// One paragraph for people: how well the model fits and, with a truth, how large the errors are.
 std::string summary(const Assessment& fit);

@@ -3,9 +3,32 @@
 #pragma once
 
 #include "einfield/core.hpp"
+#include "einfield/model.hpp"
 #include "einfield/render.hpp"
 
 namespace EINFIELD_API einfield {
+
+/// Tangent of transform (model.hpp): ṗ_i = Σ_j ∂p_i/∂u_j u̇_j of free parameter i. Its transpose is transform_adjoint,
+/// which has the derivatives.
+/// @param u_dot  direction, one number per free parameter
+template <class Real>
+EINFIELD_HD Real transform_tangent(const FreeParameter<Real>* free, int i, const Real* u, const Real* u_dot) {
+  const FreeParameter<Real> f = free[i];
+  switch (f.kind) {
+    case TransformKind::exponential:
+      return exp(u[i]) * u_dot[i];
+    case TransformKind::logistic:
+      return (f.upper - f.lower) / (1 + exp(-u[i])) / (1 + exp(u[i])) * u_dot[i];
+    case TransformKind::disk: {
+      const Real other = f.partner < 0 ? Real(0) : u[f.partner], other_dot = f.partner < 0 ? Real(0) : u_dot[f.partner];
+      const Real w = 1 / sqrt(1 + u[i] * u[i] + other * other);
+      return f.upper * w * w * w * ((1 + other * other) * u_dot[i] - u[i] * other * other_dot);
+    }
+    case TransformKind::identity:
+      break;
+  }
+  return u_dot[i];
+}
 
 /// Brightness of every light component by itself: calls `take(c, brightness)` for c from the first source on.
 /// @param sample  the network of the NETWORK component, if there is one, at network_position()
