@@ -14,7 +14,7 @@
 namespace einfield::cuda {
 namespace {
 
-/// Rays common to all lenses, and their pixels.
+/// Rays common to all systems, and their pixels.
 template <class Real>
 struct TangentRays {
   const Real* positions;  ///< [2][n_rays]
@@ -25,11 +25,11 @@ struct TangentRays {
 template <class Real>
 __global__ void __launch_bounds__(kThreads) place_direction_kernel(SceneArrays<Real> scenes, const Real* direction,
                                                                    const int* free_pixels, int n, Real* table) {
-  const int lens = static_cast<int>(blockIdx.y);
-  const Real* v = direction + lens * scenes.parameter_stride + scenes.n_network + scenes.n_free;
+  const int system = static_cast<int>(blockIdx.y);
+  const Real* v = direction + system * scenes.parameter_stride + scenes.n_network + scenes.n_free;
   for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
        i += static_cast<int>(gridDim.x * blockDim.x))
-    table[static_cast<std::size_t>(lens) * scenes.n_pixels + free_pixels[i]] = v[i];
+    table[static_cast<std::size_t>(system) * scenes.n_pixels + free_pixels[i]] = v[i];
 }
 
 /// The derivative of every pixel along a direction, before the PSF; one thread per pixel.
@@ -39,21 +39,21 @@ __global__ void __launch_bounds__(kThreads, 1)
                    const Real* direction, const Real* pixels, const Real* pixel_direction, NetworkLight<Real> light,
                    ImageView<Real> tangent) {
   extern __shared__ double shared[];
-  const int lens = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
-  Scene<Real> scene = unpack(scenes, lens, parameters, shared);
-  scene.pixels = pixels + static_cast<std::size_t>(lens) * scenes.n_pixels;
-  pixel_direction += static_cast<std::size_t>(lens) * scenes.n_pixels;
+  const int system = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
+  Scene<Real> scene = unpack<true>(scenes, system, parameters, shared);
+  scene.pixels = pixels + static_cast<std::size_t>(system) * scenes.n_pixels;
+  pixel_direction += static_cast<std::size_t>(system) * scenes.n_pixels;
   // ṗ of every slot behind the scene.
   auto* p_dot = reinterpret_cast<Real*>(shared + scenes.shared_bytes() / sizeof(double));
   for (int i = thread; i < scenes.n_slots(); i += kThreads) p_dot[i] = 0;
   __syncthreads();
-  const FreeParameter<Real>* free = scenes.free + static_cast<std::size_t>(lens) * scenes.n_free;
-  const std::size_t first = lens * scenes.parameter_stride + scenes.n_network;
+  const FreeParameter<Real>* free = scenes.free + static_cast<std::size_t>(system) * scenes.n_free;
+  const std::size_t first = system * scenes.parameter_stride + scenes.n_network;
   for (int i = thread; i < scenes.n_free; i += kThreads)
     p_dot[free[i].slot] = transform_tangent(free, i, parameters + first, direction + first);
   __syncthreads();
 
-  const std::size_t ray_offset = static_cast<std::size_t>(lens) * rays.n_rays;
+  const std::size_t ray_offset = static_cast<std::size_t>(system) * rays.n_rays;
   const int stride = static_cast<int>(gridDim.x * blockDim.x), first_light = scene.n_lens + scene.n_source;
   for (int pixel = static_cast<int>(blockIdx.x * blockDim.x) + thread; pixel < rays.n_pixels; pixel += stride) {
     Real sum = 0;
@@ -79,17 +79,17 @@ __global__ void __launch_bounds__(kThreads, 1)
           sum += pixelated_brightness(scene.components[c].grid, pixel_direction + scene.components[c].pixel_offset,
                                       c < first_light ? beta : theta);
     }
-    tangent.data[lens * tangent.lens_stride + (pixel / rays.nx) * tangent.row_stride + pixel % rays.nx] =
+    tangent.data[system * tangent.system_stride + (pixel / rays.nx) * tangent.row_stride + pixel % rays.nx] =
         sum / static_cast<Real>(rays.rays_per_pixel);
   }
 }
 
 struct JacobianSizes {
-  std::size_t lenses, rays, source_pixels, free_pixels, pixels;
+  std::size_t systems, rays, source_pixels, free_pixels, pixels;
   JacobianSizes(const Grid& grid, const std::vector<Model>& models) {
     EINFIELD_REQUIRE(!models.empty(), "a Jacobian of no model, expected at least one");
     const ParameterLayout layout(models.front());
-    lenses = models.size();
+    systems = models.size();
     rays = static_cast<std::size_t>(grid.n_rays());
     pixels = static_cast<std::size_t>(grid.n_pixels());
     source_pixels = layout.pixels.size();
@@ -104,8 +104,8 @@ struct JacobianStorage {
 
   template <class Take>
   void each(Take&& take, const JacobianSizes& s) {
-    for (DeviceBuffer<Real>* tables : {&pixels, &pixel_direction}) take(*tables, s.lenses * s.source_pixels);
-    take(alpha_bar, s.lenses * 2 * s.rays);
+    for (DeviceBuffer<Real>* tables : {&pixels, &pixel_direction}) take(*tables, s.systems * s.source_pixels);
+    take(alpha_bar, s.systems * 2 * s.rays);
     take(free_pixels, s.free_pixels);
   }
 };
@@ -135,6 +135,11 @@ struct JacobianStage<Real>::Impl {
         convolution(of.ny, of.nx, psfs, stream),
         network_light(network_light_index(models.front()) >= 0) {
     require_pixels(psfs);
+    const std::size_t components =
+        models.front().lens.size() + models.front().source.size() + models.front().lens_light.size();
+    EINFIELD_REQUIRE(components <= kMaxSharedComponents, std::to_string(components) + " components, expected at most " +
+                                                             std::to_string(kMaxSharedComponents) +
+                                                             " in a JacobianStage");
     EINFIELD_REQUIRE(psfs.size() == models.size(), std::to_string(psfs.size()) + " PSFs for " +
                                                        std::to_string(models.size()) + " models, expected as many");
     allocate_all(storage, stream, sizes);
@@ -149,8 +154,8 @@ struct JacobianStage<Real>::Impl {
   void place(cudaStream_t stream, const Real* from, Real* table) {
     const int n = static_cast<int>(sizes.free_pixels);
     if (n == 0) return;
-    place_direction_kernel<<<dim3(sum_blocks(n), static_cast<unsigned>(sizes.lenses)), kThreads, 0, stream>>>(
-        SceneAccess::arrays(render), from, storage.free_pixels.get(), n, table);
+    place_direction_kernel<<<dim3(sum_blocks(n), static_cast<unsigned>(sizes.systems)), kThreads, 0, stream>>>(
+        SceneAccess::arrays(render, Queue(stream), from), from, storage.free_pixels.get(), n, table);
     EINFIELD_LAUNCH_CHECK();
   }
 };
@@ -188,20 +193,20 @@ void JacobianStage<Real>::forward(cudaStream_t stream, const Real* parameters, c
                                                  ", expected it with such a component and not without");
   m.place(stream, parameters, m.storage.pixels.get());
   m.place(stream, direction, m.storage.pixel_direction.get());
-  const SceneArrays<Real> scenes = SceneAccess::arrays(m.render);
+  const SceneArrays<Real> scenes = SceneAccess::arrays(m.render, Queue(stream), parameters);
   const TangentRays<Real> rays{m.render.positions(), m.grid.n_rays(), m.grid.n_pixels(), m.grid.nx,
                                m.grid.rays_per_pixel()};
   const std::size_t shared = scenes.shared_bytes() + static_cast<std::size_t>(scenes.n_slots()) * sizeof(Real);
-  tangent_kernel<<<dim3(sum_blocks(rays.n_pixels), static_cast<unsigned>(m.sizes.lenses)), kThreads, shared, stream>>>(
+  tangent_kernel<<<dim3(sum_blocks(rays.n_pixels), static_cast<unsigned>(m.sizes.systems)), kThreads, shared, stream>>>(
       scenes, rays, parameters, alpha_nn, direction, static_cast<const Real*>(m.storage.pixels.get()),
       static_cast<const Real*>(m.storage.pixel_direction.get()), light, m.convolution.image());
   EINFIELD_LAUNCH_CHECK();
   m.convolution.forward(stream);
   const ImageView<Real> model = m.convolution.model();
   const auto nx = static_cast<std::size_t>(m.grid.nx);
-  for (std::size_t lens = 0; lens < m.sizes.lenses; ++lens)
-    EINFIELD_CUDA(cudaMemcpy2DAsync(tangent + lens * m.sizes.pixels, nx * sizeof(Real),
-                                    model.data + lens * model.lens_stride, model.row_stride * sizeof(Real),
+  for (std::size_t system = 0; system < m.sizes.systems; ++system)
+    EINFIELD_CUDA(cudaMemcpy2DAsync(tangent + system * m.sizes.pixels, nx * sizeof(Real),
+                                    model.data + system * model.system_stride, model.row_stride * sizeof(Real),
                                     nx * sizeof(Real), static_cast<std::size_t>(m.grid.ny), cudaMemcpyDeviceToDevice,
                                     stream));
 }
@@ -212,9 +217,9 @@ void JacobianStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, c
   Impl& m = *impl_;
   const ImageView<Real> bar = m.convolution.model_bar();
   const auto nx = static_cast<std::size_t>(m.grid.nx);
-  for (std::size_t lens = 0; lens < m.sizes.lenses; ++lens)
-    EINFIELD_CUDA(cudaMemcpy2DAsync(bar.data + lens * bar.lens_stride, bar.row_stride * sizeof(Real),
-                                    model_bar + lens * m.sizes.pixels, nx * sizeof(Real), nx * sizeof(Real),
+  for (std::size_t system = 0; system < m.sizes.systems; ++system)
+    EINFIELD_CUDA(cudaMemcpy2DAsync(bar.data + system * bar.system_stride, bar.row_stride * sizeof(Real),
+                                    model_bar + system * m.sizes.pixels, nx * sizeof(Real), nx * sizeof(Real),
                                     static_cast<std::size_t>(m.grid.ny), cudaMemcpyDeviceToDevice, stream));
   m.convolution.adjoint(stream);
   m.render.adjoint(stream, parameters, alpha_nn, m.convolution.image_bar(), m.storage.alpha_bar.get(), gradient, light);

@@ -248,7 +248,7 @@ center_x = 0.9
 center_y = -0.6
 )");
     simulate(read_config(folder_ / "lens.toml", {}, true), folder_ / "data.fits", false);
-    config_ = read_config(folder_ / "lens.toml", {});
+    config_ = read_config(folder_ / "lens.toml", {}, true);
     const Problem problem = load_problem(config_).problem;
     problems_ = ensemble_problems(config_, problem);
     settings_ = fit_settings(config_, problem.model, 10);

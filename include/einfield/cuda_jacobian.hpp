@@ -1,5 +1,5 @@
 // For CUDA programs: products with the Jacobian of the model image, on the caller's stream and device pointers, several
-// lenses at once. Conventions and layouts are those of cuda.hpp.
+// systems at once. Conventions and layouts are those of cuda.hpp.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -12,15 +12,15 @@
 
 namespace einfield::cuda {
 
-/// J v and Jᵀ w for J = ∂m/∂u: m the model image of a lens after the PSF, u its free scalars (unconstrained) and free
+/// J v and Jᵀ w for J = ∂m/∂u: m the model image of a system after the PSF, u its free scalars (unconstrained) and free
 /// source pixels, at fixed α_nn and at fixed weights of the network of a NETWORK component.
 ///
 ///     J v = P ∗ Σ_k (∂I/∂u_k) v_k,      ⟨J v, w⟩ = ⟨v, Jᵀ w⟩                                                       (1)
 template <class Real>
 class EINFIELD_API JacobianStage {
  public:
-  /// @param models  one per lens, as for RenderStage
-  /// @param psfs    one per lens, as for ConvolutionStage; one sample a pixel
+  /// @param models  one per system, as for RenderStage
+  /// @param psfs    one per system, as for ConvolutionStage; one sample a pixel
   /// @param stream  used for the copies of the constructor, which waits for it
   JacobianStage(const Grid& grid, const std::vector<Model>& models, const std::vector<Psf>& psfs,
                 std::size_t parameter_stride, cudaStream_t stream);
@@ -32,14 +32,14 @@ class EINFIELD_API JacobianStage {
   /// Points at which the network of a NETWORK component is evaluated, as RenderStage's.
   RenderStage<Real>& rays();
   /// Writes J v.
-  /// @param alpha_nn   deflection of the network, [lenses][2][n], or null for none
+  /// @param alpha_nn   deflection of the network, [systems][2][n], or null for none
   /// @param direction  v, laid out like `parameters`; only free scalars and source pixels are read
-  /// @param tangent    [lenses][ny][nx], written
+  /// @param tangent    [systems][ny][nx], written
   /// @param light      needed with a NETWORK component, and only then
   void forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, const Real* direction, Real* tangent,
                const NetworkLight<Real>& light = {});
   /// Adds Jᵀ w to `gradient`, at the free scalars and source pixels.
-  /// @param model_bar  w, [lenses][ny][nx]
+  /// @param model_bar  w, [systems][ny][nx]
   /// @param gradient   laid out like `parameters`
   /// @param light      as in forward(), with a place for value_bar, which is written
   void adjoint(cudaStream_t stream, const Real* parameters, const Real* alpha_nn, const Real* model_bar, Real* gradient,
