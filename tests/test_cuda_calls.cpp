@@ -130,7 +130,7 @@ TEST_F(CudaCalls, AnEvaluationIsOneGraphAndTheHostLooksEverySixteenth) {
   for (const auto& [optimizer, rule] :
        {Optimizer{OptimizerKind::adam, StopRule::none}, Optimizer{OptimizerKind::adam, StopRule::plateau},
         Optimizer{OptimizerKind::lbfgs, StopRule::held_out}, Optimizer{OptimizerKind::lbfgs, StopRule::plateau}})
-    for (const int count : {3, 32}) {
+    for (const int count : {3, 16}) {
       SCOPED_TRACE(std::string(name_of(optimizer)) + ", " + name_of(rule) + ", " + std::to_string(count));
       std::vector<Problem> all = members(count);
       if (rule == StopRule::held_out)
@@ -141,7 +141,7 @@ TEST_F(CudaCalls, AnEvaluationIsOneGraphAndTheHostLooksEverySixteenth) {
       const auto backend = make_backend<float>("cuda", {});
       backend->load(all);
       calls.reset();
-      const auto results = fit<float>(*backend, all, settings(optimizer, rule, 64), {});
+      const auto results = fit<float>(*backend, all, settings(optimizer, rule, 40), {});
       std::int64_t most = 0;  // evaluations of the member that took longest
       for (const FitResult<float>& result : results) {
         EXPECT_EQ(result.stop_reason, StopReason::steps);

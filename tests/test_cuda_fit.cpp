@@ -219,8 +219,8 @@ class DefaultRecipe {
     folder_.write("lens.toml", R"([observation]
 image = "data.fits[IMAGE]"
 noise = "data.fits[NOISE]"
-psf = { fwhm = 0.2, size = 5 }
-pixel_scale = 0.08
+psf = { fwhm = 0.4, size = 5 }
+pixel_scale = 0.18
 [[lens]]
 profile = "SIE"
 theta_E = 1.1
@@ -234,11 +234,12 @@ R_sersic = 0.5
 n_sersic = 1.5
 center_x = 0.1
 fit = []
+[network]
 [truth]
 file = "data.fits"
 [simulate]
-nx = 50
-ny = 61
+nx = 22
+ny = 27
 noise = 0.2
 seed = 2
 [[perturbation]]
