@@ -472,6 +472,13 @@ struct UploadedImage {
       double sum = 0;
       for (const Real value : model) sum += static_cast<double>(value);
       EXPECT_NEAR(sum, 1, 1e-6) << "the PSF keeps the light";
+      // The images of all systems at once.
+      std::vector<Real> images = image;
+      images.insert(images.end(), image.begin(), image.end());
+      backend.upload(Field::image, images);
+      EXPECT_EQ(backend.download(Field::image), images);
+      backend.convolve();
+      for (const int system : {0, 1}) EXPECT_EQ(backend.download(Field::model, system), model);
 
       std::vector<Real> bar(n, Real(0));
       bar[n / 2] = 1;

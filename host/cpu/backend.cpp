@@ -166,6 +166,7 @@ class CpuBackend final : public Backend<Real> {
     for (auto& s : systems_) {
       std::copy_n(from, size, field_of(*s, field).begin());
       from += static_cast<std::ptrdiff_t>(size);
+      set_subpixels(*s, field);
     }
   }
   std::vector<Real> download(Field field) const override {
