@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <set>
 #include <string>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "einfield/cuda.hpp"
+#include "kernels/network/tile/multiply_mma.cuh"
 #include "kernels/raii.cuh"
 #include "tests/reference_network.hpp"
 
@@ -451,6 +453,50 @@ void check_sine() {
 TEST_F(CudaNetworkTest, SineIsAccurate) {
   check_sine<float>();
   check_sine<double>();
+}
+
+__global__ void split_kernel(int n, const unsigned* x, unsigned* big, unsigned* small, unsigned* rounded) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= n) return;
+  tensor::split(__uint_as_float(x[i]), big[i], small[i]);
+#if __CUDA_ARCH__ >= 800
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded[i]) : "f"(__uint_as_float(x[i])));
+#endif
+}
+
+/// The split of tf32x3 against the device's own rounding: the same 19 bits, nothing below them, nothing lost.
+TEST_F(CudaNetworkTest, NumbersAreSplitAsTheDeviceRounds) {
+  if (DeviceLimits::current().compute_capability < kTensorCapability) GTEST_SKIP() << "no matrix units for TF32";
+  std::vector<unsigned> x;
+  for (unsigned exponent = 0; exponent < 256; ++exponent)
+    for (const unsigned kept : {0u, 1u, 2u, 511u, 1022u, 1023u})
+      for (const unsigned cut : {0u, 1u, 0xfffu, 0x1000u, 0x1001u, 0x1fffu})
+        for (const unsigned sign : {0u, 1u}) x.push_back(sign << 31 | exponent << 23 | kept << 13 | cut);
+  const Stream stream;
+  const auto n = static_cast<int>(x.size());
+  DeviceBuffer<unsigned> in(x.size()), big(x.size()), small(x.size()), rounded(x.size());
+  in.upload(x, stream.get());
+  split_kernel<<<static_cast<unsigned>((n + 255) / 256), 256, 0, stream.get()>>>(n, in.get(), big.get(), small.get(),
+                                                                                 rounded.get());
+  EINFIELD_LAUNCH_CHECK();
+  const std::vector<unsigned> b = big.to_vector(stream.get()), s = small.to_vector(stream.get()),
+                              r = rounded.to_vector(stream.get());
+  const auto number = [](unsigned bits) {
+    float value = 0;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+  };
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    SCOPED_TRACE(x[i]);
+    if (!std::isfinite(number(x[i]))) {
+      EXPECT_FALSE(std::isfinite(number(b[i])) && std::isfinite(number(s[i])));
+      continue;
+    }
+    ASSERT_EQ(b[i], r[i] & 0xffffe000u);
+    if (std::isfinite(number(b[i]))) {
+      ASSERT_EQ(number(b[i]) + number(s[i]), number(x[i]));
+    }
+  }
 }
 
 /// A non-finite weight must reach ψ and α, where the step is refused; a clamp or a skip must not hide it.

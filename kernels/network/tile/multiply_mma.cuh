@@ -20,22 +20,35 @@ namespace einfield::cuda::tensor {
 // the sums (16 × 8): rows g and g + 8, columns 2q and 2q + 1. Which number stands for which row, column or term of a
 // sum is the caller's choice, as long as both operands agree.
 
+/// x = big + small: big is x rounded to 11 significant bits (nearest, ties away from zero), the rest is exact and has
+/// at most 12 bits and a sign; its last bit the units ignore.
+///
+/// In integers: sign and magnitude stand side by side, so half a unit of the last kept place, 2¹², added to the bits
+/// grows the magnitude, and a carry into the exponent is the rounding up to the next power of two. Clearing what lies
+/// below completes the rounding: for every finite x the bits of cvt.rna.tf32, which are three instructions more on
+/// sm_80 to sm_120, and whose low 13 bits PTX leaves undefined. Infinity stays, and a NaN may turn into a finite big,
+/// but small = x − big is then a NaN and reaches the sum.
+__device__ __forceinline__ void split(float x, unsigned& big, unsigned& small) {
+  big = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
+  small = __float_as_uint(x - __uint_as_float(big));
+}
+
 /// What a lane holds of an operand, split; kMath = tf32 has no small parts.
 template <NetworkMath kMath, int kCount>
 struct Operand {
   static constexpr bool kExact = kMath == NetworkMath::tf32x3;
   unsigned big[kCount], small[kExact ? kCount : 1];
 
-  /// big is rounded, so that small has at most 12 bits and a sign; its last bit the units ignore.
   __device__ __forceinline__ void set(int i, float x) {
+    if constexpr (kExact) {
+      split(x, big[i], small[i]);
+    } else {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    if constexpr (kExact)
-      asm("cvt.rna.tf32.f32 %0, %2; sub.f32 %1, %2, %0;" : "=&r"(big[i]), "=r"(small[i]) : "f"(x));
-    else
       asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(big[i]) : "f"(x));
 #else
-    big[i] = small[kExact ? i : 0] = 0;  // never runs: refused before
+      big[i] = small[0] = 0;  // never runs: refused before
 #endif
+    }
   }
 };
 
