@@ -269,30 +269,33 @@ TEST_F(CudaNetworkTest, AbsentCotangentOfTheDeflectionIsZero) {
 /// several tiles each.
 TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
   const DeviceLimits device = DeviceLimits::current();
-  std::set<std::pair<int, bool>> tiles;  // and whether with Fourier features
+  using Kernel = std::pair<int, bool>;  // tile, and whether it is one for narrow layers
+  std::set<Kernel> plain, encoded;
   for (const std::size_t kilobytes : {48, 99, 163, 227})
     for (const int multiprocessors : {1, 2, 16}) {
       const DeviceLimits limits{multiprocessors, std::min(kilobytes * 1024, device.shared_bytes_per_block)};
-      for (const Case& c : {Case{{40, 24}, 300, 2}, Case{{210, 100}, 130, 1}, Case{{64, 200, 48}, 90, 1},
-                            Case{{40, 24}, 300, 2, 13}, Case{{210, 100}, 130, 1, 5}, Case{{64, 200, 48}, 90, 1, 5}}) {
-        SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
-        const NetworkShape shape{c.hidden, 0.7, c.features};
-        const NetworkPlan plan = NetworkStage<float>::make_plan(shape, c.points, c.lenses, limits);
-        if (plan.path != NetworkPath::tiles) continue;
-        const bool first = tiles.insert({plan.tile, c.features > 0}).second;
-        if (c.features == 5 && !first) continue;  // the same kernel as before
-        const Problem problem(c);
-        const Answer<float> answer = run<float>(problem, NetworkPath::tiles, 1, limits);
-        expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
-        expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
-        expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
-      }
+      for (const std::vector<int>& hidden :
+           {std::vector<int>{16, 9}, {30, 20, 32}, {40, 24}, {100, 90}, {210, 100}, {64, 200, 48}})
+        for (const int features : {0, 5}) {
+          const Case c{hidden, hidden[0] == 16 ? 1300 : 130, 1, features};
+          SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
+          const NetworkShape shape{c.hidden, 0.7, c.features};
+          const NetworkPlan plan = NetworkStage<float>::make_plan(shape, c.points, c.lenses, limits);
+          if (plan.path != NetworkPath::tiles) continue;
+          const bool narrow = *std::max_element(hidden.begin(), hidden.end()) <= 64;
+          const bool first = (features > 0 ? encoded : plain).insert({plan.tile, narrow}).second;
+          if (features > 0 && !first) continue;  // the same kernel as before
+          const Problem problem(c);
+          const Answer<float> answer = run<float>(problem, NetworkPath::tiles, 1, limits);
+          expect_close(answer.psi, problem.psi, 1, kTolerance<float>, "psi");
+          expect_close(answer.alpha, problem.alpha, 1, kTolerance<float>, "alpha");
+          expect_close(answer.gradient, problem.gradient, 1, kTolerance<float>, "gradient");
+        }
     }
-  std::set<int> plain, encoded;
-  for (const auto& [tile, features] : tiles) (features ? encoded : plain).insert(tile);
-  const std::size_t expected =
-      device.shared_bytes_per_block >= 163 * 1024 ? 3 : 2;  // without larger limits, fewer tiles
-  EXPECT_GE(plain.size(), expected) << "the limits above no longer reach different tiles";
+  for (const int tile : {512, 256, 128}) EXPECT_TRUE(plain.count({tile, true})) << tile;
+  const auto wide = std::count_if(plain.begin(), plain.end(), [](const Kernel& kernel) { return !kernel.second; });
+  EXPECT_GE(wide, device.shared_bytes_per_block >= 163 * 1024 ? 3 : 2)
+      << "the limits above no longer reach different tiles";
   EXPECT_EQ(plain, encoded);
 }
 
@@ -620,6 +623,37 @@ TEST(CudaNetworkPlan, ChoosesTilesByShapeAndDevice) {
   EXPECT_THROW(plan({4096, 4096}, 10000, h100, NetworkPath::tiles), InvalidInput);
   EXPECT_THROW(plan({16}, 0, h100), InvalidInput);
   EXPECT_THROW(plan({}, 10, h100), InvalidInput);
+}
+
+/// Narrow layers get tiles whose threads all have channels, and therefore no padding in the tape.
+TEST(CudaNetworkPlan, NarrowNetworksGetTilesOfTheirOwn) {
+  const DeviceLimits h100{132, 227 * 1024, 90};
+  for (const auto& [width, tile] :
+       std::vector<std::pair<int, int>>{{5, 512}, {16, 512}, {17, 256}, {32, 256}, {33, 128}, {64, 128}}) {
+    NetworkShape shape;
+    shape.hidden = {width, width, width};
+    const NetworkPlan plan = NetworkStage<float>::make_plan(shape, 10000, 64, h100);
+    EXPECT_EQ(plan.tile, tile) << width;
+    EXPECT_LT(2 * (plan.shared_bytes + 1024), std::size_t{228} * 1024) << "two blocks do not fit a multiprocessor";
+  }
+  NetworkShape shape;
+  shape.hidden = {16, 16, 16};
+  const double bytes = static_cast<double>(NetworkStage<float>::make_plan(shape, 10000, 1000, h100).workspace_bytes);
+  EXPECT_LT(bytes, 4e9);
+  EXPECT_GT(bytes, 1000.0 * 4 * 10000 * 16 * sizeof(float)) << "a and p of two layers each";
+}
+
+/// Blocks share tiles when there are many systems: each has partial sums of its own to write and to add up.
+TEST(CudaNetworkPlan, ManySystemsTakeFewBlocks) {
+  const DeviceLimits h100{132, 227 * 1024, 90};
+  NetworkShape shape;
+  shape.hidden = {200, 200, 200};
+  const NetworkPlan one = NetworkStage<float>::make_plan(shape, 10000, 1, h100),
+                    many = NetworkStage<float>::make_plan(shape, 10000, 1000, h100);
+  EXPECT_EQ(one.blocks, 125);
+  EXPECT_LE(many.blocks, 25);
+  EXPECT_EQ(many.tile, 80);
+  EXPECT_LT(static_cast<double>(many.workspace_bytes), 45e9);
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ class Tiles {
     net_.position_rows = own_positions ? 2 : 0;
     net_.systems = queue.systems;
     tile_.adjoint(grid(queue), plan_.shared_bytes, queue.stream, net_, positions, alpha_bar, psi_bar);
-    const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.first_partial, tiled::kLanes);
+    const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.numbers_partial, tiled::kLanes);
     auto* reduce = tiled::reduce_kernel<Real, false>;
     if constexpr (std::is_same_v<Real, float>)
       if (tile_.fragments) reduce = tiled::reduce_kernel<Real, true>;

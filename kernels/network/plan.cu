@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/network/batch.cuh"
+#include "kernels/network/cost.cuh"
 
 namespace einfield::cuda {
 namespace {
@@ -17,15 +18,14 @@ using tiled::Layer;
 using tiled::Network;
 using tiled::TileChoice;
 
-constexpr int round_up(int a, int b) {
-  return ceil_div(a, b) * b;
-}
-
 template <class Real>
 std::vector<TileChoice<Real>> tile_choices(NetworkMath math, bool encoded) {
   if constexpr (std::is_same_v<Real, float>)
     if (math != NetworkMath::fp32) return tiled::mma_tile_choices(math, encoded);
-  return tiled::fma_tile_choices<Real>(encoded);
+  std::vector<TileChoice<Real>> choices = tiled::fma_tile_choices<Real>(encoded);
+  if constexpr (std::is_same_v<Real, float>)
+    for (const TileChoice<float>& choice : tiled::narrow_tile_choices(encoded)) choices.push_back(choice);
+  return choices;
 }
 
 /// All members of Network except the pointers, for one tile size.
@@ -55,7 +55,8 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
     if (l + 1 < net.layers && !(l == 0 && encoded)) layer.tape_p = std::exchange(net.tape_size, net.tape_size + array);
     net.rows = std::max({net.rows, round_up(layer.width, tile.row_unit), layer.passes * layer.groups * R::kChannels});
     if (!tile.fragments)
-      net.rows = std::max({net.rows, round_up(layer.width, R::kGradIn), round_up(layer.width, R::kGradOut)});
+      net.rows = std::max({net.rows, round_up(layer.width, tile.grad_in), round_up(layer.width, tile.grad_out)});
+    if (tile.narrow) net.rows = tile.max_groups * R::kChannels;
   }
   net.padding_row = net.rows;
   for (int l = 0; l < net.layers; ++l)
@@ -70,7 +71,7 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
   for (int l = 1; l < net.layers; ++l) {
     Layer& layer = net.layer[l];
     const Layer& below = net.layer[l - 1];
-    int sums = R::kGradIn * R::kGradOut, reduce_blocks = 0;
+    int sums = tile.grad_in * tile.grad_out, reduce_blocks = 0;
     if (tile.fragments) {
       layer.grad_in = ceil_div(below.width, Fragments::kWidth);
       layer.grad_out = ceil_div(layer.width, Fragments::kWidth);
@@ -81,96 +82,49 @@ Network<Real> lay_out(const NetworkShape& shape, int points, const TileChoice<Re
       sums = Fragments::kSums * R::kVector;
       reduce_blocks = layer.grad_passes * Fragments::kSums * kThreads / tiled::kLanes;
     } else {
-      layer.grad_in = ceil_div(below.width, R::kGradIn);
-      layer.grad_out = ceil_div(layer.width, R::kGradOut);
+      layer.grad_in = tile.narrow ? tile.max_groups : ceil_div(below.width, tile.grad_in);
+      layer.grad_out = tile.narrow ? tile.max_groups : ceil_div(layer.width, tile.grad_out);
       const int items = layer.grad_in * layer.grad_out;
       layer.grad_passes = ceil_div(items, kThreads);
       layer.grad_items = std::min(items, kThreads);
       layer.grad_ways = std::min(kThreads / layer.grad_items, tile.points / R::kVector);
-      reduce_blocks = ceil_div(below.width, tiled::reduce_rows(R::kGradOut / R::kVector * layer.grad_out));
+      if (!tile.narrow)
+        reduce_blocks = ceil_div(below.width, tiled::reduce_rows(R::kGradOut / R::kVector * layer.grad_out));
     }
-    layer.partial = std::exchange(net.partial_size, net.partial_size + layer.grad_passes * sums * kThreads);
+    const int numbers = tile.narrow ? below.width * layer.width : layer.grad_passes * sums * kThreads;
+    layer.partial = std::exchange(net.partial_size, net.partial_size + numbers);
     layer.reduce_block = std::exchange(net.reduce_blocks, net.reduce_blocks + reduce_blocks);
   }
   net.first_partial = net.partial_size;
+  net.numbers_partial = tile.narrow ? 0 : net.first_partial;
   if (!encoded) net.partial_size += 2 * net.layer[0].width;
   for (int l = 0; l < net.layers; ++l)  // nothing for the fixed weights of an encoding
     net.layer[l].bias_partial =
         std::exchange(net.partial_size, net.partial_size + (l == 0 && encoded ? 0 : net.layer[l].width));
   net.last_partial = net.partial_size;
   net.partial_size = round_up(net.partial_size + net.layer[net.layers - 1].width + 1, R::kVector);
-  net.sums_size = net.partial_size;
-  for (int l = 1; l < net.layers; ++l)
-    net.layer[l].g_bar = std::exchange(net.sums_size, net.sums_size + net.layer[l].passes * pass_size);
   return net;
 }
 
 /// Keeps a layer's array in shared memory where the limit allows: that of the layer below the last, which is needed
-/// first.
+/// first. The others' ḡ lies behind the block's sums; the last layer has none.
 /// @return bytes, 0 if nothing fits
 template <class Real>
 std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<Real>& net) {
+  const std::size_t without = tile.shared_bytes(net.rows, 0);
   net.kept = net.layers > 2 ? net.layers - 2 : -1;
   std::size_t bytes = tile.shared_bytes(net.rows, net.kept < 0 ? 0 : net.layer[net.kept].passes);
-  if (bytes > limit) {
+  if (bytes > limit || (resident_blocks(tile, bytes, limit) < resident_blocks(tile, without, limit))) {
     net.kept = -1;
-    bytes = tile.shared_bytes(net.rows, 0);
+    bytes = without;
   }
-  return bytes <= limit ? bytes : 0;
-}
-
-/// Instructions of one warp for `tall` by `wide` fragments of tf32x3, 8 terms deep: three products and four additions
-/// each, and its operands, loaded and split.
-double fragment_cost(double tall, double wide) {
-  return 7 * tall * wide + 10 * tall + 5 * wide;
-}
-
-/// Multiply-adds and loads of one thread for one tile of value, gradient and adjoint: what a tile costs, padding
-/// included.
-template <class Real>
-double tile_cost(const Network<Real>& net, const TileChoice<Real>& tile) {
   using R = tiled::Registers<Real>;
-  double cost = 0;
-  for (int l = 0; l < net.layers; ++l) {
-    const Layer& layer = net.layer[l];
-    cost += 40.0 * layer.passes * R::kChannels * tile.own * R::kVector;  // activations
-    if (l == 0) continue;
-    const Layer& below = net.layer[l - 1];
-    if (tile.fragments) {
-      const double points = tile.points / static_cast<double>(Fragments::kHeight), eight = Fragments::kDepth;
-      const auto product = [&](const Layer& to, const Layer& from) {
-        return to.passes * ceil_div(from.width, Fragments::kDepth) *
-               fragment_cost(points, to.groups / static_cast<double>(tiled::kWarps));
-      };
-      cost += 2 * (product(layer, below) + product(below, layer));
-      cost +=
-          2 * layer.grad_passes * (tile.points / eight) *
-          fragment_cost(layer.grad_items, std::min(1.0 * Fragments::kColumns, layer.grad_out / (1.0 * tiled::kWarps)));
-      continue;
-    }
-    const double row = R::kChannels * tile.pixels + (R::kChannels + tile.pixels) / static_cast<double>(R::kVector);
-    cost += 2 * row / tiled::kSplit *
-            (1.0 * layer.passes * round_up(below.width, tile.row_unit) +
-             below.passes * round_up(layer.width, tile.row_unit));
-    cost += 2.0 * layer.grad_passes * R::kGradIn * R::kGradOut * ceil_div(tile.points / R::kVector, layer.grad_ways) *
-            R::kVector;
-  }
-  return cost;
-}
-
-/// Blocks per system: the smallest number that makes the busiest multiprocessor finish first.
-int choose_blocks(int tiles, int systems, int multiprocessors, double* rounds) {
-  int best = 1;
-  *rounds = 0;
-  for (int blocks = 1; blocks <= tiles && blocks <= 4 * multiprocessors; ++blocks) {
-    const double waves = (static_cast<std::int64_t>(blocks) * systems + multiprocessors - 1) / multiprocessors;
-    const double time = waves * ceil_div(tiles, blocks);
-    if (blocks == 1 || time < *rounds) {
-      *rounds = time;
-      best = blocks;
-    }
-  }
-  return best;
+  const int pass_size = R::kChannels * tile.own * kThreads * R::kVector;
+  net.sums_size = net.partial_size;
+  for (int l = 1; l + 1 < net.layers; ++l)
+    if (l != net.kept)
+      net.layer[l].g_bar = std::exchange(net.sums_size, net.sums_size + net.layer[l].passes * pass_size);
+  return bytes <= limit ? bytes : 0;
 }
 
 void check_math(NetworkMath math, bool single, const DeviceLimits& limits) {
@@ -196,13 +150,17 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int systems, const De
   Chosen<Real> best;
   double best_time = 0;
   if (path != NetworkPath::cublas) {
+    const Device device(limits, sizeof(Real) == sizeof(float));
     for (const TileChoice<Real>& tile : tile_choices<Real>(math, shape.fourier_features > 0)) {
+      const int widest = *std::max_element(shape.hidden.begin(), shape.hidden.end());
+      if (tile.narrow && std::max(widest, shape.outputs(0)) > tile.max_groups * tiled::Registers<Real>::kChannels)
+        continue;
       Network<Real> net = lay_out(shape, points, tile);
       const std::size_t shared = fit_shared(tile, limits.shared_bytes_per_block, net);
       if (shared == 0) continue;
-      double rounds = 0;
-      const int blocks = choose_blocks(net.tiles, systems, limits.multiprocessors, &rounds);
-      const double time = rounds * tile_cost(net, tile);
+      double time = 0;
+      const int blocks = choose_blocks(net, tile, systems, device,
+                                       resident_blocks(tile, shared, limits.shared_bytes_per_block), &time);
       if (best.plan.tile != 0 && time >= best_time) continue;
       best_time = time;
       const std::size_t n = static_cast<std::size_t>(systems);

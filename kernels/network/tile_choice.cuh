@@ -15,7 +15,10 @@ namespace einfield::cuda::tiled {
 template <class Real>
 struct TileChoice {
   int points, pixels, max_groups, own, stage_rows, row_unit;
-  bool fragments;  // its products are those of the matrix units
+  int grad_in, grad_out;  // register tile of a gradient
+  int resident;           // blocks that share a multiprocessor where the shared memory allows it
+  bool fragments;         // its products are those of the matrix units
+  bool narrow;            // for layers of up to 8 · max_groups channels only
   std::size_t (*shared_bytes)(int rows, int kept_passes);
   void (*allow_shared)();
   void (*pack)(dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride);
@@ -39,7 +42,11 @@ TileChoice<typename T::Real> tile_choice() {
           T::kOwn,
           T::kStageRows,
           T::kRowUnit,
+          T::kGradIn,
+          T::kGradOut,
+          T::kBlocks,
           T::kFragments,
+          T::kNarrow,
           &Shared<T>::bytes,
           [] {
             // All that the device grants, not this plan's bytes: the limit belongs to the kernel, which networks of
@@ -51,6 +58,8 @@ TileChoice<typename T::Real> tile_choice() {
               EINFIELD_CUDA(cudaFuncGetAttributes(&attributes, kernel));
               EINFIELD_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                  limit - static_cast<int>(attributes.sharedSizeBytes)));
+              EINFIELD_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                 cudaSharedmemCarveoutMaxShared));
             }
           },
           [](dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride) {
@@ -82,6 +91,8 @@ struct TileList {
 /// Tiles whose products are multiply-adds (tiles_fma.cu).
 template <class Real>
 std::vector<TileChoice<Real>> fma_tile_choices(bool encoded);
+/// Tiles for layers of few channels (tiles_narrow.cu).
+std::vector<TileChoice<float>> narrow_tile_choices(bool encoded);
 /// Tiles whose products run on the matrix units; `math` is tf32x3 or tf32 (tiles_mma.cu).
 std::vector<TileChoice<float>> mma_tile_choices(NetworkMath math, bool encoded);
 

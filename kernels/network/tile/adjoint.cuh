@@ -79,14 +79,64 @@ __device__ __forceinline__ void sum_first(const Network<Real>& net, const Real* 
   const Layer& bottom = net.layer[0];
   __syncthreads();
   const int channels = T::kChannels * bottom.groups;
-  for (int i = threadIdx.x; i < channels; i += kThreads) {
-    const int ch = pass * channels + i;
-    if (ch >= bottom.width) continue;
-    const Real* row = area + ch * T::kPitch;
-    partial.add(net.first_partial + ch, channel_sum<T>(row, 0));
-    partial.add(net.first_partial + bottom.width + ch, channel_sum<T>(row, 1));
-    partial.add(bottom.bias_partial + ch, channel_sum<T>(row, 2));
-    if (last == 0) partial.add(net.last_partial + ch, channel_sum<T>(row, 3));
+  if constexpr (T::kNarrow) {
+#pragma unroll 1
+    for (int s = 0; s < (last == 0 ? 4 : 3); ++s)
+      sum_shared<T, kSplit * T::kGroups>(
+          min(channels, bottom.width),
+          [&](int ch, int i) {
+            return area[ch * T::kPitch + i / T::kGroups * T::kHalf + i % T::kGroups * T::kVector + s];
+          },
+          [&](int ch, Real sum) {
+            const int target = s < 2    ? net.first_partial + s * bottom.width
+                               : s == 2 ? bottom.bias_partial
+                                        : net.last_partial;
+            partial.add(target + ch, sum);
+          });
+  } else {
+    for (int i = threadIdx.x; i < channels; i += kThreads) {
+      const int ch = pass * channels + i;
+      if (ch >= bottom.width) continue;
+      const Real* row = area + ch * T::kPitch;
+      partial.add(net.first_partial + ch, channel_sum<T>(row, 0));
+      partial.add(net.first_partial + bottom.width + ch, channel_sum<T>(row, 1));
+      partial.add(bottom.bias_partial + ch, channel_sum<T>(row, 2));
+      if (last == 0) partial.add(net.last_partial + ch, channel_sum<T>(row, 3));
+    }
+  }
+}
+
+/// Adds the sums of `count` rows of a buffer, over the points, to the block's sums from `index` on.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void add_row_sums(const Real* rows, int count, int index, const PartialSums<Real>& partial) {
+  if constexpr (T::kNarrow)
+    sum_shared<T, T::kPoints / T::kVector>(
+        count, [&](int row, int i) { return vector_sum<T>(rows + row * T::kPitch + i * T::kVector); },
+        [&](int row, Real sum) { partial.add(index + row, sum); });
+  else
+    for (int row = threadIdx.x; row < count; row += kThreads)
+      partial.add(index + row, row_sum<T>(rows + row * T::kPitch));
+}
+
+/// Adds w̄ of a pass over the last layer to the block's sums: what put_own() left in `area`.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void sum_w_bar(const Network<Real>& net, const Layer& layer, int pass, const Real* area,
+                                          const PartialSums<Real>& partial) {
+  __syncthreads();
+  const int channels = T::kChannels * layer.groups;
+  if constexpr (T::kNarrow) {
+    sum_shared<T, kSplit * T::kGroups>(
+        layer.width,
+        [&](int ch, int i) {
+          return own_channel_term<T>(area, ch / layer.groups, ch % layer.groups, i / T::kGroups, i % T::kGroups);
+        },
+        [&](int ch, Real sum) { partial.add(net.last_partial + ch, sum); });
+  } else {
+    for (int i = threadIdx.x; i < channels; i += kThreads) {
+      const int ch = pass * channels + i;
+      if (ch < layer.width)
+        partial.add(net.last_partial + ch, own_channel_sum<T>(area, i / layer.groups, i % layer.groups));
+    }
   }
 }
 
@@ -231,16 +281,17 @@ __device__ __forceinline__ void finish_last_a_bar(const typename T::Sums& acc, c
                                                   const Real* tape_a, const Real* psi_cotangent,
                                                   Real (&w_bar)[T::kChannels], Real* out) {
   using Vector = Pack<Real>;
-  for_sums<T>(acc, layer, pass, own, constants, [&](Vector g, const Cell& cell, const Constants<Real>& k) {
-    const Vector a = Vector::load(tape_a + cell.at), c = Vector::load(psi_cotangent + cell.point);
+  for_sums<T, T::kChannels>(
+      acc, layer, pass, own, constants, [&](Vector g, const Cell& cell, const Constants<Real>& k) {
+        const Vector a = Vector::load(tape_a + cell.at), c = Vector::load(psi_cotangent + cell.point);
 #pragma unroll
-    for (int i = 0; i < T::kVector; ++i) {
-      const Activation<Real> s = activate(a.v[i]);
-      w_bar[cell.j] += fma(g.v[i], s.first(), c.v[i] * s.value);
-      g.v[i] = top_a_bar(s, k.output, g.v[i], c.v[i]);
-    }
-    g.store_shared(out + cell.offset);
-  });
+        for (int i = 0; i < T::kVector; ++i) {
+          const Activation<Real> s = activate(a.v[i]);
+          w_bar[cell.j] += fma(g.v[i], s.first(), c.v[i] * s.value);
+          g.v[i] = top_a_bar(s, k.output, g.v[i], c.v[i]);
+        }
+        g.store_shared(out + cell.offset);
+      });
 }
 
 /// The sums of a matrix's gradient that a thread owns in one pass, from the block's sums and back. `part` says which
@@ -288,9 +339,14 @@ __device__ __forceinline__ void add_matrix_gradient(const Network<Real>& net, in
     else
       return WholeGradient{};
   };
-  Real* const read = mine();
-  const auto to_read = in_use();
-  read_gradient<T>(acc, read, to_read, touched);
+  if constexpr (T::kNarrow) {
+#pragma unroll
+    for (int s = 0; s < T::kGradIn * T::kGradOut; ++s) acc[s / T::kGradOut][s % T::kGradOut] = 0;
+  } else {
+    Real* const read = mine();
+    const auto to_read = in_use();
+    read_gradient<T>(acc, read, to_read, touched);
+  }
   {                   // h_{l−1} and ā_l
     __syncthreads();  // `spare` is free
     const Layer& below = net.layer[forget(l) - 1];
@@ -307,12 +363,13 @@ __device__ __forceinline__ void add_matrix_gradient(const Network<Real>& net, in
 #pragma unroll 1
   for (int half = 0; half < kSplit; ++half) {
     __syncthreads();  // `spare` is free
-    const bool in = place.split == 0, computed = in && first, constant = !in && l == last;
+    const Place<T> here = place_again(place);
+    const bool in = here.split == 0, computed = in && first, constant = !in && l == last;
     const Layer& layer = net.layer[forget(l) - (in ? 1 : 0)];
     const Real* const tape_a = tape() + layer.tape_a;
     const Real* const factors = in ? g_bar_of(forget(l) - 1) : tape() + layer.tape_p;
-    const Share share{place.group, place.pixels + (in ? 0 : T::kHalf), place.pixels + half * T::kHalf,
-                      place.item + half * kItems};
+    const Share share{here.group, here.pixels + (in ? 0 : T::kHalf), here.pixels + half * T::kHalf,
+                      here.item + half * kItems};
 #pragma unroll 1
     for (int pass = 0; pass < layer.passes; ++pass) {
       put_slopes<T, kEncoded>(layer, computed, constant, share, constants, point_data, tape_a, factors, pass, spare);
@@ -320,16 +377,25 @@ __device__ __forceinline__ void add_matrix_gradient(const Network<Real>& net, in
     __syncthreads();
     add_gradient<T>(acc, spare, spare + T::kHalf, T::kHalf / V, net.layer[forget(l)], grad_pass);
   }
-  Real* const write = mine();
-  const auto to_write = in_use();
-  write_gradient<T>(acc, write, to_write);
+  if constexpr (T::kNarrow) {
+    const Layer& layer = net.layer[l];
+    const int height = net.layer[l - 1].width;
+    sum_matrix<T>(acc, spare, [&](int row, int column, Real sum) {
+      if (row < height && column < layer.width)
+        PartialSums<Real>{sums, touched}.add(layer.partial + row * layer.width + column, sum);
+    });
+  } else {
+    Real* const write = mine();
+    const auto to_write = in_use();
+    write_gradient<T>(acc, write, to_write);
+  }
 }
 
 /// The adjoint of network_kernel: partial sums of all parameter gradients, one set per block. A tile whose cotangents
 /// are all zero is left out: it would add zeros. An encoding has no gradient, so that ā of layer 1 is the last one
 /// needed.
 template <class T, bool kEncoded>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, T::kBlocks)
     network_adjoint_kernel(const __grid_constant__ Network<typename T::Real> net, const typename T::Real* positions,
                            const typename T::Real* alpha_bar, const typename T::Real* psi_bar) {
   using Real = typename T::Real;
@@ -342,7 +408,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Place<T> place(threadIdx.x);
   const int thread = threadIdx.x, row = blockIdx.y, last = net.layers - 1;
   const Share own_share{place.group, place.own, place.own, thread};
-  const auto own = [&] { return T::kFragments ? own_share_of<T>(forget(thread)) : own_share; };
+  const auto own = [&] { return T::kForgets ? own_share_of<T>(forget(thread)) : own_share; };
   const Real* packed = net.packed + static_cast<std::size_t>(row) * net.pack_size;
   const K* const constants = reinterpret_cast<const K*>(packed);
   const std::size_t block = static_cast<std::size_t>(row) * gridDim.x + blockIdx.x;
@@ -399,23 +465,16 @@ __global__ void __launch_bounds__(kThreads, 1)
                      Real w_bar[T::kChannels] = {};
                      finish_last_a_bar<T>(acc, layer, pass, own(), constants, tape_a, psi_cotangent, w_bar, spare);
                      put_own<T>(w_bar, ring.idle());
-                     __syncthreads();
-                     const int channels = T::kChannels * layer.groups;
-                     for (int i = thread; i < channels; i += kThreads) {
-                       const int ch = pass * channels + i;
-                       if (ch < layer.width)
-                         partial().add(net.last_partial + ch,
-                                       own_channel_sum<T>(ring.idle(), i / layer.groups, i % layer.groups));
-                     }
+                     sum_w_bar<T>(net, layer, pass, ring.idle(), partial());
                    }
                  });
       Real* swap = current;
       current = spare;
       spare = swap;
     }
-    if (thread == 0) partial().add(net.last_partial + net.layer[last].width, row_sum<T>(psi_cotangent));  // b̄ = Σ ψ̄
+    add_row_sums<T>(psi_cotangent, 1, net.last_partial + net.layer[last].width, partial());  // b̄ = Σ ψ̄
 
-      // Downwards: ā_l in `current`; the gradient of matrix l (from layer l − 1 to l), then ā of the layer below.
+    // Downwards: ā_l in `current`; the gradient of matrix l (from layer l − 1 to l), then ā of the layer below.
 #pragma unroll 1
     for (int l = last; l >= 1; --l) {
       const bool first = l == 1;
@@ -425,15 +484,14 @@ __global__ void __launch_bounds__(kThreads, 1)
                                          current, spare, sums, own, tape, g_bar_of);
       }
       const Layer& layer = net.layer[forget(l)];
-      for (int ch = thread; ch < layer.width; ch += kThreads)
-        partial().add(layer.bias_partial + ch, row_sum<T>(current + ch * T::kPitch));
+      add_row_sums<T>(current, layer.width, layer.bias_partial, partial());
       if (kEncoded && first) break;
 
       // ā = s″(a)∘p∘ḡ + s′(a)∘(Wᵀā of this layer)
       const Layer& below = net.layer[forget(l) - 1];
       const Real *const early_a = tape() + below.tape_a, *const early_p = tape() + below.tape_p;
       const auto again = [&](const Real* early, int Layer::*offset) {
-        return T::kFragments ? tape() + net.layer[forget(l) - 1].*offset : early;
+        return T::kForgets ? tape() + net.layer[forget(l) - 1].*offset : early;
       };
       product<T>(current, spare, below, padded_rows<T>(layer.width), ring, place, [&](const Sums& acc, int pass) {
         const Real *const tape_a = again(early_a, &Layer::tape_a), *const tape_p = again(early_p, &Layer::tape_p);

@@ -11,7 +11,7 @@ namespace einfield::cuda::tiled {
 template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void load_points(const Network<Real>& net, int first_point, int valid, const Real* positions,
                                             Real* point_data) {
-  const int thread = threadIdx.x, system = net.system();
+  const int thread = thread_again<T>(), system = net.system();
 #pragma unroll 1
   for (int i = thread; i < 5 * T::kPoints; i += kThreads) {
     const int what = i / T::kPoints, px = i % T::kPoints, row = system * net.position_rows + what;
@@ -35,7 +35,7 @@ __device__ __forceinline__ void sum_psi(const Real (&psi_own)[T::kOwn * T::kVect
                                         Real* psi_sums) {
   put_own<T>(psi_own, area);
   __syncthreads();
-  for (int px = threadIdx.x; px < T::kPoints; px += kThreads) psi_sums[px] += own_point_sum<T>(area, px, groups);
+  for (int px = thread_again<T>(); px < T::kPoints; px += kThreads) psi_sums[px] += own_point_sum<T>(area, px, groups);
 }
 
 /// α of a pass over the first layer at the thread's own points: one vector of g₁.
@@ -57,7 +57,8 @@ __device__ __forceinline__ void sum_alpha(const Real (&alpha_own)[2][T::kOwn * T
                                           int pass, const Place<T>& place, Real* alpha_sums) {
   constexpr int V = T::kVector;
   area += pass * T::kChannels * groups * T::kPitch;
-  if (place.group < groups) {
+  const Place<T> here = place_again(place);
+  if (here.group < groups) {
 #pragma unroll
     for (int axis = 0; axis < 2; ++axis)
 #pragma unroll
@@ -65,11 +66,11 @@ __device__ __forceinline__ void sum_alpha(const Real (&alpha_own)[2][T::kOwn * T
         Pack<Real> v;
 #pragma unroll
         for (int i = 0; i < V; ++i) v.v[i] = alpha_own[axis][c * V + i];
-        v.store_shared(area + (axis * groups + place.group) * T::kPitch + place.own + c * T::kChunkStride);
+        v.store_shared(area + (axis * groups + here.group) * T::kPitch + here.own + c * T::kChunkStride);
       }
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < 2 * T::kPoints; i += kThreads) {
+  for (int i = thread_again<T>(); i < 2 * T::kPoints; i += kThreads) {
     const Real* term = area + i / T::kPoints * groups * T::kPitch + i % T::kPoints;
     Real sum = alpha_sums[i];
     for (int group = 0; group < groups; ++group) sum += term[group * T::kPitch];
@@ -148,7 +149,7 @@ template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void write_fields(const Network<Real>& net, int first_point, int valid, const Real* psi_sums,
                                              const Real* alpha_sums, const Real* all_parameters, std::size_t stride,
                                              Real* psi, Real* alpha) {
-  const int thread = threadIdx.x, system = net.system();
+  const int thread = thread_again<T>(), system = net.system();
   for (int px = thread; px < valid; px += kThreads)
     psi[static_cast<std::size_t>(system) * net.points + first_point + px] =
         psi_sums[px] + all_parameters[system * stride + net.last_bias];
@@ -162,7 +163,7 @@ __device__ __forceinline__ void write_fields(const Network<Real>& net, int first
 /// ψ and α of all points; writes the tape. x: blocks that share the tiles of a system, y: system. kEncoded: layer 0 is
 /// that of Fourier features.
 template <class T, bool kEncoded>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, T::kBlocks)
     network_kernel(const __grid_constant__ Network<typename T::Real> net, const typename T::Real* all_parameters,
                    std::size_t stride, const typename T::Real* positions, typename T::Real* psi,
                    typename T::Real* alpha) {
@@ -176,7 +177,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Place<T> place(threadIdx.x);
   const int thread = threadIdx.x, row = blockIdx.y, last = net.layers - 1;
   const Share own_share{place.group, place.own, place.own, thread};
-  const auto own = [&] { return T::kFragments ? own_share_of<T>(forget(thread)) : own_share; };
+  const auto own = [&] { return T::kForgets ? own_share_of<T>(forget(thread)) : own_share; };
   const Real* packed = net.packed + static_cast<std::size_t>(row) * net.pack_size;
   const K* const constants = reinterpret_cast<const K*>(packed);
   Real* const point_data = shared.point;
@@ -188,7 +189,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
   for (int tile = net.first_tile(); tile < net.tiles; tile += gridDim.x) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
-    Real* const tape = net.tape + (static_cast<std::size_t>(row) * net.tiles + tile) * net.tape_size;
+    Real* const tape =
+        net.tape + (static_cast<std::size_t>(T::kNarrow ? forget(blockIdx.y) : row) * net.tiles + tile) * net.tape_size;
     __syncthreads();  // the tile before has left shared memory
     ring.start(packed + net.stream, net.stages);
     load_points<T>(net, first_point, valid, positions, point_data);

@@ -12,6 +12,8 @@
 //   tape            a_l and p_l in register order: 16 bytes per lane, lanes adjacent, nothing but whole sectors
 //   weight gradient out[i][o] = Σ_px p̄[i][px] g[o][px] + h[i][px] ā[o][px]: a thread owns kGradIn × kGradOut sums over
 //                   both terms; each block writes its sums once, reduce_kernel adds the blocks in order
+//   narrow tiles    for layers of up to 16, 32 or 64 channels: more points side by side, so that no thread is idle, two
+//                   blocks per multiprocessor, and gradients that the block adds up before it writes them
 //   matrix units    with NetworkMath::tf32x3 or tf32 a warp takes fragments (multiply_mma.cuh) of a product instead:
 //                   points × channels × rows k, or rows i × columns o × points. It leaves the sums of a product in the
 //                   buffer of the output, where the owner of each vector finds them: all else is the same
@@ -65,12 +67,13 @@ struct Fragments {
 /// loop is a constant of this type. The pitch is an odd number of vectors: eight consecutive rows start in eight
 /// different groups of banks.
 template <class RealType, int kGroupsOfPixels, int kPixelsOfThread = Registers<RealType>::kPixels,
-          NetworkMath kMathOfProducts = NetworkMath::fp32>
+          NetworkMath kMathOfProducts = NetworkMath::fp32, bool kForNarrowLayers = false>
 struct Tile : Registers<RealType> {
   using Real = RealType;
   using Base = Registers<Real>;
   static constexpr NetworkMath kMath = kMathOfProducts;
   static constexpr bool kFragments = kMath != NetworkMath::fp32;
+  static constexpr bool kNarrow = kForNarrowLayers;
   static constexpr int kPixels = kPixelsOfThread;
   static constexpr int kGroups = kGroupsOfPixels;
   static constexpr int kPoints = kGroups * kPixels;
@@ -91,14 +94,26 @@ struct Tile : Registers<RealType> {
   }
   static constexpr int kWeightPitch = kMaxGroups * Base::kChannels;
   /// Rows of weights per stage: a stage also holds what channel_sums() collects, kThreads · kChannels numbers.
-  static constexpr int kStageRows = kWeightPitch <= 256 ? 16 : 4096 / kWeightPitch;
+  static constexpr int kStageRows = kNarrow               ? kThreads * Base::kChannels / kWeightPitch
+                                    : kWeightPitch <= 256 ? 16
+                                                          : 4096 / kWeightPitch;
   static constexpr int kStage = kStageRows * kWeightPitch;
   static constexpr int kRowUnit = kFragments ? Fragments::kDepth : kUnit;  // rows are padded to a multiple of it
   static_assert(kStageRows % kRowUnit == 0 && kStage >= kThreads * Base::kChannels);
   /// Sums of a product, a register tile's or where they are; sums of a gradient.
   using Sums = std::conditional_t<kFragments, const Real*, Real[Base::kChannels][kPixels]>;
-  static constexpr int kGradIn = kFragments ? Fragments::kSums : Base::kGradIn;
+  static constexpr int kGradIn = kFragments ? Fragments::kSums : kNarrow ? Base::kChannels : Base::kGradIn;
   static constexpr int kGradOut = kFragments ? 4 : Base::kGradOut;
+  /// Blocks that share a multiprocessor.
+  static constexpr int kBlocks = kNarrow ? 2 : 1;
+  /// Every register counts: what is cheap is computed again instead of being kept.
+  static constexpr bool kForgets = kFragments || kNarrow;
+  /// Narrow tiles: neighboring threads that add up the points of one channel; a gradient's register tiles, kMaxGroups
+  /// along rows and along columns whatever the layers' widths, so that powers of two of threads share the points of
+  /// each.
+  static constexpr int kChannelLanes = kNarrow ? kThreads / kWeightPitch : 1;
+  static constexpr int kGradItems = kMaxGroups * kMaxGroups;
+  static_assert(!kNarrow || (kGradIn == kGradOut && kThreads % kGradItems == 0 && 32 % kChannelLanes == 0));
   static_assert(!kFragments || (kPoints % Fragments::kHeight == 0 && kStageRows == 2 * Fragments::kDepth &&
                                 Base::kChannels == Fragments::kWidth && Base::kVector == 4));
   /// Numbers of one array of the tape (or of the kept array) per pass: all own vectors of all threads.
@@ -145,8 +160,9 @@ struct Network {
   int kept;                                       // the layer with an array in shared memory, or −1
   int last_kernel, last_bias;                     // offsets in the parameters
   int first_partial, last_partial, partial_size;  // offsets in a block's sums; what follows is ḡ
-  int tape_size, sums_size;                       // per tile, per block
-  int stream, stages;                             // the packed weights behind the constants: offset, stages of the ring
+  int numbers_partial;  // from here on reduce_kernel takes numbers one by one: 0 with narrow tiles, else first_partial
+  int tape_size, sums_size;  // per tile, per block
+  int stream, stages;        // the packed weights behind the constants: offset, stages of the ring
   int pack_size, constants_size, reduce_blocks;
   int padding_row;    // rows of a buffer from here on may be padding
   int position_rows;  // of the positions, a system: 2 (all x, then all y), or 0 = common ones
@@ -242,6 +258,19 @@ struct Place {
   }
 };
 
+/// The number of the thread and its place; in narrow tiles computed again wherever they are needed.
+template <class T>
+__device__ __forceinline__ int thread_again() {
+  return T::kNarrow ? forget(static_cast<int>(threadIdx.x)) : static_cast<int>(threadIdx.x);
+}
+template <class T>
+__device__ __forceinline__ Place<T> place_again(const Place<T>& place) {
+  if constexpr (T::kNarrow)
+    return Place<T>(thread_again<T>());
+  else
+    return place;
+}
+
 /// The vectors that a thread takes of every channel of its group: kOwn chunks, kChunkStride points apart.
 struct Share {
   int group;
@@ -292,9 +321,10 @@ struct Shared {
   using Real = typename T::Real;
   Real *first, *second, *slots, *point, *kept;  // point: kPoints each of u_x, u_y, ℓᾱ_x, ℓᾱ_y, ψ̄ (or sums of ψ, α)
   __device__ Shared(void* memory, const Network<Real>& net) {
+    const int rows = T::kNarrow ? T::kWeightPitch : net.rows;  // addresses that are constants need no register
     first = static_cast<Real*>(memory);
-    second = first + net.rows * T::kPitch;
-    slots = second + net.rows * T::kPitch;
+    second = first + rows * T::kPitch;
+    slots = second + rows * T::kPitch;
     point = slots + kSlots * T::kStage;
     kept = point + 5 * T::kPoints;
   }

@@ -80,31 +80,37 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
 }
 
 /// acc[a][b] += Σ_px in[i_a][px] · out[o_b][px] over this thread's share of `vectors` vectors of points: rows i_a
-/// consecutive, rows o_b grad_out apart (consecutive lanes take consecutive rows: no bank conflict).
+/// consecutive, rows o_b grad_out apart (consecutive lanes take consecutive rows: no bank conflict). In narrow tiles
+/// both are kMaxGroups apart.
 template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void multiply_gradient(Real (&acc)[T::kGradIn][T::kGradOut], const Real* in, const Real* out,
                                                   int vectors, const Layer& layer, int pass) {
   constexpr int V = T::kVector;
-  const int thread = threadIdx.x, way = thread / layer.grad_items;
-  const int item = pass * kThreads + thread % layer.grad_items;
-  const int column = item % layer.grad_out, row = item / layer.grad_out;
-  if (row >= layer.grad_in || way >= layer.grad_ways) return;
-  const int share = (vectors + layer.grad_ways - 1) / layer.grad_ways, first = way * share;
-  const Real* x = in + row * T::kGradIn * T::kPitch + first * V;
-  const Real* y[T::kGradOut];
+  const int items = T::kNarrow ? T::kGradItems : layer.grad_items;
+  const int ways = T::kNarrow ? kThreads / T::kGradItems : layer.grad_ways;
+  const int columns = T::kNarrow ? T::kMaxGroups : layer.grad_out;
+  const int thread = thread_again<T>(), way = thread / items, item = pass * kThreads + thread % items;
+  const int column = item % columns, row = item / columns;
+  if (!T::kNarrow && (row >= layer.grad_in || way >= ways)) return;
+  const int share = (vectors + ways - 1) / ways, first = way * share;
+  constexpr int kRowStep = T::kNarrow ? T::kMaxGroups : 1;  // of a thread's rows
+  const Real* x = in + row * (T::kNarrow ? 1 : T::kGradIn) * T::kPitch + first * V;
+  // Rows a constant number apart need one address.
+  constexpr int kAddresses = T::kNarrow ? 1 : T::kGradOut;
+  const Real* y[kAddresses];
 #pragma unroll
-  for (int b = 0; b < T::kGradOut; ++b) y[b] = out + (column + b * layer.grad_out) * T::kPitch + first * V;
+  for (int b = 0; b < kAddresses; ++b) y[b] = out + (column + b * columns) * T::kPitch + first * V;
 #pragma unroll 1
   for (int left = min(share, vectors - first); left > 0; --left, x += V) {
     Pack<Real> q[T::kGradOut];
 #pragma unroll
-    for (int b = 0; b < T::kGradOut; ++b) {
-      q[b] = Pack<Real>::load(y[b]);
-      y[b] += V;
-    }
+    for (int b = 0; b < T::kGradOut; ++b)
+      q[b] = Pack<Real>::load(T::kNarrow ? y[0] + b * T::kMaxGroups * T::kPitch : y[b % kAddresses]);
+#pragma unroll
+    for (int b = 0; b < kAddresses; ++b) y[b] += V;
 #pragma unroll
     for (int a = 0; a < T::kGradIn; ++a) {
-      const Pack<Real> p = Pack<Real>::load(x + a * T::kPitch);
+      const Pack<Real> p = Pack<Real>::load(x + a * kRowStep * T::kPitch);
 #pragma unroll
       for (int i = 0; i < V; ++i)
 #pragma unroll

@@ -7,8 +7,10 @@
 
 namespace einfield::cuda::tiled {
 
-/// Calls f(vector, cell, constants) for each own vector of complete sums.
-template <class T, class Real = typename T::Real, class F>
+/// Calls f(vector, cell, constants) for each own vector of complete sums. Sums of the matrix units lie in shared
+/// memory, so their channels need not all be unrolled, which would make a third more code, unless f indexes registers
+/// by cell.j.
+template <class T, int kUnrollChannels = T::kFragments ? 2 : T::kChannels, class Real = typename T::Real, class F>
 __device__ __forceinline__ void for_sums(const typename T::Sums& acc, const Layer& layer, int pass, const Share& own,
                                          const Constants<Real>* constants, F f) {
   if constexpr (T::kFragments) {
@@ -18,13 +20,13 @@ __device__ __forceinline__ void for_sums(const typename T::Sums& acc, const Laye
     if (own.group < layer.groups)
 #pragma unroll
       for (int c = 0; c < T::kOwn; ++c) ahead[c] = Pack<Real>::load(first + c * T::kChunkStride);
-    for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
+    for_cells<T, kUnrollChannels>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
       const Pack<Real> v = ahead[cell.c];
       if (cell.j + 1 < T::kChannels) ahead[cell.c] = Pack<Real>::load(acc + cell.offset + next);
       f(v, cell, k);
     });
   } else {
-    for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
+    for_cells<T, kUnrollChannels>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
       Pack<Real> v;
 #pragma unroll
       for (int i = 0; i < T::kVector; ++i) v.v[i] = acc[cell.j][cell.c * T::kVector + i];
@@ -45,7 +47,7 @@ __device__ __forceinline__ void product(const Real* in, Real* out, const Layer& 
       finish(out, pass);
     } else {
       typename T::Sums acc;
-      multiply<T>(acc, in, out, layer, pass, rows, ring, place);
+      multiply<T>(acc, in, out, layer, pass, rows, ring, place_again(place));
       finish(acc, pass);
     }
   }

@@ -7,7 +7,8 @@ namespace einfield::cuda::tiled {
 
 /// Adds the blocks' partial sums to the gradient. Lanes take vectors of sums, strands every kStrands-th term of each;
 /// the strands are added in order. x < reduce_blocks: rows of a matrix, so that consecutive threads write consecutive
-/// numbers, or kLanes vectors of fragments; else kLanes numbers of the vectors (W₁, biases, w).
+/// numbers, or kLanes vectors of fragments; else kLanes numbers of the vectors (W₁, biases, w), and of the matrices of
+/// narrow tiles.
 template <class Real, bool kFragments>
 __global__ void __launch_bounds__(kLanes* kStrands)
     reduce_kernel(const __grid_constant__ Network<Real> net, Real* all_gradients, std::size_t stride, int blocks) {
@@ -101,7 +102,7 @@ __global__ void __launch_bounds__(kLanes* kStrands)
     return;
   }
 
-  const int index = net.first_partial + (static_cast<int>(blockIdx.x) - net.reduce_blocks) * kLanes + lane;
+  const int index = net.numbers_partial + (static_cast<int>(blockIdx.x) - net.reduce_blocks) * kLanes + lane;
   const bool on = index <= net.last_partial + net.layer[net.layers - 1].width;
   Real sum = 0;
   if (on)
@@ -113,6 +114,10 @@ __global__ void __launch_bounds__(kLanes* kStrands)
   int target = 0;
   if (index >= net.last_partial) {
     target = net.last_kernel + index - net.last_partial;  // the last bias follows its kernel in both
+  } else if (index < net.first_partial) {                 // a matrix, row by row
+    int l = 1;
+    while (l + 1 < net.layers && index >= net.layer[l + 1].partial) ++l;
+    target = net.layer[l].kernel + index - net.layer[l].partial;
   } else if (index < net.layer[0].bias_partial) {
     target = net.layer[0].kernel + index - net.first_partial;
   } else {

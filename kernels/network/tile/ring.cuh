@@ -28,9 +28,10 @@ class Ring {
     asm volatile("cp.async.wait_group 0;" ::: "memory");
 #endif
     __syncthreads();
-    // With fragments there is no register left for read_, so the address is computed again.
-    const Real* stage = T::kFragments ? slots_ + (slot_ / sizeof(Real) + 2 * forget(threadIdx.x))
-                                      : reinterpret_cast<const Real*>(read_ + slot_);
+    // Where every register counts, there is none left for read_, so the address is computed again.
+    const Real* stage = reinterpret_cast<const Real*>(read_ + slot_);
+    if constexpr (T::kFragments) stage = slots_ + (slot_ / sizeof(Real) + 2 * forget(threadIdx.x));
+    if constexpr (T::kNarrow) stage = slots_ + (slot_ / sizeof(Real) + Place<T>(forget(threadIdx.x)).weights());
     slot_ ^= kBytes;
     source_ += kBytes;
     if (--stages_ > 0) fetch();
@@ -44,7 +45,7 @@ class Ring {
  private:
   static constexpr unsigned kBytes = T::kStage * sizeof(Real), kStep = kThreads * 16;
   __device__ void fetch() const {
-    copy_from<0>((T::kFragments ? shared_address(slots_) + forget(threadIdx.x) * 16u : target_) + slot_, source_);
+    copy_from<0>((T::kForgets ? shared_address(slots_) + forget(threadIdx.x) * 16u : target_) + slot_, source_);
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
