@@ -1,12 +1,14 @@
-// einfield_bench: every stage and the whole training step, timed through the backend (Google Benchmark).
+// einfield_bench: every stage, the whole training step and short fits, timed through the backend (Google Benchmark).
 // Names of cases, counters and flags: README.md in this folder.
 #include <benchmark/benchmark.h>
 
 #include <hwy/highway.h>
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -16,6 +18,7 @@
 #include "bench/problem.hpp"
 #include "einfield/core.hpp"
 #include "einfield/error.hpp"
+#include "einfield/fitter.hpp"
 #ifdef EINFIELD_HAVE_CUDA
 #include "kernels/cuda_backend.hpp"
 #endif
@@ -25,8 +28,11 @@ namespace {
 
 constexpr int kSizes[] = {50, 100, 200, 400, 1000};
 constexpr int kWidths[] = {64, 128, 200, 256};
-constexpr int kLenses[] = {1, 4, 16, 64};  // lenses in one launch; one of this size leaves most of a device idle
-constexpr int kLensSize = 50;
+constexpr int kSystems[] = {1, 16, 64, 256};  // in one launch; one of this size leaves most of a device idle
+constexpr int kSystemWidths[] = {16, 64};
+constexpr int kSystemSize = 50, kFitSteps = 20;
+/// What is timed without a filter: minutes instead of hours.
+constexpr int kShortSizes[] = {100}, kShortWidths[] = {64, 200};
 
 /// A stage: its call, and its share of step_flop(); 0 = too little arithmetic for a meaningful rate.
 template <class Real>
@@ -52,10 +58,20 @@ std::vector<Stage<Real>> stages() {
 struct Case {
   std::string backend;
   int n, width, threads;
-  int lenses = 0;  ///< 0 = one lens, without a part of the name for it
+  int systems = 0;  ///< 0 = one system, without a part of the name for it
+  NetworkMath math = NetworkMath::fp32;
   std::string name(const char* stage, const char* real) const {
-    return std::string(stage) + "/" + backend + "/" + real + "/n:" + std::to_string(n) + "/h:" + std::to_string(width) +
-           "/t:" + std::to_string(threads) + (lenses > 0 ? "/lenses:" + std::to_string(lenses) : "");
+    std::string name = std::string(stage) + "/" + backend + "/" + real + "/n:" + std::to_string(n);
+    if (width > 0) name += "/h:" + std::to_string(width);
+    name += "/t:" + std::to_string(threads);
+    if (systems > 0) name += "/systems:" + std::to_string(systems);
+    if (math != NetworkMath::fp32) name += std::string("/math:") + name_of(math);
+    return name;
+  }
+  std::vector<Problem> problems() const {
+    Problem problem = paper_problem(n, std::vector<int>(3, width));
+    problem.network_math = math;
+    return std::vector<Problem>(static_cast<std::size_t>(std::max(1, systems)), problem);
   }
 };
 
@@ -84,15 +100,24 @@ double seconds_of(Backend<Real>& backend, int calls, const Stage<Real>& stage) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+/// Median and best of all iterations, in ms, and what follows from the median.
+double report_seconds(benchmark::State& state, std::vector<double> seconds, int systems) {
+  std::sort(seconds.begin(), seconds.end());
+  const double median = seconds[seconds.size() / 2];
+  state.counters["median_ms"] = median * 1e3;
+  state.counters["best_ms"] = seconds.front() * 1e3;
+  if (systems > 0) state.counters["system_steps_per_s"] = systems / median;
+  return median;
+}
+
 /// One case. An iteration is one call on the CPU, and kBatch calls in a row on a device. Google Benchmark's own clocks
 /// would put "/manual_time" or "/real_time" into the names, so its default is kept and the counters come from ours.
 template <class Real>
 void run_case(benchmark::State& state, const Case& c, const Stage<Real>& stage) {
   constexpr int kBatch = 20;
   const bool cpu = c.backend == "cpu";
-  const int calls = cpu ? 1 : kBatch, lenses = std::max(1, c.lenses);
-  const std::vector<int> hidden(3, c.width);
-  const std::vector<Problem> problems(static_cast<std::size_t>(lenses), paper_problem(c.n, hidden));
+  const int calls = cpu ? 1 : kBatch;
+  const std::vector<Problem> problems = c.problems();
   BackendOptions options;
   options.threads = c.threads;
   const auto backend = make_backend<Real>(c.backend, options);
@@ -108,15 +133,13 @@ void run_case(benchmark::State& state, const Case& c, const Stage<Real>& stage) 
     seconds.push_back(seconds_of(*backend, calls, stage) / calls);
   }
 
-  std::sort(seconds.begin(), seconds.end());
-  const double median = seconds[seconds.size() / 2], pixels = static_cast<double>(lenses) * c.n * c.n;
-  state.counters["median_ms"] = median * 1e3;
-  state.counters["best_ms"] = seconds.front() * 1e3;
+  const double median = report_seconds(state, seconds, c.systems);
+  const double pixels = static_cast<double>(problems.size()) * c.n * c.n;
   state.counters["ns_per_pixel"] = median * 1e9 / pixels;
   state.counters["bytes_per_pixel"] = static_cast<double>(planned_bytes<Real>(c.backend, problems, options)) / pixels;
-  if (c.lenses > 0) state.counters["lens_steps_per_s"] = lenses / median;
   if (stage.flop_share > 0) {
-    const double rate = lenses * stage.flop_share * step_flop(c.n, hidden) / median * 1e-9;
+    const double flop = static_cast<double>(problems.size()) * step_flop(c.n, std::vector<int>(3, c.width));
+    const double rate = stage.flop_share * flop / median * 1e-9;
     state.counters["GFLOP_per_s"] = rate;
     if (cpu) {
       const double best = peak<Real>(c.threads).gflop_per_s();
@@ -127,20 +150,91 @@ void run_case(benchmark::State& state, const Case& c, const Stage<Real>& stage) 
   state.SetLabel(backend->device());
 }
 
+/// A fit of kFitSteps steps from the initial values, with everything that the host does between them.
 template <class Real>
-void register_cases(const std::string& backend) {
+void run_fit(benchmark::State& state, const Case& c, OptimizerKind optimizer) {
+  const std::vector<Problem> problems =
+      optimizer == OptimizerKind::levenberg_marquardt
+          ? std::vector<Problem>(static_cast<std::size_t>(std::max(1, c.systems)), profile_problem(c.n))
+          : c.problems();
+  BackendOptions options;
+  options.threads = c.threads;
+  const auto backend = make_backend<Real>(c.backend, options);
+  FitSettings settings;
+  settings.threads = c.threads;
+  settings.log_every = kFitSteps;
+  settings.stages[0].optimizer = optimizer;
+  settings.stages[0].steps = kFitSteps;
+  std::vector<double> seconds;
+  std::int64_t steps = 0, evaluations = 0;
+  for (auto _ : state) {
+    state.PauseTiming();
+    backend->load(problems);
+    backend->evaluate(true);
+    backend->state(0);
+    state.ResumeTiming();
+    using Clock = std::chrono::steady_clock;
+    const auto start = Clock::now();
+    const auto results = fit<Real>(*backend, problems, settings, {});
+    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    steps = results[0].steps;
+    evaluations = results[0].evaluations;
+  }
+  const double median = report_seconds(state, seconds, 0);
+  state.counters["steps"] = static_cast<double>(steps);
+  state.counters["evaluations"] = static_cast<double>(evaluations);
+  state.counters["ms_per_evaluation"] = median * 1e3 / static_cast<double>(std::max<std::int64_t>(1, evaluations));
+  state.SetLabel(backend->device());
+}
+
+template <class Real>
+void add(const Case& c, const Stage<Real>& stage) {
+  const auto body = [c, stage](benchmark::State& state) { run_case(state, c, stage); };
+  benchmark::RegisterBenchmark(c.name(stage.name, kRealName<Real>).c_str(), body)->Unit(benchmark::kMillisecond);
+}
+
+template <class Real>
+void add_fit(const char* name, const Case& c, OptimizerKind optimizer) {
+  const auto body = [c, optimizer](benchmark::State& state) { run_fit<Real>(state, c, optimizer); };
+  benchmark::RegisterBenchmark(c.name(name, kRealName<Real>).c_str(), body)->Unit(benchmark::kMillisecond);
+}
+
+/// @param all  every size and width; false: a few, in minutes
+template <class Real>
+void register_cases(const std::string& backend, bool all) {
   std::vector<int> threads{1};
-  if (const int all = ThreadPool::resolve(0); backend == "cpu" && all > 1) threads.push_back(all);
-  const auto add = [](const Case& c, const Stage<Real>& stage) {
-    const auto body = [c, stage](benchmark::State& state) { run_case(state, c, stage); };
-    benchmark::RegisterBenchmark(c.name(stage.name, kRealName<Real>).c_str(), body)->Unit(benchmark::kMillisecond);
-  };
+  if (const int most = ThreadPool::resolve(0); backend == "cpu" && most > 1) threads.push_back(most);
+  const auto sizes = all ? std::vector<int>(std::begin(kSizes), std::end(kSizes))
+                         : std::vector<int>(std::begin(kShortSizes), std::end(kShortSizes));
+  const auto widths = all ? std::vector<int>(std::begin(kWidths), std::end(kWidths))
+                          : std::vector<int>(std::begin(kShortWidths), std::end(kShortWidths));
+  const bool single = sizeof(Real) == sizeof(float);
   for (const Stage<Real>& stage : stages<Real>())
-    for (const int n : kSizes)
-      for (const int width : kWidths)
-        for (const int t : threads) add({backend, n, width, t}, stage);
-  for (const int width : kWidths)
-    for (const int lenses : kLenses) add({backend, kLensSize, width, threads.back(), lenses}, stages<Real>().front());
+    if (all || single || stage.flop_share == 1)
+      for (const int n : sizes)
+        for (const int width : widths)
+          for (const int t : threads) add({backend, n, width, t}, stage);
+  if (backend == "cuda" && single)
+    for (const NetworkMath math : {NetworkMath::tf32x3, NetworkMath::tf32})
+      for (const Stage<Real>& stage : stages<Real>())
+        if (stage.flop_share > 0)
+          for (const int width : widths) add({backend, 100, width, 1, 0, math}, stage);
+  if (single)
+    for (const int width : kSystemWidths)
+      for (const int systems : kSystems)
+        add({backend, kSystemSize, width, threads.back(), systems}, stages<Real>().front());
+  if (single)
+    for (const int systems : {1, 16})
+      add_fit<Real>("lbfgs", {backend, kSystemSize, 16, threads.back(), systems}, OptimizerKind::lbfgs);
+  if (!single)
+    for (const int systems : {1, 16})
+      add_fit<Real>("lm", {backend, kSystemSize, 0, threads.back(), systems}, OptimizerKind::levenberg_marquardt);
+}
+
+/// Whether Google Benchmark will be told which cases to run.
+bool has_filter(int argc, char** argv) {
+  return std::any_of(argv + 1, argv + argc,
+                     [](const char* word) { return std::string(word).rfind("--benchmark_filter", 0) == 0; });
 }
 
 /// Removes `--name VALUE` or `--name=VALUE` from the arguments and returns the value; Google Benchmark reads the rest.
@@ -184,14 +278,15 @@ int run(int argc, char** argv) {
   if (backend != "cpu" && backend != "cuda" && backend != "all")
     throw InvalidInput("--backend: " + backend + ", expected cpu, cuda or all");
   if (!instructions.empty()) limit_instructions(instructions);
+  const bool all = has_filter(argc, argv);
   if (backend != "cuda") {
-    register_cases<float>("cpu");
-    register_cases<double>("cpu");
+    register_cases<float>("cpu", all);
+    register_cases<double>("cpu", all);
   }
   if (backend != "cpu") {
     make_backend<float>("cuda", {});  // throws without a device
-    register_cases<float>("cuda");
-    register_cases<double>("cuda");
+    register_cases<float>("cuda", all);
+    register_cases<double>("cuda", all);
   }
 
   benchmark::Initialize(&argc, argv);

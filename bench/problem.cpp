@@ -57,6 +57,17 @@ Problem paper_problem(int n, const std::vector<int>& hidden) {
   return problem;
 }
 
+Problem profile_problem(int n) {
+  Problem problem = paper_problem(n, {});
+  Model& model = problem.model;
+  model.lens[0].values = {1.5, 0.1, 0, 0.03, -0.02};
+  model.lens[0].free.assign(model.lens[0].values.size(), true);
+  model.source[0].values = {8, 1, 1.3, 0, 0, 0.35, 0.1};
+  model.source[0].free.assign(model.source[0].values.size(), true);
+  problem.initial_parameters = ParameterLayout(model).initial_scalars();
+  return problem;
+}
+
 double step_flop(int n, const std::vector<int>& hidden) {
   double products = 0;  // multiply-adds of one product per pixel
   for (std::size_t l = 1; l < hidden.size(); ++l) products += static_cast<double>(hidden[l - 1]) * hidden[l];

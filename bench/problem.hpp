@@ -18,6 +18,10 @@ inline constexpr double kNoise = 2.0;
 /// @param hidden  widths of the network; empty = no network, and the source's brightness is free instead
 Problem paper_problem(int n, const std::vector<int>& hidden);
 
+/// The same data without a network: all parameters of SIE and source are free and begin off their true values.
+/// @param n  pixels a side
+Problem profile_problem(int n);
+
 /// FLOP of the products between hidden layers, nearly all of a step: 24 N H² for three layers of H.
 /// A third of them belongs to the network's value and gradient, the rest to its adjoint.
 double step_flop(int n, const std::vector<int>& hidden);
