@@ -231,8 +231,8 @@ run() {
     esac
     echo "| part \`$name\`, $((SECONDS - start)) s | $status |" | tee -a "$results/card.md"
   done
-  if grep -qs '^[0-9]* MHz, [0-9]* MHz' "$results/card.log"; then
-    echo "| clocks and power under load | $(grep -E '^[0-9]+ MHz, [0-9]+ MHz' "$results/card.log" | sort -n | tail -1) |" \
+  if grep -qs 'MHz, .* W$' "$results/card.log"; then
+    echo "| highest clocks, and power, of a step in a row | $(grep 'MHz, .* W$' "$results/card.log" | sort -n | tail -1) |" \
       >>"$results/card.md"
   fi
   printf '\n%s\n\nall of it: %d s; logs: %s\n' "$(cat "$results/card.md")" $((SECONDS - begin)) "$results"
