@@ -19,10 +19,14 @@ EINFIELD_HD constexpr std::size_t products_per_point(int columns, int segments) 
 }
 
 /// Partial inner products of the first `columns` columns over a segment of the pixels: block (segment, pair of tiles,
-/// point), four products per thread.
+/// point). Four groups of 8 × 8 threads take every fourth pixel; a thread makes kBlocks² products. The groups' sums are
+/// added in order.
 /// @param wanted  only for points whose curvature is wanted
+/// @tparam kBlocks  4, or fewer for at most 8 kBlocks columns
+template <int kBlocks>
 __global__ void __launch_bounds__(kThreads) products_kernel(ColumnArrays a, int columns, bool wanted) {
-  __shared__ double left[kTile][kTile + 1], right[kTile][kTile + 1];
+  constexpr int kSide = 8, kGroups = kThreads / (kSide * kSide), kWide = kSide * kBlocks;
+  __shared__ double left[kTile][kWide + 1], right[kTile][kWide + 1];
   const int point = static_cast<int>(blockIdx.z);
   if (wanted && a.result(point)[kCurved] == 0) return;
   const int segment = static_cast<int>(blockIdx.x), pair = static_cast<int>(blockIdx.y);
@@ -31,27 +35,46 @@ __global__ void __launch_bounds__(kThreads) products_kernel(ColumnArrays a, int 
   const int column_tile = pair - row_tile * (row_tile + 1) / 2;
   const int n = a.system(point).n_used, per_segment = (n + a.segments - 1) / a.segments;
   const int begin = segment * per_segment, end = begin + per_segment < n ? begin + per_segment : n;
-  const int thread = static_cast<int>(threadIdx.x), row = thread / 16, column = thread % 16;
-  double sum[2][2] = {};
+  const int thread = static_cast<int>(threadIdx.x), group = thread / (kSide * kSide);
+  const int row = thread / kSide % kSide, column = thread % kSide;
+  double sum[kBlocks][kBlocks] = {};
   for (int first = begin; first < end; first += kTile) {
     __syncthreads();
-    for (int i = thread; i < kTile * kTile; i += kThreads) {
-      const int k = i / kTile, pixel = first + i % kTile;
-      const int l = row_tile * kTile + k, r = column_tile * kTile + k;
+    for (int i = thread; i < kTile * kWide; i += kThreads) {
+      const int k = i / kTile, pixel = first + i % kTile, l = row_tile * kTile + k, r = column_tile * kTile + k;
       left[i % kTile][k] = pixel < end && l < columns ? a.column(point, l)[pixel] : 0;
       right[i % kTile][k] = pixel < end && r < columns ? a.column(point, r)[pixel] : 0;
     }
     __syncthreads();
-    for (int pixel = 0; pixel < kTile; ++pixel)
+    for (int pixel = group; pixel < kTile; pixel += kGroups) {
+      double l[kBlocks], r[kBlocks];
 #pragma unroll
-      for (int i = 0; i < 2; ++i)
+      for (int i = 0; i < kBlocks; ++i) {
+        l[i] = left[pixel][row + kSide * i];
+        r[i] = right[pixel][column + kSide * i];
+      }
 #pragma unroll
-        for (int j = 0; j < 2; ++j) sum[i][j] += left[pixel][row + 16 * i] * right[pixel][column + 16 * j];
+      for (int i = 0; i < kBlocks; ++i)
+#pragma unroll
+        for (int j = 0; j < kBlocks; ++j) sum[i][j] += l[i] * r[j];
+    }
   }
+  for (int g = 0; g < kGroups; ++g) {  // `left` holds the sums of the groups so far
+    __syncthreads();
+    if (g == group)
+#pragma unroll
+      for (int i = 0; i < kBlocks; ++i)
+#pragma unroll
+        for (int j = 0; j < kBlocks; ++j) {
+          double& total = left[row + kSide * i][column + kSide * j];
+          total = g == 0 ? sum[i][j] : total + sum[i][j];
+        }
+  }
+  __syncthreads();
   double* out = a.partial_products + products_per_point(a.n_columns(), a.segments) * point +
                 (static_cast<std::size_t>(pair) * a.segments + segment) * kTile * kTile;
-  for (int i = 0; i < 2; ++i)
-    for (int j = 0; j < 2; ++j) out[(row + 16 * i) * kTile + column + 16 * j] = sum[i][j];
+  for (int i = thread; i < kWide * kWide; i += kThreads)
+    out[i / kWide * kTile + i % kWide] = left[i / kWide][i % kWide];
 }
 
 /// Inner product of columns i ≥ j from the segments.
@@ -65,7 +88,7 @@ __device__ inline double product_of(const ColumnArrays& a, int point, int i, int
 }
 
 /// The best amplitudes of a point from the products of the target and the columns of the amplitudes; one block a point.
-__global__ void __launch_bounds__(kThreads) solve_amplitudes_kernel(ColumnArrays a) {
+__global__ void __launch_bounds__(kThreads, 1) solve_amplitudes_kernel(ColumnArrays a) {
   const int point = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x), n = a.n_linear;
   double *result = a.result(point), *table = a.table(point);
   if (!a.points[point].solve) {

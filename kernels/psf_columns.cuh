@@ -60,7 +60,8 @@ __device__ inline void put_column(const ColumnArrays& a, int point, int image, b
     a.column(point, 0)[place] = system.data[place] - weighted;
 }
 
-/// (1). A thread makes kRows pixels above each other, so that a sample that it reads serves several of them.
+/// (1). A thread makes kRows pixels above each other. In y, t = f q + r: for every phase r and column of W, a window of
+/// kRows samples f apart slides upwards in registers with q, so that a sample and a weight serve kRows pixels.
 /// @param values  whether the images are those of render_values_kernel; else the derivatives'
 template <int kRows>
 __global__ void __launch_bounds__(kPsfColumns* kPsfLanes)
@@ -85,18 +86,30 @@ __global__ void __launch_bounds__(kPsfColumns* kPsfLanes)
   for (int i = thread; i < a.psf_nx * a.psf_ny; i += kPsfColumns * kPsfLanes) weights[i] = system.psf[i];
   __syncthreads();
 
-  const int column = thread % kPsfColumns, lane = thread / kPsfColumns;
-  double sum[kRows] = {};
-  const double* samples = tile + lane * kRows * f * width + column * f;
-  for (int row = 0; row < (kRows - 1) * f + a.psf_ny; ++row)
+  const int column = thread % kPsfColumns, lane = thread / kPsfColumns, step = f * width;
+  double sum[kRows] = {}, window[kRows];
+  for (int r = 0; r < f; ++r) {
+    const int taps = (a.psf_ny - r + f - 1) / f;
     for (int l = 0; l < a.psf_nx; ++l) {
-      const double sample = samples[row * width + l];
+      const double* sample = tile + (lane * kRows * f + r) * width + column * f + l;
+      const double* weight = weights + r * a.psf_nx + l;
 #pragma unroll
-      for (int j = 0; j < kRows; ++j) {
-        const int k = row - j * f;
-        if (k >= 0 && k < a.psf_ny) sum[j] += weights[k * a.psf_nx + l] * sample;
+      for (int j = 0; j + 1 < kRows; ++j) window[j] = sample[j * step];
+      sample += (kRows - 1) * step;
+      for (int first = 0; first < taps; first += kRows) {
+#pragma unroll
+        for (int u = 0; u < kRows; ++u) {  // q = first + u; sample q + j is in window[(u + j) % kRows]
+          if (first + u >= taps) break;
+          window[(u + kRows - 1) % kRows] = *sample;
+          const double w = *weight;
+#pragma unroll
+          for (int j = 0; j < kRows; ++j) sum[j] += w * window[(u + j) % kRows];
+          sample += step;
+          weight += f * a.psf_nx;
+        }
       }
     }
+  }
   const int x = x0 + column;
 #pragma unroll
   for (int j = 0; j < kRows; ++j) {

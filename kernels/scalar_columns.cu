@@ -245,6 +245,7 @@ struct ScalarColumns::Impl {
   }
   void enqueue(std::size_t first, unsigned count);
   void apply_psf(const ColumnArrays& a, unsigned count, bool values);
+  void multiply(const ColumnArrays& a, unsigned count, int columns, bool wanted);
   void round(const ColumnsPoint* points, std::size_t count, std::vector<ColumnsResult>& results);
   ColumnsResult read(const double* row) const;
 };
@@ -391,6 +392,13 @@ void ScalarColumns::Impl::apply_psf(const ColumnArrays& a, unsigned count, bool 
   counts.launches += 2;
 }
 
+/// Inner products of the first columns.
+void ScalarColumns::Impl::multiply(const ColumnArrays& a, unsigned count, int columns, bool wanted) {
+  const auto kernel = columns <= 8 ? products_kernel<1> : columns <= 16 ? products_kernel<2> : products_kernel<4>;
+  const dim3 blocks(static_cast<unsigned>(a.segments), static_cast<unsigned>(tile_pairs(columns)), count);
+  launch(kernel, blocks, kThreads, 0, a, columns, wanted);
+}
+
 /// A group of points of the round, from the `first` one on.
 void ScalarColumns::Impl::enqueue(std::size_t first, unsigned count) {
   ColumnArrays a = arrays;
@@ -399,7 +407,6 @@ void ScalarColumns::Impl::enqueue(std::size_t first, unsigned count) {
   a.results += first * sizes.result;
   const unsigned segments = static_cast<unsigned>(a.segments);
   const auto blocks = [count](int n) { return dim3(sum_blocks(n), count); };
-  const auto pairs = [](int columns) { return static_cast<unsigned>(tile_pairs(columns)); };
   if (light) {
     launch(light_input_kernel, blocks(a.max_rays), kThreads, a.scene_bytes(), a);
     light->forward(stream.get(), a.light_weights, a.n_light_weights, a.light_position, a.light_value, a.light_gradient,
@@ -409,7 +416,7 @@ void ScalarColumns::Impl::enqueue(std::size_t first, unsigned count) {
     launch(render_values_kernel<false>, blocks(a.image_size), kThreads, a.scene_bytes(), a);
   }
   apply_psf(a, count, true);
-  launch(products_kernel, dim3(segments, pairs(1 + a.n_linear), count), kThreads, 0, a, 1 + a.n_linear, false);
+  multiply(a, count, 1 + a.n_linear, false);
   launch(solve_amplitudes_kernel, dim3(count), kThreads, 0, a);
   launch(residual_kernel, dim3(segments, count), kThreads, 0, a);
   if (a.n_other > 0) {
@@ -417,7 +424,7 @@ void ScalarColumns::Impl::enqueue(std::size_t first, unsigned count) {
            a.scene_bytes(), a);
     apply_psf(a, count, false);
   }
-  launch(products_kernel, dim3(segments, pairs(a.n_columns()), count), kThreads, 0, a, a.n_columns(), true);
+  multiply(a, count, a.n_columns(), true);
   launch(collect_products_kernel, blocks(a.n_columns() * a.n_columns()), kThreads, 0, a);
 }
 

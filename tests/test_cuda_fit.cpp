@@ -380,6 +380,34 @@ TEST_F(CudaFit, TheBinaryFitsResumesAndSaysWhatItTook) {
   EXPECT_NE(automatic.out.find("backend: cuda ("), std::string::npos) << automatic.out;
 }
 
+/// The profiles of a lens with a fixed network in front: both backends end at the same parameters and uncertainties.
+TEST_F(CudaFit, TheBinaryFitsProfilesOnTheDevice) {
+  const SmallLens lens;
+  nlohmann::json results[2];
+  for (const std::string backend : {"cpu", "cuda"}) {
+    const std::string out = lens.folder() / backend;
+    const Outcome outcome =
+        run_binary({"fit", lens.path(), "--backend", backend, "--precision", "double", "--out", out, "--set",
+                    "optimizer.name='levenberg_marquardt'", "--set", "optimizer.starts=3"});
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    const bool device = backend == "cuda";
+    EXPECT_NE(outcome.out.find(device ? "levenberg_marquardt: on the device, double precision"
+                                      : "levenberg_marquardt: on the CPU"),
+              std::string::npos)
+        << outcome.out;
+    results[device] = nlohmann::json::parse(contents(out + "/result.json"));
+  }
+  for (const std::string name : {"lens.0.theta_E", "lens.0.e1"}) {
+    EXPECT_NEAR(results[1]["parameters"][name].get<double>(), results[0]["parameters"][name].get<double>(), 1e-6)
+        << name;
+    const double sigma = results[0]["uncertainties"]["sigma"][name].get<double>();
+    ASSERT_GT(sigma, 0) << name;
+    EXPECT_NEAR(results[1]["uncertainties"]["sigma"][name].get<double>(), sigma, 1e-6 * sigma) << name;
+  }
+}
+
+/// No device, or none that may be seen: this test runs everywhere.
+
 /// No device, or none that may be seen: this test runs everywhere. A virtual device does not read
 /// CUDA_VISIBLE_DEVICES; it is hidden by a library in front of the runtime.
 TEST(NoCudaDevice, IsSaidInOneLineAndAutoTakesTheCpu) {
