@@ -10,6 +10,7 @@
 #include "einfield/fitter.hpp"
 #include "host/fit/cuda_scalar_batch.hpp"
 #include "host/fit/fit_memory.hpp"
+#include "host/fit/starts.hpp"
 #include "host/fit/uncertainties.hpp"
 #include "kernels/cuda_backend.hpp"
 #include "tests/gradcheck.hpp"
@@ -312,6 +313,25 @@ TEST_F(CudaScalars, FitsEndWhereThoseOfTheCpuEnd) {
   const std::vector<FitResult<double>> again = fitted("cuda", problems), one = fitted("cuda", {problems[1]});
   EXPECT_EQ(again[0].parameters, cuda[0].parameters) << "the same bits";
   EXPECT_EQ(one[0].parameters, cuda[1].parameters) << "the same bits without the other system";
+}
+
+/// Starts and systems wait for each other only where the worse half is given up.
+TEST_F(CudaScalars, AllStartsAdvanceInTheSameRounds) {
+  ThreadPool pool(2);
+  const std::vector<Problem> problems = mocks();
+  CudaScalarBatch batch(0, models_of(problems, LossKind::chi2, {}, nullptr), 12);
+  std::vector<StartsPlan> plans;
+  for (const Problem& problem : problems) plans.push_back({&problem.model, 6, 1, 12});
+  const std::vector<StartsResult> results = run_starts(batch, plans, pool, {});
+  const cuda::ColumnsCounts counts = batch.counts();
+  std::int64_t evaluations = 0, redrawn = 0;
+  for (const StartsResult& result : results) {
+    evaluations += result.evaluations;
+    for (const StartRecord& start : result.starts) redrawn += start.redrawn;
+  }
+  EXPECT_EQ(counts.points, evaluations + redrawn);
+  EXPECT_EQ(counts.synchronizations, counts.rounds);
+  EXPECT_LT(3 * counts.rounds, counts.points);
 }
 
 TEST_F(CudaScalars, MembersOfAnEnsembleFollowTheFirst) {

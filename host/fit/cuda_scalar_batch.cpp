@@ -65,12 +65,15 @@ void require_one_shape(const std::vector<ScalarModel>& models) {
   const cuda::ColumnsShape first = shape_of(models.front());
   for (const ScalarModel& model : models) {
     const cuda::ColumnsShape other = shape_of(model);
-    const auto hidden = [](const std::optional<NetworkShape>& n) { return n ? n->hidden : std::vector<int>{}; };
+    const auto same = [](const std::optional<NetworkShape>& a, const std::optional<NetworkShape>& b) {
+      return a.has_value() == b.has_value() && (!a || (a->hidden == b->hidden && a->input_scale == b->input_scale &&
+                                                       a->fourier_features == b->fourier_features));
+    };
     EINFIELD_REQUIRE(other.n_lens == first.n_lens && other.n_source == first.n_source &&
                          other.n_lens_light == first.n_lens_light && other.rays_per_side == first.rays_per_side &&
                          other.psf_supersampling == first.psf_supersampling && other.linear_slot == first.linear_slot &&
                          other.other_slot == first.other_slot && other.light_component == first.light_component &&
-                         hidden(other.network) == hidden(first.network) && hidden(other.light) == hidden(first.light),
+                         same(other.network, first.network) && same(other.light, first.light),
                      "systems of different shapes, expected the same components, free parameters and networks");
   }
 }

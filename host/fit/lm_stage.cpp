@@ -110,7 +110,7 @@ void descend(FitRun<Real>& run, const std::vector<int>& systems, ThreadPool& poo
     points += starts;
   }
   const std::unique_ptr<ScalarBatch> batch = make_scalar_batch(run.backend(), std::move(models), points, pool);
-  std::vector<StartsResult> results = run_starts(*batch, plans, run.callbacks().interrupted);
+  std::vector<StartsResult> results = run_starts(*batch, plans, pool, run.callbacks().interrupted);
   for (std::size_t k = 0; k < systems.size(); ++k)
     take_result(run, systems[k], run.track(systems[k]), std::move(results[k]), plans[k].count);
 }

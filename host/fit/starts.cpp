@@ -234,28 +234,42 @@ StartsResult Search::finish(bool interrupted) {
 
 }  // namespace
 
-std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<StartsPlan>& plans,
+std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<StartsPlan>& plans, ThreadPool& pool,
                                      const std::function<bool()>& interrupted) {
+  const auto n = plans.size();
   std::vector<Search> searches;
-  for (std::size_t i = 0; i < plans.size(); ++i)
+  for (std::size_t i = 0; i < n; ++i)
     searches.emplace_back(batch.model(static_cast<int>(i)), static_cast<int>(i), plans[i]);
   const auto ended = [&] {
     return std::accumulate(searches.begin(), searches.end(), 0,
-                           [](int n, const Search& s) { return n + s.searches(); });
+                           [](int sum, const Search& s) { return sum + s.searches(); });
   };
+  std::vector<std::vector<std::size_t>> who(n);  // starts of every search that wait for an answer
+  std::vector<std::vector<ScalarRequest>> asked(n);
   bool stopped = false;
   for (int before = 0; !stopped;) {
-    std::vector<std::pair<std::size_t, std::size_t>> who;  // search, start
-    std::vector<ScalarRequest> points;
-    for (std::size_t k = 0; k < searches.size(); ++k)
-      for (std::vector<std::size_t> list = searches[k].waiting(); const std::size_t i : list)
+    pool.parallel_for(static_cast<int>(n), [&](int index, int) {
+      const auto k = static_cast<std::size_t>(index);
+      who[k].clear();
+      asked[k].clear();
+      for (const std::size_t i : searches[k].waiting())
         if (const ScalarRequest* point = searches[k].ask(i)) {
-          who.emplace_back(k, i);
-          points.push_back(*point);
+          who[k].push_back(i);
+          asked[k].push_back(*point);
         }
+    });
+    std::vector<ScalarRequest> points;
+    std::vector<std::size_t> first(n);
+    for (std::size_t k = 0; k < n; ++k) {
+      first[k] = points.size();
+      points.insert(points.end(), asked[k].begin(), asked[k].end());
+    }
     if (points.empty() && ended() == before) break;
     std::vector<ScalarAnswer> answers = batch.evaluate(points);
-    for (std::size_t k = 0; k < who.size(); ++k) searches[who[k].first].tell(who[k].second, std::move(answers[k]));
+    pool.parallel_for(static_cast<int>(n), [&](int index, int) {
+      const auto k = static_cast<std::size_t>(index);
+      for (std::size_t j = 0; j < who[k].size(); ++j) searches[k].tell(who[k][j], std::move(answers[first[k] + j]));
+    });
     const int now = ended();
     if (now > before) stopped = interrupted && interrupted();
     before = now;

@@ -47,8 +47,9 @@ struct StartsPlan {
 /// After kHalvings[i] steps only the better half of a system's descents continues, but at least kAtLeast. A start
 /// without a finite value is drawn again, at most kRedraws times, unless it is the only one.
 /// @param plans        one per system of the batch
+/// @param pool         decides for several systems side by side; bits do not depend on it
 /// @param interrupted  may be empty; called after every round in which a descent has ended a step
-std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<StartsPlan>& plans,
+std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<StartsPlan>& plans, ThreadPool& pool,
                                      const std::function<bool()>& interrupted);
 inline constexpr int kHalvings[] = {10, 25};
 inline constexpr std::size_t kAtLeast = 4;
