@@ -406,8 +406,6 @@ TEST_F(CudaFit, TheBinaryFitsProfilesOnTheDevice) {
   }
 }
 
-/// No device, or none that may be seen: this test runs everywhere.
-
 /// No device, or none that may be seen: this test runs everywhere. A virtual device does not read
 /// CUDA_VISIBLE_DEVICES; it is hidden by a library in front of the runtime.
 TEST(NoCudaDevice, IsSaidInOneLineAndAutoTakesTheCpu) {
