@@ -124,8 +124,8 @@ struct FitCallbacks {
 };
 
 /// Fits all systems of a backend side by side and independently of each other, from `resume` (one per system) or from
-/// the parameters that the backend holds. Stages of Levenberg–Marquardt read `problems` and compute in double precision:
-/// on the device of the backend, or on the CPU for the CPU backend.
+/// the parameters that the backend holds. Stages of Levenberg–Marquardt read `problems` and compute in double
+/// precision: on the device of the backend, or on the CPU for the CPU backend.
 /// @param problems  those that the backend has loaded
 /// @throws InvalidInput for settings out of range, and for problems whose number or shape is not that of the backend
 template <class Real>
