@@ -35,7 +35,7 @@ inline std::vector<double> combined_psf(const Psf& psf) {
 }
 
 inline constexpr int kPsfColumns = 32, kPsfLanes = 4;  ///< threads of a block in the direct kernel
-inline constexpr int kMaxPsfArea = 441;                ///< of W; above, transforms are cheaper
+inline constexpr int kMaxPsfArea = 289;                ///< of W; above, transforms cost less by estimate
 inline constexpr std::size_t kMaxPsfShared = 48 << 10;
 
 /// Shared memory of a block that makes 32 columns × 4 kRows rows of pixels: samples, then W.
@@ -87,6 +87,7 @@ __global__ void __launch_bounds__(kPsfColumns* kPsfLanes)
   __syncthreads();
 
   const int column = thread % kPsfColumns, lane = thread / kPsfColumns, step = f * width;
+  if (x0 + column >= system.nx || y0 + lane * kRows >= system.ny) return;
   double sum[kRows] = {}, window[kRows];
   for (int r = 0; r < f; ++r) {
     const int taps = (a.psf_ny - r + f - 1) / f;
@@ -114,7 +115,7 @@ __global__ void __launch_bounds__(kPsfColumns* kPsfLanes)
 #pragma unroll
   for (int j = 0; j < kRows; ++j) {
     const int y = y0 + lane * kRows + j;
-    if (x < system.nx && y < system.ny) put_column(a, point, image, values, system, y * system.nx + x, sum[j]);
+    if (y < system.ny) put_column(a, point, image, values, system, y * system.nx + x, sum[j]);
   }
 }
 
