@@ -90,16 +90,19 @@ class Known:
     kernel: str  # pattern of the name
     ports: float  # clocks of a multiply-add whose registers come from two banks with one port each
     imbalance: float  # busiest warp scheduler over the average
+    resident: int  # blocks of a multiprocessor, by registers
 
 
 # ports: Huerta et al. 2025 (arXiv 2503.20481) found two banks with one read port each. Loops of the products read 299
 # registers of one bank for 256 multiply-adds; in the adjoint 318, and 791 for the 640 of a gradient.
+# Narrow tiles: assumed as the products of the wide ones.
 # imbalance: fragments of 25 eights of channels over 8 warps give schedulers 0 seven of them, on average 6.25.
 KNOWN = (
-    Known(r"tiled::network_kernel<.*Tile<float, \d+, \d+, [^>]*[12][,>]", 1.0, 1.12),
-    Known(r"tiled::network_adjoint_kernel<.*Tile<float, \d+, \d+, [^>]*[12][,>]", 1.0, 1.12),
-    Known(r"tiled::network_kernel<.*Tile<float", 299 / 256, 1.0),
-    Known(r"tiled::network_adjoint_kernel<.*Tile<float", (2 * 318 / 256 + 2 * 791 / 640) / 4, 1.0),
+    Known(r"tiled::network_(adjoint_)?kernel<.*Tile<float, \d+, \d+, [^>]*[12][,>]", 1.0, 1.12, 1),
+    Known(r"tiled::network_(adjoint_)?kernel<.*Tile<float, \d+, \d+, [^>]*true>", 299 / 256, 1.0, 2),
+    Known(r"tiled::network_kernel<.*Tile<float", 299 / 256, 1.0, 1),
+    Known(r"tiled::network_adjoint_kernel<.*Tile<float", (2 * 318 / 256 + 2 * 791 / 640) / 4, 1.0, 1),
+    Known(r"tiled::network_(adjoint_)?kernel<.*Tile<double", 1.0, 1.0, 1),
 )
 # A conversion is several instructions (cvt.rna.tf32: 4) or runs on 16 lanes.
 SLOTS = {"convert": 4}
@@ -110,7 +113,7 @@ PHASES = ("math", "special", "shared", "memory", "barriers", "launch")
 
 def known(name):
     """What is known of a kernel, or neutral factors."""
-    return next((k for k in KNOWN if re.search(k.kernel, name)), Known("", 1.0, 1.0))
+    return next((k for k in KNOWN if re.search(k.kernel, name)), Known("", 1.0, 1.0, 32))
 
 
 def estimate(kernel, card, clock_ghz):
@@ -123,7 +126,7 @@ def estimate(kernel, card, clock_ghz):
     threads = max(32, kernel["threads"] // (launches * blocks))
     warps = math.ceil(threads / 32)
     shared = kernel.get("shared_dynamic_bytes", 0) + kernel.get("shared_static_bytes", 0)
-    resident = max(1, min(card.threads // threads, card.shared_bytes // (shared + 1024), 32))
+    resident = max(1, min(card.threads // threads, card.shared_bytes // (shared + 1024), k.resident))
     rounds = math.ceil(blocks / (card.multiprocessors * resident))
 
     def busiest(count):  # per launch

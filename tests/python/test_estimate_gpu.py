@@ -87,6 +87,15 @@ class Phases(unittest.TestCase):
         self.assertAlmostEqual(result["special"], 40.0)
         self.assertAlmostEqual(result["math"], 4.0)
 
+    def test_registers_limit_the_blocks_of_the_network(self):
+        work = {"special": 4 * 132 * 20000, "int": 4 * 132 * 40000}
+        name = "void einfield::cuda::tiled::network_kernel<einfield::cuda::tiled::Tile<float, {}>, false>"
+        wide = times(name.format("5, 16, (einfield::NetworkMath)0, false"), blocks=4 * 132, warps=8, classes=work)[0]
+        narrow = times(name.format("64, 8, (einfield::NetworkMath)0, true"), blocks=4 * 132, warps=8, classes=work)[0]
+        self.assertAlmostEqual(wide["math"], 60.0)
+        self.assertAlmostEqual(narrow["math"], 30.0)
+        self.assertAlmostEqual(narrow["special"], wide["special"])
+
     def test_barriers_and_launches(self):
         result = times(launches=3, barriers=3 * 132 * 64 * 100)[0]
         self.assertAlmostEqual(result["barriers"], 3 * 4.0)
