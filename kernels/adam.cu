@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/arguments.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/storage.cuh"
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x != 0) return;
   StepState& state = states[system];
   state.gradient_norm = sqrt(sum[0]);
-  const double* const own_rates = rates.values + static_cast<std::int64_t>(system) * rates.count;
+  const double* const own_rates = rates.values.data() + static_cast<std::int64_t>(system) * rates.count;
   if (next == Next::update) decide_update(state, own_rates, rates.count);
   if (next != Next::follow) return;
   const std::int64_t step = state.updates;
@@ -123,6 +124,7 @@ struct AdamStorage {
 
 template <class Real>
 struct AdamStage<Real>::Impl {
+  StageDevice device;
   AdamSizes sizes;
   std::size_t stride;
   AdamStorage storage;
@@ -173,7 +175,12 @@ struct AdamStage<Real>::Impl {
   }
 
   dim3 grid(const Queue& queue) const { return dim3(sizes.blocks(), rows_of(queue, sizes.systems)); }
-  LearningRates rates() const { return {storage.rates.get(), static_cast<int>(sizes.rates)}; }
+  LearningRates rates() const {
+    return {{storage.rates.get(), sizes.systems * sizes.rates}, static_cast<int>(sizes.rates)};
+  }
+  void require_vector(const char* name, View<Real> vector) const {
+    require_vectors("Adam", name, vector, sizes.systems, stride, sizes.parameters);
+  }
   void norm(const Queue& queue, Real* gradient, Next next, const StageArrays<Real>& stage = {}) {
     gradient_norm_kernel<<<grid(queue), kThreads, 0, queue.stream>>>(
         queue.systems, gradient, stride, sizes.parameters, trainable.get(), next, stage, rates(), storage.states.get(),
@@ -201,35 +208,44 @@ template <class Real>
 AdamStage<Real>& AdamStage<Real>::operator=(AdamStage&&) noexcept = default;
 
 template <class Real>
-std::size_t AdamStage<Real>::planned_bytes(std::size_t n_parameters, std::size_t n_systems,
-                                           std::size_t n_learning_rates) {
+std::size_t AdamStage<Real>::workspace_bytes(std::size_t n_parameters, std::size_t n_systems,
+                                             std::size_t n_learning_rates) {
   return planned_bytes_of<AdamStorage>(AdamSizes{n_parameters, n_systems, n_learning_rates});
 }
 template <class Real>
-StepState* AdamStage<Real>::states() const {
-  return impl_->storage.states.get();
+View<StepState> AdamStage<Real>::states() const {
+  return impl_->storage.states;
 }
 template <class Real>
 LearningRates AdamStage<Real>::learning_rates() const {
   return impl_->rates();
 }
 template <class Real>
-void AdamStage<Real>::gradient_norm(const Queue& queue, Real* gradient) {
-  impl_->norm(queue, gradient, Next::nothing);
+void AdamStage<Real>::gradient_norm(const Queue& queue, View<Real> gradient) {
+  impl_->device.require_current("Adam");
+  impl_->require_vector("gradient", gradient);
+  impl_->norm(queue, gradient.data(), Next::nothing);
 }
 template <class Real>
-void AdamStage<Real>::apply(const Queue& queue, Real* gradient, Real* parameters, Real* first_moment,
-                            Real* second_moment) {
-  impl_->norm(queue, gradient, Next::update);
-  impl_->update(queue, gradient, parameters, first_moment, second_moment);
+void AdamStage<Real>::apply(const Queue& queue, View<Real> gradient, View<Real> parameters, View<Real> first_moment,
+                            View<Real> second_moment) {
+  impl_->device.require_current("Adam");
+  impl_->require_vector("gradient", gradient);
+  impl_->require_vector("parameters", parameters);
+  impl_->require_vector("first_moment", first_moment);
+  impl_->require_vector("second_moment", second_moment);
+  impl_->norm(queue, gradient.data(), Next::update);
+  impl_->update(queue, gradient.data(), parameters.data(), first_moment.data(), second_moment.data());
 }
 template <class Real>
 void AdamStage<Real>::begin(cudaStream_t stream, const Schedule& schedule) {
   validate_schedule(schedule, impl_->sizes.parameters);
+  impl_->device.require_current("Adam");
   impl_->begin(stream, schedule);
 }
 template <class Real>
 void AdamStage<Real>::set_updates(cudaStream_t stream, std::int64_t updates) {
+  impl_->device.require_current("Adam");
   impl_->set_updates(stream, updates);
 }
 

@@ -6,7 +6,7 @@
 
 namespace einfield::cuda {
 
-/// Device pointers, [systems][parameters] each.
+/// Device pointers, [systems][parameters] each, of the sizes that AdamStage::apply() asks for.
 template <class Real>
 struct AdamVectors {
   Real *gradient, *parameters, *first_moment, *second_moment;

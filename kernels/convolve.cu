@@ -4,9 +4,11 @@
 #include <cmath>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "einfield/cuda.hpp"
 #include "einfield/limits.hpp"
+#include "kernels/arguments.cuh"
 #include "kernels/convolve.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
@@ -251,6 +253,9 @@ void to_subpixels(const Queue& queue, std::size_t systems, ImageView<Real> pixel
 
 template <class Real>
 struct ConvolutionStage<Real>::Impl {
+  static constexpr const char* kName = "convolution";
+
+  StageDevice device;
   using Complex = typename ComplexOf<Real>::type;
 
   ConvolutionSizes sizes;
@@ -364,15 +369,15 @@ struct ConvolutionStage<Real>::Impl {
 
   /// The stage's own images: of sub-pixels with their padding, and of pixels.
   ImageView<Real> fine_view(const DeviceBuffer<Real>& images) const {
-    return {images.get(), static_cast<std::size_t>(sizes.padded_nx), sizes.image()};
+    return {images, static_cast<std::size_t>(sizes.padded_nx), sizes.image()};
   }
   ImageView<Real> model() const {
     return sizes.f == 1 ? fine_view(storage.convolved)
-                        : dense_images(storage.model.get(), sizes.pixels_ny, sizes.pixels_nx);
+                        : dense_images<Real>(storage.model, sizes.pixels_ny, sizes.pixels_nx);
   }
   ImageView<Real> model_bar() const {
     return sizes.f == 1 ? fine_view(storage.convolved_bar)
-                        : dense_images(storage.model_bar.get(), sizes.pixels_ny, sizes.pixels_nx);
+                        : dense_images<Real>(storage.model_bar, sizes.pixels_ny, sizes.pixels_nx);
   }
 
   void forward(const Queue& queue) {
@@ -388,14 +393,19 @@ struct ConvolutionStage<Real>::Impl {
     run(queue, storage.convolved_bar.get(), storage.image_bar.get(), true);
   }
 
-  /// Rows of all systems from images to images of (ny, nx).
-  void copy(cudaStream_t stream, ImageView<Real> from, ImageView<Real> to, int ny, int nx) const {
-    for (std::size_t system = 0; system < sizes.systems; ++system)
-      EINFIELD_CUDA(cudaMemcpy2DAsync(to.data + system * to.system_stride, to.row_stride * sizeof(Real),
-                                      from.data + system * from.system_stride, from.row_stride * sizeof(Real),
-                                      static_cast<std::size_t>(nx) * sizeof(Real), static_cast<std::size_t>(ny),
-                                      cudaMemcpyDeviceToDevice, stream));
+  /// The images of a queue, (ny, nx) each, from one place to another. Without padding they are one block of rows.
+  void copy(const Queue& queue, ImageView<const Real> from, ImageView<Real> to, int ny, int nx) const {
+    const auto rows = static_cast<std::size_t>(ny);
+    std::size_t images = rows_of(queue, sizes.systems), rows_at_once = rows;
+    if (from.system_stride == rows * from.row_stride && to.system_stride == rows * to.row_stride)
+      rows_at_once = rows * std::exchange(images, 1);
+    for (std::size_t i = 0; i < images; ++i)
+      EINFIELD_CUDA(cudaMemcpy2DAsync(to.data + i * to.system_stride, to.row_stride * sizeof(Real),
+                                      from.data + i * from.system_stride, from.row_stride * sizeof(Real),
+                                      static_cast<std::size_t>(nx) * sizeof(Real), rows_at_once,
+                                      cudaMemcpyDeviceToDevice, queue.stream));
   }
+  std::size_t fine_pixels() const { return static_cast<std::size_t>(sizes.nx) * static_cast<std::size_t>(sizes.ny); }
 };
 
 template <class Real>
@@ -410,8 +420,8 @@ template <class Real>
 ConvolutionStage<Real>& ConvolutionStage<Real>::operator=(ConvolutionStage&&) noexcept = default;
 
 template <class Real>
-std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vector<Psf>& psfs,
-                                                  ConvolutionMethod method) {
+std::size_t ConvolutionStage<Real>::workspace_bytes(int ny, int nx, const std::vector<Psf>& psfs,
+                                                    ConvolutionMethod method) {
   const ConvolutionSizes sizes(ny, nx, psfs, method);
   std::size_t bytes = planned_bytes_of<ConvolutionStorage<Real>>(sizes);
   if (sizes.path == Path::fft) {
@@ -430,6 +440,7 @@ std::size_t ConvolutionStage<Real>::planned_bytes(int ny, int nx, const std::vec
 
 template <class Real>
 void ConvolutionStage<Real>::replace(cudaStream_t stream, std::size_t system, const Psf& psf) {
+  impl_->device.require_current(Impl::kName);
   impl_->replace(stream, system, psf);
 }
 template <class Real>
@@ -437,29 +448,37 @@ void ConvolutionStage<Real>::prepare(cudaStream_t stream, int n_systems) {
   EINFIELD_REQUIRE(n_systems > 0 && static_cast<std::size_t>(n_systems) <= impl_->sizes.systems,
                    "convolution: a queue of " + std::to_string(n_systems) + " systems, expected 1 ... " +
                        std::to_string(impl_->sizes.systems));
+  impl_->device.require_current(Impl::kName);
   impl_->prepare(stream, static_cast<unsigned>(n_systems));
 }
 template <class Real>
-void ConvolutionStage<Real>::forward(const Queue& queue, const Real* image, Real* model_image) {
+void ConvolutionStage<Real>::forward(const Queue& queue, View<const Real> image, View<Real> model) {
   const ConvolutionSizes& s = impl_->sizes;
-  impl_->copy(queue.stream, dense_images(const_cast<Real*>(image), s.ny, s.nx), this->image(), s.ny, s.nx);
+  impl_->device.require_current(Impl::kName);
+  require_size(Impl::kName, "image", image, s.systems * impl_->fine_pixels());
+  require_size(Impl::kName, "model", model, s.systems * s.pixels());
+  impl_->copy(queue, dense_images(image, s.ny, s.nx), this->image(), s.ny, s.nx);
   impl_->forward(queue);
-  impl_->copy(queue.stream, model(), dense_images(model_image, s.pixels_ny, s.pixels_nx), s.pixels_ny, s.pixels_nx);
+  impl_->copy(queue, impl_->model(), dense_images(model, s.pixels_ny, s.pixels_nx), s.pixels_ny, s.pixels_nx);
 }
 template <class Real>
-void ConvolutionStage<Real>::adjoint(const Queue& queue, const Real* bar, Real* result) {
+void ConvolutionStage<Real>::adjoint(const Queue& queue, View<const Real> model_bar, View<Real> image_bar) {
   const ConvolutionSizes& s = impl_->sizes;
-  impl_->copy(queue.stream, dense_images(const_cast<Real*>(bar), s.pixels_ny, s.pixels_nx), model_bar(), s.pixels_ny,
-              s.pixels_nx);
+  impl_->device.require_current(Impl::kName);
+  require_size(Impl::kName, "model_bar", model_bar, s.systems * s.pixels());
+  require_size(Impl::kName, "image_bar", image_bar, s.systems * impl_->fine_pixels());
+  impl_->copy(queue, dense_images(model_bar, s.pixels_ny, s.pixels_nx), impl_->model_bar(), s.pixels_ny, s.pixels_nx);
   impl_->adjoint(queue);
-  impl_->copy(queue.stream, image_bar(), dense_images(result, s.ny, s.nx), s.ny, s.nx);
+  impl_->copy(queue, this->image_bar(), dense_images(image_bar, s.ny, s.nx), s.ny, s.nx);
 }
 template <class Real>
 void ConvolutionStage<Real>::forward(const Queue& queue) {
+  impl_->device.require_current(Impl::kName);
   impl_->forward(queue);
 }
 template <class Real>
 void ConvolutionStage<Real>::adjoint(const Queue& queue) {
+  impl_->device.require_current(Impl::kName);
   impl_->adjoint(queue);
 }
 template <class Real>

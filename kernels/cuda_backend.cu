@@ -12,12 +12,9 @@
 #include "kernels/convolve.cuh"
 #include "kernels/device.cuh"
 #include "kernels/lbfgs.cuh"
-#include "kernels/likelihood.cuh"
 #include "kernels/network/fields.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/range.cuh"
-#include "kernels/regularization.cuh"
-#include "kernels/render.cuh"
 #include "kernels/stage.cuh"
 #include "kernels/storage.cuh"
 
@@ -135,20 +132,17 @@ std::size_t planned_bytes(const std::vector<Problem>& problems, int pairs) {
   const Grid& grid = first.observation.grid;
   const FieldSizes sizes = field_sizes(problems);
   std::size_t bytes =
-      planned_bytes_of<FieldStorage<Real>>(sizes) + RenderStage<Real>::planned_bytes(grid, models_of(problems)) +
-      ConvolutionStage<Real>::planned_bytes(grid.ny, grid.nx, psfs_of(problems)) +
-      LikelihoodStage<Real>::planned_bytes(problems) + RegularizationStage<Real>::planned_bytes(problems) +
-      AdamStage<Real>::planned_bytes(sizes.parameters, sizes.systems, first_learning_rates(problems)[0].size());
+      planned_bytes_of<FieldStorage<Real>>(sizes) + RenderStage<Real>::workspace_bytes(grid, models_of(problems)) +
+      ConvolutionStage<Real>::workspace_bytes(grid.ny, grid.nx, psfs_of(problems)) +
+      LikelihoodStage<Real>::workspace_bytes(problems) + RegularizationStage<Real>::workspace_bytes(problems) +
+      AdamStage<Real>::workspace_bytes(sizes.parameters, sizes.systems, first_learning_rates(problems)[0].size());
   if (first.model.network)
     bytes += NetworkFieldsStage<Real>::planned_bytes(*first.model.network) +
-             NetworkStage<Real>::make_plan(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
-                                           DeviceLimits::current(), NetworkPath::automatic, first.network_math)
-                 .workspace_bytes;
+             NetworkStage<Real>::workspace_bytes(*first.model.network, grid.n_rays(), static_cast<int>(problems.size()),
+                                                 first.network_math);
   if (pairs > 0) bytes += SearchStage<Real>::planned_bytes(sizes.systems, sizes.parameters, pairs);
   if (const LightComponent* const light = network_light(first.model))
-    bytes += NetworkStage<Real>::make_plan(light->network, grid.n_rays(), static_cast<int>(problems.size()),
-                                           DeviceLimits::current())
-                 .workspace_bytes;
+    bytes += NetworkStage<Real>::workspace_bytes(light->network, grid.n_rays(), static_cast<int>(problems.size()));
   return bytes;
 }
 
@@ -252,8 +246,8 @@ class Training {
     validate(both);
     render_.replace(stream_, system, problem.model);
     convolution_.replace(stream_, system, problem.observation.psf);
-    likelihood_.upload(stream_, system, {problem});
-    regularization_.upload(stream_, system, {problem});
+    likelihood_.replace(stream_, system, problem);
+    regularization_.replace(stream_, system, problem);
     upload(Field::parameters, system, {problem.initial_parameters.begin(), problem.initial_parameters.end()});
     if (sizes_.fixed_light_weights > 0) {
       const std::vector<double>& weights = network_light(problem.model)->weights;
@@ -278,7 +272,7 @@ class Training {
   std::vector<StepState> states(std::size_t first, std::size_t count) {
     computed_.record(stream_);
     EINFIELD_CUDA(cudaStreamWaitEvent(copies_.get(), computed_.get(), 0));
-    EINFIELD_CUDA(cudaMemcpyAsync(fetched_.get(), adam_.states() + first, count * sizeof(StepState),
+    EINFIELD_CUDA(cudaMemcpyAsync(fetched_.get(), adam_.states().data() + first, count * sizeof(StepState),
                                   cudaMemcpyDeviceToHost, copies_.get()));
     copies_.synchronize();
     return {fetched_.get(), fetched_.get() + count};
@@ -292,52 +286,50 @@ class Training {
 
   void network() {
     if (network_)
-      network_->forward(queue_, fields_.parameters.get(), sizes_.parameters, render_.positions(),
-                        fields_.potential.get(), fields_.deflection.get());
+      network_->forward(queue_, fields_.parameters, sizes_.parameters, render_.positions(), fields_.potential,
+                        fields_.deflection);
   }
   void render() {
     if (light_network_) {
-      render_.network_positions(queue_, fields_.parameters.get(), alpha_nn(), fields_.light_position.get());
-      light_network_->forward(queue_, light_weights(), light_stride(), fields_.light_position.get(),
-                              fields_.light_value.get(), fields_.light_gradient.get(), true);
+      render_.network_positions(queue_, fields_.parameters, alpha_nn(), fields_.light_position);
+      light_network_->forward(queue_, light_weights(), light_stride(), fields_.light_position, fields_.light_value,
+                              fields_.light_gradient);
     }
-    render_.forward(queue_, fields_.parameters.get(), alpha_nn(), convolution_.image(), light());
+    render_.forward(queue_, fields_.parameters, alpha_nn(), convolution_.image(), light());
   }
   void convolve() { convolution_.forward(queue_); }
   void loss() {
-    likelihood_.evaluate(queue_, convolution_.model(), convolution_.model_bar(), adam_.learning_rates(),
-                         adam_.states());
+    likelihood_.evaluate(queue_, convolution_.model(), convolution_.model_bar(), adam_.states(),
+                         adam_.learning_rates());
   }
   void convolve_adjoint() { convolution_.adjoint(queue_); }
   void zero_gradient() { fields_.gradient.zero(stream_); }
   /// For an evaluation that is put together from stages: within a step, loss() does this.
   void zero_sums() {
-    zero_sums_kernel<<<static_cast<unsigned>(sizes_.systems), 1, 0, stream_>>>(adam_.states());
+    zero_sums_kernel<<<static_cast<unsigned>(sizes_.systems), 1, 0, stream_>>>(adam_.states().data());
     EINFIELD_LAUNCH_CHECK();
   }
   void render_adjoint() {
-    render_.adjoint(queue_, fields_.parameters.get(), alpha_nn(), convolution_.image_bar(),
-                    fields_.deflection_bar.get(), fields_.gradient.get(), light());
+    render_.adjoint(queue_, fields_.parameters, alpha_nn(), convolution_.image_bar(), fields_.deflection_bar,
+                    fields_.gradient, light());
     if (layout_.n_light_weights > 0)
-      light_network_->adjoint(queue_, light_weights(), light_stride(), fields_.light_position.get(), nullptr,
-                              fields_.gradient.get() + layout_.light_weights_offset(), fields_.light_value_bar.get(),
-                              true);
+      light_network_->adjoint(queue_, light_weights(), light_stride(), fields_.light_position, {},
+                              View<Real>(fields_.gradient).from(layout_.light_weights_offset()),
+                              fields_.light_value_bar);
   }
   void regularize() {
-    regularization_.apply(queue_, SceneAccess::arrays(render_, queue_, fields_.parameters.get()), render_.positions(),
-                          fields_.parameters.get(), fields_.deflection.get(), fields_.deflection_bar.get(),
-                          fields_.gradient.get(), adam_.states());
+    regularization_.apply(queue_, render_, fields_.parameters, fields_.deflection, fields_.deflection_bar,
+                          fields_.gradient, adam_.states());
   }
   void network_adjoint() {
     if (network_)
-      network_->adjoint(queue_, fields_.parameters.get(), sizes_.parameters, render_.positions(),
-                        fields_.deflection_bar.get(), fields_.gradient.get());
+      network_->adjoint(queue_, fields_.parameters, sizes_.parameters, render_.positions(), fields_.deflection_bar,
+                        fields_.gradient);
   }
   void adam() {
-    adam_.apply(queue_, fields_.gradient.get(), fields_.parameters.get(), fields_.first_moment.get(),
-                fields_.second_moment.get());
+    adam_.apply(queue_, fields_.gradient, fields_.parameters, fields_.first_moment, fields_.second_moment);
   }
-  void gradient_norm() { adam_.gradient_norm(queue_, fields_.gradient.get()); }
+  void gradient_norm() { adam_.gradient_norm(queue_, fields_.gradient); }
 
   void forward() {
     network();
@@ -414,7 +406,7 @@ class Training {
   void advance(int evaluations) {
     if (rows_ == 0) return;
     for (; evaluations > 0; --evaluations) {
-      queue_ = {stream_, fields_.list.get(), static_cast<int>(rows_)};
+      queue_ = {stream_, View<const int>(fields_.list).from(0, rows_)};
       convolution_.prepare(stream_, queue_.n_systems);
       launch(of_rows_[rows_], "einfield evaluation and move", [this] {
         forward();
@@ -427,7 +419,7 @@ class Training {
                              stage_);
         else
           search_->follow(queue_, fields_.gradient.get(), fields_.parameters.get(), AdamAccess::trainable(adam_),
-                          adam_.states(), stage_);
+                          adam_.states().data(), stage_);
       });
       queue_ = {stream_};
     }
@@ -528,11 +520,10 @@ class Training {
   bool on_subpixels(Field field) const {
     return psf_supersampling_ > 1 && (field == Field::image || field == Field::image_bar);
   }
-  ImageView<Real> pixels() const { return dense_images(fields_.pixels.get(), ny_, nx_); }
+  ImageView<Real> pixels() const { return dense_images<Real>(fields_.pixels, ny_, nx_); }
   ImageView<Real> subpixels(Field field, std::size_t system) const {
-    ImageView<Real> view = field == Field::image ? convolution_.image() : convolution_.image_bar();
-    view.data += system * view.system_stride;
-    return view;
+    const ImageView<Real> view = field == Field::image ? convolution_.image() : convolution_.image_bar();
+    return {View<Real>(view.data, view.size).from(system * view.system_stride), view.row_stride, view.system_stride};
   }
   /// Launches the work of a graph, which is captured the first time. Before the first of all, an evaluation runs
   /// without capture: the kernels are loaded when they are first used, which a capture should not have to do.
@@ -566,7 +557,7 @@ class Training {
       pairs.push_back(starts[i].pairs);
       records_read_[first + i] = 0;
     }
-    EINFIELD_CUDA(cudaMemcpyAsync(adam_.states() + first, states.data(), states.size() * sizeof(StepState),
+    EINFIELD_CUDA(cudaMemcpyAsync(adam_.states().data() + first, states.data(), states.size() * sizeof(StepState),
                                   cudaMemcpyHostToDevice, stream_));
     fields_.progress.upload(progress_.data() + first, starts.size(), stream_, first);
     if (!adam_runs_) search_->begin(stream_, first, pairs);
@@ -597,20 +588,20 @@ class Training {
     synchronize();
   }
   /// Zero without a network, unless the caller has uploaded a deflection of their own.
-  const Real* alpha_nn() const {
-    return fields_.deflection.get();
+  View<const Real> alpha_nn() const {
+    return fields_.deflection;
   }
   /// Weights of the NETWORK component's network: system k's begin at k · light_stride().
-  const Real* light_weights() const {
-    return sizes_.fixed_light_weights > 0 ? fields_.light_weights.get()
-                                          : fields_.parameters.get() + layout_.light_weights_offset();
+  View<const Real> light_weights() const {
+    if (sizes_.fixed_light_weights > 0) return fields_.light_weights;
+    return View<const Real>(fields_.parameters).from(layout_.light_weights_offset());
   }
   std::size_t light_stride() const {
     return sizes_.fixed_light_weights > 0 ? sizes_.fixed_light_weights : sizes_.parameters;
   }
   NetworkLight<Real> light() const {
     if (!light_network_) return {};
-    return {fields_.light_value.get(), fields_.light_gradient.get(), fields_.light_value_bar.get()};
+    return {fields_.light_value, fields_.light_gradient, fields_.light_value_bar};
   }
 
   Problem shape_;  ///< the first problem: those that replace one have its shape

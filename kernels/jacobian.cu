@@ -2,9 +2,11 @@
 // from the adjoints of both.
 #include "einfield/cuda_jacobian.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include "einfield/tangent.hpp"
+#include "kernels/arguments.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/render.cuh"
@@ -21,50 +23,59 @@ struct TangentRays {
   int n_rays, n_pixels, nx, rays_per_pixel;
 };
 
-/// The parts of a direction that are free source pixels, into a table of all pixels.
+/// A direction as the rays need it.
 template <class Real>
-__global__ void __launch_bounds__(kThreads) place_direction_kernel(SceneArrays<Real> scenes, const Real* direction,
-                                                                   const int* free_pixels, int n, Real* table) {
-  const int system = static_cast<int>(blockIdx.y);
-  const Real* v = direction + system * scenes.parameter_stride + scenes.n_network + scenes.n_free;
-  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
-       i += static_cast<int>(gridDim.x * blockDim.x))
-    table[static_cast<std::size_t>(system) * scenes.n_pixels + free_pixels[i]] = v[i];
+struct TangentTables {
+  Real* slots;            ///< [systems][n_slots] ṗ of the physical values; 0 where nothing is free
+  Real* pixels;           ///< [systems][n_pixels] of PIXELATED components
+  Real* pixel_direction;  ///< likewise
+};
+
+/// Free scalars and source pixels of the parameters and of a direction: from the flat vectors into the tables.
+template <class Real>
+__global__ void __launch_bounds__(kThreads)
+    place_direction_kernel(SceneArrays<Real> scenes, const Real* parameters, const Real* direction,
+                           const int* free_pixels, int n_pixels, TangentTables<Real> tables) {
+  const auto system = static_cast<std::size_t>(blockIdx.y);
+  const std::size_t first = system * scenes.parameter_stride + scenes.n_network;
+  const Real *u = parameters + first, *u_dot = direction + first;
+  const FreeParameter<Real>* free = scenes.free + system * scenes.n_free;
+  Real* const slots = tables.slots + system * scenes.n_slots();
+  const int begin = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  const int stride = static_cast<int>(gridDim.x * blockDim.x);
+  for (int i = begin; i < scenes.n_free; i += stride) slots[free[i].slot] = transform_tangent(free, i, u, u_dot);
+  for (int i = begin; i < n_pixels; i += stride) {
+    const std::size_t place = system * scenes.n_pixels + free_pixels[i];
+    tables.pixels[place] = u[scenes.n_free + i];
+    tables.pixel_direction[place] = u_dot[scenes.n_free + i];
+  }
 }
 
 /// The derivative of every pixel along a direction, before the PSF; one thread per pixel.
-template <class Real>
+/// @param light_value, light_gradient  of the NETWORK component, or null
+template <class Real, bool kShared>
 __global__ void __launch_bounds__(kThreads, 1)
     tangent_kernel(SceneArrays<Real> scenes, TangentRays<Real> rays, const Real* parameters, const Real* alpha_nn,
-                   const Real* direction, const Real* pixels, const Real* pixel_direction, NetworkLight<Real> light,
+                   TangentTables<Real> tables, const Real* light_value, const Real* light_gradient,
                    ImageView<Real> tangent) {
   extern __shared__ double shared[];
-  const int system = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
-  Scene<Real> scene = unpack<true>(scenes, system, parameters, shared);
-  scene.pixels = pixels + static_cast<std::size_t>(system) * scenes.n_pixels;
-  pixel_direction += static_cast<std::size_t>(system) * scenes.n_pixels;
-  // ṗ of every slot behind the scene.
-  auto* p_dot = reinterpret_cast<Real*>(shared + scenes.shared_bytes() / sizeof(double));
-  for (int i = thread; i < scenes.n_slots(); i += kThreads) p_dot[i] = 0;
-  __syncthreads();
-  const FreeParameter<Real>* free = scenes.free + static_cast<std::size_t>(system) * scenes.n_free;
-  const std::size_t first = system * scenes.parameter_stride + scenes.n_network;
-  for (int i = thread; i < scenes.n_free; i += kThreads)
-    p_dot[free[i].slot] = transform_tangent(free, i, parameters + first, direction + first);
-  __syncthreads();
-
-  const std::size_t ray_offset = static_cast<std::size_t>(system) * rays.n_rays;
+  const auto system = static_cast<std::size_t>(blockIdx.y);
+  Scene<Real> scene = unpack<kShared>(scenes, static_cast<int>(system), parameters, shared);
+  scene.pixels = tables.pixels + system * scenes.n_pixels;
+  const Real* const pixel_direction = tables.pixel_direction + system * scenes.n_pixels;
+  const Real* const p_dot = tables.slots + system * scenes.n_slots();
+  const std::size_t ray_offset = system * rays.n_rays;
   const int stride = static_cast<int>(gridDim.x * blockDim.x), first_light = scene.n_lens + scene.n_source;
-  for (int pixel = static_cast<int>(blockIdx.x * blockDim.x) + thread; pixel < rays.n_pixels; pixel += stride) {
+  for (int pixel = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); pixel < rays.n_pixels; pixel += stride) {
     Real sum = 0;
     for (int ray = pixel * rays.rays_per_pixel; ray < (pixel + 1) * rays.rays_per_pixel; ++ray) {
       const Vec2<Real> theta{rays.positions[ray], rays.positions[rays.n_rays + ray]};
       Vec2<Real> alpha{};
       if (alpha_nn != nullptr) alpha = {alpha_nn[2 * ray_offset + ray], alpha_nn[2 * ray_offset + rays.n_rays + ray]};
       NetworkSample<Real> sample{};
-      if (light.value != nullptr)
-        sample = {light.value[ray_offset + ray],
-                  {light.gradient[2 * ray_offset + ray], light.gradient[2 * ray_offset + rays.n_rays + ray]}};
+      if (light_value != nullptr)
+        sample = {light_value[ray_offset + ray],
+                  {light_gradient[2 * ray_offset + ray], light_gradient[2 * ray_offset + rays.n_rays + ray]}};
       render_ray_tangents(
           scene, theta, alpha, true, [](int) { return true; },
           [&](int c, const Real* derivative) {
@@ -85,25 +96,29 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 struct JacobianSizes {
-  std::size_t systems, rays, source_pixels, free_pixels, pixels;
+  std::size_t systems, rays, slots, source_pixels, free, free_pixels, parameters, pixels;
   JacobianSizes(const Grid& grid, const std::vector<Model>& models) {
     EINFIELD_REQUIRE(!models.empty(), "a Jacobian of no model, expected at least one");
     const ParameterLayout layout(models.front());
     systems = models.size();
     rays = static_cast<std::size_t>(grid.n_rays());
     pixels = static_cast<std::size_t>(grid.n_pixels());
+    slots = layout.table.size();
     source_pixels = layout.pixels.size();
+    free = layout.n_free();
     free_pixels = layout.free_pixels.size();
+    parameters = layout.size();
   }
 };
 
 template <class Real>
 struct JacobianStorage {
-  DeviceBuffer<Real> pixels, pixel_direction, alpha_bar;
+  DeviceBuffer<Real> slots, pixels, pixel_direction, alpha_bar;
   DeviceBuffer<int> free_pixels;
 
   template <class Take>
   void each(Take&& take, const JacobianSizes& s) {
+    take(slots, s.systems * s.slots);
     for (DeviceBuffer<Real>* tables : {&pixels, &pixel_direction}) take(*tables, s.systems * s.source_pixels);
     take(alpha_bar, s.systems * 2 * s.rays);
     take(free_pixels, s.free_pixels);
@@ -120,8 +135,12 @@ void require_pixels(const std::vector<Psf>& psfs) {
 
 template <class Real>
 struct JacobianStage<Real>::Impl {
+  static constexpr const char* kName = "Jacobian";
+
+  StageDevice device;
   JacobianSizes sizes;
   Grid grid;
+  std::size_t stride;
   RenderStage<Real> render;
   ConvolutionStage<Real> convolution;
   JacobianStorage<Real> storage;
@@ -131,15 +150,11 @@ struct JacobianStage<Real>::Impl {
        cudaStream_t stream)
       : sizes(of, models),
         grid(of),
+        stride(parameter_stride),
         render(of, models, parameter_stride, stream),
         convolution(of.ny, of.nx, psfs, stream),
         network_light(network_light_index(models.front()) >= 0) {
     require_pixels(psfs);
-    const std::size_t components =
-        models.front().lens.size() + models.front().source.size() + models.front().lens_light.size();
-    EINFIELD_REQUIRE(components <= kMaxSharedComponents, std::to_string(components) + " components, expected at most " +
-                                                             std::to_string(kMaxSharedComponents) +
-                                                             " in a JacobianStage");
     EINFIELD_REQUIRE(psfs.size() == models.size(), std::to_string(psfs.size()) + " PSFs for " +
                                                        std::to_string(models.size()) + " models, expected as many");
     allocate_all(storage, stream, sizes);
@@ -151,12 +166,14 @@ struct JacobianStage<Real>::Impl {
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
   }
 
-  void place(cudaStream_t stream, const Real* from, Real* table) {
-    const int n = static_cast<int>(sizes.free_pixels);
-    if (n == 0) return;
-    place_direction_kernel<<<dim3(sum_blocks(n), static_cast<unsigned>(sizes.systems)), kThreads, 0, stream>>>(
-        SceneAccess::arrays(render, Queue(stream), from), from, storage.free_pixels.get(), n, table);
-    EINFIELD_LAUNCH_CHECK();
+  void require_light(const NetworkLight<Real>& light) const {
+    const bool given = !light.value.empty() && !light.gradient.empty();
+    EINFIELD_REQUIRE(given == network_light, std::string("Jacobian: a network of a NETWORK component is ") +
+                                                 (given ? "given" : "missing") +
+                                                 ", expected it with such a component and not without");
+    if (!given) return;
+    require_size(kName, "light.value", light.value, sizes.systems * sizes.rays);
+    require_size(kName, "light.gradient", light.gradient, 2 * sizes.systems * sizes.rays);
   }
 };
 
@@ -172,10 +189,11 @@ template <class Real>
 JacobianStage<Real>& JacobianStage<Real>::operator=(JacobianStage&&) noexcept = default;
 
 template <class Real>
-std::size_t JacobianStage<Real>::planned_bytes(const Grid& grid, const std::vector<Model>& models,
-                                               const std::vector<Psf>& psfs) {
+std::size_t JacobianStage<Real>::workspace_bytes(const Grid& grid, const std::vector<Model>& models,
+                                                 const std::vector<Psf>& psfs) {
   return planned_bytes_of<JacobianStorage<Real>>(JacobianSizes(grid, models)) +
-         RenderStage<Real>::planned_bytes(grid, models) + ConvolutionStage<Real>::planned_bytes(grid.ny, grid.nx, psfs);
+         RenderStage<Real>::workspace_bytes(grid, models) +
+         ConvolutionStage<Real>::workspace_bytes(grid.ny, grid.nx, psfs);
 }
 
 template <class Real>
@@ -184,45 +202,62 @@ RenderStage<Real>& JacobianStage<Real>::rays() {
 }
 
 template <class Real>
-void JacobianStage<Real>::forward(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
-                                  const Real* direction, Real* tangent, const NetworkLight<Real>& light) {
+void JacobianStage<Real>::forward(cudaStream_t stream, View<const Real> parameters, View<const Real> alpha_nn,
+                                  View<const Real> direction, View<Real> tangent, const NetworkLight<Real>& light) {
   Impl& m = *impl_;
-  const bool given = light.value != nullptr && light.gradient != nullptr;
-  EINFIELD_REQUIRE(given == m.network_light, std::string("Jacobian: a network of a NETWORK component is ") +
-                                                 (given ? "given" : "missing") +
-                                                 ", expected it with such a component and not without");
-  m.place(stream, parameters, m.storage.pixels.get());
-  m.place(stream, direction, m.storage.pixel_direction.get());
-  const SceneArrays<Real> scenes = SceneAccess::arrays(m.render, Queue(stream), parameters);
-  const TangentRays<Real> rays{m.render.positions(), m.grid.n_rays(), m.grid.n_pixels(), m.grid.nx,
+  const JacobianSizes& s = m.sizes;
+  m.device.require_current(Impl::kName);
+  m.require_light(light);
+  require_vectors(Impl::kName, "parameters", parameters, s.systems, m.stride, s.parameters);
+  require_vectors(Impl::kName, "direction", direction, s.systems, m.stride, s.parameters);
+  require_size_or_none(Impl::kName, "alpha_nn", alpha_nn, 2 * s.systems * s.rays);
+  require_size(Impl::kName, "tangent", tangent, s.systems * s.pixels);
+  const SceneArrays<Real> scenes = SceneAccess::arrays(m.render);
+  SceneAccess::place(m.render, stream, parameters.data());
+  const TangentTables<Real> tables{m.storage.slots.get(), m.storage.pixels.get(), m.storage.pixel_direction.get()};
+  const auto systems = static_cast<unsigned>(s.systems);
+  if (const int most = static_cast<int>(std::max(s.free, s.free_pixels)); most > 0) {
+    place_direction_kernel<<<dim3(sum_blocks(most), systems), kThreads, 0, stream>>>(
+        scenes, parameters.data(), direction.data(), m.storage.free_pixels.get(), static_cast<int>(s.free_pixels),
+        tables);
+    EINFIELD_LAUNCH_CHECK();
+  }
+  const TangentRays<Real> rays{m.render.positions().data(), m.grid.n_rays(), m.grid.n_pixels(), m.grid.nx,
                                m.grid.rays_per_pixel()};
-  const std::size_t shared = scenes.shared_bytes() + static_cast<std::size_t>(scenes.n_slots()) * sizeof(Real);
-  tangent_kernel<<<dim3(sum_blocks(rays.n_pixels), static_cast<unsigned>(m.sizes.systems)), kThreads, shared, stream>>>(
-      scenes, rays, parameters, alpha_nn, direction, static_cast<const Real*>(m.storage.pixels.get()),
-      static_cast<const Real*>(m.storage.pixel_direction.get()), light, m.convolution.image());
-  EINFIELD_LAUNCH_CHECK();
+  with_placement(scenes, [&](auto shared) {
+    tangent_kernel<Real, shared.value>
+        <<<dim3(sum_blocks(rays.n_pixels), systems), kThreads, scenes.shared_bytes(), stream>>>(
+            scenes, rays, parameters.data(), alpha_nn.data(), tables, light.value.data(), light.gradient.data(),
+            m.convolution.image());
+    EINFIELD_LAUNCH_CHECK();
+  });
   m.convolution.forward(stream);
   const ImageView<Real> model = m.convolution.model();
   const auto nx = static_cast<std::size_t>(m.grid.nx);
-  for (std::size_t system = 0; system < m.sizes.systems; ++system)
-    EINFIELD_CUDA(cudaMemcpy2DAsync(tangent + system * m.sizes.pixels, nx * sizeof(Real),
-                                    model.data + system * model.system_stride, model.row_stride * sizeof(Real),
+  for (std::size_t k = 0; k < s.systems; ++k)
+    EINFIELD_CUDA(cudaMemcpy2DAsync(tangent.data() + k * s.pixels, nx * sizeof(Real),
+                                    model.data + k * model.system_stride, model.row_stride * sizeof(Real),
                                     nx * sizeof(Real), static_cast<std::size_t>(m.grid.ny), cudaMemcpyDeviceToDevice,
                                     stream));
 }
 
 template <class Real>
-void JacobianStage<Real>::adjoint(cudaStream_t stream, const Real* parameters, const Real* alpha_nn,
-                                  const Real* model_bar, Real* gradient, const NetworkLight<Real>& light) {
+void JacobianStage<Real>::adjoint(cudaStream_t stream, View<const Real> parameters, View<const Real> alpha_nn,
+                                  View<const Real> model_bar, View<Real> gradient, const NetworkLight<Real>& light) {
   Impl& m = *impl_;
+  const JacobianSizes& s = m.sizes;
+  m.device.require_current(Impl::kName);
+  m.require_light(light);
+  require_vectors(Impl::kName, "gradient", gradient, s.systems, m.stride, s.parameters);
+  require_size(Impl::kName, "model_bar", model_bar, s.systems * s.pixels);
   const ImageView<Real> bar = m.convolution.model_bar();
   const auto nx = static_cast<std::size_t>(m.grid.nx);
-  for (std::size_t system = 0; system < m.sizes.systems; ++system)
-    EINFIELD_CUDA(cudaMemcpy2DAsync(bar.data + system * bar.system_stride, bar.row_stride * sizeof(Real),
-                                    model_bar + system * m.sizes.pixels, nx * sizeof(Real), nx * sizeof(Real),
+  for (std::size_t k = 0; k < s.systems; ++k)
+    EINFIELD_CUDA(cudaMemcpy2DAsync(bar.data + k * bar.system_stride, bar.row_stride * sizeof(Real),
+                                    model_bar.data() + k * s.pixels, nx * sizeof(Real), nx * sizeof(Real),
                                     static_cast<std::size_t>(m.grid.ny), cudaMemcpyDeviceToDevice, stream));
   m.convolution.adjoint(stream);
-  m.render.adjoint(stream, parameters, alpha_nn, m.convolution.image_bar(), m.storage.alpha_bar.get(), gradient, light);
+  m.render.adjoint(stream, parameters, alpha_nn, m.convolution.image_bar(), m.storage.alpha_bar, gradient, light);
 }
 
 template class JacobianStage<float>;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/arguments.cuh"
 #include "kernels/storage.cuh"
 #include "kernels/systems.cuh"
 

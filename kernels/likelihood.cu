@@ -1,8 +1,12 @@
 // Loss, reduced χ² and the cotangent of the model in one pass over the pixels; the formulas are likelihood.hpp's.
 // Sums are made in double, block by block in index order.
-#include "kernels/likelihood.cuh"
-
 #include "einfield/likelihood.hpp"
+
+#include <string>
+
+#include "einfield/cuda.hpp"
+#include "kernels/arguments.cuh"
+#include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/storage.cuh"
 #include "kernels/systems.cuh"
@@ -14,7 +18,7 @@ namespace {
 /// @param partial          [systems][blocks][3]
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    likelihood_kernel(const int* list, ImageView<Real> model, const Real* data, const Real* loss_weight,
+    likelihood_kernel(const int* list, ImageView<const Real> model, const Real* data, const Real* loss_weight,
                       const Real* chi2_weight, const Real* held_out_weight, int n, int nx, ImageView<Real> model_bar,
                       LearningRates rates, StepState* states, double* partial, unsigned* tickets) {
   const int row_system = system_of_row(list, blockIdx.y);
@@ -52,56 +56,131 @@ __global__ void __launch_bounds__(kThreads)
   state.held_out_chi2 = sums[2];
   state.regularization = 0;
   state.gradient_norm = 0;
-  state.learning_rate =
-      rate_after(rates.values + static_cast<std::int64_t>(system) * rates.count, rates.count, state.updates);
+  state.learning_rate = rates.count > 0
+                            ? rate_after(rates.values.data() + static_cast<std::int64_t>(system) * rates.count,
+                                         rates.count, state.updates)
+                            : 0;
 }
+
+/// Pixels of one system, and of its map of held-out ones.
+struct LikelihoodSizes {
+  std::size_t systems;
+  int nx = 0, ny = 0;
+  std::size_t pixels = 0, held_out = 0;
+  unsigned blocks = 0;
+
+  explicit LikelihoodSizes(const std::vector<Problem>& problems) : systems(problems.size()) {
+    EINFIELD_REQUIRE(systems > 0 && systems <= 65535,
+                     "likelihood: " + std::to_string(systems) + " systems, expected 1 ... 65535");
+    const Problem& first = problems.front();
+    nx = first.observation.grid.nx;
+    ny = first.observation.grid.ny;
+    pixels = static_cast<std::size_t>(first.observation.grid.n_pixels());
+    held_out = first.held_out.empty() ? 0 : pixels;
+    blocks = sum_blocks(first.observation.grid.n_pixels());
+    for (const Problem& problem : problems) require(problem);
+  }
+  void require(const Problem& problem) const {
+    problem.observation.validate();
+    const Grid& grid = problem.observation.grid;
+    EINFIELD_REQUIRE(grid.nx == nx && grid.ny == ny, "likelihood: an image of " + std::to_string(grid.ny) + " x " +
+                                                         std::to_string(grid.nx) + " pixels, expected " +
+                                                         std::to_string(ny) + " x " + std::to_string(nx));
+    EINFIELD_REQUIRE(problem.held_out.size() == held_out, "likelihood: " + std::to_string(problem.held_out.size()) +
+                                                              " marks of held-out pixels, expected " +
+                                                              std::to_string(held_out));
+  }
+};
+
+template <class Real>
+struct LikelihoodStorage {
+  DeviceBuffer<Real> data, loss_weight, chi2_weight, held_out_weight;
+  DeviceBuffer<double> partial;
+  DeviceBuffer<unsigned> tickets;
+
+  template <class Take>
+  void each(Take&& take, const LikelihoodSizes& s) {
+    for (DeviceBuffer<Real>* images : {&data, &loss_weight, &chi2_weight}) take(*images, s.systems * s.pixels);
+    take(held_out_weight, s.systems * s.held_out);
+    take(partial, s.systems * s.blocks * 3);
+    take(tickets, s.systems);
+  }
+};
 
 }  // namespace
 
 template <class Real>
-LikelihoodStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
-    : systems(problems.size()),
-      pixels(static_cast<std::size_t>(problems.front().observation.grid.n_pixels())),
-      held_out(problems.front().held_out.empty() ? 0 : pixels),
-      blocks(sum_blocks(problems.front().observation.grid.n_pixels())) {}
+struct LikelihoodStage<Real>::Impl {
+  static constexpr const char* kName = "likelihood";
+
+  StageDevice device;
+  LikelihoodSizes sizes;
+  LikelihoodStorage<Real> storage;
+
+  Impl(const std::vector<Problem>& problems, cudaStream_t stream) : sizes(problems) {
+    allocate_all(storage, stream, sizes);
+    upload(stream, 0, problems);
+  }
+
+  /// The data of the systems from `first` on; waits for the stream.
+  void upload(cudaStream_t stream, std::size_t first, const std::vector<Problem>& problems) {
+    std::vector<Real> data, loss_weight, chi2_weight, held_out_weight;
+    for (const Problem& problem : problems) {
+      for (const double v : problem.observation.image) data.push_back(static_cast<Real>(v));
+      const PixelWeights<Real> weights = pixel_weights<Real>(problem.observation, problem.loss, problem.held_out);
+      loss_weight.insert(loss_weight.end(), weights.loss.begin(), weights.loss.end());
+      chi2_weight.insert(chi2_weight.end(), weights.chi2.begin(), weights.chi2.end());
+      held_out_weight.insert(held_out_weight.end(), weights.held_out.begin(), weights.held_out.end());
+    }
+    const std::size_t at = first * sizes.pixels;
+    storage.data.upload(data.data(), data.size(), stream, at);
+    storage.loss_weight.upload(loss_weight.data(), loss_weight.size(), stream, at);
+    storage.chi2_weight.upload(chi2_weight.data(), chi2_weight.size(), stream, at);
+    if (sizes.held_out > 0) storage.held_out_weight.upload(held_out_weight.data(), held_out_weight.size(), stream, at);
+    EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
+  }
+};
 
 template <class Real>
 LikelihoodStage<Real>::LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream)
-    : sizes_(problems), nx_(problems.front().observation.grid.nx) {
-  allocate_all(storage_, stream, sizes_);
-  upload(stream, 0, problems);
+    : impl_(std::make_unique<Impl>(problems, stream)) {}
+template <class Real>
+LikelihoodStage<Real>::~LikelihoodStage() = default;
+template <class Real>
+LikelihoodStage<Real>::LikelihoodStage(LikelihoodStage&&) noexcept = default;
+template <class Real>
+LikelihoodStage<Real>& LikelihoodStage<Real>::operator=(LikelihoodStage&&) noexcept = default;
+
+template <class Real>
+std::size_t LikelihoodStage<Real>::workspace_bytes(const std::vector<Problem>& problems) {
+  return planned_bytes_of<LikelihoodStorage<Real>>(LikelihoodSizes(problems));
 }
 
 template <class Real>
-void LikelihoodStage<Real>::upload(cudaStream_t stream, std::size_t first, const std::vector<Problem>& problems) {
-  std::vector<Real> data, loss_weight, chi2_weight, held_out_weight;
-  for (const Problem& problem : problems) {
-    for (const double v : problem.observation.image) data.push_back(static_cast<Real>(v));
-    const PixelWeights<Real> weights = pixel_weights<Real>(problem.observation, problem.loss, problem.held_out);
-    loss_weight.insert(loss_weight.end(), weights.loss.begin(), weights.loss.end());
-    chi2_weight.insert(chi2_weight.end(), weights.chi2.begin(), weights.chi2.end());
-    held_out_weight.insert(held_out_weight.end(), weights.held_out.begin(), weights.held_out.end());
-  }
-  const std::size_t at = first * sizes_.pixels;
-  storage_.data.upload(data.data(), data.size(), stream, at);
-  storage_.loss_weight.upload(loss_weight.data(), loss_weight.size(), stream, at);
-  storage_.chi2_weight.upload(chi2_weight.data(), chi2_weight.size(), stream, at);
-  if (sizes_.held_out > 0) storage_.held_out_weight.upload(held_out_weight.data(), held_out_weight.size(), stream, at);
-  EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
+void LikelihoodStage<Real>::replace(cudaStream_t stream, std::size_t system, const Problem& problem) {
+  impl_->device.require_current(Impl::kName);
+  require_system(Impl::kName, system, impl_->sizes.systems);
+  impl_->sizes.require(problem);
+  impl_->upload(stream, system, {problem});
 }
 
 template <class Real>
-std::size_t LikelihoodStage<Real>::planned_bytes(const std::vector<Problem>& problems) {
-  return planned_bytes_of<Storage>(Sizes(problems));
-}
-
-template <class Real>
-void LikelihoodStage<Real>::evaluate(const Queue& queue, ImageView<Real> model, ImageView<Real> model_bar,
-                                     LearningRates rates, StepState* states) {
-  likelihood_kernel<<<dim3(sizes_.blocks, rows_of(queue, sizes_.systems)), kThreads, 0, queue.stream>>>(
-      queue.systems, model, storage_.data.get(), storage_.loss_weight.get(), storage_.chi2_weight.get(),
-      sizes_.held_out > 0 ? storage_.held_out_weight.get() : nullptr, static_cast<int>(sizes_.pixels), nx_, model_bar,
-      rates, states, storage_.partial.get(), storage_.tickets.get());
+void LikelihoodStage<Real>::evaluate(const Queue& queue, ImageView<const Real> model, ImageView<Real> model_bar,
+                                     View<StepState> states, const LearningRates& rates) {
+  const LikelihoodSizes& s = impl_->sizes;
+  const LikelihoodStorage<Real>& storage = impl_->storage;
+  const unsigned rows = rows_of(queue, s.systems);
+  impl_->device.require_current(Impl::kName);
+  require_images(Impl::kName, "model", model, rows, s.ny, s.nx);
+  require_images(Impl::kName, "model_bar", model_bar, rows, s.ny, s.nx);
+  require_size(Impl::kName, "states", states, s.systems);
+  require_size_or_none(Impl::kName, "rates", rates.values, s.systems * static_cast<std::size_t>(rates.count));
+  EINFIELD_REQUIRE(rates.count == 0 || !rates.values.empty(),
+                   "likelihood: no learning rates, expected " + std::to_string(rates.count) + " for every system");
+  likelihood_kernel<<<dim3(s.blocks, rows), kThreads, 0, queue.stream>>>(
+      queue.systems, model, storage.data.get(), storage.loss_weight.get(), storage.chi2_weight.get(),
+      s.held_out > 0 ? storage.held_out_weight.get() : nullptr, static_cast<int>(s.pixels), s.nx, model_bar, rates,
+      states.data(), storage.partial.get(), storage.tickets.get());
   EINFIELD_LAUNCH_CHECK();
 }
 

@@ -58,6 +58,7 @@ class Buffer {
   }
 
   T* get() const { return data_; }
+  T* data() const { return data_; }  ///< as containers call it: a View can be made of a buffer
   std::size_t size() const { return size_; }
   std::size_t bytes() const { return size_ * sizeof(T); }
 

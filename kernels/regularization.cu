@@ -1,16 +1,27 @@
 // Penalties on the network's potential and on source pixels, weight decay, Gaussian priors; the formulas are
 // regularization.hpp's. Sums are made in double, block by block in index order.
-#include "kernels/regularization.cuh"
+#include "einfield/regularization.hpp"
 
 #include <algorithm>
+#include <string>
 
-#include "einfield/regularization.hpp"
+#include "einfield/cuda.hpp"
+#include "kernels/arguments.cuh"
+#include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
+#include "kernels/render.cuh"
 #include "kernels/storage.cuh"
 #include "kernels/systems.cuh"
 
 namespace einfield::cuda {
 namespace {
+
+/// Where the fitted kernels (not the biases) of a network lie in the flat vector.
+struct NetworkKernels {
+  int layers = 0;
+  unsigned begin[kMaxHiddenLayers + 1] = {};
+  unsigned end[kMaxHiddenLayers + 1] = {};
+};
 
 /// Adds the blocks' values to the system's StepState::regularization.
 __device__ void add_to_state(double value, double* partial, unsigned* ticket, StepState& state) {
@@ -194,127 +205,231 @@ __global__ void __launch_bounds__(kThreads, 1)
   states[system].regularization += sum;
 }
 
+/// What the problems ask for, and the numbers that fix every size.
+struct RegularizationSizes {
+  std::size_t systems, rays = 0, weights = 0;  ///< weights: network parameters
+  bool potential = false, curvature = false, decay = false;
+  std::size_t parameters = 0, free = 0, slots = 0, priors = 0;  ///< of a system
+  std::vector<FreePixels> source_pixels;
+
+  explicit RegularizationSizes(const std::vector<Problem>& problems) : systems(problems.size()) {
+    EINFIELD_REQUIRE(systems > 0 && systems <= 65535,
+                     "regularization: " + std::to_string(systems) + " systems, expected 1 ... 65535");
+    const Problem& first = problems.front();
+    rays = static_cast<std::size_t>(first.observation.grid.n_rays());
+    bool on_pixels = false;
+    for (const Problem& p : problems) {
+      potential |= p.regularization.on_potential();
+      curvature |= p.regularization.curvature > 0;
+      decay |= p.regularization.weight_decay > 0;
+      on_pixels |= p.regularization.on_source_pixels();
+    }
+    potential &= first.model.network && RayGrid(first.observation.grid).interior() > 0;
+    curvature &= potential;
+    decay &= first.model.network.has_value();
+    if (decay) weights = first.model.network->size();
+    if (on_pixels) source_pixels = free_source_pixels(first.model);
+    const ParameterLayout layout(first.model);
+    parameters = layout.size();
+    free = layout.n_free();
+    slots = layout.table.size();
+    priors = layout.priors.size();
+    for (const Problem& p : problems) require_shape(p);
+  }
+  /// @throws InvalidInput for a problem of another shape than the first one
+  void require_shape(const Problem& problem) const {
+    const ParameterLayout layout(problem.model);
+    EINFIELD_REQUIRE(layout.size() == parameters && layout.n_free() == free && layout.table.size() == slots &&
+                         layout.priors.size() == priors &&
+                         static_cast<std::size_t>(problem.observation.grid.n_rays()) == rays,
+                     "regularization: problems of different shapes, expected the same grid, components, free "
+                     "parameters and priors");
+  }
+  /// @throws InvalidInput for a penalty that the problems did not have
+  void require_penalties(const RegularizationSizes& of) const {
+    EINFIELD_REQUIRE((!of.potential || potential) && (!of.curvature || curvature) && (!of.decay || decay) &&
+                         (of.source_pixels.empty() || !source_pixels.empty()),
+                     "a penalty that none of the problems loaded first has, expected one of theirs");
+  }
+  unsigned ray_blocks() const { return potential ? sum_blocks(static_cast<int>(rays)) : 0; }
+  unsigned weight_blocks() const { return decay ? sum_blocks(static_cast<int>(weights)) : 0; }
+  /// Of any kernel.
+  unsigned most_blocks() const {
+    unsigned most = std::max(ray_blocks(), weight_blocks());
+    for (const FreePixels& block : source_pixels) most = std::max(most, sum_blocks(block.nx * block.ny));
+    return most;
+  }
+};
+
+template <class Real>
+struct RegularizationStorage {
+  DeviceBuffer<Regularization> weights;
+  DeviceBuffer<Real> hessian_bar;
+  DeviceBuffer<Hessian<Real>> mean_hessian;  ///< stays 0 where no curvature has a weight
+  DeviceBuffer<double> partial;
+  DeviceBuffer<unsigned> tickets;
+  DeviceBuffer<GaussianPrior<Real>> priors;
+  DeviceBuffer<Real> prior_weights;  ///< one over fitted_pixels()
+  DeviceBuffer<Real> table_bar;      ///< of the priors
+
+  template <class Take>
+  void each(Take&& take, const RegularizationSizes& s) {
+    take(weights, s.systems);
+    take(hessian_bar, s.potential ? s.systems * 3 * s.rays : 0);
+    take(mean_hessian, s.potential ? s.systems : 0);
+    take(partial, s.systems * (s.curvature ? 3 : 1) * s.most_blocks());
+    take(tickets, s.systems);
+    take(priors, s.systems * s.priors);
+    take(prior_weights, s.priors > 0 ? s.systems : 0);
+    take(table_bar, s.priors > 0 ? s.systems * s.slots : 0);
+  }
+};
+
+/// Device pointers of a call.
+template <class Real>
+struct RegularizedArrays {
+  const Real *parameters, *alpha_nn;
+  Real *alpha_bar, *gradient;
+  StepState* states;
+};
+
 }  // namespace
 
 template <class Real>
-RegularizationStage<Real>::Sizes::Sizes(const std::vector<Problem>& problems)
-    : systems(problems.size()), rays(static_cast<std::size_t>(problems.front().observation.grid.n_rays())) {
-  const Problem& first = problems.front();
-  bool on_pixels = false;
-  for (const Problem& p : problems) {
-    potential |= p.regularization.on_potential();
-    curvature |= p.regularization.curvature > 0;
-    decay |= p.regularization.weight_decay > 0;
-    on_pixels |= p.regularization.on_source_pixels();
+struct RegularizationStage<Real>::Impl {
+  static constexpr const char* kName = "regularization";
+
+  StageDevice device;
+  RegularizationSizes sizes;
+  Grid grid;
+  NetworkKernels kernels;
+  RegularizationStorage<Real> storage;
+
+  Impl(const std::vector<Problem>& problems, cudaStream_t stream)
+      : sizes(problems), grid(problems.front().observation.grid) {
+    allocate_all(storage, stream, sizes);
+    upload(stream, 0, problems);
+    if (!problems.front().model.network) return;
+    const NetworkShape& shape = *problems.front().model.network;
+    for (int l = shape.fixed_layers(); l < shape.layers(); ++l) {
+      kernels.begin[kernels.layers] = static_cast<unsigned>(shape.kernel_offset(l));
+      kernels.end[kernels.layers++] = static_cast<unsigned>(shape.bias_offset(l));
+    }
   }
-  potential &= first.model.network && RayGrid(first.observation.grid).interior() > 0;
-  curvature &= potential;
-  decay &= first.model.network.has_value();
-  if (decay) weights = first.model.network->size();
-  if (on_pixels) source_pixels = free_source_pixels(first.model);
-  const ParameterLayout layout(first.model);
-  priors = layout.priors.size();
-  if (priors > 0) slots = layout.table.size();
-}
-template <class Real>
-unsigned RegularizationStage<Real>::Sizes::ray_blocks() const {
-  return potential ? sum_blocks(static_cast<int>(rays)) : 0;
-}
-template <class Real>
-unsigned RegularizationStage<Real>::Sizes::weight_blocks() const {
-  return decay ? sum_blocks(static_cast<int>(weights)) : 0;
-}
-template <class Real>
-unsigned RegularizationStage<Real>::Sizes::most_blocks() const {
-  unsigned most = std::max(ray_blocks(), weight_blocks());
-  for (const FreePixels& block : source_pixels) most = std::max(most, sum_blocks(block.nx * block.ny));
-  return most;
-}
 
-template <class Real>
-RegularizationStage<Real>::RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream)
-    : sizes_(problems), grid_(problems.front().observation.grid) {
-  allocate_all(storage_, stream, sizes_);
-  upload(stream, 0, problems);
-  if (!problems.front().model.network) return;
-  const NetworkShape& shape = *problems.front().model.network;
-  for (int l = shape.fixed_layers(); l < shape.layers(); ++l) {
-    kernels_.begin[kernels_.layers] = static_cast<unsigned>(shape.kernel_offset(l));
-    kernels_.end[kernels_.layers++] = static_cast<unsigned>(shape.bias_offset(l));
+  /// The weights and priors of the systems from `first` on; waits for the stream.
+  void upload(cudaStream_t stream, std::size_t first, const std::vector<Problem>& problems) {
+    std::vector<Regularization> weights;
+    for (const Problem& problem : problems) weights.push_back(problem.regularization);
+    storage.weights.upload(weights.data(), weights.size(), stream, first);
+    std::vector<GaussianPrior<Real>> priors;
+    std::vector<Real> prior_weights;
+    for (const Problem& problem : problems) {
+      for (const GaussianPrior<double>& prior : ParameterLayout(problem.model).priors)
+        priors.push_back({prior.free, static_cast<Real>(prior.mean), static_cast<Real>(prior.sigma)});
+      if (sizes.priors > 0) prior_weights.push_back(static_cast<Real>(1.0 / fitted_pixels(problem)));
+    }
+    storage.priors.upload(priors.data(), priors.size(), stream, first * sizes.priors);
+    if (sizes.priors > 0) storage.prior_weights.upload(prior_weights.data(), prior_weights.size(), stream, first);
+    EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
   }
-}
 
-template <class Real>
-void RegularizationStage<Real>::upload(cudaStream_t stream, std::size_t first, const std::vector<Problem>& problems) {
-  const Sizes needed(problems);
-  EINFIELD_REQUIRE((!needed.potential || sizes_.potential) && (!needed.curvature || sizes_.curvature) &&
-                       (!needed.decay || sizes_.decay) &&
-                       (needed.source_pixels.empty() || !sizes_.source_pixels.empty()),
-                   "a penalty that none of the problems loaded first has, expected one of theirs");
-  std::vector<Regularization> weights;
-  for (const Problem& problem : problems) weights.push_back(problem.regularization);
-  storage_.weights.upload(weights.data(), weights.size(), stream, first);
-  std::vector<GaussianPrior<Real>> priors;
-  std::vector<Real> prior_weights;
-  for (const Problem& problem : problems) {
-    for (const GaussianPrior<double>& prior : ParameterLayout(problem.model).priors)
-      priors.push_back({prior.free, static_cast<Real>(prior.mean), static_cast<Real>(prior.sigma)});
-    if (sizes_.priors > 0) prior_weights.push_back(static_cast<Real>(1.0 / fitted_pixels(problem)));
-  }
-  storage_.priors.upload(priors.data(), priors.size(), stream, first * sizes_.priors);
-  if (sizes_.priors > 0) storage_.prior_weights.upload(prior_weights.data(), prior_weights.size(), stream, first);
-  EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
-}
-
-template <class Real>
-std::size_t RegularizationStage<Real>::planned_bytes(const std::vector<Problem>& problems) {
-  return planned_bytes_of<Storage>(Sizes(problems));
-}
-
-template <class Real>
-void RegularizationStage<Real>::apply(const Queue& queue, const SceneArrays<Real>& scenes, const Real* positions,
-                                      const Real* parameters, const Real* alpha_nn, Real* alpha_bar, Real* gradient,
-                                      StepState* states) {
-  const unsigned systems = rows_of(queue, sizes_.systems);
-  const int* const list = queue.systems;
-  if (sizes_.potential) {
-    const RayGrid nodes(grid_);
-    const Real spacing = static_cast<Real>(grid_.pixel_scale / grid_.supersampling);
-    const dim3 blocks(sizes_.ray_blocks(), systems);
-    if (sizes_.curvature) {
-      mean_hessian_kernel<<<blocks, kThreads, 0, queue.stream>>>(list, nodes, spacing, alpha_nn, storage_.partial.get(),
-                                                                 storage_.tickets.get(), storage_.mean_hessian.get());
+  /// Penalties on the network's potential.
+  void on_potential(const Queue& queue, const SceneArrays<Real>& scenes, const Real* positions,
+                    const RegularizedArrays<Real>& a) {
+    const RayGrid nodes(grid);
+    const Real spacing = static_cast<Real>(grid.pixel_scale / grid.supersampling);
+    const dim3 blocks(sizes.ray_blocks(), rows_of(queue, sizes.systems));
+    if (sizes.curvature) {
+      mean_hessian_kernel<<<blocks, kThreads, 0, queue.stream>>>(queue.systems, nodes, spacing, a.alpha_nn,
+                                                                 storage.partial.get(), storage.tickets.get(),
+                                                                 storage.mean_hessian.get());
       EINFIELD_LAUNCH_CHECK();
     }
     with_placement(scenes, [&](auto shared) {
       potential_penalty_kernel<Real, shared.value><<<blocks, kThreads, scenes.shared_bytes(), queue.stream>>>(
-          list, scenes, nodes, spacing, positions, parameters, alpha_nn, storage_.weights.get(),
-          storage_.mean_hessian.get(), storage_.hessian_bar.get(), storage_.partial.get(), storage_.tickets.get(),
-          states);
+          queue.systems, scenes, nodes, spacing, positions, a.parameters, a.alpha_nn, storage.weights.get(),
+          storage.mean_hessian.get(), storage.hessian_bar.get(), storage.partial.get(), storage.tickets.get(),
+          a.states);
       EINFIELD_LAUNCH_CHECK();
     });
-    potential_penalty_adjoint_kernel<<<blocks, kThreads, 0, queue.stream>>>(list, nodes, spacing,
-                                                                            storage_.hessian_bar.get(), alpha_bar);
+    potential_penalty_adjoint_kernel<<<blocks, kThreads, 0, queue.stream>>>(queue.systems, nodes, spacing,
+                                                                            storage.hessian_bar.get(), a.alpha_bar);
     EINFIELD_LAUNCH_CHECK();
   }
-  if (sizes_.decay) {
-    weight_decay_kernel<<<dim3(sizes_.weight_blocks(), systems), kThreads, 0, queue.stream>>>(
-        list, kernels_, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
-        storage_.tickets.get(), states);
-    EINFIELD_LAUNCH_CHECK();
+  /// Weight decay, penalties on source pixels, priors.
+  void on_parameters(const Queue& queue, const SceneArrays<Real>& scenes, const RegularizedArrays<Real>& a) {
+    const unsigned rows = rows_of(queue, sizes.systems);
+    if (sizes.decay) {
+      weight_decay_kernel<<<dim3(sizes.weight_blocks(), rows), kThreads, 0, queue.stream>>>(
+          queue.systems, kernels, scenes.parameter_stride, a.parameters, storage.weights.get(), a.gradient,
+          storage.partial.get(), storage.tickets.get(), a.states);
+      EINFIELD_LAUNCH_CHECK();
+    }
+    for (const FreePixels& block : sizes.source_pixels) {
+      source_pixels_kernel<<<dim3(sum_blocks(block.nx * block.ny), rows), kThreads, 0, queue.stream>>>(
+          queue.systems, block, scenes.parameter_stride, a.parameters, storage.weights.get(), a.gradient,
+          storage.partial.get(), storage.tickets.get(), a.states);
+      EINFIELD_LAUNCH_CHECK();
+    }
+    if (sizes.priors > 0) {
+      priors_kernel<<<rows, kThreads, 0, queue.stream>>>(queue.systems, scenes, storage.priors.get(),
+                                                         static_cast<int>(sizes.priors), storage.prior_weights.get(),
+                                                         a.parameters, storage.table_bar.get(), a.gradient, a.states);
+      EINFIELD_LAUNCH_CHECK();
+    }
   }
-  for (const FreePixels& block : sizes_.source_pixels) {
-    source_pixels_kernel<<<dim3(sum_blocks(block.nx * block.ny), systems), kThreads, 0, queue.stream>>>(
-        list, block, scenes.parameter_stride, parameters, storage_.weights.get(), gradient, storage_.partial.get(),
-        storage_.tickets.get(), states);
-    EINFIELD_LAUNCH_CHECK();
+};
+
+template <class Real>
+RegularizationStage<Real>::RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream)
+    : impl_(std::make_unique<Impl>(problems, stream)) {}
+template <class Real>
+RegularizationStage<Real>::~RegularizationStage() = default;
+template <class Real>
+RegularizationStage<Real>::RegularizationStage(RegularizationStage&&) noexcept = default;
+template <class Real>
+RegularizationStage<Real>& RegularizationStage<Real>::operator=(RegularizationStage&&) noexcept = default;
+
+template <class Real>
+std::size_t RegularizationStage<Real>::workspace_bytes(const std::vector<Problem>& problems) {
+  return planned_bytes_of<RegularizationStorage<Real>>(RegularizationSizes(problems));
+}
+
+template <class Real>
+void RegularizationStage<Real>::replace(cudaStream_t stream, std::size_t system, const Problem& problem) {
+  impl_->device.require_current(Impl::kName);
+  require_system(Impl::kName, system, impl_->sizes.systems);
+  impl_->sizes.require_shape(problem);
+  impl_->sizes.require_penalties(RegularizationSizes(std::vector<Problem>{problem}));
+  impl_->upload(stream, system, {problem});
+}
+
+template <class Real>
+void RegularizationStage<Real>::apply(const Queue& queue, const RenderStage<Real>& render, View<const Real> parameters,
+                                      View<const Real> alpha_nn, View<Real> alpha_bar, View<Real> gradient,
+                                      View<StepState> states) {
+  const RegularizationSizes& s = impl_->sizes;
+  impl_->device.require_current(Impl::kName);
+  if (!s.potential && !s.decay && s.source_pixels.empty() && s.priors == 0) return;
+  const View<const Real> positions = render.positions();
+  require_size(Impl::kName, "render.positions()", positions, 2 * s.rays);
+  const SceneArrays<Real> scenes = SceneAccess::arrays(render);
+  EINFIELD_REQUIRE(SceneAccess::systems(render) == s.systems && static_cast<std::size_t>(scenes.n_slots()) == s.slots &&
+                       static_cast<std::size_t>(scenes.n_free) == s.free,
+                   "regularization: a RenderStage of other models, expected those of the same problems");
+  require_vectors(Impl::kName, "parameters", parameters, s.systems, scenes.parameter_stride, s.parameters);
+  require_vectors(Impl::kName, "gradient", gradient, s.systems, scenes.parameter_stride, s.parameters);
+  require_size(Impl::kName, "states", states, s.systems);
+  const RegularizedArrays<Real> arrays{parameters.data(), alpha_nn.data(), alpha_bar.data(), gradient.data(),
+                                       states.data()};
+  if (s.potential) {
+    require_size(Impl::kName, "alpha_nn", alpha_nn, 2 * s.systems * s.rays);
+    require_size(Impl::kName, "alpha_bar", alpha_bar, 2 * s.systems * s.rays);
+    SceneAccess::place(render, queue, parameters.data());
+    impl_->on_potential(queue, scenes, positions.data(), arrays);
   }
-  if (sizes_.priors > 0) {
-    priors_kernel<<<systems, kThreads, 0, queue.stream>>>(list, scenes, storage_.priors.get(),
-                                                          static_cast<int>(sizes_.priors), storage_.prior_weights.get(),
-                                                          parameters, storage_.table_bar.get(), gradient, states);
-    EINFIELD_LAUNCH_CHECK();
-  }
+  impl_->on_parameters(queue, scenes, arrays);
 }
 
 template class RegularizationStage<float>;

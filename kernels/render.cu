@@ -6,6 +6,7 @@
 
 #include "einfield/cuda.hpp"
 #include "host/model/scene_tables.hpp"
+#include "kernels/arguments.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/render.cuh"
@@ -61,7 +62,8 @@ struct RayArrays {
   }
   __device__ Real rays_per_sample() const { return static_cast<Real>(group * group); }
   /// Images lie by rows of blocks.
-  __device__ std::size_t sample_offset(const ImageView<Real>& image, int sample) const {
+  template <class Pixel>
+  __device__ std::size_t sample_offset(const ImageView<Pixel>& image, int sample) const {
     return blockIdx.y * image.system_stride + (sample / (nx * f)) * image.row_stride + sample % (nx * f);
   }
 };
@@ -69,18 +71,19 @@ struct RayArrays {
 /// The networks of NETWORK components; `kNetwork` false: there are none, and kernels have no code for them.
 template <class Real, bool kNetwork>
 struct Samples {
-  NetworkLight<Real> light;
+  const Real *value, *gradient;
+  Real* value_bar;
   int n_rays;
   __device__ NetworkSample<Real> at(int system, int ray) const {
     if constexpr (kNetwork) {
       const std::size_t first = static_cast<std::size_t>(system) * n_rays;
-      return {light.value[first + ray], {light.gradient[2 * first + ray], light.gradient[2 * first + n_rays + ray]}};
+      return {value[first + ray], {gradient[2 * first + ray], gradient[2 * first + n_rays + ray]}};
     } else {
       return {};
     }
   }
-  __device__ void put_bar(int system, int ray, Real value_bar) const {
-    if constexpr (kNetwork) light.value_bar[static_cast<std::size_t>(system) * n_rays + ray] = value_bar;
+  __device__ void put_bar(int system, int ray, Real bar) const {
+    if constexpr (kNetwork) value_bar[static_cast<std::size_t>(system) * n_rays + ray] = bar;
   }
 };
 
@@ -151,7 +154,7 @@ template <class Real, bool kShared, bool kNetwork>
 __global__ void __launch_bounds__(kThreads, 1)
     render_adjoint_kernel(const int* list, SceneArrays<Real> scenes, const unsigned char* wanted, RayArrays<Real> rays,
                           TapArrays<Real> taps, Samples<Real, kNetwork> samples, const Real* parameters,
-                          const Real* alpha_nn, ImageView<Real> image_bar, Real* alpha_bar, Real* gradient,
+                          const Real* alpha_nn, ImageView<const Real> image_bar, Real* alpha_bar, Real* gradient,
                           double* partial, Real* table_bar, unsigned* tickets) {
   extern __shared__ double shared[];
   const int system = system_of_row(list, blockIdx.y), thread = static_cast<int>(threadIdx.x);
@@ -376,13 +379,17 @@ void append(std::vector<Real>& to, const std::vector<From>& from) {
 
 template <class Real>
 struct RenderStage<Real>::Impl {
+  static constexpr const char* kName = "render";
+
+  StageDevice device;
   RenderSizes<Real> sizes;
   RenderStorage<Real> storage;
   SceneArrays<Real> scenes{};
   RayArrays<Real> rays{};
   TapArrays<Real> taps;
   int network_component = -1;
-  Model shape;  ///< the first model: the others have its components and free parameters
+  Model shape;             ///< the first model: the others have its components and free parameters
+  std::size_t parameters;  ///< of a system
 
   Impl(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream,
        int psf_supersampling)
@@ -391,6 +398,10 @@ struct RenderStage<Real>::Impl {
                      "render: " + std::to_string(psf_supersampling) +
                          " samples a pixel's side for the PSF, expected a divisor of the supersampling " +
                          std::to_string(grid.supersampling));
+    parameters = ParameterLayout(models.front()).size();
+    EINFIELD_REQUIRE(sizes.systems == 1 || parameter_stride >= parameters,
+                     "render: parameter_stride = " + std::to_string(parameter_stride) + ", expected at least the " +
+                         std::to_string(parameters) + " parameters of a system");
     allocate_all(storage, stream, sizes);
     std::vector<Real> positions(2 * sizes.rays);
     for (std::size_t i = 0; i < sizes.rays; ++i) {
@@ -475,18 +486,35 @@ struct RenderStage<Real>::Impl {
   std::size_t adjoint_shared_bytes() const {
     return scenes.shared_bytes() + (scenes.shared() ? sizes.slots * sizeof(double) : 0);
   }
-  /// Calls launch(shared, samples) with the networks of the NETWORK component, or with none.
-  template <class Launch>
-  void with_samples(const NetworkLight<Real>& light, Launch&& launch) const {
-    const bool given = light.value != nullptr && light.gradient != nullptr;
+  /// What the calls with rays have in common.
+  void require(View<const Real> vectors, View<const Real> alpha_nn) const {
+    device.require_current(kName);
+    require_vectors(kName, "parameters", vectors, sizes.systems, scenes.parameter_stride, parameters);
+    require_size_or_none(kName, "alpha_nn", alpha_nn, 2 * sizes.systems * sizes.rays);
+  }
+  void require_light(const NetworkLight<Real>& light) const {
+    const bool given = !light.value.empty() && !light.gradient.empty();
     EINFIELD_REQUIRE(given == (network_component >= 0), std::string("render: a network of a NETWORK component is ") +
                                                             (given ? "given" : "missing") +
                                                             ", expected it with such a component and not without");
+    if (!given) return;
+    require_size(kName, "light.value", light.value, sizes.systems * sizes.rays);
+    require_size(kName, "light.gradient", light.gradient, 2 * sizes.systems * sizes.rays);
+  }
+  template <class Pixel>
+  void require_samples(const Queue& queue, const char* name, const ImageView<Pixel>& images) const {
+    require_images(kName, name, images, rows_of(queue, sizes.systems), rays.n_samples / (rays.nx * rays.f),
+                   rays.nx * rays.f);
+  }
+  /// Calls launch(shared, samples) with the networks of the NETWORK component, or with none.
+  template <class Launch>
+  void with_samples(const NetworkLight<Real>& light, Launch&& launch) const {
     with_placement(scenes, [&](auto shared) {
-      if (given)
-        launch(shared, Samples<Real, true>{light, rays.n_rays});
+      if (network_component >= 0)
+        launch(shared,
+               Samples<Real, true>{light.value.data(), light.gradient.data(), light.value_bar.data(), rays.n_rays});
       else
-        launch(shared, Samples<Real, false>{{}, rays.n_rays});
+        launch(shared, Samples<Real, false>{nullptr, nullptr, nullptr, rays.n_rays});
     });
   }
   dim3 grid(const Queue& queue, unsigned blocks) const { return dim3(blocks, rows_of(queue, sizes.systems)); }
@@ -530,73 +558,97 @@ template <class Real>
 RenderStage<Real>& RenderStage<Real>::operator=(RenderStage&&) noexcept = default;
 
 template <class Real>
-std::size_t RenderStage<Real>::planned_bytes(const Grid& grid, const std::vector<Model>& models) {
+std::size_t RenderStage<Real>::workspace_bytes(const Grid& grid, const std::vector<Model>& models) {
   return planned_bytes_of<RenderStorage<Real>>(RenderSizes<Real>(grid, models));
 }
 
 template <class Real>
 void RenderStage<Real>::replace(cudaStream_t stream, std::size_t system, const Model& model) {
-  require_system("render", system, impl_->sizes.systems);
+  impl_->device.require_current(Impl::kName);
+  require_system(Impl::kName, system, impl_->sizes.systems);
   impl_->upload(stream, system, {model});
 }
 
 template <class Real>
-const Real* RenderStage<Real>::positions() const {
-  return impl_->storage.positions.get();
+View<const Real> RenderStage<Real>::positions() const {
+  return impl_->storage.positions;
 }
 
 template <class Real>
-void RenderStage<Real>::network_positions(const Queue& queue, const Real* parameters, const Real* alpha_nn,
-                                          Real* positions) {
+void RenderStage<Real>::network_positions(const Queue& queue, View<const Real> parameters, View<const Real> alpha_nn,
+                                          View<Real> positions) {
   EINFIELD_REQUIRE(impl_->network_component >= 0, "render: no NETWORK component, expected one");
-  impl_->place(queue, parameters);
+  impl_->require(parameters, alpha_nn);
+  require_size(Impl::kName, "positions", positions, 2 * impl_->sizes.systems * impl_->sizes.rays);
+  impl_->place(queue, parameters.data());
   with_placement(impl_->scenes, [&](auto shared) {
     network_positions_kernel<Real, shared.value>
         <<<impl_->grid(queue, impl_->sizes.ray_blocks), kThreads, impl_->scenes.shared_bytes(), queue.stream>>>(
-            queue.systems, impl_->scenes, impl_->rays, impl_->network_component, parameters, alpha_nn, positions);
+            queue.systems, impl_->scenes, impl_->rays, impl_->network_component, parameters.data(), alpha_nn.data(),
+            positions.data());
     EINFIELD_LAUNCH_CHECK();
   });
 }
 
 template <class Real>
-void RenderStage<Real>::forward(const Queue& queue, const Real* parameters, const Real* alpha_nn, ImageView<Real> image,
-                                const NetworkLight<Real>& light) {
-  impl_->place(queue, parameters);
+void RenderStage<Real>::forward(const Queue& queue, View<const Real> parameters, View<const Real> alpha_nn,
+                                ImageView<Real> image, const NetworkLight<Real>& light) {
+  impl_->require(parameters, alpha_nn);
+  impl_->require_light(light);
+  impl_->require_samples(queue, "image", image);
+  impl_->place(queue, parameters.data());
   impl_->with_samples(light, [&](auto shared, const auto& samples) {
-    render_kernel<Real, shared.value>
-        <<<impl_->grid(queue, sum_blocks(impl_->rays.n_samples)), kThreads, impl_->scenes.shared_bytes(),
-           queue.stream>>>(queue.systems, impl_->scenes, impl_->rays, samples, parameters, alpha_nn, image);
+    render_kernel<Real, shared.value><<<impl_->grid(queue, sum_blocks(impl_->rays.n_samples)), kThreads,
+                                        impl_->scenes.shared_bytes(), queue.stream>>>(
+        queue.systems, impl_->scenes, impl_->rays, samples, parameters.data(), alpha_nn.data(), image);
     EINFIELD_LAUNCH_CHECK();
   });
 }
 
 template <class Real>
-void RenderStage<Real>::adjoint(const Queue& queue, const Real* parameters, const Real* alpha_nn,
-                                ImageView<Real> image_bar, Real* alpha_bar, Real* gradient,
+void RenderStage<Real>::adjoint(const Queue& queue, View<const Real> parameters, View<const Real> alpha_nn,
+                                ImageView<const Real> image_bar, View<Real> alpha_bar, View<Real> gradient,
                                 const NetworkLight<Real>& light) {
-  EINFIELD_REQUIRE(light.value == nullptr || light.value_bar != nullptr,
-                   "render: no place for the cotangent of the network of a NETWORK component");
-  impl_->place(queue, parameters);
+  const RenderSizes<Real>& s = impl_->sizes;
+  impl_->require(parameters, alpha_nn);
+  impl_->require_light(light);
+  impl_->require_samples(queue, "image_bar", image_bar);
+  require_size(Impl::kName, "alpha_bar", alpha_bar, 2 * s.systems * s.rays);
+  require_vectors(Impl::kName, "gradient", gradient, s.systems, impl_->scenes.parameter_stride, impl_->parameters);
+  if (impl_->network_component >= 0) require_size(Impl::kName, "light.value_bar", light.value_bar, s.systems * s.rays);
+  impl_->place(queue, parameters.data());
   impl_->with_samples(light, [&](auto shared, const auto& samples) {
     render_adjoint_kernel<Real, shared.value>
-        <<<impl_->grid(queue, impl_->sizes.ray_blocks), kThreads, impl_->adjoint_shared_bytes(), queue.stream>>>(
-            queue.systems, impl_->scenes, impl_->storage.wanted.get(), impl_->rays, impl_->taps, samples, parameters,
-            alpha_nn, image_bar, alpha_bar, gradient, impl_->storage.partial.get(), impl_->storage.table_bar.get(),
-            impl_->storage.tickets.get());
+        <<<impl_->grid(queue, s.ray_blocks), kThreads, impl_->adjoint_shared_bytes(), queue.stream>>>(
+            queue.systems, impl_->scenes, impl_->storage.wanted.get(), impl_->rays, impl_->taps, samples,
+            parameters.data(), alpha_nn.data(), image_bar, alpha_bar.data(), gradient.data(),
+            impl_->storage.partial.get(), impl_->storage.table_bar.get(), impl_->storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();
   });
-  impl_->add_taps(queue, gradient);
+  impl_->add_taps(queue, gradient.data());
 }
 
 template <class Real>
-SceneArrays<Real> SceneAccess::arrays(const RenderStage<Real>& stage, const Queue& queue, const Real* parameters) {
-  if (!stage.impl_->scenes.shared()) stage.impl_->place(queue, parameters);
+SceneArrays<Real> SceneAccess::arrays(const RenderStage<Real>& stage) {
   return stage.impl_->scenes;
+}
+template <class Real>
+void SceneAccess::place(const RenderStage<Real>& stage, const Queue& queue, const Real* parameters) {
+  if (!stage.impl_->scenes.shared()) stage.impl_->place(queue, parameters);
+}
+
+template <class Real>
+std::size_t SceneAccess::systems(const RenderStage<Real>& stage) {
+  return stage.impl_->sizes.systems;
 }
 
 template class RenderStage<float>;
 template class RenderStage<double>;
-template SceneArrays<float> SceneAccess::arrays(const RenderStage<float>&, const Queue&, const float*);
-template SceneArrays<double> SceneAccess::arrays(const RenderStage<double>&, const Queue&, const double*);
+template SceneArrays<float> SceneAccess::arrays(const RenderStage<float>&);
+template SceneArrays<double> SceneAccess::arrays(const RenderStage<double>&);
+template void SceneAccess::place(const RenderStage<float>&, const Queue&, const float*);
+template void SceneAccess::place(const RenderStage<double>&, const Queue&, const double*);
+template std::size_t SceneAccess::systems(const RenderStage<float>&);
+template std::size_t SceneAccess::systems(const RenderStage<double>&);
 
 }  // namespace einfield::cuda

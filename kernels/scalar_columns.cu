@@ -335,8 +335,9 @@ void ScalarColumns::Impl::deflect(const std::vector<ColumnsSystem>& systems, con
     NetworkStage<double> network(*shape.network, rays, 1);
     DeviceBuffer<double> weights(systems[i].network_weights.size()), potential(static_cast<std::size_t>(rays));
     weights.upload(systems[i].network_weights, stream.get());
-    network.forward(stream.get(), weights.get(), weights.size(), views[i].theta, potential.get(),
-                    const_cast<double*>(views[i].deflection));
+    const auto two_rays = 2 * static_cast<std::size_t>(rays);
+    network.forward(stream.get(), weights, weights.size(), {views[i].theta, two_rays}, potential,
+                    {const_cast<double*>(views[i].deflection), two_rays});
     stream.synchronize();
   }
 }
@@ -409,8 +410,8 @@ void ScalarColumns::Impl::enqueue(std::size_t first, unsigned count) {
   const auto blocks = [count](int n) { return dim3(sum_blocks(n), count); };
   if (light) {
     launch(light_input_kernel, blocks(a.max_rays), kThreads, a.scene_bytes(), a);
-    light->forward(stream.get(), a.light_weights, a.n_light_weights, a.light_position, a.light_value, a.light_gradient,
-                   true);
+    light->forward(stream.get(), storage.light_weights, a.n_light_weights, storage.light_position, storage.light_value,
+                   storage.light_gradient);
     launch(render_values_kernel<true>, blocks(a.image_size), kThreads, a.scene_bytes(), a);
   } else {
     launch(render_values_kernel<false>, blocks(a.image_size), kThreads, a.scene_bytes(), a);

@@ -27,7 +27,7 @@ class CudaJacobian : public testing::Test {
 std::vector<StepCase> jacobian_cases() {
   std::vector<StepCase> cases;
   for (const StepCase& c : step_cases())
-    if (c.free_lens || c.free_light || c.pixel_source) cases.push_back(c);
+    if ((c.free_lens || c.free_light || c.pixel_source) && c.psf_supersampling == 1) cases.push_back(c);
   cases.back().psf_size = 25;
   return cases;
 }
@@ -81,7 +81,7 @@ struct Lenses {
     if (network_light(problems[0].model) == nullptr) return;
     light = true;
     DeviceBuffer<Real> at(2 * 2 * rays);
-    stage.rays().network_positions(stream.get(), parameters.get(), deflection.get(), at.get());
+    stage.rays().network_positions(stream.get(), parameters, deflection, at);
     const std::vector<Real> positions = at.to_vector(stream.get());
     for (std::size_t k = 0; k < 2; ++k) {
       const LightComponent& component = *network_light(problems[k].model);
@@ -97,7 +97,7 @@ struct Lenses {
   }
   NetworkLight<Real> network() const {
     if (!light) return {};
-    return {light_value.get(), light_gradient.get(), light_value_bar.get()};
+    return {light_value, light_gradient, light_value_bar};
   }
   std::vector<double> doubles(const DeviceBuffer<Real>& buffer) const {
     const std::vector<Real> values = buffer.to_vector(stream.get());
@@ -111,14 +111,14 @@ struct Lenses {
     const DeviceBuffer<Real> v = on_device(direction);
     DeviceBuffer<Real> tangent(2 * pixels);
     tangent.zero(stream.get());
-    stage.forward(stream.get(), parameters.get(), deflection.get(), v.get(), tangent.get(), network());
+    stage.forward(stream.get(), parameters, deflection, v, tangent, network());
     return doubles(tangent);
   }
   std::vector<double> adjoint(const std::vector<double>& model_bar) {
     const DeviceBuffer<Real> w = on_device(model_bar);
     DeviceBuffer<Real> gradient(2 * size);
     gradient.zero(stream.get());
-    stage.adjoint(stream.get(), parameters.get(), deflection.get(), w.get(), gradient.get(), network());
+    stage.adjoint(stream.get(), parameters, deflection, w, gradient, network());
     return doubles(gradient);
   }
   std::vector<double> direction() const {

@@ -127,12 +127,11 @@ Answer<Real> run(const Problem& problem, NetworkPath path, int repeats, const De
                            alpha_bar = upload(problem.alpha_bar), psi_bar = upload(problem.psi_bar);
   DeviceBuffer<Real> psi(problem.psi.size()), alpha(problem.alpha.size()), gradient(problem.gradient.size());
   gradient.zero(stream.get());
-  network.forward(stream.get(), parameters.get(), problem.stride, positions.get(), psi.get(), alpha.get(),
-                  problem.own_positions);
+  network.forward(stream.get(), parameters, problem.stride, positions, psi, alpha);
   for (int i = 0; i < repeats; ++i)
-    network.adjoint(stream.get(), parameters.get(), problem.stride, positions.get(),
-                    null_alpha ? nullptr : alpha_bar.get(), gradient.get(), null_psi ? nullptr : psi_bar.get(),
-                    problem.own_positions);
+    network.adjoint(stream.get(), parameters, problem.stride, positions,
+                    null_alpha ? View<const Real>() : View<const Real>(alpha_bar), gradient,
+                    null_psi ? View<const Real>() : View<const Real>(psi_bar));
   return {psi.to_vector(stream.get()), alpha.to_vector(stream.get()), gradient.to_vector(stream.get())};
 }
 
@@ -548,10 +547,8 @@ TEST_F(CudaNetworkTest, RefusesOverlappingParameters) {
   NetworkShape shape;
   shape.hidden = {4};
   NetworkStage<float> network(shape, 8, 2, DeviceLimits::current());
-  DeviceBuffer<float> data(256);
-  EXPECT_THROW(
-      network.forward(stream.get(), data.get(), shape.size() - 1, data.get(), data.get() + 64, data.get() + 128),
-      InvalidInput);
+  DeviceBuffer<float> parameters(2 * shape.size()), values(16), vectors(32);
+  EXPECT_THROW(network.forward(stream.get(), parameters, shape.size() - 1, vectors, values, vectors), InvalidInput);
 }
 
 TEST_F(CudaNetworkTest, LargeActivationsStayFinite) {
@@ -579,8 +576,8 @@ TEST_F(CudaNetworkTest, StepRunsFromAGraph) {
     stream.synchronize();
     const Graph graph = Graph::capture(stream.get(), [&] {
       gradient.zero(stream.get());
-      network.forward(stream.get(), parameters.get(), problem.stride, positions.get(), psi.get(), alpha.get());
-      network.adjoint(stream.get(), parameters.get(), problem.stride, positions.get(), alpha_bar.get(), gradient.get());
+      network.forward(stream.get(), parameters, problem.stride, positions, psi, alpha);
+      network.adjoint(stream.get(), parameters, problem.stride, positions, alpha_bar, gradient);
     });
     graph.launch(stream.get());
     const std::vector<float> first = gradient.to_vector(stream.get());

@@ -88,7 +88,9 @@ class Program {
         grid_(problems.front().observation.grid),
         f_(problems.front().observation.psf.supersampling),
         render_(grid_, models(problems), stride_, stream.get(), f_),
-        convolution_(grid_.ny, grid_.nx, psfs(problems), stream.get()) {
+        convolution_(grid_.ny, grid_.nx, psfs(problems), stream.get()),
+        likelihood_(problems, stream.get()),
+        regularization_(problems, stream.get()) {
     const auto n = static_cast<std::size_t>(grid_.n_pixels()), rays = static_cast<std::size_t>(grid_.n_rays());
     std::vector<Real> parameters;
     for (const Problem& p : problems) {
@@ -101,9 +103,8 @@ class Program {
       naive_.push_back(naive_step(p, seen));
     }
     parameters_ = on_device(parameters, stream);
-    model_bar_ = on_device(as<Real>(all_lenses(
-                               naive_, [](const NaiveStep& s) -> auto& { return s.model_bar; })),
-                           stream);
+    model_bar_ = DeviceBuffer<Real>(lenses_ * n);
+    states_ = on_device(std::vector<StepState>(lenses_), stream);
     gradient_ = DeviceBuffer<Real>(lenses_ * stride_);
     potential_ = DeviceBuffer<Real>(lenses_ * rays);
     alpha_nn_ = DeviceBuffer<Real>(lenses_ * 2 * rays);
@@ -131,33 +132,33 @@ class Program {
   }
 
   void enqueue(const Stream& stream) {
-    const Real* alpha_nn = network_ ? alpha_nn_.get() : nullptr;
-    gradient_.zero(stream.get());
-    if (network_)
-      network_->forward(stream.get(), parameters_.get(), stride_, render_.positions(), potential_.get(),
-                        alpha_nn_.get());
+    const cudaStream_t on = stream.get();
+    const View<const Real> alpha_nn = network_ ? View<const Real>(alpha_nn_) : View<const Real>();
+    const int fine_ny = grid_.ny * f_, fine_nx = grid_.nx * f_;
+    gradient_.zero(on);
+    if (network_) network_->forward(on, parameters_, stride_, render_.positions(), potential_, alpha_nn_);
     const bool fixed = fixed_weights_.size() > 0;
-    const Real* const weights = fixed ? fixed_weights_.get() : parameters_.get() + layout_.light_weights_offset();
+    const std::size_t offset = layout_.light_weights_offset();
+    const View<const Real> weights =
+        fixed ? View<const Real>(fixed_weights_) : View<const Real>(parameters_).from(offset);
     const std::size_t weights_stride = fixed ? fixed_weights_.size() / lenses_ : stride_;
-    const NetworkLight<Real> light{light_value_.get(), light_gradient_.get(), light_value_bar_.get()};
+    const NetworkLight<Real> light{light_value_, light_gradient_, light_value_bar_};
     if (light_network_) {
-      render_.network_positions(stream.get(), parameters_.get(), alpha_nn, light_position_.get());
-      light_network_->forward(stream.get(), weights, weights_stride, light_position_.get(), light_value_.get(),
-                              light_gradient_.get(), true);
+      render_.network_positions(on, parameters_, alpha_nn, light_position_);
+      light_network_->forward(on, weights, weights_stride, light_position_, light_value_, light_gradient_);
     }
-    render_.forward(stream.get(), parameters_.get(), alpha_nn, dense_images(image_.get(), grid_.ny * f_, grid_.nx * f_),
-                    light);
-    convolution_.forward(stream.get(), image_.get(), model_.get());
-    convolution_.adjoint(stream.get(), model_bar_.get(), image_bar_.get());
-    render_.adjoint(stream.get(), parameters_.get(), alpha_nn,
-                    dense_images(image_bar_.get(), grid_.ny * f_, grid_.nx * f_), alpha_bar_.get(), gradient_.get(),
-                    light);
+    render_.forward(on, parameters_, alpha_nn, dense_images<Real>(image_, fine_ny, fine_nx), light);
+    convolution_.forward(on, image_, model_);
+    likelihood_.evaluate(on, dense_images<const Real>(model_, grid_.ny, grid_.nx),
+                         dense_images<Real>(model_bar_, grid_.ny, grid_.nx), states_);
+    convolution_.adjoint(on, model_bar_, image_bar_);
+    render_.adjoint(on, parameters_, alpha_nn, dense_images<const Real>(image_bar_, fine_ny, fine_nx), alpha_bar_,
+                    gradient_, light);
     if (light_network_ && !fixed)
-      light_network_->adjoint(stream.get(), weights, weights_stride, light_position_.get(), nullptr,
-                              gradient_.get() + layout_.light_weights_offset(), light_value_bar_.get(), true);
-    if (network_)
-      network_->adjoint(stream.get(), parameters_.get(), stride_, render_.positions(), alpha_bar_.get(),
-                        gradient_.get());
+      light_network_->adjoint(on, weights, weights_stride, light_position_, {}, View<Real>(gradient_).from(offset),
+                              light_value_bar_);
+    regularization_.apply(on, render_, parameters_, alpha_nn, alpha_bar_, gradient_, states_);
+    if (network_) network_->adjoint(on, parameters_, stride_, render_.positions(), alpha_bar_, gradient_);
   }
 
   void expect_naive(const Stream& stream) {
@@ -175,9 +176,26 @@ class Program {
     expect(
         model_, "model", [](const NaiveStep& s) -> auto& { return s.model; });
     expect(
+        model_bar_, "model_bar", [](const NaiveStep& s) -> auto& { return s.model_bar; });
+    expect(
         image_bar_, "image_bar", [](const NaiveStep& s) -> auto& { return s.subpixels_bar; });
     expect(
         alpha_bar_, "deflection_bar", [](const NaiveStep& s) -> auto& { return s.deflection_bar; });
+    const std::vector<StepState> states = states_.to_vector(stream.get());
+    std::vector<double> loss, chi2, regularization;
+    for (const NaiveStep& s : naive_) {
+      loss.push_back(s.loss);
+      chi2.push_back(s.chi2);
+      regularization.push_back(s.regularization);
+    }
+    const auto expect_scalar = [&](double StepState::*scalar, const std::vector<double>& expected, const char* what) {
+      std::vector<Real> found;
+      for (const StepState& state : states) found.push_back(static_cast<Real>(state.*scalar));
+      expect_close(found, expected, what);
+    };
+    expect_scalar(&StepState::loss, loss, "loss");
+    expect_scalar(&StepState::chi2_reduced, chi2, "reduced chi2");
+    expect_scalar(&StepState::regularization, regularization, "regularization");
     const std::vector<Real> gradients = gradient_.to_vector(stream.get());
     for (std::size_t lens = 0; lens < lenses_; ++lens) {
       const auto begin = gradients.begin() + static_cast<std::ptrdiff_t>(lens * stride_);
@@ -208,10 +226,13 @@ class Program {
   int f_;  ///< sub-pixels of a pixel's side that the PSF acts on
   RenderStage<Real> render_;
   ConvolutionStage<Real> convolution_;
+  LikelihoodStage<Real> likelihood_;
+  RegularizationStage<Real> regularization_;
   std::unique_ptr<NetworkStage<Real>> network_, light_network_;
   std::vector<NaiveStep> naive_;
   DeviceBuffer<Real> light_position_, light_value_, light_gradient_, light_value_bar_, fixed_weights_;
   DeviceBuffer<Real> parameters_, gradient_, potential_, alpha_nn_, alpha_bar_, image_, model_, model_bar_, image_bar_;
+  DeviceBuffer<StepState> states_;
 };
 
 class CudaStages : public ::testing::Test {
@@ -221,11 +242,9 @@ class CudaStages : public ::testing::Test {
   }
 };
 
-/// The regularized case is left out: its terms belong to the backend.
 template <class Real>
 void check_every_case() {
   for (const StepCase& c : step_cases()) {
-    if (c.regularization.any() || c.priors) continue;
     SCOPED_TRACE(c.name);
     const Stream stream;
     Program<Real> program(problems_of(c), stream, 5);
@@ -242,7 +261,7 @@ TEST_F(CudaStages, AgreeWithTheNaiveStepInDoublePrecision) {
 
 TEST_F(CudaStages, RunFromTheCallersGraph) {
   const Stream stream;
-  for (const int index : {2, 4, 11}) {
+  for (const int index : {2, 4, 11, 15}) {
     Program<float> program(problems_of(step_cases()[static_cast<std::size_t>(index)]), stream, 0);
     const Graph graph = Graph::capture(stream.get(), [&] { program.enqueue(stream); });
     for (int i = 0; i < 2; ++i) graph.launch(stream.get());
@@ -331,8 +350,8 @@ void check_convolution(int ny, int nx, int psf_ny, int psf_nx, ConvolutionMethod
   const DeviceBuffer<Real> in = on_device(as<Real>(image), stream), bar = on_device(as<Real>(model_bar), stream);
   DeviceBuffer<Real> out(image.size()), in_bar(image.size());
   for (int repeat = 0; repeat < 2; ++repeat) {  // the borders must be as clean as before
-    stage.forward(stream.get(), in.get(), out.get());
-    stage.adjoint(stream.get(), bar.get(), in_bar.get());
+    stage.forward(stream.get(), in, out);
+    stage.adjoint(stream.get(), bar, in_bar);
   }
   expect_close(out.to_vector(stream.get()), model, "model");
   expect_close(in_bar.to_vector(stream.get()), image_bar, "image_bar");
@@ -356,7 +375,7 @@ TEST_F(CudaStages, NoPsfIsNoChange) {
                                     16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30};
   const DeviceBuffer<float> in = on_device(image, stream);
   DeviceBuffer<float> out(image.size());
-  stage.forward(stream.get(), in.get(), out.get());
+  stage.forward(stream.get(), in, out);
   EXPECT_EQ(out.to_vector(stream.get()), image);
 }
 
@@ -378,7 +397,7 @@ void check_adam() {
   for (std::int64_t update = 1; update <= 4; ++update) {
     for (Real& value : g) value = static_cast<Real>(philox.normal(counter++));
     gradient.upload(g, stream.get());
-    adam.apply(stream.get(), gradient.get(), parameters.get(), first.get(), second.get());
+    adam.apply(stream.get(), gradient, parameters, first, second);
     stream.synchronize();
     for (std::size_t lens = 0; lens < kLenses; ++lens) {
       const auto step = make_adam_step<Real>(rates[lens][update == 1 ? 0 : 1], update);
@@ -397,11 +416,11 @@ void check_adam() {
   const std::vector<Real> before = parameters.to_vector(stream.get());
   g[kStride + 13] = std::numeric_limits<Real>::infinity();
   gradient.upload(g, stream.get());
-  adam.apply(stream.get(), gradient.get(), parameters.get(), first.get(), second.get());
+  adam.apply(stream.get(), gradient, parameters, first, second);
   const std::vector<Real> after = parameters.to_vector(stream.get());
   std::vector<StepState> states(kLenses);
-  EINFIELD_CUDA(
-      cudaMemcpyAsync(states.data(), adam.states(), kLenses * sizeof(StepState), cudaMemcpyDeviceToHost, stream.get()));
+  EINFIELD_CUDA(cudaMemcpyAsync(states.data(), adam.states().data(), kLenses * sizeof(StepState),
+                                cudaMemcpyDeviceToHost, stream.get()));
   stream.synchronize();
   EXPECT_EQ(states[0].updates, 5);
   EXPECT_EQ(states[0].bad_step, 0);
@@ -435,13 +454,14 @@ TEST_F(CudaStages, RefuseNonsense) {
   const std::size_t light_stride = ParameterLayout(with_light.model).size();
   RenderStage<float> plain(grid, {a.model}, stride, stream.get()),
       lit(grid, {with_light.model}, light_stride, stream.get());
-  DeviceBuffer<float> data(std::max(light_stride, 8 * static_cast<std::size_t>(grid.n_rays())));
-  const ImageView<float> image = dense_images(data.get(), grid.ny, grid.nx);
-  const NetworkLight<float> light{data.get(), data.get(), data.get()}, no_place{data.get(), data.get(), nullptr};
-  EXPECT_THROW(lit.forward(stream.get(), data.get(), nullptr, image), InvalidInput);
-  EXPECT_THROW(plain.forward(stream.get(), data.get(), nullptr, image, light), InvalidInput);
-  EXPECT_THROW(plain.network_positions(stream.get(), data.get(), nullptr, data.get()), InvalidInput);
-  EXPECT_THROW(lit.adjoint(stream.get(), data.get(), nullptr, image, data.get(), data.get(), no_place), InvalidInput);
+  const auto rays = static_cast<std::size_t>(grid.n_rays()), pixels = static_cast<std::size_t>(grid.n_pixels());
+  DeviceBuffer<float> data(light_stride), plain_data(stride), values(rays), vectors(2 * rays), images(pixels);
+  const ImageView<float> image = dense_images<float>(images, grid.ny, grid.nx);
+  const NetworkLight<float> light{values, vectors, values}, no_place{values, vectors, {}};
+  EXPECT_THROW(lit.forward(stream.get(), data, {}, image), InvalidInput);
+  EXPECT_THROW(plain.forward(stream.get(), plain_data, {}, image, light), InvalidInput);
+  EXPECT_THROW(plain.network_positions(stream.get(), plain_data, {}, vectors), InvalidInput);
+  EXPECT_THROW(lit.adjoint(stream.get(), data, {}, image, vectors, data, no_place), InvalidInput);
   EXPECT_THROW(ConvolutionStage<float>(0, 5, {Psf{}}, stream.get()), InvalidInput);
   EXPECT_THROW(ConvolutionStage<float>(5, 5, {Psf{2, 1, {1, 1}}}, stream.get()), InvalidInput);
   EXPECT_THROW(ConvolutionStage<float>(5, 5, {Psf{1, 1, {1}}, Psf{}}, stream.get()), InvalidInput);
@@ -453,6 +473,119 @@ TEST_F(CudaStages, RefuseNonsense) {
   EXPECT_THROW(AdamStage<float>(4, 4, {{}}, stream.get()), InvalidInput);
   EXPECT_THROW(NetworkStage<float>(NetworkShape{{}, 1.0}, 5, 1), InvalidInput);
   EXPECT_THROW(NetworkStage<float>(NetworkShape{{4}, 1.0}, 0, 1), InvalidInput);
+}
+
+/// The message of the InvalidInput that `work` throws.
+template <class Work>
+std::string refusal(Work&& work) {
+  try {
+    work();
+  } catch (const InvalidInput& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+TEST_F(CudaStages, RefuseArraysOfOtherSizes) {
+  const Stream stream;
+  const Queue queue = stream.get();
+  const std::vector<Problem> problems = problems_of(step_cases()[15]);  // 3 systems with everything regularized
+  const Grid grid = problems[0].observation.grid;
+  const ParameterLayout layout(problems[0].model);
+  const std::size_t stride = layout.size() + 2, size = 2 * stride + layout.size();
+  const auto n = static_cast<std::size_t>(grid.n_rays()), pixels = static_cast<std::size_t>(grid.n_pixels());
+  const auto text = [](std::size_t number) { return std::to_string(number); };
+  DeviceBuffer<float> vectors(size), scalars(3 * n), fields(6 * n), images(3 * pixels);
+  DeviceBuffer<StepState> states(3);
+  for (DeviceBuffer<float>* buffer : {&vectors, &scalars, &fields, &images}) buffer->zero(stream.get());
+  const View<float> p(vectors), alpha(fields);
+
+  NetworkStage<float> network(*problems[0].model.network, grid.n_rays(), 3);
+  RenderStage<float> render(grid, {problems[0].model, problems[1].model, problems[2].model}, stride, stream.get());
+  EXPECT_EQ(
+      refusal([&] { network.forward(queue, p.from(0, 7), stride, render.positions(), scalars, alpha); }),
+      "network: parameters has 7 numbers, expected at least " + text(2 * stride + problems[0].model.network->size()));
+  EXPECT_EQ(refusal([&] { network.forward(queue, p, stride, alpha.from(0, 4 * n), scalars, alpha); }),
+            "network: positions has " + text(4 * n) + " numbers, expected " + text(6 * n));
+  EXPECT_EQ(refusal([&] { network.forward(queue, p, stride, render.positions(), scalars, scalars); }),
+            "network: alpha_nn has " + text(3 * n) + " numbers, expected " + text(6 * n));
+  EXPECT_EQ(refusal([&] {
+              network.forward(queue, p, stride, render.positions(), scalars, alpha);
+              network.adjoint(queue, p, stride, render.positions(), alpha, p.from(3));
+            }),
+            "nothing was thrown");  // the weights of the last system are there
+  EXPECT_EQ(refusal([&] { network.forward(queue, p, stride, render.positions(), View<float>(nullptr, 3 * n), alpha); }),
+            "network: potential is a null pointer, expected an array");
+
+  const ImageView<float> image = dense_images<float>(images, grid.ny, grid.nx);
+  EXPECT_EQ(refusal([&] { render.forward(queue, p.from(1), alpha, image); }),
+            "render: parameters has " + text(size - 1) + " numbers, expected at least " + text(size));
+  EXPECT_EQ(refusal([&] { render.forward(queue, p, alpha, dense_images<float>(scalars, grid.ny, 2 * grid.nx)); }),
+            "nothing was thrown");  // images with gaps
+  EXPECT_EQ(refusal([&] { render.forward(queue, p, alpha, dense_images<float>(images, grid.ny - 1, grid.nx)); }),
+            "render: image has strides of " + text(static_cast<std::size_t>(grid.nx)) + " and " +
+                text(static_cast<std::size_t>(grid.nx * (grid.ny - 1))) + ", expected images of " +
+                text(static_cast<std::size_t>(grid.ny)) + " x " + text(static_cast<std::size_t>(grid.nx)) +
+                " that do not overlap");
+  EXPECT_EQ(refusal([&] { render.adjoint(queue, p, alpha.from(2), image, alpha, p); }),
+            "render: alpha_nn has " + text(6 * n - 2) + " numbers, expected " + text(6 * n));
+
+  ConvolutionStage<float> convolution(grid.ny, grid.nx, {Psf{}, Psf{}, Psf{}}, stream.get());
+  EXPECT_EQ(refusal([&] { convolution.forward(queue, images, alpha); }),
+            "convolution: model has " + text(6 * n) + " numbers, expected " + text(3 * pixels));
+  LikelihoodStage<float> likelihood(problems, stream.get());
+  EXPECT_EQ(refusal([&] { likelihood.evaluate(queue, image, image, View<StepState>(states).from(1)); }),
+            "likelihood: states has 2 numbers, expected 3");
+  RegularizationStage<float> regularization(problems, stream.get());
+  EXPECT_EQ(refusal([&] { regularization.apply(queue, render, p, alpha, {}, p, states); }),
+            "regularization: alpha_bar has 0 numbers, expected " + text(6 * n));
+  const RenderStage<float> other(grid, {problems[0].model}, stride, stream.get());
+  EXPECT_EQ(refusal([&] { regularization.apply(queue, other, p, alpha, alpha, p, states); }),
+            "regularization: a RenderStage of other models, expected those of the same problems");
+  AdamStage<float> adam(layout.size(), stride, {{1e-3}, {1e-3}, {1e-3}}, stream.get());
+  EXPECT_EQ(refusal([&] { adam.apply(queue, p, p, p, p.from(1)); }),
+            "Adam: second_moment has " + text(size - 1) + " numbers, expected at least " + text(size));
+
+  DeviceBuffer<int> list(4);
+  EXPECT_EQ(refusal([&] {
+              likelihood.evaluate({stream.get(), View<const int>(list)}, image, image, states);
+            }),
+            "a queue with a list of 4 systems, expected 1 ... 3");
+  stream.synchronize();
+}
+
+/// A stage belongs to the device that was current at its construction.
+TEST_F(CudaStages, RefuseAnotherDevice) {
+  int devices = 0;
+  ASSERT_EQ(cudaGetDeviceCount(&devices), cudaSuccess);
+  if (devices < 2) GTEST_SKIP() << "one CUDA device";
+  const Stream stream;
+  const std::vector<Problem> problems = {make_problem(step_cases()[0])};
+  const Grid grid = problems[0].observation.grid;
+  const std::size_t size = ParameterLayout(problems[0].model).size();
+  const auto n = static_cast<std::size_t>(grid.n_rays());
+  const std::string expected = ": CUDA device 1 is current, expected device 0, on which the stage was constructed";
+  DeviceBuffer<float> vectors(size), scalars(n), fields(2 * n);
+  DeviceBuffer<StepState> states(1);
+  NetworkStage<float> network(*problems[0].model.network, grid.n_rays(), 1);
+  RenderStage<float> render(grid, {problems[0].model}, size, stream.get());
+  ConvolutionStage<float> convolution(grid.ny, grid.nx, {problems[0].observation.psf}, stream.get());
+  LikelihoodStage<float> likelihood(problems, stream.get());
+  RegularizationStage<float> regularization(problems, stream.get());
+  AdamStage<float> adam(size, size, {{1e-3}}, stream.get());
+  const ImageView<float> image = convolution.image();
+  ASSERT_EQ(cudaSetDevice(1), cudaSuccess);
+  EXPECT_EQ(refusal([&] { network.forward(stream.get(), vectors, size, render.positions(), scalars, fields); }),
+            "network" + expected);
+  EXPECT_EQ(refusal([&] { render.forward(stream.get(), vectors, fields, image); }), "render" + expected);
+  EXPECT_EQ(refusal([&] { convolution.forward(stream.get()); }), "convolution" + expected);
+  EXPECT_EQ(refusal([&] { likelihood.evaluate(stream.get(), image, image, states); }), "likelihood" + expected);
+  EXPECT_EQ(refusal([&] { regularization.apply(stream.get(), render, vectors, fields, fields, vectors, states); }),
+            "regularization" + expected);
+  EXPECT_EQ(refusal([&] { adam.set_updates(stream.get(), 0); }), "Adam" + expected);
+  ASSERT_EQ(cudaSetDevice(0), cudaSuccess);
+  EXPECT_EQ(refusal([&] { convolution.forward(stream.get()); }), "nothing was thrown");
+  stream.synchronize();
 }
 
 }  // namespace

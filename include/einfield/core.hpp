@@ -59,6 +59,9 @@ class View {
   /// Of a std::vector or another container with contiguous elements.
   template <class Container, class = decltype(std::declval<Container&>().data())>
   constexpr View(Container& container) : data_(container.data()), size_(container.size()) {}
+  /// Of a view of the same elements that may change them.
+  template <class U, class = std::enable_if_t<!std::is_same_v<U, T> && std::is_convertible_v<U (*)[], T (*)[]>>>
+  EINFIELD_HD constexpr View(View<U> other) : data_(other.data()), size_(other.size()) {}
 
   EINFIELD_HD constexpr T* data() const { return data_; }
   EINFIELD_HD constexpr std::size_t size() const { return size_; }

@@ -3,11 +3,11 @@
 #include <type_traits>
 
 #include "einfield/cuda.hpp"
+#include "kernels/arguments.cuh"
 #include "kernels/network/batch.cuh"
 #include "kernels/network/plan.cuh"
 #include "kernels/network/tile/reduce.cuh"
 #include "kernels/raii.cuh"
-#include "kernels/systems.cuh"
 
 namespace einfield::cuda {
 namespace {
@@ -31,7 +31,7 @@ class Tiles {
     net_.packed = packed_.get();
     net_.tape = tape_.get();
     net_.sums = sums_.get();
-    tile_.allow_shared();
+    tile_.allow_shared(DeviceLimits::current().shared_bytes_per_block);
   }
 
   void forward(const Queue& queue, const Real* parameters, std::size_t stride, const Real* positions,
@@ -74,17 +74,25 @@ class Tiles {
 
 template <class Real>
 struct NetworkStage<Real>::Impl {
+  static constexpr const char* kName = "network";
+
+  StageDevice device;
   NetworkPlan plan;
   std::size_t parameters;  // of one system
-  int systems;
+  std::size_t points, systems;
   std::unique_ptr<Tiles<Real>> tiles;
   std::unique_ptr<batch::Batch<Real>> batch;
 
-  void check_stride(std::size_t stride) const {
+  void require(View<const Real> all_parameters, std::size_t stride, View<const Real> positions) const {
+    device.require_current(kName);
     EINFIELD_REQUIRE(systems == 1 || stride >= parameters, "network: parameter_stride = " + std::to_string(stride) +
                                                                ", expected at least the " + std::to_string(parameters) +
                                                                " parameters of a system");
+    require_vectors(kName, "parameters", all_parameters, systems, stride, parameters);
+    require_size(kName, "positions", positions, own_positions(positions) ? 2 * points * systems : 2 * points);
   }
+  /// Whether every system has its own.
+  bool own_positions(View<const Real> positions) const { return positions.size() > 2 * points; }
 };
 
 template <class Real>
@@ -100,7 +108,8 @@ NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_
   const Chosen<Real> chosen = choose<Real>(shape, n_points, n_systems, limits, path, math);
   impl_->plan = chosen.plan;
   impl_->parameters = shape.size();
-  impl_->systems = n_systems;
+  impl_->points = static_cast<std::size_t>(n_points);
+  impl_->systems = static_cast<std::size_t>(n_systems);
   if (chosen.plan.path == NetworkPath::tiles)
     impl_->tiles = std::make_unique<Tiles<Real>>(chosen, n_systems);
   else
@@ -124,30 +133,43 @@ const NetworkPlan& NetworkStage<Real>::plan() const {
 }
 
 template <class Real>
-std::size_t NetworkStage<Real>::workspace_bytes() const {
-  return impl_->plan.workspace_bytes;
+std::size_t NetworkStage<Real>::workspace_bytes(const NetworkShape& shape, int n_points, int n_systems,
+                                                NetworkMath math) {
+  return make_plan(shape, n_points, n_systems, DeviceLimits::current(), NetworkPath::automatic, math).workspace_bytes;
 }
 
 template <class Real>
-void NetworkStage<Real>::forward(const Queue& queue, const Real* parameters, std::size_t parameter_stride,
-                                 const Real* positions, Real* psi, Real* alpha, bool own_positions) {
-  impl_->check_stride(parameter_stride);
-  if (impl_->tiles)
-    impl_->tiles->forward(queue, parameters, parameter_stride, positions, own_positions, psi, alpha);
+void NetworkStage<Real>::forward(const Queue& queue, View<const Real> parameters, std::size_t parameter_stride,
+                                 View<const Real> positions, View<Real> potential, View<Real> alpha_nn) {
+  Impl& m = *impl_;
+  m.require(parameters, parameter_stride, positions);
+  require_size(Impl::kName, "potential", potential, m.systems * m.points);
+  require_size(Impl::kName, "alpha_nn", alpha_nn, 2 * m.systems * m.points);
+  const bool own = m.own_positions(positions);
+  if (m.tiles)
+    m.tiles->forward(queue, parameters.data(), parameter_stride, positions.data(), own, potential.data(),
+                     alpha_nn.data());
   else
-    impl_->batch->forward(queue.stream, parameters, parameter_stride, positions, own_positions, psi, alpha);
+    m.batch->forward(queue.stream, parameters.data(), parameter_stride, positions.data(), own, potential.data(),
+                     alpha_nn.data());
 }
 
 template <class Real>
-void NetworkStage<Real>::adjoint(const Queue& queue, const Real* parameters, std::size_t parameter_stride,
-                                 const Real* positions, const Real* alpha_bar, Real* gradient, const Real* psi_bar,
-                                 bool own_positions) {
-  impl_->check_stride(parameter_stride);
-  if (impl_->tiles)
-    impl_->tiles->adjoint(queue, parameter_stride, positions, own_positions, alpha_bar, gradient, psi_bar);
+void NetworkStage<Real>::adjoint(const Queue& queue, View<const Real> parameters, std::size_t parameter_stride,
+                                 View<const Real> positions, View<const Real> alpha_bar, View<Real> gradient,
+                                 View<const Real> potential_bar) {
+  Impl& m = *impl_;
+  m.require(parameters, parameter_stride, positions);
+  require_size_or_none(Impl::kName, "alpha_bar", alpha_bar, 2 * m.systems * m.points);
+  require_vectors(Impl::kName, "gradient", gradient, m.systems, parameter_stride, m.parameters);
+  require_size_or_none(Impl::kName, "potential_bar", potential_bar, m.systems * m.points);
+  const bool own = m.own_positions(positions);
+  if (m.tiles)
+    m.tiles->adjoint(queue, parameter_stride, positions.data(), own, alpha_bar.data(), gradient.data(),
+                     potential_bar.data());
   else
-    impl_->batch->adjoint(queue.stream, parameters, parameter_stride, positions, own_positions, alpha_bar, gradient,
-                          psi_bar);
+    m.batch->adjoint(queue.stream, parameters.data(), parameter_stride, positions.data(), own, alpha_bar.data(),
+                     gradient.data(), potential_bar.data());
 }
 
 template class NetworkStage<float>;

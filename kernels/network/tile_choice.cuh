@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "einfield/cuda.hpp"
+#include "einfield/network.hpp"
 #include "kernels/check.cuh"
 #include "kernels/network/tile/adjoint.cuh"
 #include "kernels/network/tile/forward.cuh"
@@ -20,7 +20,7 @@ struct TileChoice {
   bool fragments;         // its products are those of the matrix units
   bool narrow;            // for layers of up to 8 · max_groups channels only
   std::size_t (*shared_bytes)(int rows, int kept_passes);
-  void (*allow_shared)();
+  void (*allow_shared)(std::size_t limit);  // all that a block may have
   void (*pack)(dim3 grid, cudaStream_t stream, const Network<Real>& net, const Real* parameters, std::size_t stride);
   void (*forward)(dim3 grid, std::size_t shared, cudaStream_t stream, const Network<Real>& net, const Real* parameters,
                   std::size_t stride, const Real* positions, Real* psi, Real* alpha);
@@ -48,16 +48,15 @@ TileChoice<typename T::Real> tile_choice() {
           T::kFragments,
           T::kNarrow,
           &Shared<T>::bytes,
-          [] {
+          [](std::size_t limit) {
             // All that the device grants, not this plan's bytes: the limit belongs to the kernel, which networks of
             // other shapes share, so a smaller one would take a larger one's memory away.
-            const int limit = static_cast<int>(DeviceLimits::current().shared_bytes_per_block);
             for (const void* kernel : {reinterpret_cast<const void*>(&network_kernel<T, kEncoded>),
                                        reinterpret_cast<const void*>(&network_adjoint_kernel<T, kEncoded>)}) {
               cudaFuncAttributes attributes{};
               EINFIELD_CUDA(cudaFuncGetAttributes(&attributes, kernel));
               EINFIELD_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 limit - static_cast<int>(attributes.sharedSizeBytes)));
+                                                 static_cast<int>(limit - attributes.sharedSizeBytes)));
               EINFIELD_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                                  cudaSharedmemCarveoutMaxShared));
             }
