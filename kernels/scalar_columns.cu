@@ -298,7 +298,9 @@ ScalarColumns::Impl::Impl(int on, const ColumnsShape& of, const std::vector<Colu
                        std::to_string(kMaxPsfShared / (arrays.scene_bytes() / shape.n_components())) +
                        " on a CUDA device");
   upload_tables();
-  if (shape.light) light.emplace(*shape.light, static_cast<int>(sizes.rays), static_cast<int>(sizes.at_once));
+  if (shape.light)
+    light.emplace(*shape.light, static_cast<int>(sizes.rays), static_cast<int>(sizes.at_once), NetworkMath::fp32,
+                  NetworkTape::none);
   if (shape.network) deflect(systems, views);
   if (sizes.fft) transform_psfs(systems);
   input = PinnedBuffer<unsigned char>(sizes.input_bytes());
@@ -332,7 +334,7 @@ void ScalarColumns::Impl::upload_tables() {
 void ScalarColumns::Impl::deflect(const std::vector<ColumnsSystem>& systems, const std::vector<SystemView>& views) {
   for (std::size_t i = 0; i < systems.size(); ++i) {
     const int rays = views[i].n_rays;
-    NetworkStage<double> network(*shape.network, rays, 1);
+    NetworkStage<double> network(*shape.network, rays, 1, NetworkMath::fp32, NetworkTape::none);
     DeviceBuffer<double> weights(systems[i].network_weights.size()), potential(static_cast<std::size_t>(rays));
     weights.upload(systems[i].network_weights, stream.get());
     const auto two_rays = 2 * static_cast<std::size_t>(rays);
@@ -473,16 +475,15 @@ ColumnsPlan ScalarColumns::plan(int device, const ColumnsShape& shape, const std
       planned_bytes_of<ColumnStorage>(s, (packed.bytes().size() + 15) / 16 * 16 * static_cast<std::size_t>(copies));
   std::size_t setup = 0;
   if (shape.network) {
-    const NetworkPlan network =
-        NetworkStage<double>::make_plan(*shape.network, static_cast<int>(s.rays), 1, DeviceLimits::current());
-    setup = network.workspace_bytes + (shape.network->size() + s.rays) * sizeof(double);
+    setup = NetworkStage<double>::workspace_bytes(*shape.network, static_cast<int>(s.rays), 1, NetworkMath::fp32,
+                                                  NetworkTape::none) +
+            (shape.network->size() + s.rays) * sizeof(double);
   }
   if (s.fft)
     bytes += fft_bytes(s, s.at_once * s.linear + s.at_once) + fft_bytes(s, s.at_once * s.images) + fft_bytes(s, 1);
   if (shape.light)
-    bytes += NetworkStage<double>::make_plan(*shape.light, static_cast<int>(s.rays), static_cast<int>(s.at_once),
-                                             DeviceLimits::current())
-                 .workspace_bytes;
+    bytes += NetworkStage<double>::workspace_bytes(*shape.light, static_cast<int>(s.rays), static_cast<int>(s.at_once),
+                                                   NetworkMath::fp32, NetworkTape::none);
   return {bytes + setup, static_cast<int>(s.at_once), s.fft};
 }
 

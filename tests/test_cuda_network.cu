@@ -542,6 +542,49 @@ TEST_F(CudaNetworkTest, PlannedBytesAreTaken) {
   EXPECT_GT(planned, 64 << 20);
 }
 
+/// Without a tape: the same bits, in any number of launches, from less memory.
+template <class Real>
+void check_inference(const Case& c, NetworkPath path, bool own_positions, NetworkMath math = NetworkMath::fp32) {
+  const Problem problem(c, true, own_positions);
+  const Stream stream;
+  const auto on_device = [&](const std::vector<double>& values) {
+    const std::vector<Real> host = as<Real>(values);
+    DeviceBuffer<Real> buffer(host.size());
+    buffer.upload(host, stream.get());
+    stream.synchronize();
+    return buffer;
+  };
+  const DeviceBuffer<Real> parameters = on_device(problem.parameters), positions = on_device(problem.positions);
+  for (const int multiprocessors : {1, 5, 132}) {
+    SCOPED_TRACE(name(c) + (path == NetworkPath::tiles ? " tiles " : " cublas ") + std::to_string(multiprocessors));
+    DeviceLimits limits = DeviceLimits::current();
+    limits.multiprocessors = multiprocessors;
+    NetworkStage<Real> kept(problem.shape, c.points, c.lenses, limits, path, math),
+        none(problem.shape, c.points, c.lenses, limits, path, math, NetworkTape::none);
+    std::vector<Real> psi[2], alpha[2];
+    for (NetworkStage<Real>* stage : {&kept, &none}) {
+      DeviceBuffer<Real> potential(problem.psi.size()), deflection(problem.alpha.size());
+      stage->forward(stream.get(), parameters, problem.stride, positions, potential, deflection);
+      psi[stage == &none] = potential.to_vector(stream.get());
+      alpha[stage == &none] = deflection.to_vector(stream.get());
+    }
+    EXPECT_EQ(psi[1], psi[0]);
+    EXPECT_EQ(alpha[1], alpha[0]);
+    if (path == NetworkPath::tiles || c.lenses > 1) EXPECT_LT(none.plan().workspace_bytes, kept.plan().workspace_bytes);
+    DeviceBuffer<Real> gradient(problem.gradient.size());
+    EXPECT_THROW(none.adjoint(stream.get(), parameters, problem.stride, positions, {}, gradient), InvalidInput);
+  }
+}
+
+TEST_F(CudaNetworkTest, InferenceNeedsNoTape) {
+  for (const NetworkPath path : {NetworkPath::tiles, NetworkPath::cublas})
+    for (const Case& c : {Case{{33, 7, 16}, 700, 2}, Case{{16}, 31, 1}, Case{{16, 33}, 333, 3, 8}}) {
+      check_inference<float>(c, path, false);
+      check_inference<double>(c, path, true);
+    }
+  check_inference<float>(Case{{40, 24}, 310, 2}, NetworkPath::tiles, false, NetworkMath::tf32x3);
+}
+
 TEST_F(CudaNetworkTest, RefusesOverlappingParameters) {
   const Stream stream;
   NetworkShape shape;

@@ -112,16 +112,25 @@ enum class NetworkPath {
   cublas      ///< products over the whole batch by cuBLAS
 };
 
+/// Whether forward() keeps what adjoint() needs.
+enum class NetworkTape {
+  kept,
+  none  ///< for inference. Tiles: no memory for the gradient's sums, and for the intermediate results of as many tiles
+        ///< as run at once, instead of all; forward() is one launch for so many. cuBLAS: for one system instead of all
+};
+
 /// How a network of a given shape will run. It is made before anything is allocated.
 struct NetworkPlan {
   NetworkPath path = NetworkPath::automatic;  ///< tiles or cublas, never automatic
   int tile = 0;                               ///< points per tile; 0 for cuBLAS, like the next five members
   int tiles = 0;                              ///< tiles per system
-  int blocks = 0;                             ///< blocks per system; each takes every blocks-th tile
+  int blocks = 0;                             ///< blocks per system; each takes every blocks-th tile. Without a tape
+                                              ///< they take one tile in each of ceil(tiles / blocks) launches
   int threads = 0;                            ///< threads per block
   bool keeps_layer = false;                   ///< an array that is needed twice stays in shared memory
   std::size_t shared_bytes = 0;               ///< shared memory of a block
   std::size_t workspace_bytes = 0;            ///< device memory that the NetworkStage will hold
+  NetworkTape tape = NetworkTape::kept;
 };
 
 /// ψ_nn and α_nn = ∇ψ_nn of `n_systems` networks of one shape at `n_points` points each, and the adjoint; network.hpp
@@ -134,22 +143,26 @@ class EINFIELD_API NetworkStage {
   /// @throws InvalidInput for a bad shape or count, when `path` is tiles and no tile fits, and for a `math` other than
   ///         fp32 in double precision, before compute capability 8.0, or for layers too wide for a tile
   static NetworkPlan make_plan(const NetworkShape& shape, int n_points, int n_systems, const DeviceLimits& limits,
-                               NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32);
+                               NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32,
+                               NetworkTape tape = NetworkTape::kept);
   /// Device memory of a stage with the automatic plan for the current device. @throws as make_plan(), CudaError
   static std::size_t workspace_bytes(const NetworkShape& shape, int n_points, int n_systems,
-                                     NetworkMath math = NetworkMath::fp32);
+                                     NetworkMath math = NetworkMath::fp32, NetworkTape tape = NetworkTape::kept);
 
   /// The automatic plan for the current device. @throws InvalidInput as make_plan(), CudaError, CublasError
-  NetworkStage(const NetworkShape& shape, int n_points, int n_systems, NetworkMath math = NetworkMath::fp32);
+  NetworkStage(const NetworkShape& shape, int n_points, int n_systems, NetworkMath math = NetworkMath::fp32,
+               NetworkTape tape = NetworkTape::kept);
   /// The plan of make_plan(). @throws as make_plan(), CudaError, CublasError
   NetworkStage(const NetworkShape& shape, int n_points, int n_systems, const DeviceLimits& limits,
-               NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32);
+               NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32,
+               NetworkTape tape = NetworkTape::kept);
   ~NetworkStage();
   NetworkStage(NetworkStage&&) noexcept;
   NetworkStage& operator=(NetworkStage&&) noexcept;
 
   const NetworkPlan& plan() const;
-  /// Writes the potential and the deflection of the network, and keeps what adjoint() needs.
+  /// Writes the potential and the deflection of the network, and keeps what adjoint() needs. With NetworkTape::none the
+  /// results have the same bits.
   /// @param parameters        system k's flat vector begins at k · parameter_stride
   /// @param parameter_stride  at least shape.size(), unless there is one system
   /// @param positions         [2][n] for all systems, or [systems][2][n] [arcsec]
@@ -162,7 +175,7 @@ class EINFIELD_API NetworkStage {
   /// @param alpha_bar      cotangent of the deflection, [systems][2][n], or empty for zero
   /// @param gradient       system k's flat vector begins at k · parameter_stride
   /// @param potential_bar  cotangent of the potential, [systems][n], or empty for zero
-  /// @throws InvalidInput as forward()
+  /// @throws InvalidInput as forward(), and for a stage with NetworkTape::none
   void adjoint(const Queue& queue, View<const Real> parameters, std::size_t parameter_stride,
                View<const Real> positions, View<const Real> alpha_bar, View<Real> gradient,
                View<const Real> potential_bar = {});

@@ -152,18 +152,20 @@ constexpr std::size_t kCublasWorkspace = std::size_t{32} << 20;
 template <class Real>
 class Batch {
  public:
-  Batch(const NetworkShape& shape, int points, int systems)
+  /// @param tapes  systems, or 1 where all may use one: then adjoint() must not be called
+  Batch(const NetworkShape& shape, int points, int systems, int tapes)
       : shape_(shape),
         points_(points),
         systems_(systems),
+        tapes_(tapes),
         sizes_(shape, static_cast<std::size_t>(points)),
-        tape_(sizes_.tape_per_system * static_cast<std::size_t>(systems)),
+        tape_(sizes_.tape_per_system * static_cast<std::size_t>(tapes)),
         shared_(sizes_.shared),
         workspace_(kCublasWorkspace) {}
 
-  static std::size_t bytes(const NetworkShape& shape, int points, int systems) {
+  static std::size_t bytes(const NetworkShape& shape, int points, int tapes) {
     const Sizes sizes(shape, static_cast<std::size_t>(points));
-    return (sizes.tape_per_system * static_cast<std::size_t>(systems) + sizes.shared) * sizeof(Real) + kCublasWorkspace;
+    return (sizes.tape_per_system * static_cast<std::size_t>(tapes) + sizes.shared) * sizeof(Real) + kCublasWorkspace;
   }
 
   void forward(cudaStream_t stream, const Real* all_parameters, std::size_t stride, const Real* all_positions,
@@ -174,7 +176,7 @@ class Batch {
       const Real* positions = all_positions + (own_positions ? static_cast<std::size_t>(system) * 2 * points_ : 0);
       const Points<Real> theta{positions, positions + points_};
       const Real* w = all_parameters + static_cast<std::size_t>(system) * stride;
-      const Arrays t = arrays(system);
+      const Arrays t = arrays(system % tapes_);
       const int last = hidden() - 1;
       const auto kernel = encoded(0) ? first_layer_kernel<Real, true> : first_layer_kernel<Real, false>;
       kernel<<<grid(width(0)), kThreads, 0, stream>>>(points_, width(0), w + shape_.kernel_offset(0),
@@ -334,7 +336,7 @@ class Batch {
   }
 
   NetworkShape shape_;
-  int points_, systems_;
+  int points_, systems_, tapes_;
   Sizes sizes_;
   DeviceBuffer<Real> tape_, shared_;
   DeviceBuffer<unsigned char> workspace_;

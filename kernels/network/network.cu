@@ -1,5 +1,6 @@
 // NetworkStage of cuda.hpp: owns the packed weights and the tape, and launches the kernels of its plan.
 // Kernels: tile/ (fused tiles), batch.cuh (cuBLAS over the whole batch). The choice between them: plan.cu.
+#include <algorithm>
 #include <type_traits>
 
 #include "einfield/cuda.hpp"
@@ -26,8 +27,8 @@ class Tiles {
         net_(chosen.net),
         systems_(static_cast<unsigned>(systems)),
         packed_(count(net_.pack_size)),
-        tape_(count(net_.tape_size) * static_cast<std::size_t>(net_.tiles)),
-        sums_(count(net_.sums_size) * static_cast<std::size_t>(plan_.blocks)) {
+        tape_(count(net_.tape_size) * static_cast<std::size_t>(keeps_tape() ? net_.tiles : plan_.blocks)),
+        sums_(keeps_tape() ? count(net_.sums_size) * static_cast<std::size_t>(plan_.blocks) : 0) {
     net_.packed = packed_.get();
     net_.tape = tape_.get();
     net_.sums = sums_.get();
@@ -41,7 +42,11 @@ class Tiles {
     const int pack_blocks = net_.stages + ceil_div(net_.constants_size, kThreads);
     tile_.pack(dim3(static_cast<unsigned>(pack_blocks), rows_of(queue, systems_)), queue.stream, net_, parameters,
                stride);
-    tile_.forward(grid(queue), plan_.shared_bytes, queue.stream, net_, parameters, stride, positions, psi, alpha);
+    if (keeps_tape())
+      tile_.forward(grid(queue, plan_.blocks), plan_.shared_bytes, queue.stream, net_, parameters, stride, positions,
+                    psi, alpha);
+    else
+      forward_in_turns(queue, parameters, stride, positions, psi, alpha);
   }
 
   /// Needs no parameters: the packed ones are still those of forward().
@@ -49,7 +54,7 @@ class Tiles {
                Real* gradient, const Real* psi_bar) {
     net_.position_rows = own_positions ? 2 : 0;
     net_.systems = queue.systems;
-    tile_.adjoint(grid(queue), plan_.shared_bytes, queue.stream, net_, positions, alpha_bar, psi_bar);
+    tile_.adjoint(grid(queue, plan_.blocks), plan_.shared_bytes, queue.stream, net_, positions, alpha_bar, psi_bar);
     const int blocks = net_.reduce_blocks + ceil_div(net_.partial_size - net_.numbers_partial, tiled::kLanes);
     auto* reduce = tiled::reduce_kernel<Real, false>;
     if constexpr (std::is_same_v<Real, float>)
@@ -61,7 +66,24 @@ class Tiles {
 
  private:
   std::size_t count(int per_system) const { return static_cast<std::size_t>(per_system) * systems_; }
-  dim3 grid(const Queue& queue) const { return dim3(static_cast<unsigned>(plan_.blocks), rows_of(queue, systems_)); }
+  dim3 grid(const Queue& queue, int blocks) const {
+    return dim3(static_cast<unsigned>(blocks), rows_of(queue, systems_));
+  }
+  bool keeps_tape() const { return plan_.tape == NetworkTape::kept; }
+  /// Without a tape: launches of as many tiles as there are blocks, which use the same memory one after the other. All
+  /// tiles of a launch are full, but for those of the first: the last launch begins early enough for that, and computes
+  /// some points of the one before again, to the same bits.
+  void forward_in_turns(const Queue& queue, const Real* parameters, std::size_t stride, const Real* positions,
+                        Real* psi, Real* alpha) {
+    for (int first = 0; first < net_.points;) {
+      Network<Real> part = net_;
+      part.tiles = std::min(plan_.blocks, ceil_div(net_.points - first, plan_.tile));
+      const int begin = std::min(first, std::max(net_.points - part.tiles * plan_.tile, 0));
+      tile_.forward(grid(queue, part.tiles), plan_.shared_bytes, queue.stream, part, parameters, stride,
+                    positions + begin, psi + begin, alpha + begin);
+      first += part.tiles * plan_.tile;
+    }
+  }
 
   NetworkPlan plan_;
   TileChoice<Real> tile_;
@@ -97,15 +119,16 @@ struct NetworkStage<Real>::Impl {
 
 template <class Real>
 NetworkPlan NetworkStage<Real>::make_plan(const NetworkShape& shape, int n_points, int n_systems,
-                                          const DeviceLimits& limits, NetworkPath path, NetworkMath math) {
-  return choose<Real>(shape, n_points, n_systems, limits, path, math).plan;
+                                          const DeviceLimits& limits, NetworkPath path, NetworkMath math,
+                                          NetworkTape tape) {
+  return choose<Real>(shape, n_points, n_systems, limits, path, math, tape).plan;
 }
 
 template <class Real>
 NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_systems, const DeviceLimits& limits,
-                                 NetworkPath path, NetworkMath math)
+                                 NetworkPath path, NetworkMath math, NetworkTape tape)
     : impl_(std::make_unique<Impl>()) {
-  const Chosen<Real> chosen = choose<Real>(shape, n_points, n_systems, limits, path, math);
+  const Chosen<Real> chosen = choose<Real>(shape, n_points, n_systems, limits, path, math, tape);
   impl_->plan = chosen.plan;
   impl_->parameters = shape.size();
   impl_->points = static_cast<std::size_t>(n_points);
@@ -113,12 +136,14 @@ NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_
   if (chosen.plan.path == NetworkPath::tiles)
     impl_->tiles = std::make_unique<Tiles<Real>>(chosen, n_systems);
   else
-    impl_->batch = std::make_unique<batch::Batch<Real>>(shape, n_points, n_systems);
+    impl_->batch =
+        std::make_unique<batch::Batch<Real>>(shape, n_points, n_systems, tape == NetworkTape::none ? 1 : n_systems);
 }
 
 template <class Real>
-NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_systems, NetworkMath math)
-    : NetworkStage(shape, n_points, n_systems, DeviceLimits::current(), NetworkPath::automatic, math) {}
+NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_systems, NetworkMath math,
+                                 NetworkTape tape)
+    : NetworkStage(shape, n_points, n_systems, DeviceLimits::current(), NetworkPath::automatic, math, tape) {}
 
 template <class Real>
 NetworkStage<Real>::~NetworkStage() = default;
@@ -134,8 +159,9 @@ const NetworkPlan& NetworkStage<Real>::plan() const {
 
 template <class Real>
 std::size_t NetworkStage<Real>::workspace_bytes(const NetworkShape& shape, int n_points, int n_systems,
-                                                NetworkMath math) {
-  return make_plan(shape, n_points, n_systems, DeviceLimits::current(), NetworkPath::automatic, math).workspace_bytes;
+                                                NetworkMath math, NetworkTape tape) {
+  return make_plan(shape, n_points, n_systems, DeviceLimits::current(), NetworkPath::automatic, math, tape)
+      .workspace_bytes;
 }
 
 template <class Real>
@@ -160,6 +186,8 @@ void NetworkStage<Real>::adjoint(const Queue& queue, View<const Real> parameters
                                  View<const Real> potential_bar) {
   Impl& m = *impl_;
   m.require(parameters, parameter_stride, positions);
+  EINFIELD_REQUIRE(m.plan.tape == NetworkTape::kept,
+                   "network: adjoint of a stage without a tape, expected one with it");
   require_size_or_none(Impl::kName, "alpha_bar", alpha_bar, 2 * m.systems * m.points);
   require_vectors(Impl::kName, "gradient", gradient, m.systems, parameter_stride, m.parameters);
   require_size_or_none(Impl::kName, "potential_bar", potential_bar, m.systems * m.points);

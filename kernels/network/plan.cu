@@ -127,6 +127,19 @@ std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<
   return bytes <= limit ? bytes : 0;
 }
 
+/// Device memory of a network with tiles.
+template <class Real>
+std::size_t tile_bytes(const Network<Real>& net, int systems, int blocks, NetworkTape tape) {
+  const auto n = static_cast<std::size_t>(blocks);
+  std::size_t numbers = static_cast<std::size_t>(net.pack_size);
+  if (tape == NetworkTape::none)
+    numbers += static_cast<std::size_t>(net.tape_size) * n;
+  else
+    numbers += static_cast<std::size_t>(net.tape_size) * static_cast<std::size_t>(net.tiles) +
+               static_cast<std::size_t>(net.sums_size) * n;
+  return static_cast<std::size_t>(systems) * numbers * sizeof(Real);
+}
+
 void check_math(NetworkMath math, bool single, const DeviceLimits& limits) {
   if (math == NetworkMath::fp32) return;
   const std::string what = std::string("network: math = ") + name_of(math);
@@ -140,7 +153,7 @@ void check_math(NetworkMath math, bool single, const DeviceLimits& limits) {
 
 template <class Real>
 Chosen<Real> choose(const NetworkShape& shape, int points, int systems, const DeviceLimits& limits, NetworkPath path,
-                    NetworkMath math) {
+                    NetworkMath math, NetworkTape tape) {
   shape.validate();
   check_math(math, sizeof(Real) == sizeof(float), limits);
   EINFIELD_REQUIRE(points > 0, "network: " + std::to_string(points) + " points, expected > 0");
@@ -163,23 +176,17 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int systems, const De
                                        resident_blocks(tile, shared, limits.shared_bytes_per_block), &time);
       if (best.plan.tile != 0 && time >= best_time) continue;
       best_time = time;
-      const std::size_t n = static_cast<std::size_t>(systems);
-      best.plan = {NetworkPath::tiles,
-                   tile.points,
-                   net.tiles,
-                   blocks,
-                   kThreads,
-                   net.kept >= 0,
-                   shared,
-                   n *
-                       (static_cast<std::size_t>(net.pack_size) +
-                        static_cast<std::size_t>(net.tape_size) * static_cast<std::size_t>(net.tiles) +
-                        static_cast<std::size_t>(net.sums_size) * static_cast<std::size_t>(blocks)) *
-                       sizeof(Real)};
+      best.plan = {NetworkPath::tiles, tile.points, net.tiles, blocks, kThreads, net.kept >= 0, shared};
       best.tile = tile;
       best.net = net;
     }
-    if (best.plan.tile != 0) return best;
+    if (NetworkPlan& plan = best.plan; plan.tile != 0) {
+      // The same tile with and without a tape: the same bits.
+      plan.tape = tape;
+      if (tape == NetworkTape::none) plan.blocks = std::clamp(limits.multiprocessors / systems, 1, plan.tiles);
+      plan.workspace_bytes = tile_bytes(best.net, systems, plan.blocks, tape);
+      return best;
+    }
     const std::string none = "network: no tile of this shape fits the " +
                              std::to_string(limits.shared_bytes_per_block) + " bytes of shared memory of a block";
     EINFIELD_REQUIRE(path == NetworkPath::automatic, none);
@@ -189,7 +196,8 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int systems, const De
   EINFIELD_REQUIRE(math == NetworkMath::fp32,
                    std::string("network: math = ") + name_of(math) + " with cuBLAS, expected fp32");
   best.plan.path = NetworkPath::cublas;
-  best.plan.workspace_bytes = batch::Batch<Real>::bytes(shape, points, systems);
+  best.plan.tape = tape;
+  best.plan.workspace_bytes = batch::Batch<Real>::bytes(shape, points, tape == NetworkTape::none ? 1 : systems);
   return best;
 }
 
@@ -206,7 +214,9 @@ DeviceLimits DeviceLimits::current() {
   return limits;
 }
 
-template Chosen<float> choose(const NetworkShape&, int, int, const DeviceLimits&, NetworkPath, NetworkMath);
-template Chosen<double> choose(const NetworkShape&, int, int, const DeviceLimits&, NetworkPath, NetworkMath);
+template Chosen<float> choose(const NetworkShape&, int, int, const DeviceLimits&, NetworkPath, NetworkMath,
+                              NetworkTape);
+template Chosen<double> choose(const NetworkShape&, int, int, const DeviceLimits&, NetworkPath, NetworkMath,
+                               NetworkTape);
 
 }  // namespace einfield::cuda

@@ -18,6 +18,6 @@ struct Chosen {
 /// @throws InvalidInput as NetworkStage::make_plan()
 template <class Real>
 Chosen<Real> choose(const NetworkShape& shape, int points, int systems, const DeviceLimits& limits, NetworkPath path,
-                    NetworkMath math);
+                    NetworkMath math, NetworkTape tape);
 
 }  // namespace einfield::cuda
