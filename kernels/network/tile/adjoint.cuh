@@ -36,7 +36,7 @@ __device__ __forceinline__ bool load_cotangents(const Network<Real>& net, int fi
   const int system = net.system();
   bool any = false;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < 5 * T::kPoints; i += kThreads) {
+  for (int i = thread_again<T>(); i < 5 * T::kPoints; i += kThreads) {
     const int what = i / T::kPoints, px = i % T::kPoints;
     // Position, ᾱ, ψ̄: rows of `points` numbers, from one array after the other.
     const Real* const array = what < 2 ? positions : what < 4 ? alpha_bar : psi_bar;
@@ -320,6 +320,15 @@ __device__ __forceinline__ void write_gradient(const Real (&acc)[T::kGradIn][T::
   }
 }
 
+/// The block's sums; in narrow tiles their address is computed again wherever it is needed.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ Real* block_sums(const Network<Real>& net, Real* sums) {
+  if constexpr (T::kNarrow)
+    return net.sums + (static_cast<std::size_t>(forget(blockIdx.y)) * gridDim.x + blockIdx.x) * net.sums_size;
+  else
+    return sums;
+}
+
 /// Adds a tile's part of the gradient of matrix l (from layer l − 1 to l), in one pass over its rows and columns. ā_l
 /// is in `current`. own, tape and g_bar_of are the kernel's functions of these names.
 template <class T, bool kEncoded, class Real = typename T::Real, class Own, class Tape, class GBar>
@@ -382,7 +391,7 @@ __device__ __forceinline__ void add_matrix_gradient(const Network<Real>& net, in
     const int height = net.layer[l - 1].width;
     sum_matrix<T>(acc, spare, [&](int row, int column, Real sum) {
       if (row < height && column < layer.width)
-        PartialSums<Real>{sums, touched}.add(layer.partial + row * layer.width + column, sum);
+        PartialSums<Real>{block_sums<T>(net, sums), touched}.add(layer.partial + row * layer.width + column, sum);
     });
   } else {
     Real* const write = mine();
@@ -419,21 +428,24 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
   shared.clear(net);
   bool touched = false;  // the sums hold something
   /// ḡ of a layer between the first and the last.
-  const auto g_bar_of = [&](int l) { return l == net.kept ? shared.kept : sums + net.layer[l].g_bar; };
+  const auto g_bar_of = [&](int l) {
+    return l == net.kept ? shared.kept : block_sums<T>(net, sums) + net.layer[l].g_bar;
+  };
 
 #pragma unroll 1
   for (int tile = net.first_tile(); tile < net.tiles; tile += gridDim.x) {
     const int first_point = tile * T::kPoints, valid = min(T::kPoints, net.points - first_point);
     __syncthreads();                          // the tile before has left shared memory
     const auto tape = [&]() -> const Real* {  // anew wherever it is needed
-      return net.tape + (static_cast<std::size_t>(row) * net.tiles + forget(tile)) * net.tape_size;
+      return net.tape + (static_cast<std::size_t>(T::kNarrow ? forget(blockIdx.y) : row) * net.tiles + forget(tile)) *
+                            net.tape_size;
     };
     const bool any = load_cotangents<T>(net, first_point, valid, positions, alpha_bar, psi_bar, point_data);
     if (!__syncthreads_or(any)) continue;
     ring.start(packed + net.stream, kEncoded ? net.layer[1].gradient_stage : net.stages);  // W₂ᵀ serves ā₁ alone
 
     Real channel_sums[4];  // of the first layer
-    const auto partial = [&] { return PartialSums<Real>{sums, touched}; };
+    const auto partial = [&] { return PartialSums<Real>{block_sums<T>(net, sums), touched}; };
 
     // Upwards: p̄_l in `current`, at the top ā_L; w̄ = Σ p̄_L + ψ̄ h_L.
     Real *current = shared.first, *spare = shared.second;
@@ -510,7 +522,7 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
     touched = true;
   }
   if (!touched)
-    for (int i = thread; i < net.partial_size; i += kThreads) sums[i] = 0;
+    for (int i = thread; i < net.partial_size; i += kThreads) block_sums<T>(net, sums)[i] = 0;
 }
 
 }  // namespace einfield::cuda::tiled

@@ -29,7 +29,7 @@ __device__ __forceinline__ void multiply(Real (&acc)[T::kChannels][T::kPixels], 
     const Real* const end = w + min(rows, T::kStageRows) * kWeightPitch;
 #pragma unroll 1
     do {
-#pragma unroll
+#pragma unroll(T::kNarrow ? 1 : kUnroll)  // two rows at a time would take registers that narrow tiles lack
       for (int k = 0; k < kUnroll; ++k) {
         Pack<Real> x[T::kChunks], y[T::kChannels / V];
 #pragma unroll
