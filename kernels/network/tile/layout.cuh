@@ -104,8 +104,13 @@ struct Tile : Registers<RealType> {
   using Sums = std::conditional_t<kFragments, const Real*, Real[Base::kChannels][kPixels]>;
   static constexpr int kGradIn = kFragments ? Fragments::kSums : kNarrow ? Base::kChannels : Base::kGradIn;
   static constexpr int kGradOut = kFragments ? 4 : Base::kGradOut;
-  /// Blocks that share a multiprocessor.
+  /// Blocks that share a multiprocessor, and so its registers. Only those of 9.0 to 10.3 have the shared memory for
+  /// two.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 900 || __CUDA_ARCH__ >= 1100)
+  static constexpr int kBlocks = 1;
+#else
   static constexpr int kBlocks = kNarrow ? 2 : 1;
+#endif
   /// Every register counts: what is cheap is computed again instead of being kept.
   static constexpr bool kForgets = kFragments || kNarrow;
   /// Narrow tiles: neighboring threads that add up the points of one channel; a gradient's register tiles, kMaxGroups
