@@ -495,7 +495,7 @@ TEST_F(CudaStages, RefuseArraysOfOtherSizes) {
   const std::size_t stride = layout.size() + 2, size = 2 * stride + layout.size();
   const auto n = static_cast<std::size_t>(grid.n_rays()), pixels = static_cast<std::size_t>(grid.n_pixels());
   const auto text = [](std::size_t number) { return std::to_string(number); };
-  DeviceBuffer<float> vectors(size), scalars(3 * n), fields(6 * n), images(3 * pixels);
+  DeviceBuffer<float> vectors(size), scalars(3 * n), fields(6 * n), images(3 * pixels), wide(6 * pixels);
   DeviceBuffer<StepState> states(3);
   for (DeviceBuffer<float>* buffer : {&vectors, &scalars, &fields, &images}) buffer->zero(stream.get());
   const View<float> p(vectors), alpha(fields);
@@ -520,7 +520,7 @@ TEST_F(CudaStages, RefuseArraysOfOtherSizes) {
   const ImageView<float> image = dense_images<float>(images, grid.ny, grid.nx);
   EXPECT_EQ(refusal([&] { render.forward(queue, p.from(1), alpha, image); }),
             "render: parameters has " + text(size - 1) + " numbers, expected at least " + text(size));
-  EXPECT_EQ(refusal([&] { render.forward(queue, p, alpha, dense_images<float>(scalars, grid.ny, 2 * grid.nx)); }),
+  EXPECT_EQ(refusal([&] { render.forward(queue, p, alpha, dense_images<float>(wide, grid.ny, 2 * grid.nx)); }),
             "nothing was thrown");  // images with gaps
   EXPECT_EQ(refusal([&] { render.forward(queue, p, alpha, dense_images<float>(images, grid.ny - 1, grid.nx)); }),
             "render: image has strides of " + text(static_cast<std::size_t>(grid.nx)) + " and " +
