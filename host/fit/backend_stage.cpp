@@ -63,7 +63,7 @@ class BackendStage {
     const std::vector<StageProgress> all = backend_.look(records_);
     bool save = false, first = true, any_moves = false;
     run_.each_active([&](int i, Track<Real>& track) {
-      const std::int64_t before = saved_step(track.progress);
+      const std::int64_t before = saved_step(i, track.progress);
       track.progress = all[static_cast<std::size_t>(i)];
       track.now.time_s = run_.elapsed(track);
       for (const StageRecord& record : records_[static_cast<std::size_t>(i)])
@@ -76,16 +76,19 @@ class BackendStage {
       }
       any_moves = true;
       // The systems reach a step one after the other: once is enough.
-      if (std::exchange(first, false)) save = run_.is_due(before, saved_step(track.progress));
+      if (std::exchange(first, false)) save = run_.is_due(before, saved_step(i, track.progress));
     });
     if (!save || !any_moves) return;
     take_snapshots();
     run_.checkpoint();
   }
 
-  /// The step of a snapshot: it holds a state whose evaluation is known to be finite. Adam has moved on since.
-  std::int64_t saved_step(const StageProgress& progress) const {
-    return adam_ && progress.evaluations > 0 && !progress.done ? progress.step - 1 : progress.step;
+  /// The step of a snapshot: it holds a state whose evaluation is known to be finite. Adam has moved on since, or has
+  /// found the last state not finite.
+  std::int64_t saved_step(int i, const StageProgress& progress) const {
+    const bool known = progress.evaluations == 0 || (progress.done && progress.reason != StopReason::non_finite);
+    if (!adam_ || known) return progress.step;
+    return std::max(progress.step - 1, first_steps_[static_cast<std::size_t>(i)]);
   }
 
   /// Brings the snapshots of all systems that this stage moves to the last look.
@@ -105,11 +108,11 @@ class BackendStage {
                        before = fields(Field::previous_parameters), first_before = fields(Field::previous_first_moment),
                        second_before = fields(Field::previous_second_moment);
     for_moved([&](int i, Track<Real>& track) {
-      const bool moved = saved_step(track.progress) < track.progress.step;
+      const bool moved = saved_step(i, track.progress) < track.progress.step;
       track.now.parameters = (moved ? before : at).of(i);
       track.now.first_moment = (moved ? first_before : first).of(i);
       track.now.second_moment = (moved ? second_before : second).of(i);
-      set_counts(track, saved_step(track.progress), best.of(i));
+      set_counts(track, saved_step(i, track.progress), best.of(i));
     });
   }
   /// Those that this stage works or has worked on.
@@ -152,8 +155,8 @@ class BackendStage {
       StepState& state = states[static_cast<std::size_t>(i)];
       refuse_non_finite(state);
       track.progress.state = state;
-      track.progress.evaluations = 0;  // the evaluation of the snapshot is known
       if (state.bad_step != 0) track.reason = StopReason::non_finite;
+      track.progress.reason = track.reason;
     });
     for (const int i : ended_) run_.track(i).progress.done = true;
     take_snapshots();
@@ -172,20 +175,13 @@ class BackendStage {
     if (!bad.empty()) step_back(bad);
   }
 
-  /// The parameters that gave a non-finite number are of no use: those before the last update are the result.
+  /// The parameters that gave a non-finite number are of no use: those before the last update, which the snapshots
+  /// hold, are the result.
   void step_back(const std::vector<int>& bad) {
     for (const int i : bad) {
       Track<Real>& track = run_.track(i);
       Snapshot<Real>& now = track.now;
       track.fail(track.progress.state, track.offset() + track.progress.state.bad_step);
-      if (track.progress.step > first_steps_[static_cast<std::size_t>(i)]) {
-        now.parameters = backend_.download(Field::previous_parameters, i);
-        now.first_moment = backend_.download(Field::previous_first_moment, i);
-        now.second_moment = backend_.download(Field::previous_second_moment, i);
-        --now.step;
-        --now.stage_step;
-        --now.evaluations;
-      }
       backend_.upload(Field::parameters, i, now.parameters);
     }
     backend_.evaluate(true);
