@@ -132,7 +132,7 @@ struct AdamStage<Real>::Impl {
   double clip_norm = 0;
 
   Impl(std::size_t n_parameters, std::size_t parameter_stride, const std::vector<std::vector<double>>& learning_rates,
-       cudaStream_t stream)
+       cudaStream_t stream, Workspace workspace)
       : sizes{n_parameters, learning_rates.size(), learning_rates.empty() ? 0 : learning_rates.front().size()},
         stride(parameter_stride) {
     EINFIELD_REQUIRE(n_parameters > 0 && parameter_stride >= n_parameters,
@@ -146,7 +146,8 @@ struct AdamStage<Real>::Impl {
       EINFIELD_REQUIRE(row.size() == sizes.rates, "Adam: learning rates of different lengths, expected one length");
       rates.insert(rates.end(), row.begin(), row.end());
     }
-    allocate_all(storage, stream, sizes);
+    BufferSource source("Adam", workspace, workspace_bytes_of<AdamStorage>(sizes));
+    take_all(source, storage, stream, sizes);
     storage.rates.upload(rates, stream);
     set_updates(stream, 0);
   }
@@ -198,8 +199,9 @@ struct AdamStage<Real>::Impl {
 
 template <class Real>
 AdamStage<Real>::AdamStage(std::size_t n_parameters, std::size_t parameter_stride,
-                           const std::vector<std::vector<double>>& learning_rates, cudaStream_t stream)
-    : impl_(std::make_unique<Impl>(n_parameters, parameter_stride, learning_rates, stream)) {}
+                           const std::vector<std::vector<double>>& learning_rates, cudaStream_t stream,
+                           Workspace workspace)
+    : impl_(std::make_unique<Impl>(n_parameters, parameter_stride, learning_rates, stream, workspace)) {}
 template <class Real>
 AdamStage<Real>::~AdamStage() = default;
 template <class Real>
@@ -210,7 +212,7 @@ AdamStage<Real>& AdamStage<Real>::operator=(AdamStage&&) noexcept = default;
 template <class Real>
 std::size_t AdamStage<Real>::workspace_bytes(std::size_t n_parameters, std::size_t n_systems,
                                              std::size_t n_learning_rates) {
-  return planned_bytes_of<AdamStorage>(AdamSizes{n_parameters, n_systems, n_learning_rates});
+  return workspace_bytes_of<AdamStorage>(AdamSizes{n_parameters, n_systems, n_learning_rates});
 }
 template <class Real>
 View<StepState> AdamStage<Real>::states() const {

@@ -234,6 +234,17 @@ struct ConvolutionStorage {
   }
 };
 
+/// What the transforms of all images need besides the images.
+template <class Real>
+std::size_t fft_work_bytes(const ConvolutionSizes& s) {
+  std::size_t bytes = 0;
+  if (s.path != Path::fft) return bytes;
+  for (const cufftType type : {ComplexOf<Real>::kForward, ComplexOf<Real>::kInverse})
+    bytes = std::max(bytes,
+                     FftPlan(s.padded_ny, s.padded_nx, type, static_cast<int>(s.systems), nullptr, false).work_bytes());
+  return bytes;
+}
+
 }  // namespace
 
 template <class Real>
@@ -267,9 +278,15 @@ struct ConvolutionStage<Real>::Impl {
   std::map<unsigned, Plans> plans;
   DeviceBuffer<unsigned char> fft_work;  ///< of all plans: one transform runs at a time
 
-  Impl(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream, ConvolutionMethod method)
-      : sizes(ny, nx, psfs, method) {
-    allocate_all(storage, stream, sizes);
+  bool own_memory;
+
+  Impl(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream, ConvolutionMethod method, Workspace workspace)
+      : sizes(ny, nx, psfs, method), own_memory(workspace.empty()) {
+    const std::size_t fft_bytes = own_memory ? 0 : fft_work_bytes<Real>(sizes);
+    BufferSource source(kName, workspace,
+                        workspace_bytes_of<ConvolutionStorage<Real>>(sizes) + in_workspace(fft_bytes));
+    take_all(source, storage, stream, sizes);
+    fft_work = source.take<unsigned char>(fft_bytes);
     prepare(stream, static_cast<unsigned>(sizes.systems));
     upload(stream, 0, psfs);
   }
@@ -280,6 +297,9 @@ struct ConvolutionStage<Real>::Impl {
     const auto plan = [&](cufftType type) {
       FftPlan made(sizes.padded_ny, sizes.padded_nx, type, static_cast<int>(rows), stream, false);
       if (made.work_bytes() > fft_work.size()) {
+        EINFIELD_REQUIRE(own_memory, "convolution: the transforms of " + std::to_string(rows) + " images need " +
+                                         std::to_string(made.work_bytes()) + " bytes, the caller's workspace has " +
+                                         std::to_string(fft_work.size()) + " for them");
         EINFIELD_CUDA(cudaStreamSynchronize(stream));
         fft_work = DeviceBuffer<unsigned char>(made.work_bytes());
         for (auto& [count, others] : plans)
@@ -410,8 +430,8 @@ struct ConvolutionStage<Real>::Impl {
 
 template <class Real>
 ConvolutionStage<Real>::ConvolutionStage(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream,
-                                         ConvolutionMethod method)
-    : impl_(std::make_unique<Impl>(ny, nx, psfs, stream, method)) {}
+                                         ConvolutionMethod method, Workspace workspace)
+    : impl_(std::make_unique<Impl>(ny, nx, psfs, stream, method, workspace)) {}
 template <class Real>
 ConvolutionStage<Real>::~ConvolutionStage() = default;
 template <class Real>
@@ -423,19 +443,7 @@ template <class Real>
 std::size_t ConvolutionStage<Real>::workspace_bytes(int ny, int nx, const std::vector<Psf>& psfs,
                                                     ConvolutionMethod method) {
   const ConvolutionSizes sizes(ny, nx, psfs, method);
-  std::size_t bytes = planned_bytes_of<ConvolutionStorage<Real>>(sizes);
-  if (sizes.path == Path::fft) {
-    std::size_t work = 0;
-    for (const cufftType type : {ComplexOf<Real>::kForward, ComplexOf<Real>::kInverse}) {
-      int n[2] = {sizes.padded_ny, sizes.padded_nx};
-      std::size_t of_type = 0;
-      EINFIELD_CUDA(
-          cufftEstimateMany(2, n, nullptr, 1, 0, nullptr, 1, 0, type, static_cast<int>(sizes.systems), &of_type));
-      work = std::max(work, of_type);
-    }
-    bytes += work;
-  }
-  return bytes;
+  return workspace_bytes_of<ConvolutionStorage<Real>>(sizes) + in_workspace(fft_work_bytes<Real>(sizes));
 }
 
 template <class Real>

@@ -125,6 +125,17 @@ struct JacobianStorage {
   }
 };
 
+/// Device memory of the two stages, and of the rest.
+template <class Real>
+struct JacobianBytes {
+  std::size_t render, convolution, own;
+  JacobianBytes(const Grid& grid, const std::vector<Model>& models, const std::vector<Psf>& psfs)
+      : render(RenderStage<Real>::workspace_bytes(grid, models)),
+        convolution(ConvolutionStage<Real>::workspace_bytes(grid.ny, grid.nx, psfs)),
+        own(workspace_bytes_of<JacobianStorage<Real>>(JacobianSizes(grid, models))) {}
+  std::size_t all() const { return render + convolution + own; }
+};
+
 void require_pixels(const std::vector<Psf>& psfs) {
   for (const Psf& psf : psfs)
     EINFIELD_REQUIRE(psf.supersampling == 1, "a PSF of " + std::to_string(psf.supersampling) +
@@ -141,23 +152,27 @@ struct JacobianStage<Real>::Impl {
   JacobianSizes sizes;
   Grid grid;
   std::size_t stride;
+  JacobianBytes<Real> bytes;
   RenderStage<Real> render;
   ConvolutionStage<Real> convolution;
   JacobianStorage<Real> storage;
   bool network_light;
 
   Impl(const Grid& of, const std::vector<Model>& models, const std::vector<Psf>& psfs, std::size_t parameter_stride,
-       cudaStream_t stream)
+       cudaStream_t stream, Workspace workspace)
       : sizes(of, models),
         grid(of),
         stride(parameter_stride),
-        render(of, models, parameter_stride, stream),
-        convolution(of.ny, of.nx, psfs, stream),
+        bytes(of, models, psfs),
+        render(of, models, parameter_stride, stream, 1, part_of(checked(workspace, bytes.all()), 0, bytes.render)),
+        convolution(of.ny, of.nx, psfs, stream, ConvolutionMethod::automatic,
+                    part_of(workspace, bytes.render, bytes.convolution)),
         network_light(network_light_index(models.front()) >= 0) {
     require_pixels(psfs);
     EINFIELD_REQUIRE(psfs.size() == models.size(), std::to_string(psfs.size()) + " PSFs for " +
                                                        std::to_string(models.size()) + " models, expected as many");
-    allocate_all(storage, stream, sizes);
+    BufferSource source(kName, part_of(workspace, bytes.render + bytes.convolution, bytes.own), bytes.own);
+    take_all(source, storage, stream, sizes);
     std::vector<Real> pixels;
     for (const Model& model : models)
       for (const double v : ParameterLayout(model).pixels) pixels.push_back(static_cast<Real>(v));
@@ -166,6 +181,10 @@ struct JacobianStage<Real>::Impl {
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
   }
 
+  static Workspace checked(Workspace workspace, std::size_t bytes) {
+    (void)BufferSource(kName, workspace, bytes);
+    return workspace;
+  }
   void require_light(const NetworkLight<Real>& light) const {
     const bool given = !light.value.empty() && !light.gradient.empty();
     EINFIELD_REQUIRE(given == network_light, std::string("Jacobian: a network of a NETWORK component is ") +
@@ -179,8 +198,8 @@ struct JacobianStage<Real>::Impl {
 
 template <class Real>
 JacobianStage<Real>::JacobianStage(const Grid& grid, const std::vector<Model>& models, const std::vector<Psf>& psfs,
-                                   std::size_t parameter_stride, cudaStream_t stream)
-    : impl_(std::make_unique<Impl>(grid, models, psfs, parameter_stride, stream)) {}
+                                   std::size_t parameter_stride, cudaStream_t stream, Workspace workspace)
+    : impl_(std::make_unique<Impl>(grid, models, psfs, parameter_stride, stream, workspace)) {}
 template <class Real>
 JacobianStage<Real>::~JacobianStage() = default;
 template <class Real>
@@ -191,9 +210,7 @@ JacobianStage<Real>& JacobianStage<Real>::operator=(JacobianStage&&) noexcept = 
 template <class Real>
 std::size_t JacobianStage<Real>::workspace_bytes(const Grid& grid, const std::vector<Model>& models,
                                                  const std::vector<Psf>& psfs) {
-  return planned_bytes_of<JacobianStorage<Real>>(JacobianSizes(grid, models)) +
-         RenderStage<Real>::workspace_bytes(grid, models) +
-         ConvolutionStage<Real>::workspace_bytes(grid.ny, grid.nx, psfs);
+  return JacobianBytes<Real>(grid, models, psfs).all();
 }
 
 template <class Real>

@@ -117,8 +117,9 @@ struct LikelihoodStage<Real>::Impl {
   LikelihoodSizes sizes;
   LikelihoodStorage<Real> storage;
 
-  Impl(const std::vector<Problem>& problems, cudaStream_t stream) : sizes(problems) {
-    allocate_all(storage, stream, sizes);
+  Impl(const std::vector<Problem>& problems, cudaStream_t stream, Workspace workspace) : sizes(problems) {
+    BufferSource source(kName, workspace, workspace_bytes_of<LikelihoodStorage<Real>>(sizes));
+    take_all(source, storage, stream, sizes);
     upload(stream, 0, problems);
   }
 
@@ -142,8 +143,8 @@ struct LikelihoodStage<Real>::Impl {
 };
 
 template <class Real>
-LikelihoodStage<Real>::LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream)
-    : impl_(std::make_unique<Impl>(problems, stream)) {}
+LikelihoodStage<Real>::LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream, Workspace workspace)
+    : impl_(std::make_unique<Impl>(problems, stream, workspace)) {}
 template <class Real>
 LikelihoodStage<Real>::~LikelihoodStage() = default;
 template <class Real>
@@ -153,7 +154,7 @@ LikelihoodStage<Real>& LikelihoodStage<Real>::operator=(LikelihoodStage&&) noexc
 
 template <class Real>
 std::size_t LikelihoodStage<Real>::workspace_bytes(const std::vector<Problem>& problems) {
-  return planned_bytes_of<LikelihoodStorage<Real>>(LikelihoodSizes(problems));
+  return workspace_bytes_of<LikelihoodStorage<Real>>(LikelihoodSizes(problems));
 }
 
 template <class Real>

@@ -34,7 +34,7 @@ struct PinnedMemory {
   static void release(void* data) noexcept { EINFIELD_CUDA_NOEXCEPT(cudaFreeHost(data)); }
 };
 
-/// `size()` elements of T, uninitialized. An empty buffer holds a null pointer.
+/// `size()` elements of T, uninitialized. An empty buffer holds a null pointer. The memory may be someone else's.
 template <class T, class Memory>
 class Buffer {
  public:
@@ -44,17 +44,21 @@ class Buffer {
       throw InvalidInput(std::string(Memory::kName) + ": size overflows");
     if (size > 0) data_ = static_cast<T*>(Memory::allocate(size * sizeof(T)));
   }
-  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  /// In the memory of another owner, who releases it.
+  Buffer(T* borrowed, std::size_t size) : data_(borrowed), size_(size), owned_(false) {}
+  Buffer(Buffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), owned_(other.owned_) {}
   Buffer& operator=(Buffer&& other) noexcept {
     Buffer moved(std::move(other));
     std::swap(data_, moved.data_);
     std::swap(size_, moved.size_);
+    std::swap(owned_, moved.owned_);
     return *this;
   }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() {
-    if (data_ != nullptr) Memory::release(data_);
+    if (data_ != nullptr && owned_) Memory::release(data_);
   }
 
   T* get() const { return data_; }
@@ -65,6 +69,7 @@ class Buffer {
  private:
   T* data_ = nullptr;
   std::size_t size_ = 0;
+  bool owned_ = true;
 };
 
 /// A buffer in page-locked host memory, with access to its elements.

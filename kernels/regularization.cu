@@ -305,9 +305,10 @@ struct RegularizationStage<Real>::Impl {
   NetworkKernels kernels;
   RegularizationStorage<Real> storage;
 
-  Impl(const std::vector<Problem>& problems, cudaStream_t stream)
+  Impl(const std::vector<Problem>& problems, cudaStream_t stream, Workspace workspace)
       : sizes(problems), grid(problems.front().observation.grid) {
-    allocate_all(storage, stream, sizes);
+    BufferSource source(kName, workspace, workspace_bytes_of<RegularizationStorage<Real>>(sizes));
+    take_all(source, storage, stream, sizes);
     upload(stream, 0, problems);
     if (!problems.front().model.network) return;
     const NetworkShape& shape = *problems.front().model.network;
@@ -382,8 +383,9 @@ struct RegularizationStage<Real>::Impl {
 };
 
 template <class Real>
-RegularizationStage<Real>::RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream)
-    : impl_(std::make_unique<Impl>(problems, stream)) {}
+RegularizationStage<Real>::RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream,
+                                               Workspace workspace)
+    : impl_(std::make_unique<Impl>(problems, stream, workspace)) {}
 template <class Real>
 RegularizationStage<Real>::~RegularizationStage() = default;
 template <class Real>
@@ -393,7 +395,7 @@ RegularizationStage<Real>& RegularizationStage<Real>::operator=(RegularizationSt
 
 template <class Real>
 std::size_t RegularizationStage<Real>::workspace_bytes(const std::vector<Problem>& problems) {
-  return planned_bytes_of<RegularizationStorage<Real>>(RegularizationSizes(problems));
+  return workspace_bytes_of<RegularizationStorage<Real>>(RegularizationSizes(problems));
 }
 
 template <class Real>

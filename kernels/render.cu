@@ -392,7 +392,7 @@ struct RenderStage<Real>::Impl {
   std::size_t parameters;  ///< of a system
 
   Impl(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream,
-       int psf_supersampling)
+       int psf_supersampling, Workspace workspace)
       : sizes(grid, models) {
     EINFIELD_REQUIRE(psf_supersampling >= 1 && grid.supersampling % psf_supersampling == 0,
                      "render: " + std::to_string(psf_supersampling) +
@@ -402,7 +402,8 @@ struct RenderStage<Real>::Impl {
     EINFIELD_REQUIRE(sizes.systems == 1 || parameter_stride >= parameters,
                      "render: parameter_stride = " + std::to_string(parameter_stride) + ", expected at least the " +
                          std::to_string(parameters) + " parameters of a system");
-    allocate_all(storage, stream, sizes);
+    BufferSource source(kName, workspace, workspace_bytes_of<RenderStorage<Real>>(sizes));
+    take_all(source, storage, stream, sizes);
     std::vector<Real> positions(2 * sizes.rays);
     for (std::size_t i = 0; i < sizes.rays; ++i) {
       const Vec2<double> theta = grid.ray(static_cast<int>(i));
@@ -548,8 +549,8 @@ struct RenderStage<Real>::Impl {
 
 template <class Real>
 RenderStage<Real>::RenderStage(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride,
-                               cudaStream_t stream, int psf_supersampling)
-    : impl_(std::make_unique<Impl>(grid, models, parameter_stride, stream, psf_supersampling)) {}
+                               cudaStream_t stream, int psf_supersampling, Workspace workspace)
+    : impl_(std::make_unique<Impl>(grid, models, parameter_stride, stream, psf_supersampling, workspace)) {}
 template <class Real>
 RenderStage<Real>::~RenderStage() = default;
 template <class Real>
@@ -559,7 +560,7 @@ RenderStage<Real>& RenderStage<Real>::operator=(RenderStage&&) noexcept = defaul
 
 template <class Real>
 std::size_t RenderStage<Real>::workspace_bytes(const Grid& grid, const std::vector<Model>& models) {
-  return planned_bytes_of<RenderStorage<Real>>(RenderSizes<Real>(grid, models));
+  return workspace_bytes_of<RenderStorage<Real>>(RenderSizes<Real>(grid, models));
 }
 
 template <class Real>

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <list>
 #include <memory>
 #include <string>
 #include <thread>
@@ -81,16 +82,20 @@ std::vector<Problem> problems_of(StepCase c) {
 template <class Real>
 class Program {
  public:
-  Program(const std::vector<Problem>& problems, const Stream& stream, std::size_t padding)
-      : lenses_(problems.size()),
+  /// @param callers_memory  the stages allocate nothing
+  Program(const std::vector<Problem>& problems, const Stream& stream, std::size_t padding, bool callers_memory = false)
+      : callers_memory_(callers_memory),
+        lenses_(problems.size()),
         layout_(problems.front().model),
         stride_(layout_.size() + padding),
         grid_(problems.front().observation.grid),
         f_(problems.front().observation.psf.supersampling),
-        render_(grid_, models(problems), stride_, stream.get(), f_),
-        convolution_(grid_.ny, grid_.nx, psfs(problems), stream.get()),
-        likelihood_(problems, stream.get()),
-        regularization_(problems, stream.get()) {
+        render_(grid_, models(problems), stride_, stream.get(), f_,
+                memory(RenderStage<Real>::workspace_bytes(grid_, models(problems)))),
+        convolution_(grid_.ny, grid_.nx, psfs(problems), stream.get(), ConvolutionMethod::automatic,
+                     memory(ConvolutionStage<Real>::workspace_bytes(grid_.ny, grid_.nx, psfs(problems)))),
+        likelihood_(problems, stream.get(), memory(LikelihoodStage<Real>::workspace_bytes(problems))),
+        regularization_(problems, stream.get(), memory(RegularizationStage<Real>::workspace_bytes(problems))) {
     const auto n = static_cast<std::size_t>(grid_.n_pixels()), rays = static_cast<std::size_t>(grid_.n_rays());
     std::vector<Real> parameters;
     for (const Problem& p : problems) {
@@ -113,12 +118,10 @@ class Program {
     image_ = DeviceBuffer<Real>(lenses_ * subpixels);
     model_ = DeviceBuffer<Real>(lenses_ * n);
     image_bar_ = DeviceBuffer<Real>(lenses_ * subpixels);
-    if (problems.front().model.network)
-      network_ = std::make_unique<NetworkStage<Real>>(*problems.front().model.network, grid_.n_rays(),
-                                                      static_cast<int>(lenses_));
+    if (problems.front().model.network) network_ = network(*problems.front().model.network);
     const LightComponent* const light = network_light(problems.front().model);
     if (!light) return;
-    light_network_ = std::make_unique<NetworkStage<Real>>(light->network, grid_.n_rays(), static_cast<int>(lenses_));
+    light_network_ = network(light->network);
     for (DeviceBuffer<Real>* field : {&light_value_, &light_value_bar_}) *field = DeviceBuffer<Real>(lenses_ * rays);
     for (DeviceBuffer<Real>* field : {&light_position_, &light_gradient_})
       *field = DeviceBuffer<Real>(lenses_ * 2 * rays);
@@ -208,6 +211,19 @@ class Program {
   std::vector<Real> gradient(const Stream& stream) const { return gradient_.to_vector(stream.get()); }
 
  private:
+  /// Memory of this program for a stage, filled with numbers that no stage may use; or none.
+  Workspace memory(std::size_t bytes) {
+    if (!callers_memory_) return {};
+    memory_.emplace_back(bytes);
+    EINFIELD_CUDA(cudaMemset(memory_.back().get(), 0xff, bytes));
+    EINFIELD_CUDA(cudaDeviceSynchronize());
+    return memory_.back();
+  }
+  std::unique_ptr<NetworkStage<Real>> network(const NetworkShape& shape) {
+    const int rays = grid_.n_rays(), systems = static_cast<int>(lenses_);
+    return std::make_unique<NetworkStage<Real>>(shape, rays, systems, NetworkMath::fp32, NetworkTape::kept,
+                                                memory(NetworkStage<Real>::workspace_bytes(shape, rays, systems)));
+  }
   static std::vector<Model> models(const std::vector<Problem>& problems) {
     std::vector<Model> result;
     for (const Problem& p : problems) result.push_back(p.model);
@@ -219,6 +235,8 @@ class Program {
     return result;
   }
 
+  bool callers_memory_;
+  std::list<DeviceBuffer<std::byte>> memory_;
   std::size_t lenses_;
   ParameterLayout layout_;
   std::size_t stride_;
@@ -267,6 +285,32 @@ TEST_F(CudaStages, RunFromTheCallersGraph) {
     for (int i = 0; i < 2; ++i) graph.launch(stream.get());
     program.expect_naive(stream);
   }
+}
+
+/// Memory of the caller makes no difference, and is all that a stage uses.
+TEST_F(CudaStages, RunInTheCallersMemory) {
+  const Stream stream;
+  StepCase transformed = step_cases()[8];
+  transformed.nx = transformed.ny = 27;
+  transformed.psf_size = 25;  // by cuFFT
+  for (const StepCase& c : {step_cases()[11], step_cases()[15], transformed}) {
+    SCOPED_TRACE(c.name);
+    const std::vector<Problem> problems = problems_of(c);
+    Program<float> own(problems, stream, 0), callers(problems, stream, 0, true);
+    for (int i = 0; i < 2; ++i) {
+      own.enqueue(stream);
+      callers.enqueue(stream);
+    }
+    EXPECT_EQ(callers.gradient(stream), own.gradient(stream));
+    callers.expect_naive(stream);
+  }
+  const std::size_t bytes = AdamStage<float>::workspace_bytes(700, 2, 1);
+  const std::vector<std::vector<double>> rates = {{1e-3}, {1e-3}};
+  DeviceBuffer<std::byte> memory(bytes + 256);
+  const Workspace all(memory);
+  AdamStage<float>(700, 700, rates, stream.get(), all.from(256));
+  EXPECT_THROW(AdamStage<float>(700, 700, rates, stream.get(), all.from(0, bytes - 1)), InvalidInput);
+  EXPECT_THROW(AdamStage<float>(700, 700, rates, stream.get(), all.from(8)), InvalidInput);
 }
 
 TEST_F(CudaStages, TwoStreamsDoNotMeet) {

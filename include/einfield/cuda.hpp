@@ -3,8 +3,9 @@
 // examples/link_from_cuda is a whole step as one CUDA graph.
 //
 // The contract of every stage:
-//   construction   copies models and data to the current device and allocates the workspace; workspace_bytes() says
-//                  before how much. A constructor that is given a stream waits for it.
+//   construction   copies models and data to the current device. workspace_bytes() says before how much device memory a
+//                  stage takes. It allocates that, or uses the Workspace that its constructor is given. Handles and
+//                  plans of cuBLAS and cuFFT have some memory besides. A constructor with a stream waits for it.
 //   enqueuing      forward(), adjoint(), evaluate() and apply() only enqueue work on the stream of the Queue: they
 //                  return at once, allocate nothing, wait for nothing, and may be captured in a graph. A captured graph
 //                  stays valid for as long as the stage and the caller's arrays stay where they are.
@@ -59,6 +60,10 @@ struct Queue {
   Queue(cudaStream_t on, View<const int> list)
       : stream(on), systems(list.data()), n_systems(static_cast<int>(list.size())) {}
 };
+
+/// Device memory of the caller for one stage: at least workspace_bytes(), aligned to 256 bytes as cudaMalloc() does,
+/// and there for as long as the stage. Empty: the stage allocates its own. @throws InvalidInput in constructors
+using Workspace = View<std::byte>;
 
 /// Images of the systems of a queue in device memory, in the order of its list: pixel (iy, ix) of system k is data[k ·
 /// system_stride + iy · row_stride + ix].
@@ -151,11 +156,11 @@ class EINFIELD_API NetworkStage {
 
   /// The automatic plan for the current device. @throws InvalidInput as make_plan(), CudaError, CublasError
   NetworkStage(const NetworkShape& shape, int n_points, int n_systems, NetworkMath math = NetworkMath::fp32,
-               NetworkTape tape = NetworkTape::kept);
+               NetworkTape tape = NetworkTape::kept, Workspace workspace = {});
   /// The plan of make_plan(). @throws as make_plan(), CudaError, CublasError
   NetworkStage(const NetworkShape& shape, int n_points, int n_systems, const DeviceLimits& limits,
                NetworkPath path = NetworkPath::automatic, NetworkMath math = NetworkMath::fp32,
-               NetworkTape tape = NetworkTape::kept);
+               NetworkTape tape = NetworkTape::kept, Workspace workspace = {});
   ~NetworkStage();
   NetworkStage(NetworkStage&&) noexcept;
   NetworkStage& operator=(NetworkStage&&) noexcept;
@@ -197,7 +202,7 @@ class EINFIELD_API RenderStage {
   /// @param psf_supersampling  f, a divisor of grid.supersampling
   /// @throws InvalidInput for models of different shapes and values out of range, CudaError
   RenderStage(const Grid& grid, const std::vector<Model>& models, std::size_t parameter_stride, cudaStream_t stream,
-              int psf_supersampling = 1);
+              int psf_supersampling = 1, Workspace workspace = {});
   ~RenderStage();
   RenderStage(RenderStage&&) noexcept;
   RenderStage& operator=(RenderStage&&) noexcept;
@@ -255,16 +260,16 @@ class EINFIELD_API ConvolutionStage {
   /// @param stream  used for the copies of the constructor, which waits for it
   /// @throws InvalidInput for PSFs of different or even sizes, or too large for `method`; CudaError, CufftError
   ConvolutionStage(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream,
-                   ConvolutionMethod method = ConvolutionMethod::automatic);
+                   ConvolutionMethod method = ConvolutionMethod::automatic, Workspace workspace = {});
   ~ConvolutionStage();
   ConvolutionStage(ConvolutionStage&&) noexcept;
   ConvolutionStage& operator=(ConvolutionStage&&) noexcept;
 
-  /// Device memory of the stage; that of the transforms is an estimate of cuFFT. @throws as the constructor
+  /// Device memory of the stage. For an FFT it makes the plans of cuFFT to ask for theirs. @throws as the constructor
   static std::size_t workspace_bytes(int ny, int nx, const std::vector<Psf>& psfs,
                                      ConvolutionMethod method = ConvolutionMethod::automatic);
   /// Makes the transforms of a queue with a list of so many systems; needed once, outside a capture, for an FFT.
-  /// @throws InvalidInput, CudaError, CufftError
+  /// @throws InvalidInput, also where they need more than is left in the caller's workspace; CudaError, CufftError
   void prepare(cudaStream_t stream, int n_systems);
   /// Puts another kernel of the same size in the place of one; waits for the stream. @throws InvalidInput
   void replace(cudaStream_t stream, std::size_t system, const Psf& psf);
@@ -310,7 +315,7 @@ class EINFIELD_API LikelihoodStage {
   ///                  all with held-out pixels or none
   /// @param stream    used for the copies of the constructor, which waits for it
   /// @throws InvalidInput for observations that are invalid (Observation::validate()) or of different sizes; CudaError
-  LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream);
+  LikelihoodStage(const std::vector<Problem>& problems, cudaStream_t stream, Workspace workspace = {});
   ~LikelihoodStage();
   LikelihoodStage(LikelihoodStage&&) noexcept;
   LikelihoodStage& operator=(LikelihoodStage&&) noexcept;
@@ -344,7 +349,7 @@ class EINFIELD_API RegularizationStage {
   ///                  of fitted pixels with priors
   /// @param stream    used for the copies of the constructor, which waits for it
   /// @throws InvalidInput for problems of different shapes; CudaError
-  RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream);
+  RegularizationStage(const std::vector<Problem>& problems, cudaStream_t stream, Workspace workspace = {});
   ~RegularizationStage();
   RegularizationStage(RegularizationStage&&) noexcept;
   RegularizationStage& operator=(RegularizationStage&&) noexcept;
@@ -382,7 +387,7 @@ class EINFIELD_API AdamStage {
   /// @param stream            used for the copies of the constructor, which waits for it
   /// @throws InvalidInput, CudaError
   AdamStage(std::size_t n_parameters, std::size_t parameter_stride,
-            const std::vector<std::vector<double>>& learning_rates, cudaStream_t stream);
+            const std::vector<std::vector<double>>& learning_rates, cudaStream_t stream, Workspace workspace = {});
   ~AdamStage();
   AdamStage(AdamStage&&) noexcept;
   AdamStage& operator=(AdamStage&&) noexcept;

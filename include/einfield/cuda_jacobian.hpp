@@ -24,7 +24,7 @@ class EINFIELD_API JacobianStage {
   /// @param stream  used for the copies of the constructor, which waits for it
   /// @throws InvalidInput as those stages, and for another number of PSFs or one on sub-pixels; CudaError, CufftError
   JacobianStage(const Grid& grid, const std::vector<Model>& models, const std::vector<Psf>& psfs,
-                std::size_t parameter_stride, cudaStream_t stream);
+                std::size_t parameter_stride, cudaStream_t stream, Workspace workspace = {});
   ~JacobianStage();
   JacobianStage(JacobianStage&&) noexcept;
   JacobianStage& operator=(JacobianStage&&) noexcept;

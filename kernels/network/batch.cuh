@@ -7,6 +7,7 @@
 #include "einfield/network.hpp"
 #include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
+#include "kernels/storage.cuh"
 
 namespace einfield::cuda::batch {
 
@@ -153,19 +154,20 @@ template <class Real>
 class Batch {
  public:
   /// @param tapes  systems, or 1 where all may use one: then adjoint() must not be called
-  Batch(const NetworkShape& shape, int points, int systems, int tapes)
+  Batch(const NetworkShape& shape, int points, int systems, int tapes, BufferSource& source)
       : shape_(shape),
         points_(points),
         systems_(systems),
         tapes_(tapes),
         sizes_(shape, static_cast<std::size_t>(points)),
-        tape_(sizes_.tape_per_system * static_cast<std::size_t>(tapes)),
-        shared_(sizes_.shared),
-        workspace_(kCublasWorkspace) {}
+        tape_(source.take<Real>(sizes_.tape_per_system * static_cast<std::size_t>(tapes))),
+        shared_(source.take<Real>(sizes_.shared)),
+        workspace_(source.take<unsigned char>(kCublasWorkspace)) {}
 
   static std::size_t bytes(const NetworkShape& shape, int points, int tapes) {
     const Sizes sizes(shape, static_cast<std::size_t>(points));
-    return (sizes.tape_per_system * static_cast<std::size_t>(tapes) + sizes.shared) * sizeof(Real) + kCublasWorkspace;
+    return in_workspace(sizes.tape_per_system * static_cast<std::size_t>(tapes) * sizeof(Real)) +
+           in_workspace(sizes.shared * sizeof(Real)) + in_workspace(kCublasWorkspace);
   }
 
   void forward(cudaStream_t stream, const Real* all_parameters, std::size_t stride, const Real* all_positions,

@@ -8,7 +8,7 @@
 #include "kernels/network/batch.cuh"
 #include "kernels/network/plan.cuh"
 #include "kernels/network/tile/reduce.cuh"
-#include "kernels/raii.cuh"
+#include "kernels/storage.cuh"
 
 namespace einfield::cuda {
 namespace {
@@ -21,14 +21,14 @@ using tiled::TileChoice;
 template <class Real>
 class Tiles {
  public:
-  Tiles(const Chosen<Real>& chosen, int systems)
+  Tiles(const Chosen<Real>& chosen, int systems, BufferSource& source)
       : plan_(chosen.plan),
         tile_(chosen.tile),
         net_(chosen.net),
         systems_(static_cast<unsigned>(systems)),
-        packed_(count(net_.pack_size)),
-        tape_(count(net_.tape_size) * static_cast<std::size_t>(keeps_tape() ? net_.tiles : plan_.blocks)),
-        sums_(keeps_tape() ? count(net_.sums_size) * static_cast<std::size_t>(plan_.blocks) : 0) {
+        packed_(source.take<Real>(count(net_.pack_size, 1))),
+        tape_(source.take<Real>(count(net_.tape_size, keeps_tape() ? net_.tiles : plan_.blocks))),
+        sums_(source.take<Real>(count(net_.sums_size, keeps_tape() ? plan_.blocks : 0))) {
     net_.packed = packed_.get();
     net_.tape = tape_.get();
     net_.sums = sums_.get();
@@ -65,7 +65,9 @@ class Tiles {
   }
 
  private:
-  std::size_t count(int per_system) const { return static_cast<std::size_t>(per_system) * systems_; }
+  std::size_t count(int numbers, int times) const {
+    return static_cast<std::size_t>(numbers) * static_cast<std::size_t>(times) * systems_;
+  }
   dim3 grid(const Queue& queue, int blocks) const {
     return dim3(static_cast<unsigned>(blocks), rows_of(queue, systems_));
   }
@@ -126,24 +128,26 @@ NetworkPlan NetworkStage<Real>::make_plan(const NetworkShape& shape, int n_point
 
 template <class Real>
 NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_systems, const DeviceLimits& limits,
-                                 NetworkPath path, NetworkMath math, NetworkTape tape)
+                                 NetworkPath path, NetworkMath math, NetworkTape tape, Workspace workspace)
     : impl_(std::make_unique<Impl>()) {
   const Chosen<Real> chosen = choose<Real>(shape, n_points, n_systems, limits, path, math, tape);
   impl_->plan = chosen.plan;
   impl_->parameters = shape.size();
   impl_->points = static_cast<std::size_t>(n_points);
   impl_->systems = static_cast<std::size_t>(n_systems);
+  BufferSource source(Impl::kName, workspace, chosen.plan.workspace_bytes);
   if (chosen.plan.path == NetworkPath::tiles)
-    impl_->tiles = std::make_unique<Tiles<Real>>(chosen, n_systems);
+    impl_->tiles = std::make_unique<Tiles<Real>>(chosen, n_systems, source);
   else
-    impl_->batch =
-        std::make_unique<batch::Batch<Real>>(shape, n_points, n_systems, tape == NetworkTape::none ? 1 : n_systems);
+    impl_->batch = std::make_unique<batch::Batch<Real>>(shape, n_points, n_systems,
+                                                        tape == NetworkTape::none ? 1 : n_systems, source);
 }
 
 template <class Real>
 NetworkStage<Real>::NetworkStage(const NetworkShape& shape, int n_points, int n_systems, NetworkMath math,
-                                 NetworkTape tape)
-    : NetworkStage(shape, n_points, n_systems, DeviceLimits::current(), NetworkPath::automatic, math, tape) {}
+                                 NetworkTape tape, Workspace workspace)
+    : NetworkStage(shape, n_points, n_systems, DeviceLimits::current(), NetworkPath::automatic, math, tape, workspace) {
+}
 
 template <class Real>
 NetworkStage<Real>::~NetworkStage() = default;

@@ -130,14 +130,13 @@ std::size_t fit_shared(const TileChoice<Real>& tile, std::size_t limit, Network<
 /// Device memory of a network with tiles.
 template <class Real>
 std::size_t tile_bytes(const Network<Real>& net, int systems, int blocks, NetworkTape tape) {
-  const auto n = static_cast<std::size_t>(blocks);
-  std::size_t numbers = static_cast<std::size_t>(net.pack_size);
-  if (tape == NetworkTape::none)
-    numbers += static_cast<std::size_t>(net.tape_size) * n;
-  else
-    numbers += static_cast<std::size_t>(net.tape_size) * static_cast<std::size_t>(net.tiles) +
-               static_cast<std::size_t>(net.sums_size) * n;
-  return static_cast<std::size_t>(systems) * numbers * sizeof(Real);
+  const auto bytes = [systems](int numbers, int times) {
+    return in_workspace(static_cast<std::size_t>(systems) * static_cast<std::size_t>(numbers) *
+                        static_cast<std::size_t>(times) * sizeof(Real));
+  };
+  const std::size_t packed = bytes(net.pack_size, 1);
+  if (tape == NetworkTape::none) return packed + bytes(net.tape_size, blocks);
+  return packed + bytes(net.tape_size, net.tiles) + bytes(net.sums_size, blocks);
 }
 
 void check_math(NetworkMath math, bool single, const DeviceLimits& limits) {
