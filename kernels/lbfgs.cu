@@ -295,10 +295,15 @@ Search<Real> arrays(const SearchStorage<Real>& s, const SearchSizes& sizes) {
           static_cast<int>(sizes.slots)};
 }
 
+/// The arrays by age of pairs_kernel stay below the 48 KB of shared memory that every kernel may use.
+constexpr int kMaxPairs = 1000;
+
 SearchSizes sizes_of(std::size_t systems, std::size_t n_parameters, int memory) {
-  EINFIELD_REQUIRE(systems > 0 && systems <= 65535 && n_parameters > 0 && memory > 0,
+  EINFIELD_REQUIRE(systems > 0 && systems <= 65535 && n_parameters > 0 && memory > 0 && memory <= kMaxPairs,
                    "L-BFGS: " + std::to_string(systems) + " systems of " + std::to_string(n_parameters) +
-                       " parameters with " + std::to_string(memory) + " pairs, expected 1 ... 65535 systems and > 0");
+                       " parameters with " + std::to_string(memory) +
+                       " pairs, expected 1 ... 65535 systems, parameters, and 1 ... " + std::to_string(kMaxPairs) +
+                       " pairs");
   return {systems, n_parameters, static_cast<std::size_t>(memory) + 1};
 }
 
