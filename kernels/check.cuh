@@ -45,7 +45,7 @@ inline bool context_is_lost(cudaError_t status) {
   (void)cudaGetLastError();  // the exception carries it from here; the next check must not see it again
   const std::string code = std::string(cudaGetErrorName(status)) + ", " + cudaGetErrorString(status);
   throw CudaError(error_text(call, code, file, line) +
-                  (context_is_lost(status) ? "; the context of the device is lost: restart the process" : ""));
+                  (context_is_lost(status) ? "; this run cannot use the GPU again: start the program anew" : ""));
 }
 
 inline void check(cudaError_t status, const char* call, const char* file, int line) {

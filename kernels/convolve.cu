@@ -276,7 +276,8 @@ struct ConvolutionStage<Real>::Impl {
     FftPlan to_spectrum, to_image;
   };
   std::map<unsigned, Plans> plans;
-  DeviceBuffer<unsigned char> fft_work;  ///< of all plans: one transform runs at a time
+  DeviceBuffer<unsigned char> fft_work;               ///< of all plans: one transform runs at a time
+  std::vector<DeviceBuffer<unsigned char>> outgrown;  ///< too small for later plans, but in graphs of earlier ones
 
   bool own_memory;
 
@@ -295,19 +296,17 @@ struct ConvolutionStage<Real>::Impl {
   void prepare(cudaStream_t stream, unsigned rows) {
     if (sizes.path != Path::fft || plans.contains(rows)) return;
     const auto plan = [&](cufftType type) {
-      FftPlan made(sizes.padded_ny, sizes.padded_nx, type, static_cast<int>(rows), stream, false);
-      if (made.work_bytes() > fft_work.size()) {
-        EINFIELD_REQUIRE(own_memory, "convolution: the transforms of " + std::to_string(rows) + " images need " +
-                                         std::to_string(made.work_bytes()) + " bytes, the caller's workspace has " +
-                                         std::to_string(fft_work.size()) + " for them");
-        EINFIELD_CUDA(cudaStreamSynchronize(stream));
-        fft_work = DeviceBuffer<unsigned char>(made.work_bytes());
-        for (auto& [count, others] : plans)
-          for (FftPlan* other : {&others.to_spectrum, &others.to_image}) other->set_work_area(fft_work.get());
-      }
-      return made;
+      return FftPlan(sizes.padded_ny, sizes.padded_nx, type, static_cast<int>(rows), stream, false);
     };
     Plans made{plan(ComplexOf<Real>::kForward), plan(ComplexOf<Real>::kInverse)};
+    const std::size_t bytes = std::max(made.to_spectrum.work_bytes(), made.to_image.work_bytes());
+    if (bytes > fft_work.size()) {
+      EINFIELD_REQUIRE(own_memory, "convolution: the transforms of " + std::to_string(rows) + " images need " +
+                                       std::to_string(bytes) + " bytes, the caller's workspace has " +
+                                       std::to_string(fft_work.size()) + " for them");
+      outgrown.push_back(std::move(fft_work));
+      fft_work = DeviceBuffer<unsigned char>(bytes);
+    }
     for (FftPlan* one : {&made.to_spectrum, &made.to_image}) one->set_work_area(fft_work.get());
     plans.emplace(rows, std::move(made));
   }

@@ -228,13 +228,14 @@ class Training {
   }
   void set_updates(std::int64_t updates) { adam_.set_updates(stream_, updates); }
   void replace(std::size_t system, const Problem& problem) {
-    std::vector<Problem> both{shape_, problem};
-    validate(both);
+    validate(std::vector<Problem>{shape_, problem});
+    regularization_.replace(stream_, system, problem);  // first: it may refuse
     render_.replace(stream_, system, problem.model);
     convolution_.replace(stream_, system, problem.observation.psf);
     likelihood_.replace(stream_, system, problem);
-    regularization_.replace(stream_, system, problem);
     upload(Field::parameters, system, {problem.initial_parameters.begin(), problem.initial_parameters.end()});
+    if (!network_) upload(Field::deflection, system, std::vector<Real>(2 * sizes_.rays));
+    forget_updates(system);
     if (sizes_.fixed_light_weights > 0) {
       const std::vector<double>& weights = network_light(problem.model)->weights;
       const std::vector<Real> values(weights.begin(), weights.end());
@@ -242,6 +243,7 @@ class Training {
       synchronize();
     }
     if (progress_.empty()) return;
+    fetch_progress();
     progress_[system].done = true;
     fields_.progress.upload(progress_.data() + system, 1, stream_, system);
     rows_ = 0;
@@ -358,11 +360,13 @@ class Training {
     const int memory = pairs_kept(run.memory, run.stop.steps);
     if (search_ && memory_ == memory) return 0;
     search_.reset();
+    rows_ = 0;  // a stage that cannot begin leaves none
     memory_ = memory;
     return SearchStage<Real>::planned_bytes(sizes_.systems, sizes_.parameters, memory);
   }
   /// make_room() comes first.
   void begin_stage(const StageRun& run, const std::vector<StageStart<Real>>& starts) {
+    run_ = run;
     begin(run.schedule);
     adam_runs_ = run.optimizer == OptimizerKind::adam;
     stage_ = {fields_.progress.get(),
@@ -382,10 +386,10 @@ class Training {
     enter(0, starts);
   }
   void begin_stage(std::size_t system, const StageStart<Real>& start) {
-    EINFIELD_REQUIRE(!progress_.empty(), "a stage that begins for one system, expected one that has begun for all");
-    const std::vector<Real> zero(sizes_.parameters);
-    upload(Field::first_moment, system, zero);
-    upload(Field::second_moment, system, zero);
+    EINFIELD_REQUIRE(!progress_.empty(), "begin_stage(system) before begin_stage(run, starts)");
+    validate_start(run_, start, sizes_.parameters);
+    fetch_progress();
+    forget_updates(system);
     enter(system, {start});
   }
 
@@ -475,7 +479,7 @@ class Training {
       case Field::best:
         return vector(fields_.best);
       case Field::position:
-        EINFIELD_REQUIRE(search_, "the position of L-BFGS, expected a stage of it");
+        EINFIELD_REQUIRE(search_, "Field::position without a stage of L-BFGS");
         return vector(search_->position());
       case Field::previous_parameters:
         return vector(fields_.previous_parameters);
@@ -528,6 +532,21 @@ class Training {
     }
     graph.launch(stream_);
 #endif
+  }
+
+  void fetch_progress() {
+    fields_.progress.download(progress_.data(), progress_.size(), stream_);
+    synchronize();
+  }
+  /// Moments and state of Adam of one system.
+  void forget_updates(std::size_t system) {
+    const std::vector<Real> zero(sizes_.parameters);
+    upload(Field::first_moment, system, zero);
+    upload(Field::second_moment, system, zero);
+    const StepState state;
+    EINFIELD_CUDA(
+        cudaMemcpyAsync(adam_.states().data() + system, &state, sizeof state, cudaMemcpyHostToDevice, stream_));
+    synchronize();  // `state` ends here
   }
 
   /// Enters the systems from `first` on into the stage.
@@ -609,6 +628,7 @@ class Training {
   bool warm_ = false;  ///< the kernels are loaded
 
   // A stage of a fit.
+  StageRun run_;
   bool adam_runs_ = true;
   StageArrays<Real> stage_;
   std::optional<SearchStage<Real>> search_;

@@ -133,6 +133,7 @@ class CpuBackend final : public Backend<Real> {
     systems_.clear();
     for (const Problem& problem : problems) systems_.push_back(std::make_unique<System<Real>>(problem, pool_));
     shape_ = problems.front();
+    run_ = {};
     stage_begun_ = false;
     pending_pairs_.clear();
     work_on_all();
@@ -186,6 +187,7 @@ class CpuBackend final : public Backend<Real> {
 
   void begin(const Schedule& schedule) override {
     validate_schedule(schedule, layout().size());
+    run_.schedule = schedule;
     for (auto& s : systems_) {
       s->schedule = schedule;
       std::fill(s->first_moment.begin(), s->first_moment.end(), Real(0));
@@ -344,7 +346,8 @@ class CpuBackend final : public Backend<Real> {
     for (int i = 0; i < systems(); ++i) enter(i, starts[static_cast<std::size_t>(i)]);
   }
   void begin_stage(int index, const StageStart<Real>& start) override {
-    EINFIELD_REQUIRE(stage_begun_, "a stage that begins for one system, expected one that has begun for all");
+    EINFIELD_REQUIRE(stage_begun_, "begin_stage(system) before begin_stage(run, starts)");
+    validate_start(run_, start, layout().size());
     System<Real>& s = system(index);
     s.schedule = run_.schedule;
     std::fill(s.first_moment.begin(), s.first_moment.end(), Real(0));

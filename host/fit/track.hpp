@@ -91,7 +91,7 @@ class FitRun {
     return std::all_of(tracks_.begin(), tracks_.end(), [](const Track<Real>& track) { return track.done; });
   }
 
-  /// Asks the caller, once a step. From a `true` on the fit ends.
+  /// Asks the caller, at every look. From a `true` on the fit ends.
   bool ask_interrupted() {
     interrupted_ = interrupted_ || (callbacks_.interrupted && callbacks_.interrupted());
     return interrupted_;

@@ -108,15 +108,21 @@ void validate_stage(const StageRun& run, const std::vector<StageStart<Real>>& st
   EINFIELD_REQUIRE(starts.size() == static_cast<std::size_t>(systems),
                    "a stage that begins for " + std::to_string(starts.size()) + " systems with " +
                        std::to_string(systems) + " loaded, expected the same");
-  const std::size_t most = 2 * n_parameters * static_cast<std::size_t>(run.memory);
-  for (const StageStart<Real>& start : starts) {
-    EINFIELD_REQUIRE(start.step >= 0, "a stage that begins at step " + std::to_string(start.step) + ", expected >= 0");
-    EINFIELD_REQUIRE(start.pairs.size() % (2 * n_parameters) == 0 && start.pairs.size() <= most,
-                     std::to_string(start.pairs.size()) + " numbers of L-BFGS pairs, expected a multiple of " +
-                         std::to_string(2 * n_parameters) + ", at most " + std::to_string(most));
-  }
+  for (const StageStart<Real>& start : starts) validate_start(run, start, n_parameters);
 }
 
+template <class Real>
+void validate_start(const StageRun& run, const StageStart<Real>& start, std::size_t n_parameters) {
+  EINFIELD_REQUIRE(start.step >= 0, "a stage that begins at step " + std::to_string(start.step) + ", expected >= 0");
+  const std::size_t pair = 2 * n_parameters;
+  const int most = pairs_kept(run.memory, run.stop.steps);
+  EINFIELD_REQUIRE(start.pairs.size() % pair == 0 && start.pairs.size() <= pair * static_cast<std::size_t>(most),
+                   "L-BFGS pairs of " + std::to_string(start.pairs.size()) + " numbers, expected at most " +
+                       std::to_string(most) + " pairs of " + std::to_string(pair) + " (2 x parameters)");
+}
+
+template void validate_start(const StageRun&, const StageStart<float>&, std::size_t);
+template void validate_start(const StageRun&, const StageStart<double>&, std::size_t);
 template void validate_stage(const StageRun&, const std::vector<StageStart<float>>&, int, std::size_t);
 template void validate_stage(const StageRun&, const std::vector<StageStart<double>>&, int, std::size_t);
 

@@ -40,6 +40,10 @@ enum class Field {
                            ///< gradient, unspecified after one without
 };
 
+/// @throws InvalidInput for a step or pairs that the stage cannot begin with
+template <class Real>
+EINFIELD_API void validate_start(const StageRun& run, const StageStart<Real>& start, std::size_t n_parameters);
+
 /// @throws InvalidInput for settings out of range, an optimizer that does not run on a backend, a number of starts that
 ///         is not that of the systems, or pairs of another size
 template <class Real>
@@ -63,7 +67,9 @@ class Backend {
 
   /// Loads another problem of the same shape in place of one; the other systems stay as they are. Its parameters are
   /// Problem::initial_parameters. A stage that runs leaves it alone until begin_stage(system).
-  /// @throws InvalidInput for another shape or another grid
+  /// @throws InvalidInput for another shape or another grid; on CUDA also for a penalty that none of the loaded
+  /// problems
+  ///         has
   virtual void replace(int system, const Problem& problem) = 0;
 
   /// Copies a whole field of one system. If the PSF acts on sub-pixels, an image that is uploaded is constant within a
@@ -114,11 +120,12 @@ class Backend {
   /// place of one that is done. @throws InvalidInput without a stage
   virtual void begin_stage(int system, const StageStart<Real>& start) = 0;
   /// Evaluates every system that is not done, `evaluations` times, and moves it after each. Asynchronous where the
-  /// device allows it.
+  /// device allows it. The fields of images are unspecified until the next evaluate().
   virtual void advance(int evaluations) = 0;
-  /// Evaluations between two looks of the host: few where they are long, many where a look costs more than they do.
+  /// Evaluations between two looks of the host: 1 on the CPU, 16 on CUDA, where a look would cost as much as one of a
+  /// small network.
   virtual int evaluations_per_look() const = 0;
-  /// How far the systems are; waits for advance(). Systems that are done take no more time from here on.
+  /// A look: how far the systems are; waits for advance(). Systems that are done take no more time from here on.
   /// @param records  per system: appended to, those since the last look. There is room for evaluations_per_look()
   virtual std::vector<StageProgress> look(std::vector<std::vector<StageRecord>>& records) = 0;
   /// The pairs of L-BFGS of all systems, [pairs][2][size()] each, oldest first: a move and the change of the gradient

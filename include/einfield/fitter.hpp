@@ -62,7 +62,7 @@ struct FitSettings {
   std::uint64_t starts_seed = 1;  ///< of the random numbers of the drawn starts
   bool ensemble = false;  ///< the systems are one problem with different initial weights: they share the starts of the
                           ///< first
-  int threads = 0;        ///< of Levenberg–Marquardt and of the searches of L-BFGS; 0 = all that the process may use
+  int threads = 0;        ///< of Levenberg–Marquardt; 0 = all that the process may use
 };
 
 /// One logged evaluation. Its numbers are those of StepState.

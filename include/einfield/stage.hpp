@@ -125,6 +125,7 @@ EINFIELD_HD inline void follow_line(StageProgress& progress, const StepState& st
   progress.keeps = progress.logs = false;
   if (outcome.start && !is_finite(state)) {
     progress.state = state;
+    progress.state.learning_rate = 0;
     progress.state.bad_loss = !has_finite_loss(state);
     end_stage(progress, StopReason::non_finite);
     return;

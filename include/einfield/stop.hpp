@@ -76,7 +76,7 @@ struct Verdict {
 };
 
 EINFIELD_HD inline bool take_best(StopWatch& watch, std::int64_t step, double value) {
-  if (watch.best_step >= 0 && value >= watch.best_value) return false;
+  if (watch.best_step >= 0 && !(value < watch.best_value)) return false;  // also when it is not a number
   watch.best_step = step;
   watch.best_value = value;
   return true;
