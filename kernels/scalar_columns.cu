@@ -494,9 +494,9 @@ ScalarColumns::ScalarColumns(int device, const ColumnsShape& shape, const std::v
   std::size_t free = 0, total = 0;
   EINFIELD_CUDA(cudaMemGetInfo(&free, &total));
   if (planned > free)
-    throw CudaError("CUDA device " + std::to_string(device) + ": Levenberg-Marquardt with " + std::to_string(points) +
-                    " points at once needs " + std::to_string(planned) + " bytes of device memory, free are " +
-                    std::to_string(free));
+    throw CudaError("CUDA device " + std::to_string(device) + ": the derivatives of the model at " +
+                    std::to_string(points) + " points need " + std::to_string(planned) +
+                    " bytes of device memory, free are " + std::to_string(free));
   impl_ = std::make_unique<Impl>(device, shape, systems, points);
 }
 ScalarColumns::~ScalarColumns() {

@@ -188,7 +188,7 @@ TEST_F(CudaRaii, ALostContextIsSaid) {
   const auto message = [](cudaError_t status) {
     return message_of<CudaError>([status] { check(status, "a call", "file", 1); });
   };
-  const std::string lost = "; the context of the device is lost: start the program anew";
+  const std::string lost = "; this run cannot use the GPU again: start the program anew";
   for (const cudaError_t status : {cudaErrorIllegalAddress, cudaErrorLaunchFailure, cudaErrorLaunchTimeout}) {
     const std::string text = message(status);
     ASSERT_GT(text.size(), lost.size());

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -308,6 +309,22 @@ struct AProblemTakesThePlaceOfOne {
       for (std::size_t i = 0; i < after.size(); ++i)
         ASSERT_EQ(after[i], i / n == 2 ? expected[i] : before[i]) << "system " << i / n << ", parameter " << i % n;
     }
+    const std::vector<Problem> all = problems(2);
+    // Between steps without a stage: a rate of its own, no moments, no refused update of the problem before.
+    backend.load(all);
+    backend.begin({{0.25}, 0, {}});
+    backend.step();
+    std::vector<Real> bad = backend.download(Field::parameters, 1);
+    bad[0] = std::numeric_limits<Real>::quiet_NaN();
+    backend.upload(Field::parameters, 1, bad);
+    backend.step();
+    EXPECT_NE(backend.state(1).bad_step, 0);
+    backend.replace(1, problems(9).back());
+    EXPECT_EQ(backend.download(Field::first_moment, 1), std::vector<Real>(bad.size()));
+    backend.step();
+    EXPECT_EQ(backend.state(1).updates, 1);
+    EXPECT_EQ(backend.state(1).learning_rate, 0.25);
+    EXPECT_EQ(backend.state(0).updates, 3);
     EXPECT_THROW(backend.replace(4, problems(1)[0]), InvalidInput);
     StepCase other;
     other.nx = 11;
@@ -386,6 +403,8 @@ struct NonsenseIsRefused {
     std::vector<StageStart<Real>> odd = starts<Real>(2);
     odd[1].pairs.assign(7, Real(1));
     EXPECT_THROW(backend.begin_stage(run, odd), InvalidInput);
+    backend.begin_stage(run, starts<Real>(2));
+    EXPECT_THROW(backend.begin_stage(1, odd[1]), InvalidInput);
     run.optimizer = OptimizerKind::levenberg_marquardt;
     EXPECT_THROW(backend.begin_stage(run, starts<Real>(2)), InvalidInput);
   }
