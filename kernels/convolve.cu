@@ -412,17 +412,9 @@ struct ConvolutionStage<Real>::Impl {
     run(queue, storage.convolved_bar.get(), storage.image_bar.get(), true);
   }
 
-  /// The images of a queue, (ny, nx) each, from one place to another. Without padding they are one block of rows.
+  /// The images of a queue, (ny, nx) each, from one place to another.
   void copy(const Queue& queue, ImageView<const Real> from, ImageView<Real> to, int ny, int nx) const {
-    const auto rows = static_cast<std::size_t>(ny);
-    std::size_t images = rows_of(queue, sizes.systems), rows_at_once = rows;
-    if (from.system_stride == rows * from.row_stride && to.system_stride == rows * to.row_stride)
-      rows_at_once = rows * std::exchange(images, 1);
-    for (std::size_t i = 0; i < images; ++i)
-      EINFIELD_CUDA(cudaMemcpy2DAsync(to.data + i * to.system_stride, to.row_stride * sizeof(Real),
-                                      from.data + i * from.system_stride, from.row_stride * sizeof(Real),
-                                      static_cast<std::size_t>(nx) * sizeof(Real), rows_at_once,
-                                      cudaMemcpyDeviceToDevice, queue.stream));
+    copy_images<Real>(queue.stream, rows_of(queue, sizes.systems), from, to, ny, nx);
   }
   std::size_t fine_pixels() const { return static_cast<std::size_t>(sizes.nx) * static_cast<std::size_t>(sizes.ny); }
 };

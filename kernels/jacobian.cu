@@ -7,6 +7,7 @@
 
 #include "einfield/tangent.hpp"
 #include "kernels/arguments.cuh"
+#include "kernels/convolve.cuh"
 #include "kernels/raii.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/render.cuh"
@@ -249,13 +250,8 @@ void JacobianStage<Real>::forward(cudaStream_t stream, View<const Real> paramete
     EINFIELD_LAUNCH_CHECK();
   });
   m.convolution.forward(stream);
-  const ImageView<Real> model = m.convolution.model();
-  const auto nx = static_cast<std::size_t>(m.grid.nx);
-  for (std::size_t k = 0; k < s.systems; ++k)
-    EINFIELD_CUDA(cudaMemcpy2DAsync(tangent.data() + k * s.pixels, nx * sizeof(Real),
-                                    model.data + k * model.system_stride, model.row_stride * sizeof(Real),
-                                    nx * sizeof(Real), static_cast<std::size_t>(m.grid.ny), cudaMemcpyDeviceToDevice,
-                                    stream));
+  copy_images<Real>(stream, s.systems, m.convolution.model(), dense_images(tangent, m.grid.ny, m.grid.nx), m.grid.ny,
+                    m.grid.nx);
 }
 
 template <class Real>
@@ -267,12 +263,8 @@ void JacobianStage<Real>::adjoint(cudaStream_t stream, View<const Real> paramete
   m.require_light(light);
   require_vectors(Impl::kName, "gradient", gradient, s.systems, m.stride, s.parameters);
   require_size(Impl::kName, "model_bar", model_bar, s.systems * s.pixels);
-  const ImageView<Real> bar = m.convolution.model_bar();
-  const auto nx = static_cast<std::size_t>(m.grid.nx);
-  for (std::size_t k = 0; k < s.systems; ++k)
-    EINFIELD_CUDA(cudaMemcpy2DAsync(bar.data + k * bar.system_stride, bar.row_stride * sizeof(Real),
-                                    model_bar.data() + k * s.pixels, nx * sizeof(Real), nx * sizeof(Real),
-                                    static_cast<std::size_t>(m.grid.ny), cudaMemcpyDeviceToDevice, stream));
+  copy_images<Real>(stream, s.systems, dense_images(model_bar, m.grid.ny, m.grid.nx), m.convolution.model_bar(),
+                    m.grid.ny, m.grid.nx);
   m.convolution.adjoint(stream);
   m.render.adjoint(stream, parameters, alpha_nn, m.convolution.image_bar(), m.storage.alpha_bar, gradient, light);
 }

@@ -19,17 +19,6 @@ std::size_t planned_bytes_of(const Sizes&... sizes) {
   return bytes;
 }
 
-/// Allocates every buffer and sets it to zero: tickets and image borders must start there.
-template <class Storage, class... Sizes>
-void allocate_all(Storage& storage, cudaStream_t stream, const Sizes&... sizes) {
-  storage.each(
-      [stream]<class T>(DeviceBuffer<T>& buffer, std::size_t count) {
-        buffer = DeviceBuffer<T>(count);
-        buffer.zero(stream);
-      },
-      sizes...);
-}
-
 /// Each buffer of a workspace begins at a multiple of this, as an allocation does.
 inline constexpr std::size_t kWorkspaceAlignment = 256;
 inline std::size_t in_workspace(std::size_t bytes) {
@@ -77,7 +66,7 @@ std::size_t workspace_bytes_of(const Sizes&... sizes) {
   return bytes;
 }
 
-/// Takes every buffer from `source` and sets it to zero.
+/// Takes every buffer from `source` and sets it to zero: tickets and image borders must start there.
 template <class Storage, class... Sizes>
 void take_all(BufferSource& source, Storage& storage, cudaStream_t stream, const Sizes&... sizes) {
   storage.each(
@@ -86,6 +75,13 @@ void take_all(BufferSource& source, Storage& storage, cudaStream_t stream, const
         buffer.zero(stream);
       },
       sizes...);
+}
+
+/// The same by allocations.
+template <class Storage, class... Sizes>
+void allocate_all(Storage& storage, cudaStream_t stream, const Sizes&... sizes) {
+  BufferSource source("", {}, 0);
+  take_all(source, storage, stream, sizes...);
 }
 
 }  // namespace einfield::cuda
