@@ -15,7 +15,8 @@ namespace einfield {
 template <class Real>
 std::unique_ptr<Backend<Real>> make_cuda_backend(int device);
 
-/// Device memory that load() will allocate, working space of cuFFT included, and a stage of L-BFGS with so many pairs.
+/// Device memory that load() will allocate, working space of cuFFT included, and what a stage of L-BFGS needs for its
+/// pairs (0: no such stage).
 /// @param device  from find_cuda_device()
 /// @throws InvalidInput, CudaError
 template <class Real>

@@ -90,7 +90,7 @@ class ScalarColumns {
   ScalarColumns& operator=(ScalarColumns&&) noexcept;
 
   /// What a ScalarColumns will allocate, its constructor's working space included.
-  /// @param copies  each of the systems counts so many times
+  /// @param copies  number of copies of each system
   static ColumnsPlan plan(int device, const ColumnsShape& shape, const std::vector<ColumnsSystem>& systems, int copies,
                           int points);
 

@@ -12,7 +12,7 @@
 
 namespace einfield {
 
-/// For a test that links the shim: so many devices, without contexts.
+/// For a test that links the shim: a machine with `count` devices, none with a context.
 void imitate_devices(int count, const std::set<int>& busy);
 /// The devices with a context, in the order of their creation.
 std::vector<int> devices_with_context();

@@ -43,7 +43,8 @@ struct StartsPlan {
   int steps;           ///< of a descent, at most
 };
 
-/// Runs the starts of all systems of a batch side by side: a round evaluates one point of every descent that goes on.
+/// Runs the starts of all systems of a batch side by side: a round evaluates one point of every descent that has not
+/// ended.
 /// After kHalvings[i] steps only the better half of a system's descents continues, but at least kAtLeast. A start
 /// without a finite value is drawn again, at most kRedraws times, unless it is the only one.
 /// @param plans        one per system of the batch

@@ -120,8 +120,8 @@ enum class NetworkPath {
 /// Whether forward() keeps what adjoint() needs.
 enum class NetworkTape {
   kept,
-  none  ///< for inference. Tiles: no memory for the gradient's sums, and for the intermediate results of as many tiles
-        ///< as run at once, instead of all; forward() is one launch for so many. cuBLAS: for one system instead of all
+  none  ///< for inference: no memory for the gradient's sums. Tiles keep the intermediate results of those that run at
+        ///< the same time, and forward() launches one group of tiles after the other; cuBLAS keeps those of one system
 };
 
 /// How a network of a given shape will run. It is made before anything is allocated.
@@ -268,7 +268,7 @@ class EINFIELD_API ConvolutionStage {
   /// Device memory of the stage. For an FFT it makes the plans of cuFFT to ask for theirs. @throws as the constructor
   static std::size_t workspace_bytes(int ny, int nx, const std::vector<Psf>& psfs,
                                      ConvolutionMethod method = ConvolutionMethod::automatic);
-  /// Makes the transforms of a queue with a list of so many systems; needed once, outside a capture, for an FFT.
+  /// Makes the transforms of a queue whose list has n_systems entries; needed once, outside a capture, for an FFT.
   /// @throws InvalidInput, also where they need more than is left in the caller's workspace; CudaError, CufftError
   void prepare(cudaStream_t stream, int n_systems);
   /// Puts another kernel of the same size in the place of one; waits for the stream. @throws InvalidInput

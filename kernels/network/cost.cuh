@@ -38,7 +38,7 @@ int resident_blocks(const tiled::TileChoice<Real>& tile, std::size_t shared_byte
   return std::clamp(static_cast<int>((limit + 1024) / (shared_bytes + 1024)), 1, tile.resident);
 }
 
-/// Clocks of a block's eight warps, two per scheduler, for so many issue slots and shared-memory wavefronts of each.
+/// Clocks of a block's eight warps, two per scheduler, from the issue slots and the shared-memory wavefronts of each.
 /// Loads hide behind the instructions of a loop up to three quarters of its time.
 inline double loop_clocks(double slots, double wavefronts) {
   const double issue = 2 * slots;
