@@ -179,7 +179,8 @@ TEST_F(BadInput, Configurations) {
       {{"hidden = [8]", "hidden = [8, 0]"},
        "lens.toml:19: network.hidden: out of range, found 0, expected an integer 1 to 4096"},
       {{"hidden = [8]", "hidden = []"},
-       "lens.toml:19: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
+       "lens.toml:19: network.hidden: wrong number of layers, found 0, expected 1 to 16, or 0 with encoding = "
+       "\"fourier\""},
       {{"steps = 20", "steps = -1"},
        "lens.toml:21: optimizer.steps: out of range, found -1, expected an integer 0 to 1000000000"},
       {{"steps = 20", "learning_rate = 0"},

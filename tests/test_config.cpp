@@ -215,6 +215,10 @@ TEST_F(ConfigFile, FourierFeatures) {
   EXPECT_EQ(plain.model.network->fourier_features, 16);
   EXPECT_EQ(plain.network->fourier_scale, 2.0);
   EXPECT_EQ(plain.model.network->hidden, plain.network->hidden);
+  const Config linear =
+      read(kShortest + "encoding = 'fourier'\nfourier_features = 9\nhidden = []\nlast_layer = 'random'\n");
+  EXPECT_EQ(linear.model.network, (NetworkShape{{}, 1.0, 9}));
+  EXPECT_FALSE(linear.network->last_layer_zero);
   const std::string layers = "hidden = [" + std::string("2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2") + "]\n";
   const Config c = read(kShortest + "encoding = 'fourier'\nfourier_features = 5\nfourier_scale = 0.3\n" + layers);
   EXPECT_TRUE(c.network->fourier);
@@ -419,9 +423,10 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
        "lens.toml:11: lens.0.m: out of range, found 1, expected an integer 2 to 100"},
       {"hidden = [0]", "lens.toml:9: network.hidden: out of range, found 0, expected an integer 1 to 4096"},
       {"encoding = 'none'\nhidden = []",
-       "lens.toml:10: network.hidden: wrong number of layers, found 0, expected 1 to 16"},
+       "lens.toml:10: network.hidden: wrong number of layers, found 0, expected 1 to 16, or 0 with encoding = "
+       "\"fourier\""},
       {"encoding = 'fourier'\nhidden = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]",
-       "lens.toml:10: network.hidden: wrong number of layers, found 16, expected 1 to 15 after the encoding"},
+       "lens.toml:10: network.hidden: wrong number of layers, found 16, expected 0 to 15 after the encoding"},
       {"encoding = 'fourier'\nfourier_features = 2049",
        "lens.toml:10: network.fourier_features: out of range, found 2049, expected an integer 1 to 2048"},
       {"encoding = 'fourier'\nfourier_scale = 0",
@@ -448,7 +453,8 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {"[[source]]\nprofile = 'NETWORK'\namp = 1\ninitial = 'w.safetensors'\nseed = 1",
        "lens.toml:13: source.1.seed: has no effect, found the integer 1, expected only without initial"},
       {"[[source]]\nprofile = 'NETWORK'\namp = 1\nhidden = []",
-       "lens.toml:12: source.1.hidden: wrong number of layers, found 0, expected 1 to 16"},
+       "lens.toml:12: source.1.hidden: wrong number of layers, found 0, expected 1 to 16, or 0 with encoding = "
+       "\"fourier\""},
       {"[[source]]\nprofile = 'NETWORK'\namp = 0",
        "lens.toml:11: source.1.amp: out of range, found 0.0 image unit, expected a number > 0 image unit"},
       {"[[source]]\nprofile = 'NETWORK'\namp = 1\nfit = ['pixels']",

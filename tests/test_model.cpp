@@ -293,7 +293,7 @@ TEST(Model, ValidateNamesParameterValueAndRange) {
   expect_invalid(model, "source.2: a weight is not finite");
   model.source[2] = network_component(true);
   model.source[2].network.hidden = {};
-  expect_invalid(model, "source.2: hidden has 0 layers");
+  expect_invalid(model, "source.2: hidden has 0 layers, expected 1 to 16, or Fourier features");
   model.source[2] = network_component(true);
   model.source[2].values[0] = 0;
   expect_invalid(model, "source.2.amp = 0 image unit, expected > 0");

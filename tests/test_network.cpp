@@ -174,7 +174,8 @@ TEST(Network, AgreesWithTheReference) {
 TEST(Network, FourierFeaturesAgreeWithTheReference) {
   const std::vector<std::tuple<std::vector<int>, int, int>> cases = {
       {{1}, 1, 1},        {{7}, 31, 3},           {{33}, 1000, 16},      {{32, 200}, 33, 64},
-      {{33, 7}, 129, 21}, {{64, 64, 64}, 200, 8}, {{5, 4, 3, 2}, 31, 2}, {{20}, 17, 150}};
+      {{33, 7}, 129, 21}, {{64, 64, 64}, 200, 8}, {{5, 4, 3, 2}, 31, 2}, {{20}, 17, 150},
+      {{}, 1, 1},         {{}, 1000, 16},         {{}, 129, 75}};
   for (const auto& [hidden, points, features] : cases) {
     const Problem p(hidden, points, features);
     SCOPED_TRACE(name(p));
@@ -192,7 +193,7 @@ TEST(Network, EveryInstructionSetAgreesWithTheReference) {
     hwy::SetSupportedTargetsForTest(rest & -rest);
     names.push_back(CpuNetwork<float>::instructions());
     for (const Problem& p : {Problem({33, 200, 7}, 45), Problem({40}, 45), Problem({300, 64}, 45),
-                             Problem({33, 7}, 45, 21), Problem({40}, 45, 8)}) {
+                             Problem({33, 7}, 45, 21), Problem({40}, 45, 8), Problem({}, 45, 21)}) {
       SCOPED_TRACE(names.back() + " " + name(p));
       const ReferenceResult expected = p.reference();
       expect_agreement(p, expected, evaluate<double>(p));
@@ -252,7 +253,7 @@ double objective(const Problem& p, const std::vector<double>& parameters) {
 
 TEST(Network, GradientIsThatOfFiniteDifferences) {
   for (const Problem& p : {Problem({3}, 5), Problem({4, 3}, 5), Problem({5, 4, 3}, 5), Problem({2, 3, 4, 3}, 5),
-                           Problem({3, 2, 1, 2, 3}, 5), Problem({3}, 5, 2), Problem({5, 4}, 5, 3)}) {
+                           Problem({3, 2, 1, 2, 3}, 5), Problem({3}, 5, 2), Problem({5, 4}, 5, 3), Problem({}, 5, 4)}) {
     SCOPED_TRACE(name(p));
     const std::vector<double> gradient = evaluate<double>(p).gradient;
     std::vector<double> differences(p.shape.fixed_size(), 0.0);  // fixed weights have no gradient
@@ -311,13 +312,13 @@ void check_derivatives(const Problem& p) {
 TEST(Network, DeflectionAndConvergenceAreDerivativesOfThePotential) {
   check_derivatives(Problem({20, 20}, 10));
   check_derivatives(Problem({20, 20}, 10, 16));
+  check_derivatives(Problem({}, 10, 16));
 }
 
 /// ψ and α are linear in the output kernel and bias: there the adjoint is a transpose, exact up to rounding.
-TEST(Network, AdjointIsTheTransposeInTheOutputLayer) {
-  const Problem p({30, 50}, 200);
+void check_transpose(const Problem& p) {
   const Answer<double> answer = evaluate<double>(p);
-  const std::size_t begin = p.shape.kernel_offset(2);
+  const std::size_t begin = p.shape.kernel_offset(p.shape.layers() - 1);
   double inputs = 0, outputs = 0, scale = 0;
   for (std::size_t i = begin; i < p.parameters.size(); ++i) inputs += answer.gradient[i] * p.parameters[i];
   const auto add = [&](const std::vector<double>& value, const std::vector<double>& bar) {
@@ -330,10 +331,14 @@ TEST(Network, AdjointIsTheTransposeInTheOutputLayer) {
   add(answer.alpha, p.alpha_bar);
   EXPECT_NEAR(inputs, outputs, 16 * kEpsilon<double> * scale);
 }
+TEST(Network, AdjointIsTheTransposeInTheOutputLayer) {
+  check_transpose(Problem({30, 50}, 200));
+  check_transpose(Problem({}, 200, 25));  // the only layer with weights to fit
+}
 
 template <class Real>
-void check_twice(int features) {
-  const Problem p({33, 40}, 300, features);
+void check_twice(const std::vector<int>& hidden, int features) {
+  const Problem p(hidden, 300, features);
   ThreadPool pool(2);
   CpuNetwork<Real> network(p.shape, 300, pool);
   const std::vector<Real> parameters = as<Real>(p.parameters), theta = as<Real>(p.theta);
@@ -346,9 +351,10 @@ void check_twice(int features) {
   for (std::size_t i = 0; i < once.size(); ++i) EXPECT_EQ(twice[i], 2 * once[i]) << i;
 }
 TEST(Network, AdjointAdds) {
-  for (const int features : {0, 12}) {
-    check_twice<float>(features);
-    check_twice<double>(features);
+  for (const auto& [hidden, features] :
+       std::vector<std::pair<std::vector<int>, int>>{{{33, 40}, 0}, {{33, 40}, 12}, {{}, 12}}) {
+    check_twice<float>(hidden, features);
+    check_twice<double>(hidden, features);
   }
 }
 
@@ -369,7 +375,7 @@ void check_bits(const Problem& p) {
   }
 }
 TEST(Network, SameBitsForAnyNumberOfThreadsAndWithoutATape) {
-  for (const Problem& p : {Problem({33, 48}, 1000), Problem({33, 48}, 1000, 10)}) {
+  for (const Problem& p : {Problem({33, 48}, 1000), Problem({33, 48}, 1000, 10), Problem({}, 1000, 10)}) {
     SCOPED_TRACE(name(p));
     check_bits<float>(p);
     check_bits<double>(p);
@@ -808,11 +814,24 @@ TEST(NetworkShape, FourierFeaturesAreOneMoreLayer) {
   EXPECT_EQ(shape.size(), 24u + 27 + 20 + 6);
   EXPECT_NE(shape, (NetworkShape{{3, 5}, 1, 0}));
   EXPECT_EQ((NetworkShape{{3, 5}}).fixed_size(), 0u);
+
+  const NetworkShape readout{{}, 1, 4};  // of the features themselves
+  EXPECT_NO_THROW(readout.validate());
+  EXPECT_EQ(readout.layers(), 2);
+  EXPECT_EQ(readout.inputs(1), 8);
+  EXPECT_EQ(readout.outputs(1), 1);
+  EXPECT_EQ(readout.fixed_size(), 24u);
+  EXPECT_EQ(readout.size(), 24u + 9);
 }
 
 TEST(NetworkShape, RefusesWhatIsOutOfRange) {
   NetworkShape shape;
-  EXPECT_THROW(shape.validate(), InvalidInput);
+  try {
+    shape.validate();
+    ADD_FAILURE() << "no layer at all";
+  } catch (const InvalidInput& error) {
+    EXPECT_STREQ(error.what(), "hidden has 0 layers, expected 1 to 16, or Fourier features");
+  }
   shape.hidden.assign(kMaxHiddenLayers, kMaxWidth);
   EXPECT_NO_THROW(shape.validate());
   shape.hidden.push_back(1);

@@ -267,7 +267,8 @@ Keys shape_keys(NetworkConfig& n, const std::string& initial) {
        above(0), "arcsec", false, drawn_fourier},
       {"hidden", &n.hidden,
        "widths of the hidden layers, 1 to " + std::to_string(kMaxHiddenLayers) +
-           " layers, one fewer with encoding = \"fourier\"" + from_file,
+           " layers; with encoding = \"fourier\" 0 to " + std::to_string(kMaxHiddenLayers - 1) +
+           ", where [] = a linear function of the features" + from_file,
        between(1, kMaxWidth)},
       {"activation", only("swish"), "activation function of the hidden layers"},
       {"input_scale", &n.input_scale, "the network sees position * input_scale" + from_file, above(0), "1/arcsec"}};

@@ -130,9 +130,11 @@ void take_stored_shape(const Document& document, const std::string& path, Networ
 NetworkShape read_shape(const Document& document, const std::string& path, NetworkConfig& network) {
   if (!network.initial.empty()) take_stored_shape(document, path, network);
   const std::size_t layers = network.hidden.size(), most = kMaxHiddenLayers - (network.fourier ? 1 : 0);
-  if (layers < 1 || layers > most)
-    document.fail(path + ".hidden", "wrong number of layers, found " + std::to_string(layers) + ", expected 1 to " +
-                                        std::to_string(most) + (network.fourier ? " after the encoding" : ""));
+  if (layers > most || (layers == 0 && !network.fourier))
+    document.fail(path + ".hidden",
+                  "wrong number of layers, found " + std::to_string(layers) + ", expected " +
+                      (network.fourier ? "0 to " + std::to_string(most) + " after the encoding"
+                                       : "1 to " + std::to_string(most) + ", or 0 with encoding = \"fourier\""));
   return {network.hidden, network.input_scale, network.fourier ? network.fourier_features : 0};
 }
 

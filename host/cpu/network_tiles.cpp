@@ -400,16 +400,25 @@ void forward(const TileNetwork<Real>& net, const TilePoints<Real>& points, const
       }
     }
   }
+  const bool readout = last == 0 && net.encoded;  // of the features themselves
   for (int t = 0; t < m; ++t) {
-    Real* const row = current + static_cast<std::ptrdiff_t>(t) * stride[last];
+    const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(t) * stride[last];
+    Real* const row = current + at;
     const Real* const a =
         last == 0 ? row : tape.a[last] + static_cast<std::ptrdiff_t>(t) * padded_width<Real>(net.width[last]);
     Vec<Real> total = hn::Zero(Tag<Real>());
-    for (int i = 0; i < net.width[last]; i += kL) {
-      const SwishVector<Real> s(load(a + i));
+    const auto add = [&](int i, Vec<Real> h, Vec<Real> slope) HWY_ATTR {
       const Vec<Real> w = load(net.last + i);
-      total = hn::MulAdd(s.value, w, total);
-      store(hn::Mul(s.first, w), row + i);
+      total = hn::MulAdd(h, w, total);
+      store(hn::Mul(slope, w), row + i);
+    };
+    for (int i = 0; i < net.width[last]; i += kL) {
+      if (readout) {
+        add(i, load(below + at + i), load(first[0] + at + i));
+      } else {
+        const SwishVector<Real> s(load(a + i));
+        add(i, s.value, s.first);
+      }
     }
     psi[t] = sum<Real>(total) + net.last_bias;
   }
@@ -503,6 +512,24 @@ HWY_INLINE void encoding_adjoint_up(const TileNetwork<Real>& net, const TilePoin
   }
 }
 
+/// The same where the features are the last layer: w̄ = Σ p̄ + ψ̄ h, column by column.
+template <class Real>
+HWY_INLINE void readout_adjoint(const TileNetwork<Real>& net, const TilePoints<Real>& points,
+                                const TileTape<Real>& tape, Real* last_bar) {
+  for (int i = 0; i < net.width[0]; i += kLanes<Real>) {
+    const Vec<Real> w_x = load(net.first[0] + i), w_y = load(net.first[1] + i);
+    Vec<Real> w_bar = load(last_bar + i);
+    for (int t = 0; t < points.count; ++t) {
+      const std::ptrdiff_t at = points.tape_row[t] * padded_width<Real>(net.width[0]) + i;
+      const Vec<Real> g_bar = hn::MulAdd(w_x, broadcast<Real>(net.scale * points.alpha_x_bar[t]),
+                                         hn::Mul(w_y, broadcast<Real>(net.scale * points.alpha_y_bar[t])));
+      w_bar = hn::MulAdd(load(tape.encoding_first + at), g_bar, w_bar);
+      w_bar = hn::MulAdd(load(tape.encoding + at), broadcast<Real>(points.psi_bar[t]), w_bar);
+    }
+    store(w_bar, last_bar + i);
+  }
+}
+
 /// The rest of layer l's adjoint: ā += s′ ∘ h̄, and the sums over points that are no product. Column by column, so that
 /// the sums stay in registers.
 template <bool kFirst, bool kLast, class Real>
@@ -542,6 +569,11 @@ template <class Real>
 void adjoint(const TileNetwork<Real>& net, const TilePoints<Real>& points, const TileTape<Real>& tape, Real* scratch,
              const TileGradient<Real>& gradient) {
   const int m = points.count, last = net.hidden - 1;
+  for (int t = 0; t < m; ++t) *gradient.last_bias += points.psi_bar[t];
+  if (net.encoded && last == 0) {
+    readout_adjoint(net, points, tape, gradient.last);
+    return;
+  }
   Scratch<Real> memory(scratch);
   AdjointLayer<Real> layers[kMaxHiddenLayers];
   for (int l = 0; l <= last; ++l) {
@@ -588,7 +620,6 @@ void adjoint(const TileNetwork<Real>& net, const TilePoints<Real>& points, const
     if (l > 0 && l == last) adjoint_down<false, true>(net, points, layer, h_bar, gradient, l);
     if (l > 0 && l < last) adjoint_down<false, false>(net, points, layer, h_bar, gradient, l);
   }
-  for (int t = 0; t < m; ++t) *gradient.last_bias += points.psi_bar[t];
 }
 
 /// Four lanes go through the network together: value, ∂x, ∂y and ∂xx + ∂yy. With s the activation,

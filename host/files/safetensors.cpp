@@ -235,7 +235,7 @@ StoredNetwork read_network(const std::string& path) {
 
   // Shapes are checked first: they limit what is read.
   const std::size_t tensors = file.tensors().size();
-  const std::size_t most = 2 * (static_cast<std::size_t>(kMaxHiddenLayers) + 1), fewest = fourier ? 6 : 4;
+  const std::size_t most = 2 * (static_cast<std::size_t>(kMaxHiddenLayers) + 1), fewest = 4;
   if (tensors < fewest || tensors % 2 != 0 || tensors > most)
     file.fail(std::to_string(tensors) + " tensors, expected a kernel and a bias for each of " +
               std::to_string(fewest / 2) + " to " + std::to_string(kMaxHiddenLayers + 1) + " layers");

@@ -11,8 +11,10 @@ void NetworkShape::validate() const {
       fourier_features >= 0 && fourier_features <= kMaxWidth / 2,
       "fourier_features = " + std::to_string(fourier_features) + ", expected 0 to " + std::to_string(kMaxWidth / 2));
   const int most = kMaxHiddenLayers - fixed_layers();
-  EINFIELD_REQUIRE(!hidden.empty() && hidden.size() <= static_cast<std::size_t>(most),
-                   "hidden has " + std::to_string(hidden.size()) + " layers, expected 1 to " + std::to_string(most) +
+  EINFIELD_REQUIRE(!hidden.empty() || fourier_features > 0,
+                   "hidden has 0 layers, expected 1 to " + std::to_string(most) + ", or Fourier features");
+  EINFIELD_REQUIRE(hidden.size() <= static_cast<std::size_t>(most),
+                   "hidden has " + std::to_string(hidden.size()) + " layers, expected at most " + std::to_string(most) +
                        (fourier_features > 0 ? " beside the Fourier features" : ""));
   for (std::size_t i = 0; i < hidden.size(); ++i)
     EINFIELD_REQUIRE(hidden[i] >= 1 && hidden[i] <= kMaxWidth, "hidden[" + std::to_string(i) +

@@ -31,9 +31,7 @@ constexpr const char* name_of(NetworkMath math) {
   return name_in(kNetworkMaths, math);
 }
 
-/// Shape of the multilayer perceptron 2 → hidden[0] → … → hidden[L−1] → 1, and where its tensors sit in the flat
-/// vector.
-///
+/// Shape of the multilayer perceptron 2 → hidden[0] → … → hidden[L−1] → 1, and its tensors in the flat vector.
 /// Layer l has kernel (in × out, row-major: index i · out + o) followed by bias (out); layers follow each other without
 /// padding. This layout is that of network.safetensors and of every parameter, gradient and moment vector.
 ///
@@ -41,8 +39,10 @@ constexpr const char* name_of(NetworkMath math) {
 /// sine and whose weights are fixed: their gradient is exactly zero.
 ///
 ///     h = sin(Bu + b);   with rows b_f = 0, b_{F+f} = π/2 and B_f = B_{F+f}:   h = [sin(Bu), cos(Bu)]           (1)
+/// They may be the only one (`hidden` is empty). ψ = w·h + b is then linear in the weights that are fitted: with normal
+/// weights, a Gaussian process whose spectrum is the distribution of the frequencies (Rahimi & Recht 2007).
 struct NetworkShape {
-  std::vector<int> hidden;   ///< widths of the layers with swish, each 1 … kMaxWidth; at least one
+  std::vector<int> hidden;   ///< widths of the layers with swish, each 1 … kMaxWidth; at least one without features
   double input_scale = 1.0;  ///< ℓ: the network sees u = ℓ θ, θ in arcsec
   int fourier_features = 0;  ///< F, up to kMaxWidth / 2; 0 = no encoding
 
@@ -198,7 +198,7 @@ struct NetworkFields {
 //   network_fields   positions, parameters → ψ, α, κ = ½ ∇²ψ (n); values only
 //
 // Points whose cotangent is exactly zero contribute nothing and may be skipped. The bias of the last layer only shifts
-// ψ. With L hidden layers (column vectors, W = kernelᵀ, h₀ = u), s the swish, or the sine in the layer of an encoding:
+// ψ. With L hidden layers, the encoding counted (column vectors, W = kernelᵀ, h₀ = u), s the swish, or its sine:
 //   value      a_l = W_l h_{l−1} + b_l,  h_l = s(a_l),  ψ = w·h_L + b
 //   gradient   g_L = s′(a_L)∘w,  p_l = W_{l+1}ᵀ g_{l+1},  g_l = s′(a_l)∘p_l,  α = ℓ W₁ᵀ g₁
 //   adjoint    ḡ₁ = ℓ W₁ᾱ,  p̄_l = s′(a_l)∘ḡ_l,  ā_l = s″(a_l)∘p_l∘ḡ_l  (p_L = w),  ḡ_{l+1} = W_{l+1} p̄_l
@@ -206,6 +206,6 @@ struct NetworkFields {
 //   weights    W̄_{l+1} += g_{l+1} p̄_lᵀ + ā_{l+1} h_lᵀ,   W̄₁ += ℓ g₁ᾱᵀ + ā₁uᵀ,   b̄_l += ā_l,   b̄ += ψ̄
 //   κ          value, gradient and Laplacian of every channel go forward together, by (2): κ = ½ w·Δh_L
 // The adjoint adds nothing for W₁ and b₁ when they are the fixed weights of an encoding; ā₁, g₁ and p₁ are then not
-// needed.
+// needed. If the encoding is the only layer (L = 1), what remains is w̄ += s′(a₁)∘ḡ₁ + ψ̄ h₁ and b̄ += ψ̄.
 
 }  // namespace einfield

@@ -68,14 +68,19 @@ __global__ void first_g_bar_kernel(int points, int width, const Real* kernel, Po
   g_bar[i] = scale * (kernel[channel] * alpha_bar.x[point] + kernel[width + channel] * alpha_bar.y[point]);
 }
 
-/// At the top: ā_L = s″(a)∘w∘ḡ_L + ψ̄ s′(a)∘w, and p̄_L + ψ̄ h_L, whose sum over the points is w̄.
-template <class Real>
+/// At the top: ā_L = s″(a)∘w∘ḡ_L + ψ̄ s′(a)∘w, and p̄_L + ψ̄ h_L, whose sum over the points is w̄; of the features of an
+/// encoding (kSine) only the second.
+template <class Real, bool kSine>
 __global__ void top_kernel(int points, int width, const Real* a, const Real* w, const Real* g_bar, const Real* psi_bar,
                            Real* a_bar, Real* w_bar_terms) {
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= static_cast<std::size_t>(points) * width) return;
-  const Swish<Real> s = swish(a[i]);
   const Real psi = psi_bar != nullptr ? psi_bar[i / width] : Real(0);
+  if constexpr (kSine) {
+    w_bar_terms[i] = cosine(a[i]) * g_bar[i] + sine(a[i]) * psi;
+    return;
+  }
+  const Swish<Real> s = swish(a[i]);
   a_bar[i] = w[i % width] * (s.second * g_bar[i] + s.first * psi);
   w_bar_terms[i] = s.first * g_bar[i] + s.value * psi;
 }
@@ -143,7 +148,7 @@ struct Sizes {
       sum += width;
       widest = widest > width ? widest : width;
     }
-    tape_per_system = points * (2 * sum - static_cast<std::size_t>(shape.hidden.back()));
+    tape_per_system = points * (2 * sum - static_cast<std::size_t>(shape.outputs(shape.layers() - 2)));
     shared = points * (sum + 3 * widest);
   }
 };
@@ -230,8 +235,9 @@ class Batch {
         first_derivative(stream, l - 1, size(l - 1), t.a[l - 1], t.g[l - 1], t.x);
         up(w, l, t.x, t.g[l]);
       }
-      top_kernel<<<grid(width(last)), kThreads, 0, stream>>>(points_, width(last), t.a[last], output, t.g[last],
-                                                             psi_cotangent, t.y, t.x);
+      const auto top = encoded(last) ? top_kernel<Real, true> : top_kernel<Real, false>;
+      top<<<grid(width(last)), kThreads, 0, stream>>>(points_, width(last), t.a[last], output, t.g[last], psi_cotangent,
+                                                      t.y, t.x);
       EINFIELD_LAUNCH_CHECK();
       column_sum(stream, width(last), t.x, nullptr, Real(1), gradient + shape_.kernel_offset(hidden()));
       if (psi_cotangent != nullptr)

@@ -164,9 +164,9 @@ Chosen<Real> choose(const NetworkShape& shape, int points, int systems, const De
   if (path != NetworkPath::cublas) {
     const Device device(limits, sizeof(Real) == sizeof(float));
     for (const TileChoice<Real>& tile : tile_choices<Real>(math, shape.fourier_features > 0)) {
-      const int widest = *std::max_element(shape.hidden.begin(), shape.hidden.end());
-      if (tile.narrow && std::max(widest, shape.outputs(0)) > tile.max_groups * tiled::Registers<Real>::kChannels)
-        continue;
+      int widest = shape.outputs(0);
+      for (const int width : shape.hidden) widest = std::max(widest, width);
+      if (tile.narrow && widest > tile.max_groups * tiled::Registers<Real>::kChannels) continue;
       Network<Real> net = lay_out(shape, points, tile);
       const std::size_t shared = fit_shared(tile, limits.shared_bytes_per_block, net);
       if (shared == 0) continue;

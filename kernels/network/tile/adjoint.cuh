@@ -72,8 +72,8 @@ template <class T, class Real = typename T::Real>
 __device__ __forceinline__ void put_first(const Real (&channel_sums)[4], Real* area, const Cell& cell) {
   if (cell.c + 1 == T::kOwn) put_channel_sums<T>(channel_sums, area + cell.offset - cell.c * T::kChunkStride);
 }
-/// Adds what put_first() left in `area` to the block's sums.
-template <class T, class Real = typename T::Real>
+/// Adds what put_first() left in `area` to the block's sums; of an encoding, w̄ only.
+template <class T, bool kEncoded, class Real = typename T::Real>
 __device__ __forceinline__ void sum_first(const Network<Real>& net, const Real* area, int pass, int last,
                                           const PartialSums<Real>& partial) {
   const Layer& bottom = net.layer[0];
@@ -81,7 +81,7 @@ __device__ __forceinline__ void sum_first(const Network<Real>& net, const Real* 
   const int channels = T::kChannels * bottom.groups;
   if constexpr (T::kNarrow) {
 #pragma unroll 1
-    for (int s = 0; s < (last == 0 ? 4 : 3); ++s)
+    for (int s = kEncoded ? 3 : 0; s < (last == 0 ? 4 : 3); ++s)
       sum_shared<T, kSplit * T::kGroups>(
           min(channels, bottom.width),
           [&](int ch, int i) {
@@ -98,9 +98,11 @@ __device__ __forceinline__ void sum_first(const Network<Real>& net, const Real* 
       const int ch = pass * channels + i;
       if (ch >= bottom.width) continue;
       const Real* row = area + ch * T::kPitch;
-      partial.add(net.first_partial + ch, channel_sum<T>(row, 0));
-      partial.add(net.first_partial + bottom.width + ch, channel_sum<T>(row, 1));
-      partial.add(bottom.bias_partial + ch, channel_sum<T>(row, 2));
+      if constexpr (!kEncoded) {
+        partial.add(net.first_partial + ch, channel_sum<T>(row, 0));
+        partial.add(net.first_partial + bottom.width + ch, channel_sum<T>(row, 1));
+        partial.add(bottom.bias_partial + ch, channel_sum<T>(row, 2));
+      }
       if (last == 0) partial.add(net.last_partial + ch, channel_sum<T>(row, 3));
     }
   }
@@ -270,6 +272,25 @@ __device__ __forceinline__ void put_single_layer(const Layer& layer, int pass, c
     }
     channel_sums[3] = w_bar;
     add_first<T>(channel_sums, point_data, g, a_bar, cell);
+    put_first<T>(channel_sums, out, cell);
+  });
+}
+
+/// The same where the features are the only layer: w̄ alone.
+template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void put_readout(const Layer& layer, int pass, const Share& own,
+                                            const Constants<Real>* constants, const Real* point_data,
+                                            const Real* psi_cotangent, Real* out) {
+  using Vector = Pack<Real>;
+  Real channel_sums[4] = {};
+  for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
+    const Vector a = first_a<T>(point_data, cell.point, k), g_bar = first_g_bar<T>(point_data, cell.point, k),
+                 c = Vector::load(psi_cotangent + cell.point);
+    Real w_bar = cell.c == 0 ? Real(0) : channel_sums[3];
+#pragma unroll
+    for (int i = 0; i < T::kVector; ++i)
+      w_bar += fma(g_bar.v[i], slope_of<true>(a.v[i]), c.v[i] * value_of<true>(a.v[i]));
+    channel_sums[3] = w_bar;
     put_first<T>(channel_sums, out, cell);
   });
 }
@@ -451,7 +472,7 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
     Real *current = shared.first, *spare = shared.second;
 #pragma unroll 1
     for (int pass = 0; pass < net.layer[0].passes; ++pass) {
-      if (kEncoded || last > 0) {
+      if (last > 0) {
         for_cells<T>(net.layer[0], pass, own(), constants, [&](const Cell& cell, const K& k) {
           const Vector a = first_a<T>(point_data, cell.point, k);
           Vector p_bar = first_g_bar<T>(point_data, cell.point, k);
@@ -460,8 +481,11 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
           p_bar.store_shared(current + cell.offset);
         });
       } else {
-        put_single_layer<T>(net.layer[0], pass, own(), constants, point_data, psi_cotangent, channel_sums, current);
-        sum_first<T>(net, current, pass, last, partial());
+        if constexpr (kEncoded)
+          put_readout<T>(net.layer[0], pass, own(), constants, point_data, psi_cotangent, current);
+        else
+          put_single_layer<T>(net.layer[0], pass, own(), constants, point_data, psi_cotangent, channel_sums, current);
+        sum_first<T, kEncoded>(net, current, pass, last, partial());
       }
     }
 #pragma unroll 1
@@ -509,7 +533,7 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
         const Real *const tape_a = again(early_a, &Layer::tape_a), *const tape_p = again(early_p, &Layer::tape_p);
         if (first) {
           finish_first_a_bar<T>(acc, below, pass, own(), constants, point_data, tape_p, channel_sums, spare);
-          sum_first<T>(net, spare, pass, last, partial());
+          sum_first<T, kEncoded>(net, spare, pass, last, partial());
         } else {
           const Real* const layer_g_bar = g_bar_of(forget(l) - 1);
           finish_a_bar<T>(acc, below, pass, own(), constants, tape_a, tape_p, layer_g_bar, spare);

@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
     const Layer bottom = net.layer[0];
 #pragma unroll 1
     for (int pass = 0; pass < bottom.passes; ++pass) {
-      if (kEncoded || last > 0) {
+      if (last > 0) {
         for_cells<T>(bottom, pass, own(), constants, [&](const Cell& cell, const K& k) {
           Vector h = first_a<T>(point_data, cell.point, k);
 #pragma unroll
@@ -214,9 +214,14 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
           Vector h = first_a<T>(point_data, cell.point, k), g;
 #pragma unroll
           for (int i = 0; i < V; ++i) {
-            const Activation<Real> s = activate(h.v[i]);
-            h.v[i] = s.value;
-            g.v[i] = k.output * s.first();
+            if constexpr (kEncoded) {
+              g.v[i] = k.output * slope_of<true>(h.v[i]);
+              h.v[i] = value_of<true>(h.v[i]);
+            } else {
+              const Activation<Real> s = activate(h.v[i]);
+              h.v[i] = s.value;
+              g.v[i] = k.output * s.first();
+            }
           }
           add_psi<T>(psi_own, h, cell, k.output);
           add_alpha<T>(alpha_own, g, cell, k);
