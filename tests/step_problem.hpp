@@ -23,13 +23,13 @@ namespace einfield {
 struct StepCase {
   std::string name;
   int nx = 9, ny = 7, supersampling = 1;
-  std::vector<int> hidden = {7, 5};  ///< empty = no network
+  std::vector<int> hidden = {7, 5};  ///< empty and no Fourier features = no network
   int fourier_features = 0;
   int psf_size = 5;  ///< 0 = none
   int psf_supersampling = 1;
   bool free_lens = false, free_light = false, pixel_source = false, lens_light = false, masked = false;
   bool background = false, priors = false;  ///< priors: with free_lens and free_light
-  std::vector<int> light_hidden = {};       ///< of a NETWORK component; empty = none
+  std::vector<int> light_hidden = {};       ///< of a NETWORK component; empty as above = none
   int light_features = 0;                   ///< its Fourier features
   bool light_alone = false;                 ///< it takes the place of the source
   bool light_unlensed = false;              ///< it is lens light
@@ -100,7 +100,7 @@ inline Problem make_problem(const StepCase& c) {
     light.free = {s && free, false, s && free, false};
     model.source.push_back(light);
   }
-  if (!c.light_hidden.empty()) {
+  if (!c.light_hidden.empty() || c.light_features > 0) {
     LightComponent light;
     light.kind = LightKind::network;
     light.values = {6, 0.2, -0.1};
@@ -112,7 +112,7 @@ inline Problem make_problem(const StepCase& c) {
     if (c.light_alone) model.source.clear();
     (c.light_unlensed ? model.lens_light : model.source).push_back(light);
   }
-  if (!c.hidden.empty()) model.network = NetworkShape{c.hidden, 0.8, c.fourier_features};
+  if (!c.hidden.empty() || c.fourier_features > 0) model.network = NetworkShape{c.hidden, 0.8, c.fourier_features};
 
   Observation& observation = problem.observation;
   observation.mask.assign(n, 1);
@@ -138,7 +138,7 @@ inline Schedule step_schedule() {
 
 /// Every kind of content at least once, odd sizes on purpose.
 inline std::vector<StepCase> step_cases() {
-  std::vector<StepCase> cases(22);
+  std::vector<StepCase> cases(23);
   cases[0].name = "paper";
   cases[1].name = "masked_chi2";
   cases[1].masked = true;
@@ -236,6 +236,12 @@ inline std::vector<StepCase> step_cases() {
   cases[21].psf_supersampling = 2;
   cases[21].psf_size = 7;
   cases[21].free_lens = cases[21].free_light = cases[21].lens_light = cases[21].masked = true;
+  cases[22].name = "linear_features";  // of the potential and of the source
+  cases[22].hidden = cases[22].light_hidden = {};
+  cases[22].fourier_features = 5;
+  cases[22].light_features = 4;
+  cases[22].light_alone = cases[22].free_lens = cases[22].masked = true;
+  cases[22].regularization = {.smoothness = 0.3, .negative_convergence = 0.7, .weight_decay = 1e-3};
   return cases;
 }
 

@@ -67,7 +67,7 @@ StepCase fit_case(const NetworkShape& network) {
 
 const std::vector<NetworkShape>& networks() {
   static const std::vector<NetworkShape> all = {
-      {{16}}, {{200, 200}}, {{33, 33, 33}}, {{16, 33, 16, 7}}, {{48, 48}, 1, 16}};
+      {{16}}, {{200, 200}}, {{33, 33, 33}}, {{16, 33, 16, 7}}, {{48, 48}, 1, 16}, {{}, 1, 24}};
   return all;
 }
 

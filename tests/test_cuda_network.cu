@@ -206,7 +206,10 @@ const std::vector<Case>& cases() {
                                         {{16, 33}, 1000, 3, 8},
                                         {{48}, 100, 1, 150},
                                         {{64, 64, 64}, 90, 1, 16},
-                                        {{9, 8, 7, 6}, 33, 2, 20}};
+                                        {{9, 8, 7, 6}, 33, 2, 20},
+                                        {{}, 1, 1, 1},
+                                        {{}, 1000, 2, 8},
+                                        {{}, 90, 1, 190}};
   return all;
 }
 
@@ -238,7 +241,7 @@ template <class Real>
 void check_own_positions() {
   const DeviceLimits limits = DeviceLimits::current();
   for (const NetworkPath path : {NetworkPath::tiles, NetworkPath::cublas})
-    for (const Case& c : {Case{{16}, 31, 3}, Case{{33, 7, 16}, 200, 2}, Case{{64, 64}, 1, 3}}) {
+    for (const Case& c : {Case{{16}, 31, 3}, Case{{33, 7, 16}, 200, 2}, Case{{64, 64}, 1, 3}, Case{{}, 31, 3, 7}}) {
       SCOPED_TRACE(name(c) + (path == NetworkPath::tiles ? " tiles" : " cublas"));
       const Problem problem(c, true, true);
       const Answer<Real> answer = run<Real>(problem, path, 2, limits);
@@ -578,7 +581,8 @@ void check_inference(const Case& c, NetworkPath path, bool own_positions, Networ
 
 TEST_F(CudaNetworkTest, InferenceNeedsNoTape) {
   for (const NetworkPath path : {NetworkPath::tiles, NetworkPath::cublas})
-    for (const Case& c : {Case{{33, 7, 16}, 700, 2}, Case{{16}, 31, 1}, Case{{16, 33}, 333, 3, 8}}) {
+    for (const Case& c :
+         {Case{{33, 7, 16}, 700, 2}, Case{{16}, 31, 1}, Case{{16, 33}, 333, 3, 8}, Case{{}, 333, 2, 40}}) {
       check_inference<float>(c, path, false);
       check_inference<double>(c, path, true);
     }

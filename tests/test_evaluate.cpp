@@ -87,11 +87,15 @@ TYPED_TEST(EvaluateOf, PixelCentresGiveTheMapsOfTheFit) {
   compare_with_the_fit<TypeParam>(SmallLens());
 }
 TYPED_TEST(EvaluateOf, PixelCentresGiveTheMapsOfAFitWithFourierFeatures) {
-  const SmallLens lens{{"network.encoding", "\"fourier\""}, {"network.fourier_features", "6"}};
-  compare_with_the_fit<TypeParam>(lens);
-  const nlohmann::json result = nlohmann::json::parse(lens.folder().read("out/result.json"));
-  EXPECT_EQ(result["network"]["encoding"], "fourier");
-  EXPECT_EQ(result["network"]["fourier_features"], 6);
+  for (const char* hidden : {"[7, 5]", "[]"}) {
+    const SmallLens lens{
+        {"network.encoding", "\"fourier\""}, {"network.fourier_features", "6"}, {"network.hidden", hidden}};
+    compare_with_the_fit<TypeParam>(lens);
+    const nlohmann::json result = nlohmann::json::parse(lens.folder().read("out/result.json"));
+    EXPECT_EQ(result["network"]["encoding"], "fourier");
+    EXPECT_EQ(result["network"]["fourier_features"], 6);
+    EXPECT_EQ(result["network"]["hidden"], nlohmann::json::parse(hidden));
+  }
 }
 
 TYPED_TEST(EvaluateOf, AGridOfTheImageGivesTheMapsOfTheFit) {

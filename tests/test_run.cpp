@@ -285,6 +285,48 @@ TEST(Run, ResumedRunsEndWithTheSameFiles) {
   }
 }
 
+/// Features alone: ψ = w·h + b. From zero and from random weights, in both precisions, and resumed.
+TEST(Run, APotentialThatIsLinearInItsFeatures) {
+  for (const char* last_layer : {"'zero'", "'random'"})
+    for (const bool double_precision : {false, true}) {
+      SCOPED_TRACE(std::string(last_layer) + (double_precision ? " double" : " single"));
+      const std::initializer_list<Override> settings = {
+          Override{"network.encoding", "'fourier'"}, {"network.fourier_features", "20"},  {"network.hidden", "[]"},
+          {"network.last_layer", last_layer},        {"optimizer.learning_rate", "2e-2"}, {"optimizer.steps", "60"}};
+      const SmallLens lens{settings}, parts{settings};
+      RunOptions options = options_for(lens.out());
+      options.double_precision = double_precision;
+      EXPECT_EQ(run_fit(lens.config(), options).stop_reason, StopReason::steps);
+      const json result = timeless(lens);
+      EXPECT_EQ(result["network"]["hidden"], json::array());
+      EXPECT_EQ(result["network"]["fourier_features"], 20);
+      const StoredNetwork network = read_network(lens.out() + "/network.safetensors");
+      EXPECT_EQ(network.shape, (NetworkShape{{}, 1.0, 20}));
+      // The frequencies are as drawn, the weights of the features are not.
+      const std::vector<double> start = initial_weights(network.shape, 4, last_layer == std::string("'zero'"));
+      const std::size_t fixed = network.shape.fixed_size(), last_bias = start.size() - 1;  // that only shifts ψ
+      for (std::size_t i = 0; i < fixed; ++i)
+        ASSERT_NEAR(network.parameters[i], start[i], 1e-6 * std::abs(start[i])) << i;
+      for (std::size_t i = fixed; i < last_bias; ++i) ASSERT_NE(network.parameters[i], start[i]) << i;
+      std::istringstream history(file(lens, "history.csv"));
+      std::vector<double> losses;
+      std::string row;
+      for (std::getline(history, row); std::getline(history, row);) {
+        row.erase(0, row.find(',', row.find(',') + 1) + 1);  // step, time_s
+        losses.push_back(std::stod(row));
+      }
+      EXPECT_LT(losses.back(), 0.8 * losses.front());
+
+      options.out = parts.out();
+      options.interrupted = after(17);
+      EXPECT_EQ(run_fit(parts.config(), options).stop_reason, StopReason::interrupted);
+      options.interrupted = nullptr;
+      options.resume = true;
+      run_fit(parts.config(), options);
+      expect_same_results(parts, lens);
+    }
+}
+
 TEST(Run, AFinishedRunGoesOn) {
   const SmallLens whole{{"optimizer.steps", "50"}}, parts;
   run_fit(whole.config(), options_for(whole.out()));
