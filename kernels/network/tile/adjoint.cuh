@@ -252,11 +252,31 @@ __device__ __forceinline__ void finish_a_bar(const typename T::Sums& acc, const 
   });
 }
 
-/// With a single layer: the terms of the whole gradient at the thread's own points, into the own cells of `out`.
+/// With features as the only layer: the terms of w̄ at the thread's own points, into the own cells of `out`.
 template <class T, class Real = typename T::Real>
+__device__ __forceinline__ void put_readout(const Layer& layer, int pass, const Share& own,
+                                            const Constants<Real>* constants, const Real* point_data,
+                                            const Real* psi_cotangent, Real* out) {
+  using Vector = Pack<Real>;
+  Real channel_sums[4] = {};
+  for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
+    const Vector a = first_a<T>(point_data, cell.point, k), g_bar = first_g_bar<T>(point_data, cell.point, k),
+                 c = Vector::load(psi_cotangent + cell.point);
+    Real w_bar = cell.c == 0 ? Real(0) : channel_sums[3];
+#pragma unroll
+    for (int i = 0; i < T::kVector; ++i)
+      w_bar += fma(g_bar.v[i], slope_of<true>(a.v[i]), c.v[i] * value_of<true>(a.v[i]));
+    channel_sums[3] = w_bar;
+    put_first<T>(channel_sums, out, cell);
+  });
+}
+
+/// With a single layer: the terms of the whole gradient at the thread's own points, into the own cells of `out`.
+template <class T, bool kEncoded, class Real = typename T::Real>
 __device__ __forceinline__ void put_single_layer(const Layer& layer, int pass, const Share& own,
                                                  const Constants<Real>* constants, const Real* point_data,
                                                  const Real* psi_cotangent, Real (&channel_sums)[4], Real* out) {
+  if constexpr (kEncoded) return put_readout<T>(layer, pass, own, constants, point_data, psi_cotangent, out);
   using Vector = Pack<Real>;
   for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
     const Vector a = first_a<T>(point_data, cell.point, k), g_bar = first_g_bar<T>(point_data, cell.point, k),
@@ -272,25 +292,6 @@ __device__ __forceinline__ void put_single_layer(const Layer& layer, int pass, c
     }
     channel_sums[3] = w_bar;
     add_first<T>(channel_sums, point_data, g, a_bar, cell);
-    put_first<T>(channel_sums, out, cell);
-  });
-}
-
-/// The same where the features are the only layer: w̄ alone.
-template <class T, class Real = typename T::Real>
-__device__ __forceinline__ void put_readout(const Layer& layer, int pass, const Share& own,
-                                            const Constants<Real>* constants, const Real* point_data,
-                                            const Real* psi_cotangent, Real* out) {
-  using Vector = Pack<Real>;
-  Real channel_sums[4] = {};
-  for_cells<T>(layer, pass, own, constants, [&](const Cell& cell, const Constants<Real>& k) {
-    const Vector a = first_a<T>(point_data, cell.point, k), g_bar = first_g_bar<T>(point_data, cell.point, k),
-                 c = Vector::load(psi_cotangent + cell.point);
-    Real w_bar = cell.c == 0 ? Real(0) : channel_sums[3];
-#pragma unroll
-    for (int i = 0; i < T::kVector; ++i)
-      w_bar += fma(g_bar.v[i], slope_of<true>(a.v[i]), c.v[i] * value_of<true>(a.v[i]));
-    channel_sums[3] = w_bar;
     put_first<T>(channel_sums, out, cell);
   });
 }
@@ -464,8 +465,7 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
     const bool any = load_cotangents<T>(net, first_point, valid, positions, alpha_bar, psi_bar, point_data);
     if (!__syncthreads_or(any)) continue;
     ring.start(packed + net.stream, kEncoded ? net.layer[1].gradient_stage : net.stages);  // W₂ᵀ serves ā₁ alone
-
-    Real channel_sums[4];  // of the first layer
+    Real channel_sums[4];                                                                  // of the first layer
     const auto partial = [&] { return PartialSums<Real>{block_sums<T>(net, sums), touched}; };
 
     // Upwards: p̄_l in `current`, at the top ā_L; w̄ = Σ p̄_L + ψ̄ h_L.
@@ -481,10 +481,8 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
           p_bar.store_shared(current + cell.offset);
         });
       } else {
-        if constexpr (kEncoded)
-          put_readout<T>(net.layer[0], pass, own(), constants, point_data, psi_cotangent, current);
-        else
-          put_single_layer<T>(net.layer[0], pass, own(), constants, point_data, psi_cotangent, channel_sums, current);
+        put_single_layer<T, kEncoded>(net.layer[0], pass, own(), constants, point_data, psi_cotangent, channel_sums,
+                                      current);
         sum_first<T, kEncoded>(net, current, pass, last, partial());
       }
     }

@@ -78,6 +78,22 @@ __device__ __forceinline__ void sum_alpha(const Real (&alpha_own)[2][T::kOwn * T
   }
 }
 
+/// h and g = w∘s′(a) of a single layer from its a, which h holds before.
+template <bool kEncoded, class Real>
+__device__ __forceinline__ void finish_single_layer(Pack<Real>& h, Pack<Real>& g, Real w) {
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(sizeof(h.v) / sizeof(Real)); ++i) {
+    if constexpr (kEncoded) {
+      g.v[i] = w * slope_of<true>(h.v[i]);
+      h.v[i] = value_of<true>(h.v[i]);
+    } else {
+      const Activation<Real> s = activate(h.v[i]);
+      h.v[i] = s.value;
+      g.v[i] = w * s.first();
+    }
+  }
+}
+
 /// h of a layer below the last from the sums of its product; with kKeep also s′(a), for the way down.
 template <class T, bool kKeep, class Real = typename T::Real>
 __device__ __forceinline__ void finish_value(const typename T::Sums& acc, const Layer& layer, int pass,
@@ -212,17 +228,7 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
       } else {
         for_cells<T>(bottom, pass, own(), constants, [&](const Cell& cell, const K& k) {
           Vector h = first_a<T>(point_data, cell.point, k), g;
-#pragma unroll
-          for (int i = 0; i < V; ++i) {
-            if constexpr (kEncoded) {
-              g.v[i] = k.output * slope_of<true>(h.v[i]);
-              h.v[i] = value_of<true>(h.v[i]);
-            } else {
-              const Activation<Real> s = activate(h.v[i]);
-              h.v[i] = s.value;
-              g.v[i] = k.output * s.first();
-            }
-          }
+          finish_single_layer<kEncoded>(h, g, k.output);
           add_psi<T>(psi_own, h, cell, k.output);
           add_alpha<T>(alpha_own, g, cell, k);
         });
