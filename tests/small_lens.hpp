@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "einfield/load.hpp"
+#include "einfield/units.hpp"
 #include "host/app/simulate.hpp"
 #include "host/files/fits_io.hpp"
 #include "tests/temporary_directory.hpp"
@@ -99,17 +100,21 @@ center_y = -0.6
   std::vector<Override> settings_;
 };
 
-/// A fit on the CPU without files.
+/// A fit on the CPU without files, in its own units as `einfield fit` does it.
 template <class Real>
 struct SmallFit {
   LoadedProblem loaded;
+  Units units;
   std::unique_ptr<Backend<Real>> backend;
-  FitResult<Real> result;
+  FitResult<Real> result;   ///< in the units of the data
+  Snapshot<Real> snapshot;  ///< in `units`: to resume from
 
   /// @param stop_after  steps after which the run is interrupted; 0 = never
   explicit SmallFit(const Config& config, int stop_after = 0, const Snapshot<Real>* resume = nullptr, int threads = 1)
-      : loaded(load_problem(config)), backend(make_backend<Real>("cpu", {threads, 0})) {
-    const std::vector<Problem> problems{loaded.problem};
+      : loaded(load_problem(config)),
+        units(units_of(loaded.problem)),
+        backend(make_backend<Real>("cpu", {threads, 0})) {
+    const std::vector<Problem> problems{in_units(loaded.problem, units)};
     backend->load(problems);
     FitSettings settings = fit_settings(config, loaded.problem.model, 4);
     settings.threads = threads;
@@ -118,11 +123,13 @@ struct SmallFit {
     if (stop_after > 0) callbacks.interrupted = [&asked, stop_after] { return ++asked == stop_after; };
     const std::vector<Snapshot<Real>> from =
         resume ? std::vector<Snapshot<Real>>{*resume} : std::vector<Snapshot<Real>>{};
-    result = fit<Real>(*backend, problems, settings, callbacks, from).front();
+    const std::vector<FitResult<Real>> done = fit<Real>(*backend, problems, settings, callbacks, from);
+    snapshot = done.front().snapshot;
+    result = in_data_units(done, loaded.problem, units).front();
   }
   // As write_results takes them.
   std::vector<FitResult<Real>> results() const { return {result}; }
-  std::vector<std::vector<Real>> images() const { return {backend->download(Field::model, 0)}; }
+  std::vector<std::vector<Real>> images() const { return {model_image(*backend, 0, units)}; }
 };
 
 }  // namespace einfield

@@ -490,7 +490,7 @@ TEST_F(BadInput, PixelsThatCannotBeUsedAreMaskedWithTheirCount) {
   EXPECT_EQ(outcome.status, 0);
   EXPECT_EQ(outcome.err,
             "einfield: warning: data.fits[IMAGE]: 2 pixels not finite, masked\n"
-            "einfield: warning: data.fits[NOISE]: 1 pixel with noise above max_noise = 1000, masked\n" +
+            "einfield: warning: data.fits[NOISE]: 1 pixel with noise above max_noise = 500, masked\n" +
                 kGnuplotWarning);
   EXPECT_NE(outcome.out.find(", 252 used;"), std::string::npos) << outcome.out;
   const FitsImage mask = read_fits(folder_ / "out/result.fits", "MASK");
@@ -507,9 +507,9 @@ TEST_F(BadInput, AllMasked) {
   EXPECT_EQ(
       refused_data(),
       "data.fits[IMAGE]: every pixel is masked, found 253 masked by observation.mask, 2 not finite, 1 with noise above "
-      "max_noise = 1000, expected at least one used pixel");
+      "max_noise = 500, expected at least one used pixel");
   EXPECT_EQ(
-      refused_data({{"noise = \"data.fits[NOISE]\"", "noise = 2e3"}}),
+      refused_data({{"noise = \"data.fits[NOISE]\"", "noise = 2e3\nmax_noise = 1e3"}}),
       "lens.toml:4: observation.noise: every pixel would be masked, found 2000, expected at most max_noise = 1000");
 }
 
@@ -592,7 +592,7 @@ TEST_F(BadInput, AnImageInTheStyleOfHstIsFitted) {
   const Outcome outcome = fit({"--out", "out"});
   EXPECT_EQ(outcome.status, 0);
   EXPECT_EQ(outcome.err,
-            "einfield: warning: noise_map.fits[PRIMARY]: 30 pixels with noise above max_noise = 1000, masked\n" +
+            "einfield: warning: noise_map.fits[PRIMARY]: 30 pixels with noise above max_noise = 500, masked\n" +
                 kGnuplotWarning);
   EXPECT_NE(outcome.out.find(", 226 used;"), std::string::npos) << outcome.out;
 }

@@ -76,7 +76,7 @@ TYPED_TEST(CheckpointOf, HoldsTheSnapshotToTheBit) {
   const SmallLens lens{{"optimizer.best_of_last", "25"}};
   const Config config = lens.config();
   SmallFit<TypeParam> part(config, 11);
-  Snapshot<TypeParam>& snapshot = part.result.snapshot;
+  Snapshot<TypeParam>& snapshot = part.snapshot;
   ASSERT_GE(snapshot.best_step, 0);
   // Numbers that text and rounding would lose.
   snapshot.time_s = 1 / 3.0;
@@ -112,7 +112,7 @@ TYPED_TEST(CheckpointOf, ResumedRunsEndWithTheSameBits) {
       for (const int stop : stops) {
         const SmallFit<TypeParam> part(config, stop, resume ? &resume->snapshots[0] : nullptr, 2);
         ASSERT_EQ(part.result.stop_reason, StopReason::interrupted);
-        write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+        write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
         resume = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
       }
       const SmallFit<TypeParam> rest(config, 0, &resume->snapshots[0], 2);
@@ -131,7 +131,7 @@ TYPED_TEST(CheckpointOf, ResumedNetworkSourcesEndWithTheSameBits) {
   const SmallLens lens{network_source()};
   const Config config = lens.config();
   const SmallFit<TypeParam> whole(config), part(config, 11, nullptr, 2);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
   const Checkpoint<TypeParam> resume = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
   expect_same_result(SmallFit<TypeParam>(config, 0, &resume.snapshots.at(0), 2).result, whole.result);
   EXPECT_NE(whole.result.parameters.back(), static_cast<TypeParam>(whole.loaded.problem.initial_parameters.back()));
@@ -153,21 +153,21 @@ TYPED_TEST(CheckpointOf, StartsAreKeptAndTheirStageIsNotDoneTwice) {
                        {"optimizer.stage", "[{ name = 'levenberg_marquardt', steps = 40 }, { name = 'adam' }]"}};
   const Config config = lens.config();
   const SmallFit<TypeParam> whole(config);
-  ASSERT_EQ(whole.result.snapshot.starts.size(), 5u);
+  ASSERT_EQ(whole.snapshot.starts.size(), 5u);
   for (const int stop : {1, 3, 300}) {  // while the starts run, then, much later, in the other stage
     const SmallFit<TypeParam> part(config, stop, nullptr, 2);
     if (part.result.stop_reason != StopReason::interrupted) continue;
-    write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+    write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
     const Checkpoint<TypeParam> resume = read_checkpoint<TypeParam>(lens.out(), config, part.loaded.problem);
     const SmallFit<TypeParam> rest(config, 0, &resume.snapshots.at(0), 2);
     expect_same_result(rest.result, whole.result);
   }
-  write_checkpoint(lens.out(), config, whole.loaded.problem, "cpu", std::vector{whole.result.snapshot});
+  write_checkpoint(lens.out(), config, whole.loaded.problem, "cpu", std::vector{whole.snapshot});
   const Checkpoint<TypeParam> read = read_checkpoint<TypeParam>(lens.out(), config, whole.loaded.problem);
   const auto& starts = read.snapshots.at(0).starts;
   ASSERT_EQ(starts.size(), 5u);
   for (std::size_t i = 0; i < 5; ++i) {
-    const StartRecord& expected = whole.result.snapshot.starts[i];
+    const StartRecord& expected = whole.snapshot.starts[i];
     EXPECT_EQ(starts[i].value, expected.value);
     EXPECT_EQ(starts[i].steps, expected.steps);
     EXPECT_EQ(starts[i].finished, expected.finished);
@@ -175,7 +175,7 @@ TYPED_TEST(CheckpointOf, StartsAreKeptAndTheirStageIsNotDoneTwice) {
     EXPECT_EQ(starts[i].free, expected.free);
   }
   const auto message = [&](const std::function<void(StartRecord&)>& spoil) {
-    Snapshot<TypeParam> bad = whole.result.snapshot;
+    Snapshot<TypeParam> bad = whole.snapshot;
     spoil(bad.starts[2]);
     write_checkpoint(lens.out(), config, whole.loaded.problem, "cpu", std::vector{bad});
     return refusal<TypeParam>(lens, {});
@@ -184,7 +184,7 @@ TYPED_TEST(CheckpointOf, StartsAreKeptAndTheirStageIsNotDoneTwice) {
   const std::string none = lens.out() + "/" + kFile + ": starts has a count out of range";
   EXPECT_EQ(message([](auto& start) { start.redrawn = -1; }), none);
   EXPECT_EQ(message([](auto& start) { start.steps = std::int64_t(1) << 40; }), none);
-  write_checkpoint(lens.out(), config, whole.loaded.problem, "cpu", std::vector{whole.result.snapshot});
+  write_checkpoint(lens.out(), config, whole.loaded.problem, "cpu", std::vector{whole.snapshot});
   for (const auto& [setting, key] : std::vector<std::pair<Override, std::string>>{
            {{"optimizer.starts", "6"}, "optimizer.starts"},
            {{"optimizer.starts_seed", "2"}, "optimizer.starts_seed"},
@@ -197,7 +197,7 @@ TYPED_TEST(CheckpointOf, StartsAreKeptAndTheirStageIsNotDoneTwice) {
 TYPED_TEST(CheckpointOf, FinishedRunsAreFinishedAgainOrGoOn) {
   const SmallLens lens{{"optimizer.best_of_last", "5"}};
   const SmallFit<TypeParam> whole(lens.config());
-  write_checkpoint(lens.out(), lens.config(), whole.loaded.problem, "cpu", std::vector{whole.result.snapshot});
+  write_checkpoint(lens.out(), lens.config(), whole.loaded.problem, "cpu", std::vector{whole.snapshot});
   const auto resumed = [&](const Config& config) {
     const Checkpoint<TypeParam> from = read_checkpoint<TypeParam>(lens.out(), config, whole.loaded.problem);
     return SmallFit<TypeParam>(config, 0, &from.snapshots[0]);
@@ -210,13 +210,13 @@ TYPED_TEST(CheckpointOf, FinishedRunsAreFinishedAgainOrGoOn) {
 TYPED_TEST(CheckpointOf, StoppedByChi2StopsThereAgain) {
   const SmallLens lens;
   const SmallFit<TypeParam> whole(lens.config());
-  const double reached = whole.result.snapshot.history[4].chi2_reduced;
+  const double reached = whole.snapshot.history[4].chi2_reduced;
   const Config config =
       lens.config({{"optimizer.stop", "\"chi2\""}, {"optimizer.stop_chi2", std::to_string(reached + 1e-4)}});
   const SmallFit<TypeParam> stopped(config);
   ASSERT_EQ(stopped.result.stop_reason, StopReason::chi2);
   ASSERT_LT(stopped.result.steps, 30);
-  write_checkpoint(lens.out(), config, stopped.loaded.problem, "cpu", std::vector{stopped.result.snapshot});
+  write_checkpoint(lens.out(), config, stopped.loaded.problem, "cpu", std::vector{stopped.snapshot});
   const Checkpoint<TypeParam> from = read_checkpoint<TypeParam>(lens.out(), config, stopped.loaded.problem);
   expect_same_result(SmallFit<TypeParam>(config, 0, &from.snapshots[0]).result, stopped.result);
   // Without the rule the run continues as if there had never been one.
@@ -227,7 +227,7 @@ TYPED_TEST(CheckpointOf, NoDamageGoesUnnoticed) {
   const SmallLens lens{{"network.hidden", "[2]"}, {"optimizer.best_of_last", "25"}};
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 9);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
   const std::string path = lens.out() + "/" + kFile, name = std::string("out/") + kFile;
   const std::string intact = lens.folder().read(name);
   const auto refused_as_it_is = [&] {
@@ -262,7 +262,7 @@ TYPED_TEST(CheckpointOf, ContradictionsNameTheirKey) {
   const SmallLens lens{{"optimizer.best_of_last", "4"}};
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 20);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
   EXPECT_EQ(refusal<TypeParam>(lens, {}), "");
   for (const auto& [key, value] :
        std::vector<std::pair<std::string, std::string>>{{"observation.noise", "0.7"},
@@ -307,7 +307,7 @@ TYPED_TEST(CheckpointOf, OtherFourierFeaturesAreAContradiction) {
   const SmallLens lens{{"network.encoding", "\"fourier\""}};
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 5);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
   EXPECT_EQ(refusal<TypeParam>(lens, {}), "");
   for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
            {"network.encoding", "\"none\""}, {"network.fourier_features", "15"}, {"network.fourier_scale", "1.9"}}) {
@@ -321,7 +321,7 @@ TYPED_TEST(CheckpointOf, OtherDataAreAContradiction) {
   const SmallLens lens;
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 5);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
   Problem other = part.loaded.problem;
   other.observation.image[17] = std::nextafter(other.observation.image[17], 1e9);
   try {
@@ -347,7 +347,7 @@ TYPED_TEST(CheckpointOf, OtherDataAreAContradiction) {
 TYPED_TEST(CheckpointOf, LearningRatesThatHaveBeenUsedMustAgree) {
   const SmallLens lens{{"optimizer.warmup", "4"}};
   const SmallFit<TypeParam> part(lens.config(), 6);
-  write_checkpoint(lens.out(), lens.config(), part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  write_checkpoint(lens.out(), lens.config(), part.loaded.problem, "cpu", std::vector{part.snapshot});
   EXPECT_EQ(refusal<TypeParam>(lens, {{"optimizer.steps", "50"}}), "");
   for (const Override& other : {Override{"optimizer.warmup", "3"}, {"optimizer.schedule", "'cosine'"}})
     EXPECT_NE(refusal<TypeParam>(lens, {other}).find("optimizer.learning_rate: "), std::string::npos)
@@ -361,8 +361,8 @@ TYPED_TEST(CheckpointOf, StagesThatAreOverMustAgree) {
   };
   const SmallLens lens{stages("", "")};
   const SmallFit<TypeParam> part(lens.config(), 6);
-  ASSERT_EQ(part.result.snapshot.stage, 1);
-  write_checkpoint(lens.out(), lens.config(), part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  ASSERT_EQ(part.snapshot.stage, 1);
+  write_checkpoint(lens.out(), lens.config(), part.loaded.problem, "cpu", std::vector{part.snapshot});
   EXPECT_EQ(refusal<TypeParam>(lens, {stages("", ", learning_rate = 0.5")}), "");  // that one is yet to come
   for (const char* other : {", learning_rate = 0.5", ", warmup = 2", ", schedule = 'cosine'", ", clip_norm = 1.0"}) {
     const std::string message = refusal<TypeParam>(lens, {stages(other, "")});
@@ -374,7 +374,7 @@ TYPED_TEST(CheckpointOf, StatesThatNoFitIsInAreRefused) {
   const SmallLens lens{{"optimizer.stage", "[{ steps = 9 }, { name = 'lbfgs', steps = 6, memory = 4 }]"}};
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 12);
-  const Snapshot<TypeParam> good = part.result.snapshot;
+  const Snapshot<TypeParam> good = part.snapshot;
   ASSERT_EQ(good.stage, 1);
   const auto message = [&](const std::function<void(Snapshot<TypeParam>&)>& spoil) {
     Snapshot<TypeParam> bad = good;
@@ -408,7 +408,7 @@ TYPED_TEST(CheckpointOf, StepsThatMoveTheLastOnesPastTheCheckpoint) {
   const SmallLens lens{{"optimizer.best_of_last", "7"}};
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 27);
-  Snapshot<TypeParam> snapshot = part.result.snapshot;
+  Snapshot<TypeParam> snapshot = part.snapshot;
   ASSERT_EQ(snapshot.best_step, 26);
   write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{snapshot});
   EXPECT_NE(refusal<TypeParam>(lens, {{"optimizer.steps", "29"}}).find("optimizer.steps"), std::string::npos);
@@ -428,7 +428,7 @@ TYPED_TEST(CheckpointOf, AnotherPrecisionIsRefused) {
   const SmallLens lens;
   const Config config = lens.config();
   const SmallFit<TypeParam> part(config, 2);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
   EXPECT_EQ(refusal<Other>(lens, {}).rfind("--precision: ", 0), 0u);
 }
 
@@ -463,7 +463,7 @@ TEST(Checkpoint, NumbersThatNoIntegerHoldsAreRefused) {
   const SmallFit<float> part(config, 2);
   for (const char* key : {"step", "stage", "stage_step", "evaluations", "best_step", "fall_step"})
     for (const char* value : {"1e300", "-1e300", "0.5", "null", "[]"}) {
-      write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
+      write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
       const std::string name = std::string("\\\"") + key + "\\\":";
       replace_in_header(lens, name, name + value + ",\\\"_\\\":");
       EXPECT_EQ(refusal<float>(lens, {}),
@@ -476,9 +476,9 @@ TEST(Checkpoint, AnotherFormatIsRefused) {
   const SmallLens lens;
   const Config config = lens.config();
   const SmallFit<float> part(config, 2);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
-  replace_in_header(lens, "\"checkpoint\":\"4\"", "\"checkpoint\":\"1\"");
-  EXPECT_NE(refusal<float>(lens, {}).find("format 1, expected 4"), std::string::npos) << refusal<float>(lens, {});
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
+  replace_in_header(lens, "\"checkpoint\":\"5\"", "\"checkpoint\":\"1\"");
+  EXPECT_NE(refusal<float>(lens, {}).find("format 1, expected 5"), std::string::npos) << refusal<float>(lens, {});
 }
 
 TEST(Checkpoint, AnEarlierOneSurvivesAFailure) {
@@ -486,10 +486,10 @@ TEST(Checkpoint, AnEarlierOneSurvivesAFailure) {
   const Config config = lens.config();
   const SmallFit<float> part(config, 2);
   EXPECT_THROW(
-      write_checkpoint(lens.folder() / "absent", config, part.loaded.problem, "cpu", std::vector{part.result.snapshot}),
+      write_checkpoint(lens.folder() / "absent", config, part.loaded.problem, "cpu", std::vector{part.snapshot}),
       IoError);
-  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.result.snapshot});
-  Snapshot<float> broken = part.result.snapshot;
+  write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
+  Snapshot<float> broken = part.snapshot;
   broken.history[0].free.clear();
   EXPECT_THROW(write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{broken}), InvalidInput);
   EXPECT_EQ(refusal<float>(lens, {}), "");

@@ -312,11 +312,11 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
                               "CONVERGENCE", "POINT_MASS", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED", "NETWORK"})
     EXPECT_NE(outcome.out.find(" profile = \"" + std::string(profile) + "\"\n"), std::string::npos) << profile;
   // Type, unit, range, default and meaning.
-  const std::size_t at = outcome.out.find("\n  observation.max_noise ") + 1;
+  const std::size_t at = outcome.out.find("\n  observation.pixel_scale ") + 1;
   std::istringstream line(outcome.out.substr(at, outcome.out.find('\n', at) - at));
   const std::vector<std::string> words{std::istream_iterator<std::string>(line), {}};
-  EXPECT_EQ(words, (Words{"observation.max_noise", "number", "image", "unit", ">", "0", "1000.0", "pixels", "with",
-                          "larger", "noise", "are", "masked"}));
+  EXPECT_EQ(words, (Words{"observation.pixel_scale", "number", "arcsec", ">", "0", "none", "side", "of", "a", "pixel;",
+                          "needed", "if", "the", "image", "has", "no", "celestial", "WCS"}));
 }
 
 TEST_F(Cli, MatrixUnitsOnTheCpuAreAnError) {

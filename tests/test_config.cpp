@@ -162,7 +162,8 @@ TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
     EXPECT_EQ(c.recipe, paper ? "biggio2021" : "default");
     ASSERT_TRUE(c.network.has_value());
     EXPECT_EQ(c.network->hidden, paper ? (std::vector<int>{200, 200, 200}) : (std::vector<int>{16, 16, 16}));
-    EXPECT_EQ(c.network->input_scale, 1.0);
+    EXPECT_EQ(c.network->input_scale, paper ? std::optional<double>(1.0) : std::nullopt);
+    EXPECT_EQ(c.network->input_scale_in(2), paper ? 1.0 : 0.5);
     EXPECT_EQ(c.network->fourier, !paper);
     EXPECT_EQ(c.network->ensemble, paper ? 1 : 3);
     EXPECT_EQ(c.network->last_layer_zero, !paper);
@@ -174,7 +175,7 @@ TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
     EXPECT_EQ(c.optimizer.steps, paper ? 200 : 1000);
     EXPECT_EQ(c.optimizer.stop, paper ? StopRule::none : StopRule::plateau);
     EXPECT_NE(c.regularization.any(), paper);
-    EXPECT_EQ(c.observation.max_noise, 1e3);
+    EXPECT_FALSE(c.observation.max_noise.has_value());
     EXPECT_EQ(c.observation.supersampling, 1);
     EXPECT_FALSE(c.observation.pixel_scale.has_value());
     EXPECT_EQ(c.observation.psf.type, "");
@@ -213,7 +214,7 @@ TEST_F(ConfigFile, FourierFeatures) {
   EXPECT_EQ(read(kShortest + "encoding = 'none'\ninput_scale = 3\n").model.network->input_scale, 3.0);
   const Config plain = read("recipe = 'biggio2021'\n" + kShortest + "encoding = 'fourier'\n");
   EXPECT_EQ(plain.model.network->fourier_features, 16);
-  EXPECT_EQ(plain.network->fourier_scale, 2.0);
+  EXPECT_EQ(plain.network->scale_of_frequencies(), 2.0);
   EXPECT_EQ(plain.model.network->hidden, plain.network->hidden);
   const Config linear =
       read(kShortest + "encoding = 'fourier'\nfourier_features = 9\nhidden = []\nlast_layer = 'random'\n");
@@ -313,7 +314,7 @@ TEST_F(ConfigFile, ReadsANetworkSource) {
   c = read(kShortest +
            "[[source]]\nprofile = 'NETWORK'\namp = 1\nencoding = 'fourier'\nfourier_features = 5\nfit = ['network']\n");
   EXPECT_EQ(c.model.source[1].network, (NetworkShape{{64, 64}, 3.0, 5}));
-  EXPECT_EQ(c.source_start.at(1).network.fourier_scale, 0.5);
+  EXPECT_EQ(c.source_start.at(1).network.scale_of_frequencies(), 0.5);
   EXPECT_EQ(to_toml(read(to_toml(c))), to_toml(c));
   // Stages may name the weights, and pixels, which are read later.
   const std::string pixels = "[[source]]\nprofile = 'PIXELATED'\nnx = 2\nny = 3\npixel_scale = 1\nfit = ['pixels']\n";
@@ -619,7 +620,7 @@ TEST_F(ConfigFile, SaysWhatIsWrongWithTheObservation) {
   expect("image = 'x'\nnoise = [1]",
          "3: observation.noise: wrong type, found an array of 1, expected a text \"FILE[HDU]\" or a number > 0 image "
          "unit");
-  expect("image = 'x'\nnoise = 2000",
+  expect("image = 'x'\nnoise = 2000\nmax_noise = 1000",
          "3: observation.noise: every pixel would be masked, found 2000, expected at most max_noise = 1000");
   expect("image = 'x'\nnoise = 1\nexposure_time = 100",
          "4: observation.exposure_time: has no effect, found the integer 100, expected only without observation.noise");
@@ -942,12 +943,14 @@ TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
     while (words >> word) text += (text.empty() ? "" : " ") + word;
     return text;
   };
-  EXPECT_EQ(row("observation.max_noise"),
-            "observation.max_noise number image unit > 0 1000.0 pixels with larger noise are masked");
+  EXPECT_EQ(
+      row("observation.max_noise"),
+      "observation.max_noise number image unit > 0 none pixels with larger noise are masked; without this key 1000 "
+      "times the noise that 1 % of the pixels fall below");
   EXPECT_EQ(row("observation.region.N.keep").rfind("observation.region.N.keep true or false - - true true:", 0), 0u);
   EXPECT_EQ(row("lens.N.theta_E"), "lens.N.theta_E number arcsec > 0 required");
   EXPECT_EQ(row("network.hidden").rfind("network.hidden list of integers - 1 to 4096 [16, 16, 16] widths", 0), 0u);
-  EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 4.0 the frequencies", 0), 0u);
+  EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 none the frequencies", 0), 0u);
   EXPECT_EQ(row("network.encoding").rfind("network.encoding \"none\" | \"fourier\" - - \"fourier\" input", 0), 0u);
   EXPECT_EQ(row("optimizer.loss").rfind("optimizer.loss \"mse\" | \"chi2\" - - \"chi2\"", 0), 0u);
   for (const char* profile : {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "CONVERGENCE",

@@ -132,10 +132,10 @@ TYPED_TEST(ResultsOf, MapsOfTheImage) {
                             residual = w.hdu("RESIDUAL").values;
   // The model of the fitted parameters, evaluated anew.
   const auto backend = make_backend<TypeParam>("cpu", {1, 0});
-  backend->load({w.fit.loaded.problem});
-  backend->upload(Field::parameters, 0, w.fit.result.parameters);
+  backend->load({in_units(w.fit.loaded.problem, w.fit.units)});
+  backend->upload(Field::parameters, 0, w.fit.snapshot.parameters);
   backend->evaluate(false);
-  const std::vector<TypeParam> again = backend->download(Field::model, 0);
+  const std::vector<TypeParam> again = model_image(*backend, 0, w.fit.units);
   EXPECT_EQ(model, std::vector<double>(again.begin(), again.end()));
   double sum = 0;
   int used = 0;

@@ -27,6 +27,7 @@ STORED = (-PUBLISHED[1], PUBLISHED[0])
 NEAR = 0.3  # arcsec
 FOLDS = 3
 STARTS = 8  # of the subhalo, around the ring
+NOISE = 0.016  # (mean 1/sigma^2)^(-1/2) of the pixels within 1.85 arcsec [image unit]
 
 SPHERE = """
 [[lens]]
@@ -162,7 +163,8 @@ def place_text(stored):
 
 
 def curvature(weight):
-    return f"regularization.source_curvature={float(weight)}"
+    """A weight of the tables is in 1/image unit², one of a configuration relative to the noise."""
+    return f"regularization.source_curvature={weight * NOISE**2}"
 
 
 def sources(study):

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "einfield/error.hpp"
+#include "einfield/units.hpp"
 #include "host/exchange/fitted_lens.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
@@ -129,7 +130,8 @@ Config config_of(const Problem& problem) {
   config.observation.supersampling = grid.supersampling;
   config.observation.psf_supersampling = problem.observation.psf.supersampling;
   config.optimizer.loss = problem.loss;
-  static_cast<Regularization&>(config.regularization) = problem.regularization;
+  static_cast<Regularization&>(config.regularization) =
+      relative_to_noise(problem.regularization, problem.observation, problem.loss);
   return config;
 }
 

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "einfield/error.hpp"
+#include "einfield/units.hpp"
 #include "host/app/run_log.hpp"
 #include "host/app/run_plan.hpp"
 #include "host/cpu/thread_pool.hpp"
@@ -101,19 +102,21 @@ void report_plan(Log& log, const Config& config, const Backend<Real>& backend, c
              ", double precision");
 }
 
-/// Means, files, figures and report of a finished fit.
+/// Means, files, figures and report of a finished fit. @param of_fit  in units_of() the problem
 template <class Real>
 void finish(Log& log, const Config& config, const LoadedProblem& loaded, const RunOptions& options,
-            Backend<Real>& backend, const std::vector<FitResult<Real>>& results,
+            Backend<Real>& backend, const std::vector<FitResult<Real>>& of_fit,
             const std::vector<TriedStrength>& strengths) {
+  const Units units = units_of(loaded.problem);
+  const std::vector<FitResult<Real>> results = in_data_units(of_fit, loaded.problem, units);
   report_starts(log, results.front().snapshot.starts);
   const std::vector<double> centers = pixel_centers(loaded.problem.observation.grid);
   const std::vector<Real> theta(centers.begin(), centers.end());
   std::vector<std::vector<Real>> images;
   std::vector<NetworkFields<Real>> networks;
   for (int member = 0; member < backend.systems(); ++member) {
-    images.push_back(backend.download(Field::model, member));
-    networks.push_back(backend.network_fields(member, theta));
+    images.push_back(model_image(backend, member, units));
+    networks.push_back(network_fields(backend, member, theta, units));
   }
   ThreadPool pool(options.threads);
   const Assessment fitted = assess(
@@ -152,12 +155,13 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   report_plan(log, config, *backend, plan, ThreadPool::resolve(options.threads));
   // A checkpoint that does not fit is refused before anything is written. The one that counts is read under the lock.
   if (options.resume) read_checkpoint<Real>(options.out, config, loaded.problem);
+  validate_problems(problems);  // before their units are changed: messages have those of the configuration
   if (options.dry_run) {
-    validate_problems(problems);
     log.line("dry run: nothing was fitted, nothing was written");
     return {std::nullopt, ""};
   }
 
+  problems = in_units(std::move(problems), units_of(loaded.problem));
   with_memory(plan, backend->name(), [&] { backend->load(problems); });
   prepare_output(options.out);
   const DirectoryLock lock(options.out);

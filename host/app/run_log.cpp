@@ -9,6 +9,8 @@
 #include <cmath>
 #include <ostream>
 
+#include "einfield/units.hpp"
+
 namespace einfield {
 
 Log::Log(const RunOptions& options, int steps, bool at_most)
@@ -107,6 +109,9 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
   log.line(fmt::format("image: {} x {} pixels of {:g} arcsec, {} used; PSF {} x {}; supersampling {}",
                        observation.grid.nx, observation.grid.ny, observation.grid.pixel_scale, observation.n_used(),
                        observation.psf.nx, observation.psf.ny, observation.grid.supersampling));
+  const Units units = units_of(problem);
+  log.line(fmt::format("noise: {:.4g} on average by weight; units of the fit: {:.4g} arcsec, {:.4g} image unit",
+                       noise_unit(observation), units.angle, units.brightness));
   if (observation.psf.supersampling > 1)
     log.line(fmt::format("PSF: {} samples per pixel and side", observation.psf.supersampling));
   if (loaded.wcs)

@@ -38,7 +38,7 @@ LensFields missing_mass(const Config& config, const Grid& grid) {
 
 /// The noise-free image after the PSF.
 std::vector<double> true_image(const Config& config, const Grid& grid, const Psf& psf) {
-  Model model = load_lights(config);
+  Model model = load_model(config, grid);
   model.network.reset();
   model.lens.insert(model.lens.end(), config.perturbation.begin(), config.perturbation.end());
   const ParameterLayout layout(model);

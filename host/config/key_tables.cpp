@@ -6,6 +6,7 @@
 
 #include "einfield/psf.hpp"
 #include "host/config/recipes.hpp"
+#include "host/files/text.hpp"
 
 namespace einfield {
 namespace {
@@ -135,7 +136,9 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
         "of flags",
         between(0, 1), "", false, Condition{[&o] { return !o.mask.empty(); }, "with observation.mask"}},
        {"region", SubTable{true}, "circles and annuli to keep or to mask"},
-       {"max_noise", &o.max_noise, "pixels with larger noise are masked", above(0), "image unit"},
+       {"max_noise", &o.max_noise,
+        "pixels with larger noise are masked; without this key 1000 times the noise that 1 % of the pixels fall below",
+        above(0), "image unit"},
        {"pixel_scale", &o.pixel_scale, "side of a pixel; needed if the image has no celestial WCS", above(0), "arcsec"},
        {"center_x", &o.center_x, "x coordinate of the middle of the image", {}, "arcsec"},
        {"center_y", &o.center_y, "y coordinate of the middle of the image", {}, "arcsec"},
@@ -263,7 +266,8 @@ Keys shape_keys(NetworkConfig& n, const std::string& initial) {
        between(1, 0.5 * kMaxWidth), "", false, fourier},
       {"fourier_scale", &n.fourier_scale,
        "the frequencies along x and y are normal with standard deviation 1/fourier_scale, in rad per unit of "
-       "position * input_scale",
+       "position * input_scale; without this key " +
+           rounded(n.default_fourier_scale),
        above(0), "arcsec", false, drawn_fourier},
       {"hidden", &n.hidden,
        "widths of the hidden layers, 1 to " + std::to_string(kMaxHiddenLayers) +
@@ -271,7 +275,10 @@ Keys shape_keys(NetworkConfig& n, const std::string& initial) {
            ", where [] = a linear function of the features" + from_file,
        between(1, kMaxWidth)},
       {"activation", only("swish"), "activation function of the hidden layers"},
-      {"input_scale", &n.input_scale, "the network sees position * input_scale" + from_file, above(0), "1/arcsec"}};
+      {"input_scale", &n.input_scale,
+       "the network sees position * input_scale; without this key " + rounded(8 * n.default_input_scale) +
+           " / larger side of the image, with fourier_scale " + rounded(n.default_input_scale) + from_file,
+       above(0), "1/arcsec"}};
 }
 
 Condition random_weights(NetworkConfig& n, const std::string& initial) {
@@ -363,8 +370,8 @@ Keys light_keys(LightComponent& c, LightStart& start) {
 NetworkConfig light_network_defaults() {
   NetworkConfig network;
   network.hidden = {64, 64};
-  network.input_scale = 3;
-  network.fourier_scale = 0.5;
+  network.default_input_scale = 3;
+  network.default_fourier_scale = 0.5;
   return network;
 }
 
@@ -507,10 +514,11 @@ Keys network_penalty_keys(RegularizationConfig& r) {
 Keys source_penalty_keys(RegularizationConfig& r) {
   return {{"source_gradient", &r.source_gradient,
            "weight of the mean squared difference of neighboring pixels of a free PIXELATED source; pixels outside its "
-           "grid count as 0",
-           at_least(0), "1/image unit^2"},
-          {"source_curvature", &r.source_curvature, "weight of the mean squared second difference of these pixels",
-           at_least(0), "1/image unit^2"}};
+           "grid count as 0; with optimizer.loss = \"chi2\" differences are divided by the noise of the image, (mean "
+           "1/sigma^2)^(-1/2) over its used pixels",
+           at_least(0)},
+          {"source_curvature", &r.source_curvature,
+           "weight of the mean squared second difference of these pixels, divided like the first ones", at_least(0)}};
 }
 
 Keys regularization_keys(RegularizationConfig& r) {

@@ -8,6 +8,7 @@
 
 #include "einfield/error.hpp"
 #include "einfield/psf.hpp"
+#include "einfield/units.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/safetensors.hpp"
 #include "host/files/text.hpp"
@@ -20,6 +21,8 @@ constexpr double kSumTolerance = 1e-5;    ///< of a normalized PSF; room for rou
 /// Largest distance of a PSF's centroid from the middle of its kernel that is accepted without a warning [pixels]. Real
 /// PSFs with uneven wings reach 0.13; a kernel cut out one pixel off, or centered between pixels, has 0.5 and more.
 constexpr double kCentroidTolerance = 0.25;
+/// default_max_noise() is kMaxNoise times the noise that a fraction kLowNoise of the pixels fall below.
+constexpr double kMaxNoise = 1e3, kLowNoise = 0.01;
 constexpr double kTurnTolerance = 0.1;  ///< degrees between the maps of one image: half a pixel in 600
 
 std::string size_text(int nx, int ny) {
@@ -185,6 +188,7 @@ std::string described(NoiseKind kind) {
 void apply_data_rules(const Config& config, const std::string& image_name, const Noise& noise, Observation& o,
                       std::vector<std::string>& warnings) {
   const auto masked = o.mask.size() - static_cast<std::size_t>(o.n_used());
+  const double max_noise = config.observation.max_noise.value_or(default_max_noise(o));
   std::size_t not_finite = 0, weightless = 0, noisy = 0;
   for (std::size_t i = 0; i < o.mask.size(); ++i) {
     const bool no_weight = noise.kind == NoiseKind::weight && noise.given[i] == 0;
@@ -192,7 +196,7 @@ void apply_data_rules(const Config& config, const std::string& image_name, const
       not_finite += o.mask[i];
       o.mask[i] = 0;
       o.image[i] = 0;  // NaN times a weight of 0 would still be NaN
-    } else if (o.mask[i] && (no_weight || o.noise[i] > config.observation.max_noise)) {
+    } else if (o.mask[i] && (no_weight || o.noise[i] > max_noise)) {
       ++(no_weight ? weightless : noisy);
       o.mask[i] = 0;
     }
@@ -200,7 +204,7 @@ void apply_data_rules(const Config& config, const std::string& image_name, const
                                                        rounded(noise.given[i]) + " at " + pixel_text(i, o.grid.nx) +
                                                        ", expected > 0 where the mask is 1");
   }
-  const std::string above = " with noise above max_noise = " + rounded(config.observation.max_noise);
+  const std::string above = " with noise above max_noise = " + rounded(max_noise);
   if (not_finite > 0) warnings.push_back(image_name + ": " + count_text(not_finite, "pixel") + " not finite, masked");
   if (weightless > 0) warnings.push_back(noise.name + ": " + count_text(weightless, "pixel") + " of weight 0, masked");
   if (noisy > 0) warnings.push_back(noise.name + ": " + count_text(noisy, "pixel") + above + ", masked");
@@ -239,8 +243,18 @@ Vec2<double> centroid_of(const FitsImage& kernel) {
 
 /// Random start weights of a NETWORK component. @param member  of the ensemble, from 0
 std::vector<double> drawn_weights(const NetworkShape& shape, const NetworkConfig& config, std::size_t member) {
-  return initial_weights(shape, config.seed + member, config.last_layer_zero, config.fourier_scale,
+  return initial_weights(shape, config.seed + member, config.last_layer_zero, config.scale_of_frequencies(),
                          random_stream::kLightWeights);
+}
+
+/// Random start weights of the potential's network, in units_of() the problem. @param member  of the ensemble, from 0
+std::vector<double> drawn_potential(const Problem& problem, const NetworkConfig& config, std::size_t member) {
+  const NetworkShape& shape = *problem.model.network;
+  std::vector<double> weights =
+      initial_weights(shape, config.seed + member, config.last_layer_zero, config.scale_of_frequencies());
+  const double angle = units_of(problem).angle;
+  for (std::size_t i = shape.kernel_offset(shape.layers() - 1); i < weights.size(); ++i) weights[i] *= angle * angle;
+  return weights;
 }
 
 /// The weights in a file whose shape was read together with the configuration.
@@ -341,12 +355,27 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
   return {image.nx, image.ny, std::move(image.values), supersampling};
 }
 
-Model load_lights(const Config& config) {
+double default_max_noise(const Observation& observation) {
+  const bool all = observation.n_used() == 0;
+  std::vector<double> noise;
+  for (std::size_t i = 0; i < observation.noise.size(); ++i)
+    if ((all || observation.mask[i]) && observation.noise[i] > 0 && std::isfinite(observation.noise[i]))
+      noise.push_back(observation.noise[i]);
+  if (noise.empty()) return kInfinity;
+  const auto low = noise.begin() + static_cast<std::ptrdiff_t>(kLowNoise * static_cast<double>(noise.size()));
+  std::nth_element(noise.begin(), low, noise.end());
+  return kMaxNoise * *low;
+}
+
+Model load_model(const Config& config, const Grid& grid) {
   Model model = config.model;
-  const auto fill = [](std::vector<LightComponent>& lights, const std::vector<LightStart>& starts) {
+  const double unit = field_unit(grid);
+  if (model.network && config.network) model.network->input_scale = config.network->input_scale_in(unit);
+  const auto fill = [unit](std::vector<LightComponent>& lights, const std::vector<LightStart>& starts) {
     for (std::size_t i = 0; i < lights.size(); ++i) {
       LightComponent& c = lights[i];
       const LightStart& start = starts.at(i);
+      if (c.kind == LightKind::network) c.network.input_scale = start.network.input_scale_in(unit);
       if (c.kind == LightKind::network)
         c.weights = start.network.initial.empty() ? drawn_weights(c.network, start.network, 0)
                                                   : load_weights(start.network.initial, c.network);
@@ -391,8 +420,8 @@ std::vector<Problem> ensemble_problems(const Config& config, const Problem& prob
     Model& model = problems[i].model;
     redraw(model.source, config.source_start, i);
     redraw(model.lens_light, config.lens_light_start, i);
-    problems[i].initial_parameters = ParameterLayout(model).initial_parameters(
-        initial_weights(*model.network, network.seed + i, network.last_layer_zero, network.fourier_scale));
+    problems[i].initial_parameters =
+        ParameterLayout(model).initial_parameters(drawn_potential(problems[i], network, i));
     check_phases(config, problems[i]);
   }
   return problems;
@@ -419,17 +448,15 @@ LoadedProblem load_problem(const Config& config) {
   o.psf = load_psf(config.observation.psf, o.grid, config.observation.psf_supersampling, config.at("observation.psf"),
                    loaded.warnings);
 
-  problem.model = load_lights(config);
+  problem.model = load_model(config, o.grid);
   problem.loss = config.optimizer.loss;
   if (config.network) problem.network_math = config.network->math;
-  problem.regularization = config.regularization;
+  problem.regularization = in_image_unit(config.regularization, o, problem.loss);
   if (holds_out(config.optimizer)) problem.held_out = held_out_pixels(config, o);
   std::vector<double> network;
   if (config.network)
-    network = config.network->initial.empty()
-                  ? initial_weights(*problem.model.network, config.network->seed, config.network->last_layer_zero,
-                                    config.network->fourier_scale)
-                  : load_weights(config.network->initial, *problem.model.network);
+    network = config.network->initial.empty() ? drawn_potential(problem, *config.network, 0)
+                                              : load_weights(config.network->initial, *problem.model.network);
   problem.initial_parameters = ParameterLayout(problem.model).initial_parameters(network);
   check_phases(config, problem);
 

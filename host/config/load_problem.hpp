@@ -8,14 +8,19 @@
 
 namespace einfield {
 
-/// The model with the start values of its PIXELATED and NETWORK components.
+/// The model with the start values of its PIXELATED and NETWORK components, and the input_scale of its networks.
+/// @param grid  of the image
 /// @throws InvalidInput "FILE[HDU]: …" for an image of another shape or with values that are not finite, "FILE: …" for
 /// weights that cannot be read
-Model load_lights(const Config& config);
+Model load_model(const Config& config, const Grid& grid);
 
 /// 1 sigma of every pixel from one number, or from background_rms and exposure_time; a noise map is not read here.
 /// @param brightness  of the pixels [image unit]
 std::vector<double> pixel_noise(const NoiseConfig& noise, const std::vector<double>& brightness);
+
+/// The max_noise of a configuration without this key: 1000 times the noise that 1 % of the used pixels fall below, or
+/// of all pixels when none is used. Infinite when none of them has a finite noise > 0.
+double default_max_noise(const Observation& observation);
 
 /// The PSF of the configuration, normalized to 1; empty if there is none.
 /// @param supersampling  samples of the kernel per pixel along each axis

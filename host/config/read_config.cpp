@@ -119,14 +119,16 @@ void take_stored_shape(const Document& document, const std::string& path, Networ
   require("encoding", encoding(network.fourier), encoding(fourier));
   require("fourier_features", std::to_string(network.fourier_features), std::to_string(stored.fourier_features));
   require("hidden", widths(network.hidden), widths(stored.hidden));
-  require("input_scale", to_text(network.input_scale) + " 1/arcsec", to_text(stored.input_scale) + " 1/arcsec");
+  require("input_scale", to_text(network.input_scale.value_or(0)) + " 1/arcsec",
+          to_text(stored.input_scale) + " 1/arcsec");
   network.hidden = stored.hidden;
   network.input_scale = stored.input_scale;
   network.fourier = fourier;
   if (fourier) network.fourier_features = stored.fourier_features;
 }
 
-/// The shape of the network in the table at `path`, whose keys have been read.
+/// The shape of the network in the table at `path`, whose keys have been read; an input_scale that follows the size of
+/// the image is that of an image of unit size until the image is known.
 NetworkShape read_shape(const Document& document, const std::string& path, NetworkConfig& network) {
   if (!network.initial.empty()) take_stored_shape(document, path, network);
   const std::size_t layers = network.hidden.size(), most = kMaxHiddenLayers - (network.fourier ? 1 : 0);
@@ -135,7 +137,7 @@ NetworkShape read_shape(const Document& document, const std::string& path, Netwo
                   "wrong number of layers, found " + std::to_string(layers) + ", expected " +
                       (network.fourier ? "0 to " + std::to_string(most) + " after the encoding"
                                        : "1 to " + std::to_string(most) + ", or 0 with encoding = \"fourier\""));
-  return {network.hidden, network.input_scale, network.fourier ? network.fourier_features : 0};
+  return {network.hidden, network.input_scale_in(1), network.fourier ? network.fourier_features : 0};
 }
 
 std::vector<LightComponent> read_lights(const Document& document, const std::string& block,
@@ -195,9 +197,9 @@ void read_observation(const Document& document, Config& config, bool for_simulat
                                          " arcsec, expected a number > inner = " + to_text(region.inner) + " arcsec");
   }
   check_noise(document, "observation", o.noise, !for_simulation, "\"FILE[HDU]\" or a number > 0 image unit");
-  if (o.noise.value && *o.noise.value > o.max_noise)
+  if (o.noise.value && o.max_noise && *o.noise.value > *o.max_noise)
     document.fail("observation.noise", "every pixel would be masked, found " + to_text(*o.noise.value) +
-                                           ", expected at most max_noise = " + to_text(o.max_noise));
+                                           ", expected at most max_noise = " + to_text(*o.max_noise));
   if (for_simulation && !o.pixel_scale)
     document.fail("observation.pixel_scale", "missing, expected a number > 0 arcsec for a simulation");
 }

@@ -29,7 +29,7 @@ Recipe default_recipe() {
   r.network.fourier = true;
   r.network.hidden = {16, 16, 16};
   r.network.fourier_features = 12;
-  r.network.fourier_scale = 4;
+  r.network.default_fourier_scale = 4;
   r.network.last_layer_zero = true;
   r.network.ensemble = 3;
   r.optimizer.name = OptimizerKind::lbfgs;

@@ -6,6 +6,7 @@
 
 #include "einfield/config.hpp"
 #include "einfield/error.hpp"
+#include "host/config/load_problem.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
@@ -131,7 +132,7 @@ std::string observation_text(const ExchangedLens& lens, std::vector<FitsOutput>&
   double largest = 0;
   for (std::size_t i = 0; i < o.noise.size(); ++i)
     if (o.mask.empty() || o.mask[i]) largest = std::max(largest, o.noise[i]);
-  if (largest > ObservationConfig().max_noise) text += line("max_noise", toml_number(largest));
+  if (!o.noise.empty() && largest > default_max_noise(o)) text += line("max_noise", toml_number(largest));
   return text + line("pixel_scale", toml_number(grid.pixel_scale)) + line("center_x", toml_number(grid.center_x)) +
          line("center_y", toml_number(grid.center_y)) + line("supersampling", std::to_string(o.grid.supersampling));
 }

@@ -1,5 +1,7 @@
 #include "host/fit/strengths.hpp"
 
+#include "einfield/units.hpp"
+
 namespace einfield {
 
 std::vector<Problem> strength_problems(const Config& config, const Problem& problem) {
@@ -14,7 +16,7 @@ std::vector<Problem> strength_problems(const Config& config, const Problem& prob
 template <class Real>
 std::vector<TriedStrength> try_strengths(Backend<Real>& backend, const Config& config, const Problem& problem,
                                          FitSettings settings, const std::function<bool()>& interrupted) {
-  const std::vector<Problem> problems = strength_problems(config, problem);
+  const std::vector<Problem> problems = in_units(strength_problems(config, problem), units_of(problem));
   backend.load(problems);
   settings.checkpoint_every = 0;
   settings.ensemble = true;  // the starts are the same for all: they run before any weight counts

@@ -6,13 +6,27 @@
 #include <limits>
 #include <utility>
 
+#include "einfield/units.hpp"
 #include "host/fit/make_scalar_batch.hpp"
 
 namespace einfield {
 namespace {
 
-/// A parameter p counts as undetermined when its error at fixed other parameters exceeds this times max(1, |p|).
+/// A parameter p counts as undetermined when its error at fixed other parameters exceeds this times max(1, |p|), in
+/// units_of() its problem.
 constexpr double kUndetermined = 1e3;
+
+/// The uncertainties of a problem, computed in its own units. @param compute  from problem and parameters in these
+template <class Compute>
+Uncertainties in_own_units(const Problem& problem, const std::vector<double>& parameters, Compute&& compute) {
+  const Units units = units_of(problem);
+  const ParameterLayout layout(problem.model);
+  Uncertainties result =
+      compute(in_units(problem, units), parameters_in_units(problem.model, layout, parameters, units));
+  const std::vector<double> sizes = sizes_of_scalars(problem.model, layout, units);
+  for (std::size_t i = 0; i < sizes.size(); ++i) result.sigma[i] *= sizes[i];
+  return result;
+}
 
 }  // namespace
 
@@ -55,19 +69,23 @@ Uncertainties scalar_uncertainties(ScalarBatch& batch) {
 }
 
 Uncertainties scalar_uncertainties(const Problem& problem, const std::vector<double>& parameters, ThreadPool& pool) {
-  std::vector<ScalarModel> models;
-  models.emplace_back(problem, parameters, LossKind::chi2, std::vector<std::uint8_t>{}, pool);
-  CpuScalarBatch batch(std::move(models), 1, pool);
-  return scalar_uncertainties(batch);
+  return in_own_units(problem, parameters, [&pool](const Problem& own, const std::vector<double>& at) {
+    std::vector<ScalarModel> models;
+    models.emplace_back(own, at, LossKind::chi2, std::vector<std::uint8_t>{}, pool);
+    CpuScalarBatch batch(std::move(models), 1, pool);
+    return scalar_uncertainties(batch);
+  });
 }
 
 template <class Real>
 Uncertainties scalar_uncertainties(const Backend<Real>& backend, const Problem& problem,
                                    const std::vector<double>& parameters, ThreadPool& pool) {
-  std::vector<ScalarModel> models;
-  models.emplace_back(problem, parameters, LossKind::chi2, std::vector<std::uint8_t>{},
-                      has_device_batch(backend) ? nullptr : &pool);
-  return scalar_uncertainties(*make_scalar_batch(backend, std::move(models), 1, pool));
+  return in_own_units(problem, parameters, [&](const Problem& own, const std::vector<double>& at) {
+    std::vector<ScalarModel> models;
+    models.emplace_back(own, at, LossKind::chi2, std::vector<std::uint8_t>{},
+                        has_device_batch(backend) ? nullptr : &pool);
+    return scalar_uncertainties(*make_scalar_batch(backend, std::move(models), 1, pool));
+  });
 }
 
 template Uncertainties scalar_uncertainties(const Backend<float>&, const Problem&, const std::vector<double>&,

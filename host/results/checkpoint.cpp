@@ -22,7 +22,7 @@
 namespace einfield {
 namespace {
 
-constexpr const char* kFormat = "4";
+constexpr const char* kFormat = "5";
 constexpr std::size_t kHistoryColumns = 8;  // of a row of the history, before the free parameters
 constexpr std::size_t kStartColumns = 7;    // of a row of the starts, before the free parameters
 constexpr std::size_t kChecksumBytes = 8;

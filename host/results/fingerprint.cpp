@@ -10,6 +10,7 @@
 
 #include "einfield/error.hpp"
 #include "einfield/load.hpp"
+#include "einfield/units.hpp"
 #include "host/files/text.hpp"
 
 namespace einfield {
@@ -65,7 +66,7 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
       add_shape(print, name, c.network);
       const NetworkConfig& start = starts.at(i).network;
       if (start.initial.empty()) {
-        if (start.fourier) print.emplace_back(name + ".fourier_scale", to_text(start.fourier_scale));
+        if (start.fourier) print.emplace_back(name + ".fourier_scale", to_text(start.scale_of_frequencies()));
         print.emplace_back(name + ".seed", to_text(start.seed));
       }
       print.emplace_back(name + ".initial", described(c.weights) + (c.weights_free ? ", free" : ", fixed"));
@@ -135,7 +136,8 @@ void add_network(Fingerprint& print, const Config& config, const Problem& proble
     print.emplace_back("network.math", name_of(problem.network_math));
     if (config.network && config.network->initial.empty()) {
       print.emplace_back("network.ensemble", to_text(config.network->ensemble));
-      if (config.network->fourier) print.emplace_back("network.fourier_scale", to_text(config.network->fourier_scale));
+      if (config.network->fourier)
+        print.emplace_back("network.fourier_scale", to_text(config.network->scale_of_frequencies()));
       print.emplace_back("network.seed", to_text(config.network->seed));
       print.emplace_back("network.last_layer", config.network->last_layer_zero ? "zero" : "random");
     }
@@ -149,7 +151,6 @@ void add_network(Fingerprint& print, const Config& config, const Problem& proble
 /// @param stage, stage_step  where the fit is: the learning rates of later updates do not count
 void add_optimizer(Fingerprint& print, const Config& config, const Problem& problem, int stage,
                    std::int64_t stage_step) {
-  print.emplace_back("optimizer.loss", name_of(problem.loss));
   print.emplace_back("optimizer.best_of_last", to_text(config.optimizer.best_of_last));
   if (!problem.held_out.empty()) print.emplace_back("optimizer.held_out", described(problem.held_out));
   const OptimizerConfig& optimizer = config.optimizer;
@@ -170,11 +171,15 @@ void add_optimizer(Fingerprint& print, const Config& config, const Problem& prob
 Fingerprint fingerprint(const Config& config, const Problem& problem, int stage, std::int64_t stage_step) {
   Fingerprint print;
   add_observation(print, problem.observation);
+  print.emplace_back("optimizer.loss", name_of(problem.loss));  // random weights follow from it
   add_model(print, config, problem.model);
   add_network(print, config, problem);
   add_optimizer(print, config, problem, stage, stage_step);
   for (const Regularization::Weight& weight : Regularization::kWeights)
     print.emplace_back(std::string("regularization.") + weight.name, to_text(problem.regularization.*weight.member));
+  const Units units = units_of(problem);  // of every number in a snapshot
+  print.emplace_back("units.angle", to_text(units.angle));
+  print.emplace_back("units.brightness", to_text(units.brightness));
   print.emplace_back("regularization.automatic", config.regularization.automatic ? "true" : "false");
   return print;
 }

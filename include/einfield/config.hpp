@@ -60,7 +60,7 @@ struct ObservationConfig {
   std::vector<RegionConfig> regions;
   NoiseConfig noise;
   PsfConfig psf;
-  double max_noise = 1e3;             ///< pixels with larger noise are masked [image unit]
+  std::optional<double> max_noise;    ///< pixels with larger noise are masked [image unit]; empty: default_max_noise()
   std::optional<double> pixel_scale;  ///< [arcsec]; empty: from the celestial WCS of the image
   double center_x = 0, center_y = 0;  ///< coordinates of the middle of the image [arcsec]
   int supersampling = 1;              ///< rays per pixel along each axis
@@ -70,14 +70,23 @@ struct ObservationConfig {
 struct NetworkConfig {
   bool fourier = false;       ///< encoding = "fourier"; else "none"
   int fourier_features = 16;  ///< pairs of a sine and a cosine, if `fourier`
-  double fourier_scale = 2;   ///< 1/σ of the frequencies, if `fourier` [arcsec]
-  std::vector<int> hidden;    ///< widths of the hidden layers after the encoding
-  double input_scale = 1.0;   ///< the network sees input_scale · θ [1/arcsec]
+  /// 1/σ of the frequencies, if `fourier`, in units of position · input_scale; empty: default_fourier_scale.
+  std::optional<double> fourier_scale;
+  std::vector<int> hidden;            ///< widths of the hidden layers after the encoding
+  std::optional<double> input_scale;  ///< the network sees position · input_scale [1/arcsec]; empty: input_scale_in()
+  double default_fourier_scale = 2, default_input_scale = 1;
   bool last_layer_zero = false;
   std::uint64_t seed = 1;
   NetworkMath math = NetworkMath::fp32;  ///< of [network] only; NETWORK components compute in fp32
   int ensemble = 1;                      ///< networks fitted side by side, with the seeds seed, seed + 1, …
   std::string initial;  ///< safetensors file with start weights, as a resolved path; "" = random weights
+
+  double scale_of_frequencies() const { return fourier_scale.value_or(default_fourier_scale); }
+  /// Without input_scale it follows the size of the image. With a fourier_scale, which is then in arcsec, it does not.
+  /// @param field_unit  of the image [arcsec]
+  double input_scale_in(double field_unit) const {
+    return input_scale.value_or(default_input_scale / (fourier_scale ? 1 : field_unit));
+  }
 };
 
 /// One stage of a fit.

@@ -10,7 +10,9 @@ namespace EINFIELD_API einfield {
 
 /// Weights of the terms added to the loss; 0 = off. The second derivatives of the network's potential are differences
 /// of α on the grid of rays, so no term needs another pass through the network. The terms of source pixels are means
-/// over the pixels of one free PIXELATED component of the source; the terms of several components are added.
+/// over the pixels of one free PIXELATED component of the source; the terms of several components are added. Their
+/// weights are in 1/image unit² with LossKind::chi2, and without unit with mse; in_image_unit() gives those of a
+/// configuration, which have none.
 struct Regularization {
   double smoothness = 0;                  ///< mean κ_NN²
   double curvature = 0;                   ///< mean |∇∇ψ_NN − ⟨∇∇ψ_NN⟩|²
