@@ -12,7 +12,6 @@
 #include "einfield/error.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
-#include "host/fit/strengths.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {
@@ -924,13 +923,6 @@ TEST_F(ConfigFile, EveryKeyThatIsWrittenIsListed) {
     ++keys;
   }
   EXPECT_GT(keys, 60);
-}
-
-TEST_F(ConfigFile, TheListNamesTheFactorsOfAutomaticRegularization) {
-  std::string factors;
-  for (int i = 0; i < kStrengths; ++i)
-    factors += (i == 0 ? "" : i + 1 < kStrengths ? ", " : " or ") + to_text(kStrengthFactors[i]);
-  EXPECT_NE(list_keys().find("one common factor for all weights (" + factors + ")"), std::string::npos) << factors;
 }
 
 TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {

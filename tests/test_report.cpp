@@ -129,7 +129,7 @@ void expect_the_same_from_memory(const SmallLens& lens, const Config& config) {
     images.push_back(images.front());
   }
   ThreadPool pool(1);
-  const Assessment fit = assess(config, done.loaded, results, images, {}, pool,
+  const Assessment fit = assess(config, done.loaded, results, images, pool,
                                 [&pool](const Problem& problem, const std::vector<double>& at) {
                                   return scalar_uncertainties(problem, at, pool);
                                 });

@@ -22,7 +22,6 @@
 #include "host/files/fits_io.hpp"
 #include "host/files/safetensors.hpp"
 #include "host/files/text.hpp"
-#include "host/fit/strengths.hpp"
 #include "host/results/checkpoint.hpp"
 #include "host/results/write_results.hpp"
 #include "tests/reference_network.hpp"
@@ -597,87 +596,6 @@ TEST(Run, TheBarEndsBeforeAnythingElse) {
   ASSERT_NE(last, std::string::npos);
   EXPECT_EQ(text.find("\033[K\n", last), text.find("\033[K", last)) << text;
   EXPECT_EQ(text.find("\n\n"), std::string::npos) << text;
-}
-
-// ---- strengths of the regularisation
-// ---------------------------------------------------------------------------------
-
-std::initializer_list<Override> automatic() {
-  static const std::initializer_list<Override> settings = {{"regularization.curvature", "0.5"},
-                                                           {"regularization.smoothness", "1.0"},
-                                                           {"regularization.automatic", "true"},
-                                                           {"optimizer.steps", "12"}};
-  return settings;
-}
-
-TEST(Strengths, TheFitIsThatWithTheChosenWeights) {
-  const SmallLens chosen(automatic());
-  ASSERT_EQ(run_fit(chosen.config(), options_for(chosen.out())).stop_reason, StopReason::steps);
-  const json strength = timeless(chosen).at("regularization_strength");
-  double lowest = kInfinity, of_lowest = 0;
-  ASSERT_EQ(strength.at("tried").size(), static_cast<std::size_t>(kStrengths));
-  for (const json& tried : strength.at("tried")) {
-    EXPECT_GT(tried.at("held_out_chi2").get<double>(), 0);
-    if (tried.at("held_out_chi2").get<double>() <= lowest) {
-      lowest = tried.at("held_out_chi2").get<double>();
-      of_lowest = tried.at("factor").get<double>();
-    }
-  }
-  EXPECT_EQ(strength.at("factor").get<double>(), of_lowest);
-
-  const SmallLens given({{"regularization.curvature", to_text(0.5 * of_lowest)},
-                         {"regularization.smoothness", to_text(1.0 * of_lowest)},
-                         {"optimizer.steps", "12"}});
-  ASSERT_EQ(run_fit(given.config(), options_for(given.out())).stop_reason, StopReason::steps);
-  EXPECT_EQ(file(chosen, "result.fits"), file(given, "result.fits"));
-  EXPECT_EQ(timeless_history(chosen), timeless_history(given));
-}
-
-TEST(Strengths, TriedAreTheFactorsOnFewerPixels) {
-  const SmallLens lens(automatic());
-  const Config config = lens.config();
-  const Problem problem = load_problem(config).problem;
-  const std::vector<Problem> problems = strength_problems(config, problem);
-  ASSERT_EQ(problems.size(), static_cast<std::size_t>(kStrengths));
-  for (std::size_t i = 0; i < problems.size(); ++i) {
-    EXPECT_EQ(problems[i].regularization.curvature, 0.5 * kStrengthFactors[i]);
-    EXPECT_EQ(problems[i].regularization.smoothness, kStrengthFactors[i]);
-    EXPECT_LT(fitted_pixels(problems[i]), fitted_pixels(problem));
-    EXPECT_EQ(problems[i].held_out, problems[0].held_out);
-  }
-  EXPECT_TRUE(problem.held_out.empty());
-}
-
-TEST(Strengths, TheLowestIsTheBestAndWhatWentWrongNone) {
-  EXPECT_EQ(best_strength({}), 1);
-  EXPECT_EQ(best_strength({{0.01, kInfinity}, {0.1, kInfinity}}), 1);
-  EXPECT_EQ(best_strength({{0.01, 1.2}, {0.1, 1.1}, {1.0, 1.3}, {10.0, kInfinity}}), 0.1);
-  EXPECT_EQ(best_strength({{0.01, 1.1}, {0.1, 1.1}}), 0.1);  // the stronger of two alike
-}
-
-TEST(Strengths, InterruptedAndResumedEndsWithTheSameBits) {
-  const SmallLens whole(automatic());
-  int all = 0;
-  RunOptions counting = options_for(whole.out());
-  counting.interrupted = [&all] {
-    ++all;
-    return false;
-  };
-  run_fit(whole.config(), counting);
-  ASSERT_GE(all, 4);
-  for (const int asked : {1, all / 2 + 1}) {  // while strengths are tried; in the fit
-    const SmallLens parts(automatic());
-    RunOptions options = options_for(parts.out());
-    int count = 0;
-    options.interrupted = [&count, asked] { return ++count >= asked; };
-    ASSERT_EQ(run_fit(parts.config(), options).stop_reason, StopReason::interrupted);
-    const Config config = parts.config();
-    EXPECT_EQ(read_checkpoint<float>(parts.out(), config, load_problem(config).problem).strengths.empty(), asked == 1);
-    options.interrupted = nullptr;
-    options.resume = true;
-    ASSERT_EQ(run_fit(config, options).stop_reason, StopReason::steps);
-    expect_same_results(whole, parts);
-  }
 }
 
 }  // namespace

@@ -11,6 +11,7 @@ packages=(
   libcli11-dev                      # command line
   libfmt-dev                        # formatted text
   libkissfft-dev                    # convolution on the CPU
+  libeigen3-dev                     # dense and sparse linear algebra
   libhwy-dev                        # vector instructions chosen at run time
   gnuplot-nox fonts-dejavu-core     # figures
   libgtest-dev libbenchmark-dev     # tests, benchmarks

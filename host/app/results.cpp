@@ -141,7 +141,7 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
                           const std::vector<std::vector<Real>>& model_images, const RunInfo& info, int threads) {
   require_consistent(config, loaded, results, model_images, info);
   ThreadPool pool(threads);
-  const Assessment fit = assess(config, loaded, results, model_images, {}, pool,
+  const Assessment fit = assess(config, loaded, results, model_images, pool,
                                 [&pool](const Problem& problem, const std::vector<double>& at) {
                                   return scalar_uncertainties(problem, at, pool);
                                 });

@@ -22,7 +22,6 @@
 #include "host/files/directory_lock.hpp"
 #include "host/files/memory.hpp"
 #include "host/fit/make_scalar_batch.hpp"
-#include "host/fit/strengths.hpp"
 #include "host/fit/uncertainties.hpp"
 #include "host/report/figures.hpp"
 #include "host/report/report.hpp"
@@ -36,19 +35,6 @@ void prepare_output(const std::string& path) {
   create_directory(path);
   if (access(path.c_str(), W_OK | X_OK) != 0)
     throw IoError(path + ": cannot write into the directory (" + std::strerror(errno) + ")");
-}
-
-/// Snapshots of fits before their first step.
-template <class Real>
-std::vector<Snapshot<Real>> first_snapshots(const std::vector<Problem>& problems) {
-  std::vector<Snapshot<Real>> snapshots;
-  for (const Problem& problem : problems) {
-    Snapshot<Real>& snapshot = snapshots.emplace_back();
-    snapshot.parameters.assign(problem.initial_parameters.begin(), problem.initial_parameters.end());
-    snapshot.first_moment.assign(snapshot.parameters.size(), Real(0));
-    snapshot.second_moment.assign(snapshot.parameters.size(), Real(0));
-  }
-  return snapshots;
 }
 
 /// Draws the figures and writes the report, from memory.
@@ -94,7 +80,8 @@ template <class Real>
 void report_plan(Log& log, const Config& config, const Backend<Real>& backend, const MemoryPlan& plan, int threads) {
   log.line("backend: " + backend.name() + " (" + backend.device() + "), " + (sizeof(Real) == 4 ? "single" : "double") +
            " precision, " + plan.text());
-  if (uses_levenberg_marquardt(config))
+  if (uses(config, OptimizerKind::gauss_newton)) log.line("gauss_newton: on the CPU, double precision");
+  if (uses(config, OptimizerKind::levenberg_marquardt))
     log.line("levenberg_marquardt: " +
              (has_device_batch(backend)
                   ? "on the device"
@@ -102,11 +89,23 @@ void report_plan(Log& log, const Config& config, const Backend<Real>& backend, c
              ", double precision");
 }
 
+/// The evidence and the weights that it belongs to.
+void report_evidence(Log& log, const Evidence& evidence, const Problem& problem) {
+  const Regularization relative = relative_to_noise(evidence.weights, problem.observation, problem.loss);
+  std::string weights;
+  for (const Regularization::Weight& weight : Regularization::kWeights)
+    if (relative.*weight.member > 0)
+      weights += fmt::format("{}{} = {:.3g}", weights.empty() ? "" : ", ", weight.name, relative.*weight.member);
+  log.line(
+      fmt::format("ln evidence {:.2f}; the data determine {:.0f} parameters of the source and {:.0f} of the network",
+                  evidence.log_evidence, evidence.determined_source, evidence.determined_network));
+  if (!weights.empty()) log.line("regularization: " + weights);
+}
+
 /// Means, files, figures and report of a finished fit. @param of_fit  in units_of() the problem
 template <class Real>
 void finish(Log& log, const Config& config, const LoadedProblem& loaded, const RunOptions& options,
-            Backend<Real>& backend, const std::vector<FitResult<Real>>& of_fit,
-            const std::vector<TriedStrength>& strengths) {
+            Backend<Real>& backend, const std::vector<FitResult<Real>>& of_fit) {
   const Units units = units_of(loaded.problem);
   const std::vector<FitResult<Real>> results = in_data_units(of_fit, loaded.problem, units);
   report_starts(log, results.front().snapshot.starts);
@@ -120,7 +119,7 @@ void finish(Log& log, const Config& config, const LoadedProblem& loaded, const R
   }
   ThreadPool pool(options.threads);
   const Assessment fitted = assess(
-      config, loaded, results, images, strengths, pool,
+      config, loaded, results, images, pool,
       [&](const Problem& problem, const std::vector<double>& at) {
         return scalar_uncertainties(backend, problem, at, pool);
       },
@@ -130,6 +129,8 @@ void finish(Log& log, const Config& config, const LoadedProblem& loaded, const R
   const RunInfo info{backend.name(), backend.device(), sizeof(Real) == 4 ? "single" : "double", options.command};
   const std::string json = write_results(options.out, fitted, info, {coolest_writer(fitted, options.threads)});
   if (options.figures) draw_all(log, fitted, json, options.out, pool);
+  if (const std::optional<Evidence>& evidence = fitted.outcome().evidence)
+    report_evidence(log, *evidence, loaded.problem);
   log.line(summary(fitted));
   log.line("results: " + options.out);
 }
@@ -175,38 +176,17 @@ RunOutcome run(const Config& config, const RunOptions& options) {
     log.warning("the checkpoint was made by " + resume->backend + "; the run continues on " + backend->name() +
                 ", but its results will differ in the last digits");
 
-  std::vector<TriedStrength> strengths = resume ? resume->strengths : std::vector<TriedStrength>{};
-  const bool choose = config.regularization.automatic, try_now = choose && strengths.empty();
-  if (try_now) {
-    with_memory(plan, backend->name(),
-                [&] { strengths = try_strengths(*backend, config, loaded.problem, settings, options.interrupted); });
-    if (strengths.empty()) {
-      write_checkpoint(options.out, config, loaded.problem, backend->name(), first_snapshots<Real>(problems));
-      log.line("interrupted before step 1; --resume continues from " + options.out);
-      return {StopReason::interrupted, ""};
-    }
-    for (const TriedStrength& tried : strengths)
-      log.line(fmt::format("regularization: all weights multiplied by {:g}: reduced chi2 of held-out pixels {:.5g}",
-                           tried.factor, tried.held_out_chi2));
-  }
-  if (choose) {
-    const double factor = best_strength(strengths);
-    log.line(fmt::format("regularization: continuing with all weights multiplied by {:g}", factor));
-    for (Problem& problem : problems) problem.regularization = scaled(problem.regularization, factor);
-    with_memory(plan, backend->name(), [&] { backend->load(problems); });
-  }
-
   FitCallbacks<Real> callbacks;
   callbacks.progress = [&log](int member, const HistoryRow& row) {
     if (member == 0) log.progress(row);
   };
   callbacks.checkpoint = [&](const std::vector<Snapshot<Real>>& snapshots) {
-    write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshots, strengths);
+    write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshots);
   };
   callbacks.interrupted = options.interrupted;
   settings.ensemble = problems.size() > 1;
-  const std::vector<FitResult<Real>> results = fit(
-      *backend, problems, settings, callbacks, resume && !try_now ? resume->snapshots : std::vector<Snapshot<Real>>{});
+  const std::vector<FitResult<Real>> results =
+      fit(*backend, problems, settings, callbacks, resume ? resume->snapshots : std::vector<Snapshot<Real>>{});
 
   std::vector<Snapshot<Real>> snapshots;
   for (const FitResult<Real>& result : results) snapshots.push_back(result.snapshot);
@@ -217,7 +197,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
              options.out);
     return {StopReason::interrupted, ""};
   }
-  finish(log, config, loaded, options, *backend, results, strengths);
+  finish(log, config, loaded, options, *backend, results);
   // A failure of any member is the outcome of the run.
   const auto failed = std::find_if(results.begin(), results.end(), [](const auto& r) { return !r.message.empty(); });
   const FitResult<Real>& reported = failed == results.end() ? results.front() : *failed;

@@ -6,7 +6,6 @@
 #include "einfield/error.hpp"
 #include "host/files/memory.hpp"
 #include "host/fit/fit_memory.hpp"
-#include "host/fit/strengths.hpp"
 
 namespace einfield {
 namespace {
@@ -29,10 +28,9 @@ BackendChoice choose_backend(const Config& config, const RunOptions& options) {
   return choice;
 }
 
-bool uses_levenberg_marquardt(const Config& config) {
+bool uses(const Config& config, OptimizerKind optimizer) {
   const std::vector<StageConfig> stages = config.optimizer.all_stages();
-  return std::any_of(stages.begin(), stages.end(),
-                     [](const StageConfig& s) { return s.name == OptimizerKind::levenberg_marquardt; });
+  return std::any_of(stages.begin(), stages.end(), [optimizer](const StageConfig& s) { return s.name == optimizer; });
 }
 
 std::string MemoryPlan::text() const {
@@ -44,8 +42,7 @@ std::string MemoryPlan::text() const {
 template <class Real>
 MemoryPlan plan_memory(const Config& config, const LoadedProblem& loaded, const FitSettings& settings,
                        const Backend<Real>& backend, const BackendOptions& options) {
-  const bool choose = config.regularization.automatic;
-  const int members = std::max(config.network ? config.network->ensemble : 1, choose ? kStrengths : 1);
+  const int members = config.network ? config.network->ensemble : 1;
   const bool on_host = backend.name() == "cpu";
   // Checked before the problems of all members are made.
   const int pairs = most_pairs(settings);
@@ -54,10 +51,7 @@ MemoryPlan plan_memory(const Config& config, const LoadedProblem& loaded, const 
   require_memory(host + (on_host ? members * static_cast<double>(bytes_of_one) : 0), "the fit");
   MemoryPlan plan;
   plan.problems = ensemble_problems(config, loaded.problem);
-  std::size_t of_backend = planned_bytes<Real>(backend.name(), plan.problems, options, pairs);
-  if (choose)
-    of_backend = std::max(
-        of_backend, planned_bytes<Real>(backend.name(), strength_problems(config, loaded.problem), options, pairs));
+  const std::size_t of_backend = planned_bytes<Real>(backend.name(), plan.problems, options, pairs);
   plan.on_host = static_cast<std::size_t>(host) + (on_host ? of_backend : 0);
   plan.on_device = on_host ? 0 : of_backend + planned_device_bytes(backend, loaded.problem, members, settings);
   require_device_memory(backend, plan.on_device);

@@ -16,7 +16,7 @@ namespace einfield {
 BackendChoice choose_backend(const Config& config, const RunOptions& options);
 
 /// Whether a stage is Levenberg–Marquardt, which runs in double precision.
-bool uses_levenberg_marquardt(const Config& config);
+bool uses(const Config& config, OptimizerKind optimizer);
 
 /// The problems of a fit, one per member of the ensemble, and the bytes that it will need.
 struct MemoryPlan {

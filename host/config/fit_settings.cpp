@@ -27,6 +27,7 @@ FitSettings fit_settings(const Config& config, const Model& model, int log_every
   settings.checkpoint_every = o.checkpoint_every;
   settings.starts = o.starts;
   settings.starts_seed = o.starts_seed;
+  settings.choose_weights = config.regularization.automatic;
   return settings;
 }
 

@@ -424,7 +424,9 @@ namespace {
 Key optimizer_name_key(StageConfig& s) {
   return {"name", choice_of(s.name, kOptimizerKinds),
           "the optimizer; one step of L-BFGS is one line search; Levenberg-Marquardt fits only parameters of profiles, "
-          "solves for their amplitudes, computes in double precision and ends when it has converged"};
+          "solves for their amplitudes, computes in double precision and ends when it has converged; Gauss-Newton "
+          "solves for the pixels of the source, the weights of [network] and the parameters of profiles together, in "
+          "double precision on the CPU, and ends when it has converged"};
 }
 
 /// The keys that [optimizer] and each stage share. In [optimizer] they may be meant for a stage of another optimizer,
@@ -524,13 +526,15 @@ Keys source_penalty_keys(RegularizationConfig& r) {
 Keys regularization_keys(RegularizationConfig& r) {
   Keys keys = network_penalty_keys(r);
   append(keys, source_penalty_keys(r));
-  keys.push_back({"automatic",
-                  &r.automatic,
-                  "choose one common factor for all weights (0.01, 0.1, 1 or 10) by the chi^2 of held-out pixels",
-                  {},
-                  "",
-                  false,
-                  Condition{[&r] { return r.any(); }, "with a weight > 0"}});
+  keys.push_back(
+      {"automatic",
+       &r.automatic,
+       "gauss_newton, as the last stage, starts from the weights given and chooses those of highest evidence "
+       "for smoothness, curvature, weight_decay, source_gradient and source_curvature; one that is 0 stays 0",
+       {},
+       "",
+       false,
+       Condition{[&r] { return r.any(); }, "with a weight > 0"}});
   return keys;
 }
 

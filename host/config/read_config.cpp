@@ -265,10 +265,9 @@ void check_pixels(const Document& document, const Model& model) {
 /// Rules between the keys of one stage. @param path  "optimizer.stage.0", or "optimizer" without stages
 void check_stage(const Document& document, const std::string& path, const StageConfig& s) {
   const bool rule = document.has(path + ".stop") && (s.stop == StopRule::chi2 || s.stop == StopRule::held_out);
-  if (s.name == OptimizerKind::levenberg_marquardt && rule)
-    document.fail(path + ".stop",
-                  "has no effect, found a rule for levenberg_marquardt, which ends when it has converged, expected "
-                  "\"none\"");
+  if ((s.name == OptimizerKind::levenberg_marquardt || s.name == OptimizerKind::gauss_newton) && rule)
+    document.fail(path + ".stop", std::string("has no effect, found a rule for ") + name_of(s.name) +
+                                      ", which ends when it has converged, expected \"none\"");
   if (s.name != OptimizerKind::adam) return;
   if (s.cosine && s.steps > kMaxScheduled)
     document.fail(path + ".steps", "too many for schedule = \"cosine\", found " + std::to_string(s.steps) +
@@ -357,6 +356,42 @@ void check_priors(const Document& document, const Config& config) {
   check("lens_light", config.model.lens_light);
 }
 
+/// What gauss_newton fits, and that it comes last when it chooses weights: stages after it would not know them.
+void check_gauss_newton(const Document& document, const Config& config) {
+  const std::vector<StageConfig> stages = config.optimizer.all_stages();
+  const bool last = stages.back().name == OptimizerKind::gauss_newton;
+  const bool any = std::any_of(stages.begin(), stages.end(),
+                               [](const StageConfig& s) { return s.name == OptimizerKind::gauss_newton; });
+  if (config.regularization.automatic && !last)
+    document.fail("regularization.automatic", std::string("has no effect, found ") + name_of(stages.back().name) +
+                                                  " as the last stage, expected \"gauss_newton\"");
+  if (!any) return;
+  if (config.optimizer.loss != LossKind::chi2)
+    document.fail("optimizer.loss", "found \"mse\" with gauss_newton, expected \"chi2\"");
+  const auto refuse_network = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      if (lights[i].kind == LightKind::network)
+        document.fail(block + "." + std::to_string(i) + ".profile",
+                      "found NETWORK with gauss_newton, expected PIXELATED or a profile with parameters");
+      if (block == "lens_light" && lights[i].pixels_free)
+        document.fail(block + "." + std::to_string(i) + ".fit",
+                      "found free pixels of a lens_light with gauss_newton, expected free pixels in a [[source]] only");
+    }
+  };
+  refuse_network("source", config.model.source);
+  refuse_network("lens_light", config.model.lens_light);
+  const RegularizationConfig& r = config.regularization;
+  const bool pixels = std::any_of(config.model.source.begin(), config.model.source.end(),
+                                  [](const LightComponent& c) { return c.pixels_free; });
+  if (pixels && !r.on_source_pixels())
+    document.fail("regularization.source_curvature",
+                  "0 with free pixels and gauss_newton, expected > 0 here or in source_gradient");
+  if (config.model.network && r.weight_decay <= 0)
+    document.fail("regularization.weight_decay",
+                  "0 with a [network] and gauss_newton, expected > 0: without it some "
+                  "weights have no prior");
+}
+
 /// Rules between the blocks.
 void check_model(const Document& document, const Config& config, bool for_simulation) {
   const Model& model = config.model;
@@ -371,6 +406,24 @@ void check_model(const Document& document, const Config& config, bool for_simula
     document.fail("network", "nothing to fit, found no [network] and no name in any fit = [...], expected one of them");
 }
 
+/// The defaults: those of the recipe, or the default recipe's for a source of free pixels where gauss_newton can fit
+/// the model and no other optimizer is asked for.
+const Recipe& recipe_of(const Document& document, const Config& config) {
+  const Recipe& named = recipe(config.recipe);
+  if (&named != &recipes().front()) return named;
+  for (const char* key : {"optimizer.name", "optimizer.stage", "optimizer.loss", "optimizer.stop",
+                          "optimizer.learning_rate", "optimizer.memory", "optimizer.starts"})
+    if (document.has(key)) return named;
+  const auto free_pixels = [](const LightComponent& c) { return c.pixels_free; };
+  const std::vector<LightComponent>&source = config.model.source, &light = config.model.lens_light;
+  const bool covered = !network_light(config.model) && std::none_of(light.begin(), light.end(), free_pixels);
+  return covered && std::any_of(source.begin(), source.end(), free_pixels) ? free_source_recipe() : named;
+}
+
+void clear_penalties(const Keys& penalties) {
+  for (const Key& key : penalties) *std::get<double*>(key.target) = 0;
+}
+
 }  // namespace
 
 Config read_config(const std::string& file, const std::vector<Override>& overrides, bool for_simulation) {
@@ -379,14 +432,14 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   config.file = file;
   config.places = document.places();
   document.read("", top_keys(config));
-  const Recipe& defaults = recipe(config.recipe);
-  config.optimizer = defaults.optimizer;
-  if (document.has("network")) config.regularization = defaults.regularization;  // its penalties are on the network
-
   read_observation(document, config, for_simulation);
   config.model.lens = read_lenses(document);
   config.model.source = read_lights(document, "source", config.source_start);
   config.model.lens_light = read_lights(document, "lens_light", config.lens_light_start);
+  const Recipe& defaults = recipe_of(document, config);
+  config.optimizer = defaults.optimizer;
+  config.regularization = defaults.regularization;
+  if (!document.has("network")) clear_penalties(network_penalty_keys(config.regularization));
   if (document.has("network")) {
     config.network = defaults.network;
     document.read("network", network_keys(*config.network));
@@ -424,6 +477,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   check_model(document, config, for_simulation);
   check_priors(document, config);
   if (!for_simulation) check_stages(document, config);
+  if (!for_simulation) check_gauss_newton(document, config);
   return config;
 }
 

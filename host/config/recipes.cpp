@@ -44,7 +44,33 @@ Recipe default_recipe() {
   return r;
 }
 
+/// A linear readout of many features, whose spectrum is a seventh of half the field and below, and priors whose
+/// strengths are only where the search for the highest evidence begins (docs/studies.md). No penalty on signs: it is no
+/// Gaussian prior.
+Recipe make_free_source_recipe() {
+  Recipe r = default_recipe();
+  r.network.hidden = {};
+  r.network.fourier_features = 128;
+  r.network.default_fourier_scale = 0.57;
+  r.network.ensemble = 1;
+  r.optimizer.name = OptimizerKind::gauss_newton;
+  r.optimizer.steps = 60;
+  r.optimizer.stop = StopRule::none;
+  r.regularization = {};
+  r.regularization.automatic = true;
+  r.regularization.smoothness = 20;
+  r.regularization.curvature = 7;
+  r.regularization.weight_decay = 1e-3;
+  r.regularization.source_curvature = 0.3;
+  return r;
+}
+
 }  // namespace
+
+const Recipe& free_source_recipe() {
+  static const Recipe recipe = make_free_source_recipe();
+  return recipe;
+}
 
 const std::vector<Recipe>& recipes() {
   static const std::vector<Recipe> all = {default_recipe(), biggio2021()};

@@ -6,6 +6,7 @@
 #include "einfield/error.hpp"
 #include "host/cpu/thread_pool.hpp"
 #include "host/files/memory.hpp"
+#include "host/fit/gauss_newton.hpp"
 #include "host/fit/make_scalar_batch.hpp"
 #include "host/fit/scalar_model.hpp"
 #ifdef EINFIELD_HAVE_CUDA
@@ -63,7 +64,12 @@ double planned_host_bytes(const Backend<Real>& backend, const Problem& problem, 
   const int threads = ThreadPool::resolve(settings.threads), starts = by_jacobian(settings) ? settings.starts : 1;
   const std::size_t of_jacobian = starts > 1 ? ScalarModel::planned_bytes(problem, std::min(threads, starts), 1)
                                              : ScalarModel::planned_bytes(problem, 1, threads);
-  return of_systems + static_cast<double>(of_jacobian);
+  const bool joint = std::any_of(settings.stages.begin(), settings.stages.end(), [](const StageSettings& stage) {
+    return stage.optimizer == OptimizerKind::gauss_newton;
+  });
+  // The stages follow each other.
+  return of_systems +
+         static_cast<double>(joint ? std::max(of_jacobian, gauss_newton_bytes(problem, threads)) : of_jacobian);
 }
 
 template <class Real>

@@ -92,6 +92,9 @@ std::vector<FitResult<Real>> FitRun<Real>::run() {
       case OptimizerKind::levenberg_marquardt:
         run_levenberg_marquardt(*this);
         break;
+      case OptimizerKind::gauss_newton:
+        run_gauss_newton(*this);
+        break;
     }
     resumed_ = false;
     if (interrupted_ || stage_ + 1 == static_cast<int>(settings_.stages.size())) break;
@@ -118,6 +121,7 @@ void FitRun<Real>::enter_stage() {
         now.stage = stage_;
         now.stage_step = 0;
         now.stage_done = false;
+        now.evidence.reset();
         now.memory.clear();
         now.fall_step = 0;
         now.fall_value = 0;
@@ -126,7 +130,8 @@ void FitRun<Real>::enter_stage() {
     }
     track.done = track.failed;
   }
-  if (stage().optimizer == OptimizerKind::levenberg_marquardt) backend_.begin(stage().schedule);
+  if (stage().optimizer == OptimizerKind::levenberg_marquardt || stage().optimizer == OptimizerKind::gauss_newton)
+    backend_.begin(stage().schedule);
   upload(Field::parameters, [](const Track<Real>& track) -> const std::vector<Real>& { return track.now.parameters; });
 }
 

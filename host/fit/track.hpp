@@ -1,5 +1,6 @@
 // What the stages of a fit share: the systems on their way, and the rules for history, best state, stopping and
-// snapshots. Adam and L-BFGS run on the backend (backend_stage.cpp), Levenberg–Marquardt in lm_stage.cpp.
+// snapshots. Adam and L-BFGS run on the backend (backend_stage.cpp), Levenberg–Marquardt in lm_stage.cpp,
+// Gauss–Newton in gauss_newton_stage.cpp.
 #pragma once
 
 #include <algorithm>
@@ -171,5 +172,7 @@ template <class Real>
 void run_on_backend(FitRun<Real>& run);
 template <class Real>
 void run_levenberg_marquardt(FitRun<Real>& run);
+template <class Real>
+void run_gauss_newton(FitRun<Real>& run);
 
 }  // namespace einfield::stages

@@ -183,6 +183,13 @@ std::vector<FitResult<Real>> in_data_units(std::vector<FitResult<Real>> results,
     Snapshot<Real> kept;
     kept.history = std::move(result.snapshot.history);
     kept.starts = std::move(result.snapshot.starts);
+    kept.evidence = result.snapshot.evidence;
+    if (kept.evidence) {  // the data have another density in another unit
+      const double density = -fitted_pixels(problem) * std::log(units.brightness);
+      kept.evidence->constant += density;
+      kept.evidence->log_evidence += density;
+      multiply(kept.evidence->weights, 1 / (units.brightness * units.brightness));
+    }
     for (HistoryRow& row : kept.history) change(row.free);
     for (StartRecord& start : kept.starts) change(start.free);
     result.snapshot = std::move(kept);

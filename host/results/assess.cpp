@@ -99,8 +99,8 @@ Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& res
   Members members;
   for (std::size_t k = 0; k < results.size(); ++k) {
     const FitResult<Real>& r = results[k];
-    fit.outcomes.push_back(
-        {r.stop_reason, r.message, r.steps, r.state_step, r.evaluations, r.time_s, r.final_state, excluded[k]});
+    fit.outcomes.push_back({r.stop_reason, r.message, r.steps, r.state_step, r.evaluations, r.time_s, r.final_state,
+                            r.snapshot.evidence, excluded[k]});
     if (!excluded[k].empty()) {
       if (r.message.empty()) fit.warnings.push_back(excluded[k]);
       continue;
@@ -158,9 +158,8 @@ std::vector<std::string> left_out(const Config& config, const std::vector<FitRes
 
 template <class Real>
 Assessment assess(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
-                  const std::vector<std::vector<Real>>& model_images, std::vector<TriedStrength> strengths,
-                  ThreadPool& pool, const UncertaintiesOf& uncertainties,
-                  const std::vector<NetworkFields<Real>>& networks) {
+                  const std::vector<std::vector<Real>>& model_images, ThreadPool& pool,
+                  const UncertaintiesOf& uncertainties, const std::vector<NetworkFields<Real>>& networks) {
   const Problem& problem = loaded.problem;
   const Observation& observation = problem.observation;
   EINFIELD_REQUIRE(!results.empty() && model_images.size() == results.size(),
@@ -174,7 +173,6 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
   fit.loaded = loaded;
   fit.layout = ParameterLayout(problem.model);
   fit.double_precision = sizeof(Real) == 8;
-  fit.strengths = std::move(strengths);
   const std::vector<double> theta = pixel_centers(observation.grid);
   const Members members = collect_members(fit, results, model_images, networks, theta, pool);
 
@@ -227,10 +225,10 @@ std::string summary(const Assessment& fit) {
 template std::vector<std::string> left_out(const Config&, const std::vector<FitResult<float>>&);
 template std::vector<std::string> left_out(const Config&, const std::vector<FitResult<double>>&);
 template Assessment assess(const Config&, const LoadedProblem&, const std::vector<FitResult<float>>&,
-                           const std::vector<std::vector<float>>&, std::vector<TriedStrength>, ThreadPool&,
-                           const UncertaintiesOf&, const std::vector<NetworkFields<float>>&);
+                           const std::vector<std::vector<float>>&, ThreadPool&, const UncertaintiesOf&,
+                           const std::vector<NetworkFields<float>>&);
 template Assessment assess(const Config&, const LoadedProblem&, const std::vector<FitResult<double>>&,
-                           const std::vector<std::vector<double>>&, std::vector<TriedStrength>, ThreadPool&,
-                           const UncertaintiesOf&, const std::vector<NetworkFields<double>>&);
+                           const std::vector<std::vector<double>>&, ThreadPool&, const UncertaintiesOf&,
+                           const std::vector<NetworkFields<double>>&);
 
 }  // namespace einfield

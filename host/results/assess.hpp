@@ -12,7 +12,6 @@
 #include "host/fields/ensemble.hpp"
 #include "host/fields/lens_fields.hpp"
 #include "host/fields/metrics.hpp"
-#include "host/fit/strengths.hpp"
 #include "host/fit/uncertainties.hpp"
 
 namespace einfield {
@@ -39,6 +38,7 @@ struct MemberOutcome {
   std::int64_t steps = 0, state_step = 0, evaluations = 0;
   double time_s = 0;
   StepState final_state;
+  std::optional<Evidence> evidence;
   std::string left_out;  ///< why the member does not count; "" when it counts
 };
 
@@ -48,7 +48,6 @@ struct Assessment {
   LoadedProblem loaded;
   ParameterLayout layout;         ///< of loaded.problem.model
   bool double_precision = false;  ///< of the fit
-  std::vector<TriedStrength> strengths;
 
   std::vector<MemberOutcome> outcomes;  ///< of all members
   std::size_t reported = 0;             ///< the member whose outcome, history and starts stand for the fit
@@ -81,14 +80,12 @@ struct Assessment {
 
 /// @param results       one per member of the ensemble; one without an ensemble
 /// @param model_images  Field::model of the backend at their parameters, (ny, nx)
-/// @param strengths     tried for the regularization; empty when it was used as given
 /// @param uncertainties  of the free scalars; called at most once
 /// @param networks      Backend::network_fields() at the pixel centers; empty: computed here, on the CPU
 template <class Real>
 Assessment assess(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
-                  const std::vector<std::vector<Real>>& model_images, std::vector<TriedStrength> strengths,
-                  ThreadPool& pool, const UncertaintiesOf& uncertainties,
-                  const std::vector<NetworkFields<Real>>& networks = {});
+                  const std::vector<std::vector<Real>>& model_images, ThreadPool& pool,
+                  const UncertaintiesOf& uncertainties, const std::vector<NetworkFields<Real>>& networks = {});
 
 /// One paragraph for people: how well the model fits and, with a truth, how large the errors are.
 std::string summary(const Assessment& fit);

@@ -95,6 +95,24 @@ void check_steps(const SafetensorsFile& file, const std::string& dir, const Conf
                        std::to_string(before) + " or at least " + std::to_string(s.stage_step + best - 1));
 }
 
+nlohmann::json json_of(const Evidence& e) {
+  nlohmann::json numbers = {
+      e.log_evidence, e.misfit, e.log_prior, e.log_posterior, e.constant, e.determined_source, e.determined_network};
+  for (const Regularization::Weight& weight : Regularization::kWeights) numbers.push_back(e.weights.*weight.member);
+  return numbers;
+}
+
+Evidence evidence_of(const nlohmann::json& numbers) {
+  Evidence e;
+  std::size_t i = 0;
+  for (double* const value : {&e.log_evidence, &e.misfit, &e.log_prior, &e.log_posterior, &e.constant,
+                              &e.determined_source, &e.determined_network})
+    numbers.at(i++).get_to(*value);
+  for (const Regularization::Weight& weight : Regularization::kWeights)
+    numbers.at(i++).get_to(e.weights.*weight.member);
+  return e;
+}
+
 /// The single numbers of a snapshot.
 template <class Real>
 nlohmann::json numbers_of(const Snapshot<Real>& s) {
@@ -107,7 +125,8 @@ nlohmann::json numbers_of(const Snapshot<Real>& s) {
           {"best_step", s.best_step},
           {"best_value", s.best_value},
           {"fall_step", s.fall_step},
-          {"fall_value", s.fall_value}};
+          {"fall_value", s.fall_value},
+          {"evidence", s.evidence ? json_of(*s.evidence) : nlohmann::json()}};
 }
 
 template <class Real>
@@ -127,6 +146,7 @@ void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snaps
     from.at("best_value").get_to(s.best_value);
     whole("fall_step", s.fall_step);
     from.at("fall_value").get_to(s.fall_value);
+    if (const nlohmann::json& evidence = from.at("evidence"); !evidence.is_null()) s.evidence = evidence_of(evidence);
   } catch (const nlohmann::json::exception&) {
     file.fail("a malformed state, expected the numbers of a snapshot");
   }
@@ -134,27 +154,6 @@ void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snaps
                      std::isfinite(s.time_s) && s.time_s >= 0 && s.best_step >= -1 && s.best_step <= s.step &&
                      s.fall_step >= 0 && s.fall_step <= s.stage_step;
   if (!sound) file.fail("an impossible state, expected counts that agree with each other");
-}
-
-/// One number per factor of kStrengthFactors; null = that fit failed.
-nlohmann::json json_of(const std::vector<TriedStrength>& strengths) {
-  nlohmann::json values = nlohmann::json::array();
-  for (const TriedStrength& tried : strengths)
-    values.push_back(tried.held_out_chi2 < kInfinity ? nlohmann::json(tried.held_out_chi2) : nlohmann::json());
-  return values;
-}
-
-std::vector<TriedStrength> read_strengths(const SafetensorsFile& file) {
-  const nlohmann::json values = nlohmann::json::parse(file.metadata("strengths"), nullptr, false);
-  if (!values.is_array() || (!values.empty() && values.size() != std::size(kStrengthFactors)))
-    file.fail("malformed strengths of the regularization, expected none or one number per factor");
-  std::vector<TriedStrength> strengths;
-  for (const nlohmann::json& value : values) {
-    if (!value.is_number() && !value.is_null())
-      file.fail("malformed strengths of the regularization, expected none or one number per factor");
-    strengths.push_back({kStrengthFactors[strengths.size()], value.is_null() ? kInfinity : value.get<double>()});
-  }
-  return strengths;
 }
 
 /// "parameters" of the first system, "parameters.1" of the next one.
@@ -269,7 +268,6 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
   const nlohmann::json states = nlohmann::json::parse(file.metadata("states"), nullptr, false);
   if (!states.is_array() || states.empty()) file.fail("no states");
   for (const nlohmann::json& state : states) read_numbers(file, state, checkpoint.snapshots.emplace_back());
-  checkpoint.strengths = read_strengths(file);
   const Snapshot<Real>& first = checkpoint.snapshots.front();
 
   const nlohmann::json stored = nlohmann::json::parse(file.metadata("fingerprint"), nullptr, false);
@@ -295,7 +293,7 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
 
 template <class Real>
 void write_checkpoint(const std::string& dir, const Config& config, const Problem& problem, const std::string& backend,
-                      const std::vector<Snapshot<Real>>& snapshots, const std::vector<TriedStrength>& strengths) {
+                      const std::vector<Snapshot<Real>>& snapshots) {
   const ParameterLayout layout(problem.model);
   const OptimizerConfig& o = config.optimizer;
   const auto stage = static_cast<std::size_t>(snapshots.at(0).stage);
@@ -312,7 +310,6 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
        {"precision", precision_name<Real>()},
        {"backend", backend},
        {"states", states.dump()},
-       {"strengths", json_of(strengths).dump()},
        {"steps", to_text(o.all_stages().at(stage).steps)},
        {"fingerprint",
         nlohmann::json(fingerprint(config, problem, snapshots[0].stage, snapshots[0].stage_step)).dump()}},
@@ -327,8 +324,8 @@ void write_checkpoint(const std::string& dir, const Config& config, const Proble
 template Checkpoint<float> read_checkpoint(const std::string&, const Config&, const Problem&);
 template Checkpoint<double> read_checkpoint(const std::string&, const Config&, const Problem&);
 template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&,
-                               const std::vector<Snapshot<float>>&, const std::vector<TriedStrength>&);
+                               const std::vector<Snapshot<float>>&);
 template void write_checkpoint(const std::string&, const Config&, const Problem&, const std::string&,
-                               const std::vector<Snapshot<double>>&, const std::vector<TriedStrength>&);
+                               const std::vector<Snapshot<double>>&);
 
 }  // namespace einfield

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "einfield/load.hpp"
-#include "host/fit/strengths.hpp"
 
 namespace einfield {
 
@@ -15,7 +14,6 @@ template <class Real>
 struct Checkpoint {
   std::vector<Snapshot<Real>> snapshots;  ///< one per system of the backend
   std::string backend;                    ///< that made it; only the same one continues with the same bits
-  std::vector<TriedStrength> strengths;   ///< that the weights of the fit were chosen from; empty = none were tried
 };
 
 bool has_checkpoint(const std::string& dir);
@@ -32,6 +30,6 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
 /// @throws IoError; then an earlier checkpoint is still there
 template <class Real>
 void write_checkpoint(const std::string& dir, const Config& config, const Problem& problem, const std::string& backend,
-                      const std::vector<Snapshot<Real>>& snapshots, const std::vector<TriedStrength>& strengths = {});
+                      const std::vector<Snapshot<Real>>& snapshots);
 
 }  // namespace einfield

@@ -95,7 +95,7 @@ void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s
     print.emplace_back(name + ".memory", to_text(s.memory));
     return;
   }
-  if (s.name == OptimizerKind::levenberg_marquardt) return;
+  if (s.name != OptimizerKind::adam) return;
   if (s.clip_norm > 0) print.emplace_back(name + ".clip_norm", to_text(s.clip_norm));
   if (updates == 0) return;
   std::vector<double> rates = learning_rates(s.learning_rate, s.steps, s.warmup, s.cosine);

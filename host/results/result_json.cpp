@@ -1,5 +1,6 @@
 // Builds the text of result.json and history.csv; write_results.cpp writes the files.
 #include "host/results/result_json.hpp"
+#include "einfield/units.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -101,12 +102,18 @@ ordered_json starts_json(const OptimizerConfig& optimizer, const std::vector<Sta
           {"tolerance", kSameValley}, {"reached_best", reached_best(starts)}, {"runs", runs}};
 }
 
-ordered_json strengths_json(const std::vector<TriedStrength>& strengths) {
-  ordered_json tried = ordered_json::array();
-  for (const TriedStrength& one : strengths)
-    tried.push_back({{"factor", one.factor},
-                     {"held_out_chi2", one.held_out_chi2 < kInfinity ? ordered_json(one.held_out_chi2) : nullptr}});
-  return {{"factor", best_strength(strengths)}, {"tried", tried}};
+/// @param relative  the weights as a configuration gives them
+ordered_json evidence_json(const Evidence& evidence, const Regularization& relative) {
+  ordered_json weights = ordered_json::object();
+  for (const Regularization::Weight& weight : Regularization::kWeights) weights[weight.name] = relative.*weight.member;
+  return {{"log_evidence", number_or_null(evidence.log_evidence)},
+          {"misfit", number_or_null(evidence.misfit)},
+          {"log_prior", number_or_null(evidence.log_prior)},
+          {"log_posterior", number_or_null(evidence.log_posterior)},
+          {"constant", number_or_null(evidence.constant)},
+          {"determined_source", number_or_null(evidence.determined_source)},
+          {"determined_network", number_or_null(evidence.determined_network)},
+          {"regularization", weights}};
 }
 
 ordered_json grid_json(const Grid& grid) {
@@ -224,7 +231,11 @@ std::string result_json(const Assessment& fit, const RunInfo& info) {
                      });
   if (fit.outcomes.size() > 1) json["ensemble"] = ensemble_json(fit);
   if (fit.uncertainties) json["uncertainties"] = uncertainties_json(*fit.uncertainties, fit.layout.names);
-  if (!fit.strengths.empty()) json["regularization_strength"] = strengths_json(fit.strengths);
+  if (outcome.evidence) {
+    const Problem& problem = loaded.problem;
+    json["evidence"] = evidence_json(*outcome.evidence,
+                                     relative_to_noise(outcome.evidence->weights, problem.observation, problem.loss));
+  }
   if (!fit.starts.empty()) json["starts"] = starts_json(fit.config.optimizer, fit.starts, fit.layout.names);
   return json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }

@@ -120,7 +120,7 @@ struct OptimizerConfig : StageConfig {
 };
 
 struct RegularizationConfig : Regularization {
-  bool automatic = false;  ///< multiply all weights by a factor chosen with held-out pixels
+  bool automatic = false;  ///< gauss_newton chooses the weights of highest evidence
 };
 
 /// Start values of a PIXELATED or NETWORK component; other components do not use them.

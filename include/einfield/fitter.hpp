@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,20 @@ inline int reached_best(const std::vector<StartRecord>& starts) {
   return n;
 }
 
+/// How well a model explains the data: ln p(data | model, weights of the penalties), in the Gaussian approximation at
+/// the fitted parameters (Laplace; Suyu et al. 2006, section 3), with the quadratic penalties as priors. Differences
+/// between models of the same data count; penalties on negative convergences take no part.
+struct Evidence {
+  double log_evidence = 0;        ///< the sum of the four numbers that follow
+  double misfit = 0;              ///< −½ (χ² + quadratic penalties + priors)
+  double log_prior = 0;           ///< ½ ln det of the priors' precision
+  double log_posterior = 0;       ///< −½ ln det of the posterior's precision
+  double constant = 0;            ///< normalization of the noise and of the priors of profile parameters
+  double determined_source = 0;   ///< number of source parameters that the data determine against their prior
+  double determined_network = 0;  ///< likewise of the network
+  Regularization weights;         ///< of the penalties: as given, or those of highest evidence; as in Problem
+};
+
 /// Settings of fit().
 struct FitSettings {
   std::vector<StageSettings> stages = {StageSettings{}};  ///< one after the other; at least one
@@ -62,7 +77,9 @@ struct FitSettings {
   std::uint64_t starts_seed = 1;  ///< of the random numbers of the drawn starts
   bool ensemble = false;  ///< the systems are one problem with different initial weights: they share the starts of the
                           ///< first
-  int threads = 0;        ///< of Levenberg–Marquardt; 0 = all that the process may use
+  int threads = 0;        ///< of Levenberg–Marquardt and Gauss–Newton; 0 = all that the process may use
+  bool choose_weights = false;  ///< Gauss–Newton replaces the weights > 0 of the quadratic penalties by those of
+                                ///< highest evidence
 };
 
 /// One logged evaluation. Its numbers are those of StepState.
@@ -96,6 +113,7 @@ struct Snapshot {
   double fall_value = 0;       ///< the value after that fall
   std::vector<StartRecord> starts;
   std::vector<HistoryRow> history;
+  std::optional<Evidence> evidence;  ///< Gauss–Newton: at the end of the stage
 };
 
 template <class Real>

@@ -16,6 +16,7 @@ inline constexpr std::uint64_t kLightWeights = 2;  ///< weights of a NETWORK com
 inline constexpr std::uint64_t kStarts = 3;        ///< starting points of a fit
 inline constexpr std::uint64_t kAmplitudes = 4;    ///< amplitudes of a Gaussian random field
 inline constexpr std::uint64_t kPhases = 5;        ///< phases of a Gaussian random field
+inline constexpr std::uint64_t kProbes = 6;        ///< signs that estimate traces
 /// Added to kWeights or kLightWeights: frequencies of that network's Fourier features.
 inline constexpr std::uint64_t kFrequencies = 8;
 }  // namespace random_stream

@@ -16,11 +16,14 @@ enum class OptimizerKind {
   lbfgs,                ///< a step is one line search, which needs one or a few evaluations
   levenberg_marquardt,  ///< a step moves to a lower point. Moves only the scalars of profiles, in double precision, and
                         ///< ends when the value no longer falls; ignores stop rules
+  gauss_newton,         ///< a step solves for source pixels, network weights and scalars together, in double precision
+                        ///< on the CPU. Ends when the value no longer falls; ignores stop rules
 };
 
 inline constexpr Named<OptimizerKind> kOptimizerKinds[] = {{"adam", OptimizerKind::adam},
                                                            {"lbfgs", OptimizerKind::lbfgs},
-                                                           {"levenberg_marquardt", OptimizerKind::levenberg_marquardt}};
+                                                           {"levenberg_marquardt", OptimizerKind::levenberg_marquardt},
+                                                           {"gauss_newton", OptimizerKind::gauss_newton}};
 constexpr const char* name_of(OptimizerKind optimizer) {
   return name_in(kOptimizerKinds, optimizer);
 }

@@ -35,7 +35,7 @@ enum class StopReason {
   chi2,         ///< by StopRule::chi2
   held_out,     ///< by StopRule::held_out
   plateau,      ///< by StopRule::plateau
-  converged,    ///< the optimizer finds no lower point (L-BFGS, Levenberg–Marquardt)
+  converged,    ///< the optimizer finds no lower point (L-BFGS, Levenberg–Marquardt, Gauss–Newton)
   interrupted,  ///< FitCallbacks::interrupted returned true
   non_finite,   ///< a loss or gradient is not finite; FitResult::message says which one and in which step
 };

@@ -64,8 +64,9 @@ template <class Real>
 EINFIELD_API std::vector<Real> parameters_in_data_units(const Model& model, const ParameterLayout& layout,
                                                         const std::vector<Real>& parameters, const Units& units);
 
-/// Results in the units of `problem`, from those of in_units(problem, units): parameters, history and starts. Of the
-/// snapshot nothing else is kept: a fit is resumed from the snapshot before. Losses, gradient norms and steps stay.
+/// Results in the units of `problem`, from those of in_units(problem, units): parameters, history, starts and evidence.
+/// Of the snapshot nothing else is kept: a fit is resumed from the snapshot before. Losses, gradient norms and steps
+/// stay.
 template <class Real>
 EINFIELD_API std::vector<FitResult<Real>> in_data_units(std::vector<FitResult<Real>> results, const Problem& problem,
                                                         const Units& units);

@@ -1,0 +1,218 @@
+#include "host/fit/joint_posterior.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "einfield/random.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr int kProbes = 16;
+constexpr double kLargestChange = 10;  ///< of a weight in one update
+
+Eigen::Index index(std::size_t n) {
+  return static_cast<Eigen::Index>(n);
+}
+
+/// T_k of all penalties of the network with their weights, over the weights of the network.
+Eigen::MatrixXd network_precision(const Linearization& l, const Regularization& weights, Eigen::Index n) {
+  Eigen::MatrixXd sum = l.priors.topLeftCorner(n, n);
+  for (std::size_t k = 0; n > 0 && k < kNetworkTerms.size(); ++k)
+    if (weights.*kNetworkTerms[k] > 0) sum += weights.*kNetworkTerms[k] * l.network[k];
+  return sum;
+}
+
+/// tr M⁻¹ T
+double trace_of_solution(const BlockCholesky& m, Eigen::MatrixXd t, ThreadPool& pool) {
+  m.solve(t, pool);
+  return t.trace();
+}
+
+}  // namespace
+
+DataNormal data_normal(const Linearization& l, std::size_t n_pixels, ThreadPool& pool) {
+  const Eigen::Index n = index(n_pixels), rest = l.rest.cols();
+  DataNormal normal{Eigen::MatrixXd::Zero(n, n), RowMatrix::Zero(n, rest), Eigen::MatrixXd(rest, rest),
+                    Eigen::VectorXd::Zero(n), l.rest.transpose() * l.residual};
+  const SparseRows& a = l.source;
+  const std::size_t n_rows = a.first.size() - 1;
+  // A stripe of columns of the lower half by each thread: the pairs of every row of A that fall into it.
+  constexpr int kStripe = 64;
+  pool.parallel_for(static_cast<int>((n + kStripe - 1) / kStripe), [&](int stripe, int) {
+    const int begin = stripe * kStripe, end = begin + kStripe;
+    for (std::size_t row = 0; row < n_rows; ++row) {
+      const auto first = a.column.begin() + static_cast<std::ptrdiff_t>(a.first[row]),
+                 last = a.column.begin() + static_cast<std::ptrdiff_t>(a.first[row + 1]);
+      for (auto j = std::lower_bound(first, last, begin); j != last && *j < end; ++j) {
+        const double value = a.value[static_cast<std::size_t>(j - a.column.begin())];
+        double* const column = normal.source.data() + index(static_cast<std::size_t>(*j)) * n;
+        for (auto i = j; i != last; ++i) column[*i] += value * a.value[static_cast<std::size_t>(i - a.column.begin())];
+        normal.source_gradient[*j] += value * l.residual[index(row)];
+        normal.mixed.row(*j) += value * l.rest.row(index(row));
+      }
+    }
+  });
+  constexpr int kBlock = 32;
+  pool.parallel_for(static_cast<int>((rest + kBlock - 1) / kBlock), [&](int block, int) {
+    const Eigen::Index begin = block * kBlock, count = std::min<Eigen::Index>(kBlock, rest - begin);
+    normal.rest.middleCols(begin, count).noalias() = l.rest.transpose() * l.rest.middleCols(begin, count);
+  });
+  return normal;
+}
+
+JointPosterior::JointPosterior(JointModel& model, const Linearization& l, const DataNormal& normal,
+                               const Regularization& weights, ThreadPool& pool)
+    : model_(model), l_(l), normal_(normal), weights_(weights), pool_(pool) {
+  const Eigen::Index pixels = normal.source.rows(), n_weights = index(model.n_weights());
+  schur_ = normal.rest + l.priors;
+  if (l.signs.size() > 0) schur_.topLeftCorner(n_weights, n_weights) += l.signs;
+  rest_gradient_ = normal.rest_gradient + l.fixed_gradient;
+  for (std::size_t k = 0; n_weights > 0 && k < kNetworkTerms.size(); ++k) {
+    schur_.topLeftCorner(n_weights, n_weights) += weights.*kNetworkTerms[k] * l.network[k];
+    rest_gradient_.head(n_weights) += weights.*kNetworkTerms[k] * l.gradient[k];
+  }
+  network_prior_ = BlockCholesky(network_precision(l, weights, n_weights), pool);
+  source_gradient_ = normal.source_gradient;
+  if (pixels > 0) {
+    const SourcePrior::Sparse prior = model.source_prior().precision(weights);
+    source_gradient_ += prior * model.source_values();
+    Eigen::MatrixXd source = normal.source;
+    for (int j = 0; j < prior.outerSize(); ++j)
+      for (SourcePrior::Sparse::InnerIterator entry(prior, j); entry; ++entry)
+        if (entry.row() >= entry.col()) source(entry.row(), entry.col()) += entry.value();
+    source_ = BlockCholesky(std::move(source), pool);
+    if (!source_.good()) return;
+    reduced_ = normal.mixed;
+    source_.solve_lower(reduced_, pool);
+    schur_.noalias() -= reduced_.transpose() * reduced_;
+  }
+  schur_factor_ = BlockCholesky(schur_, pool);
+}
+
+JointPosterior::Step JointPosterior::step(double damping) const {
+  Step step{Eigen::VectorXd::Zero(source_gradient_.size()), Eigen::VectorXd::Zero(rest_gradient_.size()), 0};
+  Eigen::MatrixXd y = -source_gradient_;
+  source_.solve_lower(y, pool_);
+  if (schur_.rows() > 0) {
+    Eigen::MatrixXd right = -rest_gradient_ - reduced_.transpose() * y.topRows(reduced_.rows());
+    if (damping == 0) {
+      schur_factor_.solve(right, pool_);
+    } else {
+      Eigen::MatrixXd damped = schur_;
+      damped.diagonal() *= 1 + damping;
+      const BlockCholesky factor(std::move(damped), pool_);
+      if (!factor.good()) {
+        step.slope = std::nan("");
+        return step;
+      }
+      factor.solve(right, pool_);
+    }
+    step.rest = right.col(0);
+    y -= reduced_ * step.rest;
+  }
+  source_.solve_upper(y, pool_);
+  step.source = y.col(0);
+  step.slope = source_gradient_.dot(step.source) + rest_gradient_.dot(step.rest);
+  return step;
+}
+
+JointPosterior::Step JointPosterior::source_step() const {
+  Step step{-source_gradient_, Eigen::VectorXd::Zero(rest_gradient_.size()), 0};
+  Eigen::MatrixXd y = step.source;
+  source_.solve(y, pool_);
+  step.source = y.col(0);
+  step.slope = source_gradient_.dot(step.source);
+  return step;
+}
+
+Eigen::MatrixXd JointPosterior::rest_covariance() const {
+  Eigen::MatrixXd inverse = Eigen::MatrixXd::Identity(schur_.rows(), schur_.cols());
+  schur_factor_.solve(inverse, pool_);
+  return inverse;
+}
+
+/// (H⁻¹)_ss b; with `alone`, H_ss⁻¹ b
+Eigen::MatrixXd JointPosterior::solve_source(const Eigen::MatrixXd& right, bool alone) const {
+  Eigen::MatrixXd y = right;
+  source_.solve_lower(y, pool_);
+  if (schur_.rows() > 0 && !alone) {
+    Eigen::MatrixXd rest = reduced_.transpose() * y;
+    schur_factor_.solve(rest, pool_);
+    y += reduced_ * rest;
+  }
+  source_.solve_upper(y, pool_);
+  return y;
+}
+
+namespace {
+
+/// w_k for which w_k Q_k is the number of parameters that the data determine.
+void update(double& weight, double determined, double q) {
+  const double factor = q > 0 && determined > 0 ? determined / (weight * q) : kLargestChange;
+  weight *= std::clamp(factor, 1 / kLargestChange, kLargestChange);
+}
+
+}  // namespace
+
+void JointPosterior::update_source(const JointValue& found, bool alone, Regularization& better) {
+  const Eigen::Index pixels = source_.size();
+  determined_source_ = 0;
+  if (pixels == 0) return;
+  Eigen::MatrixXd signs(pixels, kProbes);
+  const Philox philox{0};
+  for (Eigen::Index i = 0; i < signs.size(); ++i)
+    signs.data()[i] = philox.uniform(static_cast<std::uint64_t>(i), random_stream::kProbes) < 0.5 ? -1.0 : 1.0;
+  const Eigen::MatrixXd posterior = solve_source(signs, alone), prior = model_.source_prior().solve(weights_, signs);
+  for (std::size_t k = 0; k < SourcePrior::kTerms.size(); ++k) {
+    const Regularization::Member member = SourcePrior::kTerms[k];
+    if (!(weights_.*member > 0)) continue;
+    const Eigen::MatrixXd product = model_.source_prior().matrix(k) * signs;
+    const double determined = weights_.*member * product.cwiseProduct(prior - posterior).sum() / kProbes;
+    determined_source_ += determined;
+    update(better.*member, determined, found.source[k]);
+  }
+}
+
+Regularization JointPosterior::better_source_weights(const JointValue& found) {
+  Regularization better = weights_;
+  update_source(found, true, better);
+  return better;
+}
+
+Regularization JointPosterior::better_weights(const JointValue& found) {
+  Regularization better = weights_;
+  update_source(found, false, better);
+  determined_network_ = 0;
+  const Eigen::Index n = index(model_.n_weights());
+  if (n == 0) return better;
+  const Eigen::MatrixXd posterior = rest_covariance().topLeftCorner(n, n);
+  for (std::size_t k = 0; k < kNetworkTerms.size(); ++k) {
+    const Regularization::Member member = kNetworkTerms[k];
+    if (!(weights_.*member > 0)) continue;
+    const double determined = weights_.*member * (trace_of_solution(network_prior_, l_.network[k], pool_) -
+                                                  posterior.cwiseProduct(l_.network[k]).sum());
+    determined_network_ += determined;
+    update(better.*member, determined, found.network[k]);
+  }
+  return better;
+}
+
+Evidence JointPosterior::evidence(const JointValue& found) const {
+  Evidence e;
+  JointValue gaussian = found;
+  gaussian.signs = 0;
+  e.misfit = -0.5 * gaussian.total(weights_);
+  e.log_posterior = -0.5 * (schur_factor_.log_determinant() + source_.log_determinant());
+  e.log_prior = 0.5 * (network_prior_.log_determinant() + model_.source_prior().log_determinant(weights_));
+  e.constant = model_.log_constant();
+  e.determined_source = determined_source_;
+  e.determined_network = determined_network_;
+  e.weights = weights_;
+  e.log_evidence = e.misfit + e.log_prior + e.log_posterior + e.constant;
+  return e;
+}
+
+}  // namespace einfield

@@ -1,0 +1,336 @@
+// The joint linearization of pixels, weights and scalars against the backend and against differences; block Cholesky;
+// the evidence against the Gaussian integral, and the weights that make it highest.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <Eigen/Cholesky>
+#include <Eigen/LU>
+
+#include "einfield/backend.hpp"
+#include "einfield/error.hpp"
+#include "host/cpu/network_jacobian.hpp"
+#include "host/fit/gauss_newton.hpp"
+#include "tests/step_problem.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr double kLogTwoPi = 1.8378770664093453;
+
+/// Every kind of content that a joint fit knows.
+std::vector<StepCase> joint_cases() {
+  std::vector<StepCase> cases;
+  for (StepCase c : step_cases()) {
+    if (c.light_features > 0 || !c.light_hidden.empty()) continue;
+    c.loss = LossKind::chi2;
+    if (c.pixel_source && !c.regularization.on_source_pixels()) c.regularization.source_curvature = 0.1;
+    const bool network = !c.hidden.empty() || c.fourier_features > 0;
+    if (network || c.free_lens || c.free_light || c.pixel_source) cases.push_back(c);
+  }
+  StepCase linear;
+  linear.name = "linear_readout_and_pixels";
+  linear.hidden = {};
+  linear.fourier_features = 6;
+  linear.pixel_source = linear.masked = true;
+  linear.supersampling = 4;
+  linear.psf_supersampling = 2;
+  linear.psf_size = 7;
+  linear.loss = LossKind::chi2;
+  linear.regularization = {.smoothness = 0.3, .curvature = 0.2, .weight_decay = 1e-2, .source_gradient = 0.2};
+  cases.push_back(linear);
+  return cases;
+}
+
+std::vector<double> moved(const JointModel& model, std::vector<double> x, const Eigen::VectorXd& source,
+                          const Eigen::VectorXd& rest, double length) {
+  for (std::size_t k = 0; k < model.pixels().size(); ++k)
+    x[model.pixels()[k]] += length * source[static_cast<Eigen::Index>(k)];
+  for (std::size_t k = 0; k < model.rest().size(); ++k)
+    x[model.rest()[k]] += length * rest[static_cast<Eigen::Index>(k)];
+  return x;
+}
+
+Eigen::VectorXd normal_vector(std::size_t n, std::uint64_t seed) {
+  Eigen::VectorXd v(static_cast<Eigen::Index>(n));
+  for (Eigen::Index i = 0; i < v.size(); ++i) v[i] = Philox{seed}.normal(static_cast<std::uint64_t>(i));
+  return v;
+}
+
+Eigen::VectorXd times(const SparseRows& a, const Eigen::VectorXd& x) {
+  Eigen::VectorXd y = Eigen::VectorXd::Zero(static_cast<Eigen::Index>(a.first.size() - 1));
+  for (Eigen::Index i = 0; i < y.size(); ++i)
+    for (std::size_t k = a.first[static_cast<std::size_t>(i)]; k < a.first[static_cast<std::size_t>(i) + 1]; ++k)
+      y[i] += a.value[k] * x[a.column[k]];
+  return y;
+}
+
+TEST(JointModel, ValueAndGradientAreThoseOfTheBackend) {
+  ThreadPool pool(2);
+  for (const StepCase& c : joint_cases()) {
+    SCOPED_TRACE(c.name);
+    const Problem problem = make_problem(c);
+    JointModel model(problem, {}, pool);
+    const Linearization l = model.linearize(problem.initial_parameters);
+    const DataNormal normal = data_normal(l, model.pixels().size(), pool);
+    const JointPosterior posterior(model, l, normal, problem.regularization, pool);
+
+    const auto backend = make_backend<double>("cpu", {1, {}});
+    backend->load({problem});
+    backend->evaluate(true);
+    const StepState state = backend->state(0);
+    const double n = model.n_data();
+    EXPECT_NEAR(l.value.chi2, n * state.loss, 1e-11 * n * state.loss);
+    EXPECT_NEAR(l.value.total(problem.regularization), n * (state.loss + state.regularization), 1e-11 * n * state.loss);
+    const std::vector<double> expected = backend->download(Field::gradient, 0);
+    double scale = 0;
+    for (const double g : expected) scale = std::max(scale, n * std::abs(g));
+    for (std::size_t k = 0; k < model.pixels().size(); ++k)
+      EXPECT_NEAR(2 * posterior.source_gradient()[static_cast<Eigen::Index>(k)], n * expected[model.pixels()[k]],
+                  1e-11 * scale);
+    for (std::size_t k = 0; k < model.rest().size(); ++k)
+      EXPECT_NEAR(2 * posterior.rest_gradient()[static_cast<Eigen::Index>(k)], n * expected[model.rest()[k]],
+                  1e-11 * scale)
+          << k;
+  }
+}
+
+TEST(JointModel, JacobianIsThatOfDifferences) {
+  ThreadPool pool(2);
+  for (const StepCase& c : joint_cases()) {
+    SCOPED_TRACE(c.name);
+    const Problem problem = make_problem(c);
+    JointModel model(problem, {}, pool);
+    std::vector<double> x = problem.initial_parameters;
+    const Linearization l = model.linearize(x);
+    for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+      const Eigen::VectorXd source = normal_vector(model.pixels().size(), seed),
+                            rest = normal_vector(model.rest().size(), seed + 10);
+      constexpr double h = 1e-6;
+      const Eigen::VectorXd up = model.linearize(moved(model, x, source, rest, h)).residual,
+                            down = model.linearize(moved(model, x, source, rest, -h)).residual;
+      Eigen::VectorXd expected = (up - down) / (2 * h), found = l.rest * rest;
+      if (!model.pixels().empty()) found += times(l.source, source);
+      // A ray that crosses the border of a source pixel between the two ends has another slope.
+      EXPECT_LT((found - expected).norm(), 1e-5 * expected.norm());
+    }
+  }
+}
+
+TEST(JointModel, PenaltiesOfALinearReadoutAreQuadraticForms) {
+  ThreadPool pool(2);
+  const Problem problem = make_problem(joint_cases().back());
+  JointModel model(problem, {}, pool);
+  const std::vector<double>& x = problem.initial_parameters;
+  const Linearization l = model.linearize(x);
+  const Eigen::VectorXd none = Eigen::VectorXd::Zero(static_cast<Eigen::Index>(model.pixels().size()));
+  const Eigen::VectorXd step = normal_vector(model.rest().size(), 4);
+  const JointValue there = model.value(moved(model, x, none, step, 1));
+  for (std::size_t k = 0; k < kNetworkTerms.size(); ++k) {
+    const double expected = l.value.network[k] + 2 * l.gradient[k].dot(step) + step.dot(l.network[k] * step);
+    EXPECT_NEAR(there.network[k], expected, 1e-10 * expected) << k;
+  }
+}
+
+TEST(JointModel, RefusesWhatItDoesNotCoverByName) {
+  ThreadPool pool(1);
+  const auto message = [&](const Problem& problem, const std::vector<std::uint8_t>& moves) {
+    try {
+      JointModel(problem, moves, pool);
+    } catch (const InvalidInput& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  StepCase c;
+  c.free_light = true;
+  EXPECT_EQ(message(make_problem(c), {}), "gauss_newton: the loss is \"mse\", expected \"chi2\"");
+  c.loss = LossKind::chi2;
+  EXPECT_EQ(message(make_problem(c), {}), "");
+  const std::vector<std::uint8_t> none(make_problem(c).initial_parameters.size(), 0);
+  EXPECT_EQ(message(make_problem(c), none), "gauss_newton: no parameter moves, expected at least one");
+  c.light_hidden = {3};
+  EXPECT_EQ(message(make_problem(c), {}),
+            "gauss_newton: a light with profile NETWORK, expected PIXELATED or a profile of a formula");
+}
+
+Eigen::MatrixXd banded(Eigen::Index n, Eigen::Index band) {
+  Eigen::MatrixXd m = Eigen::MatrixXd::Zero(n, n);
+  for (Eigen::Index i = 0; i < n; ++i)
+    for (Eigen::Index j = std::max<Eigen::Index>(0, i - band); j <= i; ++j)
+      m(i, j) = m(j, i) = i == j ? 4.0 * static_cast<double>(band) : std::cos(static_cast<double>(i * 7 + j));
+  return m;
+}
+
+TEST(BlockCholesky, SolvesAndHasTheDeterminantOfTheMatrix) {
+  ThreadPool one(1), three(3);
+  for (const auto& [n, band] :
+       {std::pair<Eigen::Index, Eigen::Index>{1, 1}, {7, 3}, {96, 95}, {97, 10}, {400, 130}, {500, 499}}) {
+    const Eigen::MatrixXd m = banded(n, band);
+    const BlockCholesky a(m, one), b(m, three);
+    ASSERT_TRUE(a.good());
+    const Eigen::LLT<Eigen::MatrixXd> known(m);
+    const double determinant = 2 * known.matrixLLT().diagonal().array().log().sum();
+    EXPECT_NEAR(a.log_determinant(), determinant, 1e-12 * std::abs(determinant));
+    EXPECT_EQ(a.log_determinant(), b.log_determinant());
+    Eigen::MatrixXd x = Eigen::MatrixXd::Random(n, 21), y = x;
+    const Eigen::MatrixXd right = x;
+    a.solve(x, one);
+    b.solve(y, three);
+    EXPECT_LT((m * x - right).norm(), 1e-11 * right.norm());
+    EXPECT_TRUE(x == y);  // the same bits for any number of threads
+  }
+  Eigen::MatrixXd indefinite = banded(200, 20);
+  indefinite(150, 150) = -1;
+  EXPECT_FALSE(BlockCholesky(indefinite, three).good());
+  EXPECT_TRUE(BlockCholesky(Eigen::MatrixXd(0, 0), one).good());
+  EXPECT_EQ(BlockCholesky(Eigen::MatrixXd(0, 0), one).log_determinant(), 0);
+}
+
+/// A linear model: source pixels and a background with a Gaussian prior.
+Problem linear_problem() {
+  StepCase c;
+  c.hidden = {};
+  c.pixel_source = true;
+  c.background = c.free_light = c.masked = true;
+  c.nx = 15;
+  c.ny = 13;
+  c.loss = LossKind::chi2;
+  c.regularization = {.source_gradient = 0.05, .source_curvature = 0.3};
+  Problem problem = make_problem(c);
+  problem.model.lens_light[0].priors = {{-kInfinity, kInfinity, 0.7, 1.3}};
+  problem.initial_parameters = ParameterLayout(problem.model).initial_parameters({});
+  return problem;
+}
+
+/// ln N(d; mean, 1 + J P⁻¹ Jᵀ) of the weighted data: the integral over all parameters, done in the space of the data.
+double integral(JointModel& model, const Problem& problem) {
+  std::vector<double> x = problem.initial_parameters;
+  for (const std::size_t k : model.pixels()) x[k] = 0;
+  const GaussianPrior<double> prior = model.layout().priors.at(0);
+  x[model.rest().at(0)] = prior.mean;  // the background moves freely: u is its value
+  const Linearization l = model.linearize(x);
+  const Eigen::Index n = l.residual.size(), pixels = static_cast<Eigen::Index>(model.pixels().size());
+  Eigen::MatrixXd a(n, pixels);
+  for (Eigen::Index k = 0; k < pixels; ++k) a.col(k) = times(l.source, Eigen::VectorXd::Unit(pixels, k));
+  const Eigen::MatrixXd precision = model.source_prior().precision(problem.regularization);
+  Eigen::MatrixXd covariance = Eigen::MatrixXd::Identity(n, n) + a * precision.inverse() * a.transpose();
+  covariance += l.rest * l.rest.transpose() * prior.sigma * prior.sigma;
+  double noise = 0;
+  for (std::size_t i = 0; i < problem.observation.mask.size(); ++i)
+    if (problem.observation.mask[i]) noise += std::log(problem.observation.noise[i]);
+  return -0.5 * l.residual.dot(covariance.ldlt().solve(l.residual)) - 0.5 * std::log(covariance.determinant()) -
+         0.5 * static_cast<double>(n) * kLogTwoPi - noise;
+}
+
+TEST(Evidence, OfALinearModelIsTheGaussianIntegral) {
+  ThreadPool pool(2);
+  const Problem problem = linear_problem();
+  JointModel model(problem, {}, pool);
+  const GaussNewtonResult fit = gauss_newton(model, problem.initial_parameters, problem.regularization,
+                                             {.steps = 10, .tolerance = 1e-12}, pool, {}, {});
+  ASSERT_TRUE(fit.evidence);
+  EXPECT_NEAR(fit.evidence->log_evidence, integral(model, problem), 1e-7);
+  EXPECT_GT(fit.evidence->determined_source, 0);
+  EXPECT_LT(fit.evidence->determined_source, 30);
+}
+
+/// ln evidence of the best fit with these weights.
+double log_evidence(const Problem& problem, const Regularization& weights, ThreadPool& pool) {
+  JointModel model(problem, {}, pool);
+  return gauss_newton(model, problem.initial_parameters, weights, {.steps = 30, .tolerance = 1e-10}, pool, {}, {})
+      .evidence->log_evidence;
+}
+
+TEST(Evidence, IsHighestAtTheWeightsThatAreChosen) {
+  ThreadPool pool(2);
+  Problem problem = linear_problem();
+  problem.regularization = {.source_curvature = 3};
+  JointModel model(problem, {}, pool);
+  const GaussNewtonResult fit = gauss_newton(model, problem.initial_parameters, problem.regularization,
+                                             {.steps = 40, .tolerance = 1e-9, .choose_weights = true}, pool, {}, {});
+  ASSERT_TRUE(fit.evidence);
+  const double best = fit.evidence->log_evidence;
+  // Within the error of the traces, which are estimated.
+  for (const double factor : {0.1, 0.5, 2.0, 10.0}) {
+    Regularization other = fit.weights;
+    other.source_curvature *= factor;
+    EXPECT_LT(log_evidence(problem, other, pool), best + (factor == 0.1 || factor == 10.0 ? -0.1 : 0.1)) << factor;
+  }
+}
+
+/// The features of a linear readout, each `copies` times, and an image that such a potential makes.
+Problem with_copies(int copies) {
+  StepCase c;
+  c.hidden = {};
+  c.fourier_features = 4;
+  c.nx = 17;
+  c.ny = 15;
+  c.loss = LossKind::chi2;
+  c.regularization = {.smoothness = 0.3, .weight_decay = 1e-2};
+  Problem problem = make_problem(c);
+  std::vector<double> weights = problem.initial_parameters;
+  for (std::size_t i = problem.model.network->fixed_size(); i < weights.size(); ++i) weights[i] *= 0.1;
+  const auto backend = make_backend<double>("cpu", {1, {}});
+  backend->load({problem});
+  backend->upload(Field::parameters, 0, weights);
+  backend->evaluate(false);
+  problem.observation.image = backend->download(Field::model, 0);
+  for (std::size_t i = 0; i < problem.observation.image.size(); ++i) {
+    problem.observation.noise[i] = 0.1;
+    problem.observation.image[i] += 0.1 * Philox{5}.normal(i);
+  }
+  problem.model.network->fourier_features = 4 * copies;
+  const NetworkShape& shape = *problem.model.network;
+  std::vector<double> many = initial_weights(shape, 1, true);
+  for (std::size_t axis = 0; axis < 2; ++axis)
+    for (std::size_t part = 0; part < 2; ++part)  // sines, cosines
+      for (std::size_t f = 0; f < 4 * static_cast<std::size_t>(copies); ++f)
+        many[axis * 8 * static_cast<std::size_t>(copies) + part * 4 * static_cast<std::size_t>(copies) + f] =
+            weights[axis * 8 + part * 4 + f % 4];
+  problem.initial_parameters = ParameterLayout(problem.model).initial_parameters(many);
+  return problem;
+}
+
+TEST(Evidence, DoesNotCountRedundantWeights) {
+  ThreadPool pool(2);
+  const auto best = [&](int copies) {
+    const Problem problem = with_copies(copies);
+    JointModel model(problem, {}, pool);
+    return gauss_newton(model, problem.initial_parameters, problem.regularization,
+                        {.steps = 200, .tolerance = 1e-9, .choose_weights = true}, pool, {}, {})
+        .evidence->log_evidence;
+  };
+  EXPECT_NEAR(best(2), best(1), 0.5);
+}
+
+TEST(NetworkJacobian, IsTheAdjointPointByPoint) {
+  ThreadPool pool(3);
+  for (const NetworkShape& shape :
+       {NetworkShape{{5, 4, 6}, 0.7, 3}, NetworkShape{{7}, 1.2, 0}, NetworkShape{{}, 0.9, 4}}) {
+    std::vector<double> parameters = initial_weights(shape, 5, false);
+    for (std::size_t i = shape.fixed_size(); i < parameters.size(); ++i) parameters[i] += 0.2 * Philox{9}.normal(i);
+    constexpr int n = 130;
+    std::vector<double> theta(2 * n);
+    for (std::size_t i = 0; i < theta.size(); ++i) theta[i] = 2 * Philox{2}.uniform(i) - 1;
+    std::vector<std::size_t> weights;
+    for (std::size_t i = shape.fixed_size(); i < shape.size(); ++i) weights.push_back(i);
+    std::vector<double> alpha(2 * n * weights.size());
+    network_jacobian(shape, parameters.data(), theta.data(), n, weights, alpha.data(), pool);
+
+    CpuNetwork<double> network(shape, n, pool);
+    std::vector<double> psi(n), deflection(2 * n), bar(2 * n, 0.0);
+    network.forward(parameters.data(), theta.data(), n, psi.data(), deflection.data());
+    for (const std::size_t i : {std::size_t(0), std::size_t(64), std::size_t(n + 129)}) {
+      std::vector<double> gradient(shape.size(), 0.0);
+      bar[i] = 1;
+      network.adjoint(parameters.data(), theta.data(), n, nullptr, bar.data(), gradient.data());
+      bar[i] = 0;
+      for (std::size_t k = 0; k < weights.size(); ++k)
+        EXPECT_NEAR(alpha[k * 2 * n + i], gradient[weights[k]], 1e-12) << weights[k];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace einfield

@@ -1,0 +1,186 @@
+// Descents of Gauss–Newton and what a run makes of them: lower than L-BFGS, the same bits for any number of threads and
+// after an interruption, evidence and weights in the results, what is refused.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "einfield/error.hpp"
+#include "host/app/run.hpp"
+#include "host/fit/gauss_newton.hpp"
+#include "tests/small_lens.hpp"
+#include "tests/step_problem.hpp"
+
+namespace einfield {
+namespace {
+
+using nlohmann::json;
+
+/// A source of pixels and a linear readout for the small lens.
+std::initializer_list<Override> joint_fit() {
+  static const std::initializer_list<Override> settings = {
+      {"recipe", "\"default\""},
+      {"lens.0.fit", "[]"},
+      {"source.0.profile", "\"PIXELATED\""},
+      {"source.0.nx", "12"},
+      {"source.0.ny", "11"},
+      {"source.0.pixel_scale", "0.25"},
+      {"source.0.fit", "[\"pixels\"]"},
+      {"network.hidden", "[]"},
+      {"network.encoding", "\"fourier\""},
+      {"network.fourier_features", "10"},
+      {"network.ensemble", "1"},
+      {"optimizer.name", "\"gauss_newton\""},
+      {"optimizer.stop", "\"none\""},
+      {"optimizer.steps", "100"},
+      {"observation.noise", "5.0"},  // what so coarse a source can fit
+      {"regularization.negative_convergence", "0"},
+      {"regularization.negative_total_convergence", "0"},
+      {"regularization.weight_decay", "1e-3"},
+      {"regularization.source_curvature", "0.5"}};
+  return settings;
+}
+
+std::vector<Override> automatic() {
+  return {{"regularization.automatic", "true"}};
+}
+
+class JointLens {
+ public:
+  explicit JointLens(const std::vector<Override>& more = {}) {
+    for (const Override& setting : joint_fit()) settings_.push_back(setting);
+    settings_.insert(settings_.end(), more.begin(), more.end());
+  }
+  Config config(const std::vector<Override>& more = {}) const {
+    // The Sérsic source of the file gives way to pixels.
+    std::ifstream in(lens_.path());
+    std::string text{std::istreambuf_iterator<char>(in), {}};
+    const std::size_t begin = text.find("[[source]]"), end = text.find("[network]");
+    text.replace(begin, end - begin, "[[source]]\nprofile = \"PIXELATED\"\n");
+    std::ofstream(lens_.folder() / "joint.toml") << text;
+    std::vector<Override> all = settings_;
+    for (const Override& setting : more) {
+      std::erase_if(all, [&](const Override& earlier) { return earlier.key == setting.key; });
+      all.push_back(setting);
+    }
+    return read_config(lens_.folder() / "joint.toml", all, false);
+  }
+  std::string out(const std::string& name = "out") const { return lens_.folder() / name; }
+  json result(const std::string& name = "out") const {
+    std::ifstream in(out(name) + "/result.json");
+    return json::parse(in);
+  }
+
+ private:
+  SmallLens lens_;
+  std::vector<Override> settings_;
+};
+
+RunOptions quiet(const std::string& out) {
+  RunOptions options;
+  options.out = out;
+  options.backend = "cpu";
+  options.threads = 1;
+  options.figures = false;
+  options.double_precision = true;
+  return options;
+}
+
+GaussNewtonResult descend(const Config& config, int threads, std::vector<double>* values = nullptr) {
+  const Problem problem = load_problem(config).problem;
+  ThreadPool pool(threads);
+  JointModel model(problem, {}, pool);
+  return gauss_newton(model, problem.initial_parameters, problem.regularization,
+                      {.steps = 40, .choose_weights = config.regularization.automatic}, pool,
+                      [&](const GaussNewtonRecord& r) {
+                        if (values) values->push_back(r.value.total(r.weights));
+                      },
+                      {});
+}
+
+TEST(GaussNewton, FallsInEveryStepAndEndsBelowLbfgs) {
+  const JointLens lens;
+  std::vector<double> values;
+  const GaussNewtonResult found = descend(lens.config(), 1, &values);
+  EXPECT_TRUE(found.converged);
+  ASSERT_GE(values.size(), 3u);
+  for (std::size_t i = 1; i < values.size(); ++i) EXPECT_LE(values[i], values[i - 1]);
+
+  const Config other = lens.config({{"optimizer.name", "\"lbfgs\""}, {"optimizer.steps", "400"}});
+  const SmallFit<double> lbfgs(other);
+  const double n = fitted_pixels(lbfgs.loaded.problem);
+  const double reached = n * (lbfgs.result.final_state.loss + lbfgs.result.final_state.regularization);
+  EXPECT_LT(values.back(), reached * 1.01);
+  EXPECT_LT(static_cast<double>(values.size()), 0.5 * static_cast<double>(lbfgs.result.steps));
+}
+
+TEST(GaussNewton, HasTheSameBitsForAnyNumberOfThreads) {
+  const JointLens lens(automatic());
+  const GaussNewtonResult one = descend(lens.config(), 1), three = descend(lens.config(), 3);
+  EXPECT_TRUE(one.x == three.x);
+  ASSERT_TRUE(one.evidence && three.evidence);
+  EXPECT_EQ(one.evidence->log_evidence, three.evidence->log_evidence);
+}
+
+TEST(GaussNewton, ARunReportsEvidenceAndTheWeightsOfItsFit) {
+  const JointLens lens(automatic());
+  ASSERT_EQ(run_fit(lens.config(), quiet(lens.out())).stop_reason, StopReason::converged);
+  const json chosen = lens.result();
+  const json& evidence = chosen.at("evidence");
+  const double sum = evidence.at("misfit").get<double>() + evidence.at("log_prior").get<double>() +
+                     evidence.at("log_posterior").get<double>() + evidence.at("constant").get<double>();
+  EXPECT_NEAR(evidence.at("log_evidence").get<double>(), sum, 1e-9 * std::abs(sum));
+  EXPECT_NE(evidence.at("regularization").at("source_curvature").get<double>(), 0.5);
+  EXPECT_EQ(evidence.at("regularization").at("source_gradient").get<double>(), 0);  // 0 stays 0
+
+  // A fit with these weights given ends in the same place.
+  std::vector<Override> weights{{"regularization.automatic", "false"}};
+  for (const char* name : {"smoothness", "curvature", "weight_decay", "source_curvature"})
+    weights.push_back(
+        {std::string("regularization.") + name, std::to_string(evidence.at("regularization").at(name).get<double>())});
+  ASSERT_EQ(run_fit(lens.config(weights), quiet(lens.out("given"))).stop_reason, StopReason::converged);
+  EXPECT_NEAR(lens.result("given").at("evidence").at("log_evidence").get<double>(), sum, 0.5);
+}
+
+TEST(GaussNewton, InterruptedAndResumedEndsWithTheSameBits) {
+  const JointLens lens(automatic());
+  run_fit(lens.config(), quiet(lens.out("whole")));
+  RunOptions options = quiet(lens.out("parts"));
+  int asked = 0;
+  options.interrupted = [&asked] { return ++asked == 3; };
+  ASSERT_EQ(run_fit(lens.config(), options).stop_reason, StopReason::interrupted);
+  options.interrupted = nullptr;
+  options.resume = true;
+  ASSERT_EQ(run_fit(lens.config(), options).stop_reason, StopReason::converged);
+  EXPECT_EQ(lens.result("parts").at("evidence"), lens.result("whole").at("evidence"));
+  EXPECT_EQ(lens.result("parts").at("metrics"), lens.result("whole").at("metrics"));
+  // A run that has ended has nothing left to do.
+  ASSERT_EQ(run_fit(lens.config(), options).stop_reason, StopReason::converged);
+  EXPECT_EQ(lens.result("parts").at("evidence"), lens.result("whole").at("evidence"));
+}
+
+TEST(GaussNewton, RefusesByKey) {
+  const JointLens lens;
+  const auto message = [&](const std::vector<Override>& more) {
+    try {
+      lens.config(more);
+    } catch (const InvalidInput& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(message({}), "accepted");
+  const auto refuses = [&](const std::vector<Override>& more, const std::string& key) {
+    EXPECT_NE(message(more).find(key + ": "), std::string::npos) << message(more);
+  };
+  refuses({{"optimizer.loss", "\"mse\""}}, "optimizer.loss");
+  refuses({{"optimizer.stop", "\"chi2\""}}, "optimizer.stop");
+  refuses({{"regularization.weight_decay", "0"}}, "regularization.weight_decay");
+  refuses({{"regularization.source_curvature", "0"}}, "regularization.source_curvature");
+  refuses({{"optimizer.name", "\"lbfgs\""}, {"regularization.automatic", "true"}}, "regularization.automatic");
+}
+
+}  // namespace
+}  // namespace einfield
