@@ -276,15 +276,22 @@ TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
   for (const std::size_t kilobytes : {48, 99, 163, 227})
     for (const int multiprocessors : {1, 2, 16}) {
       const DeviceLimits limits{multiprocessors, std::min(kilobytes * 1024, device.shared_bytes_per_block)};
-      for (const std::vector<int>& hidden :
-           {std::vector<int>{16, 9}, {30, 20, 32}, {40, 24}, {100, 90}, {210, 100}, {64, 200, 48}})
+      for (const auto& [hidden, points] : std::vector<std::pair<std::vector<int>, int>>{{{16, 9}, 1300},
+                                                                                        {{30, 20, 32}, 130},
+                                                                                        {{40, 24}, 130},
+                                                                                        {{100, 90}, 64},
+                                                                                        {{100, 90}, 130},
+                                                                                        {{210, 100}, 130},
+                                                                                        {{64, 200, 48}, 130}})
         for (const int features : {0, 5}) {
-          const Case c{hidden, hidden[0] == 16 ? 1300 : 130, 1, features};
+          const Case c{hidden, points, 1, features};
           SCOPED_TRACE(name(c) + " " + std::to_string(kilobytes) + " KB, " + std::to_string(multiprocessors));
           const NetworkShape shape{c.hidden, 0.7, c.features};
           const NetworkPlan plan = NetworkStage<float>::make_plan(shape, c.points, c.lenses, limits);
           if (plan.path != NetworkPath::tiles) continue;
-          const bool narrow = *std::max_element(hidden.begin(), hidden.end()) <= 64;
+          // There are two tiles of 128 points; that for narrow layers does not fit 48 KB.
+          const int widest = *std::max_element(hidden.begin(), hidden.end());
+          const bool narrow = plan.tile > 128 || (plan.tile == 128 && widest <= 64 && kilobytes > 48);
           const bool first = (features > 0 ? encoded : plain).insert({plan.tile, narrow}).second;
           if (features > 0 && !first) continue;  // the same kernel as before
           const Problem problem(c);
@@ -295,9 +302,8 @@ TEST_F(CudaNetworkTest, EveryTileSizeAgreesWithTheReference) {
         }
     }
   for (const int tile : {512, 256, 128}) EXPECT_TRUE(plain.count({tile, true})) << tile;
-  const auto wide = std::count_if(plain.begin(), plain.end(), [](const Kernel& kernel) { return !kernel.second; });
-  EXPECT_GE(wide, device.shared_bytes_per_block >= 163 * 1024 ? 3 : 2)
-      << "the limits above no longer reach different tiles";
+  if (device.shared_bytes_per_block >= 99 * 1024)
+    for (const int tile : {16, 40, 64, 80, 128}) EXPECT_TRUE(plain.count({tile, false})) << tile;
   EXPECT_EQ(plain, encoded);
 }
 
