@@ -492,7 +492,9 @@ Keys optimizer_keys(OptimizerConfig& o) {
         between(1, kMaxStarts)},
        {"starts_seed", &o.starts_seed, "seed of the drawn starts", at_least(0), "", false,
         Condition{[&o] { return o.starts > 1; }, "with starts > 1"}},
-       {"checkpoint_every", &o.checkpoint_every, "steps between checkpoints; 0 = only one at the end",
+       {"checkpoint_every", &o.checkpoint_every,
+        "steps between checkpoints; 0 = only one at the end; on CUDA they are written, and Ctrl-C is noticed, when the "
+        "host looks at the device, every 16 evaluations",
         between(0, kMaxSteps), "steps"},
        {"stage", SubTable{true},
         "stages that follow each other, at most " + std::to_string(kMaxStages) +
