@@ -316,6 +316,36 @@ struct SeveralLenses {
   }
 };
 
+/// More systems than any block of threads or list of an example has, on a small image.
+template <class Real>
+struct SixtyFourLenses {
+  static void check(Backend<Real>& backend, const Setting<Real>& setting) {
+    StepCase c = step_cases()[2];
+    c.nx = 5;
+    c.ny = 4;
+    c.psf_size = 3;
+    c.hidden = {4};
+    std::vector<Problem> problems;
+    for (c.seed = 3; c.seed < 67; ++c.seed) problems.push_back(setting.problem(c));
+    backend.load(problems);
+    backend.begin(step_schedule());
+    ASSERT_EQ(backend.systems(), 64);
+    for (int k = 0; k < 2; ++k) backend.step();
+    const std::vector<Real> together = backend.download(Field::parameters);
+    const std::size_t n = backend.layout().size();
+    ASSERT_EQ(together.size(), 64 * n);
+    for (const std::size_t lens : {std::size_t{0}, std::size_t{1}, std::size_t{31}, std::size_t{32}, std::size_t{63}}) {
+      SCOPED_TRACE(lens);
+      backend.load({problems[lens]});
+      backend.begin(step_schedule());
+      for (int k = 0; k < 2; ++k) backend.step();
+      const auto first = together.begin() + static_cast<std::ptrdiff_t>(lens * n);
+      expect_close(std::vector<Real>(first, first + static_cast<std::ptrdiff_t>(n)),
+                   as_double(backend.download(Field::parameters, 0)), "parameters of a lens among 64");
+    }
+  }
+};
+
 template <class Real>
 struct StopsAtNonFinite {
   static void check(Backend<Real>& backend, const Setting<Real>& setting) {
@@ -546,6 +576,9 @@ TEST_P(Conformance, ResumedSteps) {
 }
 TEST_P(Conformance, SeveralLenses) {
   run<SeveralLenses>();
+}
+TEST_P(Conformance, SixtyFourLenses) {
+  run<SixtyFourLenses>();
 }
 TEST_P(Conformance, StopsAtNonFinite) {
   run<StopsAtNonFinite>();

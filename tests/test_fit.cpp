@@ -588,6 +588,36 @@ TEST(Fit, ABadSystemDoesNotHoldUpTheOthers) {
   EXPECT_EQ(together[1].parameters, alone_good.parameters);
 }
 
+/// System 0 ends in step 8. The snapshots that the steps of system 1 cause later hold the state before its last update.
+TEST(Fit, SnapshotsHoldTheLastGoodStateOfAFailedSystem) {
+  const Problem problem = mock(true);
+  FitSettings settings = short_run();
+  settings.checkpoint_every = 4;
+  const auto backend = make_backend<double>("cpu", {2, 0});
+  backend->load({problem, problem});
+  FitCallbacks<double> callbacks = exploding_system(*backend);
+  std::vector<std::vector<Snapshot<double>>> snapshots;
+  callbacks.checkpoint = [&](const std::vector<Snapshot<double>>& all) { snapshots.push_back(all); };
+  const std::vector<FitResult<double>> results = fit<double>(*backend, {problem, problem}, settings, callbacks);
+  ASSERT_EQ(results[0].stop_reason, StopReason::non_finite);
+  ASSERT_EQ(results[1].stop_reason, StopReason::steps);
+
+  FitSettings six = settings;
+  six.stages[0].steps = 6;
+  const Snapshot<double> good = run<double>(problem, six).snapshot;
+  int later = 0;
+  for (const std::vector<Snapshot<double>>& all : snapshots) {
+    if (all[1].step < 8) continue;
+    ++later;
+    EXPECT_EQ(all[0].step, 6);
+    EXPECT_EQ(all[0].parameters, good.parameters);
+    EXPECT_EQ(all[0].first_moment, good.first_moment);
+    EXPECT_EQ(all[0].second_moment, good.second_moment);
+    EXPECT_NE(all[1].parameters, good.parameters);
+  }
+  EXPECT_GE(later, 4);
+}
+
 TEST(Fit, RefusesOtherProblemsThanTheBackendHolds) {
   const Problem problem = mock(true), other = mock(false);
   const auto backend = make_backend<double>("cpu", {1, 0});
