@@ -70,6 +70,29 @@ class Problem:
         return p["amp"] * xp.exp(-b * (radius ** (1 / p["n_sersic"]) - 1))
 
 
+def torch_loss(problem, tensor, parameters):
+    """The loss of a training step in PyTorch, a function without arguments. `tensor` brings arrays to the device and precision;
+    `parameters` are kernel and bias of one layer after the other."""
+    import torch
+
+    data, band = tensor(problem.image), tensor(problem.banded_psf())
+    alpha_x, alpha_y = problem.macro_deflection()
+    beta_x, beta_y = tensor((problem.x - alpha_x).ravel()), tensor((problem.y - alpha_y).ravel())
+    xi = torch.stack([tensor(problem.x.ravel()), tensor(problem.y.ravel())], -1).requires_grad_()
+
+    def loss():
+        h = xi
+        for i in range(0, len(parameters), 2):
+            h = torch.addmm(parameters[i + 1], h, parameters[i])
+            if i + 2 < len(parameters):
+                h = torch.nn.functional.silu(h)
+        (alpha,) = torch.autograd.grad(h.sum(), xi, create_graph=True)
+        image = problem.sersic(beta_x - alpha[:, 0], beta_y - alpha[:, 1], torch).reshape(data.shape)
+        return ((band @ image @ band.T - data) ** 2).mean()
+
+    return loss
+
+
 def serve(args, loss, result, run):
     """Answers requests until the input ends. `run()` does one step and returns when it is done."""
     np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in result]).tofile(f"{args.directory}/{args.name}.f64")

@@ -87,24 +87,11 @@ def run_torch(problem, device):
 
     tensor = lambda values: torch.as_tensor(np.asarray(values), dtype=torch.float32, device=device)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    alpha_x, alpha_y = problem.macro_deflection()
-    data, band = tensor(problem.image), tensor(problem.banded_psf())
-    beta_x, beta_y = tensor((problem.x - alpha_x).ravel()), tensor((problem.y - alpha_y).ravel())
-    xi = torch.stack([tensor(problem.x.ravel()), tensor(problem.y.ravel())], -1).requires_grad_()
     for name in ("fp32", "TF32"):
         torch.backends.cuda.matmul.allow_tf32 = name == "TF32"
         weights = [tensor(part.copy()).requires_grad_() for layer in problem.layers for part in layer]
         adam = torch.optim.Adam(weights, lr=problem.learning_rate, fused=device == "cuda", capturable=device == "cuda")
-
-        def loss():
-            h = xi
-            for i in range(0, len(weights), 2):
-                h = torch.addmm(weights[i + 1], h, weights[i])
-                if i + 2 < len(weights):
-                    h = torch.nn.functional.silu(h)
-            (alpha,) = torch.autograd.grad(h.sum(), xi, create_graph=True)
-            image = problem.sersic(beta_x - alpha[:, 0], beta_y - alpha[:, 1], torch).reshape(data.shape)
-            return ((band @ image @ band.T - data) ** 2).mean()
+        loss = peer.torch_loss(problem, tensor, weights)
 
         def step():
             adam.zero_grad(set_to_none=False)
