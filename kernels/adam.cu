@@ -60,18 +60,11 @@ __global__ void __launch_bounds__(kThreads)
   if (stage.progress[system].logs) stage.begin_record(system, step);
 }
 
-/// Parameters and moments before an update, [systems][n] each.
-template <class Real>
-struct Previous {
-  Real *parameters, *first_moment, *second_moment;
-};
-
 /// The update that gradient_norm_kernel has decided on and counted.
 template <class Real>
 __global__ void __launch_bounds__(kThreads)
-    adam_kernel(const int* list, const Real* gradient, std::size_t parameter_stride, std::size_t n, double clip_norm,
-                const StepState* states, Real* parameters, Real* first_moment, Real* second_moment,
-                StageArrays<Real> stage, Previous<Real> previous, unsigned* tickets) {
+    adam_kernel(const int* list, AdamVectors<Real> vectors, std::size_t parameter_stride, std::size_t n,
+                double clip_norm, const StepState* states, StageArrays<Real> stage, unsigned* tickets) {
   __shared__ AdamStep<Real> step;
   __shared__ Real scale;
   const int row = system_of_row(list, blockIdx.y);
@@ -88,16 +81,16 @@ __global__ void __launch_bounds__(kThreads)
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kThreads;
   for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += stride) {
     if (progress != nullptr) {
-      stage.keep(*progress, system, i, parameters[first + i]);
+      stage.keep(*progress, system, i, vectors.parameters[first + i]);
       if (moves) {
-        previous.parameters[system * n + i] = parameters[first + i];
-        previous.first_moment[system * n + i] = first_moment[first + i];
-        previous.second_moment[system * n + i] = second_moment[first + i];
+        vectors.previous_parameters[system * n + i] = vectors.parameters[first + i];
+        vectors.previous_first_moment[system * n + i] = vectors.first_moment[first + i];
+        vectors.previous_second_moment[system * n + i] = vectors.second_moment[first + i];
       }
     }
     if (moves)
-      adam_update(step, scale * gradient[first + i], parameters[first + i], first_moment[first + i],
-                  second_moment[first + i]);
+      adam_update(step, scale * vectors.gradient[first + i], vectors.parameters[first + i],
+                  vectors.first_moment[first + i], vectors.second_moment[first + i]);
   }
   if (progress != nullptr) stage.leave(*progress, blockIdx.y, tickets + system);
 }
@@ -188,11 +181,9 @@ struct AdamStage<Real>::Impl {
         storage.partial.get(), storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();
   }
-  void update(const Queue& queue, const Real* gradient, Real* parameters, Real* first_moment, Real* second_moment,
-              const StageArrays<Real>& stage = {}, const Previous<Real>& previous = {}) {
-    adam_kernel<<<grid(queue), kThreads, 0, queue.stream>>>(queue.systems, gradient, stride, sizes.parameters,
-                                                            clip_norm, storage.states.get(), parameters, first_moment,
-                                                            second_moment, stage, previous, storage.tickets.get());
+  void update(const Queue& queue, const AdamVectors<Real>& vectors, const StageArrays<Real>& stage = {}) {
+    adam_kernel<<<grid(queue), kThreads, 0, queue.stream>>>(queue.systems, vectors, stride, sizes.parameters, clip_norm,
+                                                            storage.states.get(), stage, storage.tickets.get());
     EINFIELD_LAUNCH_CHECK();
   }
 };
@@ -237,7 +228,8 @@ void AdamStage<Real>::apply(const Queue& queue, View<Real> gradient, View<Real> 
   impl_->require_vector("first_moment", first_moment);
   impl_->require_vector("second_moment", second_moment);
   impl_->norm(queue, gradient.data(), Next::update);
-  impl_->update(queue, gradient.data(), parameters.data(), first_moment.data(), second_moment.data());
+  impl_->update(queue, {gradient.data(), parameters.data(), first_moment.data(), second_moment.data(), nullptr, nullptr,
+                        nullptr});
 }
 template <class Real>
 void AdamStage<Real>::begin(cudaStream_t stream, const Schedule& schedule) {
@@ -255,8 +247,7 @@ template <class Real>
 void AdamAccess::follow(AdamStage<Real>& adam, const Queue& queue, const AdamVectors<Real>& v,
                         const StageArrays<Real>& stage) {
   adam.impl_->norm(queue, v.gradient, Next::follow, stage);
-  adam.impl_->update(queue, v.gradient, v.parameters, v.first_moment, v.second_moment, stage,
-                     {v.previous_parameters, v.previous_first_moment, v.previous_second_moment});
+  adam.impl_->update(queue, v, stage);
 }
 template <class Real>
 View<const unsigned char> AdamAccess::trainable(const AdamStage<Real>& adam) {

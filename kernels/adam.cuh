@@ -10,7 +10,7 @@ namespace einfield::cuda {
 template <class Real>
 struct AdamVectors {
   Real *gradient, *parameters, *first_moment, *second_moment;
-  Real *previous_parameters, *previous_first_moment, *previous_second_moment;  ///< before the last update
+  Real *previous_parameters, *previous_first_moment, *previous_second_moment;  ///< before the last update; of a stage
 };
 
 class AdamAccess {
