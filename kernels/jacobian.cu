@@ -139,8 +139,10 @@ struct JacobianBytes {
 
 void require_pixels(const std::vector<Psf>& psfs) {
   for (const Psf& psf : psfs)
-    EINFIELD_REQUIRE(psf.supersampling == 1, "a PSF of " + std::to_string(psf.supersampling) +
-                                                 " samples a pixel's side, expected 1 in a JacobianStage");
+    EINFIELD_REQUIRE(psf.supersampling == 1,
+                     "JacobianStage: a PSF with " + std::to_string(psf.supersampling) +
+                         " samples a pixel's side (observation.psf_supersampling), expected 1: the stage has no images "
+                         "of sub-pixels. A fit takes such a PSF");
 }
 
 }  // namespace
