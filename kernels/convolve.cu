@@ -1,6 +1,7 @@
 // The PSF: m = P ∗ I with zeros outside the image, and its transpose. Small kernels directly from shared memory,
 // larger ones by cuFFT on images padded to a size with small prime factors.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <map>
 #include <string>
@@ -208,6 +209,8 @@ struct ConvolutionSizes {
   std::size_t spectrum() const {
     return static_cast<std::size_t>(padded_nx / 2 + 1) * static_cast<std::size_t>(padded_ny);
   }
+  /// Images that are transformed together for a queue of `rows`: a power of two or all, so that there are few plans.
+  unsigned plan_rows(unsigned rows) const { return std::min(std::bit_ceil(rows), static_cast<unsigned>(systems)); }
   std::size_t direct_shared_bytes(std::size_t real) const {
     const DirectTile block(nx);
     const auto tile = static_cast<std::size_t>(block.nx + psf_nx - 1) * static_cast<std::size_t>(block.ny + psf_ny - 1);
@@ -234,15 +237,17 @@ struct ConvolutionStorage {
   }
 };
 
-/// What the transforms of all images need besides the images.
+/// What the transforms of any queue need besides the images: they run one at a time, and share it.
 template <class Real>
 std::size_t fft_work_bytes(const ConvolutionSizes& s) {
   std::size_t bytes = 0;
   if (s.path != Path::fft) return bytes;
-  for (const cufftType type : {ComplexOf<Real>::kForward, ComplexOf<Real>::kInverse})
-    bytes = std::max(bytes,
-                     FftPlan(s.padded_ny, s.padded_nx, type, static_cast<int>(s.systems), nullptr, false).work_bytes());
-  return bytes;
+  for (unsigned rows = 1;; rows = s.plan_rows(rows + 1)) {
+    for (const cufftType type : {ComplexOf<Real>::kForward, ComplexOf<Real>::kInverse})
+      bytes =
+          std::max(bytes, FftPlan(s.padded_ny, s.padded_nx, type, static_cast<int>(rows), nullptr, false).work_bytes());
+    if (rows == s.systems) return bytes;
+  }
 }
 
 }  // namespace
@@ -275,40 +280,29 @@ struct ConvolutionStage<Real>::Impl {
   struct Plans {
     FftPlan to_spectrum, to_image;
   };
-  std::map<unsigned, Plans> plans;
-  DeviceBuffer<unsigned char> fft_work;               ///< of all plans: one transform runs at a time
-  std::vector<DeviceBuffer<unsigned char>> outgrown;  ///< too small for later plans, but in graphs of earlier ones
-
-  bool own_memory;
+  std::map<unsigned, Plans> plans;       ///< by ConvolutionSizes::plan_rows()
+  DeviceBuffer<unsigned char> fft_work;  ///< of all plans: one transform runs at a time
 
   Impl(int ny, int nx, const std::vector<Psf>& psfs, cudaStream_t stream, ConvolutionMethod method, Workspace workspace)
-      : sizes(ny, nx, psfs, method), own_memory(workspace.empty()) {
-    const std::size_t fft_bytes = own_memory ? 0 : fft_work_bytes<Real>(sizes);
+      : sizes(ny, nx, psfs, method) {
+    const std::size_t fft_bytes = fft_work_bytes<Real>(sizes);
     BufferSource source(kName, workspace,
                         workspace_bytes_of<ConvolutionStorage<Real>>(sizes) + in_workspace(fft_bytes));
     take_all(source, storage, stream, sizes);
     fft_work = source.take<unsigned char>(fft_bytes);
-    prepare(stream, static_cast<unsigned>(sizes.systems));
     upload(stream, 0, psfs);
   }
 
-  /// Makes the transforms for a number of images; the first call is the one with the most.
+  /// Makes the transforms of a queue of `rows` systems.
   void prepare(cudaStream_t stream, unsigned rows) {
-    if (sizes.path != Path::fft || plans.contains(rows)) return;
+    const unsigned images = sizes.plan_rows(rows);
+    if (sizes.path != Path::fft || plans.contains(images)) return;
     const auto plan = [&](cufftType type) {
-      return FftPlan(sizes.padded_ny, sizes.padded_nx, type, static_cast<int>(rows), stream, false);
+      FftPlan made(sizes.padded_ny, sizes.padded_nx, type, static_cast<int>(images), stream, false);
+      made.set_work_area(fft_work.get());
+      return made;
     };
-    Plans made{plan(ComplexOf<Real>::kForward), plan(ComplexOf<Real>::kInverse)};
-    const std::size_t bytes = std::max(made.to_spectrum.work_bytes(), made.to_image.work_bytes());
-    if (bytes > fft_work.size()) {
-      EINFIELD_REQUIRE(own_memory, "convolution: the transforms of " + std::to_string(rows) + " images need " +
-                                       std::to_string(bytes) + " bytes, the caller's workspace has " +
-                                       std::to_string(fft_work.size()) + " for them");
-      outgrown.push_back(std::move(fft_work));
-      fft_work = DeviceBuffer<unsigned char>(bytes);
-    }
-    for (FftPlan* one : {&made.to_spectrum, &made.to_image}) one->set_work_area(fft_work.get());
-    plans.emplace(rows, std::move(made));
+    plans.emplace(images, Plans{plan(ComplexOf<Real>::kForward), plan(ComplexOf<Real>::kInverse)});
   }
 
   /// The kernels of the systems from `first` on, and their spectra; waits for the stream.
@@ -333,8 +327,9 @@ struct ConvolutionStage<Real>::Impl {
           }
       // Borrowed: forward() overwrites it.
       storage.convolved.upload(values.data(), values.size(), stream, first * sizes.image());
-      prepare(stream, static_cast<unsigned>(psfs.size()));
-      FftPlan& plan = plans.at(static_cast<unsigned>(psfs.size())).to_spectrum;
+      const auto rows = static_cast<unsigned>(psfs.size());  // one or all
+      prepare(stream, rows);
+      FftPlan& plan = plans.at(rows).to_spectrum;
       plan.set_stream(stream);
       transform_forward(plan, storage.convolved.get() + first * sizes.image(),
                         storage.spectrum.get() + first * sizes.spectrum());
@@ -368,7 +363,7 @@ struct ConvolutionStage<Real>::Impl {
       }
       case Path::fft: {
         const unsigned rows = rows_of(queue, sizes.systems);
-        const auto found = plans.find(rows);
+        const auto found = plans.find(sizes.plan_rows(rows));
         EINFIELD_REQUIRE(found != plans.end(), "convolution: " + std::to_string(rows) +
                                                    " systems in a queue, expected a number that prepare() has seen");
         auto& [to_spectrum, to_image] = found->second;

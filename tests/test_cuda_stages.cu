@@ -412,6 +412,56 @@ TEST_F(CudaStages, ConvolutionAndItsTranspose) {
   check_convolution<double>(20, 12, 33, 35, ConvolutionMethod::fft);
 }
 
+/// Queues of any length, in the order of their lists, in memory of the caller that was planned for all of them.
+template <class Real>
+void check_queues(ConvolutionMethod method) {
+  constexpr int kNy = 9, kNx = 11, kPsf = 5, kSystems = 5;
+  constexpr std::size_t kPixels = std::size_t{kNy} * kNx;
+  const Stream stream;
+  const Philox philox{12};
+  std::uint64_t counter = 0;
+  const auto draw = [&](std::size_t n) {
+    std::vector<double> values(n);
+    for (double& v : values) v = static_cast<double>(static_cast<Real>(philox.normal(counter++)));
+    return values;
+  };
+  std::vector<Psf> psfs;
+  for (int system = 0; system < kSystems; ++system) psfs.push_back({kPsf, kPsf, draw(std::size_t{kPsf} * kPsf)});
+  const std::vector<double> images = draw(kSystems * kPixels);
+  const DeviceBuffer<Real> in = on_device(as<Real>(images), stream);
+  DeviceBuffer<std::byte> memory(ConvolutionStage<Real>::workspace_bytes(kNy, kNx, psfs, method));
+  ConvolutionStage<Real> stage(kNy, kNx, psfs, stream.get(), method, memory);
+  for (const std::vector<int>& list :
+       std::vector<std::vector<int>>{{3}, {4, 1}, {0, 2, 4}, {1, 3, 0, 2}, {4, 3, 2, 1, 0}, {2, 0, 1}}) {
+    SCOPED_TRACE(std::to_string(list.size()) + " systems");
+    const DeviceBuffer<int> systems = on_device(list, stream);
+    const Queue queue(stream.get(), systems);
+    DeviceBuffer<Real> out(kSystems * kPixels), back(kSystems * kPixels);
+    for (DeviceBuffer<Real>* images_out : {&out, &back}) images_out->zero(stream.get());
+    stage.prepare(stream.get(), static_cast<int>(list.size()));
+    stage.forward(queue, in, out);
+    stage.adjoint(queue, in, back);
+    for (const bool transpose : {false, true}) {
+      std::vector<double> expected;
+      for (std::size_t row = 0; row < list.size(); ++row) {
+        const auto first = images.begin() + static_cast<std::ptrdiff_t>(row * kPixels);
+        const std::vector<double> one = convolved(psfs[static_cast<std::size_t>(list[row])], kNy, kNx,
+                                                  std::vector<double>(first, first + kPixels), transpose);
+        expected.insert(expected.end(), one.begin(), one.end());
+      }
+      std::vector<Real> found = (transpose ? back : out).to_vector(stream.get());
+      found.resize(expected.size());
+      expect_close(found, expected, transpose ? "image_bar" : "model");
+    }
+  }
+}
+TEST_F(CudaStages, ConvolutionOfAnyQueue) {
+  for (const ConvolutionMethod method : {ConvolutionMethod::direct, ConvolutionMethod::fft}) {
+    check_queues<float>(method);
+    check_queues<double>(method);
+  }
+}
+
 TEST_F(CudaStages, NoPsfIsNoChange) {
   const Stream stream;
   ConvolutionStage<float> stage(3, 5, {Psf{}, Psf{}}, stream.get());

@@ -77,10 +77,14 @@ std::size_t planned_device_bytes([[maybe_unused]] const Backend<Real>& backend, 
                                  [[maybe_unused]] int systems, [[maybe_unused]] const FitSettings& settings) {
 #ifdef EINFIELD_HAVE_CUDA
   const int device = cuda_device_index(backend);
-  if (device < 0 || ParameterLayout(problem.model).n_free() == 0) return 0;
+  if (device < 0) return 0;
+  std::size_t rates = 0;  // of an update each, in double
+  for (const StageSettings& stage : settings.stages) rates = std::max(rates, stage.schedule.learning_rates.size());
+  const std::size_t bytes = static_cast<std::size_t>(systems) * rates * sizeof(double);
+  if (ParameterLayout(problem.model).n_free() == 0) return bytes;
   const ScalarModel model(problem, problem.initial_parameters, problem.loss, {}, nullptr);
-  if (!by_jacobian(settings)) return CudaScalarBatch::planned_bytes(device, model, 1, 1);
-  return CudaScalarBatch::planned_bytes(device, model, systems, systems * settings.starts);
+  if (!by_jacobian(settings)) return bytes + CudaScalarBatch::planned_bytes(device, model, 1, 1);
+  return bytes + CudaScalarBatch::planned_bytes(device, model, systems, systems * settings.starts);
 #else
   return 0;
 #endif

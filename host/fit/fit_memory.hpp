@@ -13,8 +13,8 @@ template <class Real>
 double planned_host_bytes(const Backend<Real>& backend, const Problem& problem, int systems,
                           const FitSettings& settings);
 
-/// Bytes on the device of the backend, beside its own: the Jacobians of Levenberg–Marquardt or of the uncertainties. 0
-/// for the CPU.
+/// Bytes on the device of the backend, beside its own: the learning rates of Adam, and the Jacobians of
+/// Levenberg–Marquardt or of the uncertainties. 0 for the CPU.
 template <class Real>
 std::size_t planned_device_bytes(const Backend<Real>& backend, const Problem& problem, int systems,
                                  const FitSettings& settings);

@@ -265,11 +265,12 @@ class EINFIELD_API ConvolutionStage {
   ConvolutionStage(ConvolutionStage&&) noexcept;
   ConvolutionStage& operator=(ConvolutionStage&&) noexcept;
 
-  /// Device memory of the stage. For an FFT it makes the plans of cuFFT to ask for theirs. @throws as the constructor
+  /// Device memory of the stage. For an FFT it makes all plans of cuFFT to ask for theirs, without tables that cuFFT
+  /// keeps and does not report; there are at most 2 (2 + log₂ systems) plans. @throws as the constructor
   static std::size_t workspace_bytes(int ny, int nx, const std::vector<Psf>& psfs,
                                      ConvolutionMethod method = ConvolutionMethod::automatic);
   /// Makes the transforms of a queue whose list has n_systems entries; needed once, outside a capture, for an FFT.
-  /// @throws InvalidInput, also where they need more than is left in the caller's workspace; CudaError, CufftError
+  /// It may transform up to twice as many images. @throws InvalidInput, CudaError, CufftError
   void prepare(cudaStream_t stream, int n_systems);
   /// Puts another kernel of the same size in the place of one; waits for the stream. @throws InvalidInput
   void replace(cudaStream_t stream, std::size_t system, const Psf& psf);
@@ -357,7 +358,7 @@ class EINFIELD_API RegularizationStage {
   /// Device memory of the stage. @throws InvalidInput as the constructor
   static std::size_t workspace_bytes(const std::vector<Problem>& problems);
   /// Puts other weights and priors in the place of those of one system; waits for the stream.
-  /// @throws InvalidInput for another shape, or a penalty that none of the problems of the constructor has
+  /// @throws InvalidInput for another shape, or a penalty that no problem of the constructor has
   void replace(cudaStream_t stream, std::size_t system, const Problem& problem);
   /// Adds to StepState::regularization, to `alpha_bar` and to `gradient`. It comes after RenderStage::adjoint(), which
   /// overwrites alpha_bar, and before NetworkStage::adjoint(), which reads it.
