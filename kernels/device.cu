@@ -105,7 +105,7 @@ std::string problem_of_cuda_device(int device) {
 int find_cuda_device(std::optional<int> device) {
   std::string reason;
   const int count = cuda::device_count(&reason);
-  if (count == 0) throw BackendUnavailable("no usable CUDA device: " + reason);
+  if (count == 0) throw BackendUnavailable("no CUDA device can be used (" + reason + ")");
   if (device) {
     const std::string name = "CUDA device " + std::to_string(*device);
     if (*device < 0 || *device >= count)
@@ -121,7 +121,7 @@ int find_cuda_device(std::optional<int> device) {
     if (reason.empty()) return i;
     reasons += (i == 0 ? "device " : "; device ") + std::to_string(i) + ": " + reason;
   }
-  throw BackendUnavailable("no usable CUDA device: " + reasons);
+  throw BackendUnavailable("no CUDA device can be used (" + reasons + ")");
 }
 
 }  // namespace einfield

@@ -249,7 +249,9 @@ struct RegularizationSizes {
   void require_penalties(const RegularizationSizes& of) const {
     EINFIELD_REQUIRE((!of.potential || potential) && (!of.curvature || curvature) && (!of.decay || decay) &&
                          (of.source_pixels.empty() || !source_pixels.empty()),
-                     "a penalty that none of the problems loaded first has, expected one of theirs");
+                     "regularization: the new problem has a penalty that no problem had before, expected only "
+                     "penalties of the problems "
+                     "that were loaded together");
   }
   unsigned ray_blocks() const { return potential ? sum_blocks(static_cast<int>(rays)) : 0; }
   unsigned weight_blocks() const { return decay ? sum_blocks(static_cast<int>(weights)) : 0; }

@@ -666,7 +666,8 @@ TEST_F(BadMachine, NoCudaDevice) {
     EXPECT_EQ(outcome.status, 3);
     EXPECT_EQ(outcome.out, "");
 #ifdef EINFIELD_HAVE_CUDA
-    EXPECT_EQ(outcome.err.rfind("einfield: error: " + words[2] + ": no usable CUDA device: ", 0), 0u) << outcome.err;
+    EXPECT_EQ(outcome.err.rfind("einfield: error: " + words[2] + ": no CUDA device can be used (", 0), 0u)
+        << outcome.err;
     EXPECT_EQ(outcome.err.find('\n'), outcome.err.size() - 1) << outcome.err;
 #else
     EXPECT_EQ(outcome.err, "einfield: error: " + words[2] +

@@ -190,11 +190,12 @@ TEST(Command, SaysWhyAutoUsesTheCpu) {
     Machine machine(devices, "0,1");
     const Outcome outcome = machine.fit({});
     EXPECT_EQ(outcome.status, 0) << outcome.err;
-    EXPECT_NE(outcome.out.find("\nbackend: auto uses the CPU: no usable CUDA device: " + reason + "\nbackend: cpu ("),
+    EXPECT_NE(outcome.out.find("\nbackend: auto chose the CPU because no CUDA device can be used (" + reason +
+                               ")\nbackend: cpu ("),
               std::string::npos)
         << outcome.out;
     EXPECT_EQ(machine.contexts(), Indices{});
-    expect_one_line(machine.fit({"--backend", "cuda"}), "--backend: no usable CUDA device: " + reason);
+    expect_one_line(machine.fit({"--backend", "cuda"}), "--backend: no CUDA device can be used (" + reason + ")");
   }
 }
 
@@ -222,7 +223,8 @@ TEST(Command, InfoListsABusyDeviceWithItsReason) {
   }
   const Outcome none = Machine(0, "").run({"info"});
   EXPECT_EQ(none.status, 0) << none.err;
-  EXPECT_NE(none.out.find("\ncuda: no usable CUDA device: no CUDA-capable device is detected\n"), std::string::npos)
+  EXPECT_NE(none.out.find("\ncuda: no CUDA device can be used (no CUDA-capable device is detected)\n"),
+            std::string::npos)
       << none.out;
 }
 

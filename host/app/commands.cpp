@@ -452,8 +452,11 @@ std::vector<std::string> tried_devices() {
 
 /// Why there is no device to list.
 std::string no_device() {
-  const std::string reason = resolve_backend("auto", {}).reason;
-  return reason.empty() ? "no usable device" : reason;
+#ifdef EINFIELD_HAVE_CUDA
+  return resolve_backend("auto", {}).reason;
+#else
+  return "not in this build, which was configured with EINFIELD_ENABLE_CUDA=OFF";
+#endif
 }
 
 void print_info(bool json) {

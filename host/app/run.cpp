@@ -152,7 +152,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   settings.threads = options.threads;
   MemoryPlan plan = plan_memory(config, loaded, settings, *backend, choice.options);
   std::vector<Problem>& problems = plan.problems;
-  if (!choice.reason.empty()) log.line("backend: auto uses the CPU: " + choice.reason);
+  if (!choice.reason.empty()) log.line("backend: auto chose the CPU because " + choice.reason);
   report_plan(log, config, *backend, plan, ThreadPool::resolve(options.threads));
   // A checkpoint that does not fit is refused before anything is written. The one that counts is read under the lock.
   if (options.resume) read_checkpoint<Real>(options.out, config, loaded.problem);

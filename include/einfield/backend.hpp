@@ -67,9 +67,9 @@ class Backend {
 
   /// Loads another problem of the same shape in place of one; the other systems stay as they are. Its parameters are
   /// Problem::initial_parameters. A stage that runs leaves it alone until begin_stage(system).
-  /// @throws InvalidInput for another shape or another grid; on CUDA also for a penalty that none of the loaded
-  /// problems
-  ///         has
+  /// @throws InvalidInput for another shape or another grid;
+  ///         on CUDA also for a term of Regularization that no problem of the last load() has: there is no memory for
+  ///         it
   virtual void replace(int system, const Problem& problem) = 0;
 
   /// Copies a whole field of one system. If the PSF acts on sub-pixels, an image that is uploaded is constant within a
@@ -122,10 +122,10 @@ class Backend {
   /// Evaluates every system that is not done, `evaluations` times, and moves it after each. Asynchronous where the
   /// device allows it. The fields of images are unspecified until the next evaluate().
   virtual void advance(int evaluations) = 0;
-  /// Evaluations between two looks of the host: 1 on the CPU, 16 on CUDA, where a look would cost as much as one of a
-  /// small network.
+  /// Evaluations between two looks: in between, the device decides alone, and the host knows nothing of its progress.
+  /// 1 on the CPU, 16 on CUDA, where a look costs as much as an evaluation of a small network.
   virtual int evaluations_per_look() const = 0;
-  /// A look: how far the systems are; waits for advance(). Systems that are done take no more time from here on.
+  /// A look: waits for advance() and reads how far the systems are. Systems that are done take no more time from here.
   /// @param records  per system: appended to, those since the last look. There is room for evaluations_per_look()
   virtual std::vector<StageProgress> look(std::vector<std::vector<StageRecord>>& records) = 0;
   /// The pairs of L-BFGS of all systems, [pairs][2][size()] each, oldest first: a move and the change of the gradient
@@ -158,7 +158,7 @@ template <class Real>
 EINFIELD_API std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const BackendOptions& options);
 
 /// Bytes that a backend will allocate for these problems, shown and checked before the run.
-/// @param pairs  largest number that a stage of L-BFGS keeps, 0 without one: they are on the device; on the CPU they
+/// @param pairs  largest number that a stage of L-BFGS keeps (Backend::pairs()), 0 without one; on the CPU they
 ///               count in the memory of the fit
 template <class Real>
 EINFIELD_API std::size_t planned_bytes(const std::string& backend_name, const std::vector<Problem>& problems,

@@ -135,7 +135,7 @@ struct FitCallbacks {
   /// Called for every log_every-th step, for step 0 and for the last step of every system, when the fit looks at the
   /// backend.
   std::function<void(int system, const HistoryRow&)> progress;
-  /// Called every checkpoint_every steps, at the next look, with states known to be finite, one per system.
+  /// Called every checkpoint_every steps, at the next Backend::look(), with finite states, one per system.
   std::function<void(const std::vector<Snapshot<Real>>&)> checkpoint;
   /// Called after Backend::evaluations_per_look() evaluations; when it returns true, the fit ends there.
   std::function<bool()> interrupted;

@@ -31,7 +31,7 @@ struct LinePoint {
 enum class LineAction {
   search,   ///< evaluate another point of the same line, at LineSearch::now.step
   accept,   ///< move to the point; a new line begins there
-  restart,  ///< stay, forget the pairs, and begin a new line along the steepest descent
+  restart,  ///< stay, forget the pairs (StageRun::memory), and begin a new line along the steepest descent
   stuck,    ///< no lower point was found: the position is a minimum to the precision of the function
 };
 

@@ -43,12 +43,12 @@ void validate_schedule(const Schedule& schedule, std::size_t n_parameters);
 struct StageRun {
   OptimizerKind optimizer = OptimizerKind::adam;  ///< adam or lbfgs
   Schedule schedule;
-  int memory = 20;  ///< pairs that L-BFGS keeps
+  int memory = 20;  ///< pairs that L-BFGS keeps, of a move and the change of the gradient along it
   StopSettings stop;
   int log_every = 10;  ///< steps between records
 };
 
-/// Pairs that a stage of L-BFGS has room for: each step makes one.
+/// Pairs (StageRun::memory) that a stage of L-BFGS has room for: each step makes one.
 inline int pairs_kept(int memory, std::int64_t steps) {
   return memory < steps ? memory : steps < 1 ? 1 : static_cast<int>(steps);
 }
