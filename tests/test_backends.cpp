@@ -528,7 +528,8 @@ template <class Real>
 struct FieldsOfTheNetwork {
   static void check(Backend<Real>& backend, const Setting<Real>& setting) {
     for (const StepCase& c : step_cases()) {
-      if (c.name != "paper" && c.name != "four_layers_wide_psf" && c.name != "fourier" && c.name != "no_network")
+      if (c.name != "paper" && c.name != "four_layers_wide_psf" && c.name != "fourier" && c.name != "linear_features" &&
+          c.name != "no_network")
         continue;
       SCOPED_TRACE(c.name);
       Problem one = setting.problem(c), other = one;
