@@ -73,6 +73,34 @@ TEST(Cholesky, NamesTheColumnThatIsNotIndependent) {
   EXPECT_EQ(Cholesky(s.n).failed(), 1u);
 }
 
+TEST(SymmetricEigen, GivesTheMatrixBackAndNamesWhatItDoesNotDepend) {
+  for (const std::size_t size : {1u, 2u, 7u, 20u}) {
+    const System s(size, 3);
+    SymmetricMatrix scaled(size);
+    for (std::size_t i = 0; i < size; ++i)
+      for (std::size_t j = 0; j < size; ++j) scaled(i, j) = s.n(i, j) / std::sqrt(s.n(i, i) * s.n(j, j));
+    const SymmetricEigen eigen = symmetric_eigen(scaled);
+    for (std::size_t i = 0; i < size; ++i)
+      for (std::size_t j = 0; j < size; ++j) {
+        double sum = 0, dot = 0;
+        for (std::size_t k = 0; k < size; ++k) {
+          sum += eigen.values[k] * eigen.vectors(k, i) * eigen.vectors(k, j);
+          dot += eigen.vectors(i, k) * eigen.vectors(j, k);
+        }
+        EXPECT_NEAR(sum, scaled(i, j), 1e-13);
+        EXPECT_NEAR(dot, i == j, 1e-13);
+      }
+  }
+  System s(4, 5);
+  for (std::size_t i = 0; i < 4; ++i) s.n(i, 2) = s.n(2, i) = 3 * s.n(i, 0);  // column 2 = 3 column 0
+  s.n(2, 2) = 9 * s.n(0, 0);
+  const SymmetricEigen eigen = symmetric_eigen(s.n);
+  const auto least =
+      static_cast<std::size_t>(std::min_element(eigen.values.begin(), eigen.values.end()) - eigen.values.begin());
+  EXPECT_NEAR(eigen.vectors(least, 0) / eigen.vectors(least, 2), -3, 1e-6);
+  EXPECT_NEAR(eigen.vectors(least, 1), 0, 1e-6);
+}
+
 /// The lowest value over all choices of who lies at which bound.
 double lowest_value(const System& s, const std::vector<double>& lower, const std::vector<double>& upper) {
   const std::size_t size = s.n.n;

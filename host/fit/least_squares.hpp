@@ -37,6 +37,16 @@ class Cholesky {
   std::vector<double> scale_, lower_;
 };
 
+/// M = V Λ Vᵀ of a symmetric matrix.
+struct SymmetricEigen {
+  std::vector<double> values;
+  SymmetricMatrix vectors;  ///< row k is the unit vector of values[k]; not symmetric
+};
+
+/// By Jacobi's method (Golub & Van Loan 2013, section 8.5.3), whose small eigenvalues of a matrix scaled to a diagonal
+/// of one are accurate. For a few dozen rows.
+SymmetricEigen symmetric_eigen(SymmetricMatrix matrix);
+
 /// The minimum of ½ cᵀNc − bᵀc with lower ≤ c ≤ upper.
 struct BoundedSolution {
   std::vector<double> values;
