@@ -138,6 +138,19 @@ TEST(Picture, ShowsAMapTheRightWayUpInSquarePixelsWithMaskedOnesGrey) {
   EXPECT_EQ(image.at({middle_x, masked.bottom + masked.height() + 9}), 0xf7f7f7);
 }
 
+TEST(Picture, AMapOfNegativeCoordinatesBeforeALogarithmicChart) {
+  NEEDS_GNUPLOT();
+  Panel panel = small_panel();
+  panel.center_x = 12.5;
+  panel.center_y = -7;
+  Chart chart;
+  chart.curves = {{"", {0, 1, 2}, {3, 2, 1}}};
+  Picture picture;
+  picture.cells = {panel, chart, panel};
+  picture.columns = 3;
+  EXPECT_EQ(draw_in_memory({picture}).warnings, std::vector<std::string>{});
+}
+
 TEST(Picture, OutlinesARegionAlongPixelEdges) {
   NEEDS_GNUPLOT();
   const TemporaryDirectory directory;

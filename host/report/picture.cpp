@@ -491,8 +491,10 @@ void Script::add_chart(const Chart& chart, const Box& box) {
   const double margin = std::pow(std::max(y_high / y_low, 1.2), 0.06);
   y_low /= margin;
   y_high *= margin;
-  script_ += "unset object\nunset colorbox\nset logscale y\n";
+  script_ += "unset object\nunset colorbox\n";
+  // The range before the logarithm: that of the panel before it may be negative, and gnuplot complains.
   script_ += fmt::format("set xrange [{:.12g}:{:.12g}]; set yrange [{:.12g}:{:.12g}]\n", x_low, x_high, y_low, y_high);
+  script_ += "set logscale y\n";
   script_ += tick_list("xtics out scale 0.6 nomirror", linear_ticks(x_low, x_high, 6));
   script_ += tick_list("ytics out scale 0.6 nomirror", logarithmic_ticks(y_low, y_high));
   script_ +=
