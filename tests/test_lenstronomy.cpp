@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +14,10 @@ namespace einfield {
 namespace {
 
 using nlohmann::json;
+
+const auto read = [](const std::string& file, std::vector<std::string>& warnings) {
+  return read_lenstronomy(file, warnings);
+};
 
 json golden() {
   std::ifstream stream(std::string(EINFIELD_GOLDEN_DIR) + "/exchange.json");
@@ -99,6 +105,103 @@ TEST(Lenstronomy, ListsAndFlatDictionariesAreRead) {
   EXPECT_EQ(lens.psf_fwhm, 0.3);
 }
 
+/// A small complete file, as lenstronomy would dump it.
+json small_file() {
+  return {{"kwargs_model", {{"lens_model_list", {"SIE"}}, {"source_light_model_list", {"GAUSSIAN"}}}},
+          {"kwargs_lens", {{{"theta_E", 1.0}, {"e1", 0.1}, {"e2", 0.0}, {"center_x", 0.0}, {"center_y", 0.0}}}},
+          {"kwargs_source", {{{"amp", 100}, {"sigma", 0.3}, {"center_x", 0.1}, {"center_y", 0.0}}}},
+          {"kwargs_fixed_lens", {{{"e2", 0.0}}}},
+          {"kwargs_data",
+           {{"image_data", {{1, 2, 3}, {4, 5, 6}, {7, 8, 9}}},
+            {"background_rms", 0.5},
+            {"exposure_time", {{0, 10, 10}, {10, 10, 10}, {10, 10, 0}}},
+            {"ra_at_xy_0", 0.2},
+            {"dec_at_xy_0", -0.2},
+            {"transform_pix2angle", {{-0.2, 0}, {0, 0.2}}}}},
+          {"kwargs_psf", {{"psf_type", "GAUSSIAN"}, {"fwhm", 0.3}}}};
+}
+
+TEST(Lenstronomy, WhatIsNotUnderstoodIsRefusedByName) {
+  const TemporaryDirectory folder;
+  const struct {
+    std::string pointer;
+    json value;
+    std::string message;
+  } cases[] = {
+      {"/kwargs_model/multi_plane", true, "kwargs_model.multi_plane: not supported, found true"},
+      {"/kwargs_model/lens_redshift_list", {0.5, 0.7}, "kwargs_model.lens_redshift_list: not supported"},
+      {"/kwargs_constraints",
+       {{"joint_lens_with_light", {{0, 0, {"center_x"}}}}},
+       "kwargs_constraints.joint_lens_with_light: not supported"},
+      {"/kwargs_likelihood",
+       {{"prior_lens_lognormal", {{0, "theta_E", 0, 1}}}},
+       "kwargs_likelihood.prior_lens_lognormal: not supported, expected "},
+      {"/kwargs_psf/psf_variance_map", {{0.1}}, "kwargs_psf.psf_variance_map: not supported"},
+      {"/kwargs_psf/psf_error_map", {{0.1}}, "kwargs_psf.psf_error_map: not supported"},
+      {"/kwargs_numerics",
+       {{"compute_mode", "adaptive"}},
+       "kwargs_numerics.compute_mode: not supported, found \"adaptive\", expected \"regular\""},
+      {"/kwargs_datta", {{"x", 1}}, "kwargs_datta: not supported, expected kwargs_data"},
+      {"/kwargs_data/exposure_tmie", 3, "kwargs_data.exposure_tmie: not supported, found 3, expected exposure_time"},
+      {"/kwargs_fixed_lens", {{{"e3", 0}}}, "kwargs_fixed_lens[0]: unknown keyword of SIE, found e3"},
+  };
+  for (const auto& c : cases) {
+    json file = small_file();
+    file[json::json_pointer(c.pointer)] = c.value;
+    const std::string path = folder.write("model.json", file.dump());
+    EXPECT_EQ(complaint(read, path).substr(0, path.size() + 2 + c.message.size()), path + ": " + c.message)
+        << complaint(read, path);
+  }
+  // Left out on request, by its name or its path; a key that says nothing may stay.
+  json file = small_file();
+  file["kwargs_model"]["multi_plane"] = true;
+  file["kwargs_model"]["lens_redshift_list"] = {0.5, 0.7};
+  file["kwargs_model"]["point_source_model_list"] = json::array();
+  file["kwargs_likelihood"] = {{"source_marg", false}, {"force_no_add_image", nullptr}};
+  const std::string path = folder.write("model.json", file.dump());
+  std::vector<std::string> warnings;
+  read_lenstronomy(path, warnings, {"multi_plane", "kwargs_model.lens_redshift_list"});
+  EXPECT_NE(std::find(warnings.begin(), warnings.end(), path + ": kwargs_model.multi_plane: ignored"), warnings.end());
+  EXPECT_THROW(read_lenstronomy(path, warnings, {"multi_plane"}), InvalidInput);
+  EXPECT_THROW(read_lenstronomy(path, warnings, {"multi_plane", "kwargs_model.lens_redshift_list", "not_there"}),
+               InvalidInput);
+}
+
+TEST(Lenstronomy, PixelsWithoutExposureAreMasked) {
+  const TemporaryDirectory folder;
+  std::vector<std::string> warnings;
+  json file = small_file();
+  ExchangedLens lens = read_lenstronomy(folder.write("model.json", file.dump()), warnings);
+  EXPECT_EQ(lens.observation.mask, (std::vector<std::uint8_t>{0, 1, 1, 1, 1, 1, 1, 1, 0}));
+  for (const double sigma : lens.observation.noise) EXPECT_TRUE(std::isfinite(sigma));
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_NE(warnings[0].find("kwargs_data.exposure_time: 2 pixels without exposure, masked"), std::string::npos);
+  file["kwargs_likelihood"]["image_likelihood_mask_list"] = {{{1, 0, 1}, {1, 1, 1}, {1, 1, 1}}};
+  lens = read_lenstronomy(folder.write("model.json", file.dump()), warnings);
+  EXPECT_EQ(lens.observation.mask, (std::vector<std::uint8_t>{0, 0, 1, 1, 1, 1, 1, 1, 0}));
+}
+
+TEST(Lenstronomy, GaussianPriorsAreCarriedOver) {
+  const TemporaryDirectory folder;
+  std::vector<std::string> warnings;
+  json file = small_file();
+  file["kwargs_likelihood"]["prior_lens"] = {{0, "theta_E", 1.1, 0.01}, {0, "center_x", 0.02, 0.1}};
+  file["kwargs_likelihood"]["prior_source"] = {{0, "amp", 50.0, 10.0}};
+  const ExchangedLens lens = read_lenstronomy(folder.write("model.json", file.dump()), warnings);
+  const auto prior = [](const auto& c, const ProfileInfo& info, const char* name) {
+    return c.priors.at(static_cast<std::size_t>(info.index_of(name)));
+  };
+  const LensComponent& sie = lens.model.lens[0];
+  EXPECT_EQ(prior(sie, lens_info(sie.kind), "theta_E").mean, 1.1);
+  EXPECT_EQ(prior(sie, lens_info(sie.kind), "theta_E").sigma, 0.01);
+  EXPECT_EQ(prior(sie, lens_info(sie.kind), "center_x").mean, -0.02);  // mirrored
+  const LightComponent& source = lens.model.source[0];
+  EXPECT_NEAR(prior(source, light_info(source.kind), "amp").mean, 50 * 0.04, 1e-14);
+  EXPECT_NEAR(prior(source, light_info(source.kind), "amp").sigma, 10 * 0.04, 1e-14);
+  file["kwargs_likelihood"]["prior_lens"] = {{0, "e2", 0.0, 0.1}};  // fixed
+  EXPECT_THROW(read_lenstronomy(folder.write("model.json", file.dump()), warnings), InvalidInput);
+}
+
 TEST(Lenstronomy, BadDictionariesNameFileAndMember) {
   const TemporaryDirectory folder;
   const json good = golden()["lenstronomy"];
@@ -146,7 +249,7 @@ TEST(Lenstronomy, BadDictionariesNameFileAndMember) {
     json bad = good;
     bad[json::json_pointer(pointer)] = value;
     const std::string file = folder.write("bad" + std::to_string(number++) + ".json", bad.dump());
-    EXPECT_EQ(complaint(read_lenstronomy, file).substr(0, file.size() + 2 + message.size()), file + ": " + message)
+    EXPECT_EQ(complaint(read, file).substr(0, file.size() + 2 + message.size()), file + ": " + message)
         << pointer << " " << value;
   }
 }

@@ -22,8 +22,14 @@ std::vector<std::string> write_lenstronomy(const std::string& dir, const Exchang
 
 /// Reads such dictionaries; arrays may also be lists in the JSON file. Model lists may be in kwargs_model or in the
 /// root, parameters in the root or in kwargs_result. Parameters that kwargs_fixed_* does not name are free.
+///
+/// Every key must be one that is understood; a key that says nothing (null, false, an empty list or dictionary) may
+/// have any name. Gaussian priors (prior_lens, prior_source, prior_lens_light) are carried over. Pixels without
+/// exposure are masked.
 /// @param warnings  new ones are appended
+/// @param ignore    keys to leave out with a warning: "kwargs_model.multi_plane" or "multi_plane"
 /// @throws InvalidInput "FILE: kwargs_lens[0].theta_E: …", also for everything that einfield cannot represent
-ExchangedLens read_lenstronomy(const std::string& file, std::vector<std::string>& warnings);
+ExchangedLens read_lenstronomy(const std::string& file, std::vector<std::string>& warnings,
+                               const std::vector<std::string>& ignore = {});
 
 }  // namespace einfield

@@ -21,12 +21,43 @@ struct Array {
   std::vector<double> values;
 };
 
+/// What is understood of a dictionary.
+struct KnownKeys {
+  std::vector<std::string> names;                              ///< read, or without effect on the model image
+  std::vector<std::pair<std::string, nlohmann::json>> only{};  ///< understood with this value alone
+};
+
+const std::vector<std::string> kModelLists = {"lens_model_list", "source_light_model_list", "lens_light_model_list"};
+const std::vector<std::string> kParameterLists = {"kwargs_lens", "kwargs_source", "kwargs_lens_light"};
+const KnownKeys kDataKeys = {{"image_data", "noise_map", "background_rms", "exposure_time", "ra_at_xy_0", "dec_at_xy_0",
+                              "transform_pix2angle", "nx", "ny"},
+                             {{"likelihood_method", "diagonal"}, {"ra_shift", 0}, {"dec_shift", 0}, {"phi_rot", 0}}};
+const KnownKeys kPsfKeys = {
+    {"psf_type", "fwhm", "pixel_size", "kernel_point_source", "point_source_supersampling_factor"},
+    {{"kernel_point_source_normalisation", true}, {"truncation", 5}}};
+const KnownKeys kNumericsKeys = {
+    {"supersampling_factor", "supersampling_convolution", "convolution_type", "point_source_supersampling_factor"},
+    {{"compute_mode", "regular"}}};
+const KnownKeys kLikelihoodKeys = {
+    {"image_likelihood_mask_list", "prior_lens", "prior_source", "prior_lens_light", "check_bounds", "linear_solver"},
+    {{"image_likelihood", true}}};
+const KnownKeys kConstraintKeys = {{"linear_solver"}, {{"solver_type", "NONE"}}};
+const KnownKeys kInterpolKeys = {{"image", "amp", "center_x", "center_y", "phi_G", "scale"}};
+
+/// Whether a value says nothing: a dictionary may spell out what it does not use.
+bool says_nothing(const nlohmann::json& value) {
+  if (value.is_structured())
+    return std::all_of(value.begin(), value.end(), [](const nlohmann::json& v) { return says_nothing(v); });
+  return value.is_null() || value == false;
+}
+
 class Reader {
  public:
-  Reader(const std::string& file, std::vector<std::string>& warnings)
-      : json_(read_json(file)), root_(json_, file), file_(file), warnings_(warnings) {}
+  Reader(const std::string& file, std::vector<std::string>& warnings, const std::vector<std::string>& ignore)
+      : json_(read_json(file)), root_(json_, file), file_(file), warnings_(warnings), ignore_(ignore) {}
 
   ExchangedLens read() {
+    check_keys();
     read_data();
     const auto models = [&](const char* list) { return find(list, "kwargs_model"); };
     read_lenses(models("lens_model_list"));
@@ -40,6 +71,75 @@ class Reader {
 
  private:
   void warn(const std::string& message) { warnings_.push_back(file_ + ": " + message); }
+
+  // ---- keys ----
+
+  void check_keys() {
+    KnownKeys root = {{"kwargs_model", "kwargs_result", "kwargs_data", "kwargs_psf", "kwargs_numerics",
+                       "kwargs_likelihood", "kwargs_constraints", "point_source_model_list", kOwn}};
+    for (const std::vector<std::string>* more : {&kModelLists, &kParameterLists})
+      root.names.insert(root.names.end(), more->begin(), more->end());
+    for (const char* block : {"lens", "source", "lens_light"})
+      root.names.push_back("kwargs_fixed_" + std::string(block));
+    KnownKeys model = {kModelLists};
+    // Redshifts of a single plane do not enter the image.
+    model.names.insert(model.names.end(), {"z_lens", "z_source", "point_source_model_list"});
+    check_dictionary(json_, "", root);
+    check_member("kwargs_model", model);
+    check_member("kwargs_result", {kParameterLists});
+    check_member("kwargs_data", kDataKeys);
+    check_member("kwargs_psf", kPsfKeys);
+    check_member("kwargs_numerics", kNumericsKeys);
+    check_member("kwargs_likelihood", kLikelihoodKeys);
+    check_member("kwargs_constraints", kConstraintKeys);
+    for (const std::string& key : ignore_)
+      if (std::find(ignored_.begin(), ignored_.end(), key) == ignored_.end())
+        throw InvalidInput("--ignore: has no effect, found " + key + ", expected a key that " + file_ +
+                           " has and that is refused without this option");
+  }
+  void check_member(const std::string& name, const KnownKeys& known) {
+    if (json_.is_object() && json_.contains(name)) check_dictionary(json_[name], name, known);
+  }
+  /// @param path  "" for the root
+  void check_dictionary(nlohmann::json& object, const std::string& path, const KnownKeys& known) {
+    if (!object.is_object()) return;  // said when it is read
+    std::vector<std::string> names = known.names, refused;
+    for (const auto& [name, value] : known.only) names.push_back(name);
+    for (const auto& [name, value] : object.items()) {
+      if (says_nothing(value) || std::find(known.names.begin(), known.names.end(), name) != known.names.end()) continue;
+      const auto only =
+          std::find_if(known.only.begin(), known.only.end(), [&, key = name](const auto& k) { return k.first == key; });
+      if (only != known.only.end() && only->second == value) continue;
+      const std::string whole = path.empty() ? name : path + "." + name;
+      if (ignores(whole) || ignores(name)) {
+        warn(whole + ": ignored");
+        refused.push_back(name);
+        continue;
+      }
+      const std::string expected = only != known.only.end() ? only->second.dump() : suggestion(name, names);
+      const std::string found = value.is_structured() ? "" : ", found " + value.dump();
+      throw InvalidInput(file_ + ": " + whole + ": not supported" + found + ", expected " + expected +
+                         ", or --ignore " + name + " to go on without it");
+    }
+    for (const std::string& name : refused) object.erase(name);
+  }
+  bool ignores(const std::string& key) {
+    if (std::find(ignore_.begin(), ignore_.end(), key) == ignore_.end()) return false;
+    ignored_.push_back(key);
+    return true;
+  }
+  /// Names in kwargs_fixed_… of component i that the profile does not have.
+  void check_fixed(const std::string& block, std::size_t i, const ProfileInfo& info) const {
+    const std::string list = "kwargs_fixed_" + block;
+    if (!root_.has(list) || i >= root_.at(list).size(kMaxComponents)) return;
+    const JsonView fixed = root_.at(list).at(i);
+    std::vector<std::string> names;
+    for (const ParameterInfo& p : info.parameters) names.emplace_back(p.name);
+    for (const std::string& name : fixed.keys())
+      if (info.index_of(name) < 0 && !(name == "r_E" && info.name == std::string("MULTIPOLE")))
+        fixed.fail("unknown keyword of " + std::string(info.name) + ", found " + name + ", expected " +
+                   suggestion(name, names));
+  }
 
   /// A member of the root or of a dictionary in it; nothing if it is absent or an empty list.
   std::optional<JsonView> find(const std::string& name, const std::string& dictionary) const {
@@ -142,6 +242,7 @@ class Reader {
     }
     const double background = data.at("background_rms").number(above(0));
     std::vector<double> exposure(o.image.size(), kInfinity);
+    std::size_t unexposed = 0;
     if (data.has("exposure_time")) {
       const JsonView time = data.at("exposure_time");
       if (time.is_text() || time.is_array())
@@ -149,8 +250,18 @@ class Reader {
       else
         exposure.assign(o.image.size(), time.number(above(0), "s"));
     }
-    for (std::size_t i = 0; i < o.image.size(); ++i)
-      o.noise.push_back(photon_noise(o.image[i], background, exposure[i]));
+    o.mask.assign(o.image.size(), 1);
+    for (std::size_t i = 0; i < o.image.size(); ++i) {
+      const bool exposed = exposure[i] > 0;
+      o.noise.push_back(photon_noise(o.image[i], background, exposed ? exposure[i] : kInfinity));
+      o.mask[i] = exposed;
+      unexposed += !exposed;
+    }
+    if (unexposed == 0)
+      o.mask.clear();
+    else
+      warn("kwargs_data.exposure_time: " + std::to_string(unexposed) + (unexposed == 1 ? " pixel" : " pixels") +
+           " without exposure, masked");
   }
 
   void read_psf(const JsonView& psf) {
@@ -187,9 +298,13 @@ class Reader {
       return;
     const JsonView masks = root_.at("kwargs_likelihood").at("image_likelihood_mask_list");
     if (masks.size(kMaxComponents) != 1) masks.fail("expected one mask, of a single band");
-    for (const double v : read_map(masks.at(0))) {
-      if (v != 0 && v != 1) masks.at(0).fail("a mask value other than 0 and 1, found " + rounded(v));
-      lens_.observation.mask.push_back(v == 1);
+    const std::vector<double> values = read_map(masks.at(0));
+    std::vector<std::uint8_t>& mask = lens_.observation.mask;
+    if (mask.empty()) mask.assign(values.size(), 1);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (values[i] != 0 && values[i] != 1)
+        masks.at(0).fail("a mask value other than 0 and 1, found " + rounded(values[i]));
+      mask[i] = mask[i] && values[i] == 1;
     }
   }
 
@@ -242,7 +357,32 @@ class Reader {
       c.free[k] = info.parameters[k].range != Range::integer && !origin && !is_fixed(block, i, names[k]);
     }
     check_complete(view, info, c.values);
+    check_fixed(block, i, info);
+    read_gaussians(block, i, info, c);
     if (mirrored_) mirror(info, c.values);
+  }
+
+  /// Entries [component, parameter, mean, sigma] of kwargs_likelihood.prior_….
+  template <class Component>
+  void read_gaussians(const std::string& block, std::size_t i, const ProfileInfo& info, Component& c) const {
+    const std::string name = "prior_" + block;
+    if (!root_.has("kwargs_likelihood") || !root_.at("kwargs_likelihood").has(name)) return;
+    const JsonView list = root_.at("kwargs_likelihood").at(name);
+    for (std::size_t k = 0; k < list.size(kMaxComponents); ++k) {
+      const JsonView entry = list.at(k);
+      if (entry.size(4) != 4) entry.fail("expected [component, parameter, mean, sigma]");
+      if (static_cast<std::size_t>(entry.at(0).integer(0, static_cast<int>(kMaxComponents))) != i) continue;
+      const int index = info.index_of(entry.at(1).text());
+      if (index < 0) entry.at(1).fail("no parameter of " + std::string(info.name) + ", found " + entry.at(1).text());
+      const auto p = static_cast<std::size_t>(index);
+      if (!c.free[p]) entry.fail("a prior of a fixed parameter, found " + entry.at(1).text() + ", expected a free one");
+      std::vector<double> means(info.parameters.size(), 0.0);
+      means[p] = entry.at(2).number();
+      if (mirrored_) mirror(info, means);
+      c.priors.resize(c.values.size());
+      c.priors[p].mean = means[p];
+      c.priors[p].sigma = entry.at(3).number(above(0));
+    }
   }
 
   /// x → −x.
@@ -296,6 +436,10 @@ class Reader {
       if (name == "INTERPOL" && mine && mine->has("network")) {
         c = read_network_light(*mine);
       } else if (name == "INTERPOL") {
+        for (const std::string& key : view.keys())
+          if (std::find(kInterpolKeys.names.begin(), kInterpolKeys.names.end(), key) == kInterpolKeys.names.end())
+            view.fail("unknown keyword of INTERPOL, found " + key + ", expected " +
+                      suggestion(key, kInterpolKeys.names));
         c = read_pixels(view);
         for (double& v : c.pixels) v *= area;
         c.pixels_free = !mine || own_fits(*mine, "pixels");
@@ -303,6 +447,11 @@ class Reader {
         c = new_light(light_kind(name).value_or(LightKind::sersic_ellipse));
         read_parameters(view, block, i, light_info(c.kind), c);
         parameter(c, "amp") *= area;
+        if (!c.priors.empty()) {
+          ParameterPrior& prior = c.priors[static_cast<std::size_t>(light_info(c.kind).index_of("amp"))];
+          prior.mean *= area;
+          prior.sigma *= area;
+        }
         if (name == "SERSIC")
           for (const char* e : {"e1", "e2"}) c.free[static_cast<std::size_t>(light_info(c.kind).index_of(e))] = false;
         if (name == "SERSIC_ELLIPSE" && mine && mine->has("radius") &&
@@ -362,14 +511,17 @@ class Reader {
   JsonView root_;
   std::string file_;
   std::vector<std::string>& warnings_;
+  const std::vector<std::string>& ignore_;
+  std::vector<std::string> ignored_;
   ExchangedLens lens_;
   bool mirrored_ = false;  ///< lenstronomy's x grows to the left
 };
 
 }  // namespace
 
-ExchangedLens read_lenstronomy(const std::string& file, std::vector<std::string>& warnings) {
-  return Reader(file, warnings).read();
+ExchangedLens read_lenstronomy(const std::string& file, std::vector<std::string>& warnings,
+                               const std::vector<std::string>& ignore) {
+  return Reader(file, warnings, ignore).read();
 }
 
 }  // namespace einfield
