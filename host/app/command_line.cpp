@@ -96,7 +96,8 @@ int run_command_line(int argc, char** argv) {
   app.footer(
       "`einfield COMMAND --help` lists the options of a command; `einfield info --keys` lists the keys of a "
       "configuration.\n"
-      "Exit status: 0 done, 1 failure at run time, 2 invalid input, 3 backend not available, 130 interrupted.");
+      "Exit status: 0 done, 1 failure at run time, 2 invalid input, 3 backend not available, 4 done but flagged (with "
+      "--strict), 130 interrupted.");
   const std::vector<Command> commands = add_commands(app);
 
   const std::vector<std::string> words(argv + 1, argv + argc);

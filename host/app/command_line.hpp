@@ -3,7 +3,14 @@
 
 namespace einfield {
 
-enum ExitStatus { kDone = 0, kFailure = 1, kBadInput = 2, kNoBackend = 3, kInterrupted = 130 };
+enum ExitStatus {
+  kDone = 0,
+  kFailure = 1,
+  kBadInput = 2,
+  kNoBackend = 3,
+  kNotToBeTrusted = 4,  ///< with --strict: done, but the status is `suspect`
+  kInterrupted = 130,
+};
 
 /// Parses the command line and runs the command. @return the exit status
 /// @throws InvalidInput for a wrong command line; every error of the command

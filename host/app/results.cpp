@@ -150,6 +150,26 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
   return summary(fit);
 }
 
+namespace {
+
+/// Status and flags; results of earlier versions have none.
+void read_verdict(const JsonView& root, Results& r) {
+  if (!root.has("status")) return;
+  const std::string name = root.at("status").text();
+  for (const Named<FitStatus>& status : kFitStatuses)
+    if (name == status.name) r.status = status.value;
+  if (name != name_of(r.status))
+    root.at("status").fail("not a status, found " + name + ", expected ok, suspect or failed");
+  const JsonView flags = root.at("flags");
+  for (std::size_t i = 0; i < flags.size(kMaxComponents); ++i) {
+    const std::string& flag = r.flag_names.emplace_back(flags.at(i).at("name").text());
+    for (const FlagInfo& info : kFlags)
+      if (flag == info.name) r.flags.push_back({info.flag, flags.at(i).at("text").text()});
+  }
+}
+
+}  // namespace
+
 const ResultParameter& Results::parameter(const std::string& name) const {
   const auto found =
       std::find_if(parameters.begin(), parameters.end(), [&](const ResultParameter& p) { return p.name == name; });
@@ -169,6 +189,7 @@ Results read_results(const std::string& dir) {
   r.title = text_or_empty(root.at("config"), "title");
   r.run = {root.at("backend").text(), root.at("device").text(), stored.double_precision() ? "double" : "single",
            text_or_empty(root, "command")};
+  read_verdict(root, r);
   r.stop_reason = root.at("stop_reason").text();
   r.message = text_or_empty(root, "message");
   r.steps = count(root.at("steps"));

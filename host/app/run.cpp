@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <new>
 #include <optional>
@@ -21,6 +22,7 @@
 #include "host/files/atomic_file.hpp"
 #include "host/files/directory_lock.hpp"
 #include "host/files/memory.hpp"
+#include "host/files/text.hpp"
 #include "host/fit/make_scalar_batch.hpp"
 #include "host/fit/uncertainties.hpp"
 #include "host/report/figures.hpp"
@@ -60,6 +62,10 @@ void with_memory(const MemoryPlan& plan, const std::string& backend, const Work&
 }
 
 void refuse_results(const RunOptions& options) {
+  std::error_code error;
+  const auto status = std::filesystem::status(options.out, error);
+  if (std::filesystem::exists(status) && !std::filesystem::is_directory(status))
+    throw InvalidInput("--out: " + options.out + " is a file, expected the name of a directory");
   if (!options.resume && !options.overwrite && holds_results(options.out))
     throw InvalidInput("--out: " + options.out + " holds results, expected a new directory, --resume or --overwrite");
 }
@@ -102,10 +108,26 @@ void report_evidence(Log& log, const Evidence& evidence, const Problem& problem)
   if (!weights.empty()) log.line("regularization: " + weights);
 }
 
+/// Every flag on a line, and the status on the last line of the run.
+RunOutcome report_verdict(Log& log, const Assessment& fitted) {
+  RunOutcome outcome;
+  outcome.status = fitted.status();
+  std::vector<std::string> names;
+  for (const RaisedFlag& raised : fitted.flags) {
+    const FlagInfo& info = flag_info(raised.flag);
+    log.line(std::string("flag: ") + info.name + ": " + raised.text);
+    if (std::find(names.begin(), names.end(), info.name) == names.end()) names.emplace_back(info.name);
+    if (info.status == FitStatus::failed && outcome.message.empty()) outcome.message = raised.text;
+  }
+  log.line(std::string("status: ") + name_of(outcome.status) + (names.empty() ? "" : " (" + joined(names) + ")"));
+  return outcome;
+}
+
 /// Means, files, figures and report of a finished fit. @param of_fit  in units_of() the problem
+/// @return the verdict, and why the fit has failed
 template <class Real>
-void finish(Log& log, const Config& config, const LoadedProblem& loaded, const RunOptions& options,
-            Backend<Real>& backend, const std::vector<FitResult<Real>>& of_fit) {
+RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, const RunOptions& options,
+                  Backend<Real>& backend, const std::vector<FitResult<Real>>& of_fit) {
   const Units units = units_of(loaded.problem);
   const std::vector<FitResult<Real>> results = in_data_units(of_fit, loaded.problem, units);
   report_starts(log, results.front().snapshot.starts);
@@ -118,21 +140,39 @@ void finish(Log& log, const Config& config, const LoadedProblem& loaded, const R
     networks.push_back(network_fields(backend, member, theta, units));
   }
   ThreadPool pool(options.threads);
-  const Assessment fitted = assess(
+  Assessment fitted = assess(
       config, loaded, results, images, pool,
       [&](const Problem& problem, const std::vector<double>& at) {
         return scalar_uncertainties(backend, problem, at, pool);
       },
       networks);
-  for (const MemberOutcome& member : fitted.outcomes)
-    if (!member.left_out.empty() && member.message.empty()) log.warning(member.left_out);
+  const std::size_t known = config.warnings.size() + loaded.warnings.size();
+  for (std::size_t i = known; i < fitted.warnings.size(); ++i) log.warning(fitted.warnings[i]);
+  fitted.warnings = log.warnings();
   const RunInfo info{backend.name(), backend.device(), sizeof(Real) == 4 ? "single" : "double", options.command};
   const std::string json = write_results(options.out, fitted, info, {coolest_writer(fitted, options.threads)});
   if (options.figures) draw_all(log, fitted, json, options.out, pool);
+  if (log.warnings().size() > fitted.warnings.size()) {
+    fitted.warnings = log.warnings();
+    rewrite_result_json(options.out, fitted, info);
+  }
   if (const std::optional<Evidence>& evidence = fitted.outcome().evidence)
     report_evidence(log, *evidence, loaded.problem);
   log.line(summary(fitted));
+  if (fitted.layout.size() == 0) log.line("nothing was free: the model was evaluated as it is given");
   log.line("results: " + options.out);
+  return report_verdict(log, fitted);
+}
+
+/// A model without a free parameter is evaluated once, which the CPU does.
+BackendChoice backend_for(const Config& config, const RunOptions& options, const ParameterLayout& layout) {
+  if (layout.size() > 0) return choose_backend(config, options);
+  if (options.backend == "cuda")
+    throw InvalidInput("--backend: nothing is free in " + config.file +
+                       ": the model is evaluated once, found cuda, expected auto or cpu");
+  RunOptions on_cpu = options;
+  on_cpu.backend = "cpu";
+  return choose_backend(config, on_cpu);
 }
 
 template <class Real>
@@ -143,10 +183,10 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   const LoadedProblem loaded = load_problem(config);
   for (const std::string& warning : loaded.warnings) log.warning(warning);
 
-  const BackendChoice choice = choose_backend(config, options);
+  const ParameterLayout layout(loaded.problem.model);
+  const BackendChoice choice = backend_for(config, options, layout);
   const std::unique_ptr<Backend<Real>> backend = make_backend<Real>(choice.name, choice.options);
   if (!config.title.empty()) log.line(config.title);
-  const ParameterLayout layout(loaded.problem.model);
   describe(log, loaded, layout);
   FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
   settings.threads = options.threads;
@@ -197,11 +237,13 @@ RunOutcome run(const Config& config, const RunOptions& options) {
              options.out);
     return {StopReason::interrupted, ""};
   }
-  finish(log, config, loaded, options, *backend, results);
+  RunOutcome outcome = finish(log, config, loaded, options, *backend, results);
   // A failure of any member is the outcome of the run.
   const auto failed = std::find_if(results.begin(), results.end(), [](const auto& r) { return !r.message.empty(); });
   const FitResult<Real>& reported = failed == results.end() ? results.front() : *failed;
-  return {reported.stop_reason, reported.message};
+  outcome.stop_reason = reported.stop_reason;
+  if (!reported.message.empty()) outcome.message = reported.message;
+  return outcome;
 }
 
 }  // namespace

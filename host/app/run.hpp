@@ -7,6 +7,7 @@
 #include <string>
 
 #include "einfield/config.hpp"
+#include "einfield/flags.hpp"
 
 namespace einfield {
 
@@ -32,7 +33,8 @@ struct RunOptions {
 /// How a run ended; the metrics are in DIR/result.json.
 struct RunOutcome {
   std::optional<StopReason> stop_reason;  ///< nothing: a dry run
-  std::string message;
+  std::string message;                    ///< why the status is `failed`
+  FitStatus status = FitStatus::ok;
 };
 
 /// Reads the data, fits, writes the results.

@@ -30,6 +30,7 @@ void Log::line(const std::string& message) {
 }
 
 void Log::warning(const std::string& message) {
+  all_warnings_.push_back(message);
   end_bar();
   if (warnings_) *warnings_ << "einfield: warning: " << message << std::endl;
 }
@@ -142,11 +143,6 @@ void report_starts(Log& log, const std::vector<StartRecord>& starts) {
   log.line(fmt::format(
       "starts: {} of {} reached the best one (reduced chi2 {:.5g}) within a fraction of {:g}; {} redrawn (non-finite)",
       reached, starts.size(), best, kSameValley, redrawn));
-  if (reached < 2)
-    log.warning(
-        fmt::format("optimizer.starts: only {} of {} starts reached the best chi2, expected several: it may not be "
-                    "the lowest; raise optimizer.starts",
-                    reached, starts.size()));
 }
 
 }  // namespace einfield

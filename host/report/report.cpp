@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "einfield/error.hpp"
+#include "einfield/flags.hpp"
 #include "einfield/source.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/text.hpp"
@@ -99,6 +100,12 @@ std::string shape_words(const ordered_json& result, const std::string& component
   return words + fmt::format(", position angle {:.1f}°", turned - 180 * std::floor(turned / 180));
 }
 
+/// Whether the data leave the parameter free: its error is null.
+bool is_not_determined(const ordered_json& result, const std::string& parameter) {
+  const ordered_json& sigmas = member(member(result, "uncertainties"), "sigma");
+  return sigmas.is_object() && sigmas.contains(parameter) && sigmas[parameter].is_null();
+}
+
 std::string parameter_table(const ordered_json& result) {
   const ordered_json& parameters = member(result, "parameters");
   const ordered_json& free = member(result, "free");
@@ -111,7 +118,7 @@ std::string parameter_table(const ordered_json& result) {
                        [&](const auto& entry) { return !of_parameter(result, entry.key(), key).is_null(); });
   };
   std::erase_if(columns, [&](const Column& column) { return !given(column.key); });
-  const bool sigmas = given("sigma");
+  const bool sigmas = !member(member(result, "uncertainties"), "sigma").empty() || given("sigma");
   const ordered_json& scatter = member(member(result, "ensemble"), "parameters_std");
 
   std::string head = element("th", "Parameter") + element("th", "Value");
@@ -149,6 +156,7 @@ std::string parameter_table(const ordered_json& result) {
       std::tie(number, error) = with_uncertainty(value.get<double>(), sigma.get<double>());
     std::string cells =
         element("td", element("code", html_text(parameter))) + element("td", html_text(number), "class=\"number\"");
+    if (sigmas && is_free && is_not_determined(result, name)) error = "not determined";
     if (sigmas) cells += element("td", html_text(error), "class=\"number\"");
     if (!scatter.empty()) {
       const ordered_json& std = member(scatter, name);
@@ -341,6 +349,23 @@ std::string repeat_html(const ordered_json& result) {
          element("details", element("summary", "The configuration") + element("pre", html_text(toml)));
 }
 
+/// The status and every flag with what it means, for the head of the page.
+std::string verdict_html(const ordered_json& result) {
+  const std::string status = text_of(result, "status");
+  if (status.empty()) return "";
+  std::string flags;
+  for (const ordered_json& raised : member(result, "flags")) {
+    const std::string name = text_of(raised, "name");
+    std::string meaning;
+    for (const FlagInfo& info : kFlags)
+      if (name == info.name) meaning = meaning_of(info);
+    flags += element("li", element("code", html_text(name)) + " " + html_text(text_of(raised, "text")) +
+                               (meaning.empty() ? "" : " " + element("span", html_text(meaning), "class=\"soft\"")));
+  }
+  const std::string head = element("p", "Status: " + element("strong", html_text(status)));
+  return flags.empty() ? head + "\n" : element("div", head + element("ul", flags), "class=\"notes\"") + "\n";
+}
+
 /// What was wrong, for the head of the page.
 std::vector<std::string> notes_of(const ordered_json& result, const std::vector<std::string>& problems,
                                   const std::vector<std::string>& complaints) {
@@ -421,8 +446,8 @@ std::vector<std::string> write_report(const ReportContent& content, const std::s
     notes += element("li", html_text(note));
   if (!notes.empty()) notes = element("div", element("ul", notes), "class=\"notes\"") + "\n";
   write_atomically(in(directory, "report.html"),
-                   html_page(title, head + page.links() + notes + numbers(result, content.fit), page.body(),
-                             html_text("Written by einfield " + version + ", " + now_utc() + ".")));
+                   html_page(title, head + verdict_html(result) + page.links() + notes + numbers(result, content.fit),
+                             page.body(), html_text("Written by einfield " + version + ", " + now_utc() + ".")));
   return drawn.warnings;
 }
 

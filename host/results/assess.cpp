@@ -8,6 +8,7 @@
 #include "einfield/error.hpp"
 #include "host/fields/source_plane.hpp"
 #include "host/files/text.hpp"
+#include "host/results/verdict.hpp"
 
 namespace einfield {
 namespace {
@@ -121,6 +122,11 @@ Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& res
     fit.reported = static_cast<std::size_t>(std::find(excluded.begin(), excluded.end(), "") - excluded.begin());
   fit.history = results[fit.reported].snapshot.history;
   fit.starts = results[fit.reported].snapshot.starts;
+  if (const int reached = reached_best(fit.starts); fit.starts.size() > 1 && reached < 2)
+    fit.warnings.push_back(
+        fmt::format("optimizer.starts: only {} of {} starts reached the best chi2, expected several: it may not be "
+                    "the lowest; raise optimizer.starts",
+                    reached, fit.starts.size()));
   return members;
 }
 
@@ -204,7 +210,9 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
   }
   const bool all_wrong =
       std::all_of(results.begin(), results.end(), [](const FitResult<Real>& r) { return went_wrong(r); });
-  if (fit.layout.n_free() > 0 && !all_wrong) fit.uncertainties = uncertainties(problem, members.parameters.front());
+  fit.first_parameters = members.parameters.front();
+  if (fit.layout.n_free() > 0 && !all_wrong) fit.uncertainties = uncertainties(problem, fit.first_parameters);
+  fit.flags = raise_flags(fit, pool, uncertainties);
   return fit;
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "einfield/flags.hpp"
 #include "einfield/load.hpp"
 #include "host/cpu/thread_pool.hpp"
 #include "host/fields/ensemble.hpp"
@@ -60,6 +61,7 @@ struct Assessment {
   std::vector<std::vector<double>> weights;  ///< of the network of the potential
   Model model;  ///< mean of all parameters and pixels; weights are those of the first member
   std::optional<Uncertainties> uncertainties;  ///< of the free parameters, at the first member
+  std::vector<double> first_parameters;        ///< flat vector of the first member
   std::vector<double> deviation;               ///< of the free parameters over the members; empty with one member
 
   std::vector<double> image;  ///< mean model image after the PSF
@@ -73,6 +75,9 @@ struct Assessment {
   std::optional<TruthErrors> errors;
   /// How often the truth lies within the scatter of an ensemble: "psi_all" …
   std::vector<std::pair<std::string, Coverage>> coverages;
+  std::vector<RaisedFlag> flags;  ///< what may be wrong (verdict.hpp)
+
+  FitStatus status() const { return status_of(flags); }
 
   const MemberOutcome& outcome() const { return outcomes[reported]; }
   std::size_t members() const { return models.size(); }
@@ -80,7 +85,7 @@ struct Assessment {
 
 /// @param results       one per member of the ensemble; one without an ensemble
 /// @param model_images  Field::model of the backend at their parameters, (ny, nx)
-/// @param uncertainties  of the free scalars; called at most once
+/// @param uncertainties  of the free scalars; called once, and again when the rendering is coarse (verdict.hpp)
 /// @param networks      Backend::network_fields() at the pixel centers; empty: computed here, on the CPU
 template <class Real>
 Assessment assess(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,

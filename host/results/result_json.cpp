@@ -10,6 +10,7 @@
 #include "host/files/text.hpp"
 #include "host/files/toml.hpp"
 #include "host/files/version.hpp"
+#include "host/results/verdict.hpp"
 
 namespace einfield {
 namespace {
@@ -67,8 +68,14 @@ ordered_json ensemble_json(const Assessment& fit) {
   return json;
 }
 
-/// @param names  of the free scalars
-ordered_json uncertainties_json(const Uncertainties& errors, const std::vector<std::string>& names) {
+ordered_json flags_json(const std::vector<RaisedFlag>& flags) {
+  ordered_json json = ordered_json::array();
+  for (const RaisedFlag& raised : flags) json.push_back({{"name", flag_info(raised.flag).name}, {"text", raised.text}});
+  return json;
+}
+
+ordered_json uncertainties_json(const Uncertainties& errors, const Assessment& fit) {
+  const std::vector<std::string>& names = fit.layout.names;
   ordered_json json = {
       {"method", "Gauss-Newton curvature, noise as given; network weights and source pixels held fixed"},
       {"sigma", ordered_json::object()},
@@ -78,6 +85,12 @@ ordered_json uncertainties_json(const Uncertainties& errors, const std::vector<s
     ordered_json row = ordered_json::array();
     for (std::size_t j = 0; j < names.size(); ++j) row.push_back(number_or_null(errors.correlations(i, j)));
     json["correlations"]["matrix"].push_back(row);
+  }
+  json["not_determined"] = ordered_json::array();
+  for (const Degeneracy& degeneracy : errors.degeneracies) {
+    ordered_json changes = ordered_json::object();
+    for (const Degeneracy::Change& change : degeneracy.changes) changes[names[change.parameter]] = change.amount;
+    json["not_determined"].push_back({{"text", in_words(degeneracy, names, fit.model)}, {"changes", changes}});
   }
   return json;
 }
@@ -193,6 +206,8 @@ std::string result_json(const Assessment& fit, const RunInfo& info) {
   const LoadedProblem& loaded = fit.loaded;
   const std::string toml_text = to_toml(fit.config);
   ordered_json json = {{"version", version()},
+                       {"status", name_of(fit.status())},
+                       {"flags", flags_json(fit.flags)},
                        {"backend", info.backend},
                        {"device", info.device},
                        {"precision", info.precision},
@@ -230,7 +245,7 @@ std::string result_json(const Assessment& fit, const RunInfo& info) {
                          json["parameters"][name + "." + profile.parameters[i].name] = numbers[i];
                      });
   if (fit.outcomes.size() > 1) json["ensemble"] = ensemble_json(fit);
-  if (fit.uncertainties) json["uncertainties"] = uncertainties_json(*fit.uncertainties, fit.layout.names);
+  if (fit.uncertainties) json["uncertainties"] = uncertainties_json(*fit.uncertainties, fit);
   if (outcome.evidence) {
     const Problem& problem = loaded.problem;
     json["evidence"] = evidence_json(*outcome.evidence,

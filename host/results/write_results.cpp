@@ -7,6 +7,7 @@
 
 #include "host/files/atomic_file.hpp"
 #include "host/files/safetensors.hpp"
+#include "host/files/text.hpp"
 #include "host/results/result_json.hpp"
 
 namespace einfield {
@@ -93,6 +94,10 @@ std::string write_results(const std::string& dir, const Assessment& fit, const R
                        [&name](const ExtraWriter& extra) { return extra.owns(name); });
   });
   return json;
+}
+
+void rewrite_result_json(const std::string& dir, const Assessment& fit, const RunInfo& info) {
+  write_atomically(in(dir, "result.json"), result_json(fit, info));
 }
 
 }  // namespace einfield

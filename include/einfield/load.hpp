@@ -8,6 +8,7 @@
 
 #include "einfield/config.hpp"
 #include "einfield/fitter.hpp"
+#include "einfield/flags.hpp"
 #include "einfield/problem.hpp"
 #include "einfield/truth.hpp"
 
@@ -21,6 +22,7 @@ struct LoadedProblem {
   std::string unit;                 ///< BUNIT of the image; "" = unknown
   std::optional<CelestialWcs> wcs;  ///< of the image
   std::vector<std::string> warnings;
+  std::vector<RaisedFlag> flags;  ///< of the data
 };
 
 /// Reads and checks the data that a configuration names (image, noise, mask, PSF, start values, truth) and builds the

@@ -78,6 +78,10 @@ struct Results {
   std::string version;  ///< of einfield that wrote it
   std::string title;
   RunInfo run;
+  /// Of flags.hpp. A flag of a newer version, which the table lacks, is in `flag_names` alone.
+  FitStatus status = FitStatus::ok;
+  std::vector<RaisedFlag> flags;
+  std::vector<std::string> flag_names;
   std::string stop_reason;  ///< name_of(FitResult::stop_reason)
   std::string message;      ///< of a fit that failed; else ""
   std::int64_t steps = 0;
