@@ -108,14 +108,16 @@ TEST_F(LoadProblem, MasksWhatIsNotFinite) {
 TEST_F(LoadProblem, MasksLargeNoise) {
   noise_.values[0] = 1e8;
   noise_.values[1] = kInf;
-  noise_.values[2] = 500;  // the limit itself is good
+  noise_.values[2] = 500;  // the limit itself, a thousand times the median, is good
   LoadedProblem loaded = load();
   EXPECT_EQ(loaded.problem.observation.n_used(), 10);
   EXPECT_EQ(loaded.warnings,
-            std::vector<std::string>{hdu("NOISE") + "2 pixels with noise above max_noise = 500, masked"});
+            std::vector<std::string>{hdu("NOISE") +
+                                     "2 pixels with noise above max_noise = 1000 times the median of 0.5, masked"});
   loaded = load({{"observation.max_noise", "1e9"}});
   EXPECT_EQ(loaded.warnings,
-            std::vector<std::string>{hdu("NOISE") + "1 pixel with noise above max_noise = 1e+09, masked"});
+            std::vector<std::string>{hdu("NOISE") +
+                                     "1 pixel with noise above max_noise = 1e+09 times the median of 0.5, masked"});
 }
 
 TEST_F(LoadProblem, BadNoiseIsAnErrorWhereItIsUsed) {
@@ -147,7 +149,7 @@ TEST_F(LoadProblem, AllMaskedIsAnError) {
   noise_.values[1] = 1e8;
   EXPECT_EQ(failure(), hdu("IMAGE") +
                            "every pixel is masked, found 10 masked by observation.mask, 1 not finite, 1 with "
-                           "noise above max_noise = 500, expected at least one used pixel");
+                           "noise above max_noise = 1000 times the median of 0.5, expected at least one used pixel");
 }
 
 TEST_F(LoadProblem, AMaskHoldsZerosAndOnes) {
@@ -195,7 +197,7 @@ TEST_F(LoadProblem, RegionsKeepOrMaskPixelsByTheirCentres) {
   EXPECT_EQ(failure({{"observation.region", "[{ shape = \"circle\", center_x = 9.0, radius = 0.1 }]"}}),
             hdu("IMAGE") +
                 "every pixel is masked, found 12 masked by observation.mask and observation.region, 0 not "
-                "finite, 0 with noise above max_noise = 500, expected at least one used pixel");
+                "finite, 0 with noise above max_noise = 1000 times the median of 0, expected at least one used pixel");
 }
 
 TEST_F(LoadProblem, NoiseAsVarianceOrWeight) {
@@ -212,14 +214,16 @@ TEST_F(LoadProblem, NoiseAsVarianceOrWeight) {
   EXPECT_EQ(loaded.problem.observation.mask, (std::vector<std::uint8_t>{1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1}));
   EXPECT_EQ(loaded.warnings,
             (std::vector<std::string>{hdu("NOISE") + "2 pixels of weight 0, masked",
-                                      hdu("NOISE") + "1 pixel with noise above max_noise = 577.35, masked"}));
+                                      hdu("NOISE") + "1 pixel with noise above max_noise = 1000 times the median of " +
+                                          rounded(std::sqrt(0.5)) + ", masked"}));
   loaded.problem.observation.validate();
   // A variance of 1e8 is a noise of 1e4; one of 0 is none.
   noise_.values.assign(12, 0.25);
   noise_.values[7] = 1e8;
   noise_.values[8] = kInf;
   EXPECT_EQ(load({{"observation.noise_kind", "\"variance\""}}).warnings,
-            std::vector<std::string>{hdu("NOISE") + "2 pixels with noise above max_noise = 500, masked"});
+            std::vector<std::string>{hdu("NOISE") +
+                                     "2 pixels with noise above max_noise = 1000 times the median of 0.5, masked"});
   const std::string place = " at column 4, row 1 (from 1), expected > 0 where the mask is 1";
   for (const auto& [kind, bad, text] : {std::tuple{"variance", 0.0, "variance, found 0"},
                                         {"variance", -0.5, "variance, found -0.5"},

@@ -359,15 +359,5 @@ TEST(Units, PenaltiesOnSourcePixelsAreRelativeToTheNoise) {
   EXPECT_DOUBLE_EQ(config_of(problem).regularization.source_gradient, 0.32);
 }
 
-TEST(Units, TheLargestNoiseFollowsTheImage) {
-  Observation o;
-  for (int i = 0; i < 500; ++i) o.noise.push_back(1e-20 * (i < 3 ? 1e-6 : i < 400 ? 2 : 1e12));
-  EXPECT_DOUBLE_EQ(default_max_noise(o), 2e-17);
-  o.mask.assign(500, 0);
-  EXPECT_DOUBLE_EQ(default_max_noise(o), 2e-17);
-  o.mask[450] = 1;
-  EXPECT_DOUBLE_EQ(default_max_noise(o), 1e-5);
-}
-
 }  // namespace
 }  // namespace einfield

@@ -99,7 +99,9 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
                    psf_key + ": is in the file that the simulation writes, found " + target +
                        ", expected another file or { fwhm = ... }, here or as simulate.psf");
   std::vector<std::string> warnings;
-  Psf psf = load_psf(psf_config, grid, o.psf_supersampling, psf_key, warnings);
+  LoadedProblem psf_notes;
+  Psf psf = load_psf(psf_config, grid, o.psf_supersampling, psf_key, psf_notes);
+  warnings.insert(warnings.end(), psf_notes.warnings.begin(), psf_notes.warnings.end());
 
   const std::vector<double> truth = true_image(config, grid, psf);
   const LensFields mass = missing_mass(config, grid);

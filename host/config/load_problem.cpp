@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -18,11 +19,9 @@ namespace {
 
 constexpr double kScaleTolerance = 1e-3;  ///< between a given pixel scale and a WCS
 constexpr double kSumTolerance = 1e-5;    ///< of a normalized PSF; room for rounding in single precision
-/// Largest distance of a PSF's centroid from the middle of its kernel that is accepted without a warning [pixels]. Real
-/// PSFs with uneven wings reach 0.13; a kernel cut out one pixel off, or centered between pixels, has 0.5 and more.
-constexpr double kCentroidTolerance = 0.25;
-/// default_max_noise() is kMaxNoise times the noise that a fraction kLowNoise of the pixels fall below.
-constexpr double kMaxNoise = 1e3, kLowNoise = 0.01;
+/// Largest relative difference between PIXELSCL of a PSF and the sampling that is asked for. Nominal scales of a
+/// detector differ from that of an image by a percent; a kernel that is oversampled, by a factor.
+constexpr double kSamplingTolerance = 0.05;
 constexpr double kTurnTolerance = 0.1;  ///< degrees between the maps of one image: half a pixel in 600
 
 std::string size_text(int nx, int ny) {
@@ -184,11 +183,60 @@ std::string described(NoiseKind kind) {
   return kind == NoiseKind::variance ? "variance" : kind == NoiseKind::weight ? "weight" : "noise";
 }
 
+/// A warning that is a flag as well.
+void warn(LoadedProblem& loaded, Flag flag, const std::string& message) {
+  loaded.warnings.push_back(message);
+  loaded.flags.push_back({flag, message});
+}
+
+/// Numbers that programs write for "no data". They count only where they lie far from the other pixels.
+bool is_mark(double value) {
+  static constexpr double kMarks[] = {-99, -999, -9999, -99999, -32768, -2147483648.0, 65535, 99999, 999999};
+  return std::find(std::begin(kMarks), std::end(kMarks), value) != std::end(kMarks);
+}
+
+/// Masks pixels whose value is no measurement, with a warning that names the first.
+void mask_sentinels(const std::string& image_name, Observation& o, LoadedProblem& loaded) {
+  constexpr double kFarOff = 100;  // σ, for a number that is known as a mark
+  constexpr double kNearlyAll = 0.99, kFarBeyond = 100;
+  std::vector<double> used;
+  for (std::size_t i = 0; i < o.mask.size(); ++i)
+    if (o.mask[i]) used.push_back(o.image[i]);
+  if (used.empty()) return;
+  const auto middle = used.begin() + static_cast<std::ptrdiff_t>(used.size() / 2);
+  std::nth_element(used.begin(), middle, used.end());
+  const double median = *middle;
+  // Marks are few: nearly all pixels show how far data lie from their median.
+  for (double& v : used) v = std::abs(v - median);
+  const auto nearly_all = used.begin() + static_cast<std::ptrdiff_t>(kNearlyAll * static_cast<double>(used.size() - 1));
+  std::nth_element(used.begin(), nearly_all, used.end());
+  const double reach = kFarBeyond * *nearly_all;
+  std::size_t count = 0, first = 0;
+  double value = 0;
+  for (std::size_t i = 0; i < o.mask.size(); ++i) {
+    if (!o.mask[i]) continue;
+    const double off = std::abs(o.image[i] - median) / o.noise[i];
+    const bool beyond = off > flag_info(Flag::sentinel_values).threshold && std::abs(o.image[i] - median) > reach;
+    if (!beyond && !(is_mark(o.image[i]) && off > kFarOff)) continue;
+    if (count++ == 0) {
+      first = i;
+      value = o.image[i];
+    }
+    o.mask[i] = 0;
+    o.image[i] = 0;  // its square may be infinite
+  }
+  if (count > 0)
+    warn(loaded, Flag::sentinel_values,
+         image_name + ": " + count_text(count, "pixel") + (count == 1 ? " holds a value" : " hold values") +
+             " that cannot be data, masked; the first is " + rounded(value) + " at " + pixel_text(first, o.grid.nx));
+}
+
 /// Masks pixels that cannot be used, with a warning. @throws InvalidInput for invalid noise of a used pixel
 void apply_data_rules(const Config& config, const std::string& image_name, const Noise& noise, Observation& o,
-                      std::vector<std::string>& warnings) {
+                      LoadedProblem& loaded) {
+  std::vector<std::string>& warnings = loaded.warnings;
+  const double factor = config.observation.max_noise, typical = typical_noise(o.noise, o.mask, factor);
   const auto masked = o.mask.size() - static_cast<std::size_t>(o.n_used());
-  const double max_noise = config.observation.max_noise.value_or(default_max_noise(o));
   std::size_t not_finite = 0, weightless = 0, noisy = 0;
   for (std::size_t i = 0; i < o.mask.size(); ++i) {
     const bool no_weight = noise.kind == NoiseKind::weight && noise.given[i] == 0;
@@ -196,7 +244,7 @@ void apply_data_rules(const Config& config, const std::string& image_name, const
       not_finite += o.mask[i];
       o.mask[i] = 0;
       o.image[i] = 0;  // NaN times a weight of 0 would still be NaN
-    } else if (o.mask[i] && (no_weight || o.noise[i] > max_noise)) {
+    } else if (o.mask[i] && (no_weight || o.noise[i] > factor * typical)) {
       ++(no_weight ? weightless : noisy);
       o.mask[i] = 0;
     }
@@ -204,7 +252,9 @@ void apply_data_rules(const Config& config, const std::string& image_name, const
                                                        rounded(noise.given[i]) + " at " + pixel_text(i, o.grid.nx) +
                                                        ", expected > 0 where the mask is 1");
   }
-  const std::string above = " with noise above max_noise = " + rounded(max_noise);
+  mask_sentinels(image_name, o, loaded);
+  const std::string above =
+      " with noise above max_noise = " + rounded(factor) + " times the median of " + rounded(typical);
   if (not_finite > 0) warnings.push_back(image_name + ": " + count_text(not_finite, "pixel") + " not finite, masked");
   if (weightless > 0) warnings.push_back(noise.name + ": " + count_text(weightless, "pixel") + " of weight 0, masked");
   if (noisy > 0) warnings.push_back(noise.name + ": " + count_text(noisy, "pixel") + above + ", masked");
@@ -229,6 +279,28 @@ Psf psf_from_profile(const PsfConfig& psf, double pixel_scale, const std::string
 void check_psf_size(const std::string& where, int nx, int ny, const Grid& fine) {
   EINFIELD_REQUIRE(nx <= fine.nx && ny <= fine.ny, where + ": a PSF larger than the image, found " + size_text(nx, ny) +
                                                        " pixels, expected at most " + size_text(fine.nx, fine.ny));
+}
+
+/// The sampling that programs for PSFs write into the header, against the one that is asked for.
+void check_sampling(const std::string& name, const FitsImage& kernel, double pixel_scale, int supersampling,
+                    LoadedProblem& loaded) {
+  const double scale = pixel_scale / supersampling;
+  const double factor = kernel.kernel_scale > 0 ? pixel_scale / kernel.kernel_scale : kernel.kernel_oversampling;
+  if (!(factor > 0)) return;
+  const std::string found = kernel.kernel_scale > 0 ? "PIXELSCL = " + rounded(kernel.kernel_scale) + " arcsec"
+                                                    : "OVERSAMP = " + rounded(kernel.kernel_oversampling);
+  const double difference = std::abs(factor / supersampling - 1);
+  const std::string expected = "expected " + rounded(scale) + " arcsec, the pixel scale divided by " +
+                               "observation.psf_supersampling = " + std::to_string(supersampling);
+  const int whole = static_cast<int>(std::lround(std::min(factor, double(kMaxSupersampling))));
+  const bool usable = whole >= 1 && std::abs(factor / whole - 1) <= kSamplingTolerance;
+  if (difference > kSamplingTolerance)
+    throw InvalidInput(name + ": a PSF of another sampling, found " + found + " in its header, " + expected +
+                       (usable ? "; set observation.psf_supersampling = " + std::to_string(whole) +
+                                     " and observation.supersampling to a multiple of it"
+                               : "; resample the PSF"));
+  if (difference > flag_info(Flag::psf_sampling).threshold)
+    warn(loaded, Flag::psf_sampling, name + ": " + found + " in its header, " + expected);
 }
 
 /// Centroid of a normalized kernel relative to its middle [samples of the kernel].
@@ -319,7 +391,7 @@ std::vector<double> pixel_noise(const NoiseConfig& noise, const std::vector<doub
 }
 
 Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key,
-             std::vector<std::string>& warnings) {
+             LoadedProblem& loaded) {
   if (psf.type.empty()) return {};
   Grid grid = pixels;  // of the sub-pixels on which the image is convolved
   grid.nx *= supersampling;
@@ -334,6 +406,7 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
   FitsImage image = read_fits(psf.kernel.path, psf.kernel.hdu);
   const std::string name = name_of(psf.kernel, image);
   check_scale(name, image, grid.pixel_scale);
+  check_sampling(name, image, pixels.pixel_scale, supersampling, loaded);
   EINFIELD_REQUIRE(image.nx % 2 == 1 && image.ny % 2 == 1,
                    name + ": a PSF of even size, found " + size_text(image.nx, image.ny) +
                        " pixels, expected odd numbers, centered on the middle pixel");
@@ -346,25 +419,14 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
   for (const double v : image.values) sum += v;
   EINFIELD_REQUIRE(sum > 0 && std::isfinite(sum), name + ": the PSF sums to " + rounded(sum) + ", expected > 0");
   if (std::abs(sum - 1) > kSumTolerance)
-    warnings.push_back(name + ": the PSF sums to " + rounded(sum) + ", normalized to 1");
+    loaded.warnings.push_back(name + ": the PSF sums to " + rounded(sum) + ", normalized to 1");
   for (double& v : image.values) v /= sum;
   const Vec2<double> centroid = (1.0 / supersampling) * centroid_of(image);
-  if (std::max(std::abs(centroid.x), std::abs(centroid.y)) > kCentroidTolerance)
-    warnings.push_back(name + ": the PSF is off-center by (" + rounded(centroid.x) + ", " + rounded(centroid.y) +
-                       ") pixels; the model image is shifted by the same amount");
+  if (std::max(std::abs(centroid.x), std::abs(centroid.y)) > flag_info(Flag::psf_off_center).threshold)
+    warn(loaded, Flag::psf_off_center,
+         name + ": the PSF is off-center by (" + rounded(centroid.x) + ", " + rounded(centroid.y) +
+             ") pixels; the model image is shifted by the same amount");
   return {image.nx, image.ny, std::move(image.values), supersampling};
-}
-
-double default_max_noise(const Observation& observation) {
-  const bool all = observation.n_used() == 0;
-  std::vector<double> noise;
-  for (std::size_t i = 0; i < observation.noise.size(); ++i)
-    if ((all || observation.mask[i]) && observation.noise[i] > 0 && std::isfinite(observation.noise[i]))
-      noise.push_back(observation.noise[i]);
-  if (noise.empty()) return kInfinity;
-  const auto low = noise.begin() + static_cast<std::ptrdiff_t>(kLowNoise * static_cast<double>(noise.size()));
-  std::nth_element(noise.begin(), low, noise.end());
-  return kMaxNoise * *low;
 }
 
 Model load_model(const Config& config, const Grid& grid) {
@@ -444,9 +506,9 @@ LoadedProblem load_problem(const Config& config) {
   const Noise noise = read_noise(config, maps, image.values);
   o.noise = noise.sigma;
   o.image = std::move(image.values);
-  apply_data_rules(config, image_name, noise, o, loaded.warnings);
+  apply_data_rules(config, image_name, noise, o, loaded);
   o.psf = load_psf(config.observation.psf, o.grid, config.observation.psf_supersampling, config.at("observation.psf"),
-                   loaded.warnings);
+                   loaded);
 
   problem.model = load_model(config, o.grid);
   problem.loss = config.optimizer.loss;

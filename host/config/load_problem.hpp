@@ -18,17 +18,13 @@ Model load_model(const Config& config, const Grid& grid);
 /// @param brightness  of the pixels [image unit]
 std::vector<double> pixel_noise(const NoiseConfig& noise, const std::vector<double>& brightness);
 
-/// The max_noise of a configuration without this key: 1000 times the noise that 1 % of the used pixels fall below, or
-/// of all pixels when none is used. Infinite when none of them has a finite noise > 0.
-double default_max_noise(const Observation& observation);
-
 /// The PSF of the configuration, normalized to 1; empty if there is none.
 /// @param supersampling  samples of the kernel per pixel along each axis
 /// @param key            "FILE: observation.psf", for messages about a PSF that is not read from a file
-/// @param warnings       new ones are appended
+/// @param loaded         its warnings and flags: new ones are appended
 /// @throws InvalidInput "FILE[HDU]: …" for a kernel of even size, larger than the image, with values that are not
-/// finite, with a sum <= 0 or with another pixel scale
+/// finite, with a sum <= 0 or with another pixel scale, by its WCS or by PIXELSCL or OVERSAMP in its header
 Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key,
-             std::vector<std::string>& warnings);
+             LoadedProblem& loaded);
 
 }  // namespace einfield

@@ -197,9 +197,6 @@ void read_observation(const Document& document, Config& config, bool for_simulat
                                          " arcsec, expected a number > inner = " + to_text(region.inner) + " arcsec");
   }
   check_noise(document, "observation", o.noise, !for_simulation, "\"FILE[HDU]\" or a number > 0 image unit");
-  if (o.noise.value && o.max_noise && *o.noise.value > *o.max_noise)
-    document.fail("observation.noise", "every pixel would be masked, found " + to_text(*o.noise.value) +
-                                           ", expected at most max_noise = " + to_text(*o.max_noise));
   if (for_simulation && !o.pixel_scale)
     document.fail("observation.pixel_scale", "missing, expected a number > 0 arcsec for a simulation");
 }

@@ -132,7 +132,10 @@ std::string observation_text(const ExchangedLens& lens, std::vector<FitsOutput>&
   double largest = 0;
   for (std::size_t i = 0; i < o.noise.size(); ++i)
     if (o.mask.empty() || o.mask[i]) largest = std::max(largest, o.noise[i]);
-  if (!o.noise.empty() && largest > default_max_noise(o)) text += line("max_noise", toml_number(largest));
+  if (o.noise.empty()) largest = 0;
+  const double typical = o.noise.empty() ? 1 : typical_noise(o.noise, o.mask, ObservationConfig().max_noise);
+  // No used pixel of the other package is to be masked: rounding must not decide.
+  if (largest > ObservationConfig().max_noise * typical) text += line("max_noise", toml_number(2 * largest / typical));
   return text + line("pixel_scale", toml_number(grid.pixel_scale)) + line("center_x", toml_number(grid.center_x)) +
          line("center_y", toml_number(grid.center_y)) + line("supersampling", std::to_string(o.grid.supersampling));
 }
@@ -140,6 +143,8 @@ std::string observation_text(const ExchangedLens& lens, std::vector<FitsOutput>&
 }  // namespace
 
 void prepare_directory(const std::string& dir, const std::vector<std::string>& files, bool overwrite) {
+  EINFIELD_REQUIRE(!fs::exists(dir) || fs::is_directory(dir),
+                   "--out: " + dir + " is a file, expected the name of a directory");
   for (const std::string& file : files)
     EINFIELD_REQUIRE(overwrite || !fs::exists(in(dir, file)),
                      "--out: " + in(dir, file) + " exists, expected a new directory or --overwrite");

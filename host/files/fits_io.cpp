@@ -137,6 +137,14 @@ class Reader {
     if (status == KEY_NO_EXIST || status == VALUE_UNDEFINED) return std::nullopt;
     throw InvalidInput(path_ + ": keyword " + key + ": not a number, found '" + text(key) + "'");
   }
+  /// A number > 0 of the current HDU, or 0: for keywords that may hold anything.
+  double positive_or_zero(const std::string& key) const {
+    double number = 0;
+    int status = 0;
+    fits_read_key(get(), TDOUBLE, key.c_str(), &number, nullptr, &status);
+    fits_clear_errmsg();
+    return status == 0 && std::isfinite(number) && number > 0 ? number : 0;
+  }
 
  private:
   /// Finds common problems before CFITSIO does, for clearer messages.
@@ -375,6 +383,8 @@ FitsImage read_image(const std::string& path, const std::string& hdu_name, int p
   image.unit = file.text("BUNIT");
   image.wcs = read_wcs(file, where);
   image.linear = read_linear(file, image.nx, image.ny);
+  image.kernel_scale = file.positive_or_zero("PIXELSCL");
+  image.kernel_oversampling = file.positive_or_zero("OVERSAMP");
   image.values.resize(static_cast<std::size_t>(n));
   // Blanks of integer images become NaN. Floating-point pixels are read unchanged: with blanks enabled, CFITSIO would
   // return NaN for infinities and 0 for denormals.
@@ -444,11 +454,12 @@ struct ImageHead {
   std::uint64_t values;
   std::int64_t has_wcs, has_linear;
   LinearWcs linear;
+  double kernel_scale, kernel_oversampling;
 };
 
 void send_image(const FitsImage& image, const Channel& channel) {
   channel.send_value(ImageHead{image.nx, image.ny, image.values.size(), image.wcs.has_value(), image.linear.has_value(),
-                               image.linear.value_or(LinearWcs{})});
+                               image.linear.value_or(LinearWcs{}), image.kernel_scale, image.kernel_oversampling});
   if (image.wcs) send_sky(*image.wcs, channel);
   channel.send(image.hdu);
   channel.send(image.unit);
@@ -467,6 +478,8 @@ bool receive_image(FitsImage& image, const Channel& channel) {
   image.ny = static_cast<int>(head.ny);
   if (head.has_wcs != 0 && !receive_sky(image.wcs.emplace(), channel)) return false;
   if (head.has_linear != 0) image.linear = head.linear;
+  image.kernel_scale = head.kernel_scale;
+  image.kernel_oversampling = head.kernel_oversampling;
   if (!channel.receive(image.hdu) || !channel.receive(image.unit)) return false;
   image.values.resize(head.values);
   return channel.receive(image.values.data(), image.values.size() * sizeof(double));

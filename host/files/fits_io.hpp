@@ -26,6 +26,8 @@ struct FitsImage {
   std::string unit;  ///< BUNIT or ""
   std::optional<CelestialWcs> wcs;
   std::optional<LinearWcs> linear;
+  double kernel_scale = 0;         ///< PIXELSCL, which PSF programs write [arcsec]; 0 = absent
+  double kernel_oversampling = 0;  ///< OVERSAMP, likewise; 0 = absent
 };
 
 /// Reads one image. `hdu` empty: the primary image if it has data, else the only image HDU, else an error listing

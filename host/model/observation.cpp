@@ -2,6 +2,7 @@
 // file and HDU.
 #include "einfield/observation.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
@@ -10,6 +11,27 @@
 #include "einfield/limits.hpp"
 
 namespace einfield {
+
+double typical_noise(const std::vector<double>& noise, const std::vector<std::uint8_t>& mask, double marks) {
+  const auto median = [](std::vector<double>& values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+  };
+  std::vector<double> values, others;
+  double largest = 0;
+  for (std::size_t i = 0; i < noise.size(); ++i) {
+    if ((!mask.empty() && !mask[i]) || !(noise[i] > 0) || !std::isfinite(noise[i])) continue;
+    values.push_back(noise[i]);
+    largest = std::max(largest, noise[i]);
+  }
+  for (const double v : values)
+    if (v < largest) others.push_back(v);
+  if (!others.empty())
+    if (const double of_others = median(others); largest > marks * of_others) return of_others;
+  return values.empty() ? 0 : median(values);
+}
+
 namespace {
 
 /// Change of longitude (East) and latitude (North) per pixel along columns and along rows.

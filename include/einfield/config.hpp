@@ -60,7 +60,7 @@ struct ObservationConfig {
   std::vector<RegionConfig> regions;
   NoiseConfig noise;
   PsfConfig psf;
-  std::optional<double> max_noise;    ///< pixels with larger noise are masked [image unit]; empty: default_max_noise()
+  double max_noise = 1e3;             ///< pixels with noise above this times typical_noise() are masked
   std::optional<double> pixel_scale;  ///< [arcsec]; empty: from the celestial WCS of the image
   double center_x = 0, center_y = 0;  ///< coordinates of the middle of the image [arcsec]
   int supersampling = 1;              ///< rays per pixel along each axis

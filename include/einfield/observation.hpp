@@ -63,6 +63,13 @@ inline double photon_noise(double value, double background_rms, double exposure_
   return std::sqrt(background_rms * background_rms + std::max(value, 0.0) / exposure_time);
 }
 
+/// Median noise of the used pixels with positive noise, for limits relative to it. Some pipelines mark bad pixels with
+/// one huge value, in some images most of them: when the largest value is more than `marks` times the median of the
+/// other values, it does not count.
+/// @param mask  (ny, nx), or empty: all used
+/// @return      0 when no used pixel has a positive finite noise
+double typical_noise(const std::vector<double>& noise, const std::vector<std::uint8_t>& mask, double marks);
+
 /// One image of a lens system. All maps are (ny, nx) of `grid`.
 struct Observation {
   Grid grid;
