@@ -103,6 +103,8 @@ inline FieldSizes field_sizes(const std::vector<Problem>& problems) {
 inline void validate(const std::vector<Problem>& problems) {
   validate_problems(problems);
   const Problem& first = problems.front();
+  EINFIELD_REQUIRE(ParameterLayout(first.model).size() > 0,
+                   "a model without a free parameter on a CUDA device, expected the CPU backend");
   for (const Problem& p : problems) {
     const Grid &a = first.observation.grid, &b = p.observation.grid;
     EINFIELD_REQUIRE(a.pixel_scale == b.pixel_scale && a.center_x == b.center_x && a.center_y == b.center_y,

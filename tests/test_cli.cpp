@@ -82,7 +82,8 @@ TEST_F(Cli, UsageErrorsSayWhatIsWrongFoundAndExpected) {
   } cases[] = {
       {{}, "no command, expected one that einfield --help lists"},
       {{"fitt", "lens.toml"}, "fitt: no such command, expected fit"},
-      {{"optimise"}, "optimise: no such command, expected one of simulate, fit, evaluate, convert, reproduce, info"},
+      {{"optimise"},
+       "optimise: no such command, expected one of simulate, fit, evaluate, convert, reproduce, info, help, version"},
       {{"--verison"}, "--verison: no such option of einfield, expected --version"},
 
       {{"fit"}, "arguments missing, expected einfield fit CONFIG"},
@@ -155,6 +156,11 @@ TEST_F(Cli, UsageErrorsSayWhatIsWrongFoundAndExpected) {
 
       {{"info", "x"}, "x: unexpected argument, expected einfield info"},
       {{"info", "--json", "--keys"}, "--keys: contradicts --json, expected one of them"},
+      {{"info", "--flags", "--keys"}, "--flags: contradicts --keys, expected one of them"},
+      {{"info", "--keys", "nosuch"}, "--keys: no key contains nosuch, expected part of one that --keys lists"},
+      {{"help", "fitt"}, "fitt: no such command, expected fit"},
+      {{"convert", "--to-coolest", "fit", "--ignore", "x"},
+       "--ignore: has no effect with --to-coolest, expected --from-lenstronomy"},
   };
   for (const auto& c : cases) expect_refused(c.words, c.message);
 }
@@ -167,6 +173,8 @@ TEST_F(Cli, HelpNamesEveryCommandAndOption) {
   const std::pair<Words, Words> cases[] = {
       {{"--help"},
        {"Usage: einfield ", "simulate", "fit", "evaluate", "convert", "reproduce", "info", "130 interrupted"}},
+      {{"help"}, {"Usage: einfield ", "simulate", "fit", "version", "4 done but flagged", "130 interrupted"}},
+      {{"help", "fit"}, {"Usage: einfield fit [OPTIONS] CONFIG", "--strict"}},
       {{"simulate", "--help"}, {"Usage: einfield simulate [OPTIONS] CONFIG", "--out FILE.fits", "--set KEY=VALUE"}},
       {{"fit", "--help"},
        {"Usage: einfield fit [OPTIONS] CONFIG", "--out DIR", "--backend", "--device", "--threads", "--precision",
@@ -193,9 +201,43 @@ TEST_F(Cli, NamesMayLookLikeCommandsAndOptionsMayStandAnywhere) {
   EXPECT_EQ(run({"evaluate", "--grid", "2,2,0.1", "fit"}).status, 0);
 }
 
+TEST_F(Cli, InfoListsFlagsAndSomeKeys) {
+  const Outcome flags = run({"info", "--flags"});
+  EXPECT_EQ(flags.status, 0);
+  EXPECT_NE(flags.out.find("  shear_implausible        suspect  a shear is stronger than 0.3\n"), std::string::npos)
+      << flags.out;
+  const Outcome some = run({"info", "--keys", "max_noise"});
+  EXPECT_EQ(some.status, 0);
+  EXPECT_EQ(some.out.rfind("[observation]\n  observation.max_noise  number", 0), 0u) << some.out;
+  EXPECT_EQ(lines(some.out).size(), 2u);
+  // On a terminal, long lines are broken at spaces.
+  Surroundings narrow = around_;
+  narrow.terminal_columns = 60;
+  for (const std::string& line : lines(run_binary({"info", "--keys", "optimizer."}, narrow).out))
+    EXPECT_LE(line.size(), 61u) << line;  // with the carriage return of the terminal
+}
+
+TEST_F(Cli, StrictIsAStatusOfItsOwn) {
+  // Noise that is three times too small.
+  const Words bad = fit({"--set", "observation.noise=0.1", "--out", "bad"});
+  const Outcome lenient = run(bad);
+  EXPECT_EQ(lenient.status, 0) << lenient.err;
+  EXPECT_EQ(result("bad")["status"], "suspect");
+  EXPECT_EQ(lines(lenient.out).back().rfind("status: suspect (", 0), 0u) << lenient.out;
+  Words strict = bad;
+  strict.insert(strict.end(), {"--strict", "--overwrite"});
+  EXPECT_EQ(run(strict).status, 4);
+}
+
+TEST_F(Cli, OutIsADirectory) {
+  folder().write("taken", "");
+  expect_refused(fit({"--out", "taken"}), "--out: taken is a file, expected the name of a directory");
+}
+
 TEST_F(Cli, VersionIsOneLine) {
   const Outcome outcome = run({"--version"});
   EXPECT_EQ(outcome.status, 0);
+  EXPECT_EQ(run({"version"}).out, outcome.out);
   EXPECT_EQ(outcome.out, "einfield " + std::to_string(EINFIELD_VERSION_MAJOR) + "." +
                              std::to_string(EINFIELD_VERSION_MINOR) + "." + std::to_string(EINFIELD_VERSION_PATCH) +
                              "\n");
@@ -317,11 +359,11 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
                               "CONVERGENCE", "POINT_MASS", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED", "NETWORK"})
     EXPECT_NE(outcome.out.find(" profile = \"" + std::string(profile) + "\"\n"), std::string::npos) << profile;
   // Type, unit, range, default and meaning.
-  const std::size_t at = outcome.out.find("\n  observation.pixel_scale ") + 1;
+  const std::size_t at = outcome.out.find("\n  observation.max_noise ") + 1;
   std::istringstream line(outcome.out.substr(at, outcome.out.find('\n', at) - at));
   const std::vector<std::string> words{std::istream_iterator<std::string>(line), {}};
-  EXPECT_EQ(words, (Words{"observation.pixel_scale", "number", "arcsec", ">", "0", "none", "side", "of", "a", "pixel;",
-                          "needed", "if", "the", "image", "has", "no", "celestial", "WCS"}));
+  EXPECT_EQ(words, (Words{"observation.max_noise", "number", "-", ">", "0", "1000.0", "pixels", "whose", "noise", "is",
+                          "more", "than", "this", "times", "the", "median", "noise", "are", "masked"}));
 }
 
 TEST_F(Cli, MatrixUnitsOnTheCpuAreAnError) {
@@ -727,6 +769,9 @@ TEST_F(Evaluate, WritesMapsOfAGrid) {
   EXPECT_EQ(run({"evaluate", "out", "--grid", "3,2,0.5"}).status, 0);
   EXPECT_EQ(run({"evaluate", "out", "--grid", "3,2,0.5", "--out", "maps.fits"}).status, 0);
   EXPECT_EQ(folder().read("out/evaluate.fits"), folder().read("maps.fits"));
+  expect_refused({"evaluate", "out", "--grid", "4,4,0.5"},
+                 "--out: out/evaluate.fits exists, expected a new file or --overwrite");
+  EXPECT_EQ(run({"evaluate", "out", "--grid", "3,2,0.5", "--overwrite"}).status, 0);
   const FitsImage psi = read_fits(folder() / "maps.fits", "PSI_MACRO");
   EXPECT_EQ(psi.nx, 3);
   EXPECT_EQ(psi.ny, 2);

@@ -1,6 +1,7 @@
 #include "host/app/commands.hpp"
 
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): sigaction is POSIX, not of <csignal>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <fitsio.h>
@@ -8,6 +9,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -18,6 +20,7 @@
 
 #include "einfield/config.hpp"
 #include "einfield/error.hpp"
+#include "einfield/flags.hpp"
 #include "host/app/build_info.hpp"
 #include "host/app/command_line.hpp"
 #include "host/app/evaluate.hpp"
@@ -126,11 +129,17 @@ std::vector<Override> overrides(const std::vector<std::string>& settings) {
   return result;
 }
 
-int ended(const RunOutcome& outcome) {
+int ended(const RunOutcome& outcome, bool strict) {
   if (outcome.stop_reason == StopReason::interrupted) return kInterrupted;
-  if (outcome.stop_reason != StopReason::non_finite) return kDone;
-  std::cerr << "einfield: error: " << outcome.message << "; the results hold the last good state\n";
-  return kFailure;
+  if (outcome.stop_reason == StopReason::non_finite) {
+    std::cerr << "einfield: error: " << outcome.message << "; the results hold the last good state\n";
+    return kFailure;
+  }
+  if (outcome.status == FitStatus::failed) {
+    std::cerr << "einfield: error: " << outcome.message << "; the results cannot be used\n";
+    return kFailure;
+  }
+  return strict && outcome.status != FitStatus::ok ? kNotToBeTrusted : kDone;
 }
 
 /// Options that fit and reproduce share.
@@ -138,6 +147,7 @@ struct RunFlags {
   RunOptions run;
   std::string precision = "single";
   bool quiet = false;
+  bool strict = false;
   CLI::Option* device = nullptr;
 
   void add_to(CLI::App* command) {
@@ -179,7 +189,7 @@ struct RunFlags {
   template <class Work>
   int status_of(const Work& work) const {
     try {
-      return ended(work());
+      return ended(work(), strict);
     } catch (const BackendUnavailable& error) {
       throw BackendUnavailable((device->count() > 0 ? "--device: " : "--backend: ") + std::string(error.what()));
     }
@@ -266,6 +276,10 @@ Command fit_command(CLI::App& app) {
   command->add_flag("--overwrite", o->flags.run.overwrite, "replace the results in --out")->disable_flag_override();
   command->add_flag("--dry-run", o->flags.run.dry_run, "read and check everything, but do not fit or write")
       ->disable_flag_override();
+  command
+      ->add_flag("--strict", o->flags.strict,
+                 "exit with status 4 when the result has a flag (einfield info --flags lists them)")
+      ->disable_flag_override();
   o->flags.add_to(command);
   return {command, [o](const std::vector<std::string>& words) {
             if (o->flags.run.resume && o->flags.run.overwrite)
@@ -304,6 +318,7 @@ struct GridOption {
 Command evaluate_command(CLI::App& app) {
   struct Options {
     std::string directory, points, grid, out;
+    bool overwrite = false;
   };
   const auto o = std::make_shared<Options>();
   CLI::App* command = add_command(app, "evaluate", "Evaluate potential, deflection and convergence of a fit");
@@ -314,11 +329,16 @@ Command evaluate_command(CLI::App& app) {
   command->add_option("--grid", o->grid, "maps on a grid around the middle of the image; PIXEL_SCALE in arcsec")
       ->type_name("NX,NY,PIXEL_SCALE");
   add_out(command, o->out, "FILE", "file to write; default: stdout (CSV) with --points, DIR/evaluate.fits with --grid");
+  command->add_flag("--overwrite", o->overwrite, "replace an existing file")->disable_flag_override();
   return {command, [o](const std::vector<std::string>&) {
             if (o->points.empty() && o->grid.empty())
               throw InvalidInput("--points: missing, expected --points or --grid");
             if (!o->points.empty() && !o->grid.empty())
               throw InvalidInput("--points: contradicts --grid, expected one of them");
+            const std::string target =
+                o->out.empty() && !o->grid.empty() ? (fs::path(o->directory) / "evaluate.fits").string() : o->out;
+            if (!o->overwrite && !target.empty() && fs::is_regular_file(target))
+              throw InvalidInput("--out: " + target + " exists, expected a new file or --overwrite");
             if (!o->points.empty()) {
               evaluate_points(o->directory, o->points, o->out, std::cout);
               return kDone;
@@ -335,6 +355,7 @@ Command evaluate_command(CLI::App& app) {
 struct Conversion {
   std::string to_coolest, from_coolest, to_lenstronomy, from_lenstronomy;
   std::string out;
+  std::vector<std::string> ignore;
   bool overwrite = false;
 
   void run() const {
@@ -350,19 +371,26 @@ struct Conversion {
     if (given.empty())
       throw InvalidInput(
           "--to-coolest: missing, expected --to-coolest, --from-coolest, --to-lenstronomy or --from-lenstronomy");
+    if (!ignore.empty() && from_lenstronomy.empty())
+      throw InvalidInput("--ignore: has no effect with " + given + ", expected --from-lenstronomy");
     std::vector<std::string> warnings;
     std::string target;
     if (!to_coolest.empty()) target = write(to_coolest, "coolest.json", write_coolest, warnings);
     if (!to_lenstronomy.empty()) target = write(to_lenstronomy, "lenstronomy.json", write_lenstronomy, warnings);
     if (!from_coolest.empty()) target = read(from_coolest, read_coolest, warnings);
-    if (!from_lenstronomy.empty()) target = read(from_lenstronomy, read_lenstronomy, warnings);
+    if (!from_lenstronomy.empty()) {
+      const auto ignoring = [this](const std::string& file, std::vector<std::string>& more) {
+        return read_lenstronomy(file, more, ignore);
+      };
+      target = read(from_lenstronomy, ignoring, warnings);
+    }
     print_warnings(warnings);
     std::cout << target << '\n';
   }
 
  private:
   using Write = std::vector<std::string> (*)(const std::string& dir, const ExchangedLens& lens);
-  using Read = ExchangedLens (*)(const std::string& file, std::vector<std::string>& warnings);
+  using Read = std::function<ExchangedLens(const std::string& file, std::vector<std::string>& warnings)>;
 
   /// Results in another format. Without --out they go to the directory of the results and replace an earlier
   /// conversion.
@@ -375,7 +403,7 @@ struct Conversion {
     return in(dir, name);
   }
   /// A configuration from a file of another format.
-  std::string read(const std::string& file, Read read_format, std::vector<std::string>& warnings) const {
+  std::string read(const std::string& file, const Read& read_format, std::vector<std::string>& warnings) const {
     const ExchangedLens lens = read_format(file, warnings);
     const fs::path name(file);
     return write_configuration(out.empty() ? name.stem().string() + "_einfield" : out, lens,
@@ -398,6 +426,12 @@ Command convert_command(CLI::App& app) {
   add("--out", o->out, "DIR",
       "directory to write to; default: the directory of the results, or <name of the file>_einfield for a "
       "configuration");
+  command
+      ->add_option("--ignore", o->ignore,
+                   "leave out a key of the lenstronomy dictionaries that is not supported; may be repeated")
+      ->type_name("KEY")
+      ->take_all()
+      ->allow_extra_args(false);
   command->add_flag("--overwrite", o->overwrite, "replace files in --out")->disable_flag_override();
   return {command, [o](const std::vector<std::string>&) {
             o->run();
@@ -502,22 +536,109 @@ void print_info(bool json) {
   std::cout << '\n';
 }
 
+/// Columns of the terminal on stdout; 0 without one.
+std::size_t terminal_columns() {
+  winsize size{};
+  return isatty(STDOUT_FILENO) != 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+/// Breaks lines at spaces; what continues a line is indented.
+std::string wrapped(const std::string& text, std::size_t columns) {
+  constexpr std::size_t kIndent = 8, kNarrowest = 40;
+  if (columns < kNarrowest) return text;
+  std::string result;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    while (line.size() > columns) {
+      std::size_t end = line.rfind(' ', columns);
+      if (end == std::string::npos || end <= kIndent) end = line.find(' ', columns);
+      if (end == std::string::npos) break;
+      result += line.substr(0, line.find_last_not_of(' ', end) + 1) + "\n";
+      line.replace(0, line.find_first_not_of(' ', end), std::string(kIndent, ' '));
+    }
+    result += line + "\n";
+  }
+  return result;
+}
+
+/// The rows whose key contains the text, each below the title of its table.
+std::string filtered_keys(const std::string& filter) {
+  std::istringstream lines(list_keys());
+  std::string result, title;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind("  ", 0) != 0) {
+      title = line.empty() ? "" : line + "\n";
+      continue;
+    }
+    const std::string key = line.substr(2, line.find(' ', 2) - 2);
+    if (key.find(filter) == std::string::npos) continue;
+    result += std::exchange(title, "") + line + "\n";
+  }
+  if (result.empty())
+    throw InvalidInput("--keys: no key contains " + filter + ", expected part of one that --keys lists");
+  return result;
+}
+
 Command info_command(CLI::App& app) {
   struct Options {
-    bool json = false, keys = false;
+    bool json = false, flags = false;
+    CLI::Option* keys = nullptr;
+    std::string filter;
   };
   const auto o = std::make_shared<Options>();
   CLI::App* command =
       add_command(app, "info", "Show version, backends, devices and libraries, or the keys of a configuration");
   command->add_flag("--json", o->json, "print as JSON")->disable_flag_override();
-  command->add_flag("--keys", o->keys, "list every key of a configuration with type, unit, range, default and meaning")
+  o->keys = command
+                ->add_option("--keys", o->filter,
+                             "list every key of a configuration with type, unit, range, default and meaning, or those "
+                             "that contain FILTER")
+                ->type_name("FILTER")
+                ->expected(0, 1);
+  command->add_flag("--flags", o->flags, "list every flag of a result with its threshold and the reason of that")
       ->disable_flag_override();
   return {command, [o](const std::vector<std::string>&) {
-            if (o->json && o->keys) throw InvalidInput("--keys: contradicts --json, expected one of them");
-            if (o->keys)
-              std::cout << list_keys();
+            const bool keys = o->keys->count() > 0;
+            if (o->json && keys) throw InvalidInput("--keys: contradicts --json, expected one of them");
+            if (o->flags && (o->json || keys))
+              throw InvalidInput(std::string("--flags: contradicts ") + (o->json ? "--json" : "--keys") +
+                                 ", expected one of them");
+            if (o->flags)
+              std::cout << wrapped(list_flags(), terminal_columns());
+            else if (keys)
+              std::cout << wrapped(o->filter.empty() ? list_keys() : filtered_keys(o->filter), terminal_columns());
             else
               print_info(o->json);
+            return kDone;
+          }};
+}
+
+// ---- help, version --------------------------------------------------------------------------------------------
+
+Command help_command(CLI::App& app) {
+  const auto name = std::make_shared<std::string>();
+  CLI::App* command = add_command(app, "help", "Show the options of a command, or the list of commands");
+  command->add_option("COMMAND", *name, "name of a command")->type_name("");
+  return {command, [name, &app](const std::vector<std::string>&) {
+            if (name->empty()) {
+              std::cout << app.get_formatter()->make_help(&app, app.get_name(), CLI::AppFormatMode::Normal);
+              return kDone;
+            }
+            std::vector<std::string> names;
+            for (CLI::App* candidate : app.get_subcommands({})) {
+              names.push_back(candidate->get_name());
+              if (names.back() != *name) continue;
+              std::cout << candidate->help(app.get_name());
+              return kDone;
+            }
+            throw InvalidInput(*name + ": no such command, expected " + suggestion(*name, names));
+          }};
+}
+
+Command version_command(CLI::App& app) {
+  CLI::App* command = add_command(app, "version", "Show the version");
+  return {command, [](const std::vector<std::string>&) {
+            std::cout << "einfield " << version() << '\n';
             return kDone;
           }};
 }
@@ -525,8 +646,8 @@ Command info_command(CLI::App& app) {
 }  // namespace
 
 std::vector<Command> add_commands(CLI::App& app) {
-  return {simulate_command(app), fit_command(app),       evaluate_command(app),
-          convert_command(app),  reproduce_command(app), info_command(app)};
+  return {simulate_command(app),  fit_command(app),  evaluate_command(app), convert_command(app),
+          reproduce_command(app), info_command(app), help_command(app),     version_command(app)};
 }
 
 }  // namespace einfield

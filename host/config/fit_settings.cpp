@@ -12,6 +12,11 @@ FitSettings fit_settings(const Config& config, const Model& model, int log_every
   const OptimizerConfig& o = config.optimizer;
   FitSettings settings;
   settings.stages.clear();
+  if (ParameterLayout(model).size() == 0) {  // nothing moves: the model is evaluated
+    settings.stages.emplace_back().steps = 0;
+    settings.log_every = log_every;
+    return settings;
+  }
   for (const StageConfig& stage : o.all_stages())
     settings.stages.push_back({stage.name,
                                stage.steps,

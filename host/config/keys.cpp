@@ -46,6 +46,69 @@ std::string trimmed(const std::string& text) {
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t\r") - begin + 1);
 }
 
+/// What is expected in place of an unknown name: ours for a name of another package, else the nearest one.
+std::string translated(const std::string& given, const std::vector<std::string>& valid) {
+  static const std::pair<const char*, const char*> kOthers[] = {// profiles
+                                                                {"PEMD", "EPL"},
+                                                                {"SPEMD", "EPL"},
+                                                                {"SPEP", "EPL"},
+                                                                {"EPL_NUMBA", "EPL"},
+                                                                {"PowerLaw", "EPL"},
+                                                                {"Isothermal", "SIE"},
+                                                                {"IsothermalSph", "SIS"},
+                                                                {"ExternalShear", "SHEAR"},
+                                                                {"SHEAR_GAMMA_PSI", "SHEAR"},
+                                                                {"MassSheet", "CONVERGENCE"},
+                                                                {"PointMass", "POINT_MASS"},
+                                                                {"SERSIC", "SERSIC_ELLIPSE"},
+                                                                {"Sersic", "SERSIC_ELLIPSE"},
+                                                                {"CORE_SERSIC", "SERSIC_ELLIPSE"},
+                                                                {"Gaussian", "GAUSSIAN"},
+                                                                {"INTERPOL", "PIXELATED"},
+                                                                {"NFW_ELLIPSE", "NFW_ELLIPSE_POTENTIAL"},
+                                                                // parameters
+                                                                {"einstein_radius", "theta_E"},
+                                                                {"b", "theta_E"},
+                                                                {"r_E", "theta_E"},
+                                                                {"slope", "gamma"},
+                                                                {"t", "gamma"},
+                                                                {"core_radius", "s_scale"},
+                                                                {"gamma_1", "gamma1"},
+                                                                {"gamma_2", "gamma2"},
+                                                                {"g1", "gamma1"},
+                                                                {"g2", "gamma2"},
+                                                                {"effective_radius", "R_sersic"},
+                                                                {"r_eff", "R_sersic"},
+                                                                {"re", "R_sersic"},
+                                                                {"half_light_radius", "R_sersic"},
+                                                                {"sersic_index", "n_sersic"},
+                                                                {"n", "n_sersic"},
+                                                                {"intensity", "amp"},
+                                                                {"I_eff", "amp"},
+                                                                {"flux", "amp"},
+                                                                {"x0", "center_x"},
+                                                                {"y0", "center_y"},
+                                                                {"scale_radius", "Rs"},
+                                                                {"kappa_s", "alpha_Rs"},
+                                                                {"kappa_ext", "kappa"},
+                                                                // other keys
+                                                                {"deltaPix", "pixel_scale"},
+                                                                {"pixel_scales", "pixel_scale"},
+                                                                {"supersampling_factor", "supersampling"},
+                                                                {"sub_size", "supersampling"},
+                                                                {"over_sample_size", "supersampling"},
+                                                                {"noise_map", "noise"},
+                                                                {"max_iter", "steps"},
+                                                                {"lr", "learning_rate"}};
+  for (const auto& [theirs, ours] : kOthers)
+    if (given == theirs && std::find(valid.begin(), valid.end(), ours) != valid.end()) return ours;
+  const bool centers = given == "centre" || given == "center" || given == "centroid";
+  if (centers && std::find(valid.begin(), valid.end(), "center_x") != valid.end()) return "center_x and center_y";
+  const bool ellipticity = given == "ell_comps" || given == "elliptical_comps" || given == "q" || given == "phi";
+  if (ellipticity && std::find(valid.begin(), valid.end(), "e1") != valid.end()) return "e1 and e2";
+  return suggestion(given, valid);
+}
+
 // ---- values ----------------------------------------------------------------------------------------------
 
 /// A number as TOML; a float keeps its decimal point.
@@ -549,7 +612,7 @@ class Document::Tree::Assignment {
     if (!from.is_string()) refuse("wrong type", described(from), "one of " + quoted(valid));
     const std::string& given = from.as_string()->get();
     const auto found = std::find(valid.begin(), valid.end(), given);
-    if (found == valid.end()) refuse("no such name", "\"" + excerpt(given) + "\"", suggestion(given, valid));
+    if (found == valid.end()) refuse("no such name", "\"" + excerpt(given) + "\"", translated(given, valid));
     return static_cast<std::size_t>(found - valid.begin());
   }
   std::string text(const std::string& expected) const {
@@ -608,7 +671,7 @@ void Document::read(const std::string& path, const Keys& keys) const {
       if (std::find(names.begin(), names.end(), given) != names.end()) continue;
       const bool from_file = name.source().path && *name.source().path != kCommandLine;
       tree_->fail(from_file ? name.source() : node.source(), prefix + excerpt(given),
-                  "unknown key, found " + excerpt(given) + ", expected " + suggestion(given, names));
+                  "unknown key, found " + excerpt(given) + ", expected " + translated(given, names));
     }
   }
   for (const Key& key : keys) read_one(path, key);

@@ -201,17 +201,6 @@ void read_observation(const Document& document, Config& config, bool for_simulat
     document.fail("observation.pixel_scale", "missing, expected a number > 0 arcsec for a simulation");
 }
 
-bool anything_free(const Model& model) {
-  const auto some = [](const auto& components) {
-    return std::any_of(components.begin(), components.end(),
-                       [](const auto& c) { return std::find(c.free.begin(), c.free.end(), true) != c.free.end(); });
-  };
-  const auto pixels_or_weights = [](const LightComponent& c) { return c.pixels_free || c.weights_free; };
-  return model.network || some(model.lens) || some(model.source) || some(model.lens_light) ||
-         std::any_of(model.source.begin(), model.source.end(), pixels_or_weights) ||
-         std::any_of(model.lens_light.begin(), model.lens_light.end(), pixels_or_weights);
-}
-
 /// Refuses weights of penalties on something that the model does not have.
 void check_regularization(const Document& document, const Model& model, RegularizationConfig r) {
   const auto check = [&](const Keys& penalties, bool has_effect, const std::string& problem) {
@@ -328,7 +317,7 @@ void check_stages(const Document& document, const Config& config) {
       document.fail(path + ".free",
                     "names weights or pixels, which levenberg_marquardt does not fit, expected names of profile "
                     "parameters");
-    if (!scalars)
+    if (!scalars && ParameterLayout(model).size() > 0)
       document.fail(path + ".name",
                     "nothing to fit, found \"levenberg_marquardt\" without a free profile parameter, expected one in a "
                     "fit = [...]");
@@ -390,7 +379,7 @@ void check_gauss_newton(const Document& document, const Config& config) {
 }
 
 /// Rules between the blocks.
-void check_model(const Document& document, const Config& config, bool for_simulation) {
+void check_model(const Document& document, const Config& config) {
   const Model& model = config.model;
   if (model.source.empty() && model.lens_light.empty())
     document.fail("source", "missing, expected at least one [[source]] or [[lens_light]]");
@@ -399,8 +388,40 @@ void check_model(const Document& document, const Config& config, bool for_simula
   check_network_lights(document, model);
   check_pixels(document, model);
   check_regularization(document, model, config.regularization);
-  if (!for_simulation && !anything_free(model))
-    document.fail("network", "nothing to fit, found no [network] and no name in any fit = [...], expected one of them");
+}
+
+/// A key that is given, differs from its default, and belongs to an optimizer that no stage uses: a warning. The
+/// configuration that a fit writes gives every key.
+void warn_without_effect(const Document& document, Config& config) {
+  const OptimizerConfig& o = config.optimizer;
+  const OptimizerConfig& d = recipe(config.recipe).optimizer;
+  const auto check = [&](const std::string& path, const StageConfig& s, const std::vector<StageConfig>& users) {
+    const auto uses = [&users](OptimizerKind kind) {
+      return std::any_of(users.begin(), users.end(), [kind](const StageConfig& u) { return u.name == kind; });
+    };
+    const bool adam = uses(OptimizerKind::adam), lbfgs = uses(OptimizerKind::lbfgs);
+    const std::string with =
+        std::string(name_of(users.front().name)) + (users.size() > 1 ? " and the other stages" : "");
+    const auto warn = [&](const char* key, bool changed, bool used, const std::string& owner) {
+      if (document.has(path + "." + key) && changed && !used)
+        config.warnings.push_back(config.at(path + "." + key) + ": has no effect with " + with + ", it is for " +
+                                  owner);
+    };
+    warn("learning_rate", s.learning_rate != d.learning_rate, adam, "adam");
+    warn("warmup", s.warmup != d.warmup, adam, "adam");
+    warn("schedule", s.cosine != d.cosine, adam, "adam");
+    warn("clip_norm", s.clip_norm != d.clip_norm, adam, "adam");
+    warn("memory", s.memory != d.memory, lbfgs, "lbfgs");
+    if (path != "optimizer") return;
+    const std::string rules = "the stopping rules of adam and lbfgs";
+    warn("patience", o.patience != d.patience, adam || lbfgs, rules);
+    warn("tolerance", o.tolerance != d.tolerance, adam || lbfgs, rules);
+    warn("stop_chi2", o.stop_chi2 != d.stop_chi2, adam || lbfgs, rules);
+    warn("best_of_last", o.best_of_last != d.best_of_last, adam, "adam");
+  };
+  check("optimizer", o, o.all_stages());
+  for (std::size_t i = 0; i < o.stages.size(); ++i)
+    check("optimizer.stage." + std::to_string(i), o.stages[i], {o.stages[i]});
 }
 
 /// The defaults: those of the recipe, or the default recipe's for a source of free pixels where gauss_newton can fit
@@ -471,10 +492,11 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
     document.fail("simulate", "missing, expected a table [simulate]");
   }
   read_perturbations(document, config);
-  check_model(document, config, for_simulation);
+  check_model(document, config);
   check_priors(document, config);
   if (!for_simulation) check_stages(document, config);
   if (!for_simulation) check_gauss_newton(document, config);
+  warn_without_effect(document, config);
   return config;
 }
 

@@ -29,7 +29,6 @@ bool same_shapes(const std::vector<LightComponent>& a, const std::vector<LightCo
 void validate_problem(const Problem& p) {
   p.observation.validate();
   const ParameterLayout layout(p.model);
-  EINFIELD_REQUIRE(layout.size() > 0, "nothing to fit: no network and no free parameter");
   EINFIELD_REQUIRE(
       p.initial_parameters.size() == layout.size(),
       std::to_string(p.initial_parameters.size()) + " initial parameters, expected " + std::to_string(layout.size()));
