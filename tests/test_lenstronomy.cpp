@@ -129,7 +129,6 @@ TEST(Lenstronomy, WhatIsNotUnderstoodIsRefusedByName) {
     std::string message;
   } cases[] = {
       {"/kwargs_model/multi_plane", true, "kwargs_model.multi_plane: not supported, found true"},
-      {"/kwargs_model/lens_redshift_list", {0.5, 0.7}, "kwargs_model.lens_redshift_list: not supported"},
       {"/kwargs_constraints",
        {{"joint_lens_with_light", {{0, 0, {"center_x"}}}}},
        "kwargs_constraints.joint_lens_with_light: not supported"},
@@ -160,11 +159,13 @@ TEST(Lenstronomy, WhatIsNotUnderstoodIsRefusedByName) {
   file["kwargs_likelihood"] = {{"source_marg", false}, {"force_no_add_image", nullptr}};
   const std::string path = folder.write("model.json", file.dump());
   std::vector<std::string> warnings;
-  read_lenstronomy(path, warnings, {"multi_plane", "kwargs_model.lens_redshift_list"});
+  read_lenstronomy(path, warnings, {"multi_plane"});
   EXPECT_NE(std::find(warnings.begin(), warnings.end(), path + ": kwargs_model.multi_plane: ignored"), warnings.end());
-  EXPECT_THROW(read_lenstronomy(path, warnings, {"multi_plane"}), InvalidInput);
-  EXPECT_THROW(read_lenstronomy(path, warnings, {"multi_plane", "kwargs_model.lens_redshift_list", "not_there"}),
-               InvalidInput);
+  EXPECT_THROW(read_lenstronomy(path, warnings, {"multi_plane", "not_there"}), InvalidInput);
+  file["kwargs_constraints"]["joint_lens_with_light"] = {{0, 0, {"center_x"}}};
+  const std::string joint = folder.write("joint.json", file.dump());
+  EXPECT_THROW(read_lenstronomy(joint, warnings, {"multi_plane"}), InvalidInput);
+  read_lenstronomy(joint, warnings, {"kwargs_model.multi_plane", "kwargs_constraints"});
 }
 
 TEST(Lenstronomy, PixelsWithoutExposureAreMasked) {

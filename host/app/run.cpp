@@ -230,7 +230,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
 
   std::vector<Snapshot<Real>> snapshots;
   for (const FitResult<Real>& result : results) snapshots.push_back(result.snapshot);
-  callbacks.checkpoint(snapshots);
+  if (layout.size() > 0) callbacks.checkpoint(snapshots);  // else there is nothing to resume
   if (std::any_of(results.begin(), results.end(),
                   [](const auto& r) { return r.stop_reason == StopReason::interrupted; })) {
     log.line("interrupted after step " + std::to_string(results.front().steps) + "; --resume continues from " +

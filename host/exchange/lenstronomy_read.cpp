@@ -82,8 +82,8 @@ class Reader {
     for (const char* block : {"lens", "source", "lens_light"})
       root.names.push_back("kwargs_fixed_" + std::string(block));
     KnownKeys model = {kModelLists};
-    // Redshifts of a single plane do not enter the image.
-    model.names.insert(model.names.end(), {"z_lens", "z_source", "point_source_model_list"});
+    // Redshifts do not enter the image without multi_plane, which is refused.
+    model.names.insert(model.names.end(), {"z_lens", "z_source", "lens_redshift_list", "point_source_model_list"});
     check_dictionary(json_, "", root);
     check_member("kwargs_model", model);
     check_member("kwargs_result", {kParameterLists});
@@ -98,7 +98,13 @@ class Reader {
                            " has and that is refused without this option");
   }
   void check_member(const std::string& name, const KnownKeys& known) {
-    if (json_.is_object() && json_.contains(name)) check_dictionary(json_[name], name, known);
+    if (!json_.is_object() || !json_.contains(name)) return;
+    if (!says_nothing(json_[name]) && ignores(name)) {
+      warn(name + ": ignored");
+      json_.erase(name);
+    } else {
+      check_dictionary(json_[name], name, known);
+    }
   }
   /// @param path  "" for the root
   void check_dictionary(nlohmann::json& object, const std::string& path, const KnownKeys& known) {

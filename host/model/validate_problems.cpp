@@ -115,7 +115,8 @@ void validate_start(const StageRun& run, const StageStart<Real>& start, std::siz
   EINFIELD_REQUIRE(start.step >= 0, "a stage that begins at step " + std::to_string(start.step) + ", expected >= 0");
   const std::size_t pair = 2 * n_parameters;
   const int most = pairs_kept(run.memory, run.stop.steps);
-  EINFIELD_REQUIRE(start.pairs.size() % pair == 0 && start.pairs.size() <= pair * static_cast<std::size_t>(most),
+  const bool whole = pair > 0 ? start.pairs.size() % pair == 0 : start.pairs.empty();
+  EINFIELD_REQUIRE(whole && start.pairs.size() <= pair * static_cast<std::size_t>(most),
                    "L-BFGS pairs of " + std::to_string(start.pairs.size()) + " numbers, expected at most " +
                        std::to_string(most) + " pairs of " + std::to_string(pair) + " (2 x parameters)");
 }
