@@ -694,10 +694,10 @@ TEST_F(BadMachine, GnuplotIsMissedOnlyByFigures) {
 
 TEST_F(BadMachine, DirectoriesThatCannotBeWritten) {
   around_.bound_by_permissions = true;
-  const auto expect_failure = [&](const Words& words, const std::string& message) {
+  const auto expect_failure = [&](const Words& words, const std::string& message, int status = 1) {
     const auto before = files_below(folder_.path());
     const Outcome outcome = fit(words);
-    EXPECT_EQ(outcome.status, 1);
+    EXPECT_EQ(outcome.status, status);
     EXPECT_EQ(outcome.err, "einfield: error: " + message + "\n");
     EXPECT_EQ(files_below(folder_.path()), before);
   };
@@ -706,7 +706,7 @@ TEST_F(BadMachine, DirectoriesThatCannotBeWritten) {
   fs::permissions(folder_ / "locked", readable);
   expect_failure({"--out", "locked"}, "locked: cannot write into the directory (Permission denied)");
   expect_failure({"--out", "locked/out"}, "locked/out: cannot create the directory (Permission denied)");
-  expect_failure({"--out", "data.fits"}, "data.fits: cannot create the directory (Not a directory)");
+  expect_failure({"--out", "data.fits"}, "--out: data.fits is a file, expected the name of a directory", 2);
   expect_failure({"--out", "data.fits/out"}, "data.fits/out: cannot create the directory (Not a directory)");
 
   // Earlier results.
