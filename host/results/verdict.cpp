@@ -513,11 +513,12 @@ class Checks {
                                           static_cast<int>(where) % nx + 1, static_cast<int>(where) / nx + 1);
     const std::string advice = fmt::format("; raise observation.supersampling = {}", o_.grid.supersampling);
     if (!fit_.uncertainties) {
-      if (largest > limit) raise(Flag::undersampled, "with twice the supersampling " + pixel + advice);
+      if (largest > limit && !fits_coarse_light(0, shifted.observation))
+        raise(Flag::undersampled, "with twice the supersampling " + pixel + advice);
       return;
     }
     const Uncertainties moved = uncertainties_(shifted, fit_.first_parameters);
-    if (fits_coarse_light(moved, shifted.observation)) return;
+    if (fits_coarse_light(fit_.uncertainties->fall - moved.fall, shifted.observation)) return;
     std::size_t most = 0;
     double shift = 0;
     for (std::size_t i = 0; i < moved.step.size(); ++i) {
@@ -534,9 +535,9 @@ class Checks {
 
   /// Whether the image itself was rendered as coarsely as the model, as mock images are: the model fits, and with a
   /// finer rendering it would fit significantly worse, other parameters included.
-  bool fits_coarse_light(const Uncertainties& moved, const Observation& shifted) const {
+  /// @param change  of χ² by the parameters that follow
+  bool fits_coarse_light(double change, const Observation& shifted) const {
     if (fit_.data.chi2_reduced > threshold(Flag::chi2_high)) return false;
-    double change = fit_.uncertainties->fall - moved.fall;
     for (std::size_t i = 0; i < o_.image.size(); ++i) {
       if (!o_.mask[i]) continue;
       const double before = (o_.image[i] - fit_.image[i]) / noise(i),
