@@ -208,7 +208,7 @@ TEST_F(Cli, InfoListsFlagsAndSomeKeys) {
       << flags.out;
   const Outcome some = run({"info", "--keys", "max_noise"});
   EXPECT_EQ(some.status, 0);
-  EXPECT_EQ(some.out.rfind("[observation]\n  observation.max_noise  number", 0), 0u) << some.out;
+  EXPECT_EQ(some.out.rfind("[observation]\n  observation.max_noise ", 0), 0u) << some.out;
   EXPECT_EQ(lines(some.out).size(), 2u);
   // On a terminal, long lines are broken at spaces.
   Surroundings narrow = around_;
@@ -529,7 +529,7 @@ TEST_F(Cli, APlanBeyondTheMemoryOfTheMachineIsRefused) {
   words.insert(words.end(), {"--set", "network.ensemble=1000", "--set", "network.hidden=[1000, 1000]"});
   const Outcome outcome = run(fit(words));
   EXPECT_EQ(outcome.status, 1);
-  EXPECT_EQ(outcome.err.rfind("einfield: error: cannot allocate 32", 0), 0u) << outcome.err;
+  EXPECT_NE(outcome.err.find("einfield: error: cannot allocate 32"), std::string::npos) << outcome.err;
   EXPECT_NE(outcome.err.find(" MB for the fit, this machine has "), std::string::npos) << outcome.err;
   EXPECT_EQ(files_below(folder().path()), before);
 }

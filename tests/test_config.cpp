@@ -174,7 +174,7 @@ TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
     EXPECT_EQ(c.optimizer.steps, paper ? 200 : 1000);
     EXPECT_EQ(c.optimizer.stop, paper ? StopRule::none : StopRule::plateau);
     EXPECT_NE(c.regularization.any(), paper);
-    EXPECT_FALSE(c.observation.max_noise.has_value());
+    EXPECT_EQ(c.observation.max_noise, 1e3);
     EXPECT_EQ(c.observation.supersampling, 1);
     EXPECT_FALSE(c.observation.pixel_scale.has_value());
     EXPECT_EQ(c.observation.psf.type, "");

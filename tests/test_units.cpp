@@ -291,14 +291,13 @@ TEST(Units, OfASmoothFitDoNotMatter) {
   }
 }
 
-TEST(Units, OfAPixelSourceDoNotMatter) {
-  const auto fit = [](const Units& u) {
+void expect_pixels_do_not_matter(const std::string& rest) {
+  const auto fit = [&rest](const Units& u) {
     const TemporaryDirectory folder;
     const std::string pixels = fmt::format(
         "[[source]]\nprofile = \"PIXELATED\"\nnx = 10\nny = 9\npixel_scale = {}\ncenter_x = {}\nvalue = {}\n"
         "fit = [\"pixels\"]\n",
         0.3 * u.angle, 0.2 * u.angle, 1.0 * u.brightness);
-    const std::string rest = "[network]\nhidden = [6]\nensemble = 1\n[optimizer]\nsteps = 60\n";
     return results_of(
         folder, lens_text(u, "", sersic(u, ""), rest),
         lens_text(u, "", pixels, rest + "[regularization]\nsource_gradient = 0.1\nsource_curvature = 0.3\n"), true);
@@ -312,6 +311,15 @@ TEST(Units, OfAPixelSourceDoNotMatter) {
     for (std::size_t i = 0; i < pixels.size(); ++i)
       EXPECT_NEAR(other.model.source[0].pixels[i] / by.brightness, pixels[i], 0.03 * largest(pixels)) << i;
   }
+}
+
+TEST(Units, OfAPixelSourceDoNotMatter) {
+  expect_pixels_do_not_matter(
+      "[network]\nhidden = [6]\nensemble = 1\n[optimizer]\nname = \"lbfgs\"\nstop = \"plateau\"\nsteps = 60\n");
+}
+
+TEST(Units, OfAFitByEvidenceDoNotMatter) {
+  expect_pixels_do_not_matter("[network]\nfourier_features = 8\n");
 }
 
 // ---- configurations ----------------------------------------------------------------------------------------

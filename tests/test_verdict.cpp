@@ -189,8 +189,7 @@ TEST(Verdict, ALineSearchThatFailsAtOnceIsNoConvergence) {
   fit.result.stop_reason = StopReason::converged;
   config.optimizer.steps = 100;
   ThreadPool pool(1);
-  const Assessment assessed =
-      assess<float>(config, fit.loaded, fit.results(), fit.images(), {}, pool, uncertainties_of);
+  const Assessment assessed = assess<float>(config, fit.loaded, fit.results(), fit.images(), pool, uncertainties_of);
   std::set<Flag> flags;
   for (const RaisedFlag& raised : assessed.flags) flags.insert(raised.flag);
   EXPECT_EQ(flags.count(Flag::no_steps), 1u);
@@ -292,7 +291,7 @@ TEST(Verdict, ANonFiniteChi2Fails) {
   fit.result.final_state.chi2_reduced = INFINITY;
   ThreadPool pool(1);
   const Assessment assessed =
-      assess<float>(lens.config(), fit.loaded, fit.results(), fit.images(), {}, pool, uncertainties_of);
+      assess<float>(lens.config(), fit.loaded, fit.results(), fit.images(), pool, uncertainties_of);
   EXPECT_EQ(assessed.status(), FitStatus::failed);
   ASSERT_FALSE(assessed.flags.empty());
   EXPECT_EQ(assessed.flags.back().flag, Flag::non_finite);

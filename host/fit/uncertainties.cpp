@@ -182,9 +182,9 @@ Uncertainties scalar_uncertainties(ScalarBatch& batch) {
     const double variance = spectrum.covariance(i, i);
     result.sigma[a] = std::sqrt(variance);
     result.step[a] = step[i];
-    for (std::size_t j = 0; j < kept.size(); ++j)
+    for (std::size_t j = 0; j <= i; ++j)
       if (known[j])
-        result.correlations(a, names[j]) =
+        result.correlations(a, names[j]) = result.correlations(names[j], a) =
             i == j ? 1 : spectrum.covariance(i, j) / std::sqrt(variance * spectrum.covariance(j, j));
   }
   const std::vector<double> slope = part(gradient, inside);
