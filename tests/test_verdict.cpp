@@ -356,9 +356,10 @@ TEST(Verdict, ImagesOfAModelAreThoseOfTheBackend) {
                                     fit.result.parameters.begin() + static_cast<std::ptrdiff_t>(layout.n_network));
   const ModelImages images = model_images(with_parameters(problem.model, layout, fit.result.parameters), weights,
                                           problem.observation, 1, pool);
+  // The fit computes in its own units, in which the cores of the profiles, lengths that stay, are others.
   const std::vector<double> expected = fit.images().front();
   for (std::size_t i = 0; i < expected.size(); ++i)
-    EXPECT_NEAR(images.source[i] + images.lens_light[i], expected[i], 1e-12) << i;
+    EXPECT_NEAR(images.source[i] + images.lens_light[i], expected[i], 1e-8) << i;
 }
 
 TEST(Verdict, APsfOfAnotherSamplingNamesTheKeyToSet) {

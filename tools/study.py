@@ -8,6 +8,7 @@
     tools/study.py EINFIELD too_long         twenty times as many steps as the automatic stop takes
     tools/study.py EINFIELD calibration      how often the truth lies within the scatter of an ensemble
     tools/study.py EINFIELD options          one change at a time to the default recipe: its cost and its effect
+    tools/study.py EINFIELD free_source      a source of free pixels: strengths by evidence, and strengths set by hand
 """
 import argparse
 import array
@@ -240,9 +241,111 @@ def options(study):
             f"{mark_steps:.0f}", f"{evaluations:.0f}")
 
 
+FREE_SOURCE = """[observation]
+image = "{name}.fits[IMAGE]"
+noise = "{name}.fits[NOISE]"
+psf = {{ fwhm = 0.0875, size = 9 }}
+pixel_scale = 0.04375
+region = [{{ shape = "annulus", inner = 0.45, outer = 1.6 }}]
+[[lens]]
+profile = "SIE"
+theta_E = 1.006
+e1 = 0.11
+e2 = 0.0
+[[lens]]
+profile = "SHEAR"
+gamma1 = 0.03
+gamma2 = 0.0
+{source}
+[network]
+[truth]
+file = "{name}.fits"
+"""
+SIMULATED = """[simulate]
+nx = 80
+ny = 80
+noise = {noise}
+seed = {seed}
+[[perturbation]]
+{perturbation}
+"""
+PIXELS = '[[source]]\nprofile = "PIXELATED"\nnx = 60\nny = 60\npixel_scale = 0.02\nfit = ["pixels"]'
+RANDOM_FIELD = 'profile = "GAUSSIAN_RANDOM_FIELD"\nvariance = 4.3e-5\nslope = 5\nseed = {}'
+BY_HAND = ["regularization.automatic=false", "regularization.smoothness=20", "regularization.curvature=7",
+           "regularization.source_curvature=0.3", "network.fourier_features=64", "network.fourier_scale=1.0"]
+
+
+def clumps(*numbers):
+    return "\n".join(f'[[source]]\nprofile = "GAUSSIAN"\namp = {amp}\nsigma = {sigma}\ncenter_x = {x}\ncenter_y = {y}'
+                     for amp, sigma, x, y in numbers)
+
+
+def random_clumps(seed):
+    draw = random.Random(seed)
+    return clumps(*((round(draw.uniform(0.15, 0.5), 3), round(draw.uniform(0.035, 0.09), 3), round(draw.gauss(0, 0.15), 3),
+                     round(draw.gauss(0.05, 0.15), 3)) for _ in range(5)))
+
+
+def without_plane(values, places):
+    """The values minus their best plane, which a free source can take up."""
+    rows = [(1.0, x, y) for x, y in places]
+    matrix = [[sum(r[i] * r[j] for r in rows) for j in range(3)] + [sum(r[i] * v for r, v in zip(rows, values))] for i in range(3)]
+    for i in range(3):
+        matrix[i] = [a / matrix[i][i] for a in matrix[i]]
+        for j in range(3):
+            if j != i:
+                matrix[j] = [a - matrix[j][i] * b for a, b in zip(matrix[j], matrix[i])]
+    plane = [m[3] for m in matrix]
+    return [v - sum(p * a for p, a in zip(plane, r)) for r, v in zip(rows, values)]
+
+
+def potential_error(study, path, size):
+    """rms of psi - truth over rms of the truth in the used pixels, both without mean and plane."""
+    result = pathlib.Path(study.directory) / "fit" / "result.fits"
+    found, used = read_map(result, "PSI_NN"), read_map(result, "MASK")
+    true = read_map(path.with_suffix(".fits"), "PSI_TRUE")
+    places = [(i % size, i // size) for i in range(len(true)) if used[i]]
+    error = without_plane([f - t for f, t, u in zip(found, true, used) if u], places)
+    return math.sqrt(sum(e * e for e in error) / sum(t * t for t in without_plane([t for t, u in zip(true, used) if u], places)))
+
+
+def free_source(study):
+    """A field of 3.5 arcsec, the source 60 x 60 free pixels: the default recipe, whose strengths come from the evidence, and
+    strengths set by hand, the best of a study with one source and one random field."""
+    two = clumps((1.0, 0.1, 0.05, 0.1), (0.6, 0.08, -0.15, -0.02))
+    multipole = 'profile = "MULTIPOLE"\nm = 4\na_m = 0.02\nphi_m = 0.4'
+    perturber = 'profile = "SIE"\ntheta_E = 0.05\ne1 = 0.0\ne2 = 0.1\ncenter_x = 0.8\ncenter_y = -0.55'
+    systems = [("two Gaussians", "random field", two, RANDOM_FIELD.format(3)),
+               ("two Gaussians", "random field", two, RANDOM_FIELD.format(8)),
+               ("five clumps", "random field", random_clumps(1), RANDOM_FIELD.format(5)),
+               ("five clumps", "random field", random_clumps(2), RANDOM_FIELD.format(9)),
+               ("two Gaussians", "multipole of 0.02″", two, multipole),
+               ("five clumps", "SIE of 0.05″", random_clumps(3), perturber)]
+    table("source", "missing", "χ²", "ψ", "ln evidence", "smoothness, curvature, source_curvature", "steps", "by hand: χ²", "ψ",
+          "ln evidence")
+    for i, (name, missing, source, perturbation) in enumerate(systems):
+        text = FREE_SOURCE.format(name="system", source=source) + SIMULATED.format(noise=0.38, seed=i + 1, perturbation=perturbation)
+        path = pathlib.Path(study.directory) / "system.toml"
+        path.write_text(text)
+        study.settings = []
+        study.call("simulate", path, "--overwrite", *flags(study.changes))
+        path.write_text(FREE_SOURCE.format(name="system", source=PIXELS))
+        cells = []
+        for settings in ([], BY_HAND):
+            result = study.fit(path, settings)
+            metrics, evidence = result["metrics"], result["evidence"]
+            weights = evidence["regularization"]
+            cells += [f"{metrics['chi2_reduced']:.3f}", percent(potential_error(study, path, 80)),
+                      f"{evidence['log_evidence']:.1f}"]
+            if not settings:
+                cells += [", ".join(f"{weights[k]:.3g}" for k in ("smoothness", "curvature", "source_curvature")),
+                          str(result["steps"])]
+        row(name, missing, *cells)
+
+
 SEEDS = (1, 2, 3)
 STEPS = [20, 30, 45, 65, 100, 150, 220, 330, 500]
-STUDIES = {study.__name__: study for study in (robustness, stopping, rules, too_long, calibration, options)}
+STUDIES = {study.__name__: study for study in (robustness, stopping, rules, too_long, calibration, options, free_source)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
