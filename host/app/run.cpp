@@ -152,10 +152,6 @@ RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, c
   const RunInfo info{backend.name(), backend.device(), sizeof(Real) == 4 ? "single" : "double", options.command};
   const std::string json = write_results(options.out, fitted, info, {coolest_writer(fitted, options.threads)});
   if (options.figures) draw_all(log, fitted, json, options.out, pool);
-  if (log.warnings().size() > fitted.warnings.size()) {
-    fitted.warnings = log.warnings();
-    rewrite_result_json(options.out, fitted, info);
-  }
   if (const std::optional<Evidence>& evidence = fitted.outcome().evidence)
     report_evidence(log, *evidence, loaded.problem);
   log.line(summary(fitted));

@@ -96,8 +96,4 @@ std::string write_results(const std::string& dir, const Assessment& fit, const R
   return json;
 }
 
-void rewrite_result_json(const std::string& dir, const Assessment& fit, const RunInfo& info) {
-  write_atomically(in(dir, "result.json"), result_json(fit, info));
-}
-
 }  // namespace einfield

@@ -41,7 +41,4 @@ FitsMaps result_maps(const Assessment& fit);
 std::string write_results(const std::string& dir, const Assessment& fit, const RunInfo& info,
                           const std::vector<ExtraWriter>& extra_writers = {});
 
-/// Replaces result.json alone: for warnings that came after the results were written. @throws IoError
-void rewrite_result_json(const std::string& dir, const Assessment& fit, const RunInfo& info);
-
 }  // namespace einfield
