@@ -140,7 +140,7 @@ RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, c
     networks.push_back(network_fields(backend, member, theta, units));
   }
   ThreadPool pool(options.threads);
-  Assessment fitted = assess(
+  const Assessment fitted = assess(
       config, loaded, results, images, pool,
       [&](const Problem& problem, const std::vector<double>& at) {
         return scalar_uncertainties(backend, problem, at, pool);
@@ -148,7 +148,6 @@ RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, c
       networks);
   const std::size_t known = config.warnings.size() + loaded.warnings.size();
   for (std::size_t i = known; i < fitted.warnings.size(); ++i) log.warning(fitted.warnings[i]);
-  fitted.warnings = log.warnings();
   const RunInfo info{backend.name(), backend.device(), sizeof(Real) == 4 ? "single" : "double", options.command};
   const std::string json = write_results(options.out, fitted, info, {coolest_writer(fitted, options.threads)});
   if (options.figures) draw_all(log, fitted, json, options.out, pool);

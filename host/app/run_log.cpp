@@ -30,7 +30,6 @@ void Log::line(const std::string& message) {
 }
 
 void Log::warning(const std::string& message) {
-  all_warnings_.push_back(message);
   end_bar();
   if (warnings_) *warnings_ << "einfield: warning: " << message << std::endl;
 }

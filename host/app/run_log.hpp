@@ -23,8 +23,6 @@ class Log {
 
   void line(const std::string& message);
   void warning(const std::string& message);
-  /// All of them, for the results; also those of a silent log.
-  const std::vector<std::string>& warnings() const { return all_warnings_; }
   /// A line, or the bar drawn again: step, reduced χ², steps/s, time left.
   void progress(const HistoryRow& row);
 
@@ -38,7 +36,6 @@ class Log {
   bool terminal_;
   int steps_;
   bool at_most_;
-  std::vector<std::string> all_warnings_;
   bool bar_shown_ = false;
   std::int64_t first_step_ = -1, last_step_ = -1;
   double first_time_ = 0;
