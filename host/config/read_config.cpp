@@ -425,12 +425,13 @@ void warn_without_effect(const Document& document, Config& config) {
 }
 
 /// The defaults: those of the recipe, or the default recipe's for a source of free pixels where gauss_newton can fit
-/// the model and no other optimizer is asked for.
+/// the model and neither another optimizer nor hidden layers are asked for: it would be slow with many weights.
 const Recipe& recipe_of(const Document& document, const Config& config) {
   const Recipe& named = recipe(config.recipe);
   if (&named != &recipes().front()) return named;
-  for (const char* key : {"optimizer.name", "optimizer.stage", "optimizer.loss", "optimizer.stop",
-                          "optimizer.learning_rate", "optimizer.memory", "optimizer.starts"})
+  for (const char* key :
+       {"optimizer.name", "optimizer.stage", "optimizer.loss", "optimizer.stop", "optimizer.learning_rate",
+        "optimizer.memory", "optimizer.starts", "network.hidden", "network.initial"})
     if (document.has(key)) return named;
   const auto free_pixels = [](const LightComponent& c) { return c.pixels_free; };
   const std::vector<LightComponent>&source = config.model.source, &light = config.model.lens_light;
