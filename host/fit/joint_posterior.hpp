@@ -65,7 +65,6 @@ class JointPosterior {
   /// The same for the pixels, with everything else held fixed.
   Regularization better_source_weights(const JointValue& found);
 
-  /// @param at  where H was made, for the constants
   /// @pre proper()
   Evidence evidence(const JointValue& found) const;
 
