@@ -7,8 +7,7 @@
 #include <limits>
 #include <type_traits>
 
-// Arrays of vectors need vectors of known size.
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#include "host/cpu/vector_targets.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "host/cpu/network_tiles.cpp"
@@ -16,13 +15,6 @@
 
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
-
-// Loops over accumulators must vanish, or GCC keeps the accumulators in memory (a third of the speed).
-#if defined(__clang__)
-#define EINFIELD_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define EINFIELD_UNROLL _Pragma("GCC unroll 16")
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace einfield::HWY_NAMESPACE {

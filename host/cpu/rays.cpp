@@ -24,7 +24,8 @@ EINFIELD_VECTOR_FUNCTION(sin);
 #endif
 #endif
 
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#include "host/cpu/vector_targets.hpp"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "host/cpu/rays.cpp"
 #include <hwy/foreach_target.h>  // must come before highway.h

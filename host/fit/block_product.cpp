@@ -1,20 +1,13 @@
 // A register-blocked product. The source is compiled once per instruction set; nothing here allocates.
 #include "host/fit/block_product.hpp"
 
-// Arrays of vectors need vectors of known size.
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#include "host/cpu/vector_targets.hpp"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "host/fit/block_product.cpp"
 #include <hwy/foreach_target.h>  // must come before highway.h
 
 #include <hwy/highway.h>
-
-// Loops over accumulators must vanish, or GCC keeps the accumulators in memory.
-#if defined(__clang__)
-#define EINFIELD_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define EINFIELD_UNROLL _Pragma("GCC unroll 16")
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace einfield::block_product::HWY_NAMESPACE {
