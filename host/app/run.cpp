@@ -86,8 +86,8 @@ template <class Real>
 void report_plan(Log& log, const Config& config, const Backend<Real>& backend, const MemoryPlan& plan, int threads) {
   log.line("backend: " + backend.name() + " (" + backend.device() + "), " + (sizeof(Real) == 4 ? "single" : "double") +
            " precision, " + plan.text());
-  if (uses(config, OptimizerKind::gauss_newton)) log.line("gauss_newton: on the CPU, double precision");
-  if (uses(config, OptimizerKind::levenberg_marquardt))
+  if (config.optimizer.uses(OptimizerKind::gauss_newton)) log.line("gauss_newton: on the CPU, double precision");
+  if (config.optimizer.uses(OptimizerKind::levenberg_marquardt))
     log.line("levenberg_marquardt: " +
              (has_device_batch(backend)
                   ? "on the device"

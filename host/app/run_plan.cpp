@@ -28,11 +28,6 @@ BackendChoice choose_backend(const Config& config, const RunOptions& options) {
   return choice;
 }
 
-bool uses(const Config& config, OptimizerKind optimizer) {
-  const std::vector<StageConfig> stages = config.optimizer.all_stages();
-  return std::any_of(stages.begin(), stages.end(), [optimizer](const StageConfig& s) { return s.name == optimizer; });
-}
-
 std::string MemoryPlan::text() const {
   return on_device > 0
              ? readable_bytes(on_device) + " planned on the device, " + readable_bytes(on_host) + " on the host"

@@ -15,9 +15,6 @@ namespace einfield {
 /// @throws InvalidInput when it cannot compute [network] math; NotBuilt, BackendUnavailable
 BackendChoice choose_backend(const Config& config, const RunOptions& options);
 
-/// Whether a stage is Levenberg–Marquardt, which runs in double precision.
-bool uses(const Config& config, OptimizerKind optimizer);
-
 /// The problems of a fit, one per member of the ensemble, and the bytes that it will need.
 struct MemoryPlan {
   std::vector<Problem> problems;

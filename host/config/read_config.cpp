@@ -251,7 +251,7 @@ void check_pixels(const Document& document, const Model& model) {
 /// Rules between the keys of one stage. @param path  "optimizer.stage.0", or "optimizer" without stages
 void check_stage(const Document& document, const std::string& path, const StageConfig& s) {
   const bool rule = document.has(path + ".stop") && (s.stop == StopRule::chi2 || s.stop == StopRule::held_out);
-  if ((s.name == OptimizerKind::levenberg_marquardt || s.name == OptimizerKind::gauss_newton) && rule)
+  if (!runs_on_backend(s.name) && rule)
     document.fail(path + ".stop", std::string("has no effect, found a rule for ") + name_of(s.name) +
                                       ", which ends when it has converged, expected \"none\"");
   if (s.name != OptimizerKind::adam) return;
@@ -344,14 +344,11 @@ void check_priors(const Document& document, const Config& config) {
 
 /// What gauss_newton fits, and that it comes last when it chooses weights: stages after it would not know them.
 void check_gauss_newton(const Document& document, const Config& config) {
-  const std::vector<StageConfig> stages = config.optimizer.all_stages();
-  const bool last = stages.back().name == OptimizerKind::gauss_newton;
-  const bool any = std::any_of(stages.begin(), stages.end(),
-                               [](const StageConfig& s) { return s.name == OptimizerKind::gauss_newton; });
-  if (config.regularization.automatic && !last)
-    document.fail("regularization.automatic", std::string("has no effect, found ") + name_of(stages.back().name) +
+  const OptimizerKind last = config.optimizer.all_stages().back().name;
+  if (config.regularization.automatic && last != OptimizerKind::gauss_newton)
+    document.fail("regularization.automatic", std::string("has no effect, found ") + name_of(last) +
                                                   " as the last stage, expected \"gauss_newton\"");
-  if (!any) return;
+  if (!config.optimizer.uses(OptimizerKind::gauss_newton)) return;
   if (config.optimizer.loss != LossKind::chi2)
     document.fail("optimizer.loss", "found \"mse\" with gauss_newton, expected \"chi2\"");
   const auto refuse_network = [&](const std::string& block, const std::vector<LightComponent>& lights) {

@@ -45,9 +45,9 @@ double system_bytes(const Problem& problem, const FitSettings& settings) {
   return bytes + pixels;                                   // its mask
 }
 
-bool by_jacobian(const FitSettings& settings) {
+bool uses(const FitSettings& settings, OptimizerKind optimizer) {
   return std::any_of(settings.stages.begin(), settings.stages.end(),
-                     [](const StageSettings& stage) { return stage.optimizer == OptimizerKind::levenberg_marquardt; });
+                     [optimizer](const StageSettings& stage) { return stage.optimizer == optimizer; });
 }
 
 }  // namespace
@@ -61,12 +61,11 @@ double planned_host_bytes(const Backend<Real>& backend, const Problem& problem, 
     return of_systems + 3.0 * systems * static_cast<double>(ScalarModel::planned_bytes(problem, 0, 1));
   // Several starts run side by side, one thread each. Otherwise one evaluator uses all threads, for a step or for the
   // uncertainties.
-  const int threads = ThreadPool::resolve(settings.threads), starts = by_jacobian(settings) ? settings.starts : 1;
+  const int threads = ThreadPool::resolve(settings.threads),
+            starts = uses(settings, OptimizerKind::levenberg_marquardt) ? settings.starts : 1;
   const std::size_t of_jacobian = starts > 1 ? ScalarModel::planned_bytes(problem, std::min(threads, starts), 1)
                                              : ScalarModel::planned_bytes(problem, 1, threads);
-  const bool joint = std::any_of(settings.stages.begin(), settings.stages.end(), [](const StageSettings& stage) {
-    return stage.optimizer == OptimizerKind::gauss_newton;
-  });
+  const bool joint = uses(settings, OptimizerKind::gauss_newton);
   // The stages follow each other.
   return of_systems +
          static_cast<double>(joint ? std::max(of_jacobian, gauss_newton_bytes(problem, threads)) : of_jacobian);
@@ -83,7 +82,8 @@ std::size_t planned_device_bytes([[maybe_unused]] const Backend<Real>& backend, 
   const std::size_t bytes = static_cast<std::size_t>(systems) * rates * sizeof(double);
   if (ParameterLayout(problem.model).n_free() == 0) return bytes;
   const ScalarModel model(problem, problem.initial_parameters, problem.loss, {}, nullptr);
-  if (!by_jacobian(settings)) return bytes + CudaScalarBatch::planned_bytes(device, model, 1, 1);
+  if (!uses(settings, OptimizerKind::levenberg_marquardt))
+    return bytes + CudaScalarBatch::planned_bytes(device, model, 1, 1);
   return bytes + CudaScalarBatch::planned_bytes(device, model, systems, systems * settings.starts);
 #else
   return 0;

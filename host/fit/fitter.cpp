@@ -130,8 +130,7 @@ void FitRun<Real>::enter_stage() {
     }
     track.done = track.failed;
   }
-  if (stage().optimizer == OptimizerKind::levenberg_marquardt || stage().optimizer == OptimizerKind::gauss_newton)
-    backend_.begin(stage().schedule);
+  if (!runs_on_backend(stage().optimizer)) backend_.begin(stage().schedule);
   upload(Field::parameters, [](const Track<Real>& track) -> const std::vector<Real>& { return track.now.parameters; });
 }
 

@@ -99,7 +99,7 @@ template <class Real>
 void validate_stage(const StageRun& run, const std::vector<StageStart<Real>>& starts, int systems,
                     std::size_t n_parameters) {
   validate_schedule(run.schedule, n_parameters);
-  EINFIELD_REQUIRE(run.optimizer == OptimizerKind::adam || run.optimizer == OptimizerKind::lbfgs,
+  EINFIELD_REQUIRE(runs_on_backend(run.optimizer),
                    std::string("a stage of ") + name_of(run.optimizer) + " on a backend, expected adam or lbfgs");
   EINFIELD_REQUIRE(run.memory >= 1, "memory = " + std::to_string(run.memory) + ", expected >= 1");
   EINFIELD_REQUIRE(run.log_every >= 1, "log_every = " + std::to_string(run.log_every) + ", expected >= 1");

@@ -2,6 +2,7 @@
 // configuration into the problem to fit.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -113,6 +114,11 @@ struct OptimizerConfig : StageConfig {
   std::vector<StageConfig> stages;
   /// `stages`, or the only stage.
   std::vector<StageConfig> all_stages() const { return stages.empty() ? std::vector<StageConfig>{*this} : stages; }
+  /// Whether a stage has this optimizer.
+  bool uses(OptimizerKind optimizer) const {
+    const std::vector<StageConfig> all = all_stages();
+    return std::any_of(all.begin(), all.end(), [optimizer](const StageConfig& s) { return s.name == optimizer; });
+  }
   int best_of_last = 0;  ///< the result is the state of lowest loss among the last N steps; 0 = the last state
   int starts = 1;        ///< number of starts of a first stage of Levenberg–Marquardt
   std::uint64_t starts_seed = 1;

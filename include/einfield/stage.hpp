@@ -28,6 +28,12 @@ constexpr const char* name_of(OptimizerKind optimizer) {
   return name_in(kOptimizerKinds, optimizer);
 }
 
+/// Whether stages of an optimizer run on a Backend. The others are least squares with a Jacobian: they end by
+/// themselves and know no stop rule.
+constexpr bool runs_on_backend(OptimizerKind optimizer) {
+  return optimizer == OptimizerKind::adam || optimizer == OptimizerKind::lbfgs;
+}
+
 /// Which parameters the following updates move, and how far.
 struct Schedule {
   std::vector<double> learning_rates = {1e-3};  ///< of Adam, one per update; later updates use the last one
