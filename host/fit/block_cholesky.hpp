@@ -30,6 +30,12 @@ class BlockCholesky {
     solve_lower(x, pool);
     solve_upper(x, pool);
   }
+  /// M⁻¹
+  Eigen::MatrixXd inverse(ThreadPool& pool) const {
+    Eigen::MatrixXd x = Eigen::MatrixXd::Identity(size(), size());
+    solve(x, pool);
+    return x;
+  }
 
  private:
   void find_envelope();

@@ -51,7 +51,7 @@ class Descent {
         source_only_ ? settle_source(posterior) : settle_all(posterior, before);
         return true;
       }
-      if (source_only_ || -step.slope < settings_.tolerance * before) break;  // what is left is not worth it
+      if (source_only_ || -step.slope < settings_.tolerance * before) break;  // F has almost nothing left to fall
       damping_ = std::max(kFirstDamping, damping_ * kDampingFactor);
     }
     converged_ = !source_only_;

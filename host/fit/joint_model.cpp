@@ -10,12 +10,12 @@
 #include "einfield/tangent.hpp"
 #include "host/cpu/network_jacobian.hpp"
 #include "host/cpu/rays.hpp"
+#include "host/fit/gram.hpp"
 
 namespace einfield {
 namespace {
 
-constexpr int kChunk = 256;   ///< rays
-constexpr int kColumns = 32;  ///< columns of a product that one thread makes at a time
+constexpr int kChunk = 256;  ///< rays
 constexpr double kRootTwo = 1.4142135623730951;
 
 /// Second derivatives of the potential at all interior nodes, of a deflection: (3 nodes), xx, yy, xy.
@@ -45,27 +45,8 @@ void split(const Eigen::VectorXd& h, Eigen::Ref<Eigen::VectorXd> kappa, Eigen::R
   }
 }
 
-/// MᵀM
-Eigen::MatrixXd gram(const Eigen::MatrixXd& m, ThreadPool& pool) {
-  const int n = static_cast<int>(m.cols());
-  Eigen::MatrixXd result(n, n);
-  pool.parallel_for((n + kColumns - 1) / kColumns, [&](int block, int) {
-    const int begin = block * kColumns, count = std::min(kColumns, n - begin);
-    result.middleCols(begin, count).noalias() = m.transpose() * m.middleCols(begin, count);
-  });
-  return result;
-}
-
-}  // namespace
-
-double JointValue::total(const Regularization& weights) const {
-  double sum = chi2 + signs + priors;
-  for (std::size_t k = 0; k < network.size(); ++k) sum += weights.*kNetworkTerms[k] * network[k];
-  for (std::size_t k = 0; k < source.size(); ++k) sum += weights.*SourcePrior::kTerms[k] * source[k];
-  return sum;
-}
-
-void JointModel::require_supported(const Problem& problem, const std::vector<std::uint8_t>& moves) {
+/// Refuses a loss or a component that (2) does not cover.
+void require_supported(const Problem& problem, const std::vector<std::uint8_t>& moves) {
   EINFIELD_REQUIRE(problem.loss == LossKind::chi2,
                    "gauss_newton: the loss is \"" + std::string(name_of(problem.loss)) + "\", expected \"chi2\"");
   EINFIELD_REQUIRE(network_light(problem.model) == nullptr,
@@ -81,6 +62,15 @@ void JointModel::require_supported(const Problem& problem, const std::vector<std
         "gauss_newton: the pixels of one component move and those of another do not, expected all or none");
 }
 
+}  // namespace
+
+double JointValue::total(const Regularization& weights) const {
+  double sum = chi2 + signs + priors;
+  for (std::size_t k = 0; k < network.size(); ++k) sum += weights.*kNetworkTerms[k] * network[k];
+  for (std::size_t k = 0; k < source.size(); ++k) sum += weights.*SourcePrior::kTerms[k] * source[k];
+  return sum;
+}
+
 JointModel::JointModel(const Problem& problem, const std::vector<std::uint8_t>& moves, ThreadPool& pool)
     : problem_(problem), pool_(pool), layout_(problem.model), tables_(problem.model, layout_) {
   require_supported(problem, moves);
@@ -93,6 +83,7 @@ JointModel::JointModel(const Problem& problem, const std::vector<std::uint8_t>& 
     if (weights.loss[k] == 0) continue;
     used_.push_back({i % grid.nx, i / grid.nx, 1 / o.noise[k], o.image[k] / o.noise[k]});
   }
+  if (const int nodes = RayGrid(grid).interior(); nodes > 0) node_share_ = static_cast<double>(n_data()) / nodes;
   if (!pixels_.empty()) source_prior_ = SourcePrior(free_source_pixels(problem.model), n_data());
   const auto rays = static_cast<std::size_t>(grid.n_rays());
   theta_.resize(2 * rays);
@@ -148,6 +139,17 @@ std::size_t JointModel::planned_bytes(const Problem& problem, int threads) {
   return bytes;
 }
 
+/// Calls work(first ray, rays) for all rays, block by block.
+template <class Work>
+void JointModel::for_blocks_of_rays(Work&& work) {
+  const int n = static_cast<int>(brightness_.size());
+  pool_.parallel_for((n + kChunk - 1) / kChunk, [&](int chunk, int) {
+    const int begin = chunk * kChunk;
+    const double *const t = theta_.data() + begin, *const d = deflection_.data() + begin;
+    work(begin, Rays<double>{std::min(kChunk, n - begin), t, t + n, d, d + n});
+  });
+}
+
 /// Deflection, brightness of the rays and residuals at x.
 void JointModel::render(const std::vector<double>& x, Eigen::VectorXd& residual) {
   tables_.place(x.data() + layout_.n_network);
@@ -155,13 +157,10 @@ void JointModel::render(const std::vector<double>& x, Eigen::VectorXd& residual)
   scalars_.assign(scalars, scalars + static_cast<std::ptrdiff_t>(layout_.n_free()));
   source_values_.resize(static_cast<Eigen::Index>(pixels_.size()));
   for (std::size_t k = 0; k < pixels_.size(); ++k) source_values_[static_cast<Eigen::Index>(k)] = x[pixels_[k]];
-  const int n = static_cast<int>(brightness_.size());
-  if (network_) network_->forward(x.data(), theta_.data(), n, nullptr, deflection_.data());
-  const double *const t = theta_.data(), *const d = deflection_.data();
-  pool_.parallel_for((n + kChunk - 1) / kChunk, [&](int chunk, int) {
-    const int begin = chunk * kChunk, count = std::min(kChunk, n - begin);
-    ray_kernels<double>().render(tables_.scene(), {count, t + begin, t + n + begin, d + begin, d + n + begin},
-                                 brightness_.data() + begin);
+  if (network_)
+    network_->forward(x.data(), theta_.data(), static_cast<int>(brightness_.size()), nullptr, deflection_.data());
+  for_blocks_of_rays([&](int begin, const Rays<double>& rays) {
+    ray_kernels<double>().render(tables_.scene(), rays, brightness_.data() + begin);
   });
   RowMatrix column(n_data(), 1);
   convolve_column(brightness_.data(), 0, 0, column);
@@ -192,20 +191,14 @@ JointValue JointModel::parts(const std::vector<double>& x, const Eigen::VectorXd
   value.chi2 = residual.squaredNorm();
   if (network_) {
     const Regularization& weights = problem_.regularization;
-    const Eigen::VectorXd h = second_derivatives(problem_.observation.grid, deflection_.data());
-    const Eigen::Index n = h.size() / 3;
-    if (n > 0) {
-      Eigen::VectorXd kappa(n), shape(3 * n);
-      split(h, kappa, shape);
-      const double share = static_cast<double>(n_data()) / static_cast<double>(n);
-      value.network[0] = share * kappa.squaredNorm();
-      value.network[1] = share * shape.squaredNorm();
-      if (weights.negative_convergence > 0)
-        value.signs += share * weights.negative_convergence * kappa.cwiseMin(0).squaredNorm();
-      if (weights.negative_total_convergence > 0)
-        value.signs +=
-            share * weights.negative_total_convergence * (kappa + macro_convergence()).cwiseMin(0).squaredNorm();
-    }
+    differentiate_deflection();
+    value.network[0] = node_share_ * kappa_.squaredNorm();
+    value.network[1] = node_share_ * shape_.squaredNorm();
+    if (weights.negative_convergence > 0)
+      value.signs += node_share_ * weights.negative_convergence * kappa_.cwiseMin(0).squaredNorm();
+    if (weights.negative_total_convergence > 0)
+      value.signs +=
+          node_share_ * weights.negative_total_convergence * (kappa_ + kappa_macro_).cwiseMin(0).squaredNorm();
     const NetworkShape& shape = *problem_.model.network;
     for (int layer = shape.fixed_layers(); layer < shape.layers(); ++layer) {
       for (std::size_t i = shape.kernel_offset(layer); i < shape.bias_offset(layer); ++i)
@@ -224,16 +217,20 @@ JointValue JointModel::parts(const std::vector<double>& x, const Eigen::VectorXd
   return value;
 }
 
-/// κ of the smooth model at the interior nodes.
-Eigen::VectorXd JointModel::macro_convergence() const {
+/// κ and ∇∇ψ of the network at the interior nodes, and κ of the smooth model where a penalty needs it.
+void JointModel::differentiate_deflection() {
   const Grid& grid = problem_.observation.grid;
   const RayGrid nodes(grid);
-  Eigen::VectorXd kappa(nodes.interior());
+  kappa_.resize(nodes.interior());
+  shape_.resize(3 * nodes.interior());
+  if (nodes.interior() == 0) return;
+  split(second_derivatives(grid, deflection_.data()), kappa_, shape_);
+  if (problem_.regularization.negative_total_convergence <= 0) return;
+  kappa_macro_.resize(nodes.interior());
   Eigen::Index k = 0;
   for (int row = 1; row + 1 < nodes.rows; ++row)
     for (int column = 1; column + 1 < nodes.columns; ++column, ++k)
-      kappa[k] = macro_values(tables_.scene(), grid.ray(nodes.ray(column, row))).kappa;
-  return kappa;
+      kappa_macro_[k] = macro_values(tables_.scene(), grid.ray(nodes.ray(column, row))).kappa;
 }
 
 double JointModel::log_constant() const {
@@ -270,14 +267,11 @@ Linearization JointModel::linearize(const std::vector<double>& x) {
   Linearization l;
   render(x, l.residual);
   l.value = parts(x, l.residual);
-  const int n = static_cast<int>(brightness_.size());
-  const double *const t = theta_.data(), *const d = deflection_.data();
+  const std::size_t n = brightness_.size();
   const std::vector<double> ones(static_cast<std::size_t>(kChunk), 1.0);
-  pool_.parallel_for((n + kChunk - 1) / kChunk, [&](int chunk, int) {
-    const int begin = chunk * kChunk, count = std::min(kChunk, n - begin);
-    ray_kernels<double>().adjoint(tables_.scene(), {count, t + begin, t + n + begin, d + begin, d + n + begin},
-                                  ones.data(), slope_.data() + begin, slope_.data() + n + begin, nullptr, nullptr,
-                                  nullptr);
+  for_blocks_of_rays([&](int begin, const Rays<double>& rays) {
+    double* const slope = slope_.data() + begin;
+    ray_kernels<double>().adjoint(tables_.scene(), rays, ones.data(), slope, slope + n, nullptr, nullptr, nullptr);
   });
   if (!pixels_.empty()) fill_source(l.source);
   differentiate_potential(x);
@@ -387,9 +381,8 @@ void JointModel::differentiate_potential(const std::vector<double>& x) {
     pool_.parallel_for(static_cast<int>(n), [&](int k, int) {
       split(second_derivatives(grid, weight_alpha_.col(k).data()), weight_kappa_.col(k), weight_shape_.col(k));
     });
-  const double share = nodes > 0 ? static_cast<double>(n_data()) / static_cast<double>(nodes) : 0;
-  terms_[0] = share * gram(weight_kappa_, pool_);
-  terms_[1] = share * gram(weight_shape_, pool_);
+  terms_[0] = node_share_ * gram(weight_kappa_, pool_);
+  terms_[1] = node_share_ * gram(weight_shape_, pool_);
   terms_[2] = Eigen::MatrixXd::Zero(n, n);
   const NetworkShape& shape = *problem_.model.network;
   for (int layer = shape.fixed_layers(); layer < shape.layers(); ++layer)
@@ -415,14 +408,11 @@ void JointModel::fill_rest(RowMatrix& rest) {
   for (std::size_t i = 0; i < layout_.n_free(); ++i)
     row[static_cast<std::size_t>(layout_.free[i].slot)] = static_cast<int>(i);
   RowMatrix physical(n_free, rays);  // ∂I/∂p of every ray
-  const int n = static_cast<int>(rays);
-  const double *const t = theta_.data(), *const d = deflection_.data();
-  pool_.parallel_for((n + kChunk - 1) / kChunk, [&](int chunk, int) {
-    const int begin = chunk * kChunk, count = std::min(kChunk, n - begin);
-    RowMatrix block(n_free, count);
-    ray_kernels<double>().derivatives(tables_.scene(), {count, t + begin, t + n + begin, d + begin, d + n + begin},
-                                      row.data(), block.data(), static_cast<std::size_t>(count));
-    physical.middleCols(begin, count) = block;
+  for_blocks_of_rays([&](int begin, const Rays<double>& block) {
+    RowMatrix values(n_free, block.count);
+    ray_kernels<double>().derivatives(tables_.scene(), block, row.data(), values.data(),
+                                      static_cast<std::size_t>(block.count));
+    physical.middleCols(begin, block.count) = values;
   });
   const Eigen::MatrixXd tangents = transform_tangents();
   pool_.parallel_for(static_cast<int>(n_scalars), [&](int k, int worker) {
@@ -457,23 +447,19 @@ void JointModel::fill_potential_terms(const std::vector<double>& x, Linearizatio
   if (n == 0) return;
   Eigen::VectorXd w(n);
   for (std::size_t k = 0; k < n_weights_; ++k) w[static_cast<Eigen::Index>(k)] = x[rest_[k]];
-  const Eigen::VectorXd h = second_derivatives(problem_.observation.grid, deflection_.data());
-  const Eigen::Index nodes = h.size() / 3;
-  Eigen::VectorXd kappa(nodes), shape(3 * nodes);
-  if (nodes > 0) split(h, kappa, shape);
-  const double share = nodes > 0 ? static_cast<double>(n_data()) / static_cast<double>(nodes) : 0;
   l.network = terms_;
-  l.gradient = {share * weight_kappa_.transpose() * kappa, share * weight_shape_.transpose() * shape, terms_[2] * w};
+  l.gradient = {node_share_ * weight_kappa_.transpose() * kappa_, node_share_ * weight_shape_.transpose() * shape_,
+                terms_[2] * w};
   const Regularization& weights = problem_.regularization;
   const bool total = weights.negative_total_convergence > 0;
-  if (nodes == 0 || (!total && weights.negative_convergence <= 0)) return;
-  const Eigen::VectorXd macro = total ? macro_convergence() : Eigen::VectorXd::Zero(nodes);
-  Eigen::VectorXd factor(nodes), slope(nodes);
-  for (Eigen::Index i = 0; i < nodes; ++i) {
-    const double own = kappa[i] < 0 ? share * weights.negative_convergence : 0;
-    const double all = kappa[i] + macro[i] < 0 ? share * weights.negative_total_convergence : 0;
+  if (!total && weights.negative_convergence <= 0) return;
+  Eigen::VectorXd factor(kappa_.size()), slope(kappa_.size());
+  for (Eigen::Index i = 0; i < kappa_.size(); ++i) {
+    const double all_kappa = kappa_[i] + (total ? kappa_macro_[i] : 0);
+    const double own = kappa_[i] < 0 ? node_share_ * weights.negative_convergence : 0;
+    const double all = all_kappa < 0 ? node_share_ * weights.negative_total_convergence : 0;
     factor[i] = own + all;
-    slope[i] = own * kappa[i] + all * (kappa[i] + macro[i]);
+    slope[i] = own * kappa_[i] + all * all_kappa;
   }
   l.signs.noalias() = weight_kappa_.transpose() * factor.asDiagonal() * weight_kappa_;
   l.fixed_gradient.head(n) = weight_kappa_.transpose() * slope;

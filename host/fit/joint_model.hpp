@@ -74,11 +74,9 @@ class JointModel {
  public:
   /// @param problem  kept by reference
   /// @param moves    per parameter of the flat vector, 1 = moves; empty = all
-  /// @throws InvalidInput as require_supported(), and when nothing moves
+  /// @throws InvalidInput for a loss or a component that (2) does not cover, and when nothing moves
   JointModel(const Problem& problem, const std::vector<std::uint8_t>& moves, ThreadPool& pool);
 
-  /// @throws InvalidInput for a loss or a component that (2) does not cover
-  static void require_supported(const Problem& problem, const std::vector<std::uint8_t>& moves);
   /// Upper limit of the bytes of a model and one linearization.
   static std::size_t planned_bytes(const Problem& problem, int threads);
 
@@ -109,7 +107,10 @@ class JointModel {
   };
 
   void choose(const std::vector<std::uint8_t>& moves);
+  template <class Work>
+  void for_blocks_of_rays(Work&& work);
   void render(const std::vector<double>& x, Eigen::VectorXd& residual);
+  void differentiate_deflection();
   JointValue parts(const std::vector<double>& x, const Eigen::VectorXd& residual);
   void fill_source(SparseRows& rows);
   void fill_rest(RowMatrix& rest);
@@ -117,7 +118,6 @@ class JointModel {
   void differentiate_potential(const std::vector<double>& x);
   void fill_potential_terms(const std::vector<double>& x, Linearization& l);
   void fill_priors(const std::vector<double>& x, Linearization& l);
-  Eigen::VectorXd macro_convergence() const;
   Eigen::MatrixXd transform_tangents() const;
 
   const Problem& problem_;
@@ -132,6 +132,10 @@ class JointModel {
   Eigen::VectorXd source_values_;
   std::vector<double> slope_;  ///< −∇S at every ray, all x then all y
   std::unique_ptr<CpuNetwork<double>> network_;
+  // At the interior nodes of the grid of rays, at the last point: κ and ∇∇ψ − ⟨∇∇ψ⟩ of the network, κ of the smooth
+  // model.
+  Eigen::VectorXd kappa_, shape_, kappa_macro_;
+  double node_share_ = 0;  ///< N over the number of nodes: a mean over the nodes, as often as there are data
   // Derivatives of the potential with respect to the weights that move, a column each. Those of a linear readout never
   // change: they are computed once.
   Eigen::MatrixXd weight_alpha_;          ///< α: (2 rays, weights), all x, then all y

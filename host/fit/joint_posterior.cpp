@@ -6,6 +6,7 @@
 
 #include "einfield/error.hpp"
 #include "einfield/random.hpp"
+#include "host/fit/gram.hpp"
 
 namespace einfield {
 namespace {
@@ -25,18 +26,12 @@ Eigen::MatrixXd network_precision(const Linearization& l, const Regularization& 
   return sum;
 }
 
-/// tr M⁻¹ T
-double trace_of_solution(const BlockCholesky& m, Eigen::MatrixXd t, ThreadPool& pool) {
-  m.solve(t, pool);
-  return t.trace();
-}
-
 }  // namespace
 
 DataNormal data_normal(const Linearization& l, std::size_t n_pixels, ThreadPool& pool) {
   const Eigen::Index n = index(n_pixels), rest = l.rest.cols();
-  DataNormal normal{Eigen::MatrixXd::Zero(n, n), RowMatrix::Zero(n, rest), Eigen::MatrixXd(rest, rest),
-                    Eigen::VectorXd::Zero(n), l.rest.transpose() * l.residual};
+  DataNormal normal{Eigen::MatrixXd::Zero(n, n), RowMatrix::Zero(n, rest), gram(l.rest, pool), Eigen::VectorXd::Zero(n),
+                    l.rest.transpose() * l.residual};
   const SparseRows& a = l.source;
   const std::size_t n_rows = a.first.size() - 1;
   // A stripe of columns of the lower half by each thread: the pairs of every row of A that fall into it.
@@ -54,11 +49,6 @@ DataNormal data_normal(const Linearization& l, std::size_t n_pixels, ThreadPool&
         normal.mixed.row(*j) += value * l.rest.row(index(row));
       }
     }
-  });
-  constexpr int kBlock = 32;
-  pool.parallel_for(static_cast<int>((rest + kBlock - 1) / kBlock), [&](int block, int) {
-    const Eigen::Index begin = block * kBlock, count = std::min<Eigen::Index>(kBlock, rest - begin);
-    normal.rest.middleCols(begin, count).noalias() = l.rest.transpose() * l.rest.middleCols(begin, count);
   });
   return normal;
 }
@@ -87,7 +77,7 @@ JointPosterior::JointPosterior(JointModel& model, const Linearization& l, const 
     if (!source_.good()) return;
     reduced_ = normal.mixed;
     source_.solve_lower(reduced_, pool);
-    schur_.noalias() -= reduced_.transpose() * reduced_;
+    schur_ -= gram(reduced_, pool);
   }
   schur_factor_ = BlockCholesky(schur_, pool);
 }
@@ -129,9 +119,7 @@ JointPosterior::Step JointPosterior::source_step() const {
 }
 
 Eigen::MatrixXd JointPosterior::rest_covariance() const {
-  Eigen::MatrixXd inverse = Eigen::MatrixXd::Identity(schur_.rows(), schur_.cols());
-  schur_factor_.solve(inverse, pool_);
-  return inverse;
+  return schur_factor_.inverse(pool_);
 }
 
 /// (H⁻¹)_ss b; with `alone`, H_ss⁻¹ b
@@ -188,12 +176,12 @@ Regularization JointPosterior::better_weights(const JointValue& found) {
   determined_network_ = 0;
   const Eigen::Index n = index(model_.n_weights());
   if (n == 0) return better;
-  const Eigen::MatrixXd posterior = rest_covariance().topLeftCorner(n, n);
+  // tr P⁻¹T − tr H⁻¹T, element by element: all are symmetric.
+  const Eigen::MatrixXd gain = network_prior_.inverse(pool_) - rest_covariance().topLeftCorner(n, n);
   for (std::size_t k = 0; k < kNetworkTerms.size(); ++k) {
     const Regularization::Member member = kNetworkTerms[k];
     if (!(weights_.*member > 0)) continue;
-    const double determined = weights_.*member * (trace_of_solution(network_prior_, l_.network[k], pool_) -
-                                                  posterior.cwiseProduct(l_.network[k]).sum());
+    const double determined = weights_.*member * gain.cwiseProduct(l_.network[k]).sum();
     determined_network_ += determined;
     update(better.*member, determined, found.network[k]);
   }
