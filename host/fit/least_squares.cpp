@@ -1,9 +1,7 @@
 // Matrices that own their numbers, around the loops of einfield/least_squares.hpp.
 #include "host/fit/least_squares.hpp"
 
-#include <cmath>
-#include <limits>
-#include <utility>
+#include <Eigen/Eigenvalues>
 
 #include "einfield/least_squares.hpp"
 
@@ -41,39 +39,13 @@ SymmetricMatrix Cholesky::inverse() const {
   return result;
 }
 
-SymmetricEigen symmetric_eigen(SymmetricMatrix m) {
-  constexpr int kMostSweeps = 60;  // it converges quadratically: a dozen are enough
-  const std::size_t n = m.n;
-  SymmetricEigen result{std::vector<double>(n), SymmetricMatrix(n)};
-  SymmetricMatrix& v = result.vectors;
-  for (std::size_t i = 0; i < n; ++i) v(i, i) = 1;
-  bool turned = true;
-  for (int sweep = 0; sweep < kMostSweeps && turned; ++sweep) {
-    turned = false;
-    for (std::size_t p = 0; p + 1 < n; ++p)
-      for (std::size_t q = p + 1; q < n; ++q) {
-        const double off = m(p, q), size = std::sqrt(std::abs(m(p, p) * m(q, q)));
-        if (off == 0 || std::abs(off) <= std::numeric_limits<double>::epsilon() * size) continue;
-        turned = true;
-        const double theta = (m(q, q) - m(p, p)) / (2 * off);
-        const double t = std::copysign(1 / (std::abs(theta) + std::hypot(1, theta)), theta);
-        const double c = 1 / std::hypot(1, t), s = t * c;
-        for (std::size_t k = 0; k < n; ++k) {
-          const double a = m(k, p), b = m(k, q);
-          m(k, p) = c * a - s * b;
-          m(k, q) = s * a + c * b;
-        }
-        for (std::size_t k = 0; k < n; ++k) {
-          const double a = m(p, k), b = m(q, k);
-          m(p, k) = c * a - s * b;
-          m(q, k) = s * a + c * b;
-          const double x = v(p, k), y = v(q, k);
-          v(p, k) = c * x - s * y;
-          v(q, k) = s * x + c * y;
-        }
-      }
-  }
-  for (std::size_t i = 0; i < n; ++i) result.values[i] = m(i, i);
+SymmetricEigen symmetric_eigen(const SymmetricMatrix& m) {
+  const auto n = static_cast<Eigen::Index>(m.n);
+  SymmetricEigen result{std::vector<double>(m.n), SymmetricMatrix(m.n)};
+  if (n == 0) return result;
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(Eigen::Map<const Eigen::MatrixXd>(m.values.data(), n, n));
+  Eigen::Map<Eigen::VectorXd>(result.values.data(), n) = solver.eigenvalues();
+  Eigen::Map<Eigen::MatrixXd>(result.vectors.values.data(), n, n) = solver.eigenvectors();
   return result;
 }
 

@@ -43,9 +43,8 @@ struct SymmetricEigen {
   SymmetricMatrix vectors;  ///< row k is the unit vector of values[k]; not symmetric
 };
 
-/// By Jacobi's method (Golub & Van Loan 2013, section 8.5.3), whose small eigenvalues of a matrix scaled to a diagonal
-/// of one are accurate. For a few dozen rows.
-SymmetricEigen symmetric_eigen(SymmetricMatrix matrix);
+/// Eigenvalues are accurate to about 1e-15 of the largest one; they rise.
+SymmetricEigen symmetric_eigen(const SymmetricMatrix& matrix);
 
 /// The minimum of ½ cᵀNc − bᵀc with lower ≤ c ≤ upper.
 struct BoundedSolution {

@@ -31,7 +31,7 @@ struct Spectrum {
     for (std::size_t i = 0; i < fisher.n; ++i) scale.push_back(1 / std::sqrt(fisher(i, i)));
     for (std::size_t i = 0; i < fisher.n; ++i)
       for (std::size_t j = 0; j < fisher.n; ++j) fisher(i, j) *= scale[i] * scale[j];
-    eigen = symmetric_eigen(std::move(fisher));
+    eigen = symmetric_eigen(fisher);
   }
   std::size_t size() const { return scale.size(); }
   bool is_free(std::size_t k) const { return eigen.values[k] < kFreeDirection; }
