@@ -13,6 +13,7 @@
 #include "host/files/fits_io.hpp"
 #include "host/files/safetensors.hpp"
 #include "host/files/text.hpp"
+#include "host/model/median.hpp"
 
 namespace einfield {
 namespace {
@@ -203,9 +204,7 @@ void mask_sentinels(const std::string& image_name, Observation& o, LoadedProblem
   for (std::size_t i = 0; i < o.mask.size(); ++i)
     if (o.mask[i]) used.push_back(o.image[i]);
   if (used.empty()) return;
-  const auto middle = used.begin() + static_cast<std::ptrdiff_t>(used.size() / 2);
-  std::nth_element(used.begin(), middle, used.end());
-  const double median = *middle;
+  const double median = upper_median(used);
   // Marks are few: nearly all pixels show how far data lie from their median.
   for (double& v : used) v = std::abs(v - median);
   const auto nearly_all = used.begin() + static_cast<std::ptrdiff_t>(kNearlyAll * static_cast<double>(used.size() - 1));

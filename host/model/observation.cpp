@@ -9,15 +9,11 @@
 
 #include "einfield/error.hpp"
 #include "einfield/limits.hpp"
+#include "host/model/median.hpp"
 
 namespace einfield {
 
 double typical_noise(const std::vector<double>& noise, const std::vector<std::uint8_t>& mask, double marks) {
-  const auto median = [](std::vector<double>& values) {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-  };
   std::vector<double> values, others;
   double largest = 0;
   for (std::size_t i = 0; i < noise.size(); ++i) {
@@ -28,8 +24,8 @@ double typical_noise(const std::vector<double>& noise, const std::vector<std::ui
   for (const double v : values)
     if (v < largest) others.push_back(v);
   if (!others.empty())
-    if (const double of_others = median(others); largest > marks * of_others) return of_others;
-  return values.empty() ? 0 : median(values);
+    if (const double of_others = upper_median(others); largest > marks * of_others) return of_others;
+  return upper_median(values);
 }
 
 namespace {

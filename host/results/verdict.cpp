@@ -10,6 +10,7 @@
 #include "host/fields/model_image.hpp"
 #include "host/fields/source_plane.hpp"
 #include "host/files/text.hpp"
+#include "host/model/median.hpp"
 
 namespace einfield {
 namespace {
@@ -27,15 +28,9 @@ double threshold(Flag flag) {
   return flag_info(flag).threshold;
 }
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 /// What is measured of the residuals. Arcs are the used pixels in which the lensed model exceeds kArcSigmas.
 struct ResidualChecks {
+  std::vector<double> light;  ///< smoothed() image without lens light
   int arc_pixels = 0;
   double chi2_arcs = 0;      ///< reduced χ² of these pixels; 0 without any
   double chi2_floor = 0;     ///< of the other used pixels: from the median of the squared residuals
@@ -355,13 +350,14 @@ class Checks {
       }
     }
     if (checks_.arc_pixels > 0) checks_.chi2_arcs = arcs / checks_.arc_pixels;
-    checks_.chi2_floor = median(quiet) / kMedianOfChi2;
-    const std::vector<double> bright = smoothed(lensed), light = smoothed(left), rest = smoothed(residual);
+    checks_.chi2_floor = upper_median(quiet) / kMedianOfChi2;
+    const std::vector<double> bright = smoothed(lensed), rest = smoothed(residual);
+    const std::vector<double>& light = checks_.light = smoothed(left);
     checks_.brightest_arc = *std::max_element(bright.begin(), bright.end());
     std::vector<double> scatter;
     for (std::size_t i = 0; i < n; ++i)
       if (o_.mask[i]) scatter.push_back(rest[i] * rest[i]);
-    const double limit = kSignificant * std::sqrt(median(scatter) / kMedianOfChi2);
+    const double limit = kSignificant * std::sqrt(upper_median(scatter) / kMedianOfChi2);
     double found = 0, missed = 0;
     int pixels = 0;
     for (std::size_t i = 0; i < n; ++i) {
@@ -444,16 +440,13 @@ class Checks {
     if (fit_.model.source.size() > 1) return;
     const std::vector<double> theta = pixel_centers(o_.grid);
     const std::vector<double> beta = source_positions(theta, fit_.smooth, fit_.network.mean);
-    std::vector<double> left(o_.image.size(), 0.0);
-    for (std::size_t i = 0; i < left.size(); ++i)
-      if (o_.mask[i]) left[i] = (o_.image[i] - images_.lens_light[i]) / noise(i);
-    const std::vector<double> light = smoothed(left);
+    const std::size_t n = checks_.light.size();
     int bright = 0, outside = 0;
-    for (std::size_t i = 0; i < left.size(); ++i) {
-      if (!(light[i] > 2 * kSignificant)) continue;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (!(checks_.light[i] > 2 * kSignificant)) continue;
       ++bright;
       outside += std::abs(beta[i] - grid.center_x) > 0.5 * grid.nx * grid.pixel_scale ||
-                 std::abs(beta[left.size() + i] - grid.center_y) > 0.5 * grid.ny * grid.pixel_scale;
+                 std::abs(beta[n + i] - grid.center_y) > 0.5 * grid.ny * grid.pixel_scale;
     }
     if (outside >= kFewestPixels && outside > 0.05 * bright)
       raise(Flag::source_grid,
