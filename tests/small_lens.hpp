@@ -9,11 +9,22 @@
 
 #include "einfield/load.hpp"
 #include "einfield/units.hpp"
+#include "host/app/run.hpp"
 #include "host/app/simulate.hpp"
 #include "host/files/fits_io.hpp"
 #include "tests/temporary_directory.hpp"
 
 namespace einfield {
+
+/// Options of a run in a test: one thread of the CPU, no figures.
+inline RunOptions run_options(const std::string& out) {
+  RunOptions options;
+  options.out = out;
+  options.backend = "cpu";
+  options.threads = 1;
+  options.figures = false;
+  return options;
+}
 
 class SmallLens {
  public:

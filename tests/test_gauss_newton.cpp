@@ -79,11 +79,7 @@ class JointLens {
 };
 
 RunOptions quiet(const std::string& out) {
-  RunOptions options;
-  options.out = out;
-  options.backend = "cpu";
-  options.threads = 1;
-  options.figures = false;
+  RunOptions options = run_options(out);
   options.double_precision = true;
   return options;
 }

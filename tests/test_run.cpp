@@ -34,12 +34,8 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 RunOptions options_for(const std::string& out) {
-  RunOptions options;
-  options.out = out;
-  options.backend = "cpu";
-  options.threads = 1;
+  RunOptions options = run_options(out);
   options.log_every = 4;
-  options.figures = false;
   return options;
 }
 

@@ -1,4 +1,4 @@
-// The same lens in any unit of angle and of brightness: problems and results in units of their own, and whole fits.
+// The same lens in any unit of angle and of brightness: problems and results in the units of a fit, and whole fits.
 #include "einfield/units.hpp"
 
 #include <fmt/format.h>
@@ -11,6 +11,7 @@
 #include "host/app/run.hpp"
 #include "host/app/simulate.hpp"
 #include "host/config/load_problem.hpp"
+#include "tests/small_lens.hpp"
 #include "tests/step_problem.hpp"
 #include "tests/temporary_directory.hpp"
 
@@ -204,12 +205,8 @@ Results results_of(const TemporaryDirectory& folder, const std::string& text, co
   const std::string file = folder.write("lens.toml", text);
   simulate(read_config(file, {}, true), folder / "data.fits", true);
   folder.write("lens.toml", fitted);
-  RunOptions options;
-  options.out = folder / "out";
-  options.backend = "cpu";
-  options.threads = 1;
+  RunOptions options = run_options(folder / "out");
   options.double_precision = double_precision;
-  options.figures = false;
   options.overwrite = true;
   run_fit(read_config(file, {}, false), options);
   return read_results(options.out);

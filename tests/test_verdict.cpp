@@ -93,12 +93,8 @@ class Mock {
   /// @param model  components, and further tables
   Fit fit(const std::string& model, const std::vector<Override>& settings = {}, bool double_precision = false) {
     const std::string out = folder_ / ("fit" + std::to_string(++fits_));
-    RunOptions options;
-    options.out = out;
-    options.backend = "cpu";
-    options.threads = 1;
+    RunOptions options = run_options(out);
     options.double_precision = double_precision;
-    options.figures = false;
     std::ostringstream log, warnings;
     options.log = &log;
     options.warnings = &warnings;
