@@ -1,4 +1,4 @@
-// Every number of a problem has a unit of its own: a power of the angle times a power of the brightness.
+// Every number of a problem has a unit: a power of the angle times a power of the brightness.
 #include "einfield/units.hpp"
 
 #include <algorithm>

@@ -349,7 +349,7 @@ std::string repeat_html(const ordered_json& result) {
          element("details", element("summary", "The configuration") + element("pre", html_text(toml)));
 }
 
-/// The status and every flag with what it means, for the head of the page.
+/// The status, and every flag with its meaning: the head of the page.
 std::string verdict_html(const ordered_json& result) {
   const std::string status = text_of(result, "status");
   if (status.empty()) return "";

@@ -152,7 +152,7 @@ inline constexpr const FlagInfo& flag_info(Flag flag) {
 /// A flag of a fit.
 struct RaisedFlag {
   Flag flag;
-  std::string text;  ///< what was found, for this fit
+  std::string text;  ///< what this fit shows
 };
 
 /// The worst status of the flags; ok without any.

@@ -1,5 +1,5 @@
 // The units of a fit. Optimizers, step lengths, penalties and single precision know no arcsec and no image unit: they
-// work best with numbers near one. A problem is therefore fitted in units of its own field of view and noise, and its
+// work best with numbers near one. A problem is therefore fitted in units of its field of view and noise, and its
 // results are changed back. So the same lens gives the same fit in any unit of angle and of brightness.
 //
 //     const Units units = units_of(problem);
