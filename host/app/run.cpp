@@ -96,12 +96,12 @@ void report_plan(Log& log, const Config& config, const Backend<Real>& backend, c
 }
 
 /// The evidence and the weights that it belongs to.
-void report_evidence(Log& log, const Evidence& evidence, const Problem& problem) {
-  const Regularization relative = relative_to_noise(evidence.weights, problem.observation, problem.loss);
+void report_evidence(Log& log, const Evidence& evidence) {
   std::string weights;
   for (const Regularization::Weight& weight : Regularization::kWeights)
-    if (relative.*weight.member > 0)
-      weights += fmt::format("{}{} = {:.3g}", weights.empty() ? "" : ", ", weight.name, relative.*weight.member);
+    if (evidence.weights.*weight.member > 0)
+      weights +=
+          fmt::format("{}{} = {:.3g}", weights.empty() ? "" : ", ", weight.name, evidence.weights.*weight.member);
   log.line(
       fmt::format("ln evidence {:.2f}; the data determine {:.0f} parameters of the source and {:.0f} of the network",
                   evidence.log_evidence, evidence.determined_source, evidence.determined_network));
@@ -151,8 +151,7 @@ RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, c
   const RunInfo info{backend.name(), backend.device(), sizeof(Real) == 4 ? "single" : "double", options.command};
   const std::string json = write_results(options.out, fitted, info, {coolest_writer(fitted, options.threads)});
   if (options.figures) draw_all(log, fitted, json, options.out, pool);
-  if (const std::optional<Evidence>& evidence = fitted.outcome().evidence)
-    report_evidence(log, *evidence, loaded.problem);
+  if (const std::optional<Evidence>& evidence = fitted.outcome().evidence) report_evidence(log, *evidence);
   log.line(summary(fitted));
   if (fitted.layout.size() == 0) log.line("nothing was free: the model was evaluated as it is given");
   log.line("results: " + options.out);

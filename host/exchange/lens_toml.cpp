@@ -6,7 +6,6 @@
 
 #include "einfield/config.hpp"
 #include "einfield/error.hpp"
-#include "host/config/load_problem.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"

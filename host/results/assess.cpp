@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "einfield/error.hpp"
+#include "einfield/units.hpp"
 #include "host/fields/source_plane.hpp"
 #include "host/files/text.hpp"
 #include "host/results/verdict.hpp"
@@ -93,15 +94,18 @@ Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& res
                         const std::vector<std::vector<Real>>& model_images,
                         const std::vector<NetworkFields<Real>>& networks, const std::vector<double>& theta,
                         ThreadPool& pool) {
-  const Model& model = fit.loaded.problem.model;
+  const Problem& problem = fit.loaded.problem;
+  const Model& model = problem.model;
   const std::vector<std::string> excluded = left_out(fit.config, results);
   fit.warnings = fit.config.warnings;
   fit.warnings.insert(fit.warnings.end(), fit.loaded.warnings.begin(), fit.loaded.warnings.end());
   Members members;
   for (std::size_t k = 0; k < results.size(); ++k) {
     const FitResult<Real>& r = results[k];
+    std::optional<Evidence> evidence = r.snapshot.evidence;
+    if (evidence) evidence->weights = relative_to_noise(evidence->weights, problem.observation, problem.loss);
     fit.outcomes.push_back({r.stop_reason, r.message, r.steps, r.state_step, r.evaluations, r.time_s, r.final_state,
-                            r.snapshot.evidence, excluded[k]});
+                            std::move(evidence), excluded[k]});
     if (!excluded[k].empty()) {
       if (r.message.empty()) fit.warnings.push_back(excluded[k]);
       continue;

@@ -39,7 +39,7 @@ struct MemberOutcome {
   std::int64_t steps = 0, state_step = 0, evaluations = 0;
   double time_s = 0;
   StepState final_state;
-  std::optional<Evidence> evidence;
+  std::optional<Evidence> evidence;  ///< its weights are those of a configuration
   std::string left_out;  ///< why the member does not count; "" when it counts
 };
 

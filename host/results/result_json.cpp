@@ -1,6 +1,5 @@
 // Builds the text of result.json and history.csv; write_results.cpp writes the files.
 #include "host/results/result_json.hpp"
-#include "einfield/units.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -115,10 +114,10 @@ ordered_json starts_json(const OptimizerConfig& optimizer, const std::vector<Sta
           {"tolerance", kSameValley}, {"reached_best", reached_best(starts)}, {"runs", runs}};
 }
 
-/// @param relative  the weights as a configuration gives them
-ordered_json evidence_json(const Evidence& evidence, const Regularization& relative) {
+ordered_json evidence_json(const Evidence& evidence) {
   ordered_json weights = ordered_json::object();
-  for (const Regularization::Weight& weight : Regularization::kWeights) weights[weight.name] = relative.*weight.member;
+  for (const Regularization::Weight& weight : Regularization::kWeights)
+    weights[weight.name] = evidence.weights.*weight.member;
   return {{"log_evidence", number_or_null(evidence.log_evidence)},
           {"misfit", number_or_null(evidence.misfit)},
           {"log_prior", number_or_null(evidence.log_prior)},
@@ -246,11 +245,7 @@ std::string result_json(const Assessment& fit, const RunInfo& info) {
                      });
   if (fit.outcomes.size() > 1) json["ensemble"] = ensemble_json(fit);
   if (fit.uncertainties) json["uncertainties"] = uncertainties_json(*fit.uncertainties, fit);
-  if (outcome.evidence) {
-    const Problem& problem = loaded.problem;
-    json["evidence"] = evidence_json(*outcome.evidence,
-                                     relative_to_noise(outcome.evidence->weights, problem.observation, problem.loss));
-  }
+  if (outcome.evidence) json["evidence"] = evidence_json(*outcome.evidence);
   if (!fit.starts.empty()) json["starts"] = starts_json(fit.config.optimizer, fit.starts, fit.layout.names);
   return json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
