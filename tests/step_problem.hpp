@@ -106,7 +106,7 @@ inline Problem make_problem(const StepCase& c) {
     light.values = {6, 0.2, -0.1};
     light.free = {s, s, s};
     light.network = NetworkShape{c.light_hidden, 1.3, c.light_features};
-    light.weights = initial_weights(light.network, c.seed, false, 0.7, 2);
+    light.weights = initial_weights(light.network, c.seed, false, {0.7}, 2);
     for (double& w : light.weights) w += 0.3 * philox.normal(counter++);  // biases too
     light.weights_free = !c.light_fixed;
     if (c.light_alone) model.source.clear();

@@ -213,7 +213,12 @@ TEST_F(ConfigFile, FourierFeatures) {
   EXPECT_EQ(read(kShortest + "encoding = 'none'\ninput_scale = 3\n").model.network->input_scale, 3.0);
   const Config plain = read("recipe = 'biggio2021'\n" + kShortest + "encoding = 'fourier'\n");
   EXPECT_EQ(plain.model.network->fourier_features, 16);
-  EXPECT_EQ(plain.network->scale_of_frequencies(), 2.0);
+  EXPECT_EQ(plain.network->spectrum().scale, 2.0);
+  EXPECT_EQ(plain.network->spectrum().frequencies, Frequencies::normal);
+  // As near to each other as a field of 8 units demands.
+  const Config even = read(kShortest + "encoding = 'fourier'\nfourier_features = 100\nfrequencies = 'even'\n");
+  EXPECT_EQ(even.network->spectrum().scale, 0.4);
+  EXPECT_EQ(even.network->spectrum().frequencies, Frequencies::even);
   EXPECT_EQ(plain.model.network->hidden, plain.network->hidden);
   const Config linear =
       read(kShortest + "encoding = 'fourier'\nfourier_features = 9\nhidden = []\nlast_layer = 'random'\n");
@@ -313,7 +318,7 @@ TEST_F(ConfigFile, ReadsANetworkSource) {
   c = read(kShortest +
            "[[source]]\nprofile = 'NETWORK'\namp = 1\nencoding = 'fourier'\nfourier_features = 5\nfit = ['network']\n");
   EXPECT_EQ(c.model.source[1].network, (NetworkShape{{64, 64}, 3.0, 5}));
-  EXPECT_EQ(c.source_start.at(1).network.scale_of_frequencies(), 0.5);
+  EXPECT_EQ(c.source_start.at(1).network.spectrum().scale, 0.5);
   EXPECT_EQ(to_toml(read(to_toml(c))), to_toml(c));
   // Stages may name the weights, and pixels, which are read later.
   const std::string pixels = "[[source]]\nprofile = 'PIXELATED'\nnx = 2\nny = 3\npixel_scale = 1\nfit = ['pixels']\n";
@@ -859,6 +864,7 @@ TEST_F(ConfigFile, WrittenConfigurationReadsBackTheSame) {
         {{"observation.psf", "{ type = \"moffat\", fwhm = 0.2, beta = 3.0, size = 7 }"},
          {"optimizer.stop", "\"chi2\""}},
         {{"network", "{ encoding = \"fourier\", fourier_features = 7, fourier_scale = 0.25, hidden = [3] }"}},
+        {{"network", "{ encoding = \"fourier\", frequencies = \"even\", hidden = [3] }"}},
         {{"simulate.psf", "\"k.fits[1]\""}, {"observation.noise", "0.1"}, {"lens.0.theta_E", "0.1234567890123456789"}},
         {{"source", "[{ profile = \"PIXELATED\", nx = 3, ny = 4, pixel_scale = 0.1, image = \"s.fits\" }]"}},
         {{"observation.mask_used", "0"},
@@ -888,6 +894,7 @@ TEST_F(ConfigFile, WrittenConfigurationReadsBackTheSame) {
     }
     EXPECT_EQ(again.model.network, c.model.network);
     EXPECT_EQ(again.network->fourier_scale, c.network->fourier_scale);
+    EXPECT_EQ(again.network->frequencies, c.network->frequencies);
   }
 }
 
@@ -936,7 +943,7 @@ TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
   EXPECT_EQ(row("observation.region.N.keep").rfind("observation.region.N.keep true or false - - true true:", 0), 0u);
   EXPECT_EQ(row("lens.N.theta_E"), "lens.N.theta_E number arcsec > 0 required");
   EXPECT_EQ(row("network.hidden").rfind("network.hidden list of integers - 1 to 4096 [16, 16, 16] widths", 0), 0u);
-  EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 none the frequencies", 0), 0u);
+  EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 none distance", 0), 0u);
   EXPECT_EQ(row("network.encoding").rfind("network.encoding \"none\" | \"fourier\" - - \"fourier\" input", 0), 0u);
   EXPECT_EQ(row("optimizer.loss").rfind("optimizer.loss \"mse\" | \"chi2\" - - \"chi2\"", 0), 0u);
   for (const char* profile : {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "CONVERGENCE",

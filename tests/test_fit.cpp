@@ -110,7 +110,7 @@ TEST(Fit, SourceAndPotentialTogetherReachTheNoise) {
   }
   LightComponent& light = problem.model.source[0];
   light.network.input_scale = 3;
-  light.weights = initial_weights(light.network, 1, false, 2.0, 2);
+  light.weights = initial_weights(light.network, 1, false, {}, 2);
   problem.initial_parameters =
       ParameterLayout(problem.model).initial_parameters(initial_weights(*problem.model.network, 1, true));
 

@@ -5,6 +5,7 @@
 #include <hwy/targets.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -927,7 +928,7 @@ TEST(InitialWeights, AreTruncatedNormalsOfTheRightWidth) {
 TEST(InitialWeights, FrequenciesAreNormalPerArcsec) {
   constexpr std::size_t features = 2000;
   const NetworkShape shape{{30}, 0.25, static_cast<int>(features)};
-  const std::vector<double> weights = initial_weights(shape, 7, false, 0.5);
+  const std::vector<double> weights = initial_weights(shape, 7, false, {0.5});
   double mean = 0, variance = 0, largest = 0;
   for (const std::size_t axis : {std::size_t{0}, std::size_t{1}})
     for (std::size_t f = 0; f < features; ++f) {
@@ -951,10 +952,40 @@ TEST(InitialWeights, FrequenciesAreNormalPerArcsec) {
   for (std::size_t i = shape.kernel_offset(1); i < shape.bias_offset(1); ++i) width += weights[i] * weights[i] / 30;
   EXPECT_NEAR(width, 1, 4 * std::sqrt(1.37 / (60.0 * features)));
   // A fourth of the scale, four times the frequencies, whatever the layer sees.
-  const std::vector<double> wide = initial_weights({{30}, 1, shape.fourier_features}, 7, false, 2);
+  const std::vector<double> wide = initial_weights({{30}, 1, shape.fourier_features}, 7, false, {2});
   for (std::size_t i = 0; i < shape.bias_offset(0); ++i) EXPECT_DOUBLE_EQ(weights[i], 4 * wide[i]);
-  EXPECT_THROW(initial_weights(shape, 7, false, 0), InvalidInput);
-  EXPECT_THROW(initial_weights(shape, 7, false, kNaN), InvalidInput);
+  EXPECT_THROW(initial_weights(shape, 7, false, {0}), InvalidInput);
+  EXPECT_THROW(initial_weights(shape, 7, false, {kNaN}), InvalidInput);
+}
+
+/// Every disk around 0 has its share of them, every half plane too, and none is near another: the distance of a regular
+/// triangular lattice of this density, √(2/√3 · area/number), is the upper limit of the smallest distance.
+TEST(InitialWeights, EvenFrequenciesFillADisk) {
+  constexpr std::size_t features = 500;
+  constexpr double kPi = 3.14159265358979323846;
+  const NetworkShape shape{{}, 1, static_cast<int>(features)};
+  const std::vector<double> weights = initial_weights(shape, 7, true, {0.5, Frequencies::even});
+  std::vector<std::array<double, 2>> k;
+  for (std::size_t f = 0; f < features; ++f) {
+    EXPECT_EQ(weights[f], weights[features + f]);
+    k.push_back({weights[f], weights[2 * features + f]});
+  }
+  double mean_square = 0, nearest = 1e300;
+  std::size_t inner = 0;
+  for (std::size_t f = 0; f < features; ++f) {
+    const double square = k[f][0] * k[f][0] + k[f][1] * k[f][1];
+    EXPECT_LT(square, 16);
+    mean_square += square / features;
+    inner += square < 4;
+    for (std::size_t g = 0; g < f; ++g)
+      for (const int sign : {1, -1})
+        nearest = std::min(nearest, std::hypot(k[f][0] - sign * k[g][0], k[f][1] - sign * k[g][1]));
+  }
+  EXPECT_NEAR(mean_square, 8, 1e-9) << "that of normal frequencies";
+  EXPECT_EQ(inner, features / 4);
+  const double lattice = std::sqrt(2 / std::sqrt(3.0) * kPi * 16 / (2 * features));
+  EXPECT_GT(nearest, 0.5 * lattice);
+  EXPECT_NE(weights, initial_weights(shape, 8, true, {0.5, Frequencies::even})) << "another seed";
 }
 
 /// The numbers belong to seed and position: they may never change, or old configurations would no longer repeat.
@@ -968,7 +999,7 @@ TEST(InitialWeights, RepeatForever) {
   EXPECT_NEAR(weights[0], expected[0], 1e-14);
   EXPECT_NEAR(weights[13], expected[1], 1e-14);
   EXPECT_NEAR(weights[29], expected[2], 1e-14);
-  EXPECT_NE(weights, initial_weights(shape, 42, false, 2.0, 1)) << "another stream";
+  EXPECT_NE(weights, initial_weights(shape, 42, false, {}, 1)) << "another stream";
   const std::vector<double> zero = initial_weights(shape, 42, true);
   for (std::size_t i = 0; i < zero.size(); ++i) EXPECT_EQ(zero[i], i < shape.kernel_offset(2) ? weights[i] : 0.0) << i;
   const std::vector<double> encoded = initial_weights({{4, 3}, 1, 2}, 42, false);

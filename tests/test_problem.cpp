@@ -454,7 +454,7 @@ TEST_F(LoadProblem, NetworkStartsFromSeedOrFile) {
 
 TEST_F(LoadProblem, FourierFeaturesAreDrawnOrRead) {
   const NetworkShape shape{{3}, 1.0, 4};
-  std::vector<double> expected = initial_weights(shape, 7, false, 0.5);
+  std::vector<double> expected = initial_weights(shape, 7, false, {0.5});
   const LoadedProblem drawn = load(
       {{"network", "{ encoding = \"fourier\", fourier_features = 4, fourier_scale = 0.5, hidden = [3], seed = 7 }"}});
   write_network(directory_ / "net.safetensors", {{3}, 0.3, 4}, expected, true);

@@ -262,10 +262,17 @@ Keys shape_keys(NetworkConfig& n, const std::string& initial) {
            from_file},
       {"fourier_features", &n.fourier_features, "number of pairs of a sine and a cosine" + from_file,
        between(1, 0.5 * kMaxWidth), "", false, fourier},
+      {"frequencies",
+       choice_of(n.frequencies, kFrequencies),
+       "\"normal\": random, along x and y with standard deviation 1/fourier_scale, in rad per unit of position * "
+       "input_scale; \"even\": evenly over a disk of radius 2/fourier_scale",
+       {},
+       "",
+       false,
+       drawn_fourier},
       {"fourier_scale", &n.fourier_scale,
-       "the frequencies along x and y are normal with standard deviation 1/fourier_scale, in rad per unit of "
-       "position * input_scale; without this key " +
-           rounded(n.default_fourier_scale),
+       "distance over which a typical feature changes by one radian; without this key " +
+           rounded(n.default_fourier_scale) + ", with even frequencies divided by the root of fourier_features",
        above(0), "arcsec", false, drawn_fourier},
       {"hidden", &n.hidden,
        "widths of the hidden layers, 1 to " + std::to_string(kMaxHiddenLayers) +

@@ -314,15 +314,14 @@ Vec2<double> centroid_of(const FitsImage& kernel) {
 
 /// Random start weights of a NETWORK component. @param member  of the ensemble, from 0
 std::vector<double> drawn_weights(const NetworkShape& shape, const NetworkConfig& config, std::size_t member) {
-  return initial_weights(shape, config.seed + member, config.last_layer_zero, config.scale_of_frequencies(),
+  return initial_weights(shape, config.seed + member, config.last_layer_zero, config.spectrum(),
                          random_stream::kLightWeights);
 }
 
 /// Random start weights of the potential's network, in units_of() the problem. @param member  of the ensemble, from 0
 std::vector<double> drawn_potential(const Problem& problem, const NetworkConfig& config, std::size_t member) {
   const NetworkShape& shape = *problem.model.network;
-  std::vector<double> weights =
-      initial_weights(shape, config.seed + member, config.last_layer_zero, config.scale_of_frequencies());
+  std::vector<double> weights = initial_weights(shape, config.seed + member, config.last_layer_zero, config.spectrum());
   const double angle = units_of(problem).angle;
   for (std::size_t i = shape.kernel_offset(shape.layers() - 1); i < weights.size(); ++i) weights[i] *= angle * angle;
   return weights;

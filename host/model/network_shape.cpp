@@ -24,26 +24,44 @@ void NetworkShape::validate() const {
                    "input_scale = " + std::to_string(input_scale) + " per arcsec, expected a finite number > 0");
 }
 
+namespace {
+
+constexpr double kPi = 3.14159265358979323846;
+
+/// Layer 0: the frequencies of spectrum, once for the sines and once for the cosines.
+void fill_encoding(const NetworkShape& shape, const FourierSpectrum& spectrum, const Philox& philox,
+                   std::uint64_t stream, std::vector<double>& weights) {
+  EINFIELD_REQUIRE(std::isfinite(spectrum.scale) && spectrum.scale > 0,
+                   "fourier_scale = " + std::to_string(spectrum.scale) + " arcsec, expected a finite number > 0");
+  constexpr double kGoldenSection = 0.61803398874989485;  // (√5 − 1)/2
+  const auto features = static_cast<std::size_t>(shape.fourier_features);
+  const double first_angle = philox.uniform(0, stream);
+  for (std::size_t f = 0; f < features; ++f) {
+    const std::size_t x = f, y = 2 * features + f;  // in the kernel (2 × 2F), which begins at 0
+    double frequency_x = philox.normal(x, stream) / spectrum.scale,
+           frequency_y = philox.normal(y, stream) / spectrum.scale;
+    if (spectrum.frequencies == Frequencies::even) {
+      const double radius = 2 / spectrum.scale * std::sqrt((double(f) + 0.5) / double(features));
+      const double angle = kPi * (first_angle + kGoldenSection * double(f));
+      frequency_x = radius * std::cos(angle);
+      frequency_y = radius * std::sin(angle);
+    }
+    weights[x] = weights[x + features] = frequency_x;
+    weights[y] = weights[y + features] = frequency_y;
+  }
+  std::fill_n(weights.begin() + static_cast<std::ptrdiff_t>(shape.bias_offset(0) + features), features, kPi / 2);
+}
+
+}  // namespace
+
 std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,
-                                    double fourier_scale, std::uint64_t stream) {
+                                    const FourierSpectrum& spectrum, std::uint64_t stream) {
   shape.validate();
-  const std::uint64_t frequencies = stream + random_stream::kFrequencies;
-  constexpr double kHalfPi = 1.5707963267948966;
   constexpr double kBelow = 0.022750131948179207200;  // Φ(−2): the truncated normal is drawn between Φ(−2) and Φ(2)
   constexpr double kDeviation = 0.87962566103423978;  // standard deviation of a unit normal truncated at ±2
   const Philox philox{seed};
   std::vector<double> weights(shape.size(), 0.0);
-  if (const auto features = static_cast<std::size_t>(shape.fourier_features); features > 0) {
-    EINFIELD_REQUIRE(std::isfinite(fourier_scale) && fourier_scale > 0,
-                     "fourier_scale = " + std::to_string(fourier_scale) + " arcsec, expected a finite number > 0");
-    for (std::size_t axis = 0; axis < 2; ++axis)
-      for (std::size_t f = 0; f < features; ++f) {
-        const std::size_t sine = 2 * features * axis + f;  // in the kernel (2 × 2F), which begins at 0
-        const double frequency = philox.normal(sine, frequencies) / fourier_scale;
-        weights[sine] = weights[sine + features] = frequency;
-      }
-    std::fill_n(weights.begin() + static_cast<std::ptrdiff_t>(shape.bias_offset(0) + features), features, kHalfPi);
-  }
+  if (shape.fourier_features > 0) fill_encoding(shape, spectrum, philox, stream + random_stream::kFrequencies, weights);
   for (int layer = shape.fixed_layers(); layer < shape.layers(); ++layer) {
     if (last_layer_zero && layer + 1 == shape.layers()) break;
     const double sigma = std::sqrt(1.0 / shape.inputs(layer)) / kDeviation;

@@ -54,6 +54,11 @@ void add_shape(Fingerprint& print, const std::string& name, const NetworkShape& 
   print.emplace_back(name + ".input_scale", to_text(shape.input_scale));
 }
 
+void add_spectrum(Fingerprint& print, const std::string& name, const FourierSpectrum& spectrum) {
+  print.emplace_back(name + ".frequencies", name_of(spectrum.frequencies));
+  print.emplace_back(name + ".fourier_scale", to_text(spectrum.scale));
+}
+
 void add_lights(Fingerprint& print, const std::string& block, const std::vector<LightComponent>& lights,
                 const std::vector<LightStart>& starts) {
   print.emplace_back(block, std::to_string(lights.size()) + " components");
@@ -66,7 +71,7 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
       add_shape(print, name, c.network);
       const NetworkConfig& start = starts.at(i).network;
       if (start.initial.empty()) {
-        if (start.fourier) print.emplace_back(name + ".fourier_scale", to_text(start.scale_of_frequencies()));
+        if (start.fourier) add_spectrum(print, name, start.spectrum());
         print.emplace_back(name + ".seed", to_text(start.seed));
       }
       print.emplace_back(name + ".initial", described(c.weights) + (c.weights_free ? ", free" : ", fixed"));
@@ -136,8 +141,7 @@ void add_network(Fingerprint& print, const Config& config, const Problem& proble
     print.emplace_back("network.math", name_of(problem.network_math));
     if (config.network && config.network->initial.empty()) {
       print.emplace_back("network.ensemble", to_text(config.network->ensemble));
-      if (config.network->fourier)
-        print.emplace_back("network.fourier_scale", to_text(config.network->scale_of_frequencies()));
+      if (config.network->fourier) add_spectrum(print, "network", config.network->spectrum());
       print.emplace_back("network.seed", to_text(config.network->seed));
       print.emplace_back("network.last_layer", config.network->last_layer_zero ? "zero" : "random");
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -69,9 +70,11 @@ struct ObservationConfig {
 };
 
 struct NetworkConfig {
-  bool fourier = false;       ///< encoding = "fourier"; else "none"
-  int fourier_features = 16;  ///< pairs of a sine and a cosine, if `fourier`
-  /// 1/σ of the frequencies, if `fourier`, in units of position · input_scale; empty: default_fourier_scale.
+  bool fourier = false;                           ///< encoding = "fourier"; else "none"
+  int fourier_features = 16;                      ///< pairs of a sine and a cosine, if `fourier`
+  Frequencies frequencies = Frequencies::normal;  ///< if `fourier`
+  /// FourierSpectrum::scale, if `fourier`, in units of position · input_scale; empty: default_fourier_scale, divided by
+  /// √fourier_features for even frequencies, so that they are as near to each other as the field demands.
   std::optional<double> fourier_scale;
   std::vector<int> hidden;            ///< widths of the hidden layers after the encoding
   std::optional<double> input_scale;  ///< the network sees position · input_scale [1/arcsec]; empty: input_scale_in()
@@ -82,7 +85,10 @@ struct NetworkConfig {
   int ensemble = 1;                      ///< networks fitted side by side, with the seeds seed, seed + 1, …
   std::string initial;  ///< safetensors file with start weights, as a resolved path; "" = random weights
 
-  double scale_of_frequencies() const { return fourier_scale.value_or(default_fourier_scale); }
+  FourierSpectrum spectrum() const {
+    const double crowd = frequencies == Frequencies::even ? std::sqrt(fourier_features) : 1;
+    return {fourier_scale.value_or(default_fourier_scale / crowd), frequencies};
+  }
   /// Without input_scale it follows the size of the image. With a fourier_scale, which is then in arcsec, it does not.
   /// @param field_unit  of the image [arcsec]
   double input_scale_in(double field_unit) const {

@@ -79,19 +79,34 @@ inline bool operator!=(const NetworkShape& a, const NetworkShape& b) {
   return !(a == b);
 }
 
+/// How the frequencies k of F Fourier features lie in the plane, in rad per unit of u = input_scale · θ.
+enum class Frequencies {
+  normal,  ///< k_x and k_y normal with σ = 1/scale, from random_stream::kFrequencies, counter = position in the kernel
+  /// Evenly over the half disk |k| < K = 2/scale, which has the mean |k|² of `normal` (k and −k are one feature):
+  /// |k_f| = K √((f + ½)/F), at angles that advance by π (√5 − 1)/2 (the spiral of Vogel 1979) from a random one. They
+  /// span what a field of width D can show up to K when their distance √(πK²/2F) is below 2π/D.
+  even
+};
+inline constexpr Named<Frequencies> kFrequencies[] = {{"normal", Frequencies::normal}, {"even", Frequencies::even}};
+constexpr const char* name_of(Frequencies frequencies) {
+  return name_in(kFrequencies, frequencies);
+}
+
+struct FourierSpectrum {
+  double scale = 2;  ///< distance over which a typical feature changes by one radian, > 0, in units of u
+  Frequencies frequencies = Frequencies::normal;
+};
+
 /// Initial weights of Flax's Dense: kernels from lecun_normal (a normal of σ = √(1/fan_in)/0.87962566 truncated at
 /// ±2σ), biases zero; drawn in double from Philox4x32-10 (Salmon et al. 2011) with counter = position in the flat
-/// vector and key = seed, so every backend, precision and thread count starts from the same numbers. Frequencies of
-/// Fourier features are normal in x and y with σ = 1/fourier_scale rad per unit of u = input_scale · θ; they come
-/// from a separate stream, counter = position in the encoding's kernel.
+/// vector and key = seed, so every backend, precision and thread count starts from the same numbers.
 /// @param last_layer_zero  set the output kernel to zero: the initial potential is zero
-/// @param fourier_scale    distance over which a typical feature changes by one radian, > 0, in units of u; unused
-///                         without features
+/// @param spectrum         of the Fourier features; unused without them
 /// @param stream           of the random numbers (random_stream): networks of one seed and different streams differ
 /// @return flat parameter vector, shape.size() values
 /// @throws InvalidInput for a shape or a scale out of range.
 std::vector<double> initial_weights(const NetworkShape& shape, std::uint64_t seed, bool last_layer_zero,
-                                    double fourier_scale = 2.0, std::uint64_t stream = 0);
+                                    const FourierSpectrum& spectrum = {}, std::uint64_t stream = 0);
 
 /// Swish and its first two derivatives from one exponential.
 ///
