@@ -185,6 +185,27 @@ TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
   EXPECT_FALSE(smooth.regularization.any());  // there is nothing that its terms could act on
 }
 
+TEST_F(ConfigFile, StrengthsComeFromTheEvidenceWhereTheSourceIsFree) {
+  const std::string pixels =
+      "[[source]]\nprofile = 'PIXELATED'\nnx = 2\nny = 3\npixel_scale = 1\nfit = ['pixels']\n[network]\n";
+  const std::string model = kShortest.substr(0, kShortest.find("[[source]]"));
+  const Config free = read(model + pixels), fixed = read("recipe = 'evidence'\n" + kShortest);
+  for (const Config* c : {&free, &fixed}) {
+    EXPECT_EQ(c->optimizer.name, OptimizerKind::gauss_newton);
+    EXPECT_TRUE(c->regularization.automatic);
+    EXPECT_TRUE(c->model.network->hidden.empty());
+    EXPECT_EQ(c->network->spectrum().scale, 4 / std::sqrt(c->model.network->fourier_features));
+    EXPECT_GT(c->regularization.curvature, 0);
+  }
+  EXPECT_GT(free.regularization.source_curvature, 0);
+  EXPECT_GT(free.regularization.source_contrast, 1);
+  EXPECT_EQ(fixed.regularization.source_curvature, 0) << "no pixels";
+  EXPECT_EQ(fixed.regularization.source_contrast, 1) << "no pixels";
+  // Not where something is asked for that the recipe does not have.
+  for (const std::string other : {"hidden = [8]\n", "[optimizer]\nstop = 'plateau'\n"})
+    EXPECT_EQ(read(model + pixels + other).optimizer.name, OptimizerKind::lbfgs) << other;
+}
+
 TEST_F(ConfigFile, KeysOverrideTheRecipe) {
   const Config c =
       read("recipe = 'biggio2021'\n" + kShortest +

@@ -225,14 +225,68 @@ double integral(JointModel& model, const Problem& problem) {
 
 TEST(Evidence, OfALinearModelIsTheGaussianIntegral) {
   ThreadPool pool(2);
-  const Problem problem = linear_problem();
-  JointModel model(problem, {}, pool);
-  const GaussNewtonResult fit = gauss_newton(model, problem.initial_parameters, problem.regularization,
-                                             {.steps = 10, .tolerance = 1e-12}, pool, {}, {});
-  ASSERT_TRUE(fit.evidence);
-  EXPECT_NEAR(fit.evidence->log_evidence, integral(model, problem), 1e-7);
-  EXPECT_GT(fit.evidence->determined_source, 0);
-  EXPECT_LT(fit.evidence->determined_source, 30);
+  Problem problem = linear_problem();
+  std::vector<double> variance(ParameterLayout(problem.model).free_pixels.size());
+  for (std::size_t i = 0; i < variance.size(); ++i) variance[i] = Philox{3}.uniform(i);
+  for (const std::vector<double>& v : {std::vector<double>(), variance}) {
+    problem.source_variance = v;
+    JointModel model(problem, {}, pool);
+    const GaussNewtonResult fit = gauss_newton(model, problem.initial_parameters, problem.regularization,
+                                               {.steps = 10, .tolerance = 1e-12}, pool, {}, {});
+    ASSERT_TRUE(fit.evidence);
+    EXPECT_NEAR(fit.evidence->log_evidence, integral(model, problem), 1e-7);
+    EXPECT_EQ(fit.evidence->source_variance, v);
+    EXPECT_GT(fit.evidence->determined_source, 0);
+    EXPECT_LT(fit.evidence->determined_source, 30);
+  }
+  problem.source_variance.pop_back();
+  EXPECT_THROW(JointModel(problem, {}, pool), InvalidInput);
+}
+
+/// Two grids, and a value for each of their pixels.
+const std::vector<FreePixels> kGrids = {{40, 30, 0}, {7, 9, 1200}};
+constexpr Eigen::Index kGridPixels = 1200 + 63;
+
+TEST(SourcePrior, DividesTheDifferencesOfEveryPixelByItsVariance) {
+  const Eigen::VectorXd s = normal_vector(static_cast<std::size_t>(kGridPixels), 4);
+  std::vector<double> variance(static_cast<std::size_t>(kGridPixels));
+  for (std::size_t i = 0; i < variance.size(); ++i) variance[i] = 0.1 + Philox{3}.uniform(i);
+  const SourcePrior prior(kGrids, 50, variance);
+  for (std::size_t k = 0; k < SourcePrior::kTerms.size(); ++k) {
+    Regularization weights;
+    weights.*SourcePrior::kTerms[k] = 1;
+    double expected = 0;
+    Eigen::Index i = 0;
+    for (const FreePixels& grid : kGrids) {
+      const double* const pixels = s.data() + i;
+      for (int y = 0; y < grid.ny; ++y)
+        for (int x = 0; x < grid.nx; ++x, ++i)
+          expected += 50.0 / (grid.nx * grid.ny) * source_pixel_penalty(weights, pixels, grid.nx, grid.ny, x, y) /
+                      variance[static_cast<std::size_t>(i)];
+    }
+    EXPECT_NEAR(s.dot(prior.matrix(k) * s), expected, 1e-11 * expected);
+  }
+}
+
+TEST(SourcePrior, VarianceFollowsTheBrightness) {
+  const SourcePrior prior(kGrids, 50, {});
+  EXPECT_TRUE(prior.variance().empty());
+  Eigen::VectorXd s = Eigen::VectorXd::Zero(kGridPixels);
+  const auto at = [](int x, int y) { return static_cast<Eigen::Index>(y * 40 + x); };
+  for (int y = 8; y < 13; ++y)
+    for (int x = 28; x < 33; ++x) s[at(x, y)] = (x + y) % 2 ? 3 : -3;  // the sign has no part in it
+  s[at(5, 20)] = 3;                                                    // one pixel is noise
+  const std::vector<double> v = prior.variance_of(s, 5);
+  ASSERT_EQ(v.size(), static_cast<std::size_t>(kGridPixels));
+  const auto value = [&](int x, int y) { return v[static_cast<std::size_t>(at(x, y))]; };
+  EXPECT_DOUBLE_EQ(value(30, 10), 1);
+  EXPECT_GT(value(32, 12), 0.3);
+  EXPECT_NEAR(value(0, 0), 1 / 26.0, 1e-6);
+  EXPECT_GT(value(5, 20), value(0, 0));
+  EXPECT_LT(value(5, 20), 0.15);
+  for (std::size_t i = 1200; i < v.size(); ++i) EXPECT_EQ(v[i], 1.0) << "a dark component";
+  const std::vector<double> brighter = prior.variance_of(1e20 * s, 5);
+  for (std::size_t i = 0; i < v.size(); ++i) EXPECT_NEAR(brighter[i], v[i], 1e-12);
 }
 
 /// ln evidence of the best fit with these weights.

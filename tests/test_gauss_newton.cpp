@@ -47,6 +47,11 @@ std::vector<Override> automatic() {
   return {{"regularization.automatic", "true"}};
 }
 
+/// With a prior that follows the source, too.
+std::vector<Override> adaptive() {
+  return {{"regularization.automatic", "true"}, {"regularization.source_contrast", "10"}};
+}
+
 class JointLens {
  public:
   explicit JointLens(const std::vector<Override>& more = {}) {
@@ -89,7 +94,10 @@ GaussNewtonResult descend(const Config& config, int threads, std::vector<double>
   ThreadPool pool(threads);
   JointModel model(problem, {}, pool);
   return gauss_newton(model, problem.initial_parameters, problem.regularization,
-                      {.steps = 40, .choose_weights = config.regularization.automatic}, pool,
+                      {.steps = 40,
+                       .source_contrast = config.regularization.source_contrast,
+                       .choose_weights = config.regularization.automatic},
+                      pool,
                       [&](const GaussNewtonRecord& r) {
                         if (values) values->push_back(r.value.total(r.weights));
                       },
@@ -113,11 +121,29 @@ TEST(GaussNewton, FallsInEveryStepAndEndsBelowLbfgs) {
 }
 
 TEST(GaussNewton, HasTheSameBitsForAnyNumberOfThreads) {
-  const JointLens lens(automatic());
-  const GaussNewtonResult one = descend(lens.config(), 1), three = descend(lens.config(), 3);
-  EXPECT_TRUE(one.x == three.x);
-  ASSERT_TRUE(one.evidence && three.evidence);
-  EXPECT_EQ(one.evidence->log_evidence, three.evidence->log_evidence);
+  for (const auto& settings : {automatic(), adaptive()}) {
+    const JointLens lens(settings);
+    const GaussNewtonResult one = descend(lens.config(), 1), three = descend(lens.config(), 3);
+    EXPECT_TRUE(one.converged);
+    EXPECT_TRUE(one.x == three.x);
+    ASSERT_TRUE(one.evidence && three.evidence);
+    EXPECT_EQ(one.evidence->log_evidence, three.evidence->log_evidence);
+    EXPECT_EQ(one.evidence->source_variance, three.evidence->source_variance);
+    EXPECT_EQ(one.evidence->source_variance.empty(), settings.size() == 1);
+  }
+}
+
+/// The source of this lens is compact: the evidence prefers a prior that knows where it is.
+TEST(GaussNewton, EvidencePrefersAPriorThatFollowsTheSource) {
+  const JointLens lens;
+  const GaussNewtonResult same = descend(lens.config(automatic()), 2), adapted = descend(lens.config(adaptive()), 2);
+  EXPECT_GT(adapted.evidence->log_evidence, same.evidence->log_evidence + 3);
+
+  // The state that a fit returns has the penalty of this prior: misfit = −½ N (χ² + penalty).
+  const SmallFit<double> fit(lens.config(adaptive()));
+  const StepState& state = fit.result.final_state;
+  EXPECT_NEAR(fitted_pixels(fit.loaded.problem) * (state.loss + state.regularization),
+              -2 * fit.result.snapshot.evidence->misfit, 1e-6 * fitted_pixels(fit.loaded.problem));
 }
 
 TEST(GaussNewton, ARunReportsEvidenceAndTheWeightsOfItsFit) {
@@ -141,7 +167,7 @@ TEST(GaussNewton, ARunReportsEvidenceAndTheWeightsOfItsFit) {
 }
 
 TEST(GaussNewton, InterruptedAndResumedEndsWithTheSameBits) {
-  const JointLens lens(automatic());
+  const JointLens lens(adaptive());
   run_fit(lens.config(), quiet(lens.out("whole")));
   RunOptions options = quiet(lens.out("parts"));
   int asked = 0;
@@ -176,6 +202,8 @@ TEST(GaussNewton, RefusesByKey) {
   refuses({{"regularization.weight_decay", "0"}}, "regularization.weight_decay");
   refuses({{"regularization.source_curvature", "0"}}, "regularization.source_curvature");
   refuses({{"optimizer.name", "\"lbfgs\""}, {"regularization.automatic", "true"}}, "regularization.automatic");
+  refuses({{"optimizer.name", "\"lbfgs\""}, {"regularization.source_contrast", "2"}}, "regularization.source_contrast");
+  refuses({{"regularization.source_contrast", "0.5"}}, "regularization.source_contrast");
 }
 
 }  // namespace

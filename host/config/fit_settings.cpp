@@ -33,6 +33,7 @@ FitSettings fit_settings(const Config& config, const Model& model, int log_every
   settings.starts = o.starts;
   settings.starts_seed = o.starts_seed;
   settings.choose_weights = config.regularization.automatic;
+  settings.source_contrast = config.regularization.source_contrast;
   return settings;
 }
 

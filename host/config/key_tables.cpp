@@ -542,6 +542,11 @@ Keys regularization_keys(RegularizationConfig& r) {
        "",
        false,
        Condition{[&r] { return r.any(); }, "with a weight > 0"}});
+  keys.push_back({"source_contrast", &r.source_contrast,
+                  "gauss_newton: how much larger the prior lets free source pixels vary where the source is brightest "
+                  "than where it is dark; it follows the brightness of the fit; 1 = the same everywhere",
+                  at_least(1), "", false,
+                  Condition{[&r] { return r.on_source_pixels(); }, "with source_gradient or source_curvature > 0"}});
   return keys;
 }
 

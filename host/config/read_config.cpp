@@ -13,6 +13,10 @@
 namespace einfield {
 namespace {
 
+bool has_free_pixels(const std::vector<LightComponent>& lights) {
+  return std::any_of(lights.begin(), lights.end(), [](const LightComponent& c) { return c.pixels_free; });
+}
+
 void check_ellipticity(const Document& document, const std::string& path, const ProfileInfo& info,
                        const std::vector<double>& values) {
   const int i = info.index_of("e1"), j = info.index_of("e2");
@@ -210,8 +214,7 @@ void check_regularization(const Document& document, const Model& model, Regulari
         document.fail("regularization." + key.name, "has no effect, found " + to_text(weight) + problem);
   };
   check(network_penalty_keys(r), model.network.has_value(), " without [network], expected 0 or a [network]");
-  check(source_penalty_keys(r),
-        std::any_of(model.source.begin(), model.source.end(), [](const LightComponent& c) { return c.pixels_free; }),
+  check(source_penalty_keys(r), has_free_pixels(model.source),
         " without a free PIXELATED source, expected 0 or a [[source]] with fit = [\"pixels\"]");
 }
 
@@ -345,9 +348,13 @@ void check_priors(const Document& document, const Config& config) {
 /// What gauss_newton fits, and that it comes last when it chooses weights: stages after it would not know them.
 void check_gauss_newton(const Document& document, const Config& config) {
   const OptimizerKind last = config.optimizer.all_stages().back().name;
-  if (config.regularization.automatic && last != OptimizerKind::gauss_newton)
-    document.fail("regularization.automatic", std::string("has no effect, found ") + name_of(last) +
-                                                  " as the last stage, expected \"gauss_newton\"");
+  const auto needs_it = [&](const char* key, bool given) {
+    if (given && last != OptimizerKind::gauss_newton)
+      document.fail(
+          key, std::string("has no effect, found ") + name_of(last) + " as the last stage, expected \"gauss_newton\"");
+  };
+  needs_it("regularization.automatic", config.regularization.automatic);
+  needs_it("regularization.source_contrast", config.regularization.source_contrast > 1);
   if (!config.optimizer.uses(OptimizerKind::gauss_newton)) return;
   if (config.optimizer.loss != LossKind::chi2)
     document.fail("optimizer.loss", "found \"mse\" with gauss_newton, expected \"chi2\"");
@@ -364,9 +371,7 @@ void check_gauss_newton(const Document& document, const Config& config) {
   refuse_network("source", config.model.source);
   refuse_network("lens_light", config.model.lens_light);
   const RegularizationConfig& r = config.regularization;
-  const bool pixels = std::any_of(config.model.source.begin(), config.model.source.end(),
-                                  [](const LightComponent& c) { return c.pixels_free; });
-  if (pixels && !r.on_source_pixels())
+  if (has_free_pixels(config.model.source) && !r.on_source_pixels())
     document.fail("regularization.source_curvature",
                   "0 with free pixels and gauss_newton, expected > 0 here or in source_gradient");
   if (config.model.network && r.weight_decay <= 0)
@@ -430,10 +435,8 @@ const Recipe& recipe_of(const Document& document, const Config& config) {
        {"optimizer.name", "optimizer.stage", "optimizer.loss", "optimizer.stop", "optimizer.learning_rate",
         "optimizer.memory", "optimizer.starts", "network.hidden", "network.initial"})
     if (document.has(key)) return named;
-  const auto free_pixels = [](const LightComponent& c) { return c.pixels_free; };
-  const std::vector<LightComponent>&source = config.model.source, &light = config.model.lens_light;
-  const bool covered = !network_light(config.model) && std::none_of(light.begin(), light.end(), free_pixels);
-  return covered && std::any_of(source.begin(), source.end(), free_pixels) ? free_source_recipe() : named;
+  const bool covered = !network_light(config.model) && !has_free_pixels(config.model.lens_light);
+  return covered && has_free_pixels(config.model.source) ? recipe("evidence") : named;
 }
 
 void clear_penalties(const Keys& penalties) {
@@ -456,6 +459,10 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   config.optimizer = defaults.optimizer;
   config.regularization = defaults.regularization;
   if (!document.has("network")) clear_penalties(network_penalty_keys(config.regularization));
+  if (!has_free_pixels(config.model.source)) {
+    clear_penalties(source_penalty_keys(config.regularization));
+    config.regularization.source_contrast = 1;
+  }
   if (document.has("network")) {
     config.network = defaults.network;
     document.read("network", network_keys(*config.network));

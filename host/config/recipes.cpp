@@ -44,22 +44,26 @@ Recipe default_recipe() {
   return r;
 }
 
-/// A linear readout of many features, whose spectrum is a seventh of half the field and below, and priors whose
-/// strengths are only where the search for the highest evidence begins (docs/studies.md). No penalty on signs: it is no
-/// Gaussian prior.
-Recipe make_free_source_recipe() {
+/// A linear readout of as many features as span the field down to a tenth of its side, so that the priors alone decide
+/// how smooth the potential is, and priors whose strengths come from the evidence. The search begins with a potential
+/// that can hardly be more than a sheet and a shear: where it could bend freely at once, it would fit what is far from
+/// its place in the source with structure that is not there (docs/studies.md). No penalty on signs: it is no Gaussian
+/// prior.
+Recipe evidence_recipe() {
   Recipe r = default_recipe();
+  r.name = "evidence";
   r.network.hidden = {};
-  r.network.fourier_features = 128;
-  r.network.default_fourier_scale = 0.57;
+  r.network.fourier_features = 256;
+  r.network.frequencies = Frequencies::even;
   r.network.ensemble = 1;
   r.optimizer.name = OptimizerKind::gauss_newton;
   r.optimizer.steps = 60;
   r.optimizer.stop = StopRule::none;
   r.regularization = {};
   r.regularization.automatic = true;
-  r.regularization.smoothness = 20;
-  r.regularization.curvature = 7;
+  r.regularization.source_contrast = 4;
+  r.regularization.smoothness = 2e4;
+  r.regularization.curvature = 7e3;
   r.regularization.weight_decay = 1e-3;
   r.regularization.source_curvature = 0.3;
   return r;
@@ -67,13 +71,8 @@ Recipe make_free_source_recipe() {
 
 }  // namespace
 
-const Recipe& free_source_recipe() {
-  static const Recipe recipe = make_free_source_recipe();
-  return recipe;
-}
-
 const std::vector<Recipe>& recipes() {
-  static const std::vector<Recipe> all = {default_recipe(), biggio2021()};
+  static const std::vector<Recipe> all = {default_recipe(), biggio2021(), evidence_recipe()};
   return all;
 }
 

@@ -20,8 +20,4 @@ const std::vector<Recipe>& recipes();
 
 /// The recipe of this name, which must exist.
 const Recipe& recipe(const std::string& name);
-/// What the default recipe is where the pixels of the source are free: the strengths of all priors come from the
-/// evidence.
-const Recipe& free_source_recipe();
-
 }  // namespace einfield

@@ -184,6 +184,9 @@ std::vector<FitResult<Real>> FitRun<Real>::results() {
   for (int i = 0; i < count(); ++i) {
     FitResult<Real>& result = results[static_cast<std::size_t>(i)];
     result.final_state = states[static_cast<std::size_t>(i)];
+    // The backend's penalty has the same variance for every pixel of the source.
+    if (const auto& evidence = track(i).now.evidence; evidence && !evidence->source_variance.empty())
+      result.final_state.regularization = track(i).now.history.back().regularization;
     result.time_s = track(i).now.time_s;
     result.snapshot = std::move(track(i).now);
   }

@@ -12,6 +12,8 @@ constexpr double kLengths[] = {1, 2, 0.5, 0.25, 0.1};
 constexpr int kTries = 12;  ///< dampings of one step
 constexpr double kFirstDamping = 1e-3;
 constexpr double kDampingFactor = 10;
+constexpr int kAdaptations = 3;  ///< of the prior of the source
+constexpr int kSettled = 4;      ///< steps between two of them, at most
 
 std::vector<double> moved(const JointModel& model, std::vector<double> x, const JointPosterior::Step& step,
                           double length) {
@@ -54,6 +56,7 @@ class Descent {
       if (source_only_ || -step.slope < settings_.tolerance * before) break;  // F has almost nothing left to fall
       damping_ = std::max(kFirstDamping, damping_ * kDampingFactor);
     }
+    if (!source_only_ && adapt()) return true;
     converged_ = !source_only_;
     source_only_ = false;
     return !converged_;
@@ -98,6 +101,19 @@ class Descent {
     converged_ = small && was_small_;
     was_small_ = small;
     if (settings_.choose_weights) now_.weights = posterior.better_weights(now_.value);
+    if (++steps_since_adaptation_ >= kSettled || small) adapt();
+  }
+
+  /// @return whether the prior of the source has changed
+  bool adapt() {
+    if (settings_.source_contrast <= 1 || model_.pixels().empty() || adaptations_ == kAdaptations) return false;
+    model_.value(now_.x);
+    model_.adapt_source_prior(settings_.source_contrast);
+    now_.value = model_.value(now_.x);
+    ++adaptations_;
+    steps_since_adaptation_ = 0;
+    was_small_ = converged_ = false;
+    return true;
   }
 
   JointModel& model_;
@@ -107,6 +123,7 @@ class Descent {
   bool source_only_;
   double damping_ = 0;
   int evaluations_ = 1;
+  int adaptations_ = 0, steps_since_adaptation_ = 0;
   bool was_small_ = false, converged_ = false;
 };
 

@@ -13,6 +13,7 @@ namespace einfield {
 struct GaussNewtonSettings {
   int steps = 100;
   double tolerance = 3e-4;      ///< a smaller relative fall of F ends the descent
+  double source_contrast = 1;   ///< of SourcePrior::variance_of(); 1 = the prior keeps its variances
   bool choose_weights = false;  ///< replace the weights of the quadratic penalties that are > 0 by those of highest
                                 ///< evidence
 };
@@ -41,8 +42,9 @@ std::size_t gauss_newton_bytes(const Problem& problem, int threads);
 
 /// Descends from x. A step is −(H + damping diag S)⁻¹ g, and F falls in every step at fixed weights. The first step
 /// moves the pixels of the source alone: the linear solution for the lens as it is. Only one: with more, the weights
-/// would let the source fit what the potential lacks. Ends when F falls by less than the fraction `tolerance` in two
-/// steps that follow each other.
+/// would let the source fit what the potential lacks. Where the contrast is > 1, the prior of the source is adapted to
+/// the source kAdaptations times, each time after the fit has settled; F may then rise. Ends when F falls by less than
+/// the fraction `tolerance` in two steps that follow each other.
 /// @param record       called with the start and after every step
 /// @param interrupted  asked before every step
 GaussNewtonResult gauss_newton(JointModel& model, std::vector<double> x, Regularization weights,

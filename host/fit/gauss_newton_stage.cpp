@@ -22,20 +22,26 @@ StepState state_of(const GaussNewtonRecord& record, int n_data) {
 template <class Real>
 void descend(FitRun<Real>& run, int i, Track<Real>& track, ThreadPool& pool) {
   Snapshot<Real>& now = track.now;
-  const Problem& problem = run.problems()[static_cast<std::size_t>(i)];
+  Problem problem = run.problems()[static_cast<std::size_t>(i)];
+  // A stage that ran out of steps continues from its last position, weights and variances.
+  if (now.evidence) {
+    problem.regularization = now.evidence->weights;
+    problem.source_variance = now.evidence->source_variance;
+  }
   JointModel model(problem, run.stage().schedule.trainable, pool);
-  // A stage that ran out of steps continues from its last position and weights.
   const int steps = run.stage().steps - static_cast<int>(now.stage_step);
-  const GaussNewtonSettings settings{.steps = steps, .choose_weights = run.settings().choose_weights};
+  const GaussNewtonSettings settings{.steps = steps,
+                                     .source_contrast = run.settings().source_contrast,
+                                     .choose_weights = run.settings().choose_weights};
   std::int64_t step = 0;
   const auto record = [&](const GaussNewtonRecord& point) {
     if (run.logs(now.step + step) || step == steps)
       run.record(i, state_of(point, model.n_data()), now.step + step, {point.x.begin(), point.x.end()});
     ++step;
   };
-  const GaussNewtonResult result = gauss_newton(model, {now.parameters.begin(), now.parameters.end()},
-                                                now.evidence ? now.evidence->weights : problem.regularization, settings,
-                                                pool, record, [&run] { return run.ask_interrupted(); });
+  const GaussNewtonResult result =
+      gauss_newton(model, {now.parameters.begin(), now.parameters.end()}, problem.regularization, settings, pool,
+                   record, [&run] { return run.ask_interrupted(); });
   if (result.interrupted) {
     track.forget_rows_from(now.step);
     track.end(StopReason::interrupted);

@@ -84,7 +84,8 @@ JointModel::JointModel(const Problem& problem, const std::vector<std::uint8_t>& 
     used_.push_back({i % grid.nx, i / grid.nx, 1 / o.noise[k], o.image[k] / o.noise[k]});
   }
   if (const int nodes = RayGrid(grid).interior(); nodes > 0) node_share_ = static_cast<double>(n_data()) / nodes;
-  if (!pixels_.empty()) source_prior_ = SourcePrior(free_source_pixels(problem.model), n_data());
+  if (!pixels_.empty())
+    source_prior_ = SourcePrior(free_source_pixels(problem.model), n_data(), problem.source_variance);
   const auto rays = static_cast<std::size_t>(grid.n_rays());
   theta_.resize(2 * rays);
   for (std::size_t i = 0; i < rays; ++i) {

@@ -88,6 +88,10 @@ class JointModel {
   std::size_t n_weights() const { return n_weights_; }  ///< of rest()
   int n_data() const { return static_cast<int>(used_.size()); }
   const SourcePrior& source_prior() const { return source_prior_; }
+  /// Lets the prior of the source follow the brightness at the last point (source_prior.hpp (1)).
+  void adapt_source_prior(double contrast) {
+    source_prior_.set_variance(source_prior_.variance_of(source_values_, contrast));
+  }
 
   /// Of the pixels that move, at the last point.
   const Eigen::VectorXd& source_values() const { return source_values_; }

@@ -199,6 +199,7 @@ Evidence JointPosterior::evidence(const JointValue& found) const {
   e.determined_source = determined_source_;
   e.determined_network = determined_network_;
   e.weights = weights_;
+  e.source_variance = model_.source_prior().variance();
   e.log_evidence = e.misfit + e.log_prior + e.log_posterior + e.constant;
   return e;
 }

@@ -22,7 +22,7 @@
 namespace einfield {
 namespace {
 
-constexpr const char* kFormat = "5";
+constexpr const char* kFormat = "6";
 constexpr std::size_t kHistoryColumns = 8;  // of a row of the history, before the free parameters
 constexpr std::size_t kStartColumns = 7;    // of a row of the starts, before the free parameters
 constexpr std::size_t kChecksumBytes = 8;
@@ -180,6 +180,16 @@ void read_vectors(SafetensorsFile& file, std::size_t system, const ParameterLayo
   const std::vector<double> pairs = file.read(memory);
   s.memory.assign(pairs.begin(), pairs.end());
 
+  if (s.evidence) {
+    const TensorEntry& variance = file.tensor(tensor_name("source_variance", system));
+    const std::size_t pixels = layout.free_pixels.size();
+    if (variance.shape.size() != 1 || (variance.shape[0] != 0 && variance.shape[0] != pixels))
+      file.fail("source_variance is " + variance.shape_text() + ", expected 0 or " + std::to_string(pixels));
+    s.evidence->source_variance = file.read(variance);
+    for (const double v : s.evidence->source_variance)
+      if (!(v > 0 && std::isfinite(v))) file.fail("source_variance has a value that is not > 0");
+  }
+
   const TensorEntry& history = file.tensor(tensor_name("history", system));
   const std::size_t columns = kHistoryColumns + layout.n_free();
   if (history.shape.size() != 2 || history.shape[1] != columns)
@@ -237,6 +247,11 @@ void add_vectors(std::size_t system, const ParameterLayout& layout, const Snapsh
   add("first_moment", s.first_moment);
   add("second_moment", s.second_moment);
   if (s.best_step >= 0) add("best_parameters", s.best_parameters);
+  if (s.evidence) {
+    const std::vector<double>& variance = s.evidence->source_variance;
+    tensors.push_back(
+        TensorData::of(tensor_name("source_variance", system), {variance.size()}, variance.data(), variance.size()));
+  }
   tensors.push_back(TensorData::of(tensor_name("memory", system),
                                    {s.memory.size() / (2 * layout.size()), 2, layout.size()}, s.memory.data(),
                                    s.memory.size()));

@@ -185,6 +185,7 @@ Fingerprint fingerprint(const Config& config, const Problem& problem, int stage,
   print.emplace_back("units.angle", to_text(units.angle));
   print.emplace_back("units.brightness", to_text(units.brightness));
   print.emplace_back("regularization.automatic", config.regularization.automatic ? "true" : "false");
+  print.emplace_back("regularization.source_contrast", to_text(config.regularization.source_contrast));
   return print;
 }
 

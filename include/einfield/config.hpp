@@ -132,7 +132,8 @@ struct OptimizerConfig : StageConfig {
 };
 
 struct RegularizationConfig : Regularization {
-  bool automatic = false;  ///< gauss_newton chooses the weights of highest evidence
+  bool automatic = false;      ///< gauss_newton chooses the weights of highest evidence
+  double source_contrast = 1;  ///< gauss_newton: σ of the source's prior where it is brightest, over that in the dark
 };
 
 /// Start values of a PIXELATED or NETWORK component; other components do not use them.

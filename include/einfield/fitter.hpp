@@ -48,16 +48,18 @@ inline int reached_best(const std::vector<StartRecord>& starts) {
 
 /// How well a model explains the data: ln p(data | model, weights of the penalties), in the Gaussian approximation at
 /// the fitted parameters (Laplace; Suyu et al. 2006, section 3), with the quadratic penalties as priors. Differences
-/// between models of the same data count; penalties on negative convergences take no part.
+/// between models of the same data count; penalties on negative convergences take no part. With a source_variance the
+/// prior of the source has seen the data, which raises the evidence: compare fits of one source_contrast only.
 struct Evidence {
-  double log_evidence = 0;        ///< the sum of the four numbers that follow
-  double misfit = 0;              ///< −½ (χ² + quadratic penalties + priors)
-  double log_prior = 0;           ///< ½ ln det of the priors' precision
-  double log_posterior = 0;       ///< −½ ln det of the posterior's precision
-  double constant = 0;            ///< normalization of the noise and of the priors of profile parameters
-  double determined_source = 0;   ///< number of source parameters that the data determine against their prior
-  double determined_network = 0;  ///< likewise of the network
-  Regularization weights;         ///< of the penalties: as given, or those of highest evidence; as in Problem
+  double log_evidence = 0;              ///< the sum of the four numbers that follow
+  double misfit = 0;                    ///< −½ (χ² + quadratic penalties + priors)
+  double log_prior = 0;                 ///< ½ ln det of the priors' precision
+  double log_posterior = 0;             ///< −½ ln det of the posterior's precision
+  double constant = 0;                  ///< normalization of the noise and of the priors of profile parameters
+  double determined_source = 0;         ///< number of source parameters that the data determine against their prior
+  double determined_network = 0;        ///< likewise of the network
+  Regularization weights;               ///< of the penalties: as given, or those of highest evidence; as in Problem
+  std::vector<double> source_variance;  ///< as in Problem
 };
 
 /// Settings of fit().
@@ -78,6 +80,7 @@ struct FitSettings {
   bool ensemble = false;  ///< the systems are one problem with different initial weights: they share the starts of the
                           ///< first
   int threads = 0;        ///< of Levenberg–Marquardt and Gauss–Newton; 0 = all that the process may use
+  double source_contrast = 1;   ///< Gauss–Newton: by how much the prior's σ of bright and dark source pixels differs
   bool choose_weights = false;  ///< Gauss–Newton replaces the weights > 0 of the quadratic penalties by those of
                                 ///< highest evidence
 };

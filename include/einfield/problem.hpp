@@ -19,6 +19,9 @@ struct Problem {
   LossKind loss = LossKind::mse;
   NetworkMath network_math = NetworkMath::fp32;  ///< of Model::network; another one needs CUDA and single precision
   Regularization regularization;
+  /// Gauss–Newton and the evidence: variance v that the prior of each free pixel of the source is divided by, relative
+  /// to others; empty = 1. What other optimizers minimize has v = 1.
+  std::vector<double> source_variance;
   std::vector<double> initial_parameters;  ///< flat, ParameterLayout of `model`
   std::vector<std::uint8_t> held_out;      ///< (ny, nx), 1 = not fitted; the χ² of these pixels measures how well the
                                            ///< fit predicts them. Empty = none
