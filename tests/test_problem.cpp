@@ -422,6 +422,34 @@ TEST_F(LoadProblem, PixelatedSourceStartsFromAnImageOrAValue) {
             name + "not finite at column 2, row 2 (from 1), expected finite values everywhere");
 }
 
+/// Under a sheet of κ = ½ the rays of this image, 0.15″ to 0.45″ by −0.1″ to 0.1″, come from half of that.
+TEST_F(LoadProblem, AGridWithoutAPixelScaleFollowsTheRays) {
+  const std::vector<Override> settings{{"lens", "[{ profile = \"CONVERGENCE\", kappa = 0.5 }]"},
+                                       {"source", "[{ profile = \"PIXELATED\", nx = 8, ny = 8, fit = [\"pixels\"] }]"}};
+  const PixelGrid grid = load(settings).problem.model.source.at(0).grid;
+  EXPECT_NEAR(grid.pixel_scale, 0.15 / 5, 1e-12);
+  EXPECT_NEAR(grid.center_x, 0.15, 1e-12);
+  EXPECT_NEAR(grid.center_y, 0, 1e-12);
+  for (const std::size_t i : {3, 7, 11}) mask_.values[i] = 0;  // the column at 0.45″
+  EXPECT_NEAR(load(settings).problem.model.source.at(0).grid.center_x, 0.125, 1e-12);
+  EXPECT_NEAR(load(settings).problem.model.source.at(0).grid.pixel_scale, 0.02, 1e-12);
+
+  const auto with = [&](const std::string& keys) {
+    return std::vector<Override>{{"source", "[{ profile = \"PIXELATED\", nx = 8, ny = 8" + keys + " }]"}};
+  };
+  const std::string missing =
+      "source.0.pixel_scale: missing, expected a number > 0 arcsec: only the grid of free pixels of a [[source]] "
+      "without "
+      "image can follow the rays";
+  EXPECT_NE(failure(with("")).find(missing), std::string::npos) << failure(with(""));
+  EXPECT_NE(failure(with(", fit = [\"pixels\"], image = \"data.fits[IMAGE]\"")).find(missing), std::string::npos);
+  EXPECT_NE(failure(with(", fit = [\"pixels\"], center_x = 1.0")).find("center_x: has no effect"), std::string::npos);
+  std::fill(mask_.values.begin() + 1, mask_.values.end(), 0.0);  // one ray
+  EXPECT_NE(failure(settings).find("source.0: pixel_scale is missing and the rays of the used pixels span no area"),
+            std::string::npos)
+      << failure(settings);
+}
+
 TEST_F(LoadProblem, NetworkStartsFromSeedOrFile) {
   const std::vector<Override> network{{"network", "{ hidden = [3, 2], seed = 7 }"}};
   const LoadedProblem loaded = load(network);

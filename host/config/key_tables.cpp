@@ -187,7 +187,7 @@ Key profile_choice(Component& c, int n_kinds, const ProfileInfo& (*info)(Kind)) 
   profiles.get = [&c] { return static_cast<std::size_t>(c.kind); };
   profiles.set = [&c, info](std::size_t i) {
     c.kind = static_cast<Kind>(i);
-    set_defaults(c, info(c.kind));
+    set_defaults(c);
   };
   return {"profile", profiles, "", {}, "", true};
 }
@@ -310,16 +310,20 @@ Keys network_light_keys(LightComponent& c, NetworkConfig& network) {
 Keys pixel_light_keys(LightComponent& c, LightStart& start) {
   PixelGrid& g = c.grid;
   const Condition no_image{[&start] { return start.image.empty(); }, "without image"};
-  return {profile_key(light_info(c.kind)),
-          {"nx", &g.nx, "columns of the grid", between(1, kMaxSourceSide), "pixels", true},
-          {"ny", &g.ny, "rows of the grid", between(1, kMaxSourceSide), "pixels", true},
-          {"pixel_scale", &g.pixel_scale, "side of a pixel; the brightness is bilinear between pixel centers", above(0),
-           "arcsec", true},
-          {"center_x", &g.center_x, "x coordinate of the middle of the grid", {}, "arcsec"},
-          {"center_y", &g.center_y, "y coordinate of the middle of the grid", {}, "arcsec"},
-          {"image", &start.image, "start values: an image of nx x ny pixels"},
-          {"value", &start.value, "start value of every pixel", {}, "image unit", false, no_image},
-          fit_key(with_name({}, "pixels", c.pixels_free), R"(["pixels"] = the pixels are free)")};
+  const Condition placed{[&g] { return g.pixel_scale > 0; }, "with pixel_scale > 0"};
+  return {
+      profile_key(light_info(c.kind)),
+      {"nx", &g.nx, "columns of the grid", between(1, kMaxSourceSide), "pixels", true},
+      {"ny", &g.ny, "rows of the grid", between(1, kMaxSourceSide), "pixels", true},
+      {"pixel_scale", &g.pixel_scale,
+       "side of a pixel; the brightness is bilinear between pixel centers; 0, for free pixels of a source: the grid "
+       "covers where the rays of the used pixels come from when the fit starts",
+       at_least(0), "arcsec"},
+      {"center_x", &g.center_x, "x coordinate of the middle of the grid", {}, "arcsec", false, placed},
+      {"center_y", &g.center_y, "y coordinate of the middle of the grid", {}, "arcsec", false, placed},
+      {"image", &start.image, "start values: an image of nx x ny pixels"},
+      {"value", &start.value, "start value of every pixel", {}, "image unit", false, no_image},
+      fit_key(with_name({}, "pixels", c.pixels_free), R"(["pixels"] = the pixels are free)")};
 }
 
 }  // namespace
@@ -329,6 +333,7 @@ void set_defaults(LensComponent& c) {
 }
 void set_defaults(LightComponent& c) {
   set_defaults(c, light_info(c.kind));
+  c.grid.pixel_scale = 0;
 }
 
 Key profile_choice(LensComponent& c) {

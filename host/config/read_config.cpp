@@ -154,6 +154,11 @@ std::vector<LightComponent> read_lights(const Document& document, const std::str
     starts[i].network = light_network_defaults();
     document.read_one(path, profile_choice(c));
     document.read(path, light_keys(c, starts[i]));
+    if (c.kind == LightKind::pixelated && c.grid.pixel_scale == 0 &&
+        (block != "source" || !c.pixels_free || !starts[i].image.empty()))
+      document.fail(path + ".pixel_scale",
+                    "missing, expected a number > 0 arcsec: only the grid of free pixels of a "
+                    "[[source]] without image can follow the rays");
     check_ellipticity(document, path, light_info(c.kind), c.values);
     read_priors(document, path, light_info(c.kind), c);
     if (c.kind == LightKind::network) c.network = read_shape(document, path, starts[i].network);
