@@ -272,7 +272,8 @@ seed = {seed}
 PIXELS = '[[source]]\nprofile = "PIXELATED"\nnx = 60\nny = 60\npixel_scale = 0.02\nfit = ["pixels"]'
 RANDOM_FIELD = 'profile = "GAUSSIAN_RANDOM_FIELD"\nvariance = 4.3e-5\nslope = 5\nseed = {}'
 BY_HAND = ["regularization.automatic=false", "regularization.smoothness=20", "regularization.curvature=7",
-           "regularization.source_curvature=0.3", "network.fourier_features=64", "network.fourier_scale=1.0"]
+           "regularization.source_curvature=0.3", "regularization.source_contrast=1", "network.frequencies=\"normal\"",
+           "network.fourier_features=64", "network.fourier_scale=1.0"]
 
 
 def clumps(*numbers):
@@ -309,38 +310,52 @@ def potential_error(study, path, size):
     return math.sqrt(sum(e * e for e in error) / sum(t * t for t in without_plane([t for t, u in zip(true, used) if u], places)))
 
 
+def spiral():
+    """A bulge and two arms of small clumps."""
+    arms = [(round(0.18 * math.exp(-turn / 3), 3), 0.03 + 0.006 * (k % 3), round((0.05 + 0.05 * turn) * math.cos(turn + side), 3),
+             round(0.05 + (0.05 + 0.05 * turn) * math.sin(turn + side), 3))
+            for k, turn in enumerate(0.5 + 0.28 * k for k in range(12)) for side in (0, math.pi)]
+    return clumps((0.5, 0.06, 0.0, 0.05), *arms)
+
+
+def free_source_systems():
+    """Name of the source, what is missing in the smooth lens, and both as tables."""
+    two = clumps((1.0, 0.1, 0.05, 0.1), (0.6, 0.08, -0.15, -0.02))
+    multipole = 'profile = "MULTIPOLE"\nm = 4\na_m = {}\nphi_m = 0.4'
+    perturber = 'profile = "SIE"\ntheta_E = 0.05\ne1 = 0.0\ne2 = 0.1\ncenter_x = 0.8\ncenter_y = -0.55'
+    fields = [("two Gaussians", two, 3), ("two Gaussians", two, 8), ("five clumps", random_clumps(1), 5),
+              ("five clumps", random_clumps(2), 9), ("five clumps", random_clumps(5), 11), ("five clumps", random_clumps(6), 12),
+              ("spiral", spiral(), 13)]
+    return [(name, "random field", source, RANDOM_FIELD.format(seed)) for name, source, seed in fields] + [
+        ("two Gaussians", "multipole of 0.06″", two, multipole.format(0.06)),
+        ("five clumps", "multipole of 0.02″", random_clumps(7), multipole.format(0.02)),
+        ("five clumps", "SIE of 0.05″", random_clumps(3), perturber)]
+
+
 def free_source(study):
     """A field of 3.5 arcsec, the source 60 x 60 free pixels: the default recipe, whose strengths come from the evidence, and
-    strengths set by hand, the best of a study with one source and one random field."""
-    two = clumps((1.0, 0.1, 0.05, 0.1), (0.6, 0.08, -0.15, -0.02))
-    multipole = 'profile = "MULTIPOLE"\nm = 4\na_m = 0.02\nphi_m = 0.4'
-    perturber = 'profile = "SIE"\ntheta_E = 0.05\ne1 = 0.0\ne2 = 0.1\ncenter_x = 0.8\ncenter_y = -0.55'
-    systems = [("two Gaussians", "random field", two, RANDOM_FIELD.format(3)),
-               ("two Gaussians", "random field", two, RANDOM_FIELD.format(8)),
-               ("five clumps", "random field", random_clumps(1), RANDOM_FIELD.format(5)),
-               ("five clumps", "random field", random_clumps(2), RANDOM_FIELD.format(9)),
-               ("two Gaussians", "multipole of 0.02″", two, multipole),
-               ("five clumps", "SIE of 0.05″", random_clumps(3), perturber)]
-    table("source", "missing", "χ²", "ψ", "ln evidence", "smoothness, curvature, source_curvature", "steps", "by hand: χ²", "ψ",
-          "ln evidence")
-    for i, (name, missing, source, perturbation) in enumerate(systems):
-        text = FREE_SOURCE.format(name="system", source=source) + SIMULATED.format(noise=0.38, seed=i + 1, perturbation=perturbation)
-        path = pathlib.Path(study.directory) / "system.toml"
-        path.write_text(text)
-        study.settings = []
-        study.call("simulate", path, "--overwrite", *flags(study.changes))
-        path.write_text(FREE_SOURCE.format(name="system", source=PIXELS))
-        cells = []
-        for settings in ([], BY_HAND):
-            result = study.fit(path, settings)
-            metrics, evidence = result["metrics"], result["evidence"]
-            weights = evidence["regularization"]
-            cells += [f"{metrics['chi2_reduced']:.3f}", percent(potential_error(study, path, 80)),
-                      f"{evidence['log_evidence']:.1f}"]
-            if not settings:
-                cells += [", ".join(f"{weights[k]:.3g}" for k in ("smoothness", "curvature", "source_curvature")),
-                          str(result["steps"])]
-        row(name, missing, *cells)
+    strengths set by hand, the best of a study with one source and one random field. psi: see potential_error()."""
+    table("source", "missing", "noise", "χ²", "ψ", "ln evidence", "smoothness, curvature, source_curvature", "steps",
+          "by hand: χ²", "ψ", "ln evidence")
+    for i, (name, missing, source, perturbation) in enumerate(free_source_systems()):
+        for noise in (0.19, 0.38, 0.76):
+            path = pathlib.Path(study.directory) / "system.toml"
+            path.write_text(FREE_SOURCE.format(name="system", source=source) +
+                            SIMULATED.format(noise=noise, seed=i + 1, perturbation=perturbation))
+            study.settings = []
+            study.call("simulate", path, "--overwrite", *flags(study.changes))
+            path.write_text(FREE_SOURCE.format(name="system", source=PIXELS))
+            cells = []
+            for settings in ([], BY_HAND):
+                result = study.fit(path, settings)
+                metrics, evidence = result["metrics"], result["evidence"]
+                weights = evidence["regularization"]
+                cells += [f"{metrics['chi2_reduced']:.3f}", percent(potential_error(study, path, 80)),
+                          f"{evidence['log_evidence']:.1f}"]
+                if not settings:
+                    cells += [", ".join(f"{weights[k]:.3g}" for k in ("smoothness", "curvature", "source_curvature")),
+                              str(result["steps"])]
+            row(name, missing, str(noise), *cells)
 
 
 SEEDS = (1, 2, 3)
