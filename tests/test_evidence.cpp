@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <Eigen/Cholesky>
+#include <Eigen/Eigenvalues>
 #include <Eigen/LU>
 
 #include "einfield/backend.hpp"
@@ -130,6 +131,45 @@ TEST(JointModel, PenaltiesOfALinearReadoutAreQuadraticForms) {
     const double expected = l.value.network[k] + 2 * l.gradient[k].dot(step) + step.dot(l.network[k] * step);
     EXPECT_NEAR(there.network[k], expected, 1e-10 * expected) << k;
   }
+}
+
+/// Where the lens moves, the network is held off what the lens can do. Value, gradient and Hessian of that are those of
+/// a quadratic form; a weight vector that does what θ_E does costs much, and one that does nothing of the kind nothing.
+TEST(JointModel, HoldsTheNetworkOffWhatTheLensCanDo) {
+  ThreadPool pool(2);
+  StepCase c = joint_cases().back();
+  c.free_lens = true;
+  const Problem problem = make_problem(c);
+  JointModel model(problem, {}, pool);
+  const std::vector<double>& x = problem.initial_parameters;
+  const double before = model.value(x).priors;
+  model.hold_lens_directions(x);
+  EXPECT_NEAR(model.value(x).priors, before, 1e-9) << "it starts where it is";
+
+  const Eigen::VectorXd none = Eigen::VectorXd::Zero(static_cast<Eigen::Index>(model.pixels().size()));
+  const auto n = static_cast<Eigen::Index>(model.n_weights());
+  Eigen::VectorXd step = Eigen::VectorXd::Zero(static_cast<Eigen::Index>(model.rest().size()));
+  step.head(n) = 1e-3 * normal_vector(model.n_weights(), 4);
+  const std::vector<double> there = moved(model, x, none, step, 1);
+  const Linearization l = model.linearize(there);
+  const double cost = model.value(there).priors - before;
+  EXPECT_GT(cost, 1);
+  EXPECT_NEAR(step.dot(l.priors * step), cost, 1e-8 * cost);
+  EXPECT_NEAR(step.dot(l.fixed_gradient), cost, 1e-8 * cost);
+  const double further = model.value(moved(model, x, none, step, 1.5)).priors - before;
+  EXPECT_NEAR(further, 2.25 * cost, 1e-8 * cost);
+
+  // The form has as many directions as the lens has free parameters: any other change of the network is free.
+  const Eigen::MatrixXd form = l.priors.topLeftCorner(n, n);
+  const Eigen::VectorXd eigenvalues = Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>(form).eigenvalues();
+  Eigen::Index held = 0;
+  for (const double value : eigenvalues) held += value > 1e-9 * eigenvalues.maxCoeff();
+  Eigen::Index free_lens = 0;
+  for (const FreeParameter<double>& f : model.layout().free)
+    free_lens += f.slot < static_cast<int>(problem.model.lens.size()) * kMaxProfileParameters;
+  EXPECT_GT(free_lens, 0);
+  EXPECT_LE(held, free_lens);
+  EXPECT_GT(held, 0);
 }
 
 TEST(JointModel, RefusesWhatItDoesNotCoverByName) {

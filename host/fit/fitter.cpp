@@ -184,9 +184,8 @@ std::vector<FitResult<Real>> FitRun<Real>::results() {
   for (int i = 0; i < count(); ++i) {
     FitResult<Real>& result = results[static_cast<std::size_t>(i)];
     result.final_state = states[static_cast<std::size_t>(i)];
-    // The backend's penalty has the same variance for every pixel of the source.
-    if (const auto& evidence = track(i).now.evidence; evidence && !evidence->source_variance.empty())
-      result.final_state.regularization = track(i).now.history.back().regularization;
+    // The backend's penalty is not quite that of the evidence: joint_model.hpp (3), and the variances of the source.
+    if (track(i).now.evidence) result.final_state.regularization = track(i).now.history.back().regularization;
     result.time_s = track(i).now.time_s;
     result.snapshot = std::move(track(i).now);
   }

@@ -140,6 +140,7 @@ GaussNewtonResult gauss_newton(JointModel& model, std::vector<double> x, Regular
                                const GaussNewtonSettings& settings, ThreadPool& pool,
                                const std::function<void(const GaussNewtonRecord&)>& record,
                                const std::function<bool()>& interrupted) {
+  model.hold_lens_directions(x);
   Descent descent(model, std::move(x), weights, settings, pool);
   if (record) record(descent.now());
   GaussNewtonResult result;

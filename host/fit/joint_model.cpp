@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cmath>
 #include <Eigen/LU>
+#include <Eigen/QR>
 #include <string>
 
 #include "einfield/error.hpp"
 #include "einfield/tangent.hpp"
+#include "einfield/units.hpp"
 #include "host/cpu/network_jacobian.hpp"
 #include "host/cpu/rays.hpp"
 #include "host/fit/gram.hpp"
@@ -17,6 +19,8 @@ namespace {
 
 constexpr int kChunk = 256;  ///< rays
 constexpr double kRootTwo = 1.4142135623730951;
+constexpr double kHeld = 1e-4;           ///< σ of (3)
+constexpr double kSameDirection = 1e-6;  ///< two parameters of the lens that do the same
 
 /// Second derivatives of the potential at all interior nodes, of a deflection: (3 nodes), xx, yy, xy.
 Eigen::VectorXd second_derivatives(const Grid& grid, const double* alpha) {
@@ -209,6 +213,7 @@ JointValue JointModel::parts(const std::vector<double>& x, const Eigen::VectorXd
           value.priors += x[i] * x[i];
     }
   }
+  if (held_.size() > 0) value.priors += along_lens().squaredNorm();
   for (std::size_t k = 0; !pixels_.empty() && k < value.source.size(); ++k)
     value.source[k] = source_values_.dot(source_prior_.matrix(k) * source_values_);
   for (const GaussianPrior<double>& prior : layout_.priors)
@@ -216,6 +221,58 @@ JointValue JointModel::parts(const std::vector<double>& x, const Eigen::VectorXd
         prior, tables_.table[static_cast<std::size_t>(layout_.free[static_cast<std::size_t>(prior.free)].slot)]);
   value.finite = std::isfinite(value.total(problem_.regularization));
   return value;
+}
+
+/// ∂α_lens/∂u of the parameters of the lens that move, at the fitted rays: (2 rays, parameters), 0 elsewhere.
+Eigen::MatrixXd JointModel::lens_tangents() const {
+  const Scene<double> scene = tables_.scene();
+  const int n_slots = scene.n_lens * kMaxProfileParameters;
+  std::vector<Eigen::Index> moving;
+  for (std::size_t k = n_weights_; k < rest_.size(); ++k)
+    if (const std::size_t i = rest_[k] - layout_.n_network; layout_.free[i].slot < n_slots)
+      moving.push_back(static_cast<Eigen::Index>(i));
+  const int rays = static_cast<int>(brightness_.size()), per_pixel = problem_.observation.grid.rays_per_pixel();
+  RowMatrix physical = RowMatrix::Zero(2 * rays, static_cast<Eigen::Index>(layout_.n_free()));
+  for (const Used& used : used_)
+    for (int i = 0, ray = (used.y * problem_.observation.grid.nx + used.x) * per_pixel; i < per_pixel; ++i, ++ray)
+      for (int axis = 0; axis < 2; ++axis) {
+        std::vector<double> table_bar(static_cast<std::size_t>(n_slots), 0.0);
+        const Vec2<double> theta{theta_[static_cast<std::size_t>(ray)], theta_[static_cast<std::size_t>(rays + ray)]};
+        Vec2<double> theta_bar{};
+        for (int c = 0; c < scene.n_lens; ++c)
+          lens_deflection_adjoint(static_cast<LensKind>(scene.components[c].kind),
+                                  scene.table + c * kMaxProfileParameters, theta,
+                                  Vec2<double>{axis == 0 ? 1.0 : 0.0, axis == 1 ? 1.0 : 0.0}, theta_bar,
+                                  table_bar.data() + c * kMaxProfileParameters);
+        for (std::size_t k = 0; k < layout_.n_free(); ++k)
+          if (layout_.free[k].slot < n_slots)
+            physical(axis * rays + ray, static_cast<Eigen::Index>(k)) =
+                table_bar[static_cast<std::size_t>(layout_.free[k].slot)];
+      }
+  return physical * transform_tangents()(Eigen::all, moving);
+}
+
+void JointModel::hold_lens_directions(const std::vector<double>& x) {
+  held_.resize(0, 0);
+  if (n_weights_ == 0 || rest_.size() == n_weights_) return;
+  value(x);
+  Eigen::MatrixXd tangents = lens_tangents();
+  for (auto column : tangents.colwise()) column /= std::max(column.norm(), 1e-300);
+  if (tangents.cols() == 0) return;
+  Eigen::ColPivHouseholderQR<Eigen::MatrixXd> qr(tangents.rows(), tangents.cols());
+  qr.setThreshold(kSameDirection);
+  qr.compute(tangents);
+  const double sigma = kHeld * field_unit(problem_.observation.grid);
+  const auto fitted = static_cast<double>(used_.size()) * problem_.observation.grid.rays_per_pixel();
+  held_ = qr.householderQ() * Eigen::MatrixXd::Identity(tangents.rows(), qr.rank());
+  held_ /= std::sqrt(fitted) * sigma;
+  held_at_ = Eigen::VectorXd::Zero(qr.rank());
+  held_at_ = along_lens();
+}
+
+/// What (3) sums the squares of, at the last point.
+Eigen::VectorXd JointModel::along_lens() const {
+  return held_.transpose() * Eigen::Map<const Eigen::VectorXd>(deflection_.data(), held_.rows()) - held_at_;
 }
 
 /// κ and ∇∇ψ of the network at the interior nodes, and κ of the smooth model where a penalty needs it.
@@ -477,6 +534,12 @@ void JointModel::fill_priors(const std::vector<double>& x, Linearization& l) {
         l.priors(i, i) += 1;
         l.fixed_gradient[i] += x[rest_[k]];
       }
+  }
+  if (held_.size() > 0) {
+    const auto n = static_cast<Eigen::Index>(n_weights_);
+    const Eigen::MatrixXd along = held_.transpose() * weight_alpha_;
+    l.priors.topLeftCorner(n, n).noalias() += along.transpose() * along;
+    l.fixed_gradient.head(n).noalias() += along.transpose() * along_lens();
   }
   if (layout_.priors.empty()) return;
   const Eigen::MatrixXd tangents = transform_tangents();

@@ -14,6 +14,12 @@
 // sums the squares of, half the gradient and half the Hessian of Gauss–Newton are
 //
 //     g = Jᵀr + Σ w_k D_kᵀ q_k,   H = JᵀJ + Σ w_k D_kᵀ D_k,   J = (A B)                                          (2)
+//
+// Where parameters of the smooth lens move, the network could do the same to the image as they do, and take over part
+// of θ_E or of the shear: only the sum would be determined. hold_lens_directions() leaves that part to the lens. With
+// the columns of U an orthonormal basis of ∂α_lens/∂p over the R fitted rays, p what moves, it adds to (1)
+//
+//     |Uᵀ(α_NN − α_NN,0)|² / (R σ²),   σ = 1e-4 units of the field (einfield/units.hpp)                            (3)
 #pragma once
 
 #include <array>
@@ -93,6 +99,9 @@ class JointModel {
     source_prior_.set_variance(source_prior_.variance_of(source_values_, contrast));
   }
 
+  /// (3) from now on: the deflection of the network keeps the part along what the lens can do that it has at x.
+  void hold_lens_directions(const std::vector<double>& x);
+
   /// Of the pixels that move, at the last point.
   const Eigen::VectorXd& source_values() const { return source_values_; }
   /// What the evidence has besides determinants: −½ Σ ln 2πσ² of the pixels, and per scalar ln(√2π |∂p/∂u|) with the
@@ -123,6 +132,8 @@ class JointModel {
   void fill_potential_terms(const std::vector<double>& x, Linearization& l);
   void fill_priors(const std::vector<double>& x, Linearization& l);
   Eigen::MatrixXd transform_tangents() const;
+  Eigen::MatrixXd lens_tangents() const;
+  Eigen::VectorXd along_lens() const;
 
   const Problem& problem_;
   ThreadPool& pool_;
@@ -139,6 +150,8 @@ class JointModel {
   // At the interior nodes of the grid of rays, at the last point: κ and ∇∇ψ − ⟨∇∇ψ⟩ of the network, κ of the smooth
   // model.
   Eigen::VectorXd kappa_, shape_, kappa_macro_;
+  Eigen::MatrixXd held_;  ///< U / √(R σ²): (2 rays, directions), 0 where a ray is not fitted; empty = none
+  Eigen::VectorXd held_at_;
   double node_share_ = 0;  ///< N over the number of nodes: a mean over the nodes, as often as there are data
   // Derivatives of the potential with respect to the weights that move, a column each. Those of a linear readout never
   // change: they are computed once.
