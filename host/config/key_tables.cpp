@@ -77,6 +77,7 @@ Keys top_keys(Config& c) {
           {"network", SubTable{}, "neural correction of the potential; without this table there is no network"},
           {"optimizer", SubTable{}, "how the model is fitted"},
           {"regularization", SubTable{}, "penalties added to the loss"},
+          {"uncertainty", SubTable{}, "error bars of maps and profile parameters"},
           {"truth", SubTable{}, "the truth of simulated data, for comparison with the fit"},
           {"simulate", SubTable{}, "settings of `einfield simulate`"},
           {"perturbation", SubTable{true}, "mass in the simulated image but not in the fitted model" + one_each}};
@@ -553,6 +554,19 @@ Keys regularization_keys(RegularizationConfig& r) {
                   at_least(1), "", false,
                   Condition{[&r] { return r.on_source_pixels(); }, "with source_gradient or source_curvature > 0"}});
   return keys;
+}
+
+Keys uncertainty_keys(UncertaintyConfig& u) {
+  const Condition randomized{[&u] { return u.method == UncertaintyKind::randomized; }, "with method = \"randomized\""};
+  return {
+      {"method", choice_of(u.method, kUncertaintyKinds),
+       "error bars of maps and profile parameters; \"laplace\": the curvature of the whole problem at the end of the "
+       "fit, parameters marginalized over network and source pixels; \"randomized\": the scatter of fits of the same "
+       "problem with noise and priors drawn again; \"spread\": maps: the scatter of network.ensemble, which is no "
+       "error bar, parameters: network and source pixels held fixed; without this key laplace where it is possible, "
+       "else spread"},
+      {"members", &u.members, "number of these fits", between(2, kMaxEnsemble), "", false, randomized},
+      {"seed", &u.seed, "seed of what is drawn", at_least(0), "", false, randomized}};
 }
 
 }  // namespace einfield

@@ -51,6 +51,7 @@ Keys optimizer_keys(OptimizerConfig& o);
 Keys network_penalty_keys(RegularizationConfig& r);
 Keys source_penalty_keys(RegularizationConfig& r);
 Keys regularization_keys(RegularizationConfig& r);
+Keys uncertainty_keys(UncertaintyConfig& u);
 Keys truth_keys(FitsReference& truth);
 Keys simulate_keys(SimulateConfig& s);
 

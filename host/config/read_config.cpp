@@ -385,6 +385,34 @@ void check_gauss_newton(const Document& document, const Config& config) {
                   "weights have no prior");
 }
 
+/// Why "laplace" cannot give error bars for a model; "" when it can.
+std::string no_laplace(const Config& config) {
+  const Model& model = config.model;
+  if (config.optimizer.loss != LossKind::chi2) return "optimizer.loss = \"mse\", expected \"chi2\"";
+  if (network_light(model)) return "a light with profile NETWORK, expected another profile";
+  for (const LightComponent& light : model.lens_light)
+    if (light.pixels_free) return "free pixels of a lens_light, expected free pixels in a [[source]] only";
+  const bool pixels =
+      std::any_of(model.source.begin(), model.source.end(), [](const LightComponent& c) { return c.pixels_free; });
+  if (pixels && !config.regularization.on_source_pixels())
+    return "free source pixels without a penalty, expected source_gradient or source_curvature > 0";
+  if (model.network && model.network->size() > kMaxLaplaceWeights)
+    return "a network of " + std::to_string(model.network->size()) + " weights, expected at most " +
+           std::to_string(kMaxLaplaceWeights);
+  return "";
+}
+
+/// [uncertainty]. Without its method: with the default recipe laplace where it is possible, else spread.
+void read_uncertainty(const Document& document, Config& config) {
+  const std::string problem = no_laplace(config);
+  // The recipe of a paper stays as it is.
+  if (problem.empty() && &recipe(config.recipe) == &recipes().front())
+    config.uncertainty.method = UncertaintyKind::laplace;
+  document.read("uncertainty", uncertainty_keys(config.uncertainty));
+  if (config.uncertainty.method == UncertaintyKind::laplace && !problem.empty())
+    document.fail("uncertainty.method", "\"laplace\" is not possible, found " + problem);
+}
+
 /// Rules between the blocks.
 void check_model(const Document& document, const Config& config) {
   const Model& model = config.model;
@@ -502,6 +530,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
     document.fail("simulate", "missing, expected a table [simulate]");
   }
   read_perturbations(document, config);
+  read_uncertainty(document, config);
   check_model(document, config);
   check_priors(document, config);
   if (!for_simulation) check_stages(document, config);

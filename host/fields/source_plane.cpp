@@ -6,8 +6,8 @@
 #include <numeric>
 
 #include "einfield/render.hpp"
-#include "host/cpu/convolve.hpp"
 #include "host/fields/ensemble.hpp"
+#include "host/fields/psf_smoothing.hpp"
 
 namespace einfield {
 namespace {
@@ -71,22 +71,13 @@ PixelGrid source_grid(const std::vector<Model>& members, const Observation& obse
 template <class Real>
 std::vector<double> sensitivity(const std::vector<Model>& members, const Observation& observation,
                                 const std::vector<double>& positions, ThreadPool& pool) {
-  const Grid& grid = observation.grid;
-  const int f = observation.psf.supersampling, width = grid.nx * f, height = grid.ny * f;
   const std::size_t n = positions.size() / 2;
   std::vector<std::vector<double>> gradients;
   for (const Model& member : members) gradients.push_back(brightness_gradient<Real>(member.source, positions, pool));
   const std::vector<double> gradient = mean_of(gradients);
-  Convolution<double> psf(width, height, observation.psf);
-  const auto fine_size = static_cast<std::size_t>(width) * static_cast<std::size_t>(height);
-  std::vector<double> fine(fine_size), convolved(fine_size), blurred(2 * n), result(n, 0.0);
-  for (const std::size_t first : {std::size_t{0}, n}) {
-    for (int y = 0, i = 0; y < height; ++y)
-      for (int x = 0; x < width; ++x, ++i)
-        fine[static_cast<std::size_t>(i)] = gradient[first + static_cast<std::size_t>(y / f * grid.nx + x / f)];
-    psf.apply(fine.data(), convolved.data());
-    mean_of_subpixels(convolved.data(), grid.nx, grid.ny, f, blurred.data() + first);
-  }
+  PsfSmoothing psf(observation);
+  std::vector<double> blurred(2 * n), result(n, 0.0);
+  for (const std::size_t first : {std::size_t{0}, n}) psf.apply(gradient.data() + first, blurred.data() + first);
   for (std::size_t i = 0; i < n; ++i)
     if (observation.mask[i]) result[i] = std::hypot(blurred[i], blurred[n + i]) / observation.noise[i];
   return result;

@@ -32,6 +32,8 @@ class JointPosterior {
 
   /// False when H is not positive definite: what is not determined has no prior.
   bool good() const { return source_.good() && schur_factor_.good(); }
+  /// Whether H_ss is positive definite.
+  bool source_is_determined() const { return source_.good(); }
   /// Whether every parameter of the network has a prior, which the evidence needs.
   bool proper() const { return network_prior_.good() && (source_.size() == 0 || weights_.on_source_pixels()); }
   /// g of (2), with the weights of the penalties.
@@ -49,6 +51,8 @@ class JointPosterior {
   /// −H_ss⁻¹ g_s: the pixels alone.
   Step source_step() const;
 
+  /// S = ((H⁻¹)_rr)⁻¹, the information about weights and scalars when the pixels are not known.
+  const Eigen::MatrixXd& schur() const { return schur_; }
   /// (H⁻¹)_rr. @pre good()
   Eigen::MatrixXd rest_covariance() const;
 

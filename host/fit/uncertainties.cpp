@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "einfield/units.hpp"
+#include "host/fit/information.hpp"
 #include "host/fit/make_scalar_batch.hpp"
 
 namespace einfield {
@@ -15,8 +16,6 @@ namespace {
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 /// A parameter p counts as undetermined when its error exceeds this times max(1, |p|), in units_of() its problem.
 constexpr double kUndetermined = 1e3;
-/// Eigenvalues of the scaled Fisher matrix below this are rounding: its entries are sums over about 10⁴ pixels.
-constexpr double kFreeDirection = 1e-10;
 /// Components of a free direction below this, relative to the largest one, are rounding.
 constexpr double kNoChange = 1e-6;
 /// Share of a range at its ends where a parameter counts as being at the end.
@@ -64,7 +63,7 @@ struct Spectrum {
   }
 };
 
-/// The free directions as combinations with as few parameters as possible: rows of the reduced echelon form.
+/// The free directions as combinations with as few parameters as possible.
 /// @param names  free scalar of every row of the matrix
 std::vector<Degeneracy> degeneracies_of(const Spectrum& spectrum, const std::vector<std::size_t>& names) {
   std::vector<std::vector<double>> rows;
@@ -73,31 +72,14 @@ std::vector<Degeneracy> degeneracies_of(const Spectrum& spectrum, const std::vec
     std::vector<double>& row = rows.emplace_back();
     for (std::size_t i = 0; i < spectrum.size(); ++i) row.push_back(spectrum.moved(i) ? spectrum.at(k, i) : 0);
   }
+  const std::vector<std::size_t> pivots = reduce_rows(rows, spectrum.size(), kNoChange);
   std::vector<Degeneracy> result;
-  std::vector<std::size_t> pivots;
-  for (std::size_t r = 0; r < rows.size(); ++r) {
-    // The largest entry of the rows that have no pivot yet.
-    std::size_t row = r, column = 0;
-    for (std::size_t k = r; k < rows.size(); ++k)
-      for (std::size_t i = 0; i < spectrum.size(); ++i)
-        if (std::abs(rows[k][i]) > std::abs(rows[row][column])) {
-          row = k;
-          column = i;
-        }
-    std::swap(rows[r], rows[row]);
-    if (std::abs(rows[r][column]) < kNoChange) break;  // the direction moves nothing beyond its error
-    pivots.push_back(column);
-    for (std::size_t k = 0; k < rows.size(); ++k) {
-      const double factor = rows[k][column] / rows[r][column];
-      for (std::size_t i = 0; k != r && i < spectrum.size(); ++i) rows[k][i] -= factor * rows[r][i];
-    }
-  }
   for (std::size_t r = 0; r < pivots.size(); ++r) {
-    const double unit = rows[r][pivots[r]] * spectrum.scale[pivots[r]];
+    const double unit = spectrum.scale[pivots[r]];
     Degeneracy& degeneracy = result.emplace_back();
     degeneracy.changes.push_back({names[pivots[r]], 1});
     for (std::size_t i = 0; i < spectrum.size(); ++i)
-      if (i != pivots[r] && std::abs(rows[r][i]) > kNoChange * std::abs(rows[r][pivots[r]]))
+      if (i != pivots[r] && std::abs(rows[r][i]) > kNoChange)
         degeneracy.changes.push_back({names[i], rows[r][i] * spectrum.scale[i] / unit});
   }
   return result;
@@ -164,7 +146,7 @@ Uncertainties scalar_uncertainties(ScalarBatch& batch) {
   for (std::size_t k = 0; k < n; ++k) {
     const double largest = kUndetermined * std::max(1.0, std::abs(values[scalar(k)]));
     if (!std::isfinite(fisher(k, k)) || !(fisher(k, k) * largest * largest > 1)) {
-      result.degeneracies.push_back({{{scalar(k), 1}}});
+      result.degeneracies.push_back({{{scalar(k), 1}}, false});
       continue;
     }
     kept.push_back(k);

@@ -20,6 +20,7 @@ struct Degeneracy {
     double amount;
   };
   std::vector<Change> changes;
+  bool with_network = false;  ///< the image stays the same only when the network's weights change as well
 };
 
 /// Of the free scalars, in layout order and physical units.

@@ -7,6 +7,7 @@
 
 #include "einfield/error.hpp"
 #include "einfield/units.hpp"
+#include "host/fields/psf_smoothing.hpp"
 #include "host/fields/source_plane.hpp"
 #include "host/files/text.hpp"
 #include "host/results/verdict.hpp"
@@ -52,29 +53,81 @@ Model mean_model(const std::vector<Model>& members) {
   return mean;
 }
 
-/// How often the truth lies within the scatter of an ensemble, over all used pixels and over the arcs.
-std::vector<std::pair<std::string, Coverage>> coverages(const EnsembleFields& ensemble, const Truth& truth,
-                                                        const Observation& observation) {
+/// A map minus its weighted mean.
+std::vector<double> centered(std::vector<double> map, const std::vector<double>& weights) {
+  const double offset = weighted_mean(map, weights);
+  for (double& v : map) v -= offset;
+  return map;
+}
+
+/// How often the truth lies within the error bars, over all used pixels and over the arcs.
+std::vector<std::pair<std::string, Coverage>> coverages(const Assessment& fit, const FieldErrors& errors) {
   std::vector<std::pair<std::string, Coverage>> result;
+  const Truth& truth = *fit.loaded.truth;
+  const Observation& observation = fit.loaded.problem.observation;
+  const LensFields& mean = fit.network.mean;
   const auto add = [&](const std::string& where, const std::vector<std::size_t>& pixels) {
-    const auto put = [&](const char* name, const std::vector<double>& mean, const std::vector<double>& deviation,
+    const auto put = [&](const char* name, const std::vector<double>& found, const std::vector<double>& sigma,
                          const std::vector<double>& expected) {
-      result.emplace_back(std::string(name) + "_" + where, coverage(mean, deviation, expected, pixels));
+      result.emplace_back(std::string(name) + "_" + where, coverage(found, sigma, expected, pixels));
     };
-    if (!truth.potential.empty()) {
-      std::vector<double> psi = truth.potential;
-      const double offset = weighted_mean(psi, ensemble.weights);
-      for (double& v : psi) v -= offset;
-      put("psi", ensemble.mean.potential, ensemble.deviation.potential, psi);
+    if (!truth.potential.empty())
+      put("psi", centered(mean.potential, fit.constant_weights), errors.sigma.potential,
+          centered(truth.potential, fit.constant_weights));
+    if (!truth.deflection.empty()) {
+      const auto n = static_cast<std::ptrdiff_t>(truth.deflection.size() / 2);
+      const auto y = [n](const std::vector<double>& map) { return std::vector<double>(map.begin() + n, map.end()); };
+      put("alpha_x", mean.deflection, errors.sigma.deflection, truth.deflection);
+      put("alpha_y", y(mean.deflection), y(errors.sigma.deflection), y(truth.deflection));
     }
-    if (!truth.deflection.empty())
-      put("alpha_x", ensemble.mean.deflection, ensemble.deviation.deflection, truth.deflection);
-    if (!truth.convergence.empty())
-      put("kappa", ensemble.mean.convergence, ensemble.deviation.convergence, truth.convergence);
+    if (truth.convergence.empty()) return;
+    put("kappa", mean.convergence, errors.sigma.convergence, truth.convergence);
+    if (!errors.kappa_psf.empty())
+      put("kappa_psf", fit.kappa_psf, errors.kappa_psf, PsfSmoothing(observation)(truth.convergence));
   };
   add("all", region(observation, nullptr));
   if (!truth.image.empty()) add("arc", region(observation, &truth.image));
   return result;
+}
+
+/// Error bars of the maps and, where they are marginalized, of the profile parameters.
+void add_error_bars(Assessment& fit, const std::vector<FittedMember>& members, const ErrorBarsOf& error_bars,
+                    ThreadPool& pool) {
+  const Problem& problem = fit.loaded.problem;
+  const UncertaintyKind method = fit.config.uncertainty.method;
+  if (method == UncertaintyKind::none) {
+    fit.network.deviation = {};
+    return;
+  }
+  if (method == UncertaintyKind::spread) {
+    if (fit.members() < 2) return;
+    fit.error_bars.emplace().method = method;
+    fit.error_bars->fields = FieldErrors{fit.network.deviation, {}};
+  } else if (error_bars) {
+    fit.error_bars = error_bars(members, fit.network, fit.constant_weights);
+  } else {
+    EINFIELD_REQUIRE(
+        method == UncertaintyKind::laplace,
+        "results of a fit: uncertainty.method = \"randomized\" without its members, expected another method");
+    fit.error_bars = laplace_error_bars(problem, pool)(members, fit.network, fit.constant_weights);
+  }
+  const std::optional<FieldErrors>& fields = fit.error_bars->fields;
+  if (fields) {
+    fit.network.deviation = fields->sigma;
+    const bool smoothed = !fields->kappa_psf.empty();
+    if (smoothed) fit.kappa_psf = PsfSmoothing(problem.observation)(fit.network.mean.convergence);
+    if (method != UncertaintyKind::spread)
+      fit.significance =
+          smoothed ? significance(problem.observation, fit.kappa_psf, fields->kappa_psf)
+                   : significance(problem.observation, fit.network.mean.convergence, fields->sigma.convergence);
+    if (fit.loaded.truth) fit.coverages = coverages(fit, *fields);
+  }
+  if (!fit.uncertainties || !fit.error_bars->scalars) return;
+  // Flags of convergence need step and fall at a fixed network; everything else is marginalized.
+  const MarginalErrors& marginal = *fit.error_bars->scalars;
+  fit.uncertainties->sigma = marginal.sigma;
+  fit.uncertainties->correlations = marginal.correlations;
+  fit.uncertainties->degeneracies = marginal.degeneracies;
 }
 
 template <class Real>
@@ -84,7 +137,8 @@ bool went_wrong(const FitResult<Real>& result) {
 
 /// What each member brings to the means.
 struct Members {
-  std::vector<std::vector<double>> parameters, images;
+  std::vector<FittedMember> fitted;
+  std::vector<std::vector<double>> images;
   std::vector<LensFields> networks;
 };
 
@@ -103,6 +157,7 @@ Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& res
   for (std::size_t k = 0; k < results.size(); ++k) {
     const FitResult<Real>& r = results[k];
     std::optional<Evidence> evidence = r.snapshot.evidence;
+    const Regularization used = evidence ? evidence->weights : problem.regularization;
     if (evidence) evidence->weights = relative_to_noise(evidence->weights, problem.observation, problem.loss);
     fit.outcomes.push_back({r.stop_reason, r.message, r.steps, r.state_step, r.evaluations, r.time_s, r.final_state,
                             std::move(evidence), excluded[k]});
@@ -111,7 +166,8 @@ Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& res
       continue;
     }
     members.images.emplace_back(model_images[k].begin(), model_images[k].end());
-    const std::vector<double>& parameters = members.parameters.emplace_back(r.parameters.begin(), r.parameters.end());
+    const std::vector<double>& parameters =
+        members.fitted.emplace_back(FittedMember{{r.parameters.begin(), r.parameters.end()}, used}).parameters;
     const std::vector<double>& weights = fit.weights.emplace_back(
         parameters.begin(), parameters.begin() + static_cast<std::ptrdiff_t>(fit.layout.n_network));
     fit.models.push_back(with_parameters(model, fit.layout, parameters));
@@ -169,7 +225,8 @@ std::vector<std::string> left_out(const Config& config, const std::vector<FitRes
 template <class Real>
 Assessment assess(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
                   const std::vector<std::vector<Real>>& model_images, ThreadPool& pool,
-                  const UncertaintiesOf& uncertainties, const std::vector<NetworkFields<Real>>& networks) {
+                  const UncertaintiesOf& uncertainties, const std::vector<NetworkFields<Real>>& networks,
+                  const ErrorBarsOf& error_bars) {
   const Problem& problem = loaded.problem;
   const Observation& observation = problem.observation;
   EINFIELD_REQUIRE(!results.empty() && model_images.size() == results.size(),
@@ -194,7 +251,8 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
   fit.smooth = smooth_fields(fit.model.lens, theta, pool);
   const std::vector<double> beta = source_positions(theta, fit.smooth, mean_of(members.networks));
   fit.sensitivity = sensitivity<Real>(fit.models, observation, beta, pool);
-  fit.network = ensemble_fields(members.networks, weights_of_constant(fit.sensitivity, observation));
+  fit.constant_weights = weights_of_constant(fit.sensitivity, observation);
+  fit.network = ensemble_fields(members.networks, fit.constant_weights);
 
   fit.source_grid = source_grid<Real>(fit.models, observation, beta, pool);
   if (fit.model.source.size() != 1 || fit.model.source[0].kind != LightKind::pixelated) {
@@ -210,13 +268,14 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
     const std::vector<double> scatter = deviation_of(tables);
     for (const FreeParameter<double>& free : fit.layout.free)
       fit.deviation.push_back(scatter[static_cast<std::size_t>(free.slot)]);
-    if (loaded.truth) fit.coverages = coverages(fit.network, *loaded.truth, observation);
   }
   const bool all_wrong =
       std::all_of(results.begin(), results.end(), [](const FitResult<Real>& r) { return went_wrong(r); });
-  fit.first_parameters = members.parameters.front();
+  fit.first_parameters = members.fitted.front().parameters;
   if (fit.layout.n_free() > 0 && !all_wrong) fit.uncertainties = uncertainties(problem, fit.first_parameters);
+  if (!all_wrong) add_error_bars(fit, members.fitted, error_bars, pool);
   fit.flags = raise_flags(fit, pool, uncertainties);
+  if (config.uncertainty.method == UncertaintyKind::none) fit.uncertainties.reset();
   return fit;
 }
 
@@ -238,9 +297,9 @@ template std::vector<std::string> left_out(const Config&, const std::vector<FitR
 template std::vector<std::string> left_out(const Config&, const std::vector<FitResult<double>>&);
 template Assessment assess(const Config&, const LoadedProblem&, const std::vector<FitResult<float>>&,
                            const std::vector<std::vector<float>>&, ThreadPool&, const UncertaintiesOf&,
-                           const std::vector<NetworkFields<float>>&);
+                           const std::vector<NetworkFields<float>>&, const ErrorBarsOf&);
 template Assessment assess(const Config&, const LoadedProblem&, const std::vector<FitResult<double>>&,
                            const std::vector<std::vector<double>>&, ThreadPool&, const UncertaintiesOf&,
-                           const std::vector<NetworkFields<double>>&);
+                           const std::vector<NetworkFields<double>>&, const ErrorBarsOf&);
 
 }  // namespace einfield

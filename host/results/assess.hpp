@@ -14,6 +14,7 @@
 #include "host/fields/lens_fields.hpp"
 #include "host/fields/metrics.hpp"
 #include "host/fit/uncertainties.hpp"
+#include "host/results/error_bars.hpp"
 
 namespace einfield {
 
@@ -40,7 +41,7 @@ struct MemberOutcome {
   double time_s = 0;
   StepState final_state;
   std::optional<Evidence> evidence;  ///< its weights are those of a configuration
-  std::string left_out;  ///< why the member does not count; "" when it counts
+  std::string left_out;              ///< why the member does not count; "" when it counts
 };
 
 /// A finished fit. Maps are at the pixel centers, (ny, nx); "mean" is the mean over the members that count.
@@ -67,13 +68,18 @@ struct Assessment {
   std::vector<double> image;  ///< mean model image after the PSF
   LensFields smooth;          ///< of `model`
   EnsembleFields network;
+  std::vector<double> constant_weights;  ///< of the pixels in the mean of ψ that error bars of ψ leave out
+  /// Nothing without a network that fits, and with uncertainty.method = "none"; with "spread" the members' scatter.
+  std::optional<ErrorBars> error_bars;
+  std::vector<double> kappa_psf;  ///< P ∗ κ of the network; empty without error bars of it
+  std::optional<Significance> significance;
   std::vector<double> sensitivity;  ///< source_plane.hpp
   PixelGrid source_grid;            ///< around the lensed light, also where the source is shown on its own pixels
   std::vector<double> source;  ///< mean brightness on source_grid; empty where the source is one PIXELATED component
 
   DataFit data;
   std::optional<TruthErrors> errors;
-  /// How often the truth lies within the scatter of an ensemble: "psi_all" …
+  /// How often the truth lies within the error bars: "psi_all" …
   std::vector<std::pair<std::string, Coverage>> coverages;
   std::vector<RaisedFlag> flags;  ///< what may be wrong (verdict.hpp)
 
@@ -86,11 +92,13 @@ struct Assessment {
 /// @param results       one per member of the ensemble; one without an ensemble
 /// @param model_images  Field::model of the backend at their parameters, (ny, nx)
 /// @param uncertainties  of the free scalars; called once, and again when the rendering is coarse (verdict.hpp)
+/// @param error_bars    null: with "laplace" computed here, else none but the spread
 /// @param networks      Backend::network_fields() at the pixel centers; empty: computed here, on the CPU
 template <class Real>
 Assessment assess(const Config& config, const LoadedProblem& loaded, const std::vector<FitResult<Real>>& results,
                   const std::vector<std::vector<Real>>& model_images, ThreadPool& pool,
-                  const UncertaintiesOf& uncertainties, const std::vector<NetworkFields<Real>>& networks = {});
+                  const UncertaintiesOf& uncertainties, const std::vector<NetworkFields<Real>>& networks = {},
+                  const ErrorBarsOf& error_bars = nullptr);
 
 /// One paragraph for people: how well the model fits and, with a truth, how large the errors are.
 std::string summary(const Assessment& fit);

@@ -43,6 +43,13 @@ ordered_json optional_json(const std::optional<double>& value) {
   return value ? ordered_json(*value) : ordered_json();
 }
 
+ordered_json coverage_json(const Assessment& fit) {
+  ordered_json json = ordered_json::object();
+  for (const auto& [name, coverage] : fit.coverages)
+    json[name] = {{"1_sigma", number_or_null(coverage.one)}, {"2_sigma", number_or_null(coverage.two)}};
+  return json;
+}
+
 /// The result of each member of an ensemble, how far they scatter and, with a truth, how far the scatter can be
 /// trusted.
 ordered_json ensemble_json(const Assessment& fit) {
@@ -62,8 +69,36 @@ ordered_json ensemble_json(const Assessment& fit) {
   if (fit.members() < 2) return json;
   json["parameters_std"] = ordered_json::object();
   for (std::size_t i = 0; i < fit.layout.n_free(); ++i) json["parameters_std"][fit.layout.names[i]] = fit.deviation[i];
-  for (const auto& [name, coverage] : fit.coverages)
-    json["coverage"][name] = {{"1_sigma", coverage.one}, {"2_sigma", coverage.two}};
+  if (fit.config.uncertainty.method == UncertaintyKind::spread && !fit.coverages.empty())
+    json["coverage"] = coverage_json(fit);
+  return json;
+}
+
+/// What the error bars of the maps are, what they say and, with a truth, how often it lies within them.
+ordered_json uncertainty_json(const Assessment& fit) {
+  const ErrorBars& bars = *fit.error_bars;
+  ordered_json json = {{"method", name_of(bars.method)}, {"text", in_words(bars)}};
+  if (bars.method == UncertaintyKind::randomized) {
+    json["members"] = bars.members;
+    json["redrawn"] = bars.redrawn;
+    json["not_redrawn"] = bars.not_redrawn;
+  }
+  if (!bars.notes.empty()) json["notes"] = bars.notes;
+  if (const std::optional<Significance>& s = fit.significance) {
+    const auto peak = [](const std::optional<Significance::Peak>& p) {
+      if (!p) return ordered_json();
+      return ordered_json{{"x", p->x}, {"y", p->y}, {"kappa", p->kappa}, {"sigma", p->sigma}, {"snr", p->ratio()}};
+    };
+    json["significant"] = {{"text", in_words(*s, !fit.kappa_psf.empty())},
+                           {"pixels", s->pixels},
+                           {"above_3_sigma", s->above_3},
+                           {"above_5_sigma", s->above_5},
+                           {"below_3_sigma", s->below_3},
+                           {"below_5_sigma", s->below_5},
+                           {"highest", peak(s->highest)},
+                           {"lowest", peak(s->lowest)}};
+  }
+  if (!fit.coverages.empty()) json["coverage"] = coverage_json(fit);
   return json;
 }
 
@@ -73,12 +108,23 @@ ordered_json flags_json(const std::vector<RaisedFlag>& flags) {
   return json;
 }
 
+/// What the errors of the profile parameters are.
+std::string method_of_parameters(const Assessment& fit) {
+  if (!fit.error_bars || !fit.error_bars->scalars)
+    return fit.layout.n_network == 0 && fit.layout.free_pixels.empty()
+               ? "Gauss-Newton curvature, noise as given"
+               : "Gauss-Newton curvature, noise as given; network weights and source pixels held fixed";
+  if (fit.error_bars->method == UncertaintyKind::randomized)
+    return "scatter of fits with noise and priors drawn again; marginalized over network weights and source pixels";
+  return "Gauss-Newton curvature of the whole problem, noise as given; marginalized over network weights and source "
+         "pixels";
+}
+
 ordered_json uncertainties_json(const Uncertainties& errors, const Assessment& fit) {
   const std::vector<std::string>& names = fit.layout.names;
-  ordered_json json = {
-      {"method", "Gauss-Newton curvature, noise as given; network weights and source pixels held fixed"},
-      {"sigma", ordered_json::object()},
-      {"correlations", {{"names", names}, {"matrix", ordered_json::array()}}}};
+  ordered_json json = {{"method", method_of_parameters(fit)},
+                       {"sigma", ordered_json::object()},
+                       {"correlations", {{"names", names}, {"matrix", ordered_json::array()}}}};
   for (std::size_t i = 0; i < names.size(); ++i) {
     json["sigma"][names[i]] = number_or_null(errors.sigma[i]);
     ordered_json row = ordered_json::array();
@@ -244,6 +290,7 @@ std::string result_json(const Assessment& fit, const RunInfo& info) {
                          json["parameters"][name + "." + profile.parameters[i].name] = numbers[i];
                      });
   if (fit.outcomes.size() > 1) json["ensemble"] = ensemble_json(fit);
+  if (fit.error_bars && fit.error_bars->fields) json["uncertainty"] = uncertainty_json(fit);
   if (fit.uncertainties) json["uncertainties"] = uncertainties_json(*fit.uncertainties, fit);
   if (outcome.evidence) json["evidence"] = evidence_json(*outcome.evidence);
   if (!fit.starts.empty()) json["starts"] = starts_json(fit.config.optimizer, fit.starts, fit.layout.names);

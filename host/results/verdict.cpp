@@ -588,6 +588,9 @@ std::string in_words(const Degeneracy& degeneracy, const std::vector<std::string
     const std::string& name = parameters.emplace_back(names[change.parameter]);
     text += (text.empty() ? "" : ", ") + fmt::format("{} by {:+.3g}", name, change.amount);
   }
+  if (degeneracy.with_network && parameters.size() == 1)
+    return "the network can take the place of " + parameters.front();
+  if (degeneracy.with_network) return "the image stays the same when these change together with the network: " + text;
   if (parameters.size() == 1) return "the data do not depend on " + parameters.front();
   return known_name(parameters, model) + "the image stays the same when these change together: " + text;
 }

@@ -47,6 +47,17 @@ void add_source(FitsMaps& maps, const Assessment& fit, const std::string& unit) 
   add_pixels("LENS_LIGHT_", model.lens_light);
 }
 
+void add_error_bars(FitsMaps& maps, const Assessment& fit) {
+  const FieldErrors& errors = *fit.error_bars->fields;
+  maps.add_fields("NN_STD", errors.sigma);
+  std::vector<double> ratio = fit.network.mean.convergence;
+  for (std::size_t i = 0; i < ratio.size(); ++i) ratio[i] /= errors.sigma.convergence[i];
+  maps.add("KAPPA_NN_SNR", "", std::move(ratio));
+  if (errors.kappa_psf.empty()) return;
+  maps.add("KAPPA_NN_PSF", "", fit.kappa_psf);
+  maps.add("KAPPA_NN_PSF_STD", "", errors.kappa_psf);
+}
+
 void write_networks(const Staging& staging, const Assessment& fit) {
   const Model& model = fit.model;
   const bool lensed = network_light_index(model) < static_cast<int>(model.lens.size() + model.source.size());
@@ -69,7 +80,7 @@ FitsMaps result_maps(const Assessment& fit) {
   add_observation(maps, observation, loaded.unit, fit.image);
   add_source(maps, fit, loaded.unit);
   maps.add_fields("NN", fit.network.mean);
-  if (fit.members() > 1) maps.add_fields("NN_STD", fit.network.deviation);
+  if (fit.error_bars && fit.error_bars->fields) add_error_bars(maps, fit);
   maps.add("SENSITIVITY", "arcsec-1", fit.sensitivity);
   maps.add_fields("MACRO", fit.smooth);
   if (loaded.truth) {

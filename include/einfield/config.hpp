@@ -136,6 +136,28 @@ struct RegularizationConfig : Regularization {
   double source_contrast = 1;  ///< gauss_newton: σ of the source's prior where it is brightest, over that in the dark
 };
 
+/// Where the error bars of the maps and the profile parameters come from.
+enum class UncertaintyKind {
+  none,       ///< there are none
+  spread,     ///< maps: scatter over the members of an ensemble, which is no error bar; parameters: curvature of chi2
+              ///< at fixed network and source pixels
+  laplace,    ///< the curvature of the whole problem at the end of the fit
+  randomized  ///< fits of the same problem with its noise and its priors drawn again
+};
+inline constexpr Named<UncertaintyKind> kUncertaintyKinds[] = {{"none", UncertaintyKind::none},
+                                                               {"spread", UncertaintyKind::spread},
+                                                               {"laplace", UncertaintyKind::laplace},
+                                                               {"randomized", UncertaintyKind::randomized}};
+constexpr const char* name_of(UncertaintyKind kind) {
+  return name_in(kUncertaintyKinds, kind);
+}
+
+struct UncertaintyConfig {
+  UncertaintyKind method = UncertaintyKind::spread;
+  int members = 32;        ///< of randomized
+  std::uint64_t seed = 1;  ///< of randomized: of the noise and the priors that are drawn
+};
+
 /// Start values of a PIXELATED or NETWORK component; other components do not use them.
 struct LightStart {
   FitsReference image;    ///< PIXELATED: an image (ny, nx) of the grid
@@ -167,6 +189,7 @@ struct Config {
   std::optional<NetworkConfig> network;
   OptimizerConfig optimizer;
   RegularizationConfig regularization;
+  UncertaintyConfig uncertainty;
   FitsReference truth;
   std::optional<SimulateConfig> simulate;
   std::vector<LensComponent> perturbation;

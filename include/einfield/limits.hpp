@@ -13,5 +13,6 @@ inline constexpr double kMaxRays = 1 << 30;                            ///< per 
 inline constexpr std::size_t kMaxComponents = 10'000;                  ///< components in one block of a configuration
 inline constexpr std::size_t kMaxSourcePixels = std::size_t(1) << 26;  ///< pixels of all PIXELATED components together
 inline constexpr int kMaxEnsemble = 1000;                              ///< members of an ensemble
+inline constexpr std::size_t kMaxLaplaceWeights = 3000;  ///< of a network with uncertainty.method = "laplace"
 
 }  // namespace einfield

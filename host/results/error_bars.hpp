@@ -1,0 +1,66 @@
+// Error bars of a fit, whatever made them: maps of 1 σ, marginalized profile parameters, and what they say of the mass.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "einfield/config.hpp"
+#include "host/fields/ensemble.hpp"
+#include "host/fit/laplace.hpp"
+
+namespace einfield {
+
+/// What a member of a fit brings to its error bars.
+struct FittedMember {
+  std::vector<double> parameters;  ///< flat vector, in the units of the data
+  Regularization weights;          ///< of the penalties, as in Problem: given, or chosen by evidence
+};
+
+/// Error bars of a fit. Intervals are centered on the fit.
+struct ErrorBars {
+  UncertaintyKind method = UncertaintyKind::none;
+  std::optional<FieldErrors> fields;  ///< nothing without a network
+  /// Nothing: those at fixed network and source pixels hold.
+  std::optional<MarginalErrors> scalars;
+  int members = 0;                   ///< of randomized: those that count
+  std::vector<std::string> redrawn;  ///< of randomized: "the noise" …
+  std::vector<std::string> not_redrawn;
+  std::vector<std::string> notes;  ///< sentences for the report
+};
+
+/// @param members  those that count
+/// @param reported  its mean is what the intervals are centered on
+/// @param weights_of_constant  weights of the pixels in the mean of ψ that is removed
+using ErrorBarsOf = std::function<ErrorBars(const std::vector<FittedMember>& members, const EnsembleFields& reported,
+                                            const std::vector<double>& weights_of_constant)>;
+
+/// The Laplace errors of the first member. With an ensemble the scatter of its maps is added in squares: a mixture of
+/// the Gaussians around all members has the mean of their variances, for which that of the first stands, plus this
+/// scatter.
+ErrorBarsOf laplace_error_bars(const Problem& problem, ThreadPool& pool);
+
+/// What the error bars of the maps are, in sentences.
+std::string in_words(const ErrorBars& bars);
+
+/// Where κ of the network, at the resolution of the data, is significant.
+struct Significance {
+  struct Peak {
+    double x = 0, y = 0;  ///< [arcsec]
+    double kappa = 0, sigma = 0;
+    double ratio() const { return kappa / sigma; }
+  };
+  std::optional<Peak> highest, lowest;                             ///< largest and smallest κ/σ of the used pixels
+  std::size_t pixels = 0;                                          ///< used pixels with an error
+  std::size_t above_3 = 0, above_5 = 0, below_3 = 0, below_5 = 0;  ///< of them, beyond so many σ
+  double expected_3 = 0;  ///< pixels beyond 3 σ on either side when there is nothing, on average
+};
+/// @param kappa, sigma  (ny, nx); pixels without a finite error do not count
+Significance significance(const Observation& observation, const std::vector<double>& kappa,
+                          const std::vector<double>& sigma);
+/// "The largest κ is 0.12 ± 0.02 (6.0 σ) at (1.9, −0.4) arcsec …"
+std::string in_words(const Significance& significance, bool smoothed);
+
+}  // namespace einfield
