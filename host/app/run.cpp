@@ -15,6 +15,7 @@
 
 #include "einfield/error.hpp"
 #include "einfield/units.hpp"
+#include "host/app/refit_members.hpp"
 #include "host/app/run_log.hpp"
 #include "host/app/run_plan.hpp"
 #include "host/cpu/thread_pool.hpp"
@@ -123,11 +124,26 @@ RunOutcome report_verdict(Log& log, const Assessment& fitted) {
   return outcome;
 }
 
+/// Members with noise and priors drawn again: around a fit of gauss_newton with everything that it has, else by fits on
+/// the backend.
+template <class Real>
+ErrorBarsOf randomized(Log& log, const Config& config, const LoadedProblem& loaded, const RunOptions& options,
+                       Backend<Real>& backend, const FitSettings& settings, ThreadPool& pool) {
+  const auto say = [&log](const std::string& line) { log.line(line); };
+  const int members = config.uncertainty.members;
+  if (settings.stages.back().optimizer != OptimizerKind::gauss_newton)
+    return refit_error_bars(config, loaded, backend, settings, pool, say, options.interrupted);
+  return randomized_error_bars(loaded.problem, config.uncertainty, pool, [&log, &options, members](int done) {
+    if (done == members) log.line(fmt::format("uncertainty: {} members with noise and priors drawn again", members));
+    return options.interrupted && options.interrupted();
+  });
+}
+
 /// Means, files, figures and report of a finished fit. @param of_fit  in units_of() the problem
 /// @return the verdict, and why the fit has failed
 template <class Real>
 RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, const RunOptions& options,
-                  Backend<Real>& backend, const std::vector<FitResult<Real>>& of_fit) {
+                  Backend<Real>& backend, const FitSettings& settings, const std::vector<FitResult<Real>>& of_fit) {
   const Units units = units_of(loaded.problem);
   const std::vector<FitResult<Real>> results = in_data_units(of_fit, loaded.problem, units);
   report_starts(log, results.front().snapshot.starts);
@@ -140,12 +156,15 @@ RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, c
     networks.push_back(network_fields(backend, member, theta, units));
   }
   ThreadPool pool(options.threads);
+  ErrorBarsOf error_bars;
+  if (config.uncertainty.method == UncertaintyKind::randomized)
+    error_bars = randomized(log, config, loaded, options, backend, settings, pool);
   const Assessment fitted = assess(
       config, loaded, results, images, pool,
       [&](const Problem& problem, const std::vector<double>& at) {
         return scalar_uncertainties(backend, problem, at, pool);
       },
-      networks);
+      networks, error_bars);
   const std::size_t known = config.warnings.size() + loaded.warnings.size();
   for (std::size_t i = known; i < fitted.warnings.size(); ++i) log.warning(fitted.warnings[i]);
   const RunInfo info{backend.name(), backend.device(), sizeof(Real) == 4 ? "single" : "double", options.command};
@@ -153,6 +172,7 @@ RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, c
   if (options.figures) draw_all(log, fitted, json, options.out, pool);
   if (const std::optional<Evidence>& evidence = fitted.outcome().evidence) report_evidence(log, *evidence);
   log.line(summary(fitted));
+  if (fitted.significance) log.line(in_words(*fitted.significance, !fitted.kappa_psf.empty()));
   if (fitted.layout.size() == 0) log.line("nothing was free: the model was evaluated as it is given");
   log.line("results: " + options.out);
   return report_verdict(log, fitted);
@@ -231,7 +251,13 @@ RunOutcome run(const Config& config, const RunOptions& options) {
              options.out);
     return {StopReason::interrupted, ""};
   }
-  RunOutcome outcome = finish(log, config, loaded, options, *backend, results);
+  RunOutcome outcome;
+  try {
+    outcome = finish(log, config, loaded, options, *backend, settings, results);
+  } catch (const InterruptedMembers&) {
+    log.line("interrupted during the error bars; --resume repeats them from " + options.out);
+    return {StopReason::interrupted, ""};
+  }
   // A failure of any member is the outcome of the run.
   const auto failed = std::find_if(results.begin(), results.end(), [](const auto& r) { return !r.message.empty(); });
   const FitResult<Real>& reported = failed == results.end() ? results.front() : *failed;

@@ -109,6 +109,24 @@ JointPosterior::Step JointPosterior::step(double damping) const {
   return step;
 }
 
+JointPosterior::Step JointPosterior::solve(const Eigen::VectorXd& source, const Eigen::VectorXd& rest,
+                                           ThreadPool& pool) const {
+  Step step{{}, Eigen::VectorXd::Zero(rest.size()), 0};
+  Eigen::MatrixXd y = -source;
+  source_.solve_lower(y, pool);
+  if (rest.size() > 0) {
+    Eigen::MatrixXd right = -rest;
+    if (source.size() > 0) right -= reduced_.transpose() * y;
+    schur_factor_.solve(right, pool);
+    step.rest = right.col(0);
+    if (source.size() > 0) y -= reduced_ * step.rest;
+  }
+  source_.solve_upper(y, pool);
+  step.source = y.col(0);
+  step.slope = source.dot(step.source) + rest.dot(step.rest);
+  return step;
+}
+
 JointPosterior::Step JointPosterior::source_step() const {
   Step step{-source_gradient_, Eigen::VectorXd::Zero(rest_gradient_.size()), 0};
   Eigen::MatrixXd y = step.source;

@@ -48,6 +48,8 @@ class JointPosterior {
     double slope;  ///< gᵀδ, negative: F falls by about its size
   };
   Step step(double damping) const;
+  /// −H⁻¹ g of another gradient. @pre good()
+  Step solve(const Eigen::VectorXd& source, const Eigen::VectorXd& rest, ThreadPool& pool) const;
   /// −H_ss⁻¹ g_s: the pixels alone.
   Step source_step() const;
 

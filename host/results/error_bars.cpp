@@ -4,7 +4,10 @@
 
 #include <cmath>
 
+#include "einfield/limits.hpp"
+#include "einfield/units.hpp"
 #include "host/fields/psf_smoothing.hpp"
+#include "host/fit/randomized.hpp"
 
 namespace einfield {
 namespace {
@@ -49,6 +52,137 @@ ErrorBarsOf laplace_error_bars(const Problem& problem, ThreadPool& pool) {
     add_scatter(errors.kappa_psf, deviation_of(smoothed));
     return bars;
   };
+}
+
+namespace {
+
+/// Rms distances of the members' values from the reported ones.
+std::vector<double> distances(const std::vector<std::vector<double>>& members, const std::vector<double>& reported) {
+  std::vector<double> result(reported.size(), 0.0);
+  for (const std::vector<double>& member : members)
+    for (std::size_t i = 0; i < result.size(); ++i)
+      result[i] += (member[i] - reported[i]) * (member[i] - reported[i]) / static_cast<double>(members.size());
+  for (double& v : result) v = std::sqrt(v);
+  return result;
+}
+
+/// Profile parameters: σ from the members, what is determined from the linearization where there is one.
+MarginalErrors scalars_of_members(const Problem& problem, const ParameterLayout& layout,
+                                  const std::vector<std::vector<double>>& members,
+                                  const std::vector<FittedMember>& fitted, ThreadPool& pool) {
+  const std::size_t n = layout.n_free();
+  const auto values = [&](const std::vector<double>& flat) { return layout.physical(flat.data() + layout.n_network); };
+  std::vector<std::vector<double>> centers, drawn;
+  for (const FittedMember& member : fitted) centers.push_back(values(member.parameters));
+  for (const std::vector<double>& member : members) drawn.push_back(values(member));
+  const std::vector<double> center = mean_of(centers);
+  MarginalErrors errors{distances(drawn, center), SymmetricMatrix(n), {}};
+  std::vector<bool> known(n, true);
+  if (Laplace::uncovered(problem).empty() && layout.n_network <= kMaxLaplaceWeights) {
+    Problem at = problem;
+    at.regularization = fitted.front().weights;
+    const Laplace laplace(at, fitted.front().parameters, pool);
+    errors.degeneracies = laplace.scalars().degeneracies;
+    for (std::size_t i = 0; i < n; ++i) known[i] = std::isfinite(laplace.scalars().sigma[i]);
+  }
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (const std::vector<double>& member : drawn)
+        sum += (member[i] - center[i]) * (member[j] - center[j]) / static_cast<double>(drawn.size());
+      errors.correlations(i, j) =
+          known[i] && known[j] ? (i == j ? 1 : sum / (errors.sigma[i] * errors.sigma[j])) : std::nan("");
+    }
+  for (std::size_t i = 0; i < n; ++i)
+    if (!known[i]) errors.sigma[i] = std::nan("");
+  return errors;
+}
+
+}  // namespace
+
+ErrorBars member_error_bars(const Problem& problem, std::vector<std::vector<double>> members,
+                            const std::vector<FittedMember>& fitted, const EnsembleFields& reported,
+                            const std::vector<double>& weights_of_constant, ThreadPool& pool) {
+  ErrorBars bars;
+  bars.method = UncertaintyKind::randomized;
+  bars.members = static_cast<int>(members.size());
+  bars.parameters = std::move(members);
+  const ParameterLayout layout(problem.model);
+  if (layout.n_free() > 0) bars.scalars = scalars_of_members(problem, layout, bars.parameters, fitted, pool);
+  if (layout.n_network == 0) return bars;
+  const std::vector<double> theta = pixel_centers(problem.observation.grid);
+  const auto without_constant = [&](std::vector<double> psi) {
+    const double offset = weighted_mean(psi, weights_of_constant);
+    for (double& v : psi) v -= offset;
+    return psi;
+  };
+  PsfSmoothing smooth(problem.observation);
+  std::vector<std::vector<double>> psi, alpha, kappa, blurred;
+  for (const std::vector<double>& flat : bars.parameters) {
+    LensFields fields = network_fields<double>(
+        *problem.model.network, {flat.begin(), flat.begin() + static_cast<std::ptrdiff_t>(layout.n_network)}, theta,
+        pool);
+    psi.push_back(without_constant(std::move(fields.potential)));
+    alpha.push_back(std::move(fields.deflection));
+    blurred.push_back(smooth(fields.convergence));
+    kappa.push_back(std::move(fields.convergence));
+  }
+  FieldErrors& errors = bars.fields.emplace();
+  errors.sigma = {distances(psi, without_constant(reported.mean.potential)), distances(alpha, reported.mean.deflection),
+                  distances(kappa, reported.mean.convergence)};
+  if (!problem.observation.psf.empty()) errors.kappa_psf = distances(blurred, smooth(reported.mean.convergence));
+  return bars;
+}
+
+ErrorBarsOf randomized_error_bars(const Problem& problem, const UncertaintyConfig& settings, ThreadPool& pool,
+                                  const std::function<bool(int)>& done) {
+  return [&problem, settings, &pool, done](const std::vector<FittedMember>& members, const EnsembleFields& reported,
+                                           const std::vector<double>& weights_of_constant) {
+    Problem fitted = problem;
+    fitted.regularization = members.front().weights;
+    const Units units = units_of(fitted);
+    const ParameterLayout layout(problem.model);
+    const Problem own = in_units(fitted, units);
+    const RandomizedFit fit =
+        randomized_fit(own, parameters_in_units(problem.model, layout, members.front().parameters, units),
+                       {.members = settings.members, .seed = settings.seed}, pool, done);
+    if (fit.interrupted) throw InterruptedMembers();
+    std::vector<std::vector<double>> parameters;
+    int ended = 0;
+    double evaluations = 0;
+    for (const RandomizedMember& member : fit.members) {
+      parameters.push_back(parameters_in_data_units(problem.model, layout, member.x, units));
+      ended += member.converged;
+      evaluations += static_cast<double>(member.evaluations) / settings.members;
+    }
+    ErrorBars bars = member_error_bars(problem, std::move(parameters), members, reported, weights_of_constant, pool);
+    bars.redrawn = {"the noise"};
+    if (!layout.priors.empty()) bars.redrawn.emplace_back("the Gaussian priors of profile parameters");
+    if (!layout.free_pixels.empty()) bars.redrawn.emplace_back("the prior of the source pixels");
+    if (layout.n_network > 0) bars.redrawn.emplace_back("the priors of the network");
+    bars.not_redrawn = one_sided_priors(problem);
+    bars.notes.push_back(fmt::format("{} of {} members converged, with {:.1f} evaluations each on average.", ended,
+                                     settings.members, evaluations));
+    bars.notes.push_back(fmt::format(
+        "The fit itself, continued in the same way, falls by {:.2g} in chi2 plus penalties; 1 would be 1 σ.",
+        fit.center.fall));
+    return bars;
+  };
+}
+
+std::vector<std::string> one_sided_priors(const Problem& problem) {
+  std::vector<std::string> names;
+  if (problem.regularization.negative_convergence > 0) names.emplace_back("negative_convergence");
+  if (problem.regularization.negative_total_convergence > 0) names.emplace_back("negative_total_convergence");
+  const auto bounded = [](const auto& components) {
+    for (const auto& component : components)
+      for (const ParameterPrior& prior : component.priors)
+        if (prior.bounded()) return true;
+    return false;
+  };
+  if (bounded(problem.model.lens) || bounded(problem.model.source) || bounded(problem.model.lens_light))
+    names.emplace_back("bounds of profile parameters");
+  return names;
 }
 
 std::string in_words(const ErrorBars& bars) {

@@ -29,6 +29,8 @@ struct ErrorBars {
   std::vector<std::string> redrawn;  ///< of randomized: "the noise" …
   std::vector<std::string> not_redrawn;
   std::vector<std::string> notes;  ///< sentences for the report
+  /// Of randomized: flat vectors of the members that count, in the units of the data.
+  std::vector<std::vector<double>> parameters;
 };
 
 /// @param members  those that count
@@ -41,6 +43,25 @@ using ErrorBarsOf = std::function<ErrorBars(const std::vector<FittedMember>& mem
 /// the Gaussians around all members has the mean of their variances, for which that of the first stands, plus this
 /// scatter.
 ErrorBarsOf laplace_error_bars(const Problem& problem, ThreadPool& pool);
+
+/// Error bars from members of a randomized fit: rms distances from the reported fit, of maps and profile parameters.
+/// What the linearization calls not determined, is not determined.
+/// @param members   flat vectors in the units of the data; at least two
+/// @param fitted    the reported fit: the members of its ensemble
+ErrorBars member_error_bars(const Problem& problem, std::vector<std::vector<double>> members,
+                            const std::vector<FittedMember>& fitted, const EnsembleFields& reported,
+                            const std::vector<double>& weights_of_constant, ThreadPool& pool);
+
+/// Randomized members around a fit of gauss_newton (host/fit/randomized.hpp), from its first network.
+/// @param done  as for randomized_fit(); true ends the run with InterruptedMembers
+ErrorBarsOf randomized_error_bars(const Problem& problem, const UncertaintyConfig& settings, ThreadPool& pool,
+                                  const std::function<bool(int)>& done = nullptr);
+
+/// Thrown when the caller ends a run of members.
+struct InterruptedMembers {};
+
+/// The one-sided penalties and the bounds of a problem, which no member draws: "negative_convergence" …
+std::vector<std::string> one_sided_priors(const Problem& problem);
 
 /// What the error bars of the maps are, in sentences.
 std::string in_words(const ErrorBars& bars);

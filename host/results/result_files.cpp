@@ -24,6 +24,7 @@ constexpr const char* kFiles[] = {"result.fits",
                                   "network.safetensors",
                                   "source_network.safetensors",
                                   "lens_light_network.safetensors",
+                                  kMembersFile,
                                   "coolest.json",
                                   "result.json"};
 constexpr const char* kNetworks[] = {kPotentialNetwork, kSourceNetwork, kLensLightNetwork};

@@ -13,6 +13,9 @@ bool holds_results(const std::string& dir);
 inline constexpr const char *kPotentialNetwork = "network", *kSourceNetwork = "source_network",
                             *kLensLightNetwork = "lens_light_network";
 
+/// The members of randomized error bars: weights, profile parameters and pixels.
+inline constexpr const char* kMembersFile = "members.safetensors";
+
 /// The file of a network: "network.safetensors", and "network.1.safetensors" … for further members of an ensemble.
 /// @param network  one of the three names above
 std::string network_file(std::size_t member, const std::string& network = kPotentialNetwork);

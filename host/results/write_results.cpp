@@ -71,6 +71,64 @@ void write_networks(const Staging& staging, const Assessment& fit) {
   }
 }
 
+/// The members of randomized error bars, one after the other along the first axis of every tensor.
+void write_members(const Staging& staging, const Assessment& fit) {
+  if (!fit.error_bars || fit.error_bars->parameters.empty()) return;
+  const std::vector<std::vector<double>>& members = fit.error_bars->parameters;
+  const ParameterLayout& layout = fit.layout;
+  std::vector<TensorData> tensors;
+  const auto add = [&](const std::string& name, std::vector<std::size_t> shape, const auto& values_of) {
+    std::vector<double> all;
+    for (const std::vector<double>& member : members) {
+      const std::vector<double> values = values_of(member);
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    shape.insert(shape.begin(), members.size());
+    if (fit.double_precision) {
+      tensors.push_back(TensorData::of(name, std::move(shape), all.data(), all.size()));
+    } else {
+      const std::vector<float> single(all.begin(), all.end());
+      tensors.push_back(TensorData::of(name, std::move(shape), single.data(), single.size()));
+    }
+  };
+  const auto part = [](std::size_t begin, std::size_t count) {
+    return [begin, count](const std::vector<double>& member) {
+      const auto first = member.begin() + static_cast<std::ptrdiff_t>(begin);
+      return std::vector<double>(first, first + static_cast<std::ptrdiff_t>(count));
+    };
+  };
+  const auto size = [](int n) { return static_cast<std::size_t>(n); };
+  std::map<std::string, std::string> metadata = {{"members", std::to_string(members.size())}};
+  if (const std::optional<NetworkShape>& network = fit.model.network) {
+    metadata["activation"] = "swish";
+    metadata["input_scale"] = to_text(network->input_scale);
+    if (network->fourier_features > 0) metadata["encoding"] = "fourier";
+    for (int l = 0; l < network->layers(); ++l) {
+      const std::string name = "layers." + std::to_string(l);
+      const std::size_t in = size(network->inputs(l)), out = size(network->outputs(l));
+      add(name + ".kernel", {in, out}, part(network->kernel_offset(l), in * out));
+      add(name + ".bias", {out}, part(network->bias_offset(l), out));
+    }
+  }
+  for (std::size_t i = 0; i < layout.n_free(); ++i)
+    add(layout.names[i], {}, [&](const std::vector<double>& member) {
+      return std::vector<double>{layout.physical(member.data() + layout.n_network)[i]};
+    });
+  std::size_t offset = layout.n_network + layout.n_free();
+  const auto add_pixels = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      const LightComponent& light = lights[i];
+      if (!light.pixels_free) continue;
+      add(block + "." + std::to_string(i) + ".pixels", {size(light.grid.ny), size(light.grid.nx)},
+          part(offset, light.pixels.size()));
+      offset += light.pixels.size();
+    }
+  };
+  add_pixels("source", fit.model.source);
+  add_pixels("lens_light", fit.model.lens_light);
+  write_atomically(staging.file(kMembersFile), to_safetensors(metadata, tensors));
+}
+
 }  // namespace
 
 FitsMaps result_maps(const Assessment& fit) {
@@ -98,6 +156,7 @@ std::string write_results(const std::string& dir, const Assessment& fit, const R
   write_fits(staging.file("result.fits"), result_maps(fit).hdus());
   write_atomically(staging.file("history.csv"), history_csv(fit.history, fit.layout.names));
   write_networks(staging, fit);
+  write_members(staging, fit);
   for (const ExtraWriter& extra : extra_writers) extra.write(staging.path());
   write_atomically(staging.file("result.json"), json);
   put_in_place(staging, dir, [&extra_writers](const std::string& name) {

@@ -19,6 +19,8 @@ inline constexpr std::uint64_t kPhases = 5;        ///< phases of a Gaussian ran
 inline constexpr std::uint64_t kProbes = 6;        ///< signs that estimate traces
 /// Added to kWeights or kLightWeights: frequencies of that network's Fourier features.
 inline constexpr std::uint64_t kFrequencies = 8;
+/// What member m of a randomized fit draws has the streams kMembers · (m + 1) + 0, 1, … (host/fit/member_draws.hpp).
+inline constexpr std::uint64_t kMembers = 64;
 }  // namespace random_stream
 
 /// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): a function of a seed (`key`), a
