@@ -4,8 +4,11 @@
 #include <algorithm>
 
 #include "einfield/error.hpp"
+#include "host/cpu/thread_pool.hpp"
 #include "host/files/memory.hpp"
 #include "host/fit/fit_memory.hpp"
+#include "host/fit/laplace.hpp"
+#include "host/fit/randomized.hpp"
 
 namespace einfield {
 namespace {
@@ -18,6 +21,19 @@ void check_math(const Config& config, const std::string& backend, bool single) {
   EINFIELD_REQUIRE(backend == "cuda",
                    key + "a CUDA device" + found + "the " + backend + " backend, expected \"fp32\" or --backend cuda");
   EINFIELD_REQUIRE(single, key + "single precision" + found + "double, expected \"fp32\" or --precision single");
+}
+
+/// Memory for the error bars, which follow the fit. Members that are fits of their own take as much as there is.
+std::size_t error_bar_bytes(const Config& config, const Problem& problem, const FitSettings& settings) {
+  const ParameterLayout layout(problem.model);
+  const int threads = ThreadPool::resolve(settings.threads);
+  const bool marginal = layout.n_network > 0 || !layout.free_pixels.empty();
+  if (marginal && config.uncertainty.method == UncertaintyKind::laplace)
+    return Laplace::planned_bytes(problem, threads);
+  if (config.uncertainty.method == UncertaintyKind::randomized &&
+      settings.stages.back().optimizer == OptimizerKind::gauss_newton)
+    return randomized_bytes(problem, config.uncertainty.members, threads);
+  return 0;
 }
 
 }  // namespace
@@ -42,7 +58,8 @@ MemoryPlan plan_memory(const Config& config, const LoadedProblem& loaded, const 
   // Checked before the problems of all members are made.
   const int pairs = most_pairs(settings);
   const std::size_t bytes_of_one = planned_bytes<Real>(backend.name(), {loaded.problem}, options, pairs);
-  const double host = planned_host_bytes(backend, loaded.problem, members, settings);
+  const double host = std::max(planned_host_bytes(backend, loaded.problem, members, settings),
+                               static_cast<double>(error_bar_bytes(config, loaded.problem, settings)));
   require_memory(host + (on_host ? members * static_cast<double>(bytes_of_one) : 0), "the fit");
   MemoryPlan plan;
   plan.problems = ensemble_problems(config, loaded.problem);

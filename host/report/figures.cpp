@@ -135,7 +135,7 @@ void crop(FittedMaps& fit, const Frame& frame) {
   fit.used = cut(fit.used, nx, frame);
   if (!fit.arc.empty()) fit.arc = cut(fit.arc, nx, frame);
   for (PlacedMap* map : {&fit.data, &fit.model, &fit.residual, &fit.noise}) crop(*map, frame);
-  for (std::optional<PlacedMap>* map : {&fit.sensitivity, &fit.image_truth})
+  for (std::optional<PlacedMap>* map : {&fit.sensitivity, &fit.image_truth, &fit.ratio})
     if (*map) crop(**map, frame);
   crop_lens(fit.macro);
   crop_lens(fit.network);
@@ -155,6 +155,13 @@ void fill_maps(FittedMaps& fit, const MapSource& maps) {
   fit.macro = lens_maps(maps, "MACRO");
   if (maps.has("SENSITIVITY")) fit.sensitivity = placed_map(maps, "SENSITIVITY", "σ / arcsec");
   if (maps.has("PSI_NN_STD")) fit.deviation = lens_maps(maps, "NN_STD");
+  if (maps.has("KAPPA_NN_PSF_STD")) {
+    fit.ratio = placed_map(maps, "KAPPA_NN_PSF", "σ");
+    const PlacedMap sigma = placed_map(maps, "KAPPA_NN_PSF_STD", "");
+    for (std::size_t i = 0; i < sigma.values.size(); ++i) fit.ratio->values[i] /= sigma.values[i];
+  } else if (maps.has("KAPPA_NN_SNR")) {
+    fit.ratio = placed_map(maps, "KAPPA_NN_SNR", "σ");
+  }
   fit.noise = placed_map(maps, "NOISE", unit);
   const PlacedMap mask = placed_map(maps, "MASK", "");
   for (const double m : mask.values) fit.used.push_back(m != 0);
@@ -325,6 +332,18 @@ std::string residual_statistics(const std::vector<double>& residuals) {
   return "Mean " + significant(mean) + ", standard deviation " +
          significant(std::sqrt(std::max(squares / n - mean * mean, 0.0))) + "; " + percent(beyond / n) +
          " of the pixels lie beyond 3 σ; a normal distribution has 0.3 %.";
+}
+
+/// κ over its error, with lines at 3 and 5 σ in the used pixels.
+Panel ratio_panel(const FittedMaps& fit) {
+  const PlacedMap& ratio = *fit.ratio;
+  const ColorRange range = symmetric_range(ratio.values, 0.999);
+  Panel result = panel(ratio, "κ / σ, network", Palette::diverging, range);
+  for (std::size_t i = 0; i < ratio.values.size(); ++i) {
+    const double size = fit.used[i] ? std::abs(ratio.values[i]) : 0;
+    result.outline.push_back(static_cast<std::uint8_t>((size > 3) + (size > 5)));
+  }
+  return result;
 }
 
 PlacedMap lengths(const PlacedMap& x, const PlacedMap& y) {
@@ -505,14 +524,17 @@ std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves
     add_map("network", "|α|", shift, Palette::sequential, quantile_range(shift.values, 0.005, 0.995));
     add_map("network", "κ", fit.network.kappa, Palette::diverging, symmetric_range(fit.network.kappa.values, 0.995));
     if (fit.deviation) {
-      const auto scatter = [&](const char* title, const PlacedMap& map) {
+      const auto error = [&](const char* title, const PlacedMap& map) {
         add_map("network", title, map, Palette::sequential, {0, quantile_range(map.values, 0, 0.99).high},
-                "Standard deviation over the members of the ensemble.");
+                "What it is, \"Error bars\" below says.");
       };
-      scatter("Scatter of ψ", fit.deviation->psi);
-      scatter("Scatter of α", lengths(fit.deviation->alpha_x, fit.deviation->alpha_y));
-      scatter("Scatter of κ", fit.deviation->kappa);
+      error("1 σ of ψ", fit.deviation->psi);
+      error("1 σ of α", lengths(fit.deviation->alpha_x, fit.deviation->alpha_y));
+      error("1 σ of κ", fit.deviation->kappa);
     }
+    if (fit.ratio)
+      add("network", "κ / σ", ratio_panel(fit),
+          "At the resolution of the PSF. Lines: 3 σ and 5 σ, of either sign. Neighboring pixels are correlated.");
     if (fit.sensitivity)
       add_map(
           "network", "Sensitivity", *fit.sensitivity, Palette::sequential,
@@ -568,6 +590,7 @@ std::vector<std::string> draw_figures(const FittedMaps& fit, const std::string& 
                     symmetric_range(fit.network.kappa.values, 0.995)),
               macro,
               panel(added(fit.macro.kappa, fit.network.kappa), "κ, total", Palette::sequential, kappa_range(fit))}));
+    if (fit.ratio) add("significance", maps({ratio_panel(fit)}));
   } else {
     add("convergence", maps({macro}));
   }

@@ -38,7 +38,8 @@ struct FittedMaps {
   PlacedMap noise;
   PlacedMap source;
   LensMaps macro, network;
-  std::optional<LensMaps> deviation;     ///< over the members of an ensemble
+  std::optional<LensMaps> deviation;     ///< 1 σ of the network's maps
+  std::optional<PlacedMap> ratio;        ///< κ of the network over its error, at the resolution of the data
   std::optional<PlacedMap> sensitivity;  ///< change of a pixel in σ per arcsec of deflection [1/arcsec]
   std::optional<PlacedMap> image_truth;
   std::optional<LensMaps> truth;

@@ -100,12 +100,11 @@ Raster raster(const Panel& panel, double factor) {
   return result;
 }
 
-/// Edges between the ones and the zeros of a region as (x, y, length along x, length along y); neighbors are joined.
+/// Edges between the levels of an outline as (x, y, length along x, length along y); neighbors are joined.
 std::vector<float> outline_edges(const Panel& panel) {
-  const auto inside = [&](int x, int y) {
-    return x >= 0 && y >= 0 && x < panel.nx && y < panel.ny &&
-           panel.outline[static_cast<std::size_t>(y) * static_cast<std::size_t>(panel.nx) +
-                         static_cast<std::size_t>(x)] != 0;
+  const auto level = [&](int x, int y) {
+    return panel
+        .outline[static_cast<std::size_t>(y) * static_cast<std::size_t>(panel.nx) + static_cast<std::size_t>(x)];
   };
   std::vector<float> edges;
   const auto add = [&](double x, double y, double length_x, double length_y) {
@@ -117,7 +116,7 @@ std::vector<float> outline_edges(const Panel& panel) {
   // Edges along the frame are left out: the frame is a line already.
   for (int y = 1; y < panel.ny; ++y)
     for (int x = 0, start = -1; x <= panel.nx; ++x) {
-      const bool edge = x < panel.nx && inside(x, y - 1) != inside(x, y);
+      const bool edge = x < panel.nx && level(x, y - 1) != level(x, y);
       if (edge && start < 0) start = x;
       if (!edge && start >= 0) {
         add(start, y, x - start, 0);
@@ -126,7 +125,7 @@ std::vector<float> outline_edges(const Panel& panel) {
     }
   for (int x = 1; x < panel.nx; ++x)
     for (int y = 0, start = -1; y <= panel.ny; ++y) {
-      const bool edge = y < panel.ny && inside(x - 1, y) != inside(x, y);
+      const bool edge = y < panel.ny && level(x - 1, y) != level(x, y);
       if (edge && start < 0) start = y;
       if (!edge && start >= 0) {
         add(x, start, 0, y - start);

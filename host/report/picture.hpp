@@ -48,7 +48,7 @@ struct Panel {
   Palette palette = Palette::sequential;
   ColorRange range;                   ///< values outside get the color of its ends, and the bar gets an arrow
   double softening = 0;               ///< > 0: colors are linear in asinh(value / softening); 0: in the value
-  std::vector<std::uint8_t> outline;  ///< (ny, nx): the region of ones gets an outline; empty = none
+  std::vector<std::uint8_t> outline;  ///< (ny, nx): lines between pixels of different levels; empty = none
   std::vector<Trace> traces;
   std::string inset;  ///< short text in the lower left corner
 };

@@ -377,6 +377,19 @@ std::vector<std::string> notes_of(const ordered_json& result, const std::vector<
   return notes;
 }
 
+/// What the error bars of the maps are, and what they say.
+std::string error_bars_html(const ordered_json& uncertainty) {
+  if (!uncertainty.is_object()) return "";
+  std::string html = element("p", html_text(text_of(uncertainty, "text")));
+  for (const ordered_json& note : member(uncertainty, "notes")) html += element("p", html_text(words(note)));
+  if (const std::string text = text_of(member(uncertainty, "significant"), "text"); !text.empty())
+    html += element("p", html_text(text));
+  const ordered_json& coverage = member(uncertainty, "coverage");
+  if (coverage.empty()) return html;
+  return html + element("h3", "Share of pixels in which the truth lies within 1 and 2 σ") +
+         block_html({{"coverage", coverage}});
+}
+
 Page sections(const ordered_json& result, const std::vector<PageFigure>& figures, const std::vector<std::string>& png) {
   Page page;
   const auto section = [&](const char* name, const char* layout = "figures") {
@@ -396,6 +409,7 @@ Page sections(const ordered_json& result, const std::vector<PageFigure>& figures
     page.add(
         "parameters", "Parameters",
         parameter_table(result) + (method.empty() ? "" : element("p", html_text("Uncertainties: " + method + "."))));
+  page.add("errors", "Error bars", error_bars_html(member(result, "uncertainty")));
   if (!member(uncertainties, "correlations").empty())
     page.add("correlations", "Correlations", correlation_table(member(uncertainties, "correlations")));
   if (!member(result, "starts").empty()) page.add("starts", "Starts", block_html(member(result, "starts")));

@@ -210,9 +210,22 @@ std::string in_words(const ErrorBars& bars) {
          (kept.empty() ? "" : "Not drawn again, so that their part of the error is missing: " + kept + ".");
 }
 
-Significance significance(const Observation& observation, const std::vector<double>& kappa,
-                          const std::vector<double>& sigma) {
+namespace {
+
+/// What keeps κ over its error from being a significance.
+std::string caution(const Problem& problem) {
+  if (problem.regularization.negative_convergence > 0)
+    return " A penalty on negative convergence pulls noise up to positive values, so a map of pure noise lies above "
+           "zero: compare peaks with their surroundings.";
+  return "";
+}
+
+}  // namespace
+
+Significance significance(const Problem& problem, const std::vector<double>& kappa, const std::vector<double>& sigma) {
   Significance found;
+  const Observation& observation = problem.observation;
+  found.caution = caution(problem);
   const Grid& grid = observation.grid;
   for (std::size_t i = 0; i < kappa.size(); ++i) {
     if (!observation.mask[i] || !(sigma[i] > 0) || !std::isfinite(sigma[i])) continue;
@@ -245,7 +258,7 @@ std::string in_words(const Significance& s, bool smoothed) {
         "The {} of the network is above 3 σ in {} used pixels and above 5 σ in {}; it is below −3 σ in {} and below −5 "
         "σ in {} ({:.0f} of {} pixels are beyond ±3 σ by chance, and neighbors are correlated). ",
         what, s.above_3, s.above_5, s.below_3, s.below_5, s.expected_3, s.pixels);
-  return text + "Its most significant values are " + peak(*s.highest) + " and " + peak(*s.lowest) + ".";
+  return text + "Its most significant values are " + peak(*s.highest) + " and " + peak(*s.lowest) + "." + s.caution;
 }
 
 }  // namespace einfield

@@ -76,11 +76,11 @@ struct Significance {
   std::optional<Peak> highest, lowest;                             ///< largest and smallest κ/σ of the used pixels
   std::size_t pixels = 0;                                          ///< used pixels with an error
   std::size_t above_3 = 0, above_5 = 0, below_3 = 0, below_5 = 0;  ///< of them, beyond so many σ
+  std::string caution;                                             ///< a sentence that begins with a space, or ""
   double expected_3 = 0;  ///< pixels beyond 3 σ on either side when there is nothing, on average
 };
 /// @param kappa, sigma  (ny, nx); pixels without a finite error do not count
-Significance significance(const Observation& observation, const std::vector<double>& kappa,
-                          const std::vector<double>& sigma);
+Significance significance(const Problem& problem, const std::vector<double>& kappa, const std::vector<double>& sigma);
 /// "The largest κ is 0.12 ± 0.02 (6.0 σ) at (1.9, −0.4) arcsec …"
 std::string in_words(const Significance& significance, bool smoothed);
 
