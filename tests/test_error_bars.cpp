@@ -208,7 +208,9 @@ TEST(Laplace, MarginalErrorsAreThoseOfTheInverseOfTheWholeHessian) {
   StepCase c = linear_case();
   c.pixel_source = c.free_lens = true;
   c.regularization.source_curvature = 0.1;
-  const Problem problem = make_problem(c);
+  const Problem in_data = make_problem(c);
+  const Units units = units_of(in_data);
+  const Problem problem = in_units(in_data, units);  // weight decay is that of weights in the units of the fit
   const std::vector<double>& x = problem.initial_parameters;
   JointModel model(problem, {}, pool);
   const Linearization l = model.linearize(x);
@@ -228,7 +230,8 @@ TEST(Laplace, MarginalErrorsAreThoseOfTheInverseOfTheWholeHessian) {
   const Eigen::MatrixXd covariance = h.inverse();
   // From u to the physical parameter by differences.
   const ParameterLayout layout(problem.model);
-  const Laplace laplace(problem, x, pool);
+  const Laplace laplace(in_data, in_data.initial_parameters, pool);
+  const std::vector<double> sizes = sizes_of_scalars(in_data.model, layout, units);
   const double* const u = x.data() + layout.n_network;
   for (std::size_t i = 0; i < layout.n_free(); ++i) {
     Eigen::VectorXd tangent = Eigen::VectorXd::Zero(h.rows());
@@ -240,7 +243,7 @@ TEST(Laplace, MarginalErrorsAreThoseOfTheInverseOfTheWholeHessian) {
       tangent[pixels + n_weights + static_cast<Eigen::Index>(j)] =
           (layout.physical(up.data())[i] - layout.physical(down.data())[i]) / (2 * step);
     }
-    const double expected = std::sqrt(tangent.dot(covariance * tangent));
+    const double expected = sizes[i] * std::sqrt(tangent.dot(covariance * tangent));
     EXPECT_NEAR(laplace.scalars().sigma[i], expected, 1e-6 * expected) << layout.names[i];
   }
   EXPECT_TRUE(laplace.scalars().degeneracies.empty());
@@ -448,7 +451,7 @@ TEST(ErrorBars, RefusesByKey) {
   refuses({{"uncertainty.members", "8"}}, "uncertainty.members: ");
   refuses({{"uncertainty.method", "\"randomized\""}, {"uncertainty.members", "1"}}, "uncertainty.members: ");
   refuses({{"uncertainty.method", "\"laplace\""}, {"optimizer.loss", "\"mse\""}}, "uncertainty.method: \"laplace\"");
-  refuses({{"uncertainty.method", "\"laplace\""}, {"network.hidden", "[200, 200, 200]"}}, "80");
+  refuses({{"uncertainty.method", "\"laplace\""}, {"network.hidden", "[200, 200, 200]"}}, "81201 weights");
   refuses({{"uncertainty.method", "\"laplace\""}, {"source.0.profile", "\"NETWORK\""}}, "source.0");
   // The default: a paper's recipe stays as it is, the default recipe gets error bars where they are possible.
   EXPECT_EQ(lens.config().uncertainty.method, UncertaintyKind::spread);

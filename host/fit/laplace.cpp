@@ -120,7 +120,8 @@ void Laplace::find_scalars(const JointModel& model, const std::vector<double>& v
   Eigen::MatrixXd alone(index(n_weights), index(rows.size() - pivots.size()));
   for (std::size_t r = pivots.size(); r < rows.size(); ++r)
     for (std::size_t i = 0; i < n_weights; ++i) alone(index(i), index(r - pivots.size())) = rows[r][n + i];
-  const Eigen::ColPivHouseholderQR<Eigen::MatrixXd> qr(alone);
+  Eigen::ColPivHouseholderQR<Eigen::MatrixXd> qr;
+  if (alone.cols() > 0 && n_weights > 0) qr.compute(alone);
   for (std::size_t r = 0; r < pivots.size(); ++r) {
     const double size = information.scale()[index(n_weights + pivots[r])];
     Degeneracy& degeneracy = scalars_.degeneracies.emplace_back();
