@@ -207,7 +207,8 @@ def calibration(study):
     table("system", "members", "ψ, arcs: 1 σ", "2 σ", "α_x, arcs: 1 σ", "2 σ", "α_x, field: 1 σ", "2 σ")
     for example in ("sie_noisy", "shear_noisy", "subhalo"):
         for members in (3, 10):
-            coverage = study.fit(study.simulate(example, [f"network.ensemble={members}"]))["ensemble"]["coverage"]
+            settings = [f"network.ensemble={members}", 'uncertainty.method="spread"']
+            coverage = study.fit(study.simulate(example, settings))["uncertainty"]["coverage"]
             row(example, str(members), *(percent(coverage[region][f"{k}_sigma"])
                                          for region in ("psi_arc", "alpha_x_arc", "alpha_x_all") for k in (1, 2)))
 

@@ -9,6 +9,7 @@
 #include "host/fit/fit_memory.hpp"
 #include "host/fit/laplace.hpp"
 #include "host/fit/randomized.hpp"
+#include "host/results/error_bars.hpp"
 
 namespace einfield {
 namespace {
@@ -28,7 +29,7 @@ std::size_t error_bar_bytes(const Config& config, const Problem& problem, const 
   const ParameterLayout layout(problem.model);
   const int threads = ThreadPool::resolve(settings.threads);
   const bool marginal = layout.n_network > 0 || !layout.free_pixels.empty();
-  if (marginal && config.uncertainty.method == UncertaintyKind::laplace)
+  if (marginal && possible_method(config, problem, threads).first == UncertaintyKind::laplace)
     return Laplace::planned_bytes(problem, threads);
   if (config.uncertainty.method == UncertaintyKind::randomized &&
       settings.stages.back().optimizer == OptimizerKind::gauss_newton)

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "einfield/error.hpp"
 #include "einfield/units.hpp"
@@ -69,7 +70,10 @@ std::vector<std::pair<std::string, Coverage>> coverages(const Assessment& fit, c
   const auto add = [&](const std::string& where, const std::vector<std::size_t>& pixels) {
     const auto put = [&](const char* name, const std::vector<double>& found, const std::vector<double>& sigma,
                          const std::vector<double>& expected) {
-      result.emplace_back(std::string(name) + "_" + where, coverage(found, sigma, expected, pixels));
+      std::vector<std::size_t> determined;
+      for (const std::size_t i : pixels)
+        if (std::isfinite(sigma[i])) determined.push_back(i);
+      result.emplace_back(std::string(name) + "_" + where, coverage(found, sigma, expected, determined));
     };
     if (!truth.potential.empty())
       put("psi", centered(mean.potential, fit.constant_weights), errors.sigma.potential,
@@ -238,9 +242,12 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
   fit.config = config;
   fit.loaded = loaded;
   fit.layout = ParameterLayout(problem.model);
+  const auto [method, problem_with_method] = possible_method(config, problem, pool.threads());
+  fit.config.uncertainty.method = method;
   fit.double_precision = sizeof(Real) == 8;
   const std::vector<double> theta = pixel_centers(observation.grid);
   const Members members = collect_members(fit, results, model_images, networks, theta, pool);
+  if (!problem_with_method.empty()) fit.warnings.push_back(problem_with_method);
 
   fit.model = mean_model(fit.models);
   fit.image = mean_of(members.images);
@@ -274,7 +281,7 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
   if (fit.layout.n_free() > 0 && !all_wrong) fit.uncertainties = uncertainties(problem, fit.first_parameters);
   if (!all_wrong) add_error_bars(fit, members.fitted, error_bars, pool);
   fit.flags = raise_flags(fit, pool, uncertainties);
-  if (config.uncertainty.method == UncertaintyKind::none) fit.uncertainties.reset();
+  if (method == UncertaintyKind::none) fit.uncertainties.reset();
   return fit;
 }
 

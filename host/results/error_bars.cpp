@@ -7,6 +7,7 @@
 #include "einfield/limits.hpp"
 #include "einfield/units.hpp"
 #include "host/fields/psf_smoothing.hpp"
+#include "host/files/memory.hpp"
 #include "host/fit/randomized.hpp"
 
 namespace einfield {
@@ -17,6 +18,23 @@ constexpr double kBeyond3 = 2.6998e-3;  ///< of a normal distribution, on both s
 /// σ ← √(σ² + scatter²)
 void add_scatter(std::vector<double>& sigma, const std::vector<double>& scatter) {
   for (std::size_t i = 0; i < sigma.size(); ++i) sigma[i] = std::hypot(sigma[i], scatter[i]);
+}
+
+/// Says where nothing determines a map.
+void note_undetermined(ErrorBars& bars, const Observation& observation) {
+  const LensFields& sigma = bars.fields->sigma;
+  const auto say = [&](const char* name, const std::vector<double>& map) {
+    int n = 0;
+    for (std::size_t i = 0; i < observation.mask.size(); ++i) n += observation.mask[i] != 0 && !std::isfinite(map[i]);
+    if (n > 0)
+      bars.notes.push_back(
+          fmt::format("{} is not determined in {} of {} used pixels: neither data nor penalties say "
+                      "anything there.",
+                      name, n, observation.n_used()));
+  };
+  say("psi", sigma.potential);
+  say("alpha", sigma.deflection);
+  say("kappa", sigma.convergence);
 }
 
 }  // namespace
@@ -34,6 +52,7 @@ ErrorBarsOf laplace_error_bars(const Problem& problem, ThreadPool& pool) {
     if (layout.n_free() > 0) bars.scalars = laplace.scalars();
     if (layout.n_network == 0) return bars;
     FieldErrors& errors = bars.fields.emplace(laplace.fields(weights_of_constant));
+    note_undetermined(bars, problem.observation);
     if (members.size() == 1) return bars;
     add_scatter(errors.sigma.potential, reported.deviation.potential);
     add_scatter(errors.sigma.deflection, reported.deviation.deflection);
@@ -168,6 +187,15 @@ ErrorBarsOf randomized_error_bars(const Problem& problem, const UncertaintyConfi
         fit.center.fall));
     return bars;
   };
+}
+
+std::pair<UncertaintyKind, std::string> possible_method(const Config& config, const Problem& problem, int threads) {
+  const UncertaintyKind method = config.uncertainty.method;
+  if (method != UncertaintyKind::laplace || config.places.count("uncertainty.method") > 0) return {method, ""};
+  const std::size_t bytes = Laplace::planned_bytes(problem, threads);
+  if (bytes < memory_limit() / 2) return {method, ""};
+  return {UncertaintyKind::spread, "uncertainty.method: \"laplace\" would need " + readable_bytes(bytes) +
+                                       ", so there are no error bars of the maps; give the key to use it anyway"};
 }
 
 std::vector<std::string> one_sided_priors(const Problem& problem) {

@@ -57,6 +57,10 @@ ErrorBars member_error_bars(const Problem& problem, std::vector<std::vector<doub
 ErrorBarsOf randomized_error_bars(const Problem& problem, const UncertaintyConfig& settings, ThreadPool& pool,
                                   const std::function<bool(int)>& done = nullptr);
 
+/// The method of error bars of a configuration. Laplace that no key asks for gives way to the spread when it would take
+/// more than half of the machine's memory. @return with a warning that says so, else ""
+std::pair<UncertaintyKind, std::string> possible_method(const Config& config, const Problem& problem, int threads);
+
 /// Thrown when the caller ends a run of members.
 struct InterruptedMembers {};
 

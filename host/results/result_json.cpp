@@ -290,7 +290,8 @@ std::string result_json(const Assessment& fit, const RunInfo& info) {
                          json["parameters"][name + "." + profile.parameters[i].name] = numbers[i];
                      });
   if (fit.outcomes.size() > 1) json["ensemble"] = ensemble_json(fit);
-  if (fit.error_bars && fit.error_bars->fields) json["uncertainty"] = uncertainty_json(fit);
+  if (fit.error_bars && (fit.error_bars->fields || fit.error_bars->scalars))
+    json["uncertainty"] = uncertainty_json(fit);
   if (fit.uncertainties) json["uncertainties"] = uncertainties_json(*fit.uncertainties, fit);
   if (outcome.evidence) json["evidence"] = evidence_json(*outcome.evidence);
   if (!fit.starts.empty()) json["starts"] = starts_json(fit.config.optimizer, fit.starts, fit.layout.names);
