@@ -30,7 +30,7 @@ from study import EXAMPLES, Study, flags, read_map, row, table
 
 SIZE, SCALE, NOISE = 40, 0.2, 1.0  # a field of 8 arcsec, where the unit of angle of a fit is 1 arcsec
 SOURCE, SOURCE_SCALE = 18, 0.2
-PENALTIES = {"smoothness": 8.0, "curvature": 3.0, "weight_decay": 0.1, "source_curvature": 0.01}
+PENALTIES = {"smoothness": 8.0, "curvature": 3.0, "weight_decay": 0.1, "source_curvature": 0.001}
 FEATURES = 12
 PRIORS = {("lens.0", "theta_E"): (1.6, 0.02), ("lens.1", "gamma1"): (0.02, 0.02), ("lens.1", "gamma2"): (0.0, 0.02),
           ("source.0", "center_x"): (0.4, 0.03), ("source.0", "center_y"): (0.15, 0.03)}
