@@ -141,10 +141,20 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
                           const std::vector<std::vector<Real>>& model_images, const RunInfo& info, int threads) {
   require_consistent(config, loaded, results, model_images, info);
   ThreadPool pool(threads);
-  const Assessment fit = assess(config, loaded, results, model_images, pool,
-                                [&pool](const Problem& problem, const std::vector<double>& at) {
-                                  return scalar_uncertainties(problem, at, pool);
-                                });
+  ErrorBarsOf error_bars;
+  if (config.uncertainty.method == UncertaintyKind::randomized) {
+    EINFIELD_REQUIRE(
+        config.optimizer.all_stages().back().name == OptimizerKind::gauss_newton,
+        "write_results: uncertainty.method = \"randomized\" after another optimizer than gauss_newton, expected "
+        "another method: its members are fits of their own, which einfield fit makes");
+    error_bars = randomized_error_bars(loaded.problem, config.uncertainty, pool);
+  }
+  const Assessment fit = assess(
+      config, loaded, results, model_images, pool,
+      [&pool](const Problem& problem, const std::vector<double>& at) {
+        return scalar_uncertainties(problem, at, pool);
+      },
+      {}, error_bars);
   create_directory(dir);
   write_results(dir, fit, info, {coolest_writer(fit, threads)});
   return summary(fit);

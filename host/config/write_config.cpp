@@ -58,6 +58,8 @@ std::string list_keys() {
   NetworkConfig network = recipe(c.recipe).network;
   OptimizerConfig optimizer = recipe(c.recipe).optimizer;
   RegularizationConfig regularization = recipe(c.recipe).regularization;
+  UncertaintyConfig uncertainty;
+  uncertainty.method = UncertaintyKind::laplace;
   SimulateConfig simulate;
   PsfConfig psf;
   psf.type = "gaussian";
@@ -95,7 +97,7 @@ std::string list_keys() {
   text +=
       "\n" + list_table("[[optimizer.stage]], defaults as in [optimizer]", "optimizer.stage.N.", stage_keys(optimizer));
   text += "\n" + list_table("[regularization]", "regularization.", regularization_keys(regularization));
-  text += "\n" + list_table("[uncertainty]", "uncertainty.", uncertainty_keys(c.uncertainty));
+  text += "\n" + list_table("[uncertainty]", "uncertainty.", uncertainty_keys(uncertainty));
   text += "\n" + list_table("[truth]", "truth.", truth_keys(c.truth));
   text += "\n" + list_table("[simulate]", "simulate.", simulate_keys(simulate));
   RandomFieldConfig field{std::nan(""), std::nan(""), 1};

@@ -30,7 +30,8 @@ struct RunInfo {
 Config config_of(const Problem& problem);
 
 /// Writes the results of a fit into a directory, made when it is absent: result.fits, result.json, history.csv,
-/// networks, coolest.json. Earlier results are replaced when the new ones are complete.
+/// networks, coolest.json. Earlier results are replaced when the new ones are complete. Error bars are those of
+/// config.uncertainty: "laplace" is computed here, and so is "randomized" after gauss_newton.
 /// @param config        of the fit: load_problem() was called with it, or it comes from config_of()
 /// @param results       one per member of an ensemble; one without an ensemble
 /// @param model_images  Field::model of the backend at their parameters, (ny, nx)
@@ -62,7 +63,7 @@ struct ResultParameter {
   std::string unit;
   double value = 0;  ///< with an ensemble, the mean over its members
   bool free = false;
-  double sigma = std::numeric_limits<double>::quiet_NaN();      ///< 1 σ from the curvature of χ²
+  double sigma = std::numeric_limits<double>::quiet_NaN();      ///< 1 σ, NaN also when it is not determined
   double deviation = std::numeric_limits<double>::quiet_NaN();  ///< standard deviation over the members of an ensemble
 };
 
