@@ -13,6 +13,7 @@
 #include "einfield/results.hpp"
 #include "host/cpu/field_jacobian.hpp"
 #include "host/fields/ensemble.hpp"
+#include "host/files/safetensors.hpp"
 #include "host/fit/gram.hpp"
 #include "host/fit/laplace.hpp"
 #include "host/fit/randomized.hpp"
@@ -416,7 +417,14 @@ TEST(ErrorBars, ARunWritesMapsNumbersAndMembers) {
       result_of(lens, with(lbfgs, {{"uncertainty.method", "\"randomized\""}, {"uncertainty.members", "4"}}));
   EXPECT_EQ(randomized["uncertainty"]["members"], 4);
   EXPECT_EQ(randomized["uncertainty"]["not_redrawn"], json::array({"smoothness", "curvature", "negative_convergence"}));
-  EXPECT_TRUE(std::filesystem::exists(lens.out() + "/members.safetensors"));
+  // σ is the rms distance of the members in the file from the fit.
+  SafetensorsFile file(lens.out() + "/members.safetensors");
+  EXPECT_EQ(file.tensor("layers.0.kernel").shape, (std::vector<std::size_t>{4, 2, 7}));
+  double squares = 0;
+  for (const double value : file.read(file.tensor("lens.0.theta_E")))
+    squares += std::pow(value - randomized["parameters"]["lens.0.theta_E"].get<double>(), 2) / 4;
+  const json& scatter = randomized["uncertainties"]["sigma"]["lens.0.theta_E"];
+  EXPECT_TRUE(scatter.is_null() || std::abs(scatter.get<double>() - std::sqrt(squares)) < 1e-9);
   EXPECT_EQ(randomized["metrics"], laplace["metrics"]);  // the reported fit is the same
 
   const json none = result_of(lens, with(lbfgs, {{"uncertainty.method", "\"none\""}}));
@@ -432,6 +440,24 @@ TEST(ErrorBars, OfRefittedMembersHaveTheSameBitsForAnyNumberOfThreads) {
   const std::vector<double> one = read_result_map(lens.out(), "KAPPA_NN_STD").values;
   result_of(lens, settings, false, 2);
   EXPECT_TRUE(one == read_result_map(lens.out(), "KAPPA_NN_STD").values);
+}
+
+TEST(ErrorBars, MembersThatAreInterruptedAreRepeated) {
+  const SmallLens lens;
+  const std::vector<Override> settings = {{"uncertainty.method", "\"randomized\""}, {"uncertainty.members", "3"}};
+  RunOptions options = run_options(lens.folder() / "whole");
+  int asked = 0, all = 0;
+  options.interrupted = [&all] { return ++all < 0; };
+  run_fit(lens.config(settings), options);
+  const std::vector<double> whole = read_result_map(options.out, "ALPHA_NN_STD").values;
+  options.out = lens.folder() / "parts";
+  options.interrupted = [&] { return ++asked == all - 2; };  // of the members
+  ASSERT_EQ(run_fit(lens.config(settings), options).stop_reason, StopReason::interrupted);
+  EXPECT_FALSE(std::filesystem::exists(options.out + "/result.json"));
+  options.interrupted = nullptr;
+  options.resume = true;
+  run_fit(lens.config(settings), options);
+  EXPECT_TRUE(whole == read_result_map(options.out, "ALPHA_NN_STD").values);
 }
 
 TEST(ErrorBars, RefusesByKey) {
