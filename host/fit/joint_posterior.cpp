@@ -109,15 +109,21 @@ JointPosterior::Step JointPosterior::step(double damping) const {
   return step;
 }
 
+BlockCholesky JointPosterior::damped_factor(double damping) const {
+  Eigen::MatrixXd damped = schur_;
+  damped.diagonal() *= 1 + damping;
+  return {std::move(damped), pool_};
+}
+
 JointPosterior::Step JointPosterior::solve(const Eigen::VectorXd& source, const Eigen::VectorXd& rest,
-                                           ThreadPool& pool) const {
+                                           const BlockCholesky& factor, ThreadPool& pool) const {
   Step step{{}, Eigen::VectorXd::Zero(rest.size()), 0};
   Eigen::MatrixXd y = -source;
   source_.solve_lower(y, pool);
   if (rest.size() > 0) {
     Eigen::MatrixXd right = -rest;
     if (source.size() > 0) right -= reduced_.transpose() * y;
-    schur_factor_.solve(right, pool);
+    factor.solve(right, pool);
     step.rest = right.col(0);
     if (source.size() > 0) y -= reduced_ * step.rest;
   }

@@ -48,8 +48,11 @@ class JointPosterior {
     double slope;  ///< gᵀδ, negative: F falls by about its size
   };
   Step step(double damping) const;
-  /// −H⁻¹ g of another gradient. @pre good()
-  Step solve(const Eigen::VectorXd& source, const Eigen::VectorXd& rest, ThreadPool& pool) const;
+  /// The factor of S with `damping` times its diagonal added.
+  BlockCholesky damped_factor(double damping) const;
+  /// −H⁻¹ g of another gradient, with a factor of S from damped_factor(). @pre good()
+  Step solve(const Eigen::VectorXd& source, const Eigen::VectorXd& rest, const BlockCholesky& factor,
+             ThreadPool& pool) const;
   /// −H_ss⁻¹ g_s: the pixels alone.
   Step source_step() const;
 

@@ -21,7 +21,10 @@ namespace {
 constexpr std::size_t kPairs = 20;
 constexpr int kLook = 5;              ///< steps over which the fall counts that ends a member
 constexpr double kSufficient = 1e-4;  ///< of the fall that the slope promises (Armijo)
-constexpr int kTries = 8;             ///< lengths of a step, each half of the one before
+constexpr int kTries = 3;  ///< lengths of a step, each half of the one before
+/// Levenberg's dampings of the first matrix, from one to the next when no length is good. Without them the weights of
+/// hidden layers, which the data hardly determine, would make steps far beyond the range in which F is a parabola.
+constexpr double kDampings[] = {0, 1e-4, 1e-3, 1e-2, 1e-1, 1, 10};
 constexpr double kRootTwo = 1.4142135623730951;
 
 Eigen::Index index(std::size_t n) {
@@ -32,6 +35,7 @@ Eigen::Index index(std::size_t n) {
 struct Shared {
   const JointModel& model;
   const JointPosterior& posterior;
+  std::vector<BlockCholesky> factors;  ///< of S, one for each of kDampings
   SourcePrior::Sparse source_precision;
   /// L of R = PᵀLLᵀP, and Pᵀ
   SourcePrior::Sparse source_factor;
@@ -207,7 +211,8 @@ class Search {
  public:
   Search(const Shared& shared, ThreadPool& pool) : shared_(shared), pool_(pool) {}
 
-  Eigen::VectorXd direction(const Eigen::VectorXd& gradient) const {
+  /// @param damping  index into kDampings
+  Eigen::VectorXd direction(const Eigen::VectorXd& gradient, std::size_t damping) const {
     Eigen::VectorXd q = gradient;
     std::vector<double> alpha(pairs_.size());
     for (std::size_t i = pairs_.size(); i-- > 0;) {
@@ -215,7 +220,8 @@ class Search {
       q -= alpha[i] * pairs_[i].second;
     }
     const Eigen::Index pixels = index(shared_.model.pixels().size());
-    const JointPosterior::Step step = shared_.posterior.solve(q.head(pixels), q.tail(q.size() - pixels), pool_);
+    const JointPosterior::Step step =
+        shared_.posterior.solve(q.head(pixels), q.tail(q.size() - pixels), shared_.factors[damping], pool_);
     Eigen::VectorXd d(q.size());
     d << -step.source, -step.rest;
     for (std::size_t i = 0; i < pairs_.size(); ++i) {
@@ -253,19 +259,18 @@ RandomizedMember descend(const Shared& shared, const std::optional<MemberDraws>&
   const JointModel& model = shared.model;
   const std::size_t pixels = model.pixels().size();
   std::array<double, kLook> before{};  // values of the last steps
-  for (int step = 0; step < settings.steps && !member.converged && std::isfinite(now.value); ++step) {
-    const Eigen::VectorXd d = search.direction(now.gradient);
+  std::size_t damping = 0;
+  int steps = 0;
+  while (steps < settings.steps && std::isfinite(now.value)) {
+    const auto place = static_cast<std::size_t>(steps % kLook);
+    member.converged = steps >= kLook && before[place] - now.value < settings.tolerance;
+    if (member.converged) break;
+    const Eigen::VectorXd d = search.direction(now.gradient, damping);
     const double slope = now.gradient.dot(d);
     if (!(slope < 0)) {
       if (search.forget()) continue;
       break;
     }
-    if (step >= kLook && before[static_cast<std::size_t>(step % kLook)] - now.value < settings.tolerance) {
-      member.converged = true;
-      break;
-    }
-    before[static_cast<std::size_t>(step % kLook)] = now.value;
-    member.converged = -slope < settings.tolerance / kLook;  // this step is the last one
     Point next;
     double length = 2;
     bool fell = false;
@@ -277,12 +282,23 @@ RandomizedMember descend(const Shared& shared, const std::optional<MemberDraws>&
       objective.evaluate(next);
       fell = next.value < now.value + 2 * kSufficient * length * slope;  // F has twice the slope of half of it
     }
+    const bool last = damping == 0 && -slope < settings.tolerance / kLook;
     if (!fell) {
-      if (!member.converged && search.forget()) continue;
-      break;
+      member.converged = last;
+      if (last) break;
+      if (damping + 1 < shared.factors.size())
+        ++damping;
+      else if (!search.forget())
+        break;
+      continue;
     }
+    if (length == 1 && damping > 0) --damping;
     search.remember(length * d, next.gradient - now.gradient);
+    before[place] = now.value;
+    ++steps;
     now = std::move(next);
+    member.converged = last;
+    if (last) break;
   }
   member.x = std::move(now.x);
   member.fall = first - now.value;
@@ -303,7 +319,8 @@ RandomizedFit randomized_fit(const Problem& problem, const std::vector<double>& 
   EINFIELD_REQUIRE(posterior.good(),
                    "randomized: some parameters are determined neither by the data nor by a prior, expected a prior or "
                    "a penalty for each");
-  Shared shared{model, posterior, {}, {}, {}};
+  Shared shared{model, posterior, {}, {}, {}, {}};
+  for (const double damping : kDampings) shared.factors.push_back(posterior.damped_factor(damping));
   if (!model.pixels().empty()) {
     shared.source_precision = model.source_prior().precision(problem.regularization);
     const Eigen::SimplicialLLT<SourcePrior::Sparse> factor(shared.source_precision);

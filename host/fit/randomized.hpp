@@ -33,10 +33,10 @@ namespace einfield {
 struct RandomizedSettings {
   int members = 32;
   std::uint64_t seed = 1;
-  int steps = 60;
-  /// A member ends when F falls by less than this in five steps: each parameter that the data determine has about 1 of
-  /// F in its scatter.
-  double tolerance = 0.5;
+  int steps = 100;
+  /// A member ends when F falls by less than this in five steps. Each of the parameters that the data determine, tens to
+  /// hundreds, has about 1 of F in its scatter.
+  double tolerance = 2;
 };
 
 struct RandomizedMember {

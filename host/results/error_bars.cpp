@@ -124,7 +124,7 @@ ErrorBars member_error_bars(const Problem& problem, std::vector<std::vector<doub
                             const std::vector<double>& weights_of_constant, ThreadPool& pool) {
   ErrorBars bars;
   bars.method = UncertaintyKind::randomized;
-  bars.members = static_cast<int>(members.size());
+  bars.members = bars.converged = static_cast<int>(members.size());
   bars.parameters = std::move(members);
   const ParameterLayout layout(problem.model);
   if (layout.n_free() > 0) bars.scalars = scalars_of_members(problem, layout, bars.parameters, fitted, pool);
@@ -175,6 +175,7 @@ ErrorBarsOf randomized_error_bars(const Problem& problem, const UncertaintyConfi
       evaluations += static_cast<double>(member.evaluations) / settings.members;
     }
     ErrorBars bars = member_error_bars(problem, std::move(parameters), members, reported, weights_of_constant, pool);
+    bars.converged = ended;
     bars.redrawn = {"the noise"};
     if (!layout.priors.empty()) bars.redrawn.emplace_back("the Gaussian priors of profile parameters");
     if (!layout.free_pixels.empty()) bars.redrawn.emplace_back("the prior of the source pixels");

@@ -25,6 +25,7 @@ struct ErrorBars {
   std::optional<FieldErrors> fields;  ///< nothing without a network
   /// Nothing: those at fixed network and source pixels hold.
   std::optional<MarginalErrors> scalars;
+  int converged = 0;                 ///< of randomized: members that reached their minimum
   int members = 0;                   ///< of randomized: those that count
   std::vector<std::string> redrawn;  ///< of randomized: "the noise" …
   std::vector<std::string> not_redrawn;

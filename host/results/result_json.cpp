@@ -80,6 +80,7 @@ ordered_json uncertainty_json(const Assessment& fit) {
   ordered_json json = {{"method", name_of(bars.method)}, {"text", in_words(bars)}};
   if (bars.method == UncertaintyKind::randomized) {
     json["members"] = bars.members;
+    json["converged"] = bars.converged;
     json["redrawn"] = bars.redrawn;
     json["not_redrawn"] = bars.not_redrawn;
   }

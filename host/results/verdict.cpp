@@ -111,6 +111,7 @@ class Checks {
     mask();
     sampling();
     determined();
+    members();
     return std::move(flags_);
   }
 
@@ -544,6 +545,13 @@ class Checks {
     if (!fit_.uncertainties) return;
     for (const Degeneracy& d : fit_.uncertainties->degeneracies)
       raise(Flag::not_determined, in_words(d, fit_.layout.names, fit_.model));
+  }
+
+  void members() {
+    if (!fit_.error_bars || fit_.error_bars->method != UncertaintyKind::randomized) return;
+    const ErrorBars& bars = *fit_.error_bars;
+    if (bars.converged < threshold(Flag::members_not_converged) * bars.members)
+      raise(Flag::members_not_converged, fmt::format("{} of {} members converged", bars.converged, bars.members));
   }
 
   const Assessment& fit_;

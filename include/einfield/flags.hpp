@@ -51,6 +51,7 @@ enum class Flag {
   psf_sampling,
   sentinel_values,
   not_determined,
+  members_not_converged,
 };
 
 struct FlagInfo {
@@ -143,7 +144,10 @@ inline constexpr FlagInfo kFlags[] = {
      "pixels hold a number that stands for no data, or lie {} sigma from the others; they are masked", 1e6,
      "no detector has this dynamic range"},
     {Flag::not_determined, "not_determined", FitStatus::suspect,
-     "a combination of parameters leaves the image the same", 0, "their values are as good as any others"}};
+     "a combination of parameters leaves the image the same", 0, "their values are as good as any others"},
+    {Flag::members_not_converged, "members_not_converged", FitStatus::suspect,
+     "less than {} of the members of randomized error bars converged", 0.5,
+     "the others stopped on their way from the fit, which makes error bars too small"}};
 
 inline constexpr const FlagInfo& flag_info(Flag flag) {
   return kFlags[static_cast<int>(flag)];
