@@ -14,6 +14,7 @@
 #include "host/cpu/field_jacobian.hpp"
 #include "host/fields/ensemble.hpp"
 #include "host/files/safetensors.hpp"
+#include "host/fit/gauss_newton.hpp"
 #include "host/fit/gram.hpp"
 #include "host/fit/laplace.hpp"
 #include "host/fit/randomized.hpp"
@@ -338,6 +339,48 @@ TEST(Randomized, PixelsAreDrawnFromTheirPriorWhereTheDataSayNothing) {
     sum += root.matrixL().solve(s).squaredNorm();
   }
   EXPECT_NEAR(sum / (n * kMembers), 1, 5 * std::sqrt(2 / (n * kMembers)));
+}
+
+/// Steps along weights that nothing determines must not end a member where it began.
+TEST(Randomized, MembersOfHiddenLayersMoveAsFarAsTheCurvatureSays) {
+  ThreadPool pool(2);
+  StepCase c = linear_case();
+  c.hidden = {6, 5};
+  c.fourier_features = 0;
+  c.regularization = {.smoothness = 0.3, .curvature = 0.2, .weight_decay = 1e-3};
+  Problem problem = make_problem(c);
+  // Data that the model explains, and the minimum.
+  const auto backend = make_backend<double>("cpu", {1, {}});
+  backend->load({problem});
+  backend->evaluate(false);
+  problem.observation.image = backend->download(Field::model, 0);
+  JointModel model(problem, {}, pool);
+  const std::vector<double> minimum =
+      gauss_newton(model, problem.initial_parameters, problem.regularization, {.tolerance = 1e-6}, pool, {}, {}).x;
+  constexpr int kMembers = 24;
+  const RandomizedFit fit = randomized_fit(problem, minimum, {.members = kMembers}, pool);
+  const NetworkShape& shape = *problem.model.network;
+  const std::vector<double> theta = pixel_centers(problem.observation.grid);
+  const auto alpha = [&](const std::vector<double>& x) {
+    return network_fields<double>(shape, {x.begin(), x.begin() + static_cast<std::ptrdiff_t>(shape.size())}, theta,
+                                  pool)
+        .deflection;
+  };
+  std::vector<std::vector<double>> members;
+  int converged = 0;
+  for (const RandomizedMember& member : fit.members) {
+    members.push_back(alpha(member.x));
+    converged += member.converged;
+  }
+  EXPECT_GE(converged, kMembers / 2);
+  const std::vector<double> found = deviation_of(members);
+  const std::vector<double> ones(problem.observation.mask.begin(), problem.observation.mask.end());
+  const std::vector<double> expected = Laplace(problem, fit.center.x, pool).fields(ones).sigma.deflection;
+  std::vector<double> ratios;
+  for (std::size_t i = 0; i < found.size(); ++i) ratios.push_back(found[i] / expected[i]);
+  std::nth_element(ratios.begin(), ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2), ratios.end());
+  EXPECT_GT(ratios[ratios.size() / 2], 0.4);
+  EXPECT_LT(ratios[ratios.size() / 2], 2.5);
 }
 
 TEST(Randomized, HasTheSameBitsForAnyNumberOfThreads) {

@@ -21,10 +21,11 @@ namespace {
 constexpr std::size_t kPairs = 20;
 constexpr int kLook = 5;              ///< steps over which the fall counts that ends a member
 constexpr double kSufficient = 1e-4;  ///< of the fall that the slope promises (Armijo)
-constexpr int kTries = 3;  ///< lengths of a step, each half of the one before
+constexpr int kTries = 3;             ///< lengths of a step, each half of the one before
+constexpr int kLastTries = 12;        ///< with the strongest damping
 /// Levenberg's dampings of the first matrix, from one to the next when no length is good. Without them the weights of
 /// hidden layers, which the data hardly determine, would make steps far beyond the range in which F is a parabola.
-constexpr double kDampings[] = {0, 1e-4, 1e-3, 1e-2, 1e-1, 1, 10};
+constexpr double kDampings[] = {0, 1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100};
 constexpr double kRootTwo = 1.4142135623730951;
 
 Eigen::Index index(std::size_t n) {
@@ -274,7 +275,8 @@ RandomizedMember descend(const Shared& shared, const std::optional<MemberDraws>&
     Point next;
     double length = 2;
     bool fell = false;
-    for (int attempt = 0; attempt < kTries && !fell; ++attempt) {
+    const int tries = damping + 1 < shared.factors.size() ? kTries : kLastTries;
+    for (int attempt = 0; attempt < tries && !fell; ++attempt) {
       length /= 2;
       next.x = now.x;
       for (std::size_t k = 0; k < pixels; ++k) next.x[model.pixels()[k]] += length * d[index(k)];
