@@ -36,7 +36,7 @@ struct RandomizedSettings {
   int steps = 100;
   /// A member ends when F falls by less than this in five steps. Each of the parameters that the data determine, tens to
   /// hundreds, has about 1 of F in its scatter.
-  double tolerance = 2;
+  double tolerance = 1;
 };
 
 struct RandomizedMember {
