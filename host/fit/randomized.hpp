@@ -34,8 +34,8 @@ struct RandomizedSettings {
   int members = 32;
   std::uint64_t seed = 1;
   int steps = 100;
-  /// A member ends when F falls by less than this in five steps. Each of the parameters that the data determine, tens to
-  /// hundreds, has about 1 of F in its scatter.
+  /// A member ends when F falls by less than this in five steps. Each of the parameters that the data determine, tens
+  /// to hundreds, has about 1 of F in its scatter.
   double tolerance = 1;
 };
 
