@@ -139,7 +139,8 @@ TEST(JointModel, HoldsTheNetworkOffWhatTheLensCanDo) {
   ThreadPool pool(2);
   StepCase c = joint_cases().back();
   c.free_lens = true;
-  const Problem problem = make_problem(c);
+  Problem problem = make_problem(c);
+  problem.network_off_lens = true;
   JointModel model(problem, {}, pool);
   const std::vector<double>& x = problem.initial_parameters;
   const double before = model.value(x).priors;

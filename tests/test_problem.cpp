@@ -430,7 +430,7 @@ TEST_F(LoadProblem, AGridWithoutAPixelScaleFollowsTheRays) {
   EXPECT_NEAR(grid.pixel_scale, 0.15 / 5, 1e-12);
   EXPECT_NEAR(grid.center_x, 0.15, 1e-12);
   EXPECT_NEAR(grid.center_y, 0, 1e-12);
-  for (const std::size_t i : {3, 7, 11}) mask_.values[i] = 0;  // the column at 0.45″
+  for (const std::size_t i : {3u, 7u, 11u}) mask_.values[i] = 0;  // the column at 0.45″
   EXPECT_NEAR(load(settings).problem.model.source.at(0).grid.center_x, 0.125, 1e-12);
   EXPECT_NEAR(load(settings).problem.model.source.at(0).grid.pixel_scale, 0.02, 1e-12);
 

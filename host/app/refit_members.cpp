@@ -31,7 +31,7 @@ class PixelDraws {
   explicit PixelDraws(const Problem& problem) {
     const std::vector<FreePixels> grids = free_source_pixels(problem.model);
     if (grids.empty() || !problem.regularization.on_source_pixels() || problem.loss != LossKind::chi2) return;
-    const SourcePrior prior(grids, fitted_pixels(problem));
+    const SourcePrior prior(grids, fitted_pixels(problem), {});
     factor_.compute(prior.precision(problem.regularization));
     EINFIELD_REQUIRE(factor_.info() == Eigen::Success,
                      "uncertainty: the prior of the source pixels is not positive definite");

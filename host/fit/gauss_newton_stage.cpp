@@ -23,6 +23,7 @@ template <class Real>
 void descend(FitRun<Real>& run, int i, Track<Real>& track, ThreadPool& pool) {
   Snapshot<Real>& now = track.now;
   Problem problem = run.problems()[static_cast<std::size_t>(i)];
+  problem.network_off_lens = true;
   // A stage that ran out of steps continues from its last position, weights and variances.
   if (now.evidence) {
     problem.regularization = now.evidence->weights;

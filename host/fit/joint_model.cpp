@@ -254,7 +254,7 @@ Eigen::MatrixXd JointModel::lens_tangents() const {
 
 void JointModel::hold_lens_directions(const std::vector<double>& x) {
   held_.resize(0, 0);
-  if (n_weights_ == 0 || rest_.size() == n_weights_) return;
+  if (!problem_.network_off_lens || n_weights_ == 0 || rest_.size() == n_weights_) return;
   value(x);
   Eigen::MatrixXd tangents = lens_tangents();
   for (auto column : tangents.colwise()) column /= std::max(column.norm(), 1e-300);

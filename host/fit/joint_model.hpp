@@ -16,7 +16,8 @@
 //     g = Jᵀr + Σ w_k D_kᵀ q_k,   H = JᵀJ + Σ w_k D_kᵀ D_k,   J = (A B)                                          (2)
 //
 // Where parameters of the smooth lens move, the network could do the same to the image as they do, and take over part
-// of θ_E or of the shear: only the sum would be determined. hold_lens_directions() leaves that part to the lens. With
+// of θ_E or of the shear: only the sum would be determined. With Problem::network_off_lens, hold_lens_directions()
+// leaves that part to the lens. With
 // the columns of U an orthonormal basis of ∂α_lens/∂p over the R fitted rays, p what moves, it adds to (1)
 //
 //     |Uᵀ(α_NN − α_NN,0)|² / (R σ²),   σ = 1e-4 units of the field (einfield/units.hpp)                            (3)
@@ -99,8 +100,12 @@ class JointModel {
     source_prior_.set_variance(source_prior_.variance_of(source_values_, contrast));
   }
 
-  /// (3) from now on: the deflection of the network keeps the part along what the lens can do that it has at x.
+  /// (3) from now on, if the problem asks for it: the deflection of the network keeps the part along what the lens can
+  /// do that it has at x.
   void hold_lens_directions(const std::vector<double>& x);
+  /// U / √(R σ²): (2 rays, directions), all x, then all y; 0 where a ray is not fitted. Empty = none.
+  const Eigen::MatrixXd& held() const { return held_; }
+  const Eigen::VectorXd& held_at() const { return held_at_; }  ///< held()ᵀ α_NN,0
 
   /// Of the pixels that move, at the last point.
   const Eigen::VectorXd& source_values() const { return source_values_; }
@@ -150,7 +155,7 @@ class JointModel {
   // At the interior nodes of the grid of rays, at the last point: κ and ∇∇ψ − ⟨∇∇ψ⟩ of the network, κ of the smooth
   // model.
   Eigen::VectorXd kappa_, shape_, kappa_macro_;
-  Eigen::MatrixXd held_;  ///< U / √(R σ²): (2 rays, directions), 0 where a ray is not fitted; empty = none
+  Eigen::MatrixXd held_;
   Eigen::VectorXd held_at_;
   double node_share_ = 0;  ///< N over the number of nodes: a mean over the nodes, as often as there are data
   // Derivatives of the potential with respect to the weights that move, a column each. Those of a linear readout never

@@ -64,6 +64,7 @@ Laplace::Laplace(const Problem& problem, const std::vector<double>& parameters, 
   const ParameterLayout layout(problem.model);
   const std::vector<double> x = parameters_in_units(problem.model, layout, parameters, units);
   JointModel model(own, {}, pool);
+  model.hold_lens_directions(x);
   const Linearization l = model.linearize(x);
   const DataNormal normal = data_normal(l, model.pixels().size(), pool);
   const JointPosterior posterior(model, l, normal, own.regularization, pool);

@@ -12,7 +12,16 @@ namespace einfield {
 /// Standard normal numbers of one member.
 class MemberDraws {
  public:
-  enum Kind : std::uint64_t { noise, scalar_priors, source_pixels, convergence, shape, weights, biases };
+  enum Kind : std::uint64_t {
+    noise,
+    scalar_priors,
+    source_pixels,
+    convergence,
+    shape,
+    weights,
+    biases,
+    lens_directions
+  };
 
   MemberDraws(std::uint64_t seed, int member)
       : philox_{seed}, first_(random_stream::kMembers * (static_cast<std::uint64_t>(member) + 1)) {}

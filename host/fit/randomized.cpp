@@ -67,6 +67,9 @@ class Objective {
     }
     // Counted here with the matrix that the fit used.
     problem.regularization.source_gradient = problem.regularization.source_curvature = 0;
+    held_at_ = model.held_at();
+    for (Eigen::Index i = 0; draws && i < held_at_.size(); ++i)
+      held_at_[i] += (*draws)(MemberDraws::lens_directions, static_cast<std::uint64_t>(i));
     backend_->load({problem});
   }
 
@@ -83,13 +86,20 @@ class Objective {
     backend_->convolve_adjoint();
     backend_->render_adjoint();
     backend_->regularize();
-    double linear = 0;
-    if (!deflection_bar_.empty()) {
+    double linear = 0, held = 0;
+    if (!deflection_bar_.empty() || held_at_.size() > 0) {
       const std::vector<double> alpha = backend_->download(Field::deflection, 0);
       std::vector<double> bar = backend_->download(Field::deflection_bar, 0);
-      for (std::size_t i = 0; i < bar.size(); ++i) {
+      for (std::size_t i = 0; i < deflection_bar_.size(); ++i) {
         linear += deflection_bar_[i] * alpha[i];
         bar[i] -= 2 * deflection_bar_[i] / n_data_;
+      }
+      if (held_at_.size() > 0) {
+        const Eigen::MatrixXd& u = shared_.model.held();
+        const Eigen::VectorXd along =
+            u.transpose() * Eigen::Map<const Eigen::VectorXd>(alpha.data(), u.rows()) - held_at_;
+        held = along.squaredNorm();
+        Eigen::Map<Eigen::VectorXd>(bar.data(), u.rows()) += 2.0 / n_data_ * (u * along);
       }
       backend_->upload(Field::deflection_bar, 0, bar);
     }
@@ -97,7 +107,7 @@ class Objective {
     const StepState state = backend_->state(0);
     const std::vector<double> gradient = backend_->download(Field::gradient, 0);
     for (std::size_t i = 0; i < linear_.size(); ++i) linear += linear_[i] * at.x[i];
-    at.value = n_data_ * (state.loss + state.regularization) - 2 * linear;
+    at.value = n_data_ * (state.loss + state.regularization) + held - 2 * linear;
     const JointModel& model = shared_.model;
     const std::size_t pixels = model.pixels().size(), rest = model.rest().size();
     at.gradient.resize(index(pixels + rest));
@@ -205,6 +215,7 @@ class Objective {
   int evaluations_ = 0;
   std::vector<double> deflection_bar_;  ///< ᾱ of (2), all x, then all y; empty without draws
   std::vector<double> linear_;          ///< c of (2), flat
+  Eigen::VectorXd held_at_;             ///< of joint_model.hpp (3)
 };
 
 /// −(L-BFGS matrix) g: the recursion of two loops with H⁻¹ in the middle (Nocedal & Wright 2006, algorithm 7.4).
@@ -315,6 +326,7 @@ RandomizedFit randomized_fit(const Problem& problem, const std::vector<double>& 
   EINFIELD_REQUIRE(settings.members >= 1,
                    "randomized: " + std::to_string(settings.members) + " members, expected at least one");
   JointModel model(problem, {}, pool);
+  model.hold_lens_directions(x);
   const Linearization l = model.linearize(x);
   const DataNormal normal = data_normal(l, model.pixels().size(), pool);
   const JointPosterior posterior(model, l, normal, problem.regularization, pool);

@@ -8,6 +8,8 @@
 //     |r − ε|²,   w |κ − z/√w|² per node and likewise for ∇∇ψ − ⟨∇∇ψ⟩ and weight decay,   (s − t)ᵀ R (s − t) with
 //     t ~ N(0, R⁻¹) for source pixels,   ((p − mean)/sigma − ζ)²,   (b − ζ)²                                    (1)
 //
+// and in joint_model.hpp (3) α_NN,0 gets a draw of width σ.
+//
 // so that every penalty pulls towards a draw of the prior that it stands for, and not towards zero. Up to a constant
 //
 //     F_m(x) = F(x; data + σε, mean + sigma ζ) − 2 (ᾱ·α(x) + c·x)                                               (2)

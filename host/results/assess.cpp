@@ -160,7 +160,6 @@ Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& res
   for (std::size_t k = 0; k < results.size(); ++k) {
     const FitResult<Real>& r = results[k];
     std::optional<Evidence> evidence = r.snapshot.evidence;
-    const Regularization used = evidence ? evidence->weights : problem.regularization;
     if (evidence) evidence->weights = relative_to_noise(evidence->weights, problem.observation, problem.loss);
     fit.outcomes.push_back({r.stop_reason, r.message, r.steps, r.state_step, r.evaluations, r.time_s, r.final_state,
                             std::move(evidence), excluded[k]});
@@ -170,7 +169,8 @@ Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& res
     }
     members.images.emplace_back(model_images[k].begin(), model_images[k].end());
     const std::vector<double>& parameters =
-        members.fitted.emplace_back(FittedMember{{r.parameters.begin(), r.parameters.end()}, used}).parameters;
+        members.fitted.emplace_back(FittedMember{{r.parameters.begin(), r.parameters.end()}, r.snapshot.evidence})
+            .parameters;
     const std::vector<double>& weights = fit.weights.emplace_back(
         parameters.begin(), parameters.begin() + static_cast<std::ptrdiff_t>(fit.layout.n_network));
     fit.models.push_back(with_parameters(model, fit.layout, parameters));

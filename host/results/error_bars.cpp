@@ -39,6 +39,15 @@ void note_undetermined(ErrorBars& bars, const Observation& observation) {
 
 }  // namespace
 
+Problem with_priors_of(const Problem& problem, const FittedMember& member) {
+  Problem result = problem;
+  if (!member.evidence) return result;
+  result.regularization = member.evidence->weights;
+  result.source_variance = member.evidence->source_variance;
+  result.network_off_lens = true;
+  return result;
+}
+
 ErrorBarsOf laplace_error_bars(const Problem& problem, ThreadPool& pool) {
   return [&problem, &pool](const std::vector<FittedMember>& members, const EnsembleFields& reported,
                            const std::vector<double>& weights_of_constant) {
@@ -46,8 +55,7 @@ ErrorBarsOf laplace_error_bars(const Problem& problem, ThreadPool& pool) {
     bars.method = UncertaintyKind::laplace;
     const ParameterLayout layout(problem.model);
     if (layout.n_network == 0 && layout.free_pixels.empty()) return bars;  // nothing to marginalize
-    Problem fitted = problem;
-    fitted.regularization = members.front().weights;
+    const Problem fitted = with_priors_of(problem, members.front());
     const Laplace laplace(fitted, members.front().parameters, pool);
     if (layout.n_free() > 0) bars.scalars = laplace.scalars();
     if (layout.n_network == 0) return bars;
@@ -98,8 +106,7 @@ MarginalErrors scalars_of_members(const Problem& problem, const ParameterLayout&
   MarginalErrors errors{distances(drawn, center), SymmetricMatrix(n), {}};
   std::vector<bool> known(n, true);
   if (Laplace::uncovered(problem).empty() && layout.n_network <= kMaxLaplaceWeights) {
-    Problem at = problem;
-    at.regularization = fitted.front().weights;
+    const Problem at = with_priors_of(problem, fitted.front());
     const Laplace laplace(at, fitted.front().parameters, pool);
     errors.degeneracies = laplace.scalars().degeneracies;
     for (std::size_t i = 0; i < n; ++i) known[i] = std::isfinite(laplace.scalars().sigma[i]);
@@ -157,8 +164,7 @@ ErrorBarsOf randomized_error_bars(const Problem& problem, const UncertaintyConfi
                                   const std::function<bool(int)>& done) {
   return [&problem, settings, &pool, done](const std::vector<FittedMember>& members, const EnsembleFields& reported,
                                            const std::vector<double>& weights_of_constant) {
-    Problem fitted = problem;
-    fitted.regularization = members.front().weights;
+    const Problem fitted = with_priors_of(problem, members.front());
     const Units units = units_of(fitted);
     const ParameterLayout layout(problem.model);
     const Problem own = in_units(fitted, units);

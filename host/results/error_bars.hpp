@@ -15,9 +15,12 @@ namespace einfield {
 
 /// What a member of a fit brings to its error bars.
 struct FittedMember {
-  std::vector<double> parameters;  ///< flat vector, in the units of the data
-  Regularization weights;          ///< of the penalties, as in Problem: given, or chosen by evidence
+  std::vector<double> parameters;    ///< flat vector, in the units of the data
+  std::optional<Evidence> evidence;  ///< its weights as in Problem
 };
+
+/// The problem with the priors that the member's fit ended with.
+Problem with_priors_of(const Problem& problem, const FittedMember& member);
 
 /// Error bars of a fit. Intervals are centered on the fit.
 struct ErrorBars {

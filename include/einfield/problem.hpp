@@ -19,9 +19,11 @@ struct Problem {
   LossKind loss = LossKind::mse;
   NetworkMath network_math = NetworkMath::fp32;  ///< of Model::network; another one needs CUDA and single precision
   Regularization regularization;
-  /// Gauss–Newton and the evidence: variance v that the prior of each free pixel of the source is divided by, relative
-  /// to others; empty = 1. What other optimizers minimize has v = 1.
+  /// Two parts of the priors that Gauss–Newton, the evidence and error bars have and other optimizers ignore: the
+  /// variance of the prior of each free pixel of the source, relative to others (empty = 1); and whether the network
+  /// leaves to the smooth lens what the moving parameters of the lens can do.
   std::vector<double> source_variance;
+  bool network_off_lens = false;
   std::vector<double> initial_parameters;  ///< flat, ParameterLayout of `model`
   std::vector<std::uint8_t> held_out;      ///< (ny, nx), 1 = not fitted; the χ² of these pixels measures how well the
                                            ///< fit predicts them. Empty = none
