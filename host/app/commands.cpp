@@ -24,6 +24,7 @@
 #include "host/app/build_info.hpp"
 #include "host/app/command_line.hpp"
 #include "host/app/evaluate.hpp"
+#include "host/app/new.hpp"
 #include "host/app/reproduce.hpp"
 #include "host/app/run.hpp"
 #include "host/app/simulate.hpp"
@@ -31,6 +32,7 @@
 #include "host/exchange/exchange.hpp"
 #include "host/exchange/lens_toml.hpp"
 #include "host/exchange/lenstronomy.hpp"
+#include "host/files/atomic_file.hpp"
 #include "host/files/text.hpp"
 #include "host/files/toml.hpp"
 #include "host/files/version.hpp"
@@ -234,6 +236,44 @@ Command simulate_command(CLI::App& app) {
           }};
 }
 
+// ---- new -----------------------------------------------------------------------------------------------------
+
+/// The options that name the data of an image, of `new` and of `fit IMAGE`.
+void add_data(CLI::App* command, NewOptions& o) {
+  const auto file = [&](const std::string& option, std::string& value, const std::string& type,
+                        const std::string& help) {
+    command->add_option(option, value, help)->type_name(type)->check(path());
+  };
+  file("--noise", o.noise, "FILE[HDU]", "1 sigma of every pixel: a map or one number");
+  command->add_option("--noise-kind", o.noise_kind, "content of the map; without this option the sky decides")
+      ->type_name("NAME")
+      ->check(one_of({"sigma", "variance", "weight"}));
+  file("--psf", o.psf, "FILE[HDU]", "kernel of the PSF, or none; its header may give its sampling (PIXELSCL, OVERSAMP)");
+  file("--mask", o.mask, "FILE[HDU]", "mask; whether 1 or 0 means use is seen from the middle of the image");
+  command->add_option_function<std::string>(
+             "--pixel-scale",
+             [&o](const std::string& text) {
+               o.pixel_scale = parse_number<double>(text).value_or(NAN);
+               if (!(*o.pixel_scale > 0) || !std::isfinite(*o.pixel_scale))
+                 throw InvalidInput("--pixel-scale: out of range, found " + text + ", expected a number > 0 arcsec");
+             },
+             "side of a pixel; default: from the WCS of the image")
+      ->type_name("ARCSEC");
+}
+
+Command new_command(CLI::App& app) {
+  const auto o = std::make_shared<NewOptions>();
+  CLI::App* command = add_command(app, "new", "Write a first configuration for an image of a lens to stdout");
+  command->add_option("IMAGE", o->image, "the image")->type_name("FILE[HDU]")->required()->check(path());
+  add_data(command, *o);
+  return {command, [o](const std::vector<std::string>&) {
+            const FirstConfiguration first = first_configuration(*o);
+            print_warnings(first.warnings);
+            std::cout << first.toml;
+            return kDone;
+          }};
+}
+
 // ---- fit -----------------------------------------------------------------------------------------------------
 
 /// Default directory of results: the name of the configuration with _fit.
@@ -261,16 +301,29 @@ std::string shell_command(const std::vector<std::string>& words) {
   return line;
 }
 
+/// A configuration beside the results for an image without one; --resume continues with the one that is there.
+/// @return its path
+std::string configuration_for(const NewOptions& data, const std::string& out, bool resume) {
+  const std::string file = in(out, "lens.toml");
+  if (resume) return file;
+  const FirstConfiguration first = first_configuration(data);
+  print_warnings(first.warnings);
+  create_directory(out);
+  write_atomically(file, first.toml);
+  return file;
+}
+
 Command fit_command(CLI::App& app) {
   struct Options {
     std::string config, out;
     std::vector<std::string> settings;
     RunFlags flags;
+    NewOptions data;
   };
   const auto o = std::make_shared<Options>();
   CLI::App* command = add_command(app, "fit", "Fit the lens of a configuration");
-  add_config(command, o->config, "configuration");
-  add_out(command, o->out, "DIR", "directory for the results; default: <name of the configuration>_fit");
+  add_config(command, o->config, "configuration; or an image, with the options of `einfield new`");
+  add_out(command, o->out, "DIR", "directory for the results; default: <name of the configuration or image>_fit");
   add_set(command, o->settings);
   command->add_flag("--resume", o->flags.run.resume, "continue from the checkpoint in --out")->disable_flag_override();
   command->add_flag("--overwrite", o->flags.run.overwrite, "replace the results in --out")->disable_flag_override();
@@ -281,13 +334,23 @@ Command fit_command(CLI::App& app) {
                  "exit with status 4 when the result has a flag (einfield info --flags lists them)")
       ->disable_flag_override();
   o->flags.add_to(command);
+  add_data(command, o->data);
   return {command, [o](const std::vector<std::string>& words) {
             if (o->flags.run.resume && o->flags.run.overwrite)
               throw InvalidInput("--resume: contradicts --overwrite, expected one of them");
             catch_signals();
-            const Config config = read_config(o->config, overrides(o->settings), false);
             RunOptions options = o->flags.options();
             options.out = o->out.empty() ? default_out(o->config) : o->out;
+            std::string file = o->config;
+            if (is_fits(o->config)) {
+              o->data.image = o->config;
+              refuse_results(options);
+              file = configuration_for(o->data, options.out, options.resume);
+            } else if (o->data.any()) {
+              throw InvalidInput("--noise, --psf, --mask, --pixel-scale: have no effect with the configuration " +
+                                 o->config + ", expected an image instead of it");
+            }
+            const Config config = read_config(file, overrides(o->settings), false);
             options.command = shell_command(words);
             return o->flags.status_of([&] { return run_fit(config, options); });
           }};
@@ -646,7 +709,7 @@ Command version_command(CLI::App& app) {
 }  // namespace
 
 std::vector<Command> add_commands(CLI::App& app) {
-  return {simulate_command(app),  fit_command(app),  evaluate_command(app), convert_command(app),
+  return {simulate_command(app), new_command(app),       fit_command(app),  evaluate_command(app), convert_command(app),
           reproduce_command(app), info_command(app), help_command(app),     version_command(app)};
 }
 

@@ -62,15 +62,6 @@ void with_memory(const MemoryPlan& plan, const std::string& backend, const Work&
   }
 }
 
-void refuse_results(const RunOptions& options) {
-  std::error_code error;
-  const auto status = std::filesystem::status(options.out, error);
-  if (std::filesystem::exists(status) && !std::filesystem::is_directory(status))
-    throw InvalidInput("--out: " + options.out + " is a file, expected the name of a directory");
-  if (!options.resume && !options.overwrite && holds_results(options.out))
-    throw InvalidInput("--out: " + options.out + " holds results, expected a new directory, --resume or --overwrite");
-}
-
 /// The log, with the number of steps that all stages make at most.
 Log log_of(const Config& config, const RunOptions& options) {
   int steps = 0;
@@ -234,6 +225,9 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   callbacks.progress = [&log](int member, const HistoryRow& row) {
     if (member == 0) log.progress(row);
   };
+  callbacks.starts = [&](int member, const StartsProgress& now) {
+    if (member == 0) log.starts(now, settings.stages.size());
+  };
   callbacks.checkpoint = [&](const std::vector<Snapshot<Real>>& snapshots) {
     write_checkpoint(options.out, config, loaded.problem, backend->name(), snapshots);
   };
@@ -267,6 +261,15 @@ RunOutcome run(const Config& config, const RunOptions& options) {
 }
 
 }  // namespace
+
+void refuse_results(const RunOptions& options) {
+  std::error_code error;
+  const auto status = std::filesystem::status(options.out, error);
+  if (std::filesystem::exists(status) && !std::filesystem::is_directory(status))
+    throw InvalidInput("--out: " + options.out + " is a file, expected the name of a directory");
+  if (!options.resume && !options.overwrite && holds_results(options.out))
+    throw InvalidInput("--out: " + options.out + " holds results, expected a new directory, --resume or --overwrite");
+}
 
 RunOutcome run_fit(const Config& config, const RunOptions& options) {
   return options.double_precision ? run<double>(config, options) : run<float>(config, options);

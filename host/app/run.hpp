@@ -37,6 +37,10 @@ struct RunOutcome {
   FitStatus status = FitStatus::ok;
 };
 
+/// Refuses a directory of results that would be overwritten, and a file of this name.
+/// @throws InvalidInput "--out: …"
+void refuse_results(const RunOptions& options);
+
 /// Reads the data, fits, writes the results.
 /// @throws InvalidInput, IoError, BackendUnavailable, CudaError …; a non-finite loss is an outcome, not an exception
 RunOutcome run_fit(const Config& config, const RunOptions& options);

@@ -49,12 +49,22 @@ void Log::progress(const HistoryRow& row) {
     status += fmt::format("  {:.1f} steps/s  {}{:.0f} s left", rate, at_most_ ? "at most " : "",
                           static_cast<double>(steps_ - row.step) / rate);
   if (terminal_)
-    draw_bar(std::move(status), row.step);
+    draw_bar(std::move(status), row.step, steps_);
   else
     line(status);
 }
 
-void Log::draw_bar(std::string status, std::int64_t step) {
+void Log::starts(const StartsProgress& now, std::size_t stages) {
+  if (!stream_) return;
+  std::string status = stages > 1 ? fmt::format("stage {} of {}, ", now.stage + 1, stages) : "";
+  status += fmt::format("starts: {} of {} ended, lowest reduced chi2 {:.5g}", now.ended, now.count, now.chi2_reduced);
+  if (terminal_)
+    draw_bar(std::move(status), now.ended, now.count);
+  else
+    line(status);
+}
+
+void Log::draw_bar(std::string status, std::int64_t steps_done, std::int64_t all) {
   winsize size{};
   const int columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
   // A line that wraps could not be drawn again.
@@ -62,7 +72,7 @@ void Log::draw_bar(std::string status, std::int64_t step) {
   const int width = columns - static_cast<int>(status.size()) - 5;
   *stream_ << '\r';
   if (width >= 10) {
-    const int done = steps_ > 0 ? static_cast<int>(step * width / steps_) : width;
+    const int done = all > 0 ? static_cast<int>(steps_done * width / all) : width;
     std::string bar(static_cast<std::size_t>(done), '=');
     bar.resize(static_cast<std::size_t>(width), ' ');
     *stream_ << '[' << bar << "] ";

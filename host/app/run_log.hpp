@@ -25,9 +25,11 @@ class Log {
   void warning(const std::string& message);
   /// A line, or the bar drawn again: step, reduced χ², steps/s, time left.
   void progress(const HistoryRow& row);
+  /// How many of the starts of a stage have ended: a line, or the bar drawn again.
+  void starts(const StartsProgress& now, std::size_t stages);
 
  private:
-  void draw_bar(std::string status, std::int64_t step);
+  void draw_bar(std::string status, std::int64_t done, std::int64_t all);
   /// Ends the bar, so that the next output, errors included, starts on a new line.
   void end_bar();
 

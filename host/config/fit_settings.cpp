@@ -1,4 +1,6 @@
 // What the library's fit() needs of a configuration.
+#include <cmath>
+
 #include "einfield/load.hpp"
 #include "host/config/key_tables.hpp"
 
@@ -23,7 +25,11 @@ FitSettings fit_settings(const Config& config, const Model& model, int log_every
                                {learning_rates(stage.learning_rate, stage.steps, stage.warmup, stage.cosine),
                                 stage.clip_norm, trainable(model, stage.free)},
                                stage.memory,
-                               stage.stop});
+                               stage.stop,
+                               stage.own_starts,
+                               stage.valleys,
+                               std::isfinite(stage.leave_out_outer) ? stage.leave_out_inner : 0,
+                               std::isfinite(stage.leave_out_outer) ? stage.leave_out_outer : 0});
   settings.log_every = log_every;
   settings.stop_chi2 = o.stop_chi2;
   settings.patience = o.patience;

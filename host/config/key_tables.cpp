@@ -137,6 +137,11 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
         "of flags",
         between(0, 1), "", false, Condition{[&o] { return !o.mask.empty(); }, "with observation.mask"}},
        {"region", SubTable{true}, "circles and annuli to keep or to mask"},
+       {"noise_floor", &o.noise_floor, "least 1 sigma of a pixel: smaller noise is replaced by it", at_least(0),
+        "image unit"},
+       {"model_error", &o.model_error,
+        "error of the model as a fraction of the brightness: sigma^2 = noise^2 + (model_error * max(image, 0))^2",
+        Bounds{0, 1, false, true}},
        {"max_noise", &o.max_noise, "pixels whose noise is more than this times the median noise are masked", above(0)},
        {"pixel_scale", &o.pixel_scale, "side of a pixel; needed if the image has no celestial WCS", above(0), "arcsec"},
        {"center_x", &o.center_x, "x coordinate of the middle of the image", {}, "arcsec"},
@@ -461,9 +466,28 @@ Keys optimizer_option_keys(StageConfig& s) {
 
 }  // namespace
 
-Keys stage_keys(StageConfig& s) {
+Keys shared_stage_keys(StageConfig& s) {
   Keys keys{optimizer_name_key(s)};
   append(keys, optimizer_option_keys(s));
+  return keys;
+}
+
+Keys stage_keys(StageConfig& s) {
+  Keys keys = shared_stage_keys(s);
+  const Condition lm{[&s] { return s.name == OptimizerKind::levenberg_marquardt; },
+                     "with name = \"levenberg_marquardt\""};
+  append(keys, {{"starts", &s.own_starts,
+                 "levenberg_marquardt only: number of starts of this stage, as optimizer.starts for the first one; 0 = "
+                 "optimizer.starts in the first stage, one in the others",
+                 between(0, kMaxStarts), "", false, lm},
+                {"valleys", &s.valleys,
+                 "levenberg_marquardt only: the stage begins from the lowest ends of the starts of an earlier stage, "
+                 "one of each valley, and ends at the lowest point that it finds; 0 = only the lowest end",
+                 between(0, kMaxStarts), "", false, lm},
+                {"leave_out", Interval{&s.leave_out_inner, &s.leave_out_outer},
+                 "levenberg_marquardt only: pixels between these multiples of the start value of theta_E from the "
+                 "largest lens are not fitted in this stage: the arcs, while the lens light is fitted alone",
+                 at_least(0), "", false, lm}});
   return keys;
 }
 
@@ -502,7 +526,11 @@ Keys optimizer_keys(OptimizerConfig& o) {
         "priors and bounds; poor starts are dropped early",
         between(1, kMaxStarts)},
        {"starts_seed", &o.starts_seed, "seed of the drawn starts", at_least(0), "", false,
-        Condition{[&o] { return o.starts > 1; }, "with starts > 1"}},
+        Condition{[&o] {
+                    return o.starts > 1 || std::any_of(o.stages.begin(), o.stages.end(),
+                                                       [](const StageConfig& s) { return s.own_starts > 1; });
+                  },
+                  "with starts > 1"}},
        {"checkpoint_every", &o.checkpoint_every,
         "steps between checkpoints; 0 = only one at the end; on CUDA they are written, and Ctrl-C is noticed, when the "
         "host looks at the device, every 16 evaluations",

@@ -45,6 +45,9 @@ Keys bounds_keys(const ProfileInfo& info, std::vector<ParameterPrior>& priors);
 Keys prior_keys(const ProfileInfo& info, std::vector<ParameterPrior>& priors);
 
 Keys network_keys(NetworkConfig& n);
+/// The keys that [optimizer] and a stage share.
+Keys shared_stage_keys(StageConfig& s);
+/// The keys of a stage.
 Keys stage_keys(StageConfig& s);
 Keys optimizer_keys(OptimizerConfig& o);
 /// Weights of the penalties on the network's potential and weights, and of those on pixels of the source.

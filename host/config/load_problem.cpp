@@ -267,6 +267,16 @@ void apply_data_rules(const Config& config, const std::string& image_name, const
           std::to_string(noisy) + above + ", expected at least one used pixel");
 }
 
+/// The floor of the noise, and the error of the model in quadrature: both are chosen by who describes the data, and
+/// limits of the noise are those of the map.
+void add_model_error(const ObservationConfig& config, Observation& o) {
+  for (std::size_t i = 0; i < o.noise.size(); ++i) {
+    if (!o.mask[i]) continue;
+    o.noise[i] = std::max(o.noise[i], config.noise_floor);
+    if (config.model_error > 0) o.noise[i] = std::hypot(o.noise[i], config.model_error * std::max(o.image[i], 0.0));
+  }
+}
+
 Psf psf_from_profile(const PsfConfig& psf, double pixel_scale, const std::string& where) {
   try {
     return psf.type == "moffat" ? moffat_psf(psf.fwhm, psf.beta, pixel_scale, psf.size)
@@ -539,6 +549,7 @@ LoadedProblem load_problem(const Config& config) {
   o.noise = noise.sigma;
   o.image = std::move(image.values);
   apply_data_rules(config, image_name, noise, o, loaded);
+  add_model_error(config.observation, o);
   o.psf = load_psf(config.observation.psf, o.grid, config.observation.psf_supersampling, config.at("observation.psf"),
                    loaded);
 

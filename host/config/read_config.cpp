@@ -274,15 +274,25 @@ void check_stage(const Document& document, const std::string& path, const StageC
 /// [optimizer] and its stages. The keys that stages take from [optimizer] are read first, then the stages, then the
 /// rest of [optimizer]: which of its keys apply depends on the stages.
 void read_optimizer(const Document& document, OptimizerConfig& o) {
-  for (const Key& key : stage_keys(o))
+  const OptimizerConfig defaults = o;
+  for (const Key& key : shared_stage_keys(o))
     if (document.has("optimizer." + key.name)) document.read_one("optimizer", key);
   const std::size_t n = count_of(document, "optimizer.stage", kMaxStages);
+  // Stages that are given replace those of the recipe; so does an optimizer without stages.
+  if (n > 0 || document.has("optimizer.name")) o.stages.clear();
   for (std::size_t i = 0; i < n; ++i) {
     StageConfig& stage = o.stages.emplace_back(static_cast<const StageConfig&>(o));
     if (i + 1 < n) stage.stop = StopRule::none;
     document.read("optimizer.stage." + std::to_string(i), stage_keys(stage));
   }
   document.read("optimizer", optimizer_keys(o));
+  if (n == 0 && !o.stages.empty()) {  // the stages of a recipe: what is given goes to those that it is for
+    for (StageConfig& stage : o.stages) {
+      if (document.has("optimizer.steps")) stage.steps = o.steps;
+      if (document.has("optimizer.starts") && stage.own_starts > 1) stage.own_starts = std::max(o.starts, 2);
+    }
+    o.starts = defaults.starts;
+  }
   if (o.starts > 1 && o.all_stages().front().name != OptimizerKind::levenberg_marquardt)
     document.fail("optimizer.starts", "has no effect, found " + std::to_string(o.starts) + " with another optimizer" +
                                           (n == 0 ? "" : " in the first stage") +
@@ -292,7 +302,23 @@ void read_optimizer(const Document& document, OptimizerConfig& o) {
   if (steps > kMaxSteps)
     document.fail("optimizer.stage", "too many steps, found " + std::to_string(steps) +
                                          " in all stages, expected at most " + std::to_string(kMaxSteps));
-  if (n == 0) check_stage(document, "optimizer", o);
+  for (std::size_t i = 0; i < o.stages.size(); ++i) {
+    const StageConfig& stage = o.stages[i];
+    if (stage.own_starts > 1 && stage.valleys > 1)
+      document.fail("optimizer.stage." + std::to_string(i) + ".valleys",
+                    "contradicts starts, found " + std::to_string(stage.valleys) + " and " +
+                        std::to_string(stage.own_starts) + " in one stage, expected one of them");
+    const auto has_starts = [&o](std::size_t k) {
+      return o.stages[k].own_starts > 1 || (k == 0 && o.stages[k].own_starts == 0 && o.starts > 1);
+    };
+    bool before = false;
+    for (std::size_t k = 0; k < i; ++k) before |= has_starts(k);
+    if (stage.valleys > 1 && !before)
+      document.fail("optimizer.stage." + std::to_string(i) + ".valleys",
+                    "has no effect, found " + std::to_string(stage.valleys) +
+                        " without an earlier stage with several starts, expected 0 or such a stage");
+  }
+  if (n == 0 && o.stages.empty()) check_stage(document, "optimizer", o);
   for (std::size_t i = 0; i < n; ++i) check_stage(document, "optimizer.stage." + std::to_string(i), o.stages[i]);
 }
 

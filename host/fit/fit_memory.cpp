@@ -50,6 +50,13 @@ bool uses(const FitSettings& settings, OptimizerKind optimizer) {
                      [optimizer](const StageSettings& stage) { return stage.optimizer == optimizer; });
 }
 
+/// Of any stage.
+int most_starts(const FitSettings& settings) {
+  int most = settings.starts;
+  for (const StageSettings& stage : settings.stages) most = std::max({most, stage.starts, stage.valleys});
+  return most;
+}
+
 }  // namespace
 
 template <class Real>
@@ -62,7 +69,7 @@ double planned_host_bytes(const Backend<Real>& backend, const Problem& problem, 
   // Several starts run side by side, one thread each. Otherwise one evaluator uses all threads, for a step or for the
   // uncertainties.
   const int threads = ThreadPool::resolve(settings.threads),
-            starts = uses(settings, OptimizerKind::levenberg_marquardt) ? settings.starts : 1;
+            starts = uses(settings, OptimizerKind::levenberg_marquardt) ? most_starts(settings) : 1;
   const std::size_t of_jacobian = starts > 1 ? ScalarModel::planned_bytes(problem, std::min(threads, starts), 1)
                                              : ScalarModel::planned_bytes(problem, 1, threads);
   const bool joint = uses(settings, OptimizerKind::gauss_newton);
@@ -84,7 +91,7 @@ std::size_t planned_device_bytes([[maybe_unused]] const Backend<Real>& backend, 
   const ScalarModel model(problem, problem.initial_parameters, problem.loss, {}, nullptr);
   if (!uses(settings, OptimizerKind::levenberg_marquardt))
     return bytes + CudaScalarBatch::planned_bytes(device, model, 1, 1);
-  return bytes + CudaScalarBatch::planned_bytes(device, model, systems, systems * settings.starts);
+  return bytes + CudaScalarBatch::planned_bytes(device, model, systems, systems * most_starts(settings));
 #else
   return 0;
 #endif

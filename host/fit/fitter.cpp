@@ -49,6 +49,14 @@ void FitRun<Real>::require_settings() const {
   const FitSettings& s = settings_;
   EINFIELD_REQUIRE(!s.stages.empty(), "a fit without stages, expected at least one");
   for (const StageSettings& stage : s.stages) {
+    EINFIELD_REQUIRE(stage.starts >= 0 && stage.valleys >= 0,
+                     "starts = " + std::to_string(stage.starts) + ", valleys = " + std::to_string(stage.valleys) +
+                         ", expected >= 0");
+    EINFIELD_REQUIRE(stage.optimizer == OptimizerKind::levenberg_marquardt ||
+                         (stage.starts <= 1 && stage.valleys <= 1 && !stage.leaves_out()),
+                     "starts, valleys or pixels left out in a stage of another optimizer than Levenberg-Marquardt");
+    EINFIELD_REQUIRE(stage.starts <= 1 || stage.valleys <= 1,
+                     "a stage with starts and valleys, expected one of them");
     EINFIELD_REQUIRE(stage.steps >= 0, "steps = " + std::to_string(stage.steps) + ", expected >= 0");
     EINFIELD_REQUIRE(stage.memory >= 1, "memory = " + std::to_string(stage.memory) + ", expected >= 1");
   }
@@ -97,6 +105,8 @@ std::vector<FitResult<Real>> FitRun<Real>::run() {
         break;
     }
     resumed_ = false;
+    if (!interrupted_)
+      for (Track<Real>& track : tracks_) track.stages.push_back({track.reason, track.now.stage_step});
     if (interrupted_ || stage_ + 1 == static_cast<int>(settings_.stages.size())) break;
   }
   return results();
@@ -187,6 +197,7 @@ std::vector<FitResult<Real>> FitRun<Real>::results() {
     // The backend's penalty is not quite that of the evidence: joint_model.hpp (3), and the variances of the source.
     if (track(i).now.evidence) result.final_state.regularization = track(i).now.history.back().regularization;
     result.time_s = track(i).now.time_s;
+    result.stages = track(i).stages;
     result.snapshot = std::move(track(i).now);
   }
   return results;

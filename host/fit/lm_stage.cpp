@@ -3,8 +3,10 @@
 //
 // This stage is not checkpointed. If it is interrupted, the resumed run repeats it from the start.
 #include <algorithm>
+#include <deque>
 #include <utility>
 
+#include "einfield/error.hpp"
 #include "host/cpu/thread_pool.hpp"
 #include "host/fit/make_scalar_batch.hpp"
 #include "host/fit/starts.hpp"
@@ -56,16 +58,44 @@ bool begins_descent(FitRun<Real>& run, int i, Track<Real>& track) {
   return true;
 }
 
+/// The problem without the pixels that the stage leaves out: those in an annulus around the largest lens.
+/// @throws InvalidInput when no pixel is left
+Problem without_annulus(const Problem& problem, const StageSettings& stage) {
+  Problem rest = problem;
+  double theta_E = 0;
+  Vec2<double> center{};
+  for (const LensComponent& c : problem.model.lens) {
+    const ProfileInfo& info = lens_info(c.kind);
+    const int radius = info.index_of("theta_E"), x = info.index_of("center_x"), y = info.index_of("center_y");
+    if (radius < 0 || !(c.values[static_cast<std::size_t>(radius)] > theta_E)) continue;
+    theta_E = c.values[static_cast<std::size_t>(radius)];
+    if (x >= 0 && y >= 0) center = {c.values[static_cast<std::size_t>(x)], c.values[static_cast<std::size_t>(y)]};
+  }
+  Observation& o = rest.observation;
+  for (int i = 0; i < o.grid.n_pixels(); ++i) {
+    const Vec2<double> theta = o.grid.pixel(i);
+    const double r = hypot(theta.x - center.x, theta.y - center.y) / theta_E;
+    if (r >= stage.leave_out_inner && r <= stage.leave_out_outer) o.mask[static_cast<std::size_t>(i)] = 0;
+  }
+  EINFIELD_REQUIRE(o.n_used() > 0, "a stage that leaves out every used pixel, expected some that it fits");
+  return rest;
+}
+
 /// Takes over the outcome of the starts of a system.
+/// @param valleys  of an earlier stage, from which the starts have continued; may be empty
 template <class Real>
-void take_result(FitRun<Real>& run, int i, Track<Real>& track, StartsResult result, int starts) {
+void take_result(FitRun<Real>& run, int i, Track<Real>& track, StartsResult result, int starts,
+                 const std::vector<std::size_t>& valleys) {
   Snapshot<Real>& now = track.now;
   if (result.interrupted) {
     run.interrupt();
     track.end(StopReason::interrupted);
     return;
   }
-  if (starts > 1) now.starts = result.starts;
+  if (!valleys.empty())
+    now.starts = continued_starts(now.starts, valleys, result.starts);
+  else if (starts > 1)
+    now.starts = result.starts;
   now.evaluations += result.evaluations;
   const double began = now.time_s;
   now.time_s = run.elapsed(track);
@@ -85,15 +115,19 @@ template <class Real>
 void descend(FitRun<Real>& run, const std::vector<int>& systems, ThreadPool& pool) {
   const FitSettings& settings = run.settings();
   const ParameterLayout& layout = run.backend().layout();
+  const StageSettings& stage = run.stage();
+  std::deque<Problem> reduced;  // a ScalarModel keeps a reference to its problem
   std::vector<ScalarModel> models;
   std::vector<StartsPlan> plans;
+  std::vector<std::vector<std::size_t>> valleys;
   int points = 0;
   for (const int i : systems) {
-    const Problem& problem = run.problems()[static_cast<std::size_t>(i)];
+    const Problem& whole = run.problems()[static_cast<std::size_t>(i)];
+    const Problem& problem = stage.leaves_out() ? reduced.emplace_back(without_annulus(whole, stage)) : whole;
     Snapshot<Real>& now = run.track(i).now;
     // A stage that ran out of steps continues from its last position.
     const bool begins = now.stage_step == 0;
-    const int steps = run.stage().steps - static_cast<int>(now.stage_step);
+    const int steps = stage.steps - static_cast<int>(now.stage_step);
     // The members of an ensemble differ only in their network weights: the others continue from the best start of the
     // first one.
     const bool follows = settings.ensemble && begins && run.is_first_stage() && i > 0 && !run.track(0).failed;
@@ -101,18 +135,29 @@ void descend(FitRun<Real>& run, const std::vector<int>& systems, ThreadPool& poo
       const auto scalars = static_cast<std::ptrdiff_t>(layout.n_network);
       std::copy_n(run.track(0).now.parameters.begin() + scalars, layout.n_free(), now.parameters.begin() + scalars);
     }
-    const int starts = begins && run.is_first_stage() && !follows ? settings.starts : 1;
+    const int asked = stage.starts > 0 ? stage.starts : run.is_first_stage() ? settings.starts : 1;
+    StartsPlan plan{&problem.model, begins && !follows ? asked : 1, settings.starts_seed, steps};
+    valleys.emplace_back();
+    if (begins && stage.valleys > 1) {
+      valleys.back() = lowest_valleys(now.starts, static_cast<std::size_t>(stage.valleys));
+      for (const std::size_t k : valleys.back()) plan.given.push_back(layout.unconstrained(now.starts[k].free));
+      plan.count = std::max(1, static_cast<int>(plan.given.size()));
+    }
     const std::vector<double> parameters(now.parameters.begin(), now.parameters.end());
     // A device computes the deflection of the network itself.
-    models.emplace_back(problem, parameters, problem.loss, run.stage().schedule.trainable,
+    models.emplace_back(problem, parameters, problem.loss, stage.schedule.trainable,
                         has_device_batch(run.backend()) ? nullptr : &pool);
-    plans.push_back({&problem.model, starts, settings.starts_seed, steps});
-    points += starts;
+    points += plan.count;
+    plans.push_back(std::move(plan));
   }
   const std::unique_ptr<ScalarBatch> batch = make_scalar_batch(run.backend(), std::move(models), points, pool);
-  std::vector<StartsResult> results = run_starts(*batch, plans, pool, run.callbacks().interrupted);
+  const auto report = [&](std::size_t k, StartsProgress now) {
+    now.stage = run.stage_index();
+    if (run.callbacks().starts && now.count > 1) run.callbacks().starts(systems[k], now);
+  };
+  std::vector<StartsResult> results = run_starts(*batch, plans, pool, run.callbacks().interrupted, report);
   for (std::size_t k = 0; k < systems.size(); ++k)
-    take_result(run, systems[k], run.track(systems[k]), std::move(results[k]), plans[k].count);
+    take_result(run, systems[k], run.track(systems[k]), std::move(results[k]), plans[k].count, valleys[k]);
 }
 
 /// The systems that descend side by side, group after group.

@@ -168,15 +168,34 @@ class Search {
     for (const std::optional<LevenbergMarquardt>& descent : descents_) n += descent->searches();
     return n;
   }
+  /// How many starts have ended, and the lowest reduced χ² so far.
+  StartsProgress progress() const {
+    StartsProgress now{0, static_cast<int>(descents_.size() - active_.size()), plan_.count, kInfinity};
+    for (const std::size_t i : active_) now.ended += ended(*descents_[i]);
+    double lowest = kInfinity;
+    for (const std::optional<LevenbergMarquardt>& descent : descents_) {
+      if (!descent->alive() || !(descent->point().value() < lowest)) continue;
+      lowest = descent->point().value();
+      now.chi2_reduced = descent->point().chi2_reduced;
+    }
+    return now;
+  }
   StartsResult finish(bool interrupted);
 
  private:
   void draw(std::size_t i) {
     const int attempt = result_.starts[i].redrawn;
-    descents_[i].emplace(scalars_, system_,
-                         i == 0 && attempt == 0
-                             ? scalars_.initial_scalars()
-                             : drawn_scalars(*plan_.model, scalars_, plan_.seed, static_cast<int>(i), attempt));
+    std::vector<double> begin;
+    if (attempt == 0 && i < plan_.given.size())
+      begin = plan_.given[i];
+    else if (attempt == 0 && i == 0)
+      begin = scalars_.initial_scalars();
+    else
+      begin = drawn_scalars(*plan_.model, scalars_, plan_.seed, static_cast<int>(i), attempt);
+    descents_[i].emplace(scalars_, system_, std::move(begin));
+  }
+  bool ended(const LevenbergMarquardt& descent) const {
+    return descent.started() && (!descent.alive() || descent.converged() || descent.searches() >= plan_.steps);
   }
   bool halves() const { return halving_ < std::size(kHalvings) && kHalvings[halving_] <= plan_.steps; }
   /// Steps after which a descent waits for the others.
@@ -234,8 +253,49 @@ StartsResult Search::finish(bool interrupted) {
 
 }  // namespace
 
+std::vector<std::size_t> lowest_valleys(const std::vector<StartRecord>& starts, std::size_t most) {
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < starts.size(); ++i)
+    if (starts[i].alive && starts[i].finished) order.push_back(i);
+  std::stable_sort(order.begin(), order.end(),
+                   [&starts](std::size_t a, std::size_t b) { return starts[a].value < starts[b].value; });
+  std::vector<std::size_t> valleys;
+  for (const std::size_t i : order) {
+    if (valleys.size() == most) break;
+    if (valleys.empty() || starts[i].value > starts[valleys.back()].value * (1 + kSameValley)) valleys.push_back(i);
+  }
+  return valleys;
+}
+
+std::vector<StartRecord> continued_starts(std::vector<StartRecord> before, const std::vector<std::size_t>& continued,
+                                          const std::vector<StartRecord>& after) {
+  std::vector<std::size_t> valley(before.size(), continued.size());
+  for (std::size_t i = 0; i < before.size(); ++i)
+    for (std::size_t k = 0; k < continued.size(); ++k) {
+      const double lowest = before[continued[k]].value;
+      if (before[i].alive && before[i].value >= lowest && before[i].value <= lowest * (1 + kSameValley) &&
+          valley[i] == continued.size())
+        valley[i] = k;
+    }
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    StartRecord& record = before[i];
+    record.best = false;
+    record.finished = valley[i] < continued.size();
+    if (!record.finished) continue;
+    const StartRecord& end = after[valley[i]];
+    record.value = end.value;
+    record.chi2_reduced = end.chi2_reduced;
+    record.steps += end.steps;
+    record.alive = end.alive;
+    record.free = end.free;
+    record.best = end.best && continued[valley[i]] == i;
+  }
+  return before;
+}
+
 std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<StartsPlan>& plans, ThreadPool& pool,
-                                     const std::function<bool()>& interrupted) {
+                                     const std::function<bool()>& interrupted,
+                                     const std::function<void(std::size_t, const StartsProgress&)>& progress) {
   const auto n = plans.size();
   std::vector<Search> searches;
   for (std::size_t i = 0; i < n; ++i)
@@ -247,6 +307,13 @@ std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<Start
   std::vector<std::vector<std::size_t>> who(n);  // starts of every search that wait for an answer
   std::vector<std::vector<ScalarRequest>> asked(n);
   bool stopped = false;
+  std::vector<int> starts_ended(n, 0);
+  const auto report = [&] {
+    for (std::size_t k = 0; k < n; ++k) {
+      const StartsProgress now = searches[k].progress();
+      if (now.ended > std::exchange(starts_ended[k], now.ended)) progress(k, now);
+    }
+  };
   for (int before = 0; !stopped;) {
     pool.parallel_for(static_cast<int>(n), [&](int index, int) {
       const auto k = static_cast<std::size_t>(index);
@@ -270,6 +337,7 @@ std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<Start
       const auto k = static_cast<std::size_t>(index);
       for (std::size_t j = 0; j < who[k].size(); ++j) searches[k].tell(who[k][j], std::move(answers[first[k] + j]));
     });
+    if (progress) report();
     const int now = ended();
     if (now > before) stopped = interrupted && interrupted();
     before = now;

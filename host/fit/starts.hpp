@@ -41,7 +41,22 @@ struct StartsPlan {
   int count;           ///< the first one starts from the values of the model
   std::uint64_t seed;  ///< of the drawn ones
   int steps;           ///< of a descent, at most
+  /// Unconstrained values of the free scalars that the first starts begin from, instead of the model's; may be empty.
+  std::vector<std::vector<double>> given = {};
 };
+
+/// The lowest end of every valley among the starts that were not given up, the lowest valleys first. Ends whose values
+/// differ by less than kSameValley share a valley.
+/// @param most  number of valleys, at most
+/// @return      indices into `starts`
+std::vector<std::size_t> lowest_valleys(const std::vector<StartRecord>& starts, std::size_t most);
+
+/// The starts of an earlier stage after a stage that has continued from some of them: those that shared a valley end
+/// where it ends now.
+/// @param continued  indices into `before`, as from lowest_valleys()
+/// @param after      where these ended, one each
+std::vector<StartRecord> continued_starts(std::vector<StartRecord> before, const std::vector<std::size_t>& continued,
+                                          const std::vector<StartRecord>& after);
 
 /// Runs the starts of all systems of a batch side by side: a round evaluates one point of every descent that has not
 /// ended.
@@ -50,8 +65,11 @@ struct StartsPlan {
 /// @param plans        one per system of the batch
 /// @param pool         decides for several systems side by side; bits do not depend on it
 /// @param interrupted  may be empty; called after every round in which a descent has ended a step
-std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<StartsPlan>& plans, ThreadPool& pool,
-                                     const std::function<bool()>& interrupted);
+/// @param progress     may be empty; called with the index of the plan when one more of its starts has ended
+std::vector<StartsResult> run_starts(
+    ScalarBatch& batch, const std::vector<StartsPlan>& plans, ThreadPool& pool,
+    const std::function<bool()>& interrupted,
+    const std::function<void(std::size_t plan, const StartsProgress&)>& progress = {});
 inline constexpr int kHalvings[] = {10, 25};
 inline constexpr std::size_t kAtLeast = 4;
 inline constexpr int kRedraws = 20;

@@ -25,6 +25,7 @@ struct Track {
   bool failed = false;       ///< for a non-finite number: later stages leave this system alone
   StopReason reason = StopReason::steps;
   std::string message;
+  std::vector<StageEnd> stages;
 
   /// Steps of the stages before this one.
   std::int64_t offset() const { return now.step - now.stage_step; }
@@ -78,6 +79,7 @@ class FitRun {
   const FitCallbacks<Real>& callbacks() const { return callbacks_; }
   const StageSettings& stage() const { return settings_.stages[static_cast<std::size_t>(stage_)]; }
   bool is_first_stage() const { return stage_ == 0; }
+  int stage_index() const { return stage_; }
   bool is_resumed() const { return resumed_; }
 
   int count() const { return static_cast<int>(tracks_.size()); }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -96,6 +97,10 @@ void add_stage(Fingerprint& print, const std::string& name, const StageConfig& s
   print.emplace_back(name + ".free", "[" + free + "]");
   // "none" and "chi2" need nothing from earlier steps, so a resumed run may change one for the other.
   print.emplace_back(name + ".stop", keeps_last(s.stop) ? "none or chi2" : name_of(s.stop));
+  if (s.own_starts > 0) print.emplace_back(name + ".starts", to_text(s.own_starts));
+  if (s.valleys > 1) print.emplace_back(name + ".valleys", to_text(s.valleys));
+  if (std::isfinite(s.leave_out_outer))
+    print.emplace_back(name + ".leave_out", to_text(s.leave_out_inner) + " to " + to_text(s.leave_out_outer));
   if (s.name == OptimizerKind::lbfgs) {
     print.emplace_back(name + ".memory", to_text(s.memory));
     return;

@@ -62,6 +62,8 @@ struct ObservationConfig {
   std::vector<RegionConfig> regions;
   NoiseConfig noise;
   PsfConfig psf;
+  double noise_floor = 0;  ///< least 1 σ of a pixel [image unit]
+  double model_error = 0;  ///< fraction of the brightness that is added to 1 σ in quadrature
   double max_noise = 1e3;             ///< pixels with noise above this times typical_noise() are masked
   std::optional<double> pixel_scale;  ///< [arcsec]; empty: from the celestial WCS of the image
   double center_x = 0, center_y = 0;  ///< coordinates of the middle of the image [arcsec]
@@ -107,6 +109,10 @@ struct StageConfig {
   int memory = 20;                ///< past steps that L-BFGS keeps
   std::vector<std::string> free;  ///< names of the parameters that move (see trainable()); empty = all free ones
   StopRule stop = StopRule::none;
+  // Of a stage of Levenberg–Marquardt, not of [optimizer]: StageSettings has the same members.
+  int own_starts = 0;  ///< the key `starts` of a stage
+  int valleys = 0;
+  double leave_out_inner = -kInfinity, leave_out_outer = kInfinity;  ///< infinite = nothing is left out
 };
 
 /// The only stage, or the defaults of `stages`; `stop` is the default of the last stage only.

@@ -20,6 +20,28 @@ struct StageSettings {
   Schedule schedule;               ///< learning rates and clipping apply to Adam, `trainable` to every optimizer
   int memory = 20;                 ///< pairs of moves and gradient changes that L-BFGS keeps
   StopRule stop = StopRule::none;  ///< when this stage ends early
+  /// Levenberg–Marquardt only. Number of starts; 0 = FitSettings::starts in the first stage, one in the others.
+  int starts = 0;
+  /// Levenberg–Marquardt only. The stage begins from this number of ends of the starts of an earlier stage: the lowest
+  /// one of each valley, the lowest valleys first. 0 and 1 = the lowest one only.
+  int valleys = 0;
+  /// Levenberg–Marquardt only. Pixels whose distance from the largest lens lies between these multiples of its start
+  /// value of theta_E are not fitted in this stage. Both 0 = all pixels are fitted.
+  double leave_out_inner = 0, leave_out_outer = 0;
+  bool leaves_out() const { return leave_out_outer > leave_out_inner; }
+};
+
+/// How far the starts of a stage are.
+struct StartsProgress {
+  int stage = 0;             ///< from 0
+  int ended = 0, count = 0;  ///< starts that have converged, were given up or have made all steps, and all
+  double chi2_reduced = 0;   ///< lowest so far
+};
+
+/// How a stage ended.
+struct StageEnd {
+  StopReason reason = StopReason::steps;
+  std::int64_t steps = 0;
 };
 
 /// Outcome of one of several starts of a fit.
@@ -127,7 +149,8 @@ struct FitResult {
   std::int64_t state_step = 0;                 ///< step of the returned state
   std::int64_t evaluations = 0;                ///< number of evaluations of loss and gradient
   double time_s = 0;
-  StepState final_state;  ///< evaluated at `parameters`
+  std::vector<StageEnd> stages;  ///< of the stages of this call of fit(), without those before a resume
+  StepState final_state;         ///< evaluated at `parameters`
   std::vector<Real> parameters;
   Snapshot<Real> snapshot;
 };
@@ -138,6 +161,8 @@ struct FitCallbacks {
   /// Called for every log_every-th step, for step 0 and for the last step of every system, when the fit looks at the
   /// backend.
   std::function<void(int system, const HistoryRow&)> progress;
+  /// Called when one more of several starts has ended.
+  std::function<void(int system, const StartsProgress&)> starts;
   /// Called every checkpoint_every steps, at the next Backend::look(), with finite states, one per system.
   std::function<void(const std::vector<Snapshot<Real>>&)> checkpoint;
   /// Called after Backend::evaluations_per_look() evaluations; when it returns true, the fit ends there.
