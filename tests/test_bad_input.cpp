@@ -605,8 +605,8 @@ TEST_F(BadInput, TheExampleOfARealLensIsFitted) {
                   file("noise", "noise_map.fits"), "--set", file("psf", "psf.fits")},
                  around_);
   EXPECT_EQ(outcome.status, 0) << outcome.err;
-  EXPECT_NE(outcome.err.find("pixels with noise above max_noise = 1000 times the median of "), std::string::npos)
-      << outcome.err;
+  EXPECT_NE(outcome.out.find("pixels with noise above max_noise = 1000 times the median of "), std::string::npos)
+      << outcome.out;
   const json result = json::parse(folder_.read("out/result.json"));
   EXPECT_EQ(result["steps"], 20);
   EXPECT_LT(result["metrics"]["chi2_reduced"], 0.6);  // 0.559 before the network, as the example says

@@ -21,7 +21,7 @@ namespace {
 
 constexpr double kNoiseFactor = 3;      ///< between the scatter of the sky and the noise map: beyond, it is of another kind
 constexpr double kFloorFactor = 1.2;    ///< sky scatter per noise that makes a floor necessary
-constexpr double kSamplesPerWidth = 4;  ///< rays per FWHM of the PSF and axis
+constexpr double kSamplesPerWidth = 3;  ///< rays per FWHM of the PSF and axis
 constexpr int kMostRays = 4;            ///< per pixel and axis
 constexpr double kRadius = 2.4;         ///< of the fitted region [theta_E]
 constexpr double kModelError = 0.03;    ///< of the brightness
@@ -291,9 +291,9 @@ std::string normal(double mean, double sigma) {
 }
 
 std::string theta_E_reason(const Survey& s) {
-  if (!s.arcs) return "no arcs were found: a quarter of half the image, not measured";
+  if (!s.arcs) return "no arcs were found: a fifth of half the side of the image, not measured";
   return s.pairs ? fmt::format("half the distance of opposite arcs ({} pixels above 5 sigma)", s.arc_pixels)
-                 : fmt::format("radius of the arcs ({} pixels above 5 sigma); none lie on opposite sides",
+                 : fmt::format("3/4 of the radius of the arcs ({} pixels above 5 sigma), whose counter-images are not seen",
                                s.arc_pixels);
 }
 
@@ -335,7 +335,7 @@ void write_source(Lines& to, const Survey& s, double pixel) {
   to.key("center_y", s.center.y);
   to.key("fit", R"(["amp", "R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y"])");
   to.table("[source.bounds]");
-  to.key("R_sersic", "[" + number(0.1 * pixel) + ", " + number(0.8 * s.theta_E) + "]",
+  to.key("R_sersic", "[" + number(0.1 * pixel) + ", " + number(0.5 * s.theta_E) + "]",
          "a larger source would replace the light of the lens");
   to.key("n_sersic", "[0.3, 5.0]");
   to.table("[source.prior]");

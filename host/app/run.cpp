@@ -87,6 +87,22 @@ void report_plan(Log& log, const Config& config, const Backend<Real>& backend, c
              ", double precision");
 }
 
+/// How each of several stages ended.
+void report_stages(Log& log, const Config& config, const std::vector<StageEnd>& ends) {
+  const std::vector<StageConfig> stages = config.optimizer.all_stages();
+  if (stages.size() < 2) return;
+  const std::size_t first = stages.size() - ends.size();  // a resumed run has not made the earlier ones
+  for (std::size_t k = 0; k < ends.size(); ++k) {
+    const StageConfig& stage = stages[first + k];
+    const bool ended = ends[k].reason != StopReason::steps;
+    log.line(fmt::format("stage {} of {}: {} of {}: {} after {} steps", first + k + 1, stages.size(),
+                         name_of(stage.name), stage.free.empty() ? "all" : joined(stage.free),
+                         ended ? name_of(ends[k].reason)
+                         : stage.name == OptimizerKind::adam ? "ended" : "not converged",
+                         ends[k].steps));
+  }
+}
+
 /// The evidence and the weights that it belongs to.
 void report_evidence(Log& log, const Evidence& evidence) {
   std::string weights;
@@ -137,6 +153,7 @@ RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, c
                   Backend<Real>& backend, const FitSettings& settings, const std::vector<FitResult<Real>>& of_fit) {
   const Units units = units_of(loaded.problem);
   const std::vector<FitResult<Real>> results = in_data_units(of_fit, loaded.problem, units);
+  report_stages(log, config, results.front().stages);
   report_starts(log, results.front().snapshot.starts);
   const std::vector<double> centers = pixel_centers(loaded.problem.observation.grid);
   const std::vector<Real> theta(centers.begin(), centers.end());
@@ -193,6 +210,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   const std::unique_ptr<Backend<Real>> backend = make_backend<Real>(choice.name, choice.options);
   if (!config.title.empty()) log.line(config.title);
   describe(log, loaded, layout);
+  for (const std::string& note : loaded.notes) log.line(note);
   FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
   settings.threads = options.threads;
   MemoryPlan plan = plan_memory(config, loaded, settings, *backend, choice.options);

@@ -258,7 +258,10 @@ void apply_data_rules(const Config& config, const std::string& image_name, const
       " with noise above max_noise = " + rounded(factor) + " times the median of " + rounded(typical);
   if (not_finite > 0) warnings.push_back(image_name + ": " + count_text(not_finite, "pixel") + " not finite, masked");
   if (weightless > 0) warnings.push_back(noise.name + ": " + count_text(weightless, "pixel") + " of weight 0, masked");
-  if (noisy > 0) warnings.push_back(noise.name + ": " + count_text(noisy, "pixel") + above + ", masked");
+  // Who has given the limit knows that such pixels are masked.
+  if (noisy > 0)
+    (config.places.count("observation.max_noise") != 0 ? loaded.notes : warnings)
+        .push_back(noise.name + ": " + count_text(noisy, "pixel") + above + ", masked");
   EINFIELD_REQUIRE(
       o.n_used() > 0,
       image_name + ": every pixel is masked, found " + std::to_string(masked) + " masked by observation.mask" +

@@ -3,10 +3,12 @@
 #include "host/config/survey.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <utility>
 
+#include "einfield/least_squares.hpp"
 #include "einfield/profile.hpp"
 #include "host/model/median.hpp"
 
@@ -15,7 +17,14 @@ namespace {
 
 constexpr double kToSigma = 1.4826;       ///< σ of a Gaussian per median of the absolute deviation
 constexpr double kSignificant = 5;        ///< of a mean of 3 × 3 pixels: light and not noise
+constexpr double kFaint = 3;              ///< of the fainter image of a pair, opposite a significant one
+constexpr double kAlone = 0.75;           ///< theta_E per radius of an image whose counter-image is not seen: that is
+                                          ///< theta_E + beta, and beta lies between 0 and theta_E
 constexpr double kCore = 1.5;             ///< FWHM of the PSF; closer to the center residuals of the galaxy are larger
+constexpr double kClip = 2.5;             ///< σ: what is brighter than an isophote by more is not the galaxy
+constexpr double kMostHarmonic = 0.1;     ///< of the mean of an isophote: about 0.05 in its ellipticity
+constexpr std::size_t kFewestOfIsophote = 12;  ///< pixels, for three numbers
+constexpr double kGalaxyError = 0.05;          ///< of the brightness of the galaxy: what its ellipses leave
 constexpr double kOpposite = 0.35;        ///< rad from 180° between the arcs of a pair
 constexpr double kLargestWeight = 20;     ///< σ: a bright knot does not outweigh an arc
 constexpr double kReach = 0.8;            ///< of half the side: arcs are looked for inside
@@ -46,6 +55,31 @@ Level level_of(std::vector<double> values, double limit) {
   }
   return level;
 }
+
+/// Normal equations of a linear fit of a few numbers.
+template <std::size_t kSize>
+class SquareSum {
+ public:
+  void add(const std::array<double, kSize>& row, double value) {
+    for (std::size_t i = 0; i < kSize; ++i) {
+      right_[i] += row[i] * value;
+      for (std::size_t j = 0; j < kSize; ++j) matrix_[i * kSize + j] += row[i] * row[j];
+    }
+  }
+  /// False when the rows do not determine the numbers.
+  bool solve(std::array<double, kSize>& result) const {
+    constexpr int kCount = static_cast<int>(kSize);
+    std::array<double, kSize> scale{};
+    std::array<double, kSize * kSize> lower{};
+    if (cholesky_factor(matrix_.data(), kCount, nullptr, kCount, scale.data(), lower.data()) < kCount) return false;
+    cholesky_solve(scale.data(), lower.data(), kCount, right_.data(), result.data());
+    return true;
+  }
+
+ private:
+  std::array<double, kSize * kSize> matrix_{};
+  std::array<double, kSize> right_{};
+};
 
 /// The pixels of an image and what is known of it so far.
 class Surveyor {
@@ -185,53 +219,99 @@ class Surveyor {
     }
   }
 
-  /// The galaxy: on every ellipse the median of the pixels that are not much brighter than the others, falling outwards.
+  /// The galaxy on one ellipse: its mean brightness, and the harmonic of the angle by which isophotes of other
+  /// ellipticity and orientation differ: mean, cos 2φ, sin 2φ.
+  using Harmonics = std::array<double, 3>;
+
+  double angle(std::size_t i) const {
+    const Vec2<double> theta = at(i);
+    return std::atan2(theta.y - s_.center.y, theta.x - s_.center.x);
+  }
+  static Harmonics waves(double phi) { return {1, std::cos(2 * phi), std::sin(2 * phi)}; }
+  static double sum_of(const Harmonics& h, const Harmonics& w) {
+    double sum = 0;
+    for (std::size_t k = 0; k < h.size(); ++k) sum += h[k] * w[k];
+    return sum;
+  }
+
+  /// Least squares over the pixels that are not much brighter than the fit. The harmonic stays small: a stronger one is
+  /// that of arcs.
+  Harmonics isophote(std::vector<std::size_t> pixels) const {
+    std::vector<double> values;
+    for (const std::size_t i : pixels) values.push_back(o_.image[i] - s_.background);
+    Harmonics fit{level_of(values, kClip).value, 0, 0};
+    for (int round = 0; round < 5 && pixels.size() >= kFewestOfIsophote; ++round) {
+      std::vector<double> below;
+      for (const std::size_t i : pixels)
+        if (const double left = o_.image[i] - s_.background - sum_of(fit, waves(angle(i))); left <= 0)
+          below.push_back(-left);
+      const double limit = kClip * kToSigma * upper_median(below);
+      std::vector<std::size_t> kept;
+      for (const std::size_t i : pixels)
+        if (o_.image[i] - s_.background - sum_of(fit, waves(angle(i))) <= limit) kept.push_back(i);
+      if (kept.size() < kFewestOfIsophote) break;
+      SquareSum<3> squares;
+      for (const std::size_t i : kept) squares.add(waves(angle(i)), o_.image[i] - s_.background);
+      if (!squares.solve(fit)) break;
+      const double harmonic = std::hypot(fit[1], fit[2]), most = kMostHarmonic * std::abs(fit[0]);
+      if (harmonic > most)
+        for (const std::size_t k : {std::size_t{1}, std::size_t{2}}) fit[k] *= most / harmonic;
+      pixels = std::move(kept);
+    }
+    return fit;
+  }
+
+  /// The galaxy, ellipse by ellipse, falling outwards; and what it leaves.
   void subtract_galaxy() {
     const double pixel = o_.grid.pixel_scale;
     std::vector<double> edges{0};
     while (edges.back() < 1.5 * half_side_) edges.push_back(edges.back() + std::max(pixel, 0.08 * edges.back()));
-    std::vector<std::vector<double>> values(edges.size() - 1);
-    const auto ring_of = [&edges](double r) {
-      return static_cast<std::size_t>(std::upper_bound(edges.begin(), edges.end(), r) - edges.begin()) - 1;
-    };
-    for (std::size_t i = 0; i < n_; ++i)
-      if (const std::size_t k = ring_of(ellipse_radius(i)); used(i) && k < values.size())
-        values[k].push_back(o_.image[i] - s_.background);
-    std::vector<double> radius, height;
+    std::vector<std::vector<std::size_t>> rings(edges.size() - 1);
+    for (std::size_t i = 0; i < n_; ++i) {
+      const auto above = std::upper_bound(edges.begin(), edges.end(), ellipse_radius(i));
+      if (used(i) && above != edges.end()) rings[static_cast<std::size_t>(above - edges.begin()) - 1].push_back(i);
+    }
+    std::vector<double> radius, grown;
+    std::vector<Harmonics> galaxy;
     double flux = 0;
-    std::vector<double> grown;
-    for (std::size_t k = 0; k < values.size(); ++k) {
-      if (values[k].size() < 4) continue;
-      double level = level_of(values[k], 2.5).value;
-      if (!height.empty()) level = std::min(level, height.back());
+    for (std::size_t k = 0; k < rings.size(); ++k) {
+      if (rings[k].size() < 4) continue;
+      Harmonics fit = isophote(rings[k]);
+      if (!galaxy.empty()) fit[0] = std::min(fit[0], galaxy.back()[0]);
       radius.push_back(0.5 * (edges[k] + edges[k + 1]));
-      height.push_back(level);
-      flux += std::max(level, 0.0) * kPi * (edges[k + 1] * edges[k + 1] - edges[k] * edges[k]);
+      galaxy.push_back(fit);
+      flux += std::max(fit[0], 0.0) * kPi * (edges[k + 1] * edges[k + 1] - edges[k] * edges[k]);
       grown.push_back(flux);
     }
     for (std::size_t k = 0; k < grown.size(); ++k)
       if (s_.half_light_radius == 0 && grown[k] >= 0.5 * flux) s_.half_light_radius = radius[k];
     left_.assign(n_, 0.0);
-    for (std::size_t i = 0; i < n_; ++i) {
-      if (!used(i) || radius.empty()) continue;
-      const double r = ellipse_radius(i);
-      const auto above = std::upper_bound(radius.begin(), radius.end(), r);
-      const auto k = static_cast<std::size_t>(above - radius.begin());
-      double galaxy = height.back();
-      if (k == 0) {
-        galaxy = height.front();
-      } else if (k < radius.size()) {
-        const double share = (r - radius[k - 1]) / (radius[k] - radius[k - 1]);
-        const double a = height[k - 1], b = height[k];
-        galaxy = a > 0 && b > 0 ? a * std::pow(b / a, share) : a + share * (b - a);
+    for (std::size_t i = 0; i < n_ && !radius.empty(); ++i)
+      if (used(i)) {
+        const double model = brightness(radius, galaxy, i);
+        left_[i] = (o_.image[i] - s_.background - model) / std::hypot(o_.noise[i], kGalaxyError * model);
       }
-      left_[i] = (o_.image[i] - s_.background - galaxy) / o_.noise[i];
-    }
     left_ = smoothed(left_);
     std::vector<double> sizes;
     for (std::size_t i = 0; i < n_; ++i)
-      if (used(i) && distance(i) > kCore * fwhm_) sizes.push_back(std::abs(left_[i]));
+      if (used(i) && distance(i) > core()) sizes.push_back(std::abs(left_[i]));
     scatter_ = std::max(kToSigma * upper_median(sizes), 1e-12);
+  }
+  double core() const { return std::max(kCore * fwhm_, 3 * o_.grid.pixel_scale); }
+
+  /// Of the galaxy at a pixel: harmonics between two ellipses, the mean as a power of the radius where it is positive.
+  double brightness(const std::vector<double>& radius, const std::vector<Harmonics>& galaxy, std::size_t i) const {
+    const double r = ellipse_radius(i);
+    const auto above = std::upper_bound(radius.begin(), radius.end(), r);
+    const auto k = static_cast<std::size_t>(above - radius.begin());
+    if (k == 0) return sum_of(galaxy.front(), waves(angle(i)));
+    if (k == radius.size()) return sum_of(galaxy.back(), waves(angle(i)));
+    const double share = (r - radius[k - 1]) / (radius[k] - radius[k - 1]);
+    const Harmonics &a = galaxy[k - 1], &b = galaxy[k];
+    Harmonics between;
+    for (std::size_t m = 0; m < between.size(); ++m) between[m] = a[m] + share * (b[m] - a[m]);
+    if (a[0] > 0 && b[0] > 0) between[0] = a[0] * std::pow(b[0] / a[0], share);
+    return sum_of(between, waves(angle(i)));
   }
 
   struct ArcPixel {
@@ -239,13 +319,12 @@ class Surveyor {
     double r, phi, weight;
   };
 
-  std::vector<ArcPixel> arc_pixels(double from, double to) const {
+  std::vector<ArcPixel> arc_pixels(double from, double to, double least) const {
     std::vector<ArcPixel> pixels;
     for (std::size_t i = 0; i < n_; ++i) {
       const double r = distance(i), z = left_[i] / scatter_;
-      if (!used(i) || r < from || r > to || z < kSignificant) continue;
-      const Vec2<double> theta = at(i);
-      pixels.push_back({i, r, std::atan2(theta.y - s_.center.y, theta.x - s_.center.x), std::min(z, kLargestWeight)});
+      if (!used(i) || r < from || r > to || z < least) continue;
+      pixels.push_back({i, r, angle(i), std::min(z, kLargestWeight)});
     }
     std::stable_sort(pixels.begin(), pixels.end(),
                      [](const ArcPixel& a, const ArcPixel& b) { return a.weight > b.weight; });
@@ -274,12 +353,12 @@ class Surveyor {
   }
 
   void find_arcs() {
-    const double from = kCore * fwhm_, to = kReach * half_side_;
-    const std::vector<ArcPixel> pixels = arc_pixels(from, to);
+    const double from = core(), to = kReach * half_side_;
+    const std::vector<ArcPixel> pixels = arc_pixels(from, to, kSignificant), fainter = arc_pixels(from, to, kFaint);
     s_.arc_pixels = static_cast<int>(pixels.size());
     s_.arcs = s_.arc_pixels >= kFewestPixels;
     if (!s_.arcs) {
-      s_.theta_E = s_.outer = 0.25 * half_side_;
+      s_.theta_E = s_.outer = 0.2 * half_side_;
       return;
     }
     // The images of a source on opposite sides of an isothermal lens are 2 theta_E apart, wherever the source is.
@@ -290,7 +369,7 @@ class Surveyor {
       s_.peak = std::max(s_.peak, left_[a.index] / scatter_);
       by_radius[static_cast<std::size_t>(a.r / width)] += a.weight;
       double opposite = 0;
-      for (const ArcPixel& b : pixels) {
+      for (const ArcPixel& b : fainter) {
         if (std::abs(std::abs(std::remainder(a.phi - b.phi, 2 * kPi)) - kPi) > kOpposite) continue;
         by_pair[static_cast<std::size_t>(0.5 * (a.r + b.r) / width)] += a.weight * b.weight;
         opposite += b.weight;
@@ -298,7 +377,7 @@ class Surveyor {
       (opposite > 0 ? paired : alone) += a.weight;
     }
     s_.pairs = paired > alone;
-    s_.theta_E = peak_of(s_.pairs ? by_pair : by_radius, width);
+    s_.theta_E = s_.pairs ? peak_of(by_pair, width) : kAlone * peak_of(by_radius, width);
     double within = 0, total = 0;
     std::vector<std::pair<double, double>> sorted;
     for (const ArcPixel& a : pixels)

@@ -27,7 +27,7 @@ struct Survey {
   int arc_pixels = 0;            ///< number of its pixels
   double peak = 0;               ///< its largest significance, in a mean of 3 × 3 pixels [σ]
   bool pairs = false;            ///< whether it lies on opposite sides of the galaxy
-  double theta_E = 0;            ///< half the distance of opposite arcs, or the radius of the arcs; a guess without arcs
+  double theta_E = 0;            ///< half the distance of opposite arcs, or 3/4 of the radius of arcs on one side; a guess without arcs
   double outer = 0;              ///< radius that holds most of the arcs [arcsec]
   std::vector<Neighbor> neighbors;  ///< outside the arcs, inside 3 theta_E
 };

@@ -162,7 +162,7 @@ Members collect_members(Assessment& fit, const std::vector<FitResult<Real>>& res
     std::optional<Evidence> evidence = r.snapshot.evidence;
     if (evidence) evidence->weights = relative_to_noise(evidence->weights, problem.observation, problem.loss);
     fit.outcomes.push_back({r.stop_reason, r.message, r.steps, r.state_step, r.evaluations, r.time_s, r.final_state,
-                            std::move(evidence), excluded[k]});
+                            std::move(evidence), excluded[k], r.stages});
     if (!excluded[k].empty()) {
       if (r.message.empty()) fit.warnings.push_back(excluded[k]);
       continue;

@@ -275,6 +275,9 @@ std::string result_json(const Assessment& fit, const RunInfo& info) {
                        {"config", config_json(toml_text)},
                        {"config_toml", toml_text}};
   for (const auto& [name, value] : metrics_of(fit)) json["metrics"][name] = value;
+  if (outcome.stages.size() > 1)
+    for (const StageEnd& stage : outcome.stages)
+      json["stages"].push_back({{"stop_reason", name_of(stage.reason)}, {"steps", stage.steps}});
   if (!info.command.empty()) json["command"] = info.command;
   if (!fit.warnings.empty()) json["warnings"] = fit.warnings;
   if (fit.config.network) json["seed"] = fit.config.network->seed;

@@ -244,9 +244,12 @@ class Checks {
     const double lower = std::max(s.prior.lower, s.info->lower), upper = std::min(s.prior.upper, s.info->upper);
     const bool interval = s.prior.bounded() || s.info->range == Range::interval;
     if (interval && lower > -kInfinity && upper < kInfinity) {
-      const double margin = threshold(Flag::at_bound) * (upper - lower);
+      // A size may span decades: of its range, the logarithm counts.
+      const bool decades = s.info->range == Range::positive && lower > 0;
+      const auto place = [decades](double v) { return decades ? std::log(v) : v; };
+      const double margin = threshold(Flag::at_bound) * (place(upper) - place(lower));
       for (const double end : {lower, upper})
-        if (std::abs(s.value - end) < margin)
+        if (std::abs(place(s.value) - place(end)) < margin)
           raise(Flag::at_bound, fmt::format("{} = {:.4g}, its range ends at {:g}", s.name, s.value, end));
       return;
     }
@@ -400,8 +403,8 @@ class Checks {
                                  fmt::format(", {:.4g} elsewhere", checks_.chi2_floor));
     const StageConfig first = fit_.config.optimizer.all_stages().front();
     const double one = threshold(Flag::one_start);
-    if (first.name == OptimizerKind::levenberg_marquardt && first.steps > 0 && fit_.config.optimizer.starts == 1 &&
-        fits_more_than_amplitudes() && (chi2 > one + spread || (arcs && checks_.chi2_arcs > one + arcs_spread)))
+    if (first.name == OptimizerKind::levenberg_marquardt && first.steps > 0 && fit_.starts.size() < 2 &&
+        fit_.config.optimizer.starts == 1 && fits_more_than_amplitudes() && (chi2 > one + spread || (arcs && checks_.chi2_arcs > one + arcs_spread)))
       raise(Flag::one_start, "one start, and " + of(chi2, n, "used pixels") +
                                  (arcs ? ", " + of(checks_.chi2_arcs, checks_.arc_pixels, "pixels of the arcs") : ""));
     if (fit_.model.source.empty()) return;

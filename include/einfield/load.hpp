@@ -22,7 +22,8 @@ struct LoadedProblem {
   std::string unit;                 ///< BUNIT of the image; "" = unknown
   std::optional<CelestialWcs> wcs;  ///< of the image
   std::vector<std::string> warnings;
-  std::vector<RaisedFlag> flags;  ///< of the data
+  std::vector<std::string> notes;  ///< what was done with the data as the configuration says
+  std::vector<RaisedFlag> flags;   ///< of the data
 };
 
 /// Reads and checks the data that a configuration names (image, noise, mask, PSF, start values, truth) and builds the
