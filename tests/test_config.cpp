@@ -390,7 +390,7 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       {"[[optimizer.stage]]\nlos = 3",
        "lens.toml:10: optimizer.stage.0.los: unknown key, found los, expected one of name, learning_rate, steps, "
        "warmup, "
-       "schedule, clip_norm, memory, free, stop"},
+       "schedule, clip_norm, memory, free, stop, starts, valleys, leave_out"},
       {"[optimizer]\nloss = 'chi'", "lens.toml:10: optimizer.loss: no such name, found \"chi\", expected chi2"},
       {sie + "theta_E = 1\nfit = ['theta']",
        "lens.toml:12: lens.0.fit: no such name, found \"theta\", expected theta_E"},
@@ -596,6 +596,73 @@ TEST_F(ConfigFile, SaysWhatIsWrongWithBoundsAndPriors) {
   EXPECT_EQ(failure(kShortest + kLens + prior + "[optimizer]\nloss = 'mse'\n"),
             "lens.toml:14: lens.0.prior: a Gaussian prior needs a likelihood, found optimizer.loss = \"mse\", expected "
             "\"chi2\"");
+}
+
+/// A model with everything that the stages of the recipe "galaxy" name.
+const std::string kGalaxy = R"(recipe = "galaxy"
+[observation]
+image = "data.fits"
+noise = 1.5
+[[lens]]
+profile = "SIE"
+theta_E = 1.0
+fit = ["theta_E"]
+[[source]]
+profile = "GAUSSIAN"
+amp = 1
+sigma = 0.5
+fit = ["amp", "sigma"]
+[[lens_light]]
+profile = "GAUSSIAN"
+amp = 1
+sigma = 0.5
+fit = ["amp", "sigma"]
+)";
+
+TEST_F(ConfigFile, TheRecipeForGalaxiesHasStages) {
+  const Config c = read(kGalaxy);
+  const FitSettings settings = fit_settings(c, c.model, 10);
+  ASSERT_EQ(settings.stages.size(), 3u);
+  for (const StageSettings& stage : settings.stages) EXPECT_EQ(stage.optimizer, OptimizerKind::levenberg_marquardt);
+  const auto moves = [&](std::size_t k) { return settings.stages[k].schedule.trainable; };
+  using Flags = std::vector<std::uint8_t>;  // theta_E, then the source, then the lens light
+  EXPECT_EQ(moves(0), (Flags{0, 0, 0, 1, 1}));
+  EXPECT_EQ(moves(1), (Flags{1, 1, 1, 0, 0}));
+  EXPECT_EQ(moves(2), Flags{});
+  EXPECT_TRUE(settings.stages[0].leaves_out());
+  EXPECT_FALSE(settings.stages[1].leaves_out());
+  EXPECT_LT(settings.stages[0].leave_out_inner, 1);
+  EXPECT_GT(settings.stages[0].leave_out_outer, 1);
+  EXPECT_GT(settings.stages[1].starts, 10);
+  EXPECT_GT(settings.stages[2].valleys, 1);
+  EXPECT_EQ(settings.starts, 1);
+  EXPECT_EQ(c.warnings, std::vector<std::string>{});
+  EXPECT_EQ(to_toml(read(to_toml(c))), to_toml(c));
+
+  // What [optimizer] gives goes to the stages that it is for.
+  const Config changed = read(kGalaxy + "[optimizer]\nstarts = 5\nstarts_seed = 9\nsteps = 40\n");
+  const FitSettings few = fit_settings(changed, changed.model, 10);
+  EXPECT_EQ(few.starts, 1);
+  EXPECT_EQ(few.stages[0].starts, 0);
+  EXPECT_EQ(few.stages[1].starts, 5);
+  EXPECT_EQ(few.starts_seed, 9u);
+  for (const StageSettings& stage : few.stages) EXPECT_EQ(stage.steps, 40);
+  // Stages or an optimizer that are given replace those of the recipe.
+  EXPECT_EQ(read(kGalaxy + "[optimizer]\nname = 'adam'\n").optimizer.all_stages().size(), 1u);
+  EXPECT_EQ(read(kGalaxy + "[[optimizer.stage]]\nstarts = 3\n[[optimizer.stage]]\nvalleys = 2\n")
+                .optimizer.all_stages()
+                .size(),
+            2u);
+  const auto expect = [&](const std::string& stages, const std::string& message) {
+    EXPECT_NE(failure(kGalaxy + stages).find(message), std::string::npos) << failure(kGalaxy + stages);
+  };
+  expect("[[optimizer.stage]]\nvalleys = 3\n",
+         "optimizer.stage.0.valleys: has no effect, found 3 without an earlier stage with several starts");
+  expect("[[optimizer.stage]]\nstarts = 3\n[[optimizer.stage]]\nstarts = 3\nvalleys = 3\n",
+         "optimizer.stage.1.valleys: contradicts starts, found 3 and 3 in one stage");
+  expect("[[optimizer.stage]]\nname = 'lbfgs'\nleave_out = [0.5, 1.5]\n",
+         "optimizer.stage.0.leave_out: has no effect");
+  expect("[[optimizer.stage]]\nleave_out = [1.5, 0.5]\n", "optimizer.stage.0.leave_out: an empty interval");
 }
 
 TEST_F(ConfigFile, LevenbergMarquardtAndItsStarts) {

@@ -477,6 +477,125 @@ TEST(LevenbergMarquardt, SeveralStartsAreOfAFirstStage) {
   EXPECT_THROW(fitted<double>(problems, settings), InvalidInput);
 }
 
+TEST(LevenbergMarquardt, PixelsThatAStageLeavesOutDoNotMatter) {
+  const Problem start = far_start(mock());
+  FitSettings settings = settings_for(1);
+  settings.stages[0].schedule.trainable = trainable(start.model, {"lens_light"});
+  settings.stages[0].leave_out_inner = 0.7;
+  settings.stages[0].leave_out_outer = 1.4;
+  const FitResult<double> without = fitted<double>({start}, settings);
+  // The same as masking them, and whatever they hold.
+  Problem masked = start, spoilt = start;
+  const Grid& grid = start.observation.grid;
+  const double theta_E = start.model.lens[0].values[0];
+  int left_out = 0;
+  for (int i = 0; i < grid.n_pixels(); ++i) {
+    const Vec2<double> theta = grid.pixel(i);
+    const double r = std::hypot(theta.x, theta.y + 0.03) / theta_E;
+    if (r < 0.7 || r > 1.4) continue;
+    masked.observation.mask[static_cast<std::size_t>(i)] = 0;
+    spoilt.observation.image[static_cast<std::size_t>(i)] += 100;
+    ++left_out;
+  }
+  ASSERT_GT(left_out, 50);
+  EXPECT_EQ(fitted<double>({spoilt}, settings).parameters, without.parameters);
+  FitSettings plain = settings;
+  plain.stages[0].leave_out_inner = plain.stages[0].leave_out_outer = 0;
+  EXPECT_EQ(fitted<double>({masked}, plain).parameters, without.parameters);
+  EXPECT_NE(fitted<double>({start}, plain).parameters, without.parameters);
+  settings.stages[0].leave_out_inner = 0;
+  settings.stages[0].leave_out_outer = 1000;
+  EXPECT_THROW(fitted<double>({start}, settings), InvalidInput);
+}
+
+StartRecord ended_at(double value, bool finished = true) {
+  StartRecord record;
+  record.value = record.chi2_reduced = value;
+  record.steps = 10;
+  record.alive = true;
+  record.finished = finished;
+  record.free = {value};
+  return record;
+}
+
+TEST(Starts, ValleysAreCountedOnce) {
+  // Two in the lowest valley, one that was given up, one alone, one dead.
+  std::vector<StartRecord> starts = {ended_at(3), ended_at(1.0005), ended_at(0.9, false), ended_at(1), ended_at(2),
+                                     ended_at(0.5)};
+  starts[5].alive = false;
+  starts[3].best = true;
+  EXPECT_EQ(lowest_valleys(starts, 9), (std::vector<std::size_t>{3, 4, 0}));
+  EXPECT_EQ(lowest_valleys(starts, 2), (std::vector<std::size_t>{3, 4}));
+  EXPECT_EQ(lowest_valleys({}, 2), std::vector<std::size_t>{});
+
+  // The second valley becomes the lowest one.
+  std::vector<StartRecord> after = {ended_at(0.8), ended_at(0.4)};
+  after[1].best = true;
+  const std::vector<StartRecord> now = continued_starts(starts, {3, 4}, after);
+  ASSERT_EQ(now.size(), 6u);
+  const std::vector<double> values = {3, 0.8, 0.9, 0.8, 0.4, 0.5};
+  const std::vector<bool> finished = {false, true, false, true, true, false};
+  for (std::size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(now[i].value, values[i]) << i;
+    EXPECT_EQ(now[i].finished, finished[i]) << i;
+    EXPECT_EQ(now[i].best, i == 4) << i;
+    EXPECT_EQ(now[i].steps, finished[i] ? 20 : 10) << i;
+  }
+  EXPECT_EQ(reached_best(now), 1);
+}
+
+TEST(Starts, ALaterStageBeginsFromEveryValley) {
+  const Problem truth = mock();
+  const std::vector<Problem> problems{far_start(truth)};
+  FitSettings settings = settings_for(1);
+  settings.stages.resize(3, settings.stages[0]);
+  settings.stages[0].schedule.trainable = trainable(truth.model, {"lens_light"});
+  settings.stages[1].schedule.trainable = trainable(truth.model, {"lens", "source"});
+  settings.stages[1].starts = 9;
+  settings.stages[2].valleys = 3;
+  std::vector<StartsProgress> told;
+  FitCallbacks<double> callbacks;
+  callbacks.starts = [&](int, const StartsProgress& now) { told.push_back(now); };
+  const FitResult<double> result = fitted<double>(problems, settings, callbacks);
+  expect_truth(truth, problems[0], result.parameters);
+  ASSERT_EQ(result.stages.size(), 3u);
+  std::int64_t steps = 0;
+  for (const StageEnd& stage : result.stages) {
+    EXPECT_EQ(stage.reason, StopReason::converged);
+    steps += stage.steps;
+  }
+  EXPECT_EQ(steps, result.steps);
+  const std::vector<StartRecord>& starts = result.snapshot.starts;
+  ASSERT_EQ(starts.size(), 9u);  // those of the second stage, and where they ended in the third
+  EXPECT_GE(reached_best(starts), 1);
+  double best = kInfinity;
+  for (const StartRecord& start : starts) best = start.best ? start.value : best;
+  EXPECT_NEAR(best, result.final_state.loss, 1e-9);
+  // The starts of the second stage end one after the other; their number never falls.
+  ASSERT_FALSE(told.empty());
+  int before = 0, of_second = 0;
+  for (const StartsProgress& now : told) {
+    if (now.stage != 1) continue;
+    EXPECT_GT(now.ended, before);
+    EXPECT_EQ(now.count, 9);
+    EXPECT_TRUE(std::isfinite(now.chi2_reduced));
+    before = now.ended;
+    ++of_second;
+  }
+  EXPECT_EQ(before, 9);
+  EXPECT_GE(of_second, 2);
+
+  // An interrupted stage is repeated with the same bits, also the one that begins from the valleys.
+  for (const int stop_after : {2, 25, 40}) {
+    FitCallbacks<double> interrupting;
+    int n = 0;
+    interrupting.interrupted = [&] { return ++n == stop_after; };
+    const FitResult<double> part = fitted<double>(problems, settings, interrupting);
+    if (part.stop_reason != StopReason::interrupted) continue;
+    EXPECT_EQ(fitted<double>(problems, settings, {}, {part.snapshot}).parameters, result.parameters) << stop_after;
+  }
+}
+
 /// Starts without a finite value: a source so small that its light overflows.
 TEST(Starts, DeadOnesAreDrawnAgainAndCounted) {
   Problem problem = far_start(mock());

@@ -290,6 +290,10 @@ std::string normal(double mean, double sigma) {
   return "{ mean = " + number(mean) + ", sigma = " + number(sigma) + " }";
 }
 
+std::string interval(double lower, double upper) {
+  return "[" + number(lower) + ", " + number(upper) + "]";
+}
+
 std::string theta_E_reason(const Survey& s) {
   if (!s.arcs) return "no arcs were found: a fifth of half the side of the image, not measured";
   return s.pairs ? fmt::format("half the distance of opposite arcs ({} pixels above 5 sigma)", s.arc_pixels)
@@ -308,6 +312,13 @@ void write_mass(Lines& to, const Survey& s, double pixel) {
   to.key("center_x", s.center.x, "the center of the light");
   to.key("center_y", s.center.y);
   to.key("fit", R"(["theta_E", "e1", "e2", "center_x", "center_y"])");
+  to.table("[lens.bounds]");
+  to.key("theta_E", interval(s.theta_E * (s.pairs ? 0.5 : 0.35), s.theta_E * (s.pairs ? 1.8 : 2.5)));
+  to.key("e1", interval(std::max(s.e1 - 0.3, -0.65), std::min(s.e1 + 0.3, 0.65)));
+  to.key("e2", interval(std::max(s.e2 - 0.3, -0.65), std::min(s.e2 + 0.3, 0.65)));
+  to.key("center_x", interval(s.center.x - 3 * inner, s.center.x + 3 * inner),
+         "stars lie at the bottom of the potential; chi2 alone would let the mass leave them");
+  to.key("center_y", interval(s.center.y - 3 * inner, s.center.y + 3 * inner));
   to.table("[lens.prior]");
   to.key("theta_E", normal(s.theta_E, sigma * s.theta_E));
   to.key("e1", normal(s.e1, 0.1), "q(mass)/q(light) scatters by 0.11 (Koopmans et al. 2006), and the light is measured "
@@ -320,6 +331,9 @@ void write_mass(Lines& to, const Survey& s, double pixel) {
   to.key("gamma1", 0.0);
   to.key("gamma2", 0.0);
   to.key("fit", R"(["gamma1", "gamma2"])");
+  to.table("[lens.bounds]");
+  to.key("gamma1", interval(-0.25, 0.25));
+  to.key("gamma2", interval(-0.25, 0.25));
   to.table("[lens.prior]");
   to.key("gamma1", normal(0, 0.05), "of galaxies in the field and in groups");
   to.key("gamma2", normal(0, 0.05));
@@ -335,7 +349,7 @@ void write_source(Lines& to, const Survey& s, double pixel) {
   to.key("center_y", s.center.y);
   to.key("fit", R"(["amp", "R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y"])");
   to.table("[source.bounds]");
-  to.key("R_sersic", "[" + number(0.1 * pixel) + ", " + number(0.5 * s.theta_E) + "]",
+  to.key("R_sersic", interval(0.1 * pixel, 0.5 * s.theta_E),
          "a larger source would replace the light of the lens");
   to.key("n_sersic", "[0.3, 5.0]");
   to.table("[source.prior]");
@@ -360,7 +374,7 @@ void write_light(Lines& to, const Survey& s, double pixel, double field) {
     to.key("center_y", s.center.y);
     to.key("fit", R"(["amp", "R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y"])");
     to.table("[lens_light.bounds]");
-    to.key("R_sersic", "[" + number(0.2 * pixel) + ", " + number(field) + "]", "a larger galaxy cannot be told from sky");
+    to.key("R_sersic", interval(0.2 * pixel, field), "a larger galaxy cannot be told from sky");
     to.key("n_sersic", "[0.4, 8.0]");
     to.table("[lens_light.prior]");
     to.key("e1", normal(s.e1, 0.15));
@@ -403,6 +417,7 @@ FirstConfiguration first_configuration(const NewOptions& options) {
 }
 
 bool is_fits(const std::string& image) {
+  if (std::filesystem::path(image).extension() == ".toml") return false;
   std::ifstream file(image.substr(0, bracket_of(image)), std::ios::binary);
   char start[6] = {};
   file.read(start, sizeof start);

@@ -29,7 +29,7 @@ struct FirstConfiguration {
 /// @throws InvalidInput "--OPTION: …" for an option that is missing or unusable, "FILE[HDU]: …" for data
 FirstConfiguration first_configuration(const NewOptions& options);
 
-/// Whether a file begins as FITS files do, compressed or not, and not as a configuration.
+/// Whether a file is an image: its name does not end with .toml, and it begins as FITS files do, compressed or not.
 /// @param image  "FILE" or "FILE[HDU]"
 bool is_fits(const std::string& image);
 
