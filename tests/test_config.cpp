@@ -660,8 +660,10 @@ TEST_F(ConfigFile, TheRecipeForGalaxiesHasStages) {
          "optimizer.stage.0.valleys: has no effect, found 3 without an earlier stage with several starts");
   expect("[[optimizer.stage]]\nstarts = 3\n[[optimizer.stage]]\nstarts = 3\nvalleys = 3\n",
          "optimizer.stage.1.valleys: contradicts starts, found 3 and 3 in one stage");
-  expect("[[optimizer.stage]]\nname = 'lbfgs'\nleave_out = [0.5, 1.5]\n",
-         "optimizer.stage.0.leave_out: has no effect");
+  expect("[[optimizer.stage]]\nname = 'lbfgs'\nleave_out = [0.5, 1.5]\n", "optimizer.stage.0.leave_out: has no effect");
+  expect("[network]\n", "network: is not fitted by recipe = \"galaxy\", found a network, expected a smooth model");
+  expect("[[source]]\nprofile = 'PIXELATED'\nnx = 4\nny = 4\npixel_scale = 0.1\nfit = ['pixels']\n",
+         "source.1.fit: is not fitted by recipe = \"galaxy\", found free pixels, expected a smooth model");
   expect("[[optimizer.stage]]\nleave_out = [1.5, 0.5]\n", "optimizer.stage.0.leave_out: an empty interval");
 }
 

@@ -520,8 +520,8 @@ StartRecord ended_at(double value, bool finished = true) {
 
 TEST(Starts, ValleysAreCountedOnce) {
   // Two in the lowest valley, one that was given up, one alone, one dead.
-  std::vector<StartRecord> starts = {ended_at(3), ended_at(1.0005), ended_at(0.9, false), ended_at(1), ended_at(2),
-                                     ended_at(0.5)};
+  std::vector<StartRecord> starts = {ended_at(3), ended_at(1.0005), ended_at(0.9, false),
+                                     ended_at(1), ended_at(2),      ended_at(0.5)};
   starts[5].alive = false;
   starts[3].best = true;
   EXPECT_EQ(lowest_valleys(starts, 9), (std::vector<std::size_t>{3, 4, 0}));

@@ -125,8 +125,9 @@ TEST_F(NewLens, TheGuessesAreNearTheTruthAndTheConfigurationLoadsWithoutWarning)
 }
 
 TEST_F(NewLens, SurvivesBadPixelsNeighborsAndADoubleImage) {
-  make(mock("[[source]]\nprofile = \"SERSIC_ELLIPSE\"\namp = 0.8\nR_sersic = 0.08\nn_sersic = 1.0\ncenter_x = 0.55\n"
-            "center_y = -0.1\n"));
+  make(
+      mock("[[source]]\nprofile = \"SERSIC_ELLIPSE\"\namp = 0.8\nR_sersic = 0.08\nn_sersic = 1.0\ncenter_x = 0.55\n"
+           "center_y = -0.1\n"));
   image_.values[5] = std::numeric_limits<double>::quiet_NaN();
   for (int y = 70; y < 80; ++y)
     for (int x = 70; x < 80; ++x) noise_.values[static_cast<std::size_t>(y * kSide + x)] = 1e8;
@@ -278,17 +279,16 @@ TEST_F(NewLens, BadInputIsRefusedByName) {
 TEST_F(NewLens, TheCommandWritesAConfigurationThatFitTakesWithoutWarning) {
   make(mock(kSource));
   const Surroundings around{folder_.path().string(), {}, "", {}, {}, {}, false, 0, false};
-  const Outcome written = run_binary(
-      {"new", "data.fits", "--noise", "noise.fits", "--psf", "psf.fits", "--pixel-scale", "0.06"}, around);
+  const Outcome written =
+      run_binary({"new", "data.fits", "--noise", "noise.fits", "--psf", "psf.fits", "--pixel-scale", "0.06"}, around);
   EXPECT_EQ(written.status, 0);
   EXPECT_EQ(written.err, "");
   folder_.write("lens.toml", written.out);
   const Outcome read = run_binary({"fit", "lens.toml", "--dry-run", "--backend", "cpu"}, around);
   EXPECT_EQ(read.status, 0) << read.err;
   EXPECT_EQ(read.err, "");
-  const Outcome bad = run_binary({"new", "data.fits", "--noise", "noise.fits", "--psf", "psf.fits", "--pixel-scale",
-                                  "-1"},
-                                 around);
+  const Outcome bad =
+      run_binary({"new", "data.fits", "--noise", "noise.fits", "--psf", "psf.fits", "--pixel-scale", "-1"}, around);
   EXPECT_EQ(bad.status, 2);
   EXPECT_EQ(bad.err, "einfield: error: --pixel-scale: out of range, found -1, expected a number > 0 arcsec\n");
   const Outcome both = run_binary({"fit", "lens.toml", "--noise", "noise.fits"}, around);
@@ -299,10 +299,9 @@ TEST_F(NewLens, TheCommandWritesAConfigurationThatFitTakesWithoutWarning) {
 TEST_F(NewLens, FitOfAnImageFindsTheLens) {
   make(mock(kSource));
   const Surroundings around{folder_.path().string(), {}, "", {}, {}, {}, false, 0, false};
-  const std::vector<std::string> command = {"fit",         "data.fits",     "--noise", "noise.fits",
-                                            "--psf",       "psf.fits",      "--pixel-scale", "0.06",
-                                            "--backend",   "cpu",           "--threads",     "1",
-                                            "--out",       "out",           "--set",         "optimizer.starts=6"};
+  const std::vector<std::string> command = {
+      "fit",       "data.fits", "--noise",   "noise.fits", "--psf", "psf.fits", "--pixel-scale", "0.06",
+      "--backend", "cpu",       "--threads", "1",          "--out", "out",      "--set",         "optimizer.starts=6"};
   const Outcome outcome = run_binary(command, around);
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("\nstage 2 of 3, starts: 6 of 6 ended, lowest reduced chi2 "), std::string::npos)

@@ -248,16 +248,18 @@ void add_data(CLI::App* command, NewOptions& o) {
   command->add_option("--noise-kind", o.noise_kind, "content of the map; without this option the sky decides")
       ->type_name("NAME")
       ->check(one_of({"sigma", "variance", "weight"}));
-  file("--psf", o.psf, "FILE[HDU]", "kernel of the PSF, or none; its header may give its sampling (PIXELSCL, OVERSAMP)");
+  file("--psf", o.psf, "FILE[HDU]",
+       "kernel of the PSF, or none; its header may give its sampling (PIXELSCL, OVERSAMP)");
   file("--mask", o.mask, "FILE[HDU]", "mask; whether 1 or 0 means use is seen from the middle of the image");
-  command->add_option_function<std::string>(
-             "--pixel-scale",
-             [&o](const std::string& text) {
-               o.pixel_scale = parse_number<double>(text).value_or(NAN);
-               if (!(*o.pixel_scale > 0) || !std::isfinite(*o.pixel_scale))
-                 throw InvalidInput("--pixel-scale: out of range, found " + text + ", expected a number > 0 arcsec");
-             },
-             "side of a pixel; default: from the WCS of the image")
+  command
+      ->add_option_function<std::string>(
+          "--pixel-scale",
+          [&o](const std::string& text) {
+            o.pixel_scale = parse_number<double>(text).value_or(NAN);
+            if (!(*o.pixel_scale > 0) || !std::isfinite(*o.pixel_scale))
+              throw InvalidInput("--pixel-scale: out of range, found " + text + ", expected a number > 0 arcsec");
+          },
+          "side of a pixel; default: from the WCS of the image")
       ->type_name("ARCSEC");
 }
 
@@ -709,8 +711,8 @@ Command version_command(CLI::App& app) {
 }  // namespace
 
 std::vector<Command> add_commands(CLI::App& app) {
-  return {simulate_command(app), new_command(app),       fit_command(app),  evaluate_command(app), convert_command(app),
-          reproduce_command(app), info_command(app), help_command(app),     version_command(app)};
+  return {simulate_command(app),  new_command(app),  fit_command(app),  evaluate_command(app), convert_command(app),
+          reproduce_command(app), info_command(app), help_command(app), version_command(app)};
 }
 
 }  // namespace einfield

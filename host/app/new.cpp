@@ -19,7 +19,7 @@
 namespace einfield {
 namespace {
 
-constexpr double kNoiseFactor = 3;      ///< between the scatter of the sky and the noise map: beyond, it is of another kind
+constexpr double kNoiseFactor = 3;  ///< between the scatter of the sky and the noise map: beyond, it is of another kind
 constexpr double kFloorFactor = 1.2;    ///< sky scatter per noise that makes a floor necessary
 constexpr double kSamplesPerWidth = 3;  ///< rays per FWHM of the PSF and axis
 constexpr int kMostRays = 4;            ///< per pixel and axis
@@ -123,8 +123,8 @@ void read_mask(const NewOptions& options, Files& files) {
     files.mask_reason = "the mask has values other than 0 and 1: a map of flags, 0 = good";
   } else if (one.middle < 0.5 && zero.middle > 0.5) {
     o.mask_used = 0;
-    files.mask_reason = fmt::format("{:.0f} % of the middle of the image is 0 in the mask: 0 = used",
-                                    100 * zero.middle);
+    files.mask_reason =
+        fmt::format("{:.0f} % of the middle of the image is 0 in the mask: 0 = used", 100 * zero.middle);
   }
 }
 
@@ -258,10 +258,11 @@ void write_observation(Lines& to, const Files& files, const Survey& s) {
   to.key("pixel_scale", to_text(*o.pixel_scale), files.scale_reason);
   to.key("supersampling", supersampling_of(files),
          data.psf.empty() ? "without a PSF, profiles are sharp"
-                          : fmt::format("the PSF is {:.2g} pixels wide (FWHM): {:g} rays across it",
-                                        width_of(data.psf), kSamplesPerWidth));
-  to.key("model_error", kModelError, "of the brightness: Sersics miss galaxies by some percent, which is more than "
-                                     "the noise in bright pixels");
+                          : fmt::format("the PSF is {:.2g} pixels wide (FWHM): {:g} rays across it", width_of(data.psf),
+                                        kSamplesPerWidth));
+  to.key("model_error", kModelError,
+         "of the brightness: Sersics miss galaxies by some percent, which is more than "
+         "the noise in bright pixels");
 }
 
 void write_regions(Lines& to, const Files& files, const Survey& s) {
@@ -272,8 +273,7 @@ void write_regions(Lines& to, const Files& files, const Survey& s) {
   to.key("shape", "\"circle\"");
   to.key("center_x", s.center.x);
   to.key("center_y", s.center.y);
-  to.key("radius", radius,
-         fmt::format("the arcs reach to {:.2f} arcsec; the galaxy shows beside them", s.outer));
+  to.key("radius", radius, fmt::format("the arcs reach to {:.2f} arcsec; the galaxy shows beside them", s.outer));
   for (const Neighbor& n : s.neighbors) {
     if (hypot(n.center.x - s.center.x, n.center.y - s.center.y) > radius + n.radius) continue;
     to.table("[[observation.region]]");
@@ -294,11 +294,17 @@ std::string interval(double lower, double upper) {
   return "[" + number(lower) + ", " + number(upper) + "]";
 }
 
+/// An interval around a component of an ellipticity, inside the range where any two of them are one.
+std::string around(double e, double reach) {
+  return interval(std::max(e - reach, -0.65), std::min(e + reach, 0.65));
+}
+
 std::string theta_E_reason(const Survey& s) {
   if (!s.arcs) return "no arcs were found: a fifth of half the side of the image, not measured";
-  return s.pairs ? fmt::format("half the distance of opposite arcs ({} pixels above 5 sigma)", s.arc_pixels)
-                 : fmt::format("3/4 of the radius of the arcs ({} pixels above 5 sigma), whose counter-images are not seen",
-                               s.arc_pixels);
+  return s.pairs
+             ? fmt::format("half the distance of opposite arcs ({} pixels above 5 sigma)", s.arc_pixels)
+             : fmt::format("3/4 of the radius of the arcs ({} pixels above 5 sigma), whose counter-images are not seen",
+                           s.arc_pixels);
 }
 
 void write_mass(Lines& to, const Survey& s, double pixel) {
@@ -314,15 +320,16 @@ void write_mass(Lines& to, const Survey& s, double pixel) {
   to.key("fit", R"(["theta_E", "e1", "e2", "center_x", "center_y"])");
   to.table("[lens.bounds]");
   to.key("theta_E", interval(s.theta_E * (s.pairs ? 0.5 : 0.35), s.theta_E * (s.pairs ? 1.8 : 2.5)));
-  to.key("e1", interval(std::max(s.e1 - 0.3, -0.65), std::min(s.e1 + 0.3, 0.65)));
-  to.key("e2", interval(std::max(s.e2 - 0.3, -0.65), std::min(s.e2 + 0.3, 0.65)));
+  to.key("e1", around(s.e1, 0.2));
+  to.key("e2", around(s.e2, 0.2));
   to.key("center_x", interval(s.center.x - 3 * inner, s.center.x + 3 * inner),
          "stars lie at the bottom of the potential; chi2 alone would let the mass leave them");
   to.key("center_y", interval(s.center.y - 3 * inner, s.center.y + 3 * inner));
   to.table("[lens.prior]");
   to.key("theta_E", normal(s.theta_E, sigma * s.theta_E));
-  to.key("e1", normal(s.e1, 0.1), "q(mass)/q(light) scatters by 0.11 (Koopmans et al. 2006), and the light is measured "
-                                  "through the PSF");
+  to.key("e1", normal(s.e1, 0.1),
+         "q(mass)/q(light) scatters by 0.11 (Koopmans et al. 2006), and the light is measured "
+         "through the PSF");
   to.key("e2", normal(s.e2, 0.1));
   to.key("center_x", normal(s.center.x, inner), "a pixel, or 5 % of theta_E");
   to.key("center_y", normal(s.center.y, inner));
@@ -332,8 +339,8 @@ void write_mass(Lines& to, const Survey& s, double pixel) {
   to.key("gamma2", 0.0);
   to.key("fit", R"(["gamma1", "gamma2"])");
   to.table("[lens.bounds]");
-  to.key("gamma1", interval(-0.25, 0.25));
-  to.key("gamma2", interval(-0.25, 0.25));
+  to.key("gamma1", interval(-0.15, 0.15));
+  to.key("gamma2", interval(-0.15, 0.15));
   to.table("[lens.prior]");
   to.key("gamma1", normal(0, 0.05), "of galaxies in the field and in groups");
   to.key("gamma2", normal(0, 0.05));
@@ -349,8 +356,7 @@ void write_source(Lines& to, const Survey& s, double pixel) {
   to.key("center_y", s.center.y);
   to.key("fit", R"(["amp", "R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y"])");
   to.table("[source.bounds]");
-  to.key("R_sersic", interval(0.1 * pixel, 0.5 * s.theta_E),
-         "a larger source would replace the light of the lens");
+  to.key("R_sersic", interval(0.1 * pixel, 0.5 * s.theta_E), "a larger source would replace the light of the lens");
   to.key("n_sersic", "[0.3, 5.0]");
   to.table("[source.prior]");
   to.key("e1", normal(0, 0.25));
@@ -368,7 +374,7 @@ void write_light(Lines& to, const Survey& s, double pixel, double field) {
     to.key("R_sersic", std::clamp((bulge ? 0.5 : 1.5) * s.half_light_radius, pixel, 0.5 * field),
            fmt::format("half of the light lies within {:.2g} arcsec", s.half_light_radius));
     to.key("n_sersic", bulge ? 3.0 : 1.0, bulge ? "a bulge and an envelope" : "");
-    to.key("e1", s.e1, "moments of the inner galaxy");
+    to.key("e1", s.e1, "moments of the galaxy within theta_E");
     to.key("e2", s.e2);
     to.key("center_x", s.center.x);
     to.key("center_y", s.center.y);
@@ -410,9 +416,10 @@ FirstConfiguration first_configuration(const NewOptions& options) {
   FirstConfiguration result{to.text(), {}};
   for (const RaisedFlag& flag : files.loaded.flags) result.warnings.push_back(flag.text);
   if (!s.arcs)
-    result.warnings.push_back(fmt::format("{}: no arcs were found beside the galaxy ({} pixels above 5 sigma, expected "
-                                          "at least 9): it may not be a lens, and theta_E is not measured",
-                                          options.image, s.arc_pixels));
+    result.warnings.push_back(
+        fmt::format("{}: no arcs were found beside the galaxy ({} pixels above 5 sigma, expected "
+                    "at least 9): it may not be a lens, and theta_E is not measured",
+                    options.image, s.arc_pixels));
   return result;
 }
 

@@ -97,8 +97,9 @@ void report_stages(Log& log, const Config& config, const std::vector<StageEnd>& 
     const bool ended = ends[k].reason != StopReason::steps;
     log.line(fmt::format("stage {} of {}: {} of {}: {} after {} steps", first + k + 1, stages.size(),
                          name_of(stage.name), stage.free.empty() ? "all" : joined(stage.free),
-                         ended ? name_of(ends[k].reason)
-                         : stage.name == OptimizerKind::adam ? "ended" : "not converged",
+                         ended                               ? name_of(ends[k].reason)
+                         : stage.name == OptimizerKind::adam ? "ended"
+                                                             : "not converged",
                          ends[k].steps));
   }
 }

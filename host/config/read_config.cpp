@@ -376,6 +376,23 @@ void check_priors(const Document& document, const Config& config) {
   check("lens_light", config.model.lens_light);
 }
 
+/// The recipe "galaxy" has no stage for a network or for pixels: they would stay as they are.
+void check_galaxy(const Document& document, const Config& config) {
+  if (config.recipe != "galaxy" || document.size("optimizer.stage") > 0 || document.has("optimizer.name")) return;
+  const std::string expected = ", expected a smooth model, or [[optimizer.stage]] with a stage that fits it";
+  if (config.model.network)
+    document.fail("network", "is not fitted by recipe = \"galaxy\", found a network" + expected);
+  const auto refuse = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i)
+      if (lights[i].pixels_free || lights[i].weights_free)
+        document.fail(block + "." + std::to_string(i) + ".fit",
+                      std::string("is not fitted by recipe = \"galaxy\", found free ") +
+                          (lights[i].pixels_free ? "pixels" : "weights") + expected);
+  };
+  refuse("source", config.model.source);
+  refuse("lens_light", config.model.lens_light);
+}
+
 /// What gauss_newton fits, and that it comes last when it chooses weights: stages after it would not know them.
 void check_gauss_newton(const Document& document, const Config& config) {
   const OptimizerKind last = config.optimizer.all_stages().back().name;
@@ -559,6 +576,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   read_uncertainty(document, config);
   check_model(document, config);
   check_priors(document, config);
+  if (!for_simulation) check_galaxy(document, config);
   if (!for_simulation) check_stages(document, config);
   if (!for_simulation) check_gauss_newton(document, config);
   warn_without_effect(document, config);

@@ -15,23 +15,24 @@
 namespace einfield {
 namespace {
 
-constexpr double kToSigma = 1.4826;       ///< σ of a Gaussian per median of the absolute deviation
-constexpr double kSignificant = 5;        ///< of a mean of 3 × 3 pixels: light and not noise
-constexpr double kFaint = 3;              ///< of the fainter image of a pair, opposite a significant one
-constexpr double kAlone = 0.75;           ///< theta_E per radius of an image whose counter-image is not seen: that is
-                                          ///< theta_E + beta, and beta lies between 0 and theta_E
-constexpr double kCore = 1.5;             ///< FWHM of the PSF; closer to the center residuals of the galaxy are larger
-constexpr double kClip = 2.5;             ///< σ: what is brighter than an isophote by more is not the galaxy
-constexpr double kMostHarmonic = 0.1;     ///< of the mean of an isophote: about 0.05 in its ellipticity
+constexpr double kToSigma = 1.4826;    ///< σ of a Gaussian per median of the absolute deviation
+constexpr double kSignificant = 5;     ///< of a mean of 3 × 3 pixels: light and not noise
+constexpr double kFaint = 3;           ///< of the fainter image of a pair, opposite a significant one
+constexpr double kAlone = 0.75;        ///< theta_E per radius of an image whose counter-image is not seen: that is
+                                       ///< theta_E + beta, and beta lies between 0 and theta_E
+constexpr double kCore = 1.5;          ///< FWHM of the PSF; closer to the center residuals of the galaxy are larger
+constexpr double kClip = 2.5;          ///< σ: what is brighter than an isophote by more is not the galaxy
+constexpr double kMostHarmonic = 0.1;  ///< of the mean of an isophote: about 0.05 in its ellipticity
 constexpr std::size_t kFewestOfIsophote = 12;  ///< pixels, for three numbers
+constexpr double kShapeWindow = 0.5;           ///< theta_E: the ellipticity is that of the galaxy inside the arcs
 constexpr double kGalaxyError = 0.05;          ///< of the brightness of the galaxy: what its ellipses leave
-constexpr double kOpposite = 0.35;        ///< rad from 180° between the arcs of a pair
-constexpr double kLargestWeight = 20;     ///< σ: a bright knot does not outweigh an arc
-constexpr double kReach = 0.8;            ///< of half the side: arcs are looked for inside
-constexpr int kFewestPixels = 9;          ///< of significant arcs: one patch of 3 × 3
-constexpr double kOutsideArcs = 1.7;      ///< theta_E: a source at 0.7 theta_E has an image there, and one at 0.3
-constexpr double kNeighborReach = 3;      ///< theta_E
-constexpr int kMostArcPixels = 3000;      ///< the brightest ones; pairs take the square of it
+constexpr double kOpposite = 0.35;             ///< rad from 180° between the arcs of a pair
+constexpr double kLargestWeight = 20;          ///< σ: a bright knot does not outweigh an arc
+constexpr double kReach = 0.8;                 ///< of half the side: arcs are looked for inside
+constexpr int kFewestPixels = 9;               ///< of significant arcs: one patch of 3 × 3
+constexpr double kOutsideArcs = 1.7;           ///< theta_E: a source at 0.7 theta_E has an image there, and one at 0.3
+constexpr double kNeighborReach = 3;           ///< theta_E
+constexpr int kMostArcPixels = 3000;           ///< the brightest ones; pairs take the square of it
 
 /// Median and σ without the values that lie far from the others.
 struct Level {
@@ -92,9 +93,10 @@ class Surveyor {
   Survey run() {
     find_center();
     measure_sky();
-    measure_shape();
+    measure_shape(o_.image, std::max(2 * fwhm_, 3 * o_.grid.pixel_scale));
     subtract_galaxy();
     find_arcs();
+    measure_shape(without_arcs(), kShapeWindow * s_.theta_E);
     find_neighbors();
     return s_;
   }
@@ -189,10 +191,9 @@ class Surveyor {
     s_.sky_noise = upper_median(noise);
   }
 
-  /// Moments in a Gaussian window of the same shape, repeated (Bernstein & Jarvis 2002, section 3.1). The window spans
-  /// a few widths of the PSF: the inner galaxy, inside the arcs.
-  void measure_shape() {
-    const double width = std::max(2 * fwhm_, 3 * o_.grid.pixel_scale);
+  /// Moments in a Gaussian window of the same shape, repeated (Bernstein & Jarvis 2002, section 3.1).
+  /// @param width  1 σ of the window [arcsec]
+  void measure_shape(const std::vector<double>& image, double width) {
     for (int round = 0; round < 30; ++round) {
       double sum = 0, xx = 0, xy = 0, yy = 0;
       for (std::size_t i = 0; i < n_; ++i) {
@@ -201,7 +202,7 @@ class Surveyor {
         if (r > 4 * width) continue;
         const Vec2<double> theta = at(i);
         const double x = theta.x - s_.center.x, y = theta.y - s_.center.y;
-        const double w = std::exp(-0.5 * r * r / (width * width)) * (o_.image[i] - s_.background);
+        const double w = std::exp(-0.5 * r * r / (width * width)) * (image[i] - s_.background);
         sum += w;
         xx += w * x * x;
         xy += w * x * y;
@@ -286,9 +287,10 @@ class Surveyor {
     for (std::size_t k = 0; k < grown.size(); ++k)
       if (s_.half_light_radius == 0 && grown[k] >= 0.5 * flux) s_.half_light_radius = radius[k];
     left_.assign(n_, 0.0);
+    galaxy_.assign(n_, 0.0);
     for (std::size_t i = 0; i < n_ && !radius.empty(); ++i)
       if (used(i)) {
-        const double model = brightness(radius, galaxy, i);
+        const double model = galaxy_[i] = brightness(radius, galaxy, i);
         left_[i] = (o_.image[i] - s_.background - model) / std::hypot(o_.noise[i], kGalaxyError * model);
       }
     left_ = smoothed(left_);
@@ -296,6 +298,13 @@ class Surveyor {
     for (std::size_t i = 0; i < n_; ++i)
       if (used(i) && distance(i) > core()) sizes.push_back(std::abs(left_[i]));
     scatter_ = std::max(kToSigma * upper_median(sizes), 1e-12);
+  }
+  /// The image with the galaxy in the place of light that it does not have.
+  std::vector<double> without_arcs() const {
+    std::vector<double> image = o_.image;
+    for (std::size_t i = 0; i < n_; ++i)
+      if (left_[i] > kFaint * scatter_ && distance(i) > core()) image[i] = s_.background + galaxy_[i];
+    return image;
   }
   double core() const { return std::max(kCore * fwhm_, 3 * o_.grid.pixel_scale); }
 
@@ -433,8 +442,9 @@ class Surveyor {
   int nx_, ny_;
   std::size_t n_;
   double half_side_ = 0, fwhm_ = 0;
-  std::vector<double> left_;  ///< smoothed() image without sky and galaxy, in units of the noise
-  double scatter_ = 1;        ///< 1 σ of it
+  std::vector<double> galaxy_;  ///< model of the galaxy [image unit]
+  std::vector<double> left_;    ///< smoothed() image without sky and galaxy, in units of the noise
+  double scatter_ = 1;          ///< 1 σ of it
   Survey s_;
 };
 

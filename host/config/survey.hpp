@@ -21,22 +21,23 @@ struct Survey {
   int sky_pixels = 0;            ///< number of pixels of blank sky
   double sky_scatter = 0;        ///< 1 σ of a pixel of blank sky [image unit]
   double sky_noise = 0;          ///< median of the noise map there [image unit]
-  double e1 = 0, e2 = 0;         ///< ellipticity of the galaxy's light
+  double e1 = 0, e2 = 0;         ///< ellipticity of the galaxy's light within theta_E
   double half_light_radius = 0;  ///< of the galaxy, up to half the side of the image [arcsec]
   bool arcs = false;             ///< whether there is significant light that the galaxy does not have
   int arc_pixels = 0;            ///< number of its pixels
   double peak = 0;               ///< its largest significance, in a mean of 3 × 3 pixels [σ]
   bool pairs = false;            ///< whether it lies on opposite sides of the galaxy
-  double theta_E = 0;            ///< half the distance of opposite arcs, or 3/4 of the radius of arcs on one side; a guess without arcs
-  double outer = 0;              ///< radius that holds most of the arcs [arcsec]
+  double theta_E =
+      0;  ///< half the distance of opposite arcs, or 3/4 of the radius of arcs on one side; a guess without arcs
+  double outer = 0;                 ///< radius that holds most of the arcs [arcsec]
   std::vector<Neighbor> neighbors;  ///< outside the arcs, inside 3 theta_E
 };
 
 /// @param o  with a valid mask and noise
 Survey survey(const Observation& o);
 
-/// Full width at half maximum of the core of a kernel: that of a Gaussian whose maximum p and whose mean m at a distance
-/// of one sample are those of the kernel, m/p = exp(−4 ln 2/FWHM²).
+/// Full width at half maximum of the core of a kernel: that of a Gaussian whose maximum p and whose mean m at a
+/// distance of one sample are those of the kernel, m/p = exp(−4 ln 2/FWHM²).
 /// @return [pixels of the image]; 0 without a PSF
 double width_of(const Psf& psf);
 

@@ -49,14 +49,13 @@ void FitRun<Real>::require_settings() const {
   const FitSettings& s = settings_;
   EINFIELD_REQUIRE(!s.stages.empty(), "a fit without stages, expected at least one");
   for (const StageSettings& stage : s.stages) {
-    EINFIELD_REQUIRE(stage.starts >= 0 && stage.valleys >= 0,
-                     "starts = " + std::to_string(stage.starts) + ", valleys = " + std::to_string(stage.valleys) +
-                         ", expected >= 0");
+    EINFIELD_REQUIRE(stage.starts >= 0 && stage.valleys >= 0, "starts = " + std::to_string(stage.starts) +
+                                                                  ", valleys = " + std::to_string(stage.valleys) +
+                                                                  ", expected >= 0");
     EINFIELD_REQUIRE(stage.optimizer == OptimizerKind::levenberg_marquardt ||
                          (stage.starts <= 1 && stage.valleys <= 1 && !stage.leaves_out()),
                      "starts, valleys or pixels left out in a stage of another optimizer than Levenberg-Marquardt");
-    EINFIELD_REQUIRE(stage.starts <= 1 || stage.valleys <= 1,
-                     "a stage with starts and valleys, expected one of them");
+    EINFIELD_REQUIRE(stage.starts <= 1 || stage.valleys <= 1, "a stage with starts and valleys, expected one of them");
     EINFIELD_REQUIRE(stage.steps >= 0, "steps = " + std::to_string(stage.steps) + ", expected >= 0");
     EINFIELD_REQUIRE(stage.memory >= 1, "memory = " + std::to_string(stage.memory) + ", expected >= 1");
   }

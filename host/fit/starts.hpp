@@ -66,10 +66,9 @@ std::vector<StartRecord> continued_starts(std::vector<StartRecord> before, const
 /// @param pool         decides for several systems side by side; bits do not depend on it
 /// @param interrupted  may be empty; called after every round in which a descent has ended a step
 /// @param progress     may be empty; called with the index of the plan when one more of its starts has ended
-std::vector<StartsResult> run_starts(
-    ScalarBatch& batch, const std::vector<StartsPlan>& plans, ThreadPool& pool,
-    const std::function<bool()>& interrupted,
-    const std::function<void(std::size_t plan, const StartsProgress&)>& progress = {});
+std::vector<StartsResult> run_starts(ScalarBatch& batch, const std::vector<StartsPlan>& plans, ThreadPool& pool,
+                                     const std::function<bool()>& interrupted,
+                                     const std::function<void(std::size_t plan, const StartsProgress&)>& progress = {});
 inline constexpr int kHalvings[] = {10, 25};
 inline constexpr std::size_t kAtLeast = 4;
 inline constexpr int kRedraws = 20;

@@ -41,8 +41,8 @@ struct MemberOutcome {
   double time_s = 0;
   StepState final_state;
   std::optional<Evidence> evidence;  ///< its weights are those of a configuration
-  std::string left_out;  ///< why the member does not count; "" when it counts
-  std::vector<StageEnd> stages;  ///< how the stages of this run ended
+  std::string left_out;              ///< why the member does not count; "" when it counts
+  std::vector<StageEnd> stages;      ///< how the stages of this run ended
 };
 
 /// A finished fit. Maps are at the pixel centers, (ny, nx); "mean" is the mean over the members that count.

@@ -404,7 +404,8 @@ class Checks {
     const StageConfig first = fit_.config.optimizer.all_stages().front();
     const double one = threshold(Flag::one_start);
     if (first.name == OptimizerKind::levenberg_marquardt && first.steps > 0 && fit_.starts.size() < 2 &&
-        fit_.config.optimizer.starts == 1 && fits_more_than_amplitudes() && (chi2 > one + spread || (arcs && checks_.chi2_arcs > one + arcs_spread)))
+        fit_.config.optimizer.starts == 1 && fits_more_than_amplitudes() &&
+        (chi2 > one + spread || (arcs && checks_.chi2_arcs > one + arcs_spread)))
       raise(Flag::one_start, "one start, and " + of(chi2, n, "used pixels") +
                                  (arcs ? ", " + of(checks_.chi2_arcs, checks_.arc_pixels, "pixels of the arcs") : ""));
     if (fit_.model.source.empty()) return;

@@ -62,8 +62,8 @@ struct ObservationConfig {
   std::vector<RegionConfig> regions;
   NoiseConfig noise;
   PsfConfig psf;
-  double noise_floor = 0;  ///< least 1 σ of a pixel [image unit]
-  double model_error = 0;  ///< fraction of the brightness that is added to 1 σ in quadrature
+  double noise_floor = 0;             ///< least 1 σ of a pixel [image unit]
+  double model_error = 0;             ///< fraction of the brightness that is added to 1 σ in quadrature
   double max_noise = 1e3;             ///< pixels with noise above this times typical_noise() are masked
   std::optional<double> pixel_scale;  ///< [arcsec]; empty: from the celestial WCS of the image
   double center_x = 0, center_y = 0;  ///< coordinates of the middle of the image [arcsec]
