@@ -636,6 +636,8 @@ TEST_F(ConfigFile, TheRecipeForGalaxiesHasStages) {
   EXPECT_GT(settings.stages[1].starts, 10);
   EXPECT_GT(settings.stages[2].valleys, 1);
   EXPECT_EQ(settings.starts, 1);
+  EXPECT_GT(c.optimizer.prior_weight, 1);
+  EXPECT_EQ(read(kShortest).optimizer.prior_weight, 1);
   EXPECT_EQ(c.warnings, std::vector<std::string>{});
   EXPECT_EQ(to_toml(read(to_toml(c))), to_toml(c));
 

@@ -508,6 +508,21 @@ TEST(LevenbergMarquardt, PixelsThatAStageLeavesOutDoNotMatter) {
   EXPECT_THROW(fitted<double>({start}, settings), InvalidInput);
 }
 
+TEST(LevenbergMarquardt, TheWeightOfThePriorsIsThatOfANarrowerOne) {
+  Problem problem = far_start(mock());
+  problem.model.lens[0].priors.resize(5);
+  problem.model.lens[0].priors[0] = {-kInfinity, kInfinity, 1.0, 0.05};
+  Problem narrower = problem;
+  problem.model.prior_weight = 4;
+  narrower.model.lens[0].priors[0].sigma = 0.025;
+  const FitResult<double> weighted = fitted<double>({problem}, settings_for(1)),
+                          same = fitted<double>({narrower}, settings_for(1));
+  EXPECT_EQ(weighted.parameters, same.parameters);
+  EXPECT_EQ(weighted.final_state.loss, same.final_state.loss);
+  problem.model.prior_weight = 0;
+  EXPECT_THROW(problem.model.validate(), InvalidInput);
+}
+
 StartRecord ended_at(double value, bool finished = true) {
   StartRecord record;
   record.value = record.chi2_reduced = value;

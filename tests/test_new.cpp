@@ -302,6 +302,10 @@ TEST_F(NewLens, FitOfAnImageFindsTheLens) {
   const std::vector<std::string> command = {
       "fit",       "data.fits", "--noise",   "noise.fits", "--psf", "psf.fits", "--pixel-scale", "0.06",
       "--backend", "cpu",       "--threads", "1",          "--out", "out",      "--set",         "optimizer.starts=6"};
+  std::vector<std::string> dry = command;
+  dry.emplace_back("--dry-run");
+  EXPECT_EQ(run_binary(dry, around).status, 0);
+  EXPECT_FALSE(std::filesystem::exists(folder_.path() / "out"));
   const Outcome outcome = run_binary(command, around);
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("\nstage 2 of 3, starts: 6 of 6 ended, lowest reduced chi2 "), std::string::npos)

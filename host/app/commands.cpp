@@ -303,16 +303,36 @@ std::string shell_command(const std::vector<std::string>& words) {
   return line;
 }
 
-/// A configuration beside the results for an image without one; --resume continues with the one that is there.
-/// @return its path
-std::string configuration_for(const NewOptions& data, const std::string& out, bool resume) {
-  const std::string file = in(out, "lens.toml");
-  if (resume) return file;
+/// The configuration of `fit`: a file, or for an image what `new` writes, which then lies beside the results; --resume
+/// continues with the one that is there.
+Config configuration_of_fit(const std::string& given, NewOptions data, const std::vector<Override>& settings,
+                            const RunOptions& options) {
+  if (!is_fits(given)) {
+    if (data.any())
+      throw InvalidInput("--noise, --psf, --mask, --pixel-scale: have no effect with the configuration " + given +
+                         ", expected an image instead of it");
+    return read_config(given, settings, false);
+  }
+  data.image = given;
+  refuse_results(options);
+  const std::string file = in(options.out, "lens.toml");
+  if (options.resume) return read_config(file, settings, false);
   const FirstConfiguration first = first_configuration(data);
-  print_warnings(first.warnings);
-  create_directory(out);
-  write_atomically(file, first.toml);
-  return file;
+  if (options.warnings) print_warnings(first.warnings);
+  if (!options.dry_run) {
+    create_directory(options.out);
+    write_atomically(file, first.toml);
+    return read_config(file, settings, false);
+  }
+  // Nothing may stay.
+  std::string folder = (fs::temp_directory_path() / "einfield-XXXXXX").string();
+  if (!mkdtemp(folder.data())) throw IoError(folder + ": cannot create a temporary directory");
+  const std::shared_ptr<void> removed(nullptr, [&folder](void*) {
+    std::error_code error;
+    fs::remove_all(folder, error);
+  });
+  write_atomically(in(folder, "lens.toml"), first.toml);
+  return read_config(in(folder, "lens.toml"), settings, false);
 }
 
 Command fit_command(CLI::App& app) {
@@ -343,16 +363,7 @@ Command fit_command(CLI::App& app) {
             catch_signals();
             RunOptions options = o->flags.options();
             options.out = o->out.empty() ? default_out(o->config) : o->out;
-            std::string file = o->config;
-            if (is_fits(o->config)) {
-              o->data.image = o->config;
-              refuse_results(options);
-              file = configuration_for(o->data, options.out, options.resume);
-            } else if (o->data.any()) {
-              throw InvalidInput("--noise, --psf, --mask, --pixel-scale: have no effect with the configuration " +
-                                 o->config + ", expected an image instead of it");
-            }
-            const Config config = read_config(file, overrides(o->settings), false);
+            const Config config = configuration_of_fit(o->config, o->data, overrides(o->settings), options);
             options.command = shell_command(words);
             return o->flags.status_of([&] { return run_fit(config, options); });
           }};

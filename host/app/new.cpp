@@ -320,11 +320,11 @@ void write_mass(Lines& to, const Survey& s, double pixel) {
   to.key("fit", R"(["theta_E", "e1", "e2", "center_x", "center_y"])");
   to.table("[lens.bounds]");
   to.key("theta_E", interval(s.theta_E * (s.pairs ? 0.5 : 0.35), s.theta_E * (s.pairs ? 1.8 : 2.5)));
-  to.key("e1", around(s.e1, 0.2));
-  to.key("e2", around(s.e2, 0.2));
-  to.key("center_x", interval(s.center.x - 3 * inner, s.center.x + 3 * inner),
+  to.key("e1", around(s.e1, 0.3));
+  to.key("e2", around(s.e2, 0.3));
+  to.key("center_x", interval(s.center.x - 5 * inner, s.center.x + 5 * inner),
          "stars lie at the bottom of the potential; chi2 alone would let the mass leave them");
-  to.key("center_y", interval(s.center.y - 3 * inner, s.center.y + 3 * inner));
+  to.key("center_y", interval(s.center.y - 5 * inner, s.center.y + 5 * inner));
   to.table("[lens.prior]");
   to.key("theta_E", normal(s.theta_E, sigma * s.theta_E));
   to.key("e1", normal(s.e1, 0.1),
@@ -339,8 +339,8 @@ void write_mass(Lines& to, const Survey& s, double pixel) {
   to.key("gamma2", 0.0);
   to.key("fit", R"(["gamma1", "gamma2"])");
   to.table("[lens.bounds]");
-  to.key("gamma1", interval(-0.15, 0.15));
-  to.key("gamma2", interval(-0.15, 0.15));
+  to.key("gamma1", interval(-0.3, 0.3));
+  to.key("gamma2", interval(-0.3, 0.3));
   to.table("[lens.prior]");
   to.key("gamma1", normal(0, 0.05), "of galaxies in the field and in groups");
   to.key("gamma2", normal(0, 0.05));
@@ -352,8 +352,8 @@ void write_source(Lines& to, const Survey& s, double pixel) {
   to.key("amp", 1.0, "amplitudes are solved for");
   to.key("R_sersic", 0.15 * s.theta_E);
   to.key("n_sersic", 1.0);
-  to.key("center_x", s.center.x);
-  to.key("center_y", s.center.y);
+  to.key("center_x", s.source.x, "the mean of the arcs, traced back by an isothermal sphere");
+  to.key("center_y", s.source.y);
   to.key("fit", R"(["amp", "R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y"])");
   to.table("[source.bounds]");
   to.key("R_sersic", interval(0.1 * pixel, 0.5 * s.theta_E), "a larger source would replace the light of the lens");
@@ -361,8 +361,8 @@ void write_source(Lines& to, const Survey& s, double pixel) {
   to.table("[source.prior]");
   to.key("e1", normal(0, 0.25));
   to.key("e2", normal(0, 0.25));
-  to.key("center_x", normal(s.center.x, 0.25 * s.theta_E), "a source far behind the lens has one image");
-  to.key("center_y", normal(s.center.y, 0.25 * s.theta_E));
+  to.key("center_x", normal(s.source.x, 0.25 * s.theta_E));
+  to.key("center_y", normal(s.source.y, 0.25 * s.theta_E));
 }
 
 /// @param field  side of the image [arcsec]

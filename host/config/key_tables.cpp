@@ -510,7 +510,11 @@ Keys optimizer_keys(OptimizerConfig& o) {
   append(keys, optimizer_option_keys(o));
   append(
       keys,
-      {{"stop_chi2", &o.stop_chi2, "reduced chi^2 at which the fit stops", above(0), "", false, chi2},
+      {{"prior_weight", &o.prior_weight,
+        "factor on the terms of Gaussian priors in the loss; above 1 where the model misses the data by more than the "
+        "noise, so that chi2 counts every pixel too much",
+        above(0)},
+       {"stop_chi2", &o.stop_chi2, "reduced chi^2 at which the fit stops", above(0), "", false, chi2},
        {"patience", &o.patience, "the fit stops after this number of steps without a decrease", between(1, kMaxSteps),
         "steps", false, patient},
        {"tolerance", &o.tolerance, "smallest relative decrease that counts", Bounds{0, 1, false, true}, "", false,

@@ -476,6 +476,7 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
 
 Model load_model(const Config& config, const Grid& grid) {
   Model model = config.model;
+  model.prior_weight = config.optimizer.prior_weight;
   const double unit = field_unit(grid);
   if (model.network && config.network) model.network->input_scale = config.network->input_scale_in(unit);
   const auto fill = [unit](std::vector<LightComponent>& lights, const std::vector<LightStart>& starts) {

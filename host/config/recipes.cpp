@@ -79,6 +79,7 @@ Recipe galaxy() {
   o.name = OptimizerKind::levenberg_marquardt;
   o.steps = 200;
   o.stop = StopRule::none;
+  o.prior_weight = 6;
   StageConfig stage = o;
   stage.free = {"lens_light"};
   stage.leave_out_inner = 0.6;

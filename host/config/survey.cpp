@@ -361,6 +361,20 @@ class Surveyor {
     return total > 0 ? moment / total : 0;
   }
 
+  /// β = θ − θ_E θ/|θ| of an isothermal sphere, averaged over the arcs.
+  void trace_source(const std::vector<ArcPixel>& pixels) {
+    Vec2<double> sum{};
+    double total = 0;
+    for (const ArcPixel& a : pixels) {
+      if (a.r > kOutsideArcs * s_.theta_E) continue;
+      const double beta = a.r - s_.theta_E;
+      sum += a.weight * Vec2<double>{beta * std::cos(a.phi), beta * std::sin(a.phi)};
+      total += a.weight;
+    }
+    s_.source = s_.center;
+    if (total > 0) s_.source += (1 / total) * sum;
+  }
+
   void find_arcs() {
     const double from = core(), to = kReach * half_side_;
     const std::vector<ArcPixel> pixels = arc_pixels(from, to, kSignificant), fainter = arc_pixels(from, to, kFaint);
@@ -368,6 +382,7 @@ class Surveyor {
     s_.arcs = s_.arc_pixels >= kFewestPixels;
     if (!s_.arcs) {
       s_.theta_E = s_.outer = 0.2 * half_side_;
+      s_.source = s_.center;
       return;
     }
     // The images of a source on opposite sides of an isothermal lens are 2 theta_E apart, wherever the source is.
@@ -387,6 +402,7 @@ class Surveyor {
     }
     s_.pairs = paired > alone;
     s_.theta_E = s_.pairs ? peak_of(by_pair, width) : kAlone * peak_of(by_radius, width);
+    trace_source(pixels);
     double within = 0, total = 0;
     std::vector<std::pair<double, double>> sorted;
     for (const ArcPixel& a : pixels)

@@ -29,7 +29,8 @@ struct Survey {
   bool pairs = false;            ///< whether it lies on opposite sides of the galaxy
   double theta_E =
       0;  ///< half the distance of opposite arcs, or 3/4 of the radius of arcs on one side; a guess without arcs
-  double outer = 0;                 ///< radius that holds most of the arcs [arcsec]
+  Vec2<double> source{};  ///< mean of the arcs traced to the source by an isothermal sphere of theta_E [arcsec]
+  double outer = 0;       ///< radius that holds most of the arcs [arcsec]
   std::vector<Neighbor> neighbors;  ///< outside the arcs, inside 3 theta_E
 };
 

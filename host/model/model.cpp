@@ -95,6 +95,8 @@ void validate_network_light(const std::string& name, const LightComponent& c) {
 }  // namespace
 
 void Model::validate() const {
+  EINFIELD_REQUIRE(prior_weight > 0 && std::isfinite(prior_weight),
+                   "prior_weight = " + number(prior_weight) + ", expected a number > 0");
   for (std::size_t i = 0; i < lens.size(); ++i)
     validate_component("lens." + std::to_string(i), lens_info(lens[i].kind), lens[i].values, lens[i].free,
                        lens[i].priors);

@@ -12,8 +12,8 @@ ParameterLayout::ParameterLayout(const Model& model) {
   model.validate();
   n_network = model.network ? model.network->size() : 0;
 
-  const auto add = [this](const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
-                          const std::vector<std::uint8_t>& is_free, const std::vector<ParameterPrior>& known) {
+  const auto add = [this, &model](const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
+                                  const std::vector<std::uint8_t>& is_free, const std::vector<ParameterPrior>& known) {
     const int first_slot = static_cast<int>(table.size());
     table.resize(table.size() + kMaxProfileParameters, 0.0);
     int ellipticity[2] = {-1, -1};  // free-list index of e1, e2 of this component
@@ -39,7 +39,8 @@ ParameterLayout::ParameterLayout(const Model& model) {
         f.upper = std::sqrt(1 - other * other);
         (ellipticity[0] < 0 ? ellipticity[0] : ellipticity[1]) = static_cast<int>(free.size());
       }
-      if (prior.gaussian()) priors.push_back({static_cast<int>(free.size()), prior.mean, prior.sigma});
+      if (prior.gaussian())
+        priors.push_back({static_cast<int>(free.size()), prior.mean, prior.sigma / std::sqrt(model.prior_weight)});
       free.push_back(f);
       names.push_back(name + "." + p.name);
     }

@@ -160,6 +160,8 @@ void add_network(Fingerprint& print, const Config& config, const Problem& proble
 /// @param stage, stage_step  where the fit is: the learning rates of later updates do not count
 void add_optimizer(Fingerprint& print, const Config& config, const Problem& problem, int stage,
                    std::int64_t stage_step) {
+  if (config.optimizer.prior_weight != 1)
+    print.emplace_back("optimizer.prior_weight", to_text(config.optimizer.prior_weight));
   print.emplace_back("optimizer.best_of_last", to_text(config.optimizer.best_of_last));
   if (!problem.held_out.empty()) print.emplace_back("optimizer.held_out", described(problem.held_out));
   const OptimizerConfig& optimizer = config.optimizer;

@@ -54,6 +54,10 @@ struct Model {
   std::vector<LightComponent> source;
   std::vector<LightComponent> lens_light;  ///< at most one component of `source` and `lens_light` is a NETWORK
   std::optional<NetworkShape> network;
+  /// Factor on the terms of all Gaussian priors in the loss, > 0. Where a model misses the data by more than the noise,
+  /// chi2 counts every pixel too much; the priors keep their say with the factor by which chi2 exceeds that of the
+  /// noise (Suyu et al. 2006, section 5, scale the noise instead).
+  double prior_weight = 1;
 
   /// @throws InvalidInput that names component, parameter, value, range and unit.
   void validate() const;
