@@ -80,12 +80,15 @@ Recipe galaxy() {
   o.steps = 200;
   o.stop = StopRule::none;
   o.prior_weight = 6;
+  // The first two stages only make a start for the last one; some descents creep.
   StageConfig stage = o;
+  stage.steps = 60;
   stage.free = {"lens_light"};
   stage.leave_out_inner = 0.6;
   stage.leave_out_outer = 1.6;
   o.stages.push_back(stage);
   stage = o;
+  stage.steps = 100;
   stage.free = {"lens", "source"};
   stage.own_starts = 32;
   o.stages.push_back(stage);
