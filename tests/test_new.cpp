@@ -105,6 +105,7 @@ TEST_F(NewLens, TheGuessesAreNearTheTruthAndTheConfigurationLoadsWithoutWarning)
   make(mock(kSource));
   const FirstConfiguration first = first_configuration(options());
   EXPECT_EQ(first.warnings, std::vector<std::string>{});
+  EXPECT_EQ(first.doubts, std::vector<std::string>{});
   const Config c = config(first);
   expect_near_truth(c);
   EXPECT_EQ(c.recipe, "galaxy");
@@ -148,10 +149,20 @@ TEST_F(NewLens, SurvivesBadPixelsNeighborsAndADoubleImage) {
 TEST_F(NewLens, AnImageWithoutALensIsSaidToBeOne) {
   make(mock(kNoSource));
   const FirstConfiguration first = first_configuration(options());
-  ASSERT_EQ(first.warnings.size(), 1u);
-  EXPECT_NE(first.warnings[0].find("no arcs were found beside the galaxy"), std::string::npos) << first.warnings[0];
+  ASSERT_EQ(first.doubts.size(), 1u);
+  EXPECT_NE(first.doubts[0].find("no arcs were found beside the galaxy"), std::string::npos) << first.doubts[0];
   EXPECT_NE(first.toml.find("# no arcs were found"), std::string::npos);
   config(first);
+  // A fit of it says so as well, and keeps it in the result.
+  const Surroundings around{folder_.path().string(), {}, "", {}, {}, {}, false, 0, false};
+  const Outcome outcome = run_binary(
+      {"fit", "data.fits", "--noise", "noise.fits", "--psf", "psf.fits", "--pixel-scale", "0.06", "--backend", "cpu",
+       "--threads", "1", "--out", "out", "--set", "optimizer.steps=2", "--set", "optimizer.starts=2"},
+      around);
+  EXPECT_NE(outcome.err.find("no arcs were found beside the galaxy"), std::string::npos) << outcome.err;
+  const json result = json::parse(folder_.read("out/result.json"));
+  EXPECT_NE(result["warnings"].dump().find("no arcs were found"), std::string::npos);
+  EXPECT_NE(result["status"], "ok");
 }
 
 TEST_F(NewLens, TheMaskOfTheOtherPolarityIsRecognized) {

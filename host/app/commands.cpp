@@ -271,6 +271,7 @@ Command new_command(CLI::App& app) {
   return {command, [o](const std::vector<std::string>&) {
             const FirstConfiguration first = first_configuration(*o);
             print_warnings(first.warnings);
+            print_warnings(first.doubts);
             std::cout << first.toml;
             return kDone;
           }};
@@ -318,11 +319,15 @@ Config configuration_of_fit(const std::string& given, NewOptions data, const std
   const std::string file = in(options.out, "lens.toml");
   if (options.resume) return read_config(file, settings, false);
   const FirstConfiguration first = first_configuration(data);
-  if (options.warnings) print_warnings(first.warnings);
+  const auto read = [&](const std::string& path) {
+    write_atomically(path, first.toml);
+    Config config = read_config(path, settings, false);
+    config.warnings.insert(config.warnings.end(), first.doubts.begin(), first.doubts.end());
+    return config;
+  };
   if (!options.dry_run) {
     create_directory(options.out);
-    write_atomically(file, first.toml);
-    return read_config(file, settings, false);
+    return read(file);
   }
   // Nothing may stay.
   std::string folder = (fs::temp_directory_path() / "einfield-XXXXXX").string();
@@ -331,8 +336,7 @@ Config configuration_of_fit(const std::string& given, NewOptions data, const std
     std::error_code error;
     fs::remove_all(folder, error);
   });
-  write_atomically(in(folder, "lens.toml"), first.toml);
-  return read_config(in(folder, "lens.toml"), settings, false);
+  return read(in(folder, "lens.toml"));
 }
 
 Command fit_command(CLI::App& app) {

@@ -413,10 +413,10 @@ FirstConfiguration first_configuration(const NewOptions& options) {
   write_source(to, s, pixel);
   const Grid& g = files.loaded.problem.observation.grid;
   write_light(to, s, pixel, std::min(g.nx, g.ny) * pixel);
-  FirstConfiguration result{to.text(), {}};
+  FirstConfiguration result{to.text(), {}, {}};
   for (const RaisedFlag& flag : files.loaded.flags) result.warnings.push_back(flag.text);
   if (!s.arcs)
-    result.warnings.push_back(
+    result.doubts.push_back(
         fmt::format("{}: no arcs were found beside the galaxy ({} pixels above 5 sigma, expected "
                     "at least 9): it may not be a lens, and theta_E is not measured",
                     options.image, s.arc_pixels));

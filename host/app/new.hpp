@@ -21,7 +21,8 @@ struct NewOptions {
 
 struct FirstConfiguration {
   std::string toml;                   ///< with the reason of every guess as a comment; files have absolute paths
-  std::vector<std::string> warnings;  ///< about the data, and about what could not be guessed
+  std::vector<std::string> warnings;  ///< about the data; a fit repeats them
+  std::vector<std::string> doubts;    ///< what could not be measured
 };
 
 /// Reads and checks the files, measures what the image shows, and writes the model of one galaxy that lenses another,

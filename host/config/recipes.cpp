@@ -77,7 +77,7 @@ Recipe galaxy() {
   r.name = "galaxy";
   OptimizerConfig& o = r.optimizer;
   o.name = OptimizerKind::levenberg_marquardt;
-  o.steps = 200;
+  o.steps = 150;
   o.stop = StopRule::none;
   o.prior_weight = 6;
   // The first two stages only make a start for the last one; some descents creep.
