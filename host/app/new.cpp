@@ -381,7 +381,6 @@ void write_light(Lines& to, const Survey& s, double pixel, double field) {
     to.key("fit", R"(["amp", "R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y"])");
     to.table("[lens_light.bounds]");
     to.key("R_sersic", interval(0.2 * pixel, field), "a larger galaxy cannot be told from sky");
-    to.key("n_sersic", "[0.4, 8.0]");
     to.table("[lens_light.prior]");
     to.key("e1", normal(s.e1, 0.15));
     to.key("e2", normal(s.e2, 0.15));
