@@ -154,7 +154,7 @@ RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, c
                   Backend<Real>& backend, const FitSettings& settings, const std::vector<FitResult<Real>>& of_fit) {
   const Units units = units_of(loaded.problem);
   const std::vector<FitResult<Real>> results = in_data_units(of_fit, loaded.problem, units);
-  report_stages(log, config, results.front().stages);
+  if (ParameterLayout(loaded.problem.model).size() > 0) report_stages(log, config, results.front().stages);
   report_starts(log, results.front().snapshot.starts);
   const std::vector<double> centers = pixel_centers(loaded.problem.observation.grid);
   const std::vector<Real> theta(centers.begin(), centers.end());
