@@ -165,6 +165,25 @@ TEST_F(NewLens, AnImageWithoutALensIsSaidToBeOne) {
   EXPECT_NE(result["status"], "ok");
 }
 
+TEST_F(NewLens, AnImageThatShowsNothingStillGivesAConfiguration) {
+  for (const int side : {4, 13}) {
+    image_ = {};
+    image_.name = "IMAGE";
+    image_.nx = image_.ny = side;
+    image_.values.assign(static_cast<std::size_t>(side * side), 0.0);
+    std::filesystem::remove(folder_.path() / "data.fits");
+    write_fits(folder_ / "data.fits", {image_});
+    NewOptions o;
+    o.image = folder_ / "data.fits";
+    o.noise = "0.5";
+    o.psf = "none";
+    o.pixel_scale = kPixel;
+    const FirstConfiguration first = first_configuration(o);
+    EXPECT_EQ(first.doubts.size(), 1u);
+    EXPECT_EQ(load_problem(config(first)).warnings, std::vector<std::string>{});
+  }
+}
+
 TEST_F(NewLens, TheMaskOfTheOtherPolarityIsRecognized) {
   make(mock(kSource));
   FitsOutput mask;

@@ -392,7 +392,7 @@ void write_light(Lines& to, const Survey& s, double pixel, double field) {
   to.key("amp", s.background, fmt::format("sky: the median of {} pixels far from the lens", s.sky_pixels));
   to.key("fit", R"(["amp"])");
   to.table("[lens_light.prior]");
-  to.key("amp", normal(s.background, std::max(3 * s.sky_scatter, std::abs(s.background))),
+  to.key("amp", normal(s.background, std::max({3 * s.sky_scatter, std::abs(s.background), s.sky_noise})),
          "the halo of the galaxy may reach there");
 }
 

@@ -381,7 +381,7 @@ class Surveyor {
     s_.arc_pixels = static_cast<int>(pixels.size());
     s_.arcs = s_.arc_pixels >= kFewestPixels;
     if (!s_.arcs) {
-      s_.theta_E = s_.outer = 0.2 * half_side_;
+      s_.theta_E = s_.outer = std::max(0.2 * half_side_, 3 * o_.grid.pixel_scale);
       s_.source = s_.center;
       return;
     }
