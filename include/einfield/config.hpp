@@ -131,9 +131,9 @@ struct OptimizerConfig : StageConfig {
     const std::vector<StageConfig> all = all_stages();
     return std::any_of(all.begin(), all.end(), [optimizer](const StageConfig& s) { return s.name == optimizer; });
   }
-  int best_of_last = 0;  ///< the result is the state of lowest loss among the last N steps; 0 = the last state
+  int best_of_last = 0;     ///< the result is the state of lowest loss among the last N steps; 0 = the last state
   double prior_weight = 1;  ///< of Model
-  int starts = 1;        ///< number of starts of a first stage of Levenberg–Marquardt
+  int starts = 1;           ///< number of starts of a first stage of Levenberg–Marquardt
   std::uint64_t starts_seed = 1;
   int checkpoint_every = 100;  ///< steps between checkpoints; 0 = only at the end
 };
