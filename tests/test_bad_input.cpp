@@ -217,7 +217,8 @@ TEST_F(BadInput, Configurations) {
       {{"[[source]]", "[[sources]]"}, "lens.toml:13: sources: unknown key, found sources, expected source"},
       {{"steps = 20", "iterations = 20"},
        "lens.toml:21: optimizer.iterations: unknown key, found iterations, expected one of name, loss, learning_rate, "
-       "steps, warmup, schedule, clip_norm, memory, free, stop, prior_weight, stop_chi2, patience, tolerance, held_out, "
+       "steps, warmup, schedule, clip_norm, memory, free, stop, prior_weight, stop_chi2, patience, tolerance, "
+       "held_out, "
        "held_out_seed, "
        "best_of_last, starts, starts_seed, checkpoint_every, stage"},
       {{"profile = \"SIE\"", "profile = \"SIEE\""},
