@@ -18,6 +18,7 @@
 #include "host/fit/gram.hpp"
 #include "host/fit/laplace.hpp"
 #include "host/fit/randomized.hpp"
+#include "host/results/error_bars.hpp"
 #include "tests/small_lens.hpp"
 #include "tests/step_problem.hpp"
 
@@ -427,6 +428,17 @@ json result_of(const SmallLens& lens, const std::vector<Override>& more, bool do
 std::vector<Override> with(std::vector<Override> settings, const std::vector<Override>& more) {
   settings.insert(settings.end(), more.begin(), more.end());
   return settings;
+}
+
+TEST(ErrorBars, NothingIsSignificantInAFitThatMissesTheData) {
+  Problem problem = make_problem(linear_case());
+  const std::size_t n = problem.observation.mask.size();
+  const std::vector<double> kappa(n, 0.5), sigma(n, 0.01);
+  EXPECT_NE(in_words(significance(problem, 1.1, kappa, sigma), false).find("(50.0 σ)"), std::string::npos);
+  EXPECT_EQ(
+      in_words(significance(problem, 13.57, kappa, sigma), false),
+      "The model does not fit the data (reduced chi2 13.6), so no value of the convergence is significant, whatever "
+      "its error bar says.");
 }
 
 TEST(ErrorBars, ARunWritesMapsNumbersAndMembers) {

@@ -133,6 +133,79 @@ TEST(GaussNewton, HasTheSameBitsForAnyNumberOfThreads) {
   }
 }
 
+/// A lens of 40 × 40 pixels with a small perturber, its smooth model free and a tenth off, a source of free pixels
+/// whose grid follows the rays, and the default recipe: nothing but the data, a PSF and a first guess of θ_E.
+TEST(GaussNewton, FindsAPerturberFromAColdStart) {
+  TemporaryDirectory folder;
+  const std::string observation = R"([observation]
+image = "data.fits[IMAGE]"
+noise = "data.fits[NOISE]"
+psf = { fwhm = 0.2, size = 7 }
+pixel_scale = 0.1
+supersampling = 2
+region = [{ shape = "annulus", inner = 0.5, outer = 1.8 }]
+)";
+  const std::string mock = observation + R"([[lens]]
+profile = "SIE"
+theta_E = 1.2
+e1 = 0.08
+e2 = -0.05
+[[lens]]
+profile = "SHEAR"
+gamma1 = 0.03
+gamma2 = 0.01
+[[source]]
+profile = "GAUSSIAN"
+amp = 4.0
+sigma = 0.1
+center_x = 0.05
+center_y = 0.08
+[[perturbation]]
+profile = "SIE"
+theta_E = 0.08
+center_x = 1.0
+center_y = -0.6
+[simulate]
+nx = 40
+ny = 40
+noise = 0.8
+seed = 3
+)";
+  const std::string model = observation + R"([[lens]]
+profile = "SIE"
+theta_E = 1.1
+fit = ["theta_E", "e1", "e2", "center_x", "center_y"]
+[[lens]]
+profile = "SHEAR"
+gamma1 = 0.0
+gamma2 = 0.0
+fit = ["gamma1", "gamma2"]
+[[source]]
+profile = "PIXELATED"
+nx = 20
+ny = 20
+fit = ["pixels"]
+[network]
+fourier_features = 64
+)";
+  simulate(read_config(folder.write("mock.toml", mock), {}, true), folder / "data.fits", false);
+  const Config config = read_config(folder.write("model.toml", model), {}, false);
+  RunOptions options = quiet(folder / "out");
+  options.threads = 2;
+  ASSERT_EQ(run_fit(config, options).stop_reason, StopReason::converged);
+  std::ifstream in(folder / "out/result.json");
+  const json result = json::parse(in);
+  EXPECT_NEAR(result["metrics"]["chi2_reduced"].get<double>(), 1, 0.2);
+  // The lens takes the part of the perturber that it can do, about half of its 0.08″.
+  EXPECT_NEAR(result["parameters"]["lens.0.theta_E"].get<double>(), 1.24, 0.04);
+  EXPECT_NEAR(result["parameters"]["lens.0.e1"].get<double>(), 0.08, 0.06);
+  EXPECT_NEAR(result["parameters"]["lens.1.gamma1"].get<double>(), 0.03, 0.03);
+  const json& peak = result["uncertainty"]["significant"]["highest"];
+  EXPECT_NEAR(peak["x"].get<double>(), 1.0, 0.15) << peak;
+  EXPECT_NEAR(peak["y"].get<double>(), -0.6, 0.15) << peak;
+  EXPECT_GT(peak["snr"].get<double>(), 5);
+}
+
 /// The source of this lens is compact: the evidence prefers a prior that knows where it is.
 TEST(GaussNewton, EvidencePrefersAPriorThatFollowsTheSource) {
   const JointLens lens;

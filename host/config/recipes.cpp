@@ -57,7 +57,7 @@ Recipe evidence_recipe() {
   r.network.frequencies = Frequencies::even;
   r.network.ensemble = 1;
   r.optimizer.name = OptimizerKind::gauss_newton;
-  r.optimizer.steps = 60;
+  r.optimizer.steps = 100;
   r.optimizer.stop = StopRule::none;
   r.regularization = {};
   r.regularization.automatic = true;

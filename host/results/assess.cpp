@@ -121,8 +121,9 @@ void add_error_bars(Assessment& fit, const std::vector<FittedMember>& members, c
     const bool smoothed = !fields->kappa_psf.empty();
     if (smoothed) fit.kappa_psf = PsfSmoothing(problem.observation)(fit.network.mean.convergence);
     if (method != UncertaintyKind::spread)
-      fit.significance = smoothed ? significance(problem, fit.kappa_psf, fields->kappa_psf)
-                                  : significance(problem, fit.network.mean.convergence, fields->sigma.convergence);
+      fit.significance = smoothed ? significance(problem, fit.data.chi2_reduced, fit.kappa_psf, fields->kappa_psf)
+                                  : significance(problem, fit.data.chi2_reduced, fit.network.mean.convergence,
+                                                 fields->sigma.convergence);
     if (fit.loaded.truth) fit.coverages = coverages(fit, *fields);
   }
   if (!fit.uncertainties || !fit.error_bars->scalars) return;

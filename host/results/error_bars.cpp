@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "einfield/flags.hpp"
 #include "einfield/limits.hpp"
 #include "einfield/units.hpp"
 #include "host/fields/psf_smoothing.hpp"
@@ -257,8 +258,10 @@ std::string caution(const Problem& problem) {
 
 }  // namespace
 
-Significance significance(const Problem& problem, const std::vector<double>& kappa, const std::vector<double>& sigma) {
+Significance significance(const Problem& problem, double chi2_reduced, const std::vector<double>& kappa,
+                          const std::vector<double>& sigma) {
   Significance found;
+  found.chi2_reduced = chi2_reduced;
   const Observation& observation = problem.observation;
   found.caution = caution(problem);
   const Grid& grid = observation.grid;
@@ -281,6 +284,12 @@ Significance significance(const Problem& problem, const std::vector<double>& kap
 std::string in_words(const Significance& s, bool smoothed) {
   const std::string what = smoothed ? "convergence at the resolution of the PSF" : "convergence";
   if (s.pixels == 0) return "No used pixel has an error of the " + what + ".";
+  if (s.chi2_reduced > flag_info(Flag::chi2_high).threshold)
+    return fmt::format(
+        "The model does not fit the data (reduced chi2 {:.3g}), so no value of the {} is significant, whatever its "
+        "error "
+        "bar says.",
+        s.chi2_reduced, what);
   const auto peak = [](const Significance::Peak& p) {
     return fmt::format("{:.3g} ± {:.2g} ({:.1f} σ) at x = {:.2f}, y = {:.2f} arcsec", p.kappa, p.sigma, p.ratio(), p.x,
                        p.y);

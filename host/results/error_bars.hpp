@@ -85,10 +85,12 @@ struct Significance {
   std::size_t pixels = 0;                                          ///< used pixels with an error
   std::size_t above_3 = 0, above_5 = 0, below_3 = 0, below_5 = 0;  ///< of them, beyond so many σ
   std::string caution;                                             ///< a sentence that begins with a space, or ""
+  double chi2_reduced = 0;                                         ///< of the fit; too high, and nothing is significant
   double expected_3 = 0;  ///< pixels beyond 3 σ on either side when there is nothing, on average
 };
 /// @param kappa, sigma  (ny, nx); pixels without a finite error do not count
-Significance significance(const Problem& problem, const std::vector<double>& kappa, const std::vector<double>& sigma);
+Significance significance(const Problem& problem, double chi2_reduced, const std::vector<double>& kappa,
+                          const std::vector<double>& sigma);
 /// "The largest κ is 0.12 ± 0.02 (6.0 σ) at (1.9, −0.4) arcsec …"
 std::string in_words(const Significance& significance, bool smoothed);
 
