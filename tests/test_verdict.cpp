@@ -146,6 +146,19 @@ TEST(Verdict, AGoodFitHasNoFlag) {
   EXPECT_EQ(lbfgs.status(), "ok") << lbfgs.result["flags"];
 }
 
+/// A sheet of κ = −0.8 in the data, which no mass makes, and the network has to fit it.
+TEST(Verdict, ATotalConvergenceBelowZeroIsFlagged) {
+  const std::string model = kSie + kSource + "[network]\nfourier_features = 32\n";
+  const std::vector<Override> recipe{{"recipe", "\"evidence\""}};
+  Mock wrong(48, kPsf, kSie + "[[lens]]\nprofile = \"CONVERGENCE\"\nkappa = -0.8\n" + kSource);
+  const Mock::Fit found = wrong.fit(model, recipe);
+  EXPECT_NE(found.text("negative_mass").find("the total convergence is -"), std::string::npos)
+      << found.result["flags"] << found.result["uncertainty"];
+  EXPECT_EQ(found.status(), "suspect");
+  Mock right = mock();
+  EXPECT_FALSE(right.fit(model, recipe).has("negative_mass"));
+}
+
 TEST(Verdict, TheTableIsInTheOrderOfTheEnumerators) {
   std::set<std::string> names;
   for (std::size_t i = 0; i < std::size(kFlags); ++i) {

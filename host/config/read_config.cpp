@@ -433,11 +433,9 @@ std::string no_laplace(const Config& config) {
   const Model& model = config.model;
   if (config.optimizer.loss != LossKind::chi2) return "optimizer.loss = \"mse\", expected \"chi2\"";
   if (network_light(model)) return "a light with profile NETWORK, expected another profile";
-  for (const LightComponent& light : model.lens_light)
-    if (light.pixels_free) return "free pixels of a lens_light, expected free pixels in a [[source]] only";
-  const bool pixels =
-      std::any_of(model.source.begin(), model.source.end(), [](const LightComponent& c) { return c.pixels_free; });
-  if (pixels && !config.regularization.on_source_pixels())
+  if (has_free_pixels(model.lens_light))
+    return "free pixels of a lens_light, expected free pixels in a [[source]] only";
+  if (has_free_pixels(model.source) && !config.regularization.on_source_pixels())
     return "free source pixels without a penalty, expected source_gradient or source_curvature > 0";
   if (model.network && model.network->size() > kMaxLaplaceWeights)
     return "a network of " + std::to_string(model.network->size()) + " weights, expected at most " +
@@ -445,12 +443,11 @@ std::string no_laplace(const Config& config) {
   return "";
 }
 
-/// [uncertainty]. Without its method: with the default recipe laplace where it is possible, else spread.
+/// [uncertainty]. Without its method: laplace where it is possible, else spread.
 void read_uncertainty(const Document& document, Config& config) {
   const std::string problem = no_laplace(config);
   // The recipe of a paper stays as it is.
-  if (problem.empty() && &recipe(config.recipe) == &recipes().front())
-    config.uncertainty.method = UncertaintyKind::laplace;
+  if (problem.empty() && config.recipe != "biggio2021") config.uncertainty.method = UncertaintyKind::laplace;
   document.read("uncertainty", uncertainty_keys(config.uncertainty));
   if (config.uncertainty.method == UncertaintyKind::laplace && !problem.empty())
     document.fail("uncertainty.method", "\"laplace\" is not possible, found " + problem);

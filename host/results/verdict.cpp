@@ -112,6 +112,7 @@ class Checks {
     sampling();
     determined();
     members();
+    negative_mass();
     return std::move(flags_);
   }
 
@@ -415,6 +416,31 @@ class Checks {
                         100 * std::max(checks_.explained, 0.0)));
     if (checks_.brightest_arc < threshold(Flag::no_arcs))
       raise(Flag::no_arcs, fmt::format("the lensed source reaches {:.2g} sigma", checks_.brightest_arc));
+  }
+
+  /// Where the error bar of κ is known. One pixel in millions is that far off by chance.
+  void negative_mass() {
+    if (!fit_.error_bars || !fit_.error_bars->fields) return;
+    const std::vector<double>&sigma = fit_.error_bars->fields->sigma.convergence, &smooth = fit_.smooth.convergence,
+          &network = fit_.network.mean.convergence;
+    double lowest = 0;
+    std::size_t at = 0;
+    int pixels = 0;
+    for (std::size_t i = 0; i < sigma.size(); ++i) {
+      if (!o_.mask[i] || !(sigma[i] > 0)) continue;
+      const double ratio = (smooth[i] + network[i]) / sigma[i];
+      pixels += ratio < -threshold(Flag::negative_mass);
+      if (ratio < lowest) {
+        lowest = ratio;
+        at = i;
+      }
+    }
+    if (pixels == 0) return;
+    const Vec2<double> place = o_.grid.pixel(static_cast<int>(at));
+    raise(Flag::negative_mass,
+          fmt::format("the total convergence is {:.2g} ({:.1f} sigma) at x = {:.2f}, y = {:.2f} arcsec, and that far "
+                      "below zero in {} pixels",
+                      smooth[at] + network[at], lowest, place.x, place.y, pixels));
   }
 
   // ---- data ----

@@ -52,6 +52,7 @@ enum class Flag {
   sentinel_values,
   not_determined,
   members_not_converged,
+  negative_mass,
 };
 
 struct FlagInfo {
@@ -147,7 +148,10 @@ inline constexpr FlagInfo kFlags[] = {
      "a combination of parameters leaves the image the same", 0, "their values are as good as any others"},
     {Flag::members_not_converged, "members_not_converged", FitStatus::suspect,
      "less than {} of the members of randomized error bars converged", 0.5,
-     "the others stopped on their way from the fit, which makes error bars too small"}};
+     "the others stopped on their way from the fit, which makes error bars too small"},
+    {Flag::negative_mass, "negative_mass", FitStatus::suspect,
+     "the convergence of smooth lens and network together is more than {} sigma below zero", 5,
+     "no mass does that: the fit is in a wrong valley, or the network stands for something else"}};
 
 inline constexpr const FlagInfo& flag_info(Flag flag) {
   return kFlags[static_cast<int>(flag)];
