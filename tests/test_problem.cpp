@@ -114,7 +114,7 @@ TEST_F(LoadProblem, MasksLargeNoise) {
   EXPECT_EQ(loaded.warnings,
             std::vector<std::string>{hdu("NOISE") +
                                      "2 pixels with noise above max_noise = 1000 times the median of 0.5, masked"});
-  loaded = load({{"observation.max_noise", "1e9"}});  // who gives the limit is told, but not warned
+  loaded = load({{"observation.max_noise", "1e9"}});  // a limit that the user gives: a line of the log, no warning
   EXPECT_EQ(loaded.warnings, std::vector<std::string>{});
   EXPECT_EQ(loaded.notes,
             std::vector<std::string>{hdu("NOISE") +

@@ -83,7 +83,7 @@ struct Significance {
   };
   std::optional<Peak> highest, lowest;                             ///< largest and smallest κ/σ of the used pixels
   std::size_t pixels = 0;                                          ///< used pixels with an error
-  std::size_t above_3 = 0, above_5 = 0, below_3 = 0, below_5 = 0;  ///< of them, beyond so many σ
+  std::size_t above_3 = 0, above_5 = 0, below_3 = 0, below_5 = 0;  ///< of them, that far from zero
   std::string caution;                                             ///< a sentence that begins with a space, or ""
   double chi2_reduced = 0;                                         ///< of the fit; too high, and nothing is significant
   double expected_3 = 0;  ///< pixels beyond 3 σ on either side when there is nothing, on average
