@@ -201,7 +201,10 @@ TEST_F(ConfigFile, StrengthsComeFromTheEvidenceWhereTheSourceIsFree) {
   EXPECT_GT(free.regularization.source_contrast, 1);
   EXPECT_EQ(fixed.regularization.source_curvature, 0) << "no pixels";
   EXPECT_EQ(fixed.regularization.source_contrast, 1) << "no pixels";
-  // Not where something is asked for that the recipe does not have.
+  // Also where its own choice is written out, but not where something is asked for that the recipe does not have.
+  const std::string same = "[optimizer]\nname = 'gauss_newton'\nloss = 'chi2'\nstop = 'none'\nsteps = 7\n";
+  EXPECT_EQ(read(model + pixels + same).model.network->hidden.size(), 0u);
+  EXPECT_TRUE(read(model + pixels + same).regularization.automatic);
   for (const std::string other : {"hidden = [8]\n", "[optimizer]\nstop = 'plateau'\n"})
     EXPECT_EQ(read(model + pixels + other).optimizer.name, OptimizerKind::lbfgs) << other;
 }

@@ -50,7 +50,7 @@ std::string quoted(const FitsReference& r) {
 }
 
 std::string number(double value) {
-  std::string text = fmt::format("{:.4g}", std::abs(value) < 1e-12 ? 0.0 : value);
+  std::string text = fmt::format("{:.4g}", value == 0 ? 0.0 : value);  // no "-0"
   if (text.find_first_of(".e") == std::string::npos) text += ".0";
   return text;
 }
@@ -346,10 +346,16 @@ void write_mass(Lines& to, const Survey& s, double pixel) {
   to.key("gamma2", normal(0, 0.05));
 }
 
+/// A first amplitude, in the unit of the image.
+double brightness(const Survey& s) {
+  const double sigma = s.sky_scatter > 0 ? s.sky_scatter : s.sky_noise;
+  return sigma > 0 ? 3 * sigma : 1;
+}
+
 void write_source(Lines& to, const Survey& s, double pixel) {
   to.table("[[source]]");
   to.key("profile", "\"SERSIC_ELLIPSE\"");
-  to.key("amp", 1.0, "amplitudes are solved for");
+  to.key("amp", brightness(s), "three times the scatter of the sky: the fit finds the amplitudes");
   to.key("R_sersic", 0.15 * s.theta_E);
   to.key("n_sersic", 1.0);
   to.key("center_x", s.source.x, "the mean of the arcs, traced back by an isothermal sphere");
@@ -370,7 +376,7 @@ void write_light(Lines& to, const Survey& s, double pixel, double field) {
   for (const bool bulge : {true, false}) {
     to.table("[[lens_light]]");
     to.key("profile", "\"SERSIC_ELLIPSE\"");
-    to.key("amp", 1.0);
+    to.key("amp", brightness(s));
     to.key("R_sersic", std::clamp((bulge ? 0.5 : 1.5) * s.half_light_radius, pixel, 0.5 * field),
            fmt::format("half of the light lies within {:.2g} arcsec", s.half_light_radius));
     to.key("n_sersic", bulge ? 3.0 : 1.0, bulge ? "a bulge and an envelope" : "");

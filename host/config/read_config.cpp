@@ -331,7 +331,8 @@ void check_stages(const Document& document, const Config& config) {
     return;
   Model model = config.model;
   for (std::vector<LightComponent>* lights : {&model.source, &model.lens_light})
-    for (LightComponent& c : *lights) {  // pixels and weights are not loaded yet, but have names
+    for (LightComponent& c : *lights) {  // pixels, their scale and weights are not loaded yet, but have names
+      if (c.grid.pixel_scale == 0) c.grid.pixel_scale = 1;
       c.pixels.resize(c.kind == LightKind::pixelated ? static_cast<std::size_t>(c.grid.nx * c.grid.ny) : 0);
       c.weights.resize(c.kind == LightKind::network ? c.network.size() : 0);
     }
@@ -504,10 +505,16 @@ void warn_without_effect(const Document& document, Config& config) {
 const Recipe& recipe_of(const Document& document, const Config& config) {
   const Recipe& named = recipe(config.recipe);
   if (&named != &recipes().front()) return named;
-  for (const char* key :
-       {"optimizer.name", "optimizer.stage", "optimizer.loss", "optimizer.stop", "optimizer.learning_rate",
-        "optimizer.memory", "optimizer.starts", "network.hidden", "network.initial"})
+  for (const char* key : {"optimizer.stage", "optimizer.learning_rate", "optimizer.memory", "optimizer.starts",
+                          "network.hidden", "network.initial"})
     if (document.has(key)) return named;
+  // Who asks for what it does anyway gets it.
+  const OptimizerConfig& own = recipe("evidence").optimizer;
+  OptimizerConfig asked = own;
+  for (const Key& key : optimizer_keys(asked))
+    if ((key.name == "name" || key.name == "loss" || key.name == "stop") && document.has("optimizer." + key.name))
+      document.read_one("optimizer", key);
+  if (asked.name != own.name || asked.loss != own.loss || asked.stop != own.stop) return named;
   const bool covered = !network_light(config.model) && !has_free_pixels(config.model.lens_light);
   return covered && has_free_pixels(config.model.source) ? recipe("evidence") : named;
 }
