@@ -159,6 +159,17 @@ TEST(Verdict, ATotalConvergenceBelowZeroIsFlagged) {
   EXPECT_FALSE(right.fit(model, recipe).has("negative_mass"));
 }
 
+TEST(Verdict, ASourceGridThatIsTooCoarseIsFlagged) {
+  Mock lens = mock();
+  const auto with = [&](int n) {
+    const std::string side = std::to_string(n);
+    return lens.fit(kSie + "[[source]]\nprofile = \"PIXELATED\"\nnx = " + side + "\nny = " + side +
+                    "\nfit = [\"pixels\"]\n");
+  };
+  EXPECT_TRUE(with(14).has("source_coarse"));
+  EXPECT_FALSE(with(50).has("source_coarse"));
+}
+
 TEST(Verdict, TheTableIsInTheOrderOfTheEnumerators) {
   std::set<std::string> names;
   for (std::size_t i = 0; i < std::size(kFlags); ++i) {

@@ -53,6 +53,7 @@ enum class Flag {
   not_determined,
   members_not_converged,
   negative_mass,
+  source_coarse,
 };
 
 struct FlagInfo {
@@ -151,7 +152,11 @@ inline constexpr FlagInfo kFlags[] = {
      "the others stopped on their way from the fit, which makes error bars too small"},
     {Flag::negative_mass, "negative_mass", FitStatus::suspect,
      "the convergence of smooth lens and network together is more than {} sigma below zero", 5,
-     "no mass does that: the fit is in a wrong valley, or the network stands for something else"}};
+     "no mass does that: the fit is in a wrong valley, or the network stands for something else"},
+    {Flag::source_coarse, "source_coarse", FitStatus::suspect,
+     "a smooth curve through the source pixels would change the arcs by more than {} sigma (rms)", 1,
+     "the straight lines between the pixels are then as large an error as the noise, and the potential makes up for "
+     "it"}};
 
 inline constexpr const FlagInfo& flag_info(Flag flag) {
   return kFlags[static_cast<int>(flag)];
