@@ -43,9 +43,9 @@ std::size_t gauss_newton_bytes(const Problem& problem, int threads);
 /// Descends from x. A step is −(H + damping diag S)⁻¹ g, and F falls in every step at fixed weights. The first step
 /// moves the pixels of the source alone: the linear solution for the lens as it is. Only one: with more, the weights
 /// would let the source fit what the potential lacks. What the moving parameters of the lens can do is left to them
-/// (joint_model.hpp (3)). Where the contrast is > 1, the prior of the source is adapted to
-/// the source kAdaptations times, each time after the fit has settled; F may then rise. Ends when F falls by less than
-/// the fraction `tolerance` in two steps that follow each other.
+/// (joint_model.hpp (3)). Where the contrast is > 1, the prior of the source is adapted to the source a few times, each
+/// time after the fit has settled; F may then rise. Ends when F falls by less than the fraction `tolerance` in two
+/// steps that follow each other.
 /// @param record       called with the start and after every step
 /// @param interrupted  asked before every step
 GaussNewtonResult gauss_newton(JointModel& model, std::vector<double> x, Regularization weights,

@@ -233,10 +233,11 @@ Eigen::MatrixXd JointModel::lens_tangents() const {
       moving.push_back(static_cast<Eigen::Index>(i));
   const int rays = static_cast<int>(brightness_.size()), per_pixel = problem_.observation.grid.rays_per_pixel();
   RowMatrix physical = RowMatrix::Zero(2 * rays, static_cast<Eigen::Index>(layout_.n_free()));
+  std::vector<double> table_bar(static_cast<std::size_t>(n_slots));
   for (const Used& used : used_)
     for (int i = 0, ray = (used.y * problem_.observation.grid.nx + used.x) * per_pixel; i < per_pixel; ++i, ++ray)
       for (int axis = 0; axis < 2; ++axis) {
-        std::vector<double> table_bar(static_cast<std::size_t>(n_slots), 0.0);
+        std::fill(table_bar.begin(), table_bar.end(), 0.0);
         const Vec2<double> theta{theta_[static_cast<std::size_t>(ray)], theta_[static_cast<std::size_t>(rays + ray)]};
         Vec2<double> theta_bar{};
         for (int c = 0; c < scene.n_lens; ++c)

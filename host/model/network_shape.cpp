@@ -38,16 +38,17 @@ void fill_encoding(const NetworkShape& shape, const FourierSpectrum& spectrum, c
   const double first_angle = philox.uniform(0, stream);
   for (std::size_t f = 0; f < features; ++f) {
     const std::size_t x = f, y = 2 * features + f;  // in the kernel (2 × 2F), which begins at 0
-    double frequency_x = philox.normal(x, stream) / spectrum.scale,
-           frequency_y = philox.normal(y, stream) / spectrum.scale;
     if (spectrum.frequencies == Frequencies::even) {
       const double radius = 2 / spectrum.scale * std::sqrt((double(f) + 0.5) / double(features));
       const double angle = kPi * (first_angle + kGoldenSection * double(f));
-      frequency_x = radius * std::cos(angle);
-      frequency_y = radius * std::sin(angle);
+      weights[x] = radius * std::cos(angle);
+      weights[y] = radius * std::sin(angle);
+    } else {
+      weights[x] = philox.normal(x, stream) / spectrum.scale;
+      weights[y] = philox.normal(y, stream) / spectrum.scale;
     }
-    weights[x] = weights[x + features] = frequency_x;
-    weights[y] = weights[y + features] = frequency_y;
+    weights[x + features] = weights[x];
+    weights[y + features] = weights[y];
   }
   std::fill_n(weights.begin() + static_cast<std::ptrdiff_t>(shape.bias_offset(0) + features), features, kPi / 2);
 }

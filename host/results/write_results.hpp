@@ -20,9 +20,8 @@ namespace einfield {
 ///                                        PIXELATED component, on its grid; without pixel-area factor
 ///     SOURCE_<i> LENS_LIGHT_<i>          the pixels of every other PIXELATED component
 ///     PSI_NN ALPHA_NN KAPPA_NN           of the network, 0 without one; ALPHA_* have two planes: x, then y
-///     PSI_NN_STD ALPHA_NN_STD KAPPA_NN_STD   1 σ of these by uncertainty.method; NaN where nothing determines them.
-///     That of
-///                                        ψ is of ψ minus its mean over the pixels, weighted by the squared sensitivity
+///     PSI_NN_STD ALPHA_NN_STD KAPPA_NN_STD   1 σ of these by uncertainty.method; NaN where nothing determines
+///                                        them; of ψ: of ψ minus its mean, weighted by the squared sensitivity
 ///     KAPPA_NN_SNR                       KAPPA_NN / KAPPA_NN_STD
 ///     KAPPA_NN_PSF KAPPA_NN_PSF_STD      P ∗ κ, κ at the resolution of the data, and its 1 σ
 ///     SENSITIVITY                        change of a pixel in σ per arcsec of deflection (source_plane.hpp)
