@@ -33,6 +33,7 @@
 #include "host/exchange/lens_toml.hpp"
 #include "host/exchange/lenstronomy.hpp"
 #include "host/files/atomic_file.hpp"
+#include "host/files/private_directory.hpp"
 #include "host/files/text.hpp"
 #include "host/files/toml.hpp"
 #include "host/files/version.hpp"
@@ -330,13 +331,8 @@ Config configuration_of_fit(const std::string& given, NewOptions data, const std
     return read(file);
   }
   // Nothing may stay.
-  std::string folder = (fs::temp_directory_path() / "einfield-XXXXXX").string();
-  if (!mkdtemp(folder.data())) throw IoError(folder + ": cannot create a temporary directory");
-  const std::shared_ptr<void> removed(nullptr, [&folder](void*) {
-    std::error_code error;
-    fs::remove_all(folder, error);
-  });
-  return read(in(folder, "lens.toml"));
+  const PrivateDirectory folder;
+  return read(in(folder.path().string(), "lens.toml"));
 }
 
 Command fit_command(CLI::App& app) {

@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -59,17 +58,6 @@ std::string quoted(const std::string& words) {
     i += std::max<std::size_t>(n, 1);
   }
   return result + "'";
-}
-
-PrivateDirectory::PrivateDirectory() {
-  std::string name = (fs::temp_directory_path() / "einfield-XXXXXX").string();
-  if (!mkdtemp(name.data())) throw IoError(name + ": cannot make a temporary directory (" + std::strerror(errno) + ")");
-  path_ = name;
-}
-
-PrivateDirectory::~PrivateDirectory() {
-  std::error_code ignored;
-  fs::remove_all(path_, ignored);
 }
 
 std::string contents(const fs::path& path) {

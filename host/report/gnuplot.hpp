@@ -12,20 +12,6 @@ namespace einfield {
 /// that it begins), line breaks and other control characters by spaces. Long texts are cut.
 std::string quoted(const std::string& words);
 
-/// A temporary directory that only this user can read. It is removed with everything in it.
-class PrivateDirectory {
- public:
-  /// @throws IoError
-  PrivateDirectory();
-  ~PrivateDirectory();
-  PrivateDirectory(const PrivateDirectory&) = delete;
-  PrivateDirectory& operator=(const PrivateDirectory&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 /// Runs `gnuplot -d script.gp` in `directory`; returns a warning, or "".
 std::string run_gnuplot(const std::filesystem::path& directory, std::chrono::milliseconds time_limit);
 

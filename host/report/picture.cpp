@@ -12,6 +12,7 @@
 
 #include "einfield/error.hpp"
 #include "host/files/atomic_file.hpp"
+#include "host/files/private_directory.hpp"
 #include "host/report/gnuplot.hpp"
 #include "host/report/ticks.hpp"
 
