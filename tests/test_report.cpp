@@ -135,7 +135,7 @@ void expect_the_same_from_memory(const SmallLens& lens, const Config& config) {
                                 });
   const RunInfo info{"cpu", "a processor", sizeof(Real) == 4 ? "single" : "double"};
   const FittedMaps maps = fitted_maps(fit);
-  const ReportContent content{result_json(fit, info), maps, critical_curves_of(maps, stored_lens(fit), pool), {}};
+  const ReportContent content{result_json(fit, info), maps, fit.derived.curves, {}};
   const auto made = [&lens] {
     std::map<std::string, std::string> files{{"page", without_footer(lens.folder().read("out/report.html"))}};
     for (const auto& entry : fs::directory_iterator(lens.out() + "/figures"))

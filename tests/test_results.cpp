@@ -93,6 +93,9 @@ TYPED_TEST(ResultsOf, EveryHduWithUnitAndWcsInThePrecisionOfTheRun) {
                                                                             {"PSF", ""},
                                                                             {"MODEL", "counts"},
                                                                             {"RESIDUAL", ""},
+                                                                            {"LENS_LIGHT", "counts"},
+                                                                            {"ARCS", "counts"},
+                                                                            {"ARCS_MODEL", "counts"},
                                                                             {"SOURCE", "counts"},
                                                                             {"PSI_NN", "arcsec2"},
                                                                             {"ALPHA_NN", "arcsec"},
@@ -381,12 +384,12 @@ TEST(Results, ThePlaceOnTheSkyOfTheImageIsThatOfTheMaps) {
   EXPECT_EQ(wcs["cd"], json(sky.cd));
   EXPECT_EQ(wcs["mirrored"], false);
   EXPECT_NEAR(wcs["position_angle_y"].get<double>(), 53.130102, 1e-6);
-  // Every HDU but PSF and SOURCE, which lie elsewhere: 18 in all.
+  // Every HDU but PSF and SOURCE, which lie elsewhere: 21 in all.
   const std::string bytes = lens.folder().read("out/result.fits");
   std::size_t n = 0;
   for (std::size_t at = bytes.find("CTYPE1A = 'RA---TAN'"); at != std::string::npos; ++n)
     at = bytes.find("CTYPE1A = 'RA---TAN'", at + 1);
-  EXPECT_EQ(n, 16u);
+  EXPECT_EQ(n, 19u);
   EXPECT_DOUBLE_EQ(read_fits(lens.out() + "/result.fits", "KAPPA_NN").linear->pixel_scale, 0.3);
 
   // Read back, and carried to the maps of `evaluate` on other pixels.

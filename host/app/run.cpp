@@ -41,12 +41,12 @@ void prepare_output(const std::string& path) {
 }
 
 /// Draws the figures and writes the report, from memory.
-void draw_all(Log& log, const Assessment& fitted, const std::string& json, const std::string& out, ThreadPool& pool) {
+void draw_all(Log& log, const Assessment& fitted, const std::string& json, const std::string& out) {
   const FittedMaps maps = fitted_maps(fitted);
   const std::vector<std::string> complaints = draw_figures(maps, out);
   for (const std::string& warning : complaints) log.warning(warning);
   // A problem with gnuplot affects the figures and the page alike: one warning for both.
-  const ReportContent content{json, maps, critical_curves_of(maps, stored_lens(fitted), pool), {}};
+  const ReportContent content{json, maps, fitted.derived.curves, {}};
   for (const std::string& warning : write_report(content, out))
     if (std::find(complaints.begin(), complaints.end(), warning) == complaints.end()) log.warning(warning);
 }
@@ -178,7 +178,7 @@ RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, c
   for (std::size_t i = known; i < fitted.warnings.size(); ++i) log.warning(fitted.warnings[i]);
   const RunInfo info{backend.name(), backend.device(), sizeof(Real) == 4 ? "single" : "double", options.command};
   const std::string json = write_results(options.out, fitted, info, {coolest_writer(fitted, options.threads)});
-  if (options.figures) draw_all(log, fitted, json, options.out, pool);
+  if (options.figures) draw_all(log, fitted, json, options.out);
   if (const std::optional<Evidence>& evidence = fitted.outcome().evidence) report_evidence(log, *evidence);
   log.line(summary(fitted));
   if (fitted.significance) log.line(in_words(*fitted.significance, !fitted.kappa_psf.empty()));

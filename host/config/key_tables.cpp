@@ -78,6 +78,7 @@ Keys top_keys(Config& c) {
           {"optimizer", SubTable{}, "how the model is fitted"},
           {"regularization", SubTable{}, "penalties added to the loss"},
           {"uncertainty", SubTable{}, "error bars of maps and profile parameters"},
+          {"cosmology", SubTable{}, "redshifts, for masses in solar masses"},
           {"truth", SubTable{}, "the truth of simulated data, for comparison with the fit"},
           {"simulate", SubTable{}, "settings of `einfield simulate`"},
           {"perturbation", SubTable{true}, "mass in the simulated image but not in the fitted model" + one_each}};
@@ -152,6 +153,14 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
         "resolution, then averaged over pixels",
         between(1, kMaxSupersampling)}});
   return keys;
+}
+
+Keys cosmology_keys(Cosmology& c) {
+  return {{"z_lens", &c.z_lens, "redshift of the lens", above(0), "", true},
+          {"z_source", &c.z_source, "redshift of the source", above(0), "", true},
+          {"H0", &c.H0, "Hubble constant", above(0), "km/s/Mpc"},
+          {"Om0", &c.Om0, "density of matter today over the critical density; the universe is flat",
+           Bounds{0, 1, true, false}}};
 }
 
 Keys truth_keys(FitsReference& truth) {

@@ -55,6 +55,7 @@ Keys network_penalty_keys(RegularizationConfig& r);
 Keys source_penalty_keys(RegularizationConfig& r);
 Keys regularization_keys(RegularizationConfig& r);
 Keys uncertainty_keys(UncertaintyConfig& u);
+Keys cosmology_keys(Cosmology& c);
 Keys truth_keys(FitsReference& truth);
 Keys simulate_keys(SimulateConfig& s);
 

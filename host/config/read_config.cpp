@@ -519,6 +519,15 @@ const Recipe& recipe_of(const Document& document, const Config& config) {
   return covered && has_free_pixels(config.model.source) ? recipe("evidence") : named;
 }
 
+void read_cosmology(const Document& document, Config& config) {
+  if (!document.has("cosmology")) return;
+  Cosmology& c = config.cosmology.emplace();
+  document.read("cosmology", cosmology_keys(c));
+  if (c.z_source <= c.z_lens)
+    document.fail("cosmology.z_source", "not behind the lens, found " + rounded(c.z_source) +
+                                            ", expected more than z_lens = " + rounded(c.z_lens));
+}
+
 void clear_penalties(const Keys& penalties) {
   for (const Key& key : penalties) *std::get<double*>(key.target) = 0;
 }
@@ -556,6 +565,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   }
   read_optimizer(document, config.optimizer);
   document.read("regularization", regularization_keys(config.regularization));
+  read_cosmology(document, config);
   if (document.has("truth")) {
     document.read("truth", truth_keys(config.truth));
     if (config.truth.path.empty() || config.truth.path.back() == ']')

@@ -44,6 +44,7 @@ std::string to_toml(const Config& config) {
   for (StageConfig& stage : c.optimizer.stages) text += "\n[[optimizer.stage]]\n" + write_keys(stage_keys(stage));
   text += "\n[regularization]\n" + write_keys(regularization_keys(c.regularization));
   text += "\n[uncertainty]\n" + write_keys(uncertainty_keys(c.uncertainty));
+  if (c.cosmology) text += "\n[cosmology]\n" + write_keys(cosmology_keys(*c.cosmology));
   if (!c.truth.empty()) text += "\n[truth]\n" + write_keys(truth_keys(c.truth));
   if (c.simulate)
     text += "\n[simulate]\n" + write_keys(simulate_keys(*c.simulate)) + psf_text("simulate.psf", c.simulate->psf);
@@ -98,6 +99,9 @@ std::string list_keys() {
       "\n" + list_table("[[optimizer.stage]], defaults as in [optimizer]", "optimizer.stage.N.", stage_keys(optimizer));
   text += "\n" + list_table("[regularization]", "regularization.", regularization_keys(regularization));
   text += "\n" + list_table("[uncertainty]", "uncertainty.", uncertainty_keys(uncertainty));
+  Cosmology cosmology;
+  cosmology.z_lens = cosmology.z_source = std::nan("");
+  text += "\n" + list_table("[cosmology]", "cosmology.", cosmology_keys(cosmology));
   text += "\n" + list_table("[truth]", "truth.", truth_keys(c.truth));
   text += "\n" + list_table("[simulate]", "simulate.", simulate_keys(simulate));
   RandomFieldConfig field{std::nan(""), std::nan(""), 1};

@@ -292,4 +292,16 @@ CriticalCurves critical_curves(const PixelGrid& nodes, const std::vector<LensCom
   return result;
 }
 
+double effective_radius(const CriticalCurves& lines) {
+  double largest = 0;
+  for (const CriticalCurve& curve : lines.curves) {
+    const Polyline& line = curve.image;
+    if (line.front().x != line.back().x || line.front().y != line.back().y) continue;
+    double twice = 0;  // the area, by the shoelace formula
+    for (std::size_t i = 1; i < line.size(); ++i) twice += line[i - 1].x * line[i].y - line[i - 1].y * line[i].x;
+    largest = std::max(largest, std::abs(twice) / 2);
+  }
+  return largest > 0 ? std::sqrt(largest / kPi) : std::nan("");
+}
+
 }  // namespace einfield

@@ -44,6 +44,10 @@ using Deflection = std::function<std::vector<double>(const std::vector<double>& 
 CriticalCurves critical_curves(const PixelGrid& nodes, const std::vector<LensComponent>& smooth,
                                const Deflection& more);
 
+/// Radius of the circle that has the area of the largest closed critical curve [arcsec]: of an elliptical isothermal
+/// lens theta_E, of any circular one its Einstein radius. NaN when no curve is closed.
+double effective_radius(const CriticalCurves& lines);
+
 /// Chains of edges on which the sign of `values` changes, (ny, nx). Edge 2 (iy nx + ix) joins node (ix, iy) with its
 /// right neighbor, edge 2 (iy nx + ix) + 1 joins it with the upper one. A closed chain ends with its first edge. Where
 /// a cell has four such edges, the mean of its corners decides which edges are connected. A cell with a non-finite

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "einfield/error.hpp"
+#include "host/fields/frame.hpp"
 #include "host/fields/metrics.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
@@ -83,30 +85,6 @@ MapSource source_of(const FitsMaps& maps) {
           [find](const std::string& name) { return find(name) != nullptr; }, "result.fits"};
 }
 
-/// A part of a map: its first column and row, and its numbers of columns and rows.
-struct Frame {
-  int x, y, nx, ny;
-};
-
-/// The part of the image to show: a square around the used pixels with a margin, or the whole image when the square is
-/// nearly as large.
-Frame frame_of(const std::vector<std::uint8_t>& used, int nx, int ny) {
-  constexpr double kMargin = 0.08, kNearlyAll = 0.85;
-  int left = nx, right = -1, low = ny, high = -1;
-  for (int i = 0; i < nx * ny; ++i) {
-    if (!used[static_cast<std::size_t>(i)]) continue;
-    left = std::min(left, i % nx);
-    right = std::max(right, i % nx);
-    low = std::min(low, i / nx);
-    high = std::max(high, i / nx);
-  }
-  if (right < 0) return {0, 0, nx, ny};
-  const int side = static_cast<int>(std::ceil((1 + 2 * kMargin) * std::max(right - left + 1, high - low + 1)));
-  if (side > kNearlyAll * std::min(nx, ny)) return {0, 0, nx, ny};
-  return {std::clamp((left + right + 1 - side) / 2, 0, nx - side),
-          std::clamp((low + high + 1 - side) / 2, 0, ny - side), side, side};
-}
-
 template <class Value>
 std::vector<Value> cut(const std::vector<Value>& values, int nx, const Frame& frame) {
   std::vector<Value> part;
@@ -135,12 +113,21 @@ void crop(FittedMaps& fit, const Frame& frame) {
   fit.used = cut(fit.used, nx, frame);
   if (!fit.arc.empty()) fit.arc = cut(fit.arc, nx, frame);
   for (PlacedMap* map : {&fit.data, &fit.model, &fit.residual, &fit.noise}) crop(*map, frame);
-  for (std::optional<PlacedMap>* map : {&fit.sensitivity, &fit.image_truth, &fit.ratio})
+  for (std::optional<PlacedMap>* map : {&fit.arcs, &fit.arcs_model, &fit.sensitivity, &fit.image_truth, &fit.ratio})
     if (*map) crop(**map, frame);
   crop_lens(fit.macro);
   crop_lens(fit.network);
   for (std::optional<LensMaps>* lens : {&fit.deviation, &fit.truth})
     if (*lens) crop_lens(**lens);
+}
+
+/// From "wcs" of result.json: where the image is not mirrored, the position angle grows with the angle from +x.
+std::optional<Compass> compass_of(const nlohmann::json& wcs) {
+  if (!wcs.is_object() || !wcs.contains("position_angle_y") || !wcs.contains("mirrored")) return std::nullopt;
+  const nlohmann::json &of_y = wcs["position_angle_y"], &mirrored = wcs["mirrored"];
+  if (!of_y.is_number() || !mirrored.is_boolean()) return std::nullopt;
+  const double turn = mirrored.get<bool>() ? -1 : 1, north = kPi / 2 - turn * of_y.get<double>() * kPi / 180;
+  return Compass{north, north + turn * kPi / 2};
 }
 
 /// The maps; fit.title, history and metrics are the caller's.
@@ -150,6 +137,13 @@ void fill_maps(FittedMaps& fit, const MapSource& maps) {
   const std::string& unit = fit.data.unit;
   fit.model = placed_map(maps, "MODEL", unit);
   fit.residual = placed_map(maps, "RESIDUAL", "σ");
+  if (maps.has("LENS_LIGHT")) {
+    const std::vector<double> light = placed_map(maps, "LENS_LIGHT", unit).values;
+    if (std::any_of(light.begin(), light.end(), [](double v) { return v != 0; })) {
+      fit.arcs = placed_map(maps, "ARCS", unit);
+      fit.arcs_model = placed_map(maps, "ARCS_MODEL", unit);
+    }
+  }
   fit.source = placed_map(maps, "SOURCE", unit);
   fit.network = lens_maps(maps, "NN");
   fit.macro = lens_maps(maps, "MACRO");
@@ -166,7 +160,10 @@ void fill_maps(FittedMaps& fit, const MapSource& maps) {
   const PlacedMap mask = placed_map(maps, "MASK", "");
   for (const double m : mask.values) fit.used.push_back(m != 0);
   for (std::size_t i = 0; i < fit.used.size(); ++i)
-    if (!fit.used[i]) fit.data.values[i] = fit.residual.values[i] = NAN;
+    if (!fit.used[i]) {
+      fit.data.values[i] = fit.residual.values[i] = NAN;
+      if (fit.arcs) fit.arcs->values[i] = NAN;
+    }
   if (maps.has("IMAGE_TRUE")) {
     fit.image_truth = placed_map(maps, "IMAGE_TRUE", unit);
     for (std::size_t i = 0; i < fit.used.size(); ++i)
@@ -398,6 +395,7 @@ FittedMaps read_fitted_maps(const std::string& directory) {
   for (const auto& [name, value] : json["metrics"].items())
     if (value.is_number()) fit.metrics.emplace_back(name, value.get<double>());
   if (json.contains("config") && json["config"].is_object()) fit.title = json["config"].value("title", "");
+  if (json.contains("wcs")) fit.compass = compass_of(json["wcs"]);
   const std::string file = in(directory, "result.fits");
   fill_maps(fit, {[&file](const std::string& hdu, int planes) { return read_fits(file, hdu, planes); },
                   [&file](const std::string& hdu) { return has_hdu(file, hdu); }, file});
@@ -413,6 +411,7 @@ FittedMaps fitted_maps(const Assessment& assessed) {
   fit.title = assessed.config.title;
   for (const auto& [name, value] : metrics_of(assessed))
     if (std::isfinite(value)) fit.metrics.emplace_back(name, value);
+  if (assessed.loaded.wcs) fit.compass = compass_of(wcs_json(*assessed.loaded.wcs));
   const FitsMaps maps = result_maps(assessed);
   fill_maps(fit, source_of(maps));
   for (const HistoryRow& row : assessed.history) {
@@ -426,8 +425,18 @@ FittedMaps fitted_maps(const Assessment& assessed) {
 Picture picture_of_image(const FittedMaps& fit) {
   Picture picture = comparison(fit);
   const ColorRange range = brightness_range(fit.data);
-  picture.cells = {light_panel(fit, fit.data, "data", range), light_panel(fit, fit.model, "model", range),
-                   panel(fit.residual, "(data − model) / noise", Palette::diverging, residual_range(fit.residual))};
+  picture.cells = {light_panel(fit, fit.data, "data", range)};
+  std::get<Panel>(picture.cells.front()).compass = fit.compass;
+  if (fit.arcs) {
+    const ColorRange arcs = brightness_range(*fit.arcs);
+    picture.columns = 4;
+    picture.cells.emplace_back(light_panel(fit, *fit.arcs, "data − lens light", arcs));
+    picture.cells.emplace_back(light_panel(fit, *fit.arcs_model, "arcs, model", arcs));
+  } else {
+    picture.cells.emplace_back(light_panel(fit, fit.model, "model", range));
+  }
+  picture.cells.emplace_back(
+      panel(fit.residual, "(data − model) / noise", Palette::diverging, residual_range(fit.residual)));
   auto& residual = std::get<Panel>(picture.cells.back());
   residual.outline = fit.arc;
   residual.inset = "reduced χ² = " + significant(fit.metric("chi2_reduced"));
@@ -494,10 +503,14 @@ std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves
 
   const ColorRange light = brightness_range(fit.data);
   const bool masked = std::count(fit.used.begin(), fit.used.end(), 0) > 0;
-  add("image", "Data", light_panel(fit, fit.data, "", light),
-      std::string("Colors are linear in asinh(brightness / 3 σ).") + (masked ? " Gray: masked." : ""));
-  add("image", "Model", light_panel(fit, fit.model, "", light));
-  add("image", "(Data − model) / noise", picture_of_image(fit).cells[2]);
+  for (const auto& cell : picture_of_image(fit).cells) {
+    std::string title = std::get<Panel>(cell).title;
+    title.front() = static_cast<char>(std::toupper(title.front()));
+    add("image", title, cell,
+        figures.empty()
+            ? std::string("Colors are linear in asinh(brightness / 3 σ).") + (masked ? " Gray: masked." : "")
+            : "");
+  }
 
   Panel image = light_panel(fit, fit.data, "", light);
   Panel source = light_panel(fit, fit.source, "", quantile_range(fit.source.values, 0, 0.9998));
@@ -571,8 +584,9 @@ std::vector<std::string> draw_figures(const FittedMaps& fit, const std::string& 
 
   const Picture image = picture_of_image(fit);
   add("image", image);
-  static const char* const parts[] = {"data", "model", "residual"};
-  for (std::size_t i = 0; i < image.cells.size(); ++i) add(parts[i], maps({image.cells[i]}));
+  add("data", maps({image.cells.front()}));
+  add("model", maps({light_panel(fit, fit.model, "model", brightness_range(fit.data))}));
+  add("residual", maps({image.cells.back()}));
   pictures.back().note = image.note;
 
   add("source", maps({light_panel(fit, fit.source, "source", quantile_range(fit.source.values, 0, 0.9998))}));

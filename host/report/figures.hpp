@@ -36,6 +36,7 @@ struct FittedMaps {
   std::string title;                ///< of the configuration
   PlacedMap data, model, residual;  ///< data and residual are NaN where masked
   PlacedMap noise;
+  std::optional<PlacedMap> arcs, arcs_model;  ///< data and model without the lens light; empty without lens light
   PlacedMap source;
   LensMaps macro, network;
   std::optional<LensMaps> deviation;     ///< 1 σ of the network's maps
@@ -46,6 +47,7 @@ struct FittedMaps {
   std::vector<std::uint8_t> used;  ///< 1 = used in the fit
   std::size_t n_pixels = 0;        ///< of the whole image
   std::vector<std::uint8_t> arc;   ///< 1 = used and noise-free truth above 5 σ; empty without truth
+  std::optional<Compass> compass;  ///< where the WCS of the image is known
   std::vector<double> steps, loss, chi2;
   std::vector<std::pair<std::string, double>> metrics;
 
@@ -61,7 +63,8 @@ FittedMaps read_fitted_maps(const std::string& directory);
 FittedMaps fitted_maps(const Assessment& assessed);
 
 // One picture each; the caller sets its path and title. The last three need the truth.
-Picture picture_of_image(const FittedMaps& fit);        ///< data | model | normalized residuals
+Picture picture_of_image(
+    const FittedMaps& fit);  ///< data | model, or with lens light data and model without it | residuals
 Picture picture_of_history(const FittedMaps& fit);      ///< loss and reduced χ² over the steps
 Picture picture_of_potential(const FittedMaps& fit);    ///< truth | prediction | residual, means removed
 Picture picture_of_deflection(const FittedMaps& fit);   ///< the same, x above y

@@ -248,6 +248,7 @@ class Script {
   };
 
   void add_panel(const Panel& panel, const Box& box);
+  void add_compass(const Compass& compass, const Box& box);
   void add_chart(const Chart& chart, const Box& box);
   void place(const Box& box);
   double across(double pixels) const { return pixels / size_.width; }
@@ -409,7 +410,8 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   script_ += fmt::format(
       "set colorbox vertical user origin screen {:.6f},{:.6f} size screen {:.6f},{:.6f} front noinvert border\n",
       bar_left, bar_bottom, bar_width, bar_height);
-  script_ += "unset object\nset object 1 rectangle from graph 0,0 to graph 1,1 fillcolor rgb '#b8b8b8' behind\n";
+  script_ +=
+      "unset arrow\nunset object\nset object 1 rectangle from graph 0,0 to graph 1,1 fillcolor rgb '#b8b8b8' behind\n";
   const std::vector<double> finite = finite_values(panel.values);
   const auto arrow = [&](int id, double at, double tip, int fraction) {
     script_ += fmt::format(
@@ -432,6 +434,7 @@ void Script::add_panel(const Panel& panel, const Box& box) {
                    " at graph {:g},{:g} left front boxed font 'DejaVu Sans,{:.2f}'\n", layout::kInsetX, layout::kInsetY,
                    fitting_size(panel.inset, layout::kInsetWidth * box.width, on_page_ ? kPageFont : 13, false));
 
+  if (panel.compass) add_compass(*panel.compass, box);
   Raster map = raster(panel, factor);
   for (auto& value : map.values) value = static_cast<float>(shade(value));
   script_ += "plot " + data(map.values) +
@@ -464,6 +467,24 @@ void Script::add_panel(const Panel& panel, const Box& box) {
   script_ += "\n";
 }
 
+/// Two arrows with their letters; a light line over a dark one is visible on every color.
+void Script::add_compass(const Compass& compass, const Box& box) {
+  constexpr double kLength = 0.09, kPlace = 0.14, kLetter = 1.35;  // of the shorter side
+  const double side = std::min(box.width, box.height);
+  const auto at = [&](double angle, double length) {
+    return fmt::format("graph {:.6f},{:.6f}", 1 - side / box.width * (kPlace - length * std::cos(angle)),
+                       side / box.height * (kPlace + length * std::sin(angle)));
+  };
+  int id = 1;
+  for (const auto& [angle, letter] : {std::pair(compass.north, "N"), {compass.east, "E"}}) {
+    for (const char* line : {"lw 3.6 lc rgb '#000000'", "lw 1.6 lc rgb '#ffffff'"})
+      script_ += fmt::format("set arrow {} from {} to {} front size graph 0.02,25 filled {}\n", id++, at(angle, 0),
+                             at(angle, kLength), line);
+    script_ += fmt::format("set label {} '{}' at {} center front font 'DejaVu Sans Bold,{}' textcolor rgb '#ffffff'\n",
+                           10 + id, letter, at(angle, kLetter * kLength), on_page_ ? kPageFont : 11);
+  }
+}
+
 void Script::add_chart(const Chart& chart, const Box& box) {
   static const char* const line_colors[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
   place(box);
@@ -491,7 +512,7 @@ void Script::add_chart(const Chart& chart, const Box& box) {
   const double margin = std::pow(std::max(y_high / y_low, 1.2), 0.06);
   y_low /= margin;
   y_high *= margin;
-  script_ += "unset object\nunset colorbox\n";
+  script_ += "unset arrow\nunset object\nunset colorbox\n";
   // The range before the logarithm: that of the panel before it may be negative, and gnuplot complains.
   script_ += fmt::format("set xrange [{:.12g}:{:.12g}]; set yrange [{:.12g}:{:.12g}]\n", x_low, x_high, y_low, y_high);
   script_ += "set logscale y\n";

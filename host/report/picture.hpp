@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -35,6 +36,11 @@ struct Trace {
   bool dashed = false;
 };
 
+/// North and East in a map, in its lower right corner.
+struct Compass {
+  double north = 0, east = 0;  ///< directions from +x towards +y [rad]
+};
+
 /// One map with its color bar, drawn with equal axes in arcsec.
 struct Panel {
   std::string title;
@@ -51,6 +57,7 @@ struct Panel {
   std::vector<std::uint8_t> outline;  ///< (ny, nx): lines between pixels of different levels; empty = none
   std::vector<Trace> traces;
   std::string inset;  ///< short text in the lower left corner
+  std::optional<Compass> compass;
 };
 
 /// One line of a chart.

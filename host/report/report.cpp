@@ -19,18 +19,17 @@
 #include "einfield/flags.hpp"
 #include "einfield/source.hpp"
 #include "host/files/atomic_file.hpp"
+#include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
 #include "host/model/profile_names.hpp"
 #include "host/report/html.hpp"
 #include "host/report/json_tables.hpp"
+#include "host/results/stored_result.hpp"
 
 namespace einfield {
 namespace {
 
 using nlohmann::ordered_json;
-
-/// Nodes on the longer side of the image; critical curves are searched between them.
-constexpr int kNodes = 200;
 
 // ---- parameters ------------------------------------------------------------------------------------------
 
@@ -258,6 +257,13 @@ std::string numbers(const ordered_json& result, const std::optional<FittedMaps>&
   if (const std::string state = text_of(result, "state_step"); !state.empty() && state != text_of(result, "steps"))
     stop += (stop.empty() ? "" : "; ") + ("state of step " + state);
   cards += number_card("Steps", text_of(result, "steps"), stop);
+  if (const std::optional<double> radius = number(result, "einstein_radius_effective")) {
+    const std::optional<double> mass = number(result, "einstein_mass");
+    cards += number_card("Einstein radius", rounded(*radius) + "″",
+                         mass ? fmt::format("{:.3g} solar masses inside", *mass) : "of the critical curve's area");
+  }
+  if (const std::optional<double> magnification = number(result, "magnification"))
+    cards += number_card("Magnification", fmt::format("{:.3g}", *magnification), "of all light of the source");
   if (const std::optional<double> time = number(result, "time_total_s"))
     cards += number_card(
         "Time", seconds(*time),
@@ -390,6 +396,13 @@ std::string error_bars_html(const ordered_json& uncertainty) {
          block_html({{"coverage", coverage}});
 }
 
+/// The used pixels of the image of a fit.
+std::vector<std::uint8_t> read_mask(const std::string& directory) {
+  std::vector<std::uint8_t> used;
+  for (const double m : read_fits(in(directory, "result.fits"), "MASK").values) used.push_back(m != 0);
+  return used;
+}
+
 Page sections(const ordered_json& result, const std::vector<PageFigure>& figures, const std::vector<std::string>& png) {
   Page page;
   const auto section = [&](const char* name, const char* layout = "figures") {
@@ -410,9 +423,14 @@ Page sections(const ordered_json& result, const std::vector<PageFigure>& figures
         "parameters", "Parameters",
         parameter_table(result) + (method.empty() ? "" : element("p", html_text("Uncertainties: " + method + "."))));
   page.add("errors", "Error bars", error_bars_html(member(result, "uncertainty")));
+  const auto folded = [](const char* summary, const std::string& html) {
+    return element("details", element("summary", summary) + html);
+  };
   if (!member(uncertainties, "correlations").empty())
-    page.add("correlations", "Correlations", correlation_table(member(uncertainties, "correlations")));
-  if (!member(result, "starts").empty()) page.add("starts", "Starts", block_html(member(result, "starts")));
+    page.add("correlations", "Correlations",
+             folded("The table", correlation_table(member(uncertainties, "correlations"))));
+  if (!member(result, "starts").empty())
+    page.add("starts", "Starts", folded("All starts", block_html(member(result, "starts"))));
   if (ordered_json ensemble = member(result, "ensemble"); !ensemble.empty()) {
     ensemble.erase("parameters_std");  // in the table of parameters
     page.add("ensemble", "Ensemble", block_html(ensemble));
@@ -422,17 +440,6 @@ Page sections(const ordered_json& result, const std::vector<PageFigure>& figures
 }
 
 }  // namespace
-
-CriticalCurves critical_curves_of(const FittedMaps& fit, const StoredLens& lens, ThreadPool& pool) {
-  Deflection network;
-  if (!lens.networks.empty())
-    network = [&lens, &pool](const std::vector<double>& theta) { return network_deflection(lens, theta, pool); };
-  const PlacedMap& map = fit.data;
-  const double width = map.nx * map.pixel_scale, height = map.ny * map.pixel_scale;
-  const double spacing = std::max(width, height) / kNodes;
-  const auto nodes = [spacing](double length) { return static_cast<int>(std::floor(length / spacing + 1e-6)) + 1; };
-  return critical_curves({nodes(width), nodes(height), spacing, map.center_x, map.center_y}, lens.smooth, network);
-}
 
 std::vector<std::string> write_report(const ReportContent& content, const std::string& directory) {
   const ordered_json result = ordered_json::parse(content.result_json, nullptr, false);
@@ -476,7 +483,7 @@ std::vector<std::string> write_report(const std::string& directory, int threads)
     content.fit = read_fitted_maps(directory);
     try {
       ThreadPool pool(threads);
-      content.curves = critical_curves_of(*content.fit, read_lens(directory), pool);
+      content.curves = critical_curves_of(read_lens(directory), read_mask(directory), pool);
     } catch (const InvalidInput& error) {
       content.problems.push_back(std::string("No critical curves: ") + error.what());
     }

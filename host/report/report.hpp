@@ -6,9 +6,7 @@
 #include <vector>
 
 #include "einfield/results.hpp"
-#include "host/cpu/thread_pool.hpp"
 #include "host/report/figures.hpp"
-#include "host/results/stored_result.hpp"
 
 namespace einfield {
 
@@ -25,8 +23,5 @@ struct ReportContent {
 /// @return warnings: what gnuplot could not draw; the page says it too
 /// @throws InvalidInput when result_json is no JSON object, IoError
 std::vector<std::string> write_report(const ReportContent& content, const std::string& directory);
-
-/// The critical curves of a fitted lens over its image, and the caustics.
-CriticalCurves critical_curves_of(const FittedMaps& fit, const StoredLens& lens, ThreadPool& pool);
 
 }  // namespace einfield

@@ -8,9 +8,12 @@
 
 #include "einfield/error.hpp"
 #include "einfield/units.hpp"
+#include "host/fields/light_flux.hpp"
+#include "host/fields/model_image.hpp"
 #include "host/fields/psf_smoothing.hpp"
 #include "host/fields/source_plane.hpp"
 #include "host/files/text.hpp"
+#include "host/results/stored_result.hpp"
 #include "host/results/verdict.hpp"
 
 namespace einfield {
@@ -52,6 +55,34 @@ Model mean_model(const std::vector<Model>& members) {
     average_pixels(block);
   }
   return mean;
+}
+
+/// The mean over the members of their images without sources.
+std::vector<double> lens_light(const std::vector<Model>& members, const Observation& observation, ThreadPool& pool) {
+  std::vector<std::vector<double>> images;
+  for (Model light : members) {
+    light.source.clear();
+    images.push_back(model_images(light, {}, observation, 1, pool).lens_light);
+  }
+  return mean_of(images);
+}
+
+/// @param fit  with its model, weights and images
+Derived derived(const Assessment& fit, ThreadPool& pool) {
+  const Observation& observation = fit.loaded.problem.observation;
+  const double scale = observation.grid.pixel_scale;
+  Derived result;
+  result.curves = critical_curves_of(stored_lens(fit), observation.mask, pool);
+  const double radius = result.einstein_radius = effective_radius(result.curves);
+  // The mean convergence inside is 1: exactly for circular and for isothermal lenses.
+  const std::optional<Cosmology>& cosmology = fit.config.cosmology;
+  result.einstein_mass = cosmology ? kPi * radius * radius * cosmology->mass_per_square_arcsec() : std::nan("");
+  for (const LightComponent& light : fit.model.source) result.source_flux += total_flux(light, scale);
+  for (const LightComponent& light : fit.model.lens_light) result.lens_flux += total_flux(light, scale);
+  double lensed = 0;
+  for (std::size_t i = 0; i < fit.image.size(); ++i) lensed += fit.image[i] - fit.lens_light[i];
+  result.magnification = lensed / result.source_flux;
+  return result;
 }
 
 /// A map minus its weighted mean.
@@ -252,6 +283,7 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
 
   fit.model = mean_model(fit.models);
   fit.image = mean_of(members.images);
+  fit.lens_light = lens_light(fit.models, observation, pool);
   const StepState& state = fit.outcome().final_state;
   fit.data = results.size() == 1 && problem.held_out.empty() ? DataFit{state.loss, state.chi2_reduced}
                                                              : data_fit(observation, problem.loss, fit.image);
@@ -268,6 +300,7 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
                                          pixel_centers({g.nx, g.ny, g.pixel_scale, g.center_x, g.center_y, 1}), pool);
   }
 
+  fit.derived = derived(fit, pool);
   if (loaded.truth) fit.errors = truth_errors(observation, *loaded.truth, fit.image, fit.network.mean);
   if (fit.members() > 1) {
     std::vector<std::vector<double>> tables;

@@ -10,6 +10,7 @@
 #include "einfield/flags.hpp"
 #include "einfield/load.hpp"
 #include "host/cpu/thread_pool.hpp"
+#include "host/fields/critical_curves.hpp"
 #include "host/fields/ensemble.hpp"
 #include "host/fields/lens_fields.hpp"
 #include "host/fields/metrics.hpp"
@@ -45,6 +46,16 @@ struct MemberOutcome {
   std::vector<StageEnd> stages;      ///< how the stages of this run ended
 };
 
+/// What astronomers quote of a lens, from the mean model with the network.
+struct Derived {
+  CriticalCurves curves;
+  double einstein_radius = 0;  ///< effective_radius() of the curves [arcsec]; NaN without a closed one
+  double einstein_mass = 0;    ///< of the cylinder inside it [solar masses]; NaN without [cosmology]
+  double source_flux = 0;      ///< total_flux() of all sources [image unit]; NaN when it has no end
+  double lens_flux = 0;        ///< of all lens light
+  double magnification = 0;    ///< lensed light in the image over source_flux
+};
+
 /// A finished fit. Maps are at the pixel centers, (ny, nx); "mean" is the mean over the members that count.
 struct Assessment {
   Config config;
@@ -66,8 +77,9 @@ struct Assessment {
   std::vector<double> first_parameters;        ///< flat vector of the first member
   std::vector<double> deviation;               ///< of the free parameters over the members; empty with one member
 
-  std::vector<double> image;  ///< mean model image after the PSF
-  LensFields smooth;          ///< of `model`
+  std::vector<double> image;       ///< mean model image after the PSF
+  std::vector<double> lens_light;  ///< the part of `image` that is not lensed
+  LensFields smooth;               ///< of `model`
   EnsembleFields network;
   std::vector<double> constant_weights;  ///< of the pixels in the mean of ψ that error bars of ψ leave out
   /// Nothing without a network that fits, and with uncertainty.method = "none"; with "spread" the members' scatter.
@@ -78,6 +90,7 @@ struct Assessment {
   PixelGrid source_grid;            ///< around the lensed light, also where the source is shown on its own pixels
   std::vector<double> source;  ///< mean brightness on source_grid; empty where the source is one PIXELATED component
 
+  Derived derived;
   DataFit data;
   std::optional<TruthErrors> errors;
   /// How often the truth lies within the error bars: "psi_all" …

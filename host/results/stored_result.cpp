@@ -13,6 +13,7 @@
 #include "einfield/config.hpp"
 #include "einfield/error.hpp"
 #include "host/fields/ensemble.hpp"
+#include "host/fields/frame.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
 #include "host/model/components.hpp"
@@ -237,6 +238,23 @@ std::vector<double> network_deflection(const StoredLens& lens, const std::vector
   for (const StoredNetwork& network : lens.networks)
     members.push_back(network_fields<double>(network.shape, network.parameters, theta, pool, false).deflection);
   return members.empty() ? std::vector<double>(theta.size(), 0.0) : mean_of(members);
+}
+
+CriticalCurves critical_curves_of(const StoredLens& lens, const std::vector<std::uint8_t>& used, ThreadPool& pool) {
+  constexpr int kNodes = 200;  // on the longer side
+  Deflection network;
+  if (!lens.networks.empty())
+    network = [&lens, &pool](const std::vector<double>& theta) { return network_deflection(lens, theta, pool); };
+  const Grid& grid = lens.grid;
+  const Frame frame = frame_of(used, grid.nx, grid.ny);
+  const double spacing = std::max(frame.nx, frame.ny) * grid.pixel_scale / kNodes;
+  const auto nodes = [&](int pixels) {
+    return static_cast<int>(std::floor(pixels * grid.pixel_scale / spacing + 1e-6)) + 1;
+  };
+  return critical_curves({nodes(frame.nx), nodes(frame.ny), spacing,
+                          grid.center_x + (frame.x + 0.5 * (frame.nx - grid.nx)) * grid.pixel_scale,
+                          grid.center_y + (frame.y + 0.5 * (frame.ny - grid.ny)) * grid.pixel_scale},
+                         lens.smooth, network);
 }
 
 const std::vector<double>& StoredHistory::column(const std::string& name) const {

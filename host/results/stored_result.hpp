@@ -12,6 +12,7 @@
 #include "einfield/model.hpp"
 #include "einfield/observation.hpp"
 #include "host/cpu/thread_pool.hpp"
+#include "host/fields/critical_curves.hpp"
 #include "host/fields/lens_fields.hpp"
 #include "host/files/json_view.hpp"
 #include "host/files/safetensors.hpp"
@@ -86,6 +87,10 @@ StoredFields evaluate(const StoredLens& lens, const std::vector<double>& theta, 
 /// @param theta  2 × n, all x, then all y [arcsec]
 /// @return       2 × n, all x, then all y [arcsec]; zeros without a network
 std::vector<double> network_deflection(const StoredLens& lens, const std::vector<double>& theta, ThreadPool& pool);
+
+/// The critical curves of a lens around the pixels of its image that are used.
+/// @param used  (ny, nx)
+CriticalCurves critical_curves_of(const StoredLens& lens, const std::vector<std::uint8_t>& used, ThreadPool& pool);
 
 /// history.csv: its columns by name, all of one length. Text that is no number is NaN.
 struct StoredHistory {

@@ -31,6 +31,18 @@ void add_observation(FitsMaps& maps, const Observation& observation, const std::
   maps.add("RESIDUAL", "", std::move(residual));
 }
 
+/// What the lens light leaves of the data and of the model.
+void add_arcs(FitsMaps& maps, const Assessment& fit, const std::string& unit) {
+  std::vector<double> arcs = fit.loaded.problem.observation.image, model = fit.image;
+  for (std::size_t i = 0; i < arcs.size(); ++i) {
+    arcs[i] -= fit.lens_light[i];
+    model[i] -= fit.lens_light[i];
+  }
+  maps.add("LENS_LIGHT", unit, fit.lens_light);
+  maps.add("ARCS", unit, std::move(arcs));
+  maps.add("ARCS_MODEL", unit, std::move(model));
+}
+
 void add_source(FitsMaps& maps, const Assessment& fit, const std::string& unit) {
   const Model& model = fit.model;
   const bool own_grid = fit.source.empty();
@@ -136,6 +148,7 @@ FitsMaps result_maps(const Assessment& fit) {
   const Observation& observation = loaded.problem.observation;
   FitsMaps maps(observation.grid, fit.double_precision, loaded.wcs);
   add_observation(maps, observation, loaded.unit, fit.image);
+  add_arcs(maps, fit, loaded.unit);
   add_source(maps, fit, loaded.unit);
   maps.add_fields("NN", fit.network.mean);
   if (fit.error_bars && fit.error_bars->fields) add_error_bars(maps, fit);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "einfield/cosmology.hpp"
 #include "einfield/fitter.hpp"
 #include "einfield/limits.hpp"
 
@@ -197,6 +198,7 @@ struct Config {
   OptimizerConfig optimizer;
   RegularizationConfig regularization;
   UncertaintyConfig uncertainty;
+  std::optional<Cosmology> cosmology;  ///< for masses
   FitsReference truth;
   std::optional<SimulateConfig> simulate;
   std::vector<LensComponent> perturbation;
