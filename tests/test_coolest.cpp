@@ -85,7 +85,9 @@ TEST(Coolest, ThereAndBackIsTheSameLens) {
   write_networks(lens, folder);
   const std::vector<std::string> notes = write_coolest(folder.path().string(), lens);
   std::vector<std::string> warnings;
-  expect_same_lens(lens, read_coolest(folder / "coolest.json", warnings));
+  const ExchangedLens back = read_coolest(folder / "coolest.json", warnings);
+  expect_same_lens(lens, back);
+  EXPECT_FALSE(back.cosmology);  // placeholders
   EXPECT_TRUE(warnings.empty());
   // Everything that the standard has no parameters for is named.
   for (const char* named :
@@ -95,6 +97,24 @@ TEST(Coolest, ThereAndBackIsTheSameLens) {
       return note.find(named) != std::string::npos;
     })) << named;
   EXPECT_EQ(written(folder)["meta"]["einfield"]["notes"].get<std::vector<std::string>>(), notes);
+}
+
+TEST(Coolest, CarriesTheCosmology) {
+  const TemporaryDirectory folder;
+  ExchangedLens lens = every_component(8, 8);
+  write_networks(lens, folder);
+  lens.cosmology = {0.222, 0.609, 67.4, 0.315};
+  for (const std::string& note : write_coolest(folder.path().string(), lens))
+    EXPECT_EQ(note.find("redshifts"), std::string::npos) << note;
+  EXPECT_EQ(written(folder)["lensing_entities"][0]["redshift"], 0.222);
+  std::vector<std::string> warnings;
+  const ExchangedLens back = read_coolest(folder / "coolest.json", warnings);
+  const Config config = read_config(write_configuration(folder / "back", back, "", false), {}, false);
+  ASSERT_TRUE(config.cosmology);
+  EXPECT_EQ(config.cosmology->z_lens, 0.222);
+  EXPECT_EQ(config.cosmology->z_source, 0.609);
+  EXPECT_EQ(config.cosmology->H0, 67.4);
+  EXPECT_EQ(config.cosmology->Om0, 0.315);
 }
 
 TEST(Coolest, ShearAboutAnotherPointMovesTheSourceInstead) {

@@ -28,7 +28,7 @@ namespace einfield {
 /// of pixels: the network of the potential and lens profiles without a counterpart as PixelatedRegularGridPotential on
 /// the pixels of the image, NETWORK light as PixelatedRegularGrid. Members named "einfield" hold what einfield needs to
 /// read the same model back; other readers ignore them. Maps that are not square are padded, because `coolest` 0.1.11
-/// swaps rows and columns. Redshifts are placeholders: a fit does not know them.
+/// swaps rows and columns. Without a cosmology the redshifts are placeholders.
 /// @return notes for users on everything that may surprise a reader of the files; the "meta" of the file has them too
 /// @throws IoError
 std::vector<std::string> write_coolest(const std::string& dir, const ExchangedLens& lens);

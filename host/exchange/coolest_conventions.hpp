@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "einfield/cosmology.hpp"
 #include "einfield/model.hpp"
 #include "einfield/source.hpp"
 #include "host/exchange/exchange.hpp"
@@ -11,8 +12,8 @@
 namespace einfield::coolest {
 
 inline constexpr double kDegrees = 180 / kPi;
-/// Placeholders: a fit does not know the redshifts.
-inline constexpr double kLensRedshift = 0.5, kSourceRedshift = 2.0;
+/// In files of lenses whose redshifts are not known.
+inline constexpr Cosmology kPlaceholder{0.5, 2.0, 70, 0.3};
 /// Smallest Sérsic index and largest shear of the standard.
 inline constexpr double kMinSersic = 0.5, kMaxShear = 1;
 inline constexpr const char* kPotential = "PixelatedRegularGridPotential";

@@ -217,9 +217,20 @@ class Reader {
                     : std::nullopt);
       }
     }
+    read_cosmology(nearest, farthest);
     if (lens_.model.source.empty() && lens_.model.lens_light.empty())
       entities.fail("no light, expected at least one light_model");
     sort_lens_light();
+  }
+
+  /// Redshifts and cosmology, unless they are placeholders or another cosmology than a flat one.
+  void read_cosmology(double z_lens, double z_source) {
+    const JsonView own = root_.has("meta") && root_.at("meta").has(kOwn) ? root_.at("meta").at(kOwn) : root_;
+    if (own.has("redshifts_known") && !own.at("redshifts_known").boolean()) return;
+    if (!root_.has("cosmology") || !(z_lens > 0 && z_lens < z_source)) return;
+    const JsonView given = root_.at("cosmology");
+    if (!given.has("astropy_name") || given.at("astropy_name").text() != "FlatLambdaCDM") return;
+    lens_.cosmology = {z_lens, z_source, given.at("H0").number(above(0)), given.at("Om0").number(between(0, 1))};
   }
 
   /// Restores the order of the lens light in the fit that wrote the file, where several entities share it.

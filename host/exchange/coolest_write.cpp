@@ -49,7 +49,10 @@ std::string degrees(double dec) {
 class Writer {
  public:
   Writer(std::string dir, const ExchangedLens& lens)
-      : dir_(std::move(dir)), lens_(on_square_image(lens)), shift_(constant_deflection(lens.model.lens)) {
+      : dir_(std::move(dir)),
+        lens_(on_square_image(lens)),
+        universe_(lens.cosmology.value_or(kPlaceholder)),
+        shift_(constant_deflection(lens.model.lens)) {
     note_padding(notes_, lens.observation.grid, "coolest 0.1.11");
   }
 
@@ -57,19 +60,26 @@ class Writer {
     const Grid& grid = lens_.observation.grid;
     if (grid.center_x != 0 || grid.center_y != 0)
       note("the middle of the image is not at (0, 0), as field_of_view says; coolest 0.1.11 evaluates as if it were");
-    ordered_json file = {{"standard", "COOLEST"},
-                         {"mode", "MAP"},
-                         {"coordinates_origin", origin()},
-                         {"cosmology", {{"H0", 70.0}, {"Om0", 0.3}, {"astropy_name", "FlatLambdaCDM"}}},
-                         {"observation", observation()},
-                         {"instrument", instrument()},
-                         {"likelihoods", ordered_json::array({mask()})},
-                         {"lensing_entities", entities()}};
-    note(std::string("redshifts") + (lens_.sky ? " and cosmology" : ", cosmology and coordinates_origin") +
-         " are placeholders: a fit does not know them");
+    ordered_json file = {
+        {"standard", "COOLEST"},
+        {"mode", "MAP"},
+        {"coordinates_origin", origin()},
+        {"cosmology", {{"H0", universe_.H0}, {"Om0", universe_.Om0}, {"astropy_name", "FlatLambdaCDM"}}},
+        {"observation", observation()},
+        {"instrument", instrument()},
+        {"likelihoods", ordered_json::array({mask()})},
+        {"lensing_entities", entities()}};
+    const char* const unknown = lens_.cosmology ? (lens_.sky ? "" : "coordinates_origin is a placeholder")
+                                : lens_.sky     ? "redshifts and cosmology are placeholders"
+                                                : "redshifts, cosmology and coordinates_origin are placeholders";
+    if (*unknown) note(unknown + std::string(": a fit does not know them"));
     file["meta"] = {{"coolest.__version__", "0.1.11"},
                     {"units", lens_.unit.empty() ? "unknown" : lens_.unit},
-                    {kOwn, {{"version", version()}, {"supersampling", grid.supersampling}, {"notes", notes_}}}};
+                    {kOwn,
+                     {{"version", version()},
+                      {"supersampling", grid.supersampling},
+                      {"redshifts_known", lens_.cosmology.has_value()},
+                      {"notes", notes_}}}};
     write_atomically((fs::path(dir_) / "coolest.json").string(),
                      file.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
     return notes_;
@@ -422,7 +432,7 @@ class Writer {
     component_ = name;
     std::optional<ordered_json> standard = lens_profile(c);
     const bool field = !standard || c.kind == LensKind::shear || c.kind == LensKind::convergence;
-    ordered_json json = entity(name, !field, kLensRedshift);
+    ordered_json json = entity(name, !field, universe_.z_lens);
     if (!standard) {
       ThreadPool pool(lens_.threads);
       standard =
@@ -439,7 +449,7 @@ class Writer {
   }
 
   ordered_json network_entity(std::size_t index) {
-    ordered_json json = entity("network", false, kLensRedshift);
+    ordered_json json = entity("network", false, universe_.z_lens);
     ordered_json profile =
         potential_profile("network", exchanged_network(lens_, pixel_centers(pixels_of_image())).potential);
     profile[kOwn] = {{"network", network_file(0)}};
@@ -459,7 +469,7 @@ class Writer {
     if (!lens_.networks.empty()) all.push_back(network_entity(all.size()));
     if (!galaxy) {  // readers tell lens from source by the redshifts of galaxies
       galaxy = all.size();
-      all.push_back(entity("lens", true, kLensRedshift));
+      all.push_back(entity("lens", true, universe_.z_lens));
     }
     std::optional<std::size_t> background;
     for (std::size_t i = 0; i < model.lens_light.size(); ++i) {
@@ -467,14 +477,14 @@ class Writer {
       const bool apart = is_uniform(model.lens_light[i]);
       if (apart && !background) {
         background = all.size();
-        all.push_back(entity("background", true, kLensRedshift));
+        all.push_back(entity("background", true, universe_.z_lens));
       }
       const std::size_t at = apart ? *background : *galaxy;
       ordered_json json = light_profile("lens_light." + std::to_string(i), model.lens_light[i], false);
       json[kOwn]["index"] = i;
       add(all[at], at, "light_model", std::move(json));
     }
-    ordered_json source = entity("source", true, kSourceRedshift);
+    ordered_json source = entity("source", true, universe_.z_source);
     for (std::size_t i = 0; i < model.source.size(); ++i)
       add(source, all.size(), "light_model", light_profile("source." + std::to_string(i), model.source[i], true));
     if (!model.source.empty()) all.push_back(std::move(source));
@@ -494,6 +504,7 @@ class Writer {
 
   std::string dir_;
   ExchangedLens lens_;     ///< on a square image
+  Cosmology universe_;     ///< of the lens, or placeholders
   Vec2<double> shift_;     ///< of the source, constant_deflection() [arcsec]
   std::string component_;  ///< the component that is being written: "lens.0"
   std::vector<std::string> notes_;

@@ -32,6 +32,7 @@ class StoredFit {
     lens.networks = result_.networks();
     lens.offsets = result_.offsets();
     read_observation(lens);
+    read_cosmology(lens);
     read_light_networks(lens);
     read_uncertainties(lens);
     return lens;
@@ -81,6 +82,13 @@ class StoredFit {
     if (config.has("psf_supersampling"))
       o.psf.supersampling = config.at("psf_supersampling").integer(1, kMaxSupersampling);
     lens.source_grid = grid_of(read_map("SOURCE"), "SOURCE");
+  }
+
+  void read_cosmology(ExchangedLens& lens) const {
+    if (!root().at("config").has("cosmology")) return;
+    const JsonView given = root().at("config").at("cosmology");
+    lens.cosmology = {given.at("z_lens").number(above(0)), given.at("z_source").number(above(0)),
+                      given.at("H0").number(above(0)), given.at("Om0").number(between(0, 1))};
   }
 
   void read_light_networks(ExchangedLens& lens) const {

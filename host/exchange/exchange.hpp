@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "einfield/cosmology.hpp"
 #include "einfield/model.hpp"
 #include "einfield/observation.hpp"
 #include "host/fields/lens_fields.hpp"
@@ -16,12 +17,13 @@
 namespace einfield {
 
 struct ExchangedLens {
-  Model model;                      ///< without `network` and without weights of NETWORK components, which are below
-  Observation observation;          ///< may lack image and noise: then the lens is to be simulated
-  std::string unit;                 ///< of the image
-  std::optional<CelestialWcs> sky;  ///< of the image
-  double psf_fwhm = 0;              ///< > 0: a Gaussian PSF instead of observation.psf [arcsec]
-  double noise = 0;                 ///< without an image: 1 σ of the simulation
+  Model model;                         ///< without `network` and without weights of NETWORK components, which are below
+  Observation observation;             ///< may lack image and noise: then the lens is to be simulated
+  std::string unit;                    ///< of the image
+  std::optional<CelestialWcs> sky;     ///< of the image
+  std::optional<Cosmology> cosmology;  ///< with the redshifts of lens and source, where they are known
+  double psf_fwhm = 0;                 ///< > 0: a Gaussian PSF instead of observation.psf [arcsec]
+  double noise = 0;                    ///< without an image: 1 σ of the simulation
 
   /// The networks of the potential, one per member of the ensemble; empty = no network. `offsets`, if not empty, are
   /// subtracted from their potentials [arcsec²].

@@ -27,6 +27,7 @@ ExchangedLens fitted_lens(const Assessment& fit, int threads) {
   lens.observation = fit.loaded.problem.observation;
   lens.unit = fit.loaded.unit;
   lens.sky = fit.loaded.wcs;
+  lens.cosmology = fit.config.cosmology;
   lens.source_grid = fit.source_grid;
   for (std::size_t k = 0; k < fit.members(); ++k) {
     if (fit.model.network) lens.networks.push_back({*fit.model.network, fit.weights[k]});

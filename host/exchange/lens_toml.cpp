@@ -167,6 +167,9 @@ std::string write_configuration(const std::string& dir, const ExchangedLens& len
   add_lights("source", lens.model.source, "SOURCE_");
   add_lights("lens_light", lens.model.lens_light, "LENS_LIGHT_");
   if (!lens.networks.empty()) text += "\n[network]\n" + line("initial", toml_text(kNetwork));
+  if (const std::optional<Cosmology>& c = lens.cosmology)
+    text += "\n[cosmology]\n" + line("z_lens", toml_number(c->z_lens)) + line("z_source", toml_number(c->z_source)) +
+            line("H0", toml_number(c->H0)) + line("Om0", toml_number(c->Om0));
   if (lens.observation.image.empty())
     text += "\n[simulate]\n" + line("nx", std::to_string(lens.observation.grid.nx)) +
             line("ny", std::to_string(lens.observation.grid.ny)) + line("noise", toml_number(lens.noise));

@@ -38,8 +38,7 @@ struct Cosmology {
   ///     M = c²/(4πG) D_s/(D_l D_ls) · (D_l · 1″)² = c²/(4πG) (D_l D_s/D_ls) · (1″)²                                (2)
   double mass_per_square_arcsec() const {
     // c²/(4πG) in solar masses per Mpc, with GM☉ = 1.3271244e20 m³/s² and 1 Mpc = 3.0856775814913673e22 m.
-    constexpr double kMassPerLength =
-        2.99792458e8 * 2.99792458e8 * 3.0856775814913673e22 / (4 * kPi * 1.3271244e20);
+    constexpr double kMassPerLength = 2.99792458e8 * 2.99792458e8 * 3.0856775814913673e22 / (4 * kPi * 1.3271244e20);
     constexpr double kArcsec = kPi / (180 * 3600);
     return kMassPerLength * distance(0, z_lens) * distance(0, z_source) / distance(z_lens, z_source) * kArcsec *
            kArcsec;
