@@ -477,8 +477,8 @@ TEST(Checkpoint, AnotherFormatIsRefused) {
   const Config config = lens.config();
   const SmallFit<float> part(config, 2);
   write_checkpoint(lens.out(), config, part.loaded.problem, "cpu", std::vector{part.snapshot});
-  replace_in_header(lens, "\"checkpoint\":\"6\"", "\"checkpoint\":\"1\"");
-  EXPECT_NE(refusal<float>(lens, {}).find("format 1, expected 6"), std::string::npos) << refusal<float>(lens, {});
+  replace_in_header(lens, "\"checkpoint\":\"7\"", "\"checkpoint\":\"1\"");
+  EXPECT_NE(refusal<float>(lens, {}).find("format 1, expected 7"), std::string::npos) << refusal<float>(lens, {});
 }
 
 TEST(Checkpoint, AnEarlierOneSurvivesAFailure) {

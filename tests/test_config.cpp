@@ -160,19 +160,19 @@ TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
     const bool paper = recipe == "recipe = 'biggio2021'\n";
     EXPECT_EQ(c.recipe, paper ? "biggio2021" : "default");
     ASSERT_TRUE(c.network.has_value());
-    EXPECT_EQ(c.network->hidden, paper ? (std::vector<int>{200, 200, 200}) : (std::vector<int>{16, 16, 16}));
+    EXPECT_EQ(c.network->hidden, paper ? (std::vector<int>{200, 200, 200}) : std::vector<int>{});
     EXPECT_EQ(c.network->input_scale, paper ? std::optional<double>(1.0) : std::nullopt);
     EXPECT_EQ(c.network->input_scale_in(2), paper ? 1.0 : 0.5);
     EXPECT_EQ(c.network->fourier, !paper);
-    EXPECT_EQ(c.network->ensemble, paper ? 1 : 3);
+    EXPECT_EQ(c.network->ensemble, 1);
     EXPECT_EQ(c.network->last_layer_zero, !paper);
     EXPECT_EQ(c.network->seed, 1u);
     EXPECT_EQ(c.network->math, NetworkMath::fp32);
-    EXPECT_EQ(c.optimizer.name, paper ? OptimizerKind::adam : OptimizerKind::lbfgs);
+    EXPECT_EQ(c.optimizer.name, paper ? OptimizerKind::adam : OptimizerKind::gauss_newton);
     EXPECT_EQ(c.optimizer.loss, paper ? LossKind::mse : LossKind::chi2);
     EXPECT_EQ(c.optimizer.learning_rate, 1e-3);
-    EXPECT_EQ(c.optimizer.steps, paper ? 200 : 1000);
-    EXPECT_EQ(c.optimizer.stop, paper ? StopRule::none : StopRule::plateau);
+    EXPECT_EQ(c.optimizer.steps, paper ? 200 : 100);
+    EXPECT_EQ(c.optimizer.stop, StopRule::none);
     EXPECT_NE(c.regularization.any(), paper);
     EXPECT_EQ(c.observation.max_noise, 1e3);
     EXPECT_EQ(c.observation.supersampling, 1);
@@ -666,9 +666,19 @@ TEST_F(ConfigFile, TheRecipeForGalaxiesHasStages) {
   expect("[[optimizer.stage]]\nstarts = 3\n[[optimizer.stage]]\nstarts = 3\nvalleys = 3\n",
          "optimizer.stage.1.valleys: contradicts starts, found 3 and 3 in one stage");
   expect("[[optimizer.stage]]\nname = 'lbfgs'\nleave_out = [0.5, 1.5]\n", "optimizer.stage.0.leave_out: has no effect");
-  expect("[network]\n", "network: is not fitted by recipe = \"galaxy\", found a network, expected a smooth model");
-  expect("[[source]]\nprofile = 'PIXELATED'\nnx = 4\nny = 4\npixel_scale = 0.1\nfit = ['pixels']\n",
-         "source.1.fit: is not fitted by recipe = \"galaxy\", found free pixels, expected a smooth model");
+  expect("[network]\n", "network: would fit what a simple source lacks, found no free pixels in a [[source]]");
+  const std::string pixels = "profile = 'PIXELATED'\nnx = 4\nny = 4\npixel_scale = 0.1\nfit = ['pixels']\n";
+  expect("[[lens_light]]\n" + pixels, "lens_light.1.fit: is not fitted by recipe = \"galaxy\", found free pixels");
+  // Pixels of the source, and a network with them, come last.
+  for (const std::string network : {"", "[network]\n"}) {
+    const Config joint = read(kGalaxy + "[[source]]\n" + pixels + network);
+    ASSERT_EQ(joint.optimizer.stages.size(), 4u);
+    EXPECT_EQ(joint.optimizer.stages[2].name, OptimizerKind::levenberg_marquardt);
+    EXPECT_EQ(joint.optimizer.stages[3].name, OptimizerKind::gauss_newton);
+    EXPECT_TRUE(joint.regularization.automatic);
+    EXPECT_EQ(joint.network.has_value(), !network.empty());
+    EXPECT_EQ(to_toml(read(to_toml(joint))), to_toml(joint));
+  }
   expect("[[optimizer.stage]]\nleave_out = [1.5, 0.5]\n", "optimizer.stage.0.leave_out: an empty interval");
 }
 
@@ -693,7 +703,7 @@ TEST_F(ConfigFile, LevenbergMarquardtAndItsStarts) {
          "optimizer.starts_seed: has no effect, found the integer 2, expected only with starts > 1");
   expect(lm, "optimizer.name: nothing to fit, found \"levenberg_marquardt\" without a free profile parameter");
   expect(kLens + lm + "free = ['network']\n",
-         "optimizer.free: names weights or pixels, which levenberg_marquardt does not fit");
+         "optimizer.free: \"network\" names weights or pixels only, which levenberg_marquardt does not fit");
   expect(kLens + lm + "stop = 'chi2'\n",
          "optimizer.stop: has no effect, found a rule for levenberg_marquardt, which ends when it has converged, "
          "expected \"none\"");

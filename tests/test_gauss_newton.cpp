@@ -9,7 +9,9 @@
 
 #include "einfield/error.hpp"
 #include "host/app/run.hpp"
+#include "host/files/fits_io.hpp"
 #include "host/fit/gauss_newton.hpp"
+#include "host/model/source_grids.hpp"
 #include "tests/small_lens.hpp"
 #include "tests/step_problem.hpp"
 
@@ -204,6 +206,32 @@ fourier_features = 64
   EXPECT_NEAR(peak["x"].get<double>(), 1.0, 0.15) << peak;
   EXPECT_NEAR(peak["y"].get<double>(), -0.6, 0.15) << peak;
   EXPECT_GT(peak["snr"].get<double>(), 5);
+
+  // The grid of the source has followed the lens, which began a tenth off.
+  const LoadedProblem loaded = load_problem(config);
+  Model fitted = loaded.problem.model;
+  for (std::size_t c = 0; c < fitted.lens.size(); ++c)
+    for (std::size_t k = 0; k < fitted.lens[c].values.size(); ++k)
+      fitted.lens[c].values[k] =
+          result["parameters"]["lens." + std::to_string(c) + "." + lens_info(fitted.lens[c].kind).parameters[k].name];
+  ASSERT_TRUE(place_source_grids(fitted, loaded.problem.observation));
+  const FitsImage source = read_fits(folder / "out/result.fits", "SOURCE");
+  const double scale = fitted.source[0].grid.pixel_scale;
+  EXPECT_NEAR(source.linear->pixel_scale, scale, 0.1 * scale);
+  EXPECT_GT(std::abs(loaded.problem.model.source[0].grid.pixel_scale - source.linear->pixel_scale), 0.1 * scale);
+  options.resume = true;  // there is nothing left to do
+  ASSERT_EQ(run_fit(config, options).stop_reason, StopReason::converged);
+  EXPECT_EQ(read_fits(folder / "out/result.fits", "SOURCE").values, source.values);
+  EXPECT_EQ(read_fits(folder / "out/result.fits", "SOURCE").linear->pixel_scale, source.linear->pixel_scale);
+
+  // The evidence without the network is that of a fit without one.
+  const json& evidence = result["evidence"];
+  const double without = evidence["log_evidence_without_network"];
+  EXPECT_GT(evidence["log_evidence"].get<double>(), without + 5);
+  const Config smooth = read_config(folder.write("smooth.toml", model.substr(0, model.find("[network]"))), {}, false);
+  ASSERT_EQ(run_fit(smooth, quiet(folder / "smooth")).stop_reason, StopReason::converged);
+  std::ifstream smooth_in(folder / "smooth/result.json");
+  EXPECT_NEAR(json::parse(smooth_in)["evidence"]["log_evidence"].get<double>(), without, 1);
 }
 
 /// The source of this lens is compact: the evidence prefers a prior that knows where it is.

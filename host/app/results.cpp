@@ -10,6 +10,7 @@
 #include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
+#include "host/model/source_grids.hpp"
 #include "host/report/figures.hpp"
 #include "host/results/stored_result.hpp"
 #include "host/results/write_results.hpp"
@@ -140,6 +141,8 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
                           const std::vector<FitResult<Real>>& results,
                           const std::vector<std::vector<Real>>& model_images, const RunInfo& info, int threads) {
   require_consistent(config, loaded, results, model_images, info);
+  LoadedProblem placed = loaded;
+  set_source_grids(placed.problem.model, results.front().snapshot.grids);
   ThreadPool pool(threads);
   ErrorBarsOf error_bars;
   if (config.uncertainty.method == UncertaintyKind::randomized) {
@@ -147,10 +150,10 @@ std::string write_results(const std::string& dir, const Config& config, const Lo
         config.optimizer.all_stages().back().name == OptimizerKind::gauss_newton,
         "write_results: uncertainty.method = \"randomized\" after another optimizer than gauss_newton, expected "
         "another method: its members are fits of their own, which einfield fit makes");
-    error_bars = randomized_error_bars(loaded.problem, config.uncertainty, pool);
+    error_bars = randomized_error_bars(placed.problem, config.uncertainty, pool);
   }
   const Assessment fit = assess(
-      config, loaded, results, model_images, pool,
+      config, placed, results, model_images, pool,
       [&pool](const Problem& problem, const std::vector<double>& at) {
         return scalar_uncertainties(problem, at, pool);
       },

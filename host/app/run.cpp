@@ -26,6 +26,7 @@
 #include "host/files/text.hpp"
 #include "host/fit/make_scalar_batch.hpp"
 #include "host/fit/uncertainties.hpp"
+#include "host/model/source_grids.hpp"
 #include "host/report/figures.hpp"
 #include "host/report/report.hpp"
 #include "host/results/checkpoint.hpp"
@@ -104,6 +105,9 @@ void report_stages(Log& log, const Config& config, const std::vector<StageEnd>& 
   }
 }
 
+/// Odds of 150 : 1, "very strong" (Kass & Raftery 1995).
+constexpr double kStrongEvidence = 5;
+
 /// The evidence and the weights that it belongs to.
 void report_evidence(Log& log, const Evidence& evidence) {
   std::string weights;
@@ -115,6 +119,12 @@ void report_evidence(Log& log, const Evidence& evidence) {
       fmt::format("ln evidence {:.2f}; the data determine {:.0f} parameters of the source and {:.0f} of the network",
                   evidence.log_evidence, evidence.determined_source, evidence.determined_network));
   if (!weights.empty()) log.line("regularization: " + weights);
+  if (!evidence.without_network) return;
+  const double gain = evidence.log_evidence - *evidence.without_network;
+  log.line(fmt::format("without the network ln evidence is {:.2f}: ", *evidence.without_network) +
+           (gain > kStrongEvidence ? fmt::format("the data ask for it, by {:.1f}", gain)
+            : gain > 0             ? fmt::format("the network raises it by {:.1f} only", gain)
+                                   : "the data do not ask for one"));
 }
 
 /// Every flag on a line, and the status on the last line of the run.
@@ -150,10 +160,11 @@ ErrorBarsOf randomized(Log& log, const Config& config, const LoadedProblem& load
 /// Means, files, figures and report of a finished fit. @param of_fit  in units_of() the problem
 /// @return the verdict, and why the fit has failed
 template <class Real>
-RunOutcome finish(Log& log, const Config& config, const LoadedProblem& loaded, const RunOptions& options,
+RunOutcome finish(Log& log, const Config& config, LoadedProblem loaded, const RunOptions& options,
                   Backend<Real>& backend, const FitSettings& settings, const std::vector<FitResult<Real>>& of_fit) {
   const Units units = units_of(loaded.problem);
   const std::vector<FitResult<Real>> results = in_data_units(of_fit, loaded.problem, units);
+  set_source_grids(loaded.problem.model, results.front().snapshot.grids);
   if (ParameterLayout(loaded.problem.model).size() > 0) report_stages(log, config, results.front().stages);
   report_starts(log, results.front().snapshot.starts);
   const std::vector<double> centers = pixel_centers(loaded.problem.observation.grid);

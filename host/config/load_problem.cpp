@@ -15,7 +15,7 @@
 #include "host/files/safetensors.hpp"
 #include "host/files/text.hpp"
 #include "host/model/median.hpp"
-#include "host/model/scene_tables.hpp"
+#include "host/model/source_grids.hpp"
 
 namespace einfield {
 namespace {
@@ -393,36 +393,16 @@ void redraw(std::vector<LightComponent>& lights, const std::vector<LightStart>& 
       lights[i].weights = drawn_weights(lights[i].network, starts[i].network, member);
 }
 
-/// Places the grids of the source that have no pixel_scale: over where the rays of the used pixels come from with the
-/// lens that the fit starts from, with one more pixel on each side.
+/// Grids without pixel_scale follow the rays; the first place is that of the lens that the fit starts from.
 void follow_rays(const Config& config, const Observation& o, Model& model) {
-  const auto without_scale = [](const LightComponent& c) {
-    return c.kind == LightKind::pixelated && c.grid.pixel_scale == 0;
-  };
-  if (std::none_of(model.source.begin(), model.source.end(), without_scale)) return;
-  Model lens;
-  lens.lens = model.lens;
-  const SceneTables<double> tables(lens, ParameterLayout(lens));
-  const int rays = o.grid.rays_per_pixel();
-  Vec2<double> low{kInfinity, kInfinity}, high{-kInfinity, -kInfinity};
-  for (int ray = 0; ray < o.grid.n_rays(); ++ray) {
-    if (!o.mask[static_cast<std::size_t>(ray / rays)]) continue;
-    const Vec2<double> theta = o.grid.ray(ray), beta = theta - macro_deflection(tables.scene(), theta);
-    low = {std::min(low.x, beta.x), std::min(low.y, beta.y)};
-    high = {std::max(high.x, beta.x), std::max(high.y, beta.y)};
-  }
-  for (std::size_t i = 0; i < model.source.size(); ++i) {
-    if (!without_scale(model.source[i])) continue;
-    PixelGrid& grid = model.source[i].grid;
-    const auto side = [](double width, int n) { return width / std::max(n - 3, 1); };
-    grid.pixel_scale = std::max(side(high.x - low.x, grid.nx), side(high.y - low.y, grid.ny));
-    EINFIELD_REQUIRE(std::isfinite(grid.pixel_scale) && grid.pixel_scale > 0,
-                     config.at("source." + std::to_string(i)) +
-                         ": pixel_scale is missing and the rays of the used "
-                         "pixels span no area, expected a number > 0 arcsec");
-    grid.center_x = (low.x + high.x) / 2;
-    grid.center_y = (low.y + high.y) / 2;
-  }
+  for (LightComponent& light : model.source)
+    light.follows_rays = light.kind == LightKind::pixelated && light.grid.pixel_scale == 0;
+  if (place_source_grids(model, o)) return;
+  const auto first = std::find_if(model.source.begin(), model.source.end(),
+                                  [](const LightComponent& light) { return light.follows_rays; });
+  throw InvalidInput(config.at("source." + std::to_string(first - model.source.begin())) +
+                     ": pixel_scale is missing and the rays of the used pixels span no area, expected a number > 0 "
+                     "arcsec");
 }
 
 }  // namespace

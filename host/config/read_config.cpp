@@ -337,22 +337,22 @@ void check_stages(const Document& document, const Config& config) {
       c.weights.resize(c.kind == LightKind::network ? c.network.size() : 0);
     }
   const auto check = [&](const std::string& path, const StageConfig& s) {
-    std::vector<std::uint8_t> moves;
-    try {
-      moves = trainable(model, s.free);
-    } catch (const InvalidInput& error) {
-      document.fail(path + ".free", error.what());
-    }
-    if (s.name != OptimizerKind::levenberg_marquardt) return;
     const ParameterLayout layout(model);
-    bool scalars = moves.empty() && layout.n_free() > 0, others = false;
-    for (std::size_t i = 0; i < moves.size(); ++i)
-      (i >= layout.n_network && i < layout.n_network + layout.n_free() ? scalars : others) |= moves[i] != 0;
-    if (others)
-      document.fail(path + ".free",
-                    "names weights or pixels, which levenberg_marquardt does not fit, expected names of profile "
-                    "parameters");
-    if (!scalars && ParameterLayout(model).size() > 0)
+    const bool lm = s.name == OptimizerKind::levenberg_marquardt;
+    for (const std::string& name : s.free) {
+      std::vector<std::uint8_t> moves;
+      try {
+        moves = trainable(model, {name});
+      } catch (const InvalidInput& error) {
+        document.fail(path + ".free", error.what());
+      }
+      const auto first = moves.begin() + static_cast<std::ptrdiff_t>(layout.n_network);
+      if (lm && std::count(first, first + static_cast<std::ptrdiff_t>(layout.n_free()), 1) == 0)
+        document.fail(path + ".free", "\"" + name +
+                                          "\" names weights or pixels only, which levenberg_marquardt does not fit, "
+                                          "expected names of profile parameters");
+    }
+    if (lm && s.free.empty() && layout.n_free() == 0 && layout.size() > 0)
       document.fail(path + ".name",
                     "nothing to fit, found \"levenberg_marquardt\" without a free profile parameter, expected one in a "
                     "fit = [...]");
@@ -377,18 +377,21 @@ void check_priors(const Document& document, const Config& config) {
   check("lens_light", config.model.lens_light);
 }
 
-/// The recipe "galaxy" has no stage for a network or for pixels: they would stay as they are.
+/// The recipe "galaxy" fits pixels of the source, and a network only with them: on a source that is too simple, it
+/// would fit what the source lacks. Other pixels and weights would stay as they are.
 void check_galaxy(const Document& document, const Config& config) {
   if (config.recipe != "galaxy" || document.size("optimizer.stage") > 0 || document.has("optimizer.name")) return;
-  const std::string expected = ", expected a smooth model, or [[optimizer.stage]] with a stage that fits it";
-  if (config.model.network)
-    document.fail("network", "is not fitted by recipe = \"galaxy\", found a network" + expected);
+  if (config.model.network && !has_free_pixels(config.model.source))
+    document.fail("network",
+                  "would fit what a simple source lacks, found no free pixels in a [[source]], expected a PIXELATED "
+                  "component with fit = [\"pixels\"], or [[optimizer.stage]]");
   const auto refuse = [&](const std::string& block, const std::vector<LightComponent>& lights) {
     for (std::size_t i = 0; i < lights.size(); ++i)
-      if (lights[i].pixels_free || lights[i].weights_free)
+      if (lights[i].weights_free || (lights[i].pixels_free && block == "lens_light"))
         document.fail(block + "." + std::to_string(i) + ".fit",
                       std::string("is not fitted by recipe = \"galaxy\", found free ") +
-                          (lights[i].pixels_free ? "pixels" : "weights") + expected);
+                          (lights[i].pixels_free ? "pixels" : "weights") +
+                          ", expected profiles with parameters, or [[optimizer.stage]]");
   };
   refuse("source", config.model.source);
   refuse("lens_light", config.model.lens_light);
@@ -500,13 +503,13 @@ void warn_without_effect(const Document& document, Config& config) {
     check("optimizer.stage." + std::to_string(i), o.stages[i], {o.stages[i]});
 }
 
-/// The defaults: those of the recipe, or the default recipe's for a source of free pixels where gauss_newton can fit
-/// the model and neither another optimizer nor hidden layers are asked for: it would be slow with many weights.
+/// The defaults: those of the recipe, or the default recipe's for models with a network or free source pixels that
+/// gauss_newton can fit, where neither another optimizer nor another kind of network is asked for.
 const Recipe& recipe_of(const Document& document, const Config& config) {
   const Recipe& named = recipe(config.recipe);
   if (&named != &recipes().front()) return named;
   for (const char* key : {"optimizer.stage", "optimizer.learning_rate", "optimizer.memory", "optimizer.starts",
-                          "network.hidden", "network.initial"})
+                          "network.hidden", "network.initial", "network.encoding", "network.math"})
     if (document.has(key)) return named;
   // Who asks for what it does anyway gets it.
   const OptimizerConfig& own = recipe("evidence").optimizer;
@@ -516,7 +519,8 @@ const Recipe& recipe_of(const Document& document, const Config& config) {
       document.read_one("optimizer", key);
   if (asked.name != own.name || asked.loss != own.loss || asked.stop != own.stop) return named;
   const bool covered = !network_light(config.model) && !has_free_pixels(config.model.lens_light);
-  return covered && has_free_pixels(config.model.source) ? recipe("evidence") : named;
+  const bool asks = document.has("network") || has_free_pixels(config.model.source);
+  return covered && asks ? recipe("evidence") : named;
 }
 
 void read_cosmology(const Document& document, Config& config) {
@@ -546,6 +550,8 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   config.model.lens_light = read_lights(document, "lens_light", config.lens_light_start);
   const Recipe& defaults = recipe_of(document, config);
   config.optimizer = defaults.optimizer;
+  if (defaults.pixel_stage && has_free_pixels(config.model.source))
+    config.optimizer.stages.push_back(*defaults.pixel_stage);
   config.regularization = defaults.regularization;
   if (!document.has("network")) clear_penalties(network_penalty_keys(config.regularization));
   if (!has_free_pixels(config.model.source)) {
@@ -564,6 +570,10 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
     config.network = network;
   }
   read_optimizer(document, config.optimizer);
+  if (!config.optimizer.uses(OptimizerKind::gauss_newton)) {
+    config.regularization.automatic = false;
+    config.regularization.source_contrast = 1;
+  }
   document.read("regularization", regularization_keys(config.regularization));
   read_cosmology(document, config);
   if (document.has("truth")) {

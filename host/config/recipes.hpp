@@ -1,6 +1,7 @@
 // Recipes: named sets of defaults for [network], [optimizer] and [regularization].
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@ struct Recipe {
   NetworkConfig network;
   OptimizerConfig optimizer;
   RegularizationConfig regularization;
+  std::optional<StageConfig> pixel_stage;  ///< the last stage, where the source has free pixels
 };
 
 /// All recipes; the first one is the default.

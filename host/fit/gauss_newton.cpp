@@ -14,6 +14,9 @@ constexpr double kFirstDamping = 1e-3;
 constexpr double kDampingFactor = 10;
 constexpr int kAdaptations = 3;  ///< of the prior of the source
 constexpr int kSettled = 4;      ///< steps between two of them, at most
+/// 1/σ² of what holds a scalar at its place: nothing beside what data or priors say of it, and enough for one of which
+/// they say nothing, such as a parameter at a bound.
+constexpr double kHold = 1e-6;
 
 std::vector<double> moved(const JointModel& model, std::vector<double> x, const JointPosterior::Step& step,
                           double length) {
@@ -41,7 +44,7 @@ class Descent {
 
   /// One step. @return false when F does not fall any more
   bool step() {
-    const Linearization l = model_.linearize(now_.x);
+    const Linearization l = linearize();
     const DataNormal normal = data_normal(l, model_.pixels().size(), pool_);
     JointPosterior posterior(model_, l, normal, now_.weights, pool_);
     if (!posterior.good() && !source_only_) return false;
@@ -63,7 +66,7 @@ class Descent {
   }
 
   std::optional<Evidence> evidence() {
-    const Linearization l = model_.linearize(now_.x);
+    const Linearization l = linearize();
     const DataNormal normal = data_normal(l, model_.pixels().size(), pool_);
     JointPosterior posterior(model_, l, normal, now_.weights, pool_);
     if (!posterior.good() || !posterior.proper()) return std::nullopt;
@@ -72,6 +75,12 @@ class Descent {
   }
 
  private:
+  Linearization linearize() {
+    Linearization l = model_.linearize(now_.x);
+    l.priors.diagonal().tail(l.priors.rows() - static_cast<Eigen::Index>(model_.n_weights())).array() += kHold;
+    return l;
+  }
+
   /// Moves to the lowest of a few points along a step, which cost little beside the step. @return whether F fell
   bool search(const JointPosterior::Step& step) {
     const std::vector<double> start = now_.x;

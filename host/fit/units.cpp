@@ -175,7 +175,7 @@ std::vector<FitResult<Real>> in_data_units(std::vector<FitResult<Real>> results,
                                            const Units& units) {
   const ParameterLayout layout(problem.model);
   const std::vector<double> sizes = sizes_of_scalars(problem.model, layout, units);
-  const auto change = [&sizes](std::vector<double>& free) {
+  const auto resize = [&sizes](std::vector<double>& free) {
     for (std::size_t i = 0; i < free.size(); ++i) free[i] *= sizes[i];
   };
   for (FitResult<Real>& result : results) {
@@ -184,14 +184,17 @@ std::vector<FitResult<Real>> in_data_units(std::vector<FitResult<Real>> results,
     kept.history = std::move(result.snapshot.history);
     kept.starts = std::move(result.snapshot.starts);
     kept.evidence = result.snapshot.evidence;
+    kept.grids = result.snapshot.grids;
+    for (PixelGrid& grid : kept.grids) change(grid, 1 / units.angle);
     if (kept.evidence) {  // the data have another density in another unit
       const double density = -fitted_pixels(problem) * std::log(units.brightness);
       kept.evidence->constant += density;
       kept.evidence->log_evidence += density;
+      if (kept.evidence->without_network) *kept.evidence->without_network += density;
       multiply(kept.evidence->weights, 1 / (units.brightness * units.brightness));
     }
-    for (HistoryRow& row : kept.history) change(row.free);
-    for (StartRecord& start : kept.starts) change(start.free);
+    for (HistoryRow& row : kept.history) resize(row.free);
+    for (StartRecord& start : kept.starts) resize(start.free);
     result.snapshot = std::move(kept);
   }
   return results;

@@ -22,7 +22,7 @@
 namespace einfield {
 namespace {
 
-constexpr const char* kFormat = "6";
+constexpr const char* kFormat = "7";
 constexpr std::size_t kHistoryColumns = 8;  // of a row of the history, before the free parameters
 constexpr std::size_t kStartColumns = 7;    // of a row of the starts, before the free parameters
 constexpr std::size_t kChecksumBytes = 8;
@@ -99,6 +99,7 @@ nlohmann::json json_of(const Evidence& e) {
   nlohmann::json numbers = {
       e.log_evidence, e.misfit, e.log_prior, e.log_posterior, e.constant, e.determined_source, e.determined_network};
   for (const Regularization::Weight& weight : Regularization::kWeights) numbers.push_back(e.weights.*weight.member);
+  numbers.push_back(e.without_network ? nlohmann::json(*e.without_network) : nlohmann::json());
   return numbers;
 }
 
@@ -110,7 +111,29 @@ Evidence evidence_of(const nlohmann::json& numbers) {
     numbers.at(i++).get_to(*value);
   for (const Regularization::Weight& weight : Regularization::kWeights)
     numbers.at(i++).get_to(e.weights.*weight.member);
+  if (const nlohmann::json& without = numbers.at(i); !without.is_null()) e.without_network = without.get<double>();
   return e;
+}
+
+nlohmann::json json_of(const std::vector<PixelGrid>& grids) {
+  nlohmann::json all = nlohmann::json::array();
+  for (const PixelGrid& g : grids) all.push_back({g.nx, g.ny, g.pixel_scale, g.center_x, g.center_y});
+  return all;
+}
+
+/// @param source  the components that they belong to
+std::vector<PixelGrid> grids_of(const SafetensorsFile& file, const nlohmann::json& all,
+                                const std::vector<LightComponent>& source) {
+  std::vector<PixelGrid> grids;
+  for (const nlohmann::json& g : all)
+    grids.push_back(
+        {g.at(0).get<int>(), g.at(1).get<int>(), g.at(2).get<double>(), g.at(3).get<double>(), g.at(4).get<double>()});
+  bool fit = grids.empty() || grids.size() == source.size();
+  for (std::size_t i = 0; fit && i < grids.size(); ++i)
+    fit = grids[i].nx == source[i].grid.nx && grids[i].ny == source[i].grid.ny && grids[i].pixel_scale > 0 &&
+          std::isfinite(grids[i].pixel_scale) && std::isfinite(grids[i].center_x) && std::isfinite(grids[i].center_y);
+  if (!fit) file.fail("grids of another source, expected those of the configuration");
+  return grids;
 }
 
 /// The single numbers of a snapshot.
@@ -126,11 +149,12 @@ nlohmann::json numbers_of(const Snapshot<Real>& s) {
           {"best_value", s.best_value},
           {"fall_step", s.fall_step},
           {"fall_value", s.fall_value},
+          {"grids", json_of(s.grids)},
           {"evidence", s.evidence ? json_of(*s.evidence) : nlohmann::json()}};
 }
 
 template <class Real>
-void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snapshot<Real>& s) {
+void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, const Model& model, Snapshot<Real>& s) {
   const auto whole = [&](const char* key, auto& value) {
     if (!from.at(key).is_number_integer()) file.fail("a malformed state, expected the numbers of a snapshot");
     from.at(key).get_to(value);
@@ -146,6 +170,7 @@ void read_numbers(const SafetensorsFile& file, const nlohmann::json& from, Snaps
     from.at("best_value").get_to(s.best_value);
     whole("fall_step", s.fall_step);
     from.at("fall_value").get_to(s.fall_value);
+    s.grids = grids_of(file, from.at("grids"), model.source);
     if (const nlohmann::json& evidence = from.at("evidence"); !evidence.is_null()) s.evidence = evidence_of(evidence);
   } catch (const nlohmann::json::exception&) {
     file.fail("a malformed state, expected the numbers of a snapshot");
@@ -282,7 +307,8 @@ Checkpoint<Real> read_checkpoint(const std::string& dir, const Config& config, c
   checkpoint.backend = file.metadata("backend");
   const nlohmann::json states = nlohmann::json::parse(file.metadata("states"), nullptr, false);
   if (!states.is_array() || states.empty()) file.fail("no states");
-  for (const nlohmann::json& state : states) read_numbers(file, state, checkpoint.snapshots.emplace_back());
+  for (const nlohmann::json& state : states)
+    read_numbers(file, state, problem.model, checkpoint.snapshots.emplace_back());
   const Snapshot<Real>& first = checkpoint.snapshots.front();
 
   const nlohmann::json stored = nlohmann::json::parse(file.metadata("fingerprint"), nullptr, false);

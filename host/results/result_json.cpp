@@ -170,6 +170,7 @@ ordered_json evidence_json(const Evidence& evidence) {
           {"log_prior", number_or_null(evidence.log_prior)},
           {"log_posterior", number_or_null(evidence.log_posterior)},
           {"constant", number_or_null(evidence.constant)},
+          {"log_evidence_without_network", optional_json(evidence.without_network)},
           {"determined_source", number_or_null(evidence.determined_source)},
           {"determined_network", number_or_null(evidence.determined_network)},
           {"regularization", weights}};

@@ -82,6 +82,9 @@ struct Evidence {
   double determined_network = 0;        ///< likewise of the network
   Regularization weights;               ///< of the penalties: as given, or those of highest evidence; as in Problem
   std::vector<double> source_variance;  ///< as in Problem
+  /// log_evidence of the same fit without the network; nothing where there is none, or where weights are given. By how
+  /// much the network raises it says whether the data ask for one.
+  std::optional<double> without_network;
 };
 
 /// Settings of fit().
@@ -139,6 +142,8 @@ struct Snapshot {
   std::vector<StartRecord> starts;
   std::vector<HistoryRow> history;
   std::optional<Evidence> evidence;  ///< Gauss–Newton: at the end of the stage
+  std::vector<PixelGrid> grids;  ///< of the source's components, after a stage of Gauss–Newton in which some follow
+                                 ///< the rays; empty = those of the problem
 };
 
 template <class Real>

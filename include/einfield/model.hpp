@@ -43,6 +43,8 @@ struct LightComponent {
   PixelGrid grid{};                         ///< PIXELATED only
   std::vector<double> pixels;               ///< PIXELATED only: (ny, nx)
   bool pixels_free = false;                 ///< PIXELATED only
+  bool follows_rays = false;                ///< free PIXELATED source only: Gauss–Newton places `grid` over where the
+                                            ///< rays of the used pixels come from, when it begins and as the lens moves
   NetworkShape network{};                   ///< NETWORK only
   std::vector<double> weights;              ///< NETWORK only: flat layout of `network`
   bool weights_free = false;                ///< NETWORK only
