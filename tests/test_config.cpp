@@ -719,9 +719,9 @@ TEST_F(ConfigFile, SaysWhatIsWrongWithTheObservation) {
          "1: observation.noise: missing, expected \"FILE[HDU]\" or a number > 0 image unit, or background_rms "
          "with exposure_time");
   expect("image = 3", "2: observation.image: wrong type, found the integer 3, expected a text \"FILE[HDU]\"");
-  expect("image = ''", "2: observation.image: no file name, found the string \"\", expected \"FILE[HDU]\"");
+  expect("image = ''", "2: observation.image: no file name, found \"\", expected \"FILE[HDU]\"");
   expect("image = 'x[]'",
-         "2: observation.image: no HDU between the brackets, found the string \"x[]\", expected \"FILE[HDU]\" or "
+         "2: observation.image: no HDU between the brackets, found \"x[]\", expected \"FILE[HDU]\" or "
          "\"FILE\"");
   expect("image = 'x'\nnoise = 0",
          "3: observation.noise: out of range, found 0.0 image unit, expected a text \"FILE[HDU]\" or a number > 0 "

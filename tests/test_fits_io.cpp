@@ -1,6 +1,8 @@
 // FITS in and out: what is written comes back, every way to name an HDU, every kind of WCS, every kind of damage.
 #include "host/files/fits_io.hpp"
 
+#include "host/files/fits_text.hpp"
+
 #include <fitsio.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -314,6 +316,35 @@ TEST(FitsIo, EveryCutIsNoticed) {
   const std::string path = directory.write("cut.fits", whole.substr(0, 20000));
   EXPECT_EQ(failure(path, "NOISE"), path + "[NOISE]: truncated, found 20000 bytes in the file, expected 26880");
   EXPECT_EQ(failure(path, "PSF"), path + "[NOISE]: truncated, found 20000 bytes in the file, expected 28800");
+}
+
+TEST(FitsIo, ReadsAPartWithItsPlace) {
+  const TemporaryDirectory folder;
+  FitsOutput image{"IMAGE", 7, 5, 1, {}, -64, "counts", 0.1, 0.2, -0.3, {}};
+  for (int i = 0; i < 35; ++i) image.values.push_back(i);
+  write_fits(folder / "x.fits", {image});
+  FitsReference reference;
+  ASSERT_EQ(read_reference((folder / "x.fits") + "[IMAGE][2:4,3:5]", reference), "");
+  const FitsImage part = read_fits(reference);
+  EXPECT_EQ(part.nx, 3);
+  EXPECT_EQ(part.ny, 3);
+  EXPECT_EQ(part.whole_nx, 7);
+  EXPECT_EQ(part.whole_ny, 5);
+  EXPECT_EQ(part.values, (std::vector<double>{15, 16, 17, 22, 23, 24, 29, 30, 31}));
+  EXPECT_NEAR(part.linear->center_x, 0.2 - 0.1, 1e-12);  // column 3 of 7: one left of the middle
+  EXPECT_NEAR(part.linear->center_y, -0.3 + 0.1, 1e-12);
+  EXPECT_EQ(text_of(reference), (folder / "x.fits") + "[IMAGE][2:4,3:5]");
+  const auto problem = [&](const std::string& text) {
+    FitsReference unused;
+    return read_reference(text, unused);
+  };
+  EXPECT_NE(problem("x.fits[4:2,1:3]").find("an empty part of an image, found [4:2,1:3]"), std::string::npos);
+  EXPECT_NE(problem("x.fits[0:2,1:3]").find("an empty part"), std::string::npos);
+  EXPECT_NE(problem("x.fits[1:2]").find("no part of an image, found [1:2], expected [x0:x1,y0:y1]"), std::string::npos);
+  EXPECT_NE(problem("[1:2,1:2]").find("no file name"), std::string::npos);
+  EXPECT_NE(problem("x.fits[]").find("no HDU between the brackets"), std::string::npos);
+  ASSERT_EQ(read_reference((folder / "x.fits") + "[5:8,1:2]", reference), "");
+  EXPECT_THROW(read_fits(reference), InvalidInput);
 }
 
 TEST(FitsIo, ReadsIntegersWithScaleAndBlank) {

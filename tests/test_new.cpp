@@ -326,6 +326,47 @@ TEST_F(NewLens, TheCommandWritesAConfigurationThatFitTakesWithoutWarning) {
   EXPECT_NE(both.err.find("have no effect with the configuration lens.toml"), std::string::npos) << both.err;
 }
 
+TEST_F(NewLens, CutsOutWhatTheFitNeeds) {
+  make(mock(kSource));
+  for (FitsOutput* map : {&image_, &noise_}) {  // much more sky around the lens
+    FitsOutput wide = *map;
+    wide.nx = 201;
+    wide.ny = 231;
+    wide.values.clear();
+    for (int y = 0; y < wide.ny; ++y)
+      for (int x = 0; x < wide.nx; ++x) {
+        const int u = x - 56, v = y - 71;
+        const bool inside = u >= 0 && v >= 0 && u < map->nx && v < map->ny;
+        wide.values.push_back(inside           ? map->values[static_cast<std::size_t>(v * map->nx + u)]
+                              : map == &noise_ ? 0.02
+                                               : 0.05 + 0.02 * std::sin(12.9898 * x + 78.233 * y) * 1.4);
+      }
+    *map = wide;
+  }
+  write();
+  const std::string text = first_configuration(options()).toml;
+  std::smatch part;
+  ASSERT_TRUE(std::regex_search(text, part, std::regex(R"(\[(\d+):(\d+),(\d+):(\d+)\]")"))) << text;
+  const int x0 = std::stoi(part[1]), x1 = std::stoi(part[2]), y0 = std::stoi(part[3]), y1 = std::stoi(part[4]);
+  EXPECT_EQ(x0 + x1, 202);  // the middle stays the middle
+  EXPECT_EQ(y0 + y1, 232);
+  const Config config = read_config(folder_.write("lens.toml", text), {}, false);
+  const LoadedProblem cut = load_problem(config);
+  Config whole = config;
+  whole.observation.image.section.reset();
+  const LoadedProblem all = load_problem(whole);
+  EXPECT_LT(10 * cut.problem.observation.image.size(), 8 * all.problem.observation.image.size());
+  EXPECT_EQ(cut.problem.observation.n_used(), all.problem.observation.n_used());
+  EXPECT_EQ(cut.problem.observation.noise.size(), cut.problem.observation.image.size());
+  // Nothing is lost: the circle and the PSF lie inside.
+  const Observation& o = cut.problem.observation;
+  for (int i = 0; i < o.grid.n_pixels(); ++i) {
+    const int x = i % o.grid.nx, y = i / o.grid.nx, reach = o.psf.nx / 2;
+    if (!o.mask[static_cast<std::size_t>(i)]) continue;
+    EXPECT_TRUE(x >= reach && y >= reach && x + reach < o.grid.nx && y + reach < o.grid.ny);
+  }
+}
+
 TEST_F(NewLens, FitOfAnImageFindsTheLens) {
   make(mock(kSource));
   const Surroundings around{folder_.path().string(), {}, "", {}, {}, {}, false, 0, false};

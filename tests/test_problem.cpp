@@ -93,6 +93,37 @@ TEST_F(LoadProblem, TakesGoodDataAsTheyAre) {
   o.validate();
 }
 
+TEST_F(LoadProblem, APartOfAnImageCutsItsMaps) {
+  noise_.values[6] = 0.25;
+  mask_.values[9] = 0;
+  psf_ = {"PSF", 1, 1, 1, {1}, -64, "", 0, 0, 0, {}};
+  const std::string part = "\"data.fits[IMAGE][2:3,2:3]\"";
+  const Observation o = load({{"observation.image", part}}).problem.observation;
+  EXPECT_EQ(o.grid.nx, 2);
+  EXPECT_EQ(o.grid.ny, 2);
+  EXPECT_EQ(o.grid.center_x, 0.3);  // of the part
+  EXPECT_EQ(o.image, (std::vector<double>{5.5, 6.5, 9.5, 10.5}));
+  EXPECT_EQ(o.noise, (std::vector<double>{0.5, 0.25, 0.5, 0.5}));
+  EXPECT_EQ(o.mask, (std::vector<std::uint8_t>{1, 1, 0, 1}));
+  // A map may have its own part, or the shape of the part already.
+  noise_.values = {1, 2, 3, 4};
+  noise_.nx = noise_.ny = 2;
+  EXPECT_EQ(load({{"observation.image", part}}).problem.observation.noise, noise_.values);
+  EXPECT_EQ(load({{"observation.image", part}, {"observation.noise", "\"data.fits[IMAGE][1:2,1:2]\""}})
+                .problem.observation.noise,
+            (std::vector<double>{0.5, 1.5, 4.5, 5.5}));
+  noise_.nx = 1;
+  noise_.ny = 4;
+  EXPECT_NE(failure({{"observation.image", part}}).find("different shape, found 1 x 4 pixels, expected 2 x 2"),
+            std::string::npos)
+      << failure({{"observation.image", part}});
+  EXPECT_NE(failure({{"observation.image", "\"data.fits[IMAGE][2:5,1:2]\""}})
+                .find("a part beyond the image, found [2:5,1:2] of 4 x 3 pixels"),
+            std::string::npos);
+  EXPECT_NE(failure({{"observation.image", "\"data.fits[2-3,1:2]\""}}).find("no part of an image, found [2-3,1:2]"),
+            std::string::npos);
+}
+
 TEST_F(LoadProblem, MasksWhatIsNotFinite) {
   image_.values[2] = kNan;
   image_.values[5] = kInf;

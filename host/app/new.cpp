@@ -13,6 +13,7 @@
 #include "einfield/load.hpp"
 #include "host/config/survey.hpp"
 #include "host/files/fits_io.hpp"
+#include "host/files/fits_text.hpp"
 #include "host/files/text.hpp"
 #include "host/model/median.hpp"
 
@@ -25,17 +26,13 @@ constexpr double kSamplesPerWidth = 3;  ///< rays per FWHM of the PSF and axis
 constexpr int kMostRays = 4;            ///< per pixel and axis
 constexpr double kRadius = 2.4;         ///< of the fitted region [theta_E]
 constexpr double kModelError = 0.03;    ///< of the brightness
-
-std::size_t bracket_of(const std::string& text) {
-  return !text.empty() && text.back() == ']' ? text.rfind('[') : std::string::npos;
-}
+constexpr double kMargin = 2;           ///< around what is fitted [pixels]
+constexpr double kWorthCutting = 0.8;   ///< of the pixels: a part that has more of them is not cut out
 
 FitsReference reference(const std::string& option, const std::string& text) {
-  const std::size_t bracket = bracket_of(text);
-  FitsReference result{text.substr(0, bracket), ""};
-  if (bracket != std::string::npos) result.hdu = text.substr(bracket + 1, text.size() - bracket - 2);
-  if (result.path.empty() || (bracket != std::string::npos && result.hdu.empty()))
-    throw InvalidInput(option + ": no file or HDU, found " + text + ", expected \"FILE\" or \"FILE[HDU]\"");
+  FitsReference result;
+  if (const std::string problem = read_reference(text, result); !problem.empty())
+    throw InvalidInput(option + ": " + problem);
   result.path = std::filesystem::absolute(result.path).lexically_normal().string();
   return result;
 }
@@ -43,10 +40,6 @@ FitsReference reference(const std::string& option, const std::string& text) {
 /// A text in TOML, which shares its escapes with JSON.
 std::string quoted(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
-std::string quoted(const FitsReference& r) {
-  return quoted(r.path + (r.hdu.empty() ? "" : "[" + r.hdu + "]"));
 }
 
 std::string number(double value) {
@@ -115,7 +108,7 @@ void read_mask(const NewOptions& options, Files& files) {
   if (options.mask.empty()) return;
   ObservationConfig& o = files.config.observation;
   o.mask = reference("--mask", options.mask);
-  const FitsImage mask = read_fits(o.mask.path, o.mask.hdu);
+  const FitsImage mask = read_fits(o.mask);
   const bool others = std::any_of(mask.values.begin(), mask.values.end(), [](double v) { return v != 0 && v != 1; });
   const MaskShares one = shares(mask, false), zero = shares(mask, true);
   if (others) {
@@ -135,7 +128,7 @@ void read_psf(const NewOptions& options, Files& files) {
   if (options.psf == "none") return;
   o.psf.kernel = reference("--psf", options.psf);
   o.psf.type = "file";
-  const FitsImage kernel = read_fits(o.psf.kernel.path, o.psf.kernel.hdu);
+  const FitsImage kernel = read_fits(o.psf.kernel);
   const double scale = *o.pixel_scale;
   // load_problem() refuses a kernel whose sampling is no whole number of samples per pixel.
   double factor = 1;
@@ -156,7 +149,7 @@ void read_psf(const NewOptions& options, Files& files) {
 void read_scale(const NewOptions& options, Files& files) {
   ObservationConfig& o = files.config.observation;
   o.image = reference("IMAGE", options.image);
-  const FitsImage image = read_fits(o.image.path, o.image.hdu);
+  const FitsImage image = read_fits(o.image);
   o.pixel_scale = options.pixel_scale;
   if (o.pixel_scale) {
     files.scale_reason = "as given";
@@ -222,7 +215,7 @@ Files read_files(const NewOptions& options, Survey& found) {
 
 void write_noise(Lines& to, const Files& files, const Survey& s) {
   const NoiseConfig& noise = files.config.observation.noise;
-  to.key("noise", noise.value ? number(*noise.value) : quoted(noise.map));
+  to.key("noise", noise.value ? number(*noise.value) : quoted(text_of(noise.map)));
   if (noise.kind != NoiseKind::sigma)
     to.key("noise_kind", noise.kind == NoiseKind::variance ? "\"variance\"" : "\"weight\"",
            files.noise_reason.empty() ? "as given" : files.noise_reason);
@@ -244,15 +237,40 @@ int supersampling_of(const Files& files) {
   return std::max(step, (std::clamp(least, 2, kMostRays) + step - 1) / step * step);
 }
 
+/// Of the circle that is fitted [arcsec].
+double fitted_radius(const Files& files, const Survey& s) {
+  const Grid& g = files.loaded.problem.observation.grid;
+  return std::min(std::max(kRadius * s.theta_E, s.outer + 0.5 * s.theta_E), 0.5 * std::min(g.nx, g.ny) * g.pixel_scale);
+}
+
+/// The part of the image around its middle that the fitted circle and the PSF reach; nothing when that is most of it.
+/// The middle stays the middle, so that coordinates mean the same.
+std::optional<FitsSection> needed_part(const Files& files, const Survey& s) {
+  const Observation& o = files.loaded.problem.observation;
+  const double reach = fitted_radius(files, s) / o.grid.pixel_scale + kMargin +
+                       0.5 * std::max(o.psf.nx, o.psf.ny) / std::max(o.psf.supersampling, 1);
+  const auto side = [&](int n, double center) {
+    const int half = static_cast<int>(std::ceil(reach + std::abs(center) / o.grid.pixel_scale));
+    return std::min(2 * half + n % 2, n);
+  };
+  const int nx = side(o.grid.nx, s.center.x), ny = side(o.grid.ny, s.center.y);
+  if (files.config.observation.image.section || nx * ny > kWorthCutting * o.grid.nx * o.grid.ny) return std::nullopt;
+  const int left = (o.grid.nx - nx) / 2, low = (o.grid.ny - ny) / 2;
+  return FitsSection{left + 1, left + nx, low + 1, low + ny};
+}
+
 void write_observation(Lines& to, const Files& files, const Survey& s) {
   const ObservationConfig& o = files.config.observation;
   const Observation& data = files.loaded.problem.observation;
   to.table("[observation]");
-  to.key("image", quoted(o.image));
+  FitsReference image = o.image;
+  if (const std::optional<FitsSection> part = needed_part(files, s)) image.section = part;
+  to.key("image", quoted(text_of(image)),
+         image.section ? "columns and rows that the fit needs; maps are cut like it" : "");
   write_noise(to, files, s);
-  if (!o.psf.kernel.empty()) to.key("psf", quoted(o.psf.kernel));
+  if (!o.psf.kernel.empty()) to.key("psf", quoted(text_of(o.psf.kernel)));
   if (o.psf_supersampling > 1) to.key("psf_supersampling", o.psf_supersampling, files.psf_reason);
-  if (!o.mask.empty()) to.key("mask", quoted(o.mask));
+  if (!o.mask.empty()) to.key("mask", quoted(text_of(o.mask)));
   if (o.mask_used != 1) to.key("mask_used", o.mask_used, files.mask_reason);
   to.key("max_noise", o.max_noise, "times the median noise: what is noisier is a mark of a bad pixel or a neighbor");
   to.key("pixel_scale", to_text(*o.pixel_scale), files.scale_reason);
@@ -266,9 +284,7 @@ void write_observation(Lines& to, const Files& files, const Survey& s) {
 }
 
 void write_regions(Lines& to, const Files& files, const Survey& s) {
-  const Grid& g = files.loaded.problem.observation.grid;
-  const double edge = 0.5 * std::min(g.nx, g.ny) * g.pixel_scale;
-  const double radius = std::min(std::max(kRadius * s.theta_E, s.outer + 0.5 * s.theta_E), edge);
+  const double radius = fitted_radius(files, s);
   to.table("[[observation.region]]");
   to.key("shape", "\"circle\"");
   to.key("center_x", s.center.x);
@@ -430,7 +446,9 @@ FirstConfiguration first_configuration(const NewOptions& options) {
 
 bool is_fits(const std::string& image) {
   if (std::filesystem::path(image).extension() == ".toml") return false;
-  std::ifstream file(image.substr(0, bracket_of(image)), std::ios::binary);
+  FitsReference reference;
+  read_reference(image, reference);
+  std::ifstream file(reference.path, std::ios::binary);
   char start[6] = {};
   file.read(start, sizeof start);
   const std::string text(start, static_cast<std::size_t>(file.gcount()));

@@ -117,7 +117,14 @@ Keys region_keys(RegionConfig& r) {
 
 Keys observation_keys(ObservationConfig& o, bool need_image) {
   Keys keys{
-      {"image", &o.image, "the image to fit", {}, "", need_image},
+      {"image",
+       &o.image,
+       "the image to fit; a part of it: \"FILE[HDU][x0:x1,y0:y1]\", columns and rows from 1, and maps of the whole "
+       "image are "
+       "cut alike; coordinates are those of the part",
+       {},
+       "",
+       need_image},
       {"noise", MapOrNumber{&o.noise.map, &o.noise.value}, "1 sigma: a map or one number", above(0), "image unit"},
       {"noise_kind",
        choice<NoiseKind>(

@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "einfield/error.hpp"
+#include "host/files/fits_text.hpp"
 #include "host/files/text.hpp"
 #include "host/files/toml.hpp"
 
@@ -39,11 +40,6 @@ std::string excerpt(std::string text, std::size_t longest = 60) {
   if (text.size() <= longest) return text;
   while (longest > 0 && (static_cast<unsigned char>(text[longest]) & 0xC0) == 0x80) --longest;
   return text.substr(0, longest) + " …";
-}
-
-std::string trimmed(const std::string& text) {
-  const std::size_t begin = text.find_first_not_of(" \t\r");
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t\r") - begin + 1);
 }
 
 /// What is expected in place of an unknown name: ours for a name of another package, else the nearest one.
@@ -180,7 +176,7 @@ std::string absolute(const std::string& path) {
 
 std::optional<std::string> reference_text(const FitsReference& reference) {
   if (reference.empty()) return std::nullopt;
-  return toml_string(absolute(reference.path) + (reference.hdu.empty() ? "" : "[" + reference.hdu + "]"));
+  return toml_string(text_of(FitsReference{absolute(reference.path), reference.hdu, reference.section}));
 }
 
 /// The value of a key as TOML, or nothing if it has none.
@@ -477,17 +473,8 @@ FitsReference Document::Tree::reference(const std::string& path, const toml::nod
   const auto* text = node.as_string();
   if (!text) fail(node.source(), path, "wrong type, found " + described(node) + ", expected a text \"FILE[HDU]\"");
   FitsReference result;
-  result.path = text->get();
-  const std::size_t bracket = result.path.rfind('[');
-  if (!result.path.empty() && result.path.back() == ']' && bracket != std::string::npos) {
-    result.hdu = result.path.substr(bracket + 1, result.path.size() - bracket - 2);
-    result.path.resize(bracket);
-    if (trimmed(result.hdu).empty())
-      fail(node.source(), path,
-           "no HDU between the brackets, found " + described(node) + R"(, expected "FILE[HDU]" or "FILE")");
-  }
-  if (trimmed(result.path).empty())
-    fail(node.source(), path, "no file name, found " + described(node) + ", expected \"FILE[HDU]\"");
+  if (const std::string problem = read_reference(text->get(), result); !problem.empty())
+    fail(node.source(), path, problem);
   result.path = resolved(result.path);
   return result;
 }

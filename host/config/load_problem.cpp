@@ -77,11 +77,23 @@ std::size_t first_not_finite(const std::vector<double>& values) {
 /// Reads the maps of one image; each must have its shape and scale.
 class MapReader {
  public:
-  MapReader(const Grid& grid, std::string image_name, std::optional<CelestialWcs> wcs)
-      : grid_(grid), image_name_(std::move(image_name)), wcs_(std::move(wcs)) {}
+  /// @param cut  the part of the file's image that `image` is; nothing = all of it
+  MapReader(const Grid& grid, std::string image_name, const FitsImage& image, std::optional<FitsSection> cut)
+      : grid_(grid),
+        image_name_(std::move(image_name)),
+        wcs_(image.wcs),
+        cut_(cut),
+        whole_nx_(image.whole_nx),
+        whole_ny_(image.whole_ny) {}
 
+  /// A map of the shape of the whole image is cut like the image.
   FitsImage read(const FitsReference& reference, int planes = 1) const {
-    FitsImage map = read_fits(reference.path, reference.hdu, planes);
+    FitsReference part = reference;
+    if (cut_ && !reference.section) {
+      const FitsImage corner = read_fits(reference.path, reference.hdu, planes, FitsSection{});  // for its shape
+      if (corner.whole_nx == whole_nx_ && corner.whole_ny == whole_ny_) part.section = cut_;
+    }
+    FitsImage map = read_fits(part, planes);
     const std::string name = name_of(reference, map);
     check_size(name, map, grid_.nx, grid_.ny, image_name_);
     check_scale(name, map, grid_.pixel_scale);
@@ -105,6 +117,8 @@ class MapReader {
   const Grid& grid_;
   std::string image_name_;
   std::optional<CelestialWcs> wcs_;
+  std::optional<FitsSection> cut_;
+  int whole_nx_, whole_ny_;
 };
 
 Grid image_grid(const Config& config, const FitsImage& image, const std::string& name) {
@@ -428,7 +442,7 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
     made.supersampling = supersampling;
     return made;
   }
-  FitsImage image = read_fits(psf.kernel.path, psf.kernel.hdu);
+  FitsImage image = read_fits(psf.kernel);
   const std::string name = name_of(psf.kernel, image);
   check_scale(name, image, grid.pixel_scale);
   check_sampling(name, image, pixels.pixel_scale, supersampling, loaded);
@@ -470,7 +484,7 @@ Model load_model(const Config& config, const Grid& grid) {
       if (c.kind != LightKind::pixelated) continue;
       c.pixels.assign(static_cast<std::size_t>(c.grid.nx) * static_cast<std::size_t>(c.grid.ny), start.value);
       if (start.image.empty()) continue;
-      FitsImage image = read_fits(start.image.path, start.image.hdu);
+      FitsImage image = read_fits(start.image);
       const std::string name = name_of(start.image, image);
       check_size(name, image, c.grid.nx, c.grid.ny, "nx and ny of the PIXELATED component");
       check_scale(name, image, c.grid.pixel_scale);
@@ -520,13 +534,13 @@ LoadedProblem load_problem(const Config& config) {
   Problem& problem = loaded.problem;
   Observation& o = problem.observation;
 
-  FitsImage image = read_fits(config.observation.image.path, config.observation.image.hdu);
+  FitsImage image = read_fits(config.observation.image);
   const std::string image_name = name_of(config.observation.image, image);
   o.grid = image_grid(config, image, image_name);
   loaded.pixel_scale = o.grid.pixel_scale;
   loaded.unit = image.unit;
   loaded.wcs = image.wcs;
-  const MapReader maps(o.grid, image_name, image.wcs);
+  const MapReader maps(o.grid, image_name, image, config.observation.image.section);
   o.mask = read_mask(config.observation, maps, o.grid);
   apply_regions(config.observation.regions, o.grid, o.mask);
   const Noise noise = read_noise(config, maps, image.values);

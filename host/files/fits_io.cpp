@@ -20,6 +20,7 @@
 
 #include "einfield/error.hpp"
 #include "host/files/atomic_file.hpp"
+#include "host/files/fits_text.hpp"
 #include "host/files/isolated.hpp"
 #include "host/files/text.hpp"
 
@@ -339,20 +340,35 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
 }
 
 /// The linear WCS of the current HDU, as Writer::axis writes it.
-std::optional<LinearWcs> read_linear(const Reader& file, int nx, int ny) {
+std::optional<LinearWcs> read_linear(const Reader& file, const FitsSection& part) {
   for (const char* axis : {"1", "2"})
     if (file.text(std::string("CTYPE") + axis) != (*axis == '1' ? "X" : "Y") ||
         file.text(std::string("CUNIT") + axis) != "arcsec")
       return std::nullopt;
-  const auto middle = [&](const std::string& axis, int n, double scale) {
-    return file.value("CRVAL" + axis).value_or(0) + (0.5 * (n + 1) - file.value("CRPIX" + axis).value_or(0)) * scale;
+  const auto middle = [&](const std::string& axis, int begin, int end, double scale) {
+    return file.value("CRVAL" + axis).value_or(0) +
+           (0.5 * (begin + end) - file.value("CRPIX" + axis).value_or(0)) * scale;
   };
   const double scale = file.value("CDELT1").value_or(0);
   if (!(scale > 0) || file.value("CDELT2") != scale) return std::nullopt;
-  return LinearWcs{scale, middle("1", nx, scale), middle("2", ny, scale)};
+  return LinearWcs{scale, middle("1", part.x_first, part.x_last, scale), middle("2", part.y_first, part.y_last, scale)};
 }
 
-FitsImage read_image(const std::string& path, const std::string& hdu_name, int planes) {
+/// The part of an image that is read: all of it, or a section inside it.
+FitsSection part_of(const std::vector<LONGLONG>& axes, const std::optional<FitsSection>& section,
+                    const std::string& where) {
+  if (section && (section->x_last > axes[0] || section->y_last > axes[1]))
+    throw InvalidInput(where + "a part beyond the image, found " + text_of(*section) + " of " + size_text(axes) +
+                       " pixels, expected one inside it");
+  const LONGLONG nx = section ? section->nx() : axes[0], ny = section ? section->ny() : axes[1];
+  if (std::max(nx, ny) > kMaxImageSide)
+    throw InvalidInput(where + "too large, found " + size_text({nx, ny}) + ", expected at most " +
+                       std::to_string(kMaxImageSide) + " pixels per side");
+  return section.value_or(FitsSection{1, static_cast<int>(nx), 1, static_cast<int>(ny)});
+}
+
+FitsImage read_image(const std::string& path, const std::string& hdu_name, int planes,
+                     const std::optional<FitsSection>& section) {
   Reader file(path);
   const Hdu& hdu = file.choose(hdu_name);
   const std::string where = path + "[" + hdu.label() + "]: ";
@@ -366,32 +382,42 @@ FitsImage read_image(const std::string& path, const std::string& hdu_name, int p
     throw InvalidInput(where + "wrong dimensions, found " + size_text(hdu.axes) + ", expected " + expectation);
   if (std::min(axes[0], axes[1]) < 1)
     throw InvalidInput(where + "an image without pixels, found " + size_text(hdu.axes) + ", expected at least 1 x 1");
-  if (std::max(axes[0], axes[1]) > kMaxImageSide)
-    throw InvalidInput(where + "too large, found " + size_text(hdu.axes) + ", expected at most " +
-                       std::to_string(kMaxImageSide) + " pixels per side");
+  const FitsSection part = part_of(axes, section, where);
 
   int status = 0, bitpix = 0;
   fits_get_img_type(file.get(), &bitpix, &status);
   const bool tiled = fits_is_compressed_image(file.get(), &status) != 0;
-  const LONGLONG n = axes[0] * axes[1] * planes;
-  file.require_bytes(hdu, tiled ? hdu.end : hdu.data_begin + n * (std::abs(bitpix) / 8));
+  file.require_bytes(hdu, tiled ? hdu.end : hdu.data_begin + axes[0] * axes[1] * planes * (std::abs(bitpix) / 8));
 
   FitsImage image;
-  image.nx = static_cast<int>(axes[0]);
-  image.ny = static_cast<int>(axes[1]);
+  image.nx = part.nx();
+  image.ny = part.ny();
+  image.whole_nx = static_cast<int>(std::min<LONGLONG>(axes[0], std::numeric_limits<int>::max()));
+  image.whole_ny = static_cast<int>(std::min<LONGLONG>(axes[1], std::numeric_limits<int>::max()));
   image.hdu = hdu.label();
   image.unit = file.text("BUNIT");
   image.wcs = read_wcs(file, where);
-  image.linear = read_linear(file, image.nx, image.ny);
+  if (image.wcs) {
+    image.wcs->reference_pixel[0] -= part.x_first - 1;
+    image.wcs->reference_pixel[1] -= part.y_first - 1;
+  }
+  image.linear = read_linear(file, part);
   image.kernel_scale = file.positive_or_zero("PIXELSCL");
   image.kernel_oversampling = file.positive_or_zero("OVERSAMP");
-  image.values.resize(static_cast<std::size_t>(n));
+  image.values.resize(static_cast<std::size_t>(image.nx) * static_cast<std::size_t>(image.ny) *
+                      static_cast<std::size_t>(planes));
   // Blanks of integer images become NaN. Floating-point pixels are read unchanged: with blanks enabled, CFITSIO would
   // return NaN for infinities and 0 for denormals.
   double blank = std::numeric_limits<double>::quiet_NaN();
   int any_blank = 0;
-  fits_read_img(file.get(), TDOUBLE, 1, n, bitpix > 0 || tiled ? &blank : nullptr, image.values.data(), &any_blank,
-                &status);
+  std::vector<long> first(hdu.axes.size(), 1), last = first, step = first;  // axes of one pixel included
+  first[0] = part.x_first;
+  first[1] = part.y_first;
+  last[0] = part.x_last;
+  last[1] = part.y_last;
+  if (planes > 1) last[2] = planes;
+  fits_read_subset(file.get(), TDOUBLE, first.data(), last.data(), step.data(), bitpix > 0 || tiled ? &blank : nullptr,
+                   image.values.data(), &any_blank, &status);
   if (status != 0) throw InvalidInput(where + "damaged, the pixels cannot be read (" + reason(status) + ")");
   return image;
 }
@@ -451,6 +477,7 @@ bool receive_sky(CelestialWcs& wcs, const Channel& channel) {
 /// An image without its pixels, texts and WCS on the sky.
 struct ImageHead {
   std::int64_t nx, ny;
+  int whole_nx, whole_ny;
   std::uint64_t values;
   std::int64_t has_wcs, has_linear;
   LinearWcs linear;
@@ -458,8 +485,9 @@ struct ImageHead {
 };
 
 void send_image(const FitsImage& image, const Channel& channel) {
-  channel.send_value(ImageHead{image.nx, image.ny, image.values.size(), image.wcs.has_value(), image.linear.has_value(),
-                               image.linear.value_or(LinearWcs{}), image.kernel_scale, image.kernel_oversampling});
+  channel.send_value(ImageHead{image.nx, image.ny, image.whole_nx, image.whole_ny, image.values.size(),
+                               image.wcs.has_value(), image.linear.has_value(), image.linear.value_or(LinearWcs{}),
+                               image.kernel_scale, image.kernel_oversampling});
   if (image.wcs) send_sky(*image.wcs, channel);
   channel.send(image.hdu);
   channel.send(image.unit);
@@ -476,6 +504,8 @@ bool receive_image(FitsImage& image, const Channel& channel) {
   if (head.values % pixels != 0 || head.values / pixels > kMaxAxes) return false;
   image.nx = static_cast<int>(head.nx);
   image.ny = static_cast<int>(head.ny);
+  image.whole_nx = head.whole_nx;
+  image.whole_ny = head.whole_ny;
   if (head.has_wcs != 0 && !receive_sky(image.wcs.emplace(), channel)) return false;
   if (head.has_linear != 0) image.linear = head.linear;
   image.kernel_scale = head.kernel_scale;
@@ -500,13 +530,14 @@ bool has_hdu(const std::string& path, const std::string& name) {
   return has;
 }
 
-FitsImage read_fits(const std::string& path, const std::string& hdu, int planes) {
-  if (!is_compressed(path)) return read_image(path, hdu, planes);
+FitsImage read_fits(const std::string& path, const std::string& hdu, int planes,
+                    const std::optional<FitsSection>& section) {
+  if (!is_compressed(path)) return read_image(path, hdu, planes, section);
   FitsImage image;
   isolated(
       path,
       [&] {
-        const auto read = std::make_shared<const FitsImage>(read_image(path, hdu, planes));
+        const auto read = std::make_shared<const FitsImage>(read_image(path, hdu, planes, section));
         return [read](const Channel& channel) { send_image(*read, channel); };
       },
       [&](const Channel& channel) { return receive_image(image, channel); });

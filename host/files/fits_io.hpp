@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "einfield/fits_reference.hpp"
 #include "einfield/limits.hpp"
 #include "einfield/observation.hpp"
 
@@ -21,6 +22,7 @@ struct LinearWcs {
 struct FitsImage {
   int nx = 0;
   int ny = 0;
+  int whole_nx = 0, whole_ny = 0;  ///< of the image in the file, of which this may be a part
   std::vector<double> values;
   std::string hdu;   ///< EXTNAME, or "PRIMARY", or the number
   std::string unit;  ///< BUNIT or ""
@@ -32,8 +34,13 @@ struct FitsImage {
 
 /// Reads one image. `hdu` empty: the primary image if it has data, else the only image HDU, else an error listing
 /// names. `planes` > 1: a cube (planes, ny, nx), plane after plane.
-/// @throws InvalidInput "FILE[HDU]: …" for a missing, damaged or unsuitable file
-FitsImage read_fits(const std::string& path, const std::string& hdu, int planes = 1);
+/// @param section  only this part of the image is read, whose WCS is that of the part
+/// @throws InvalidInput "FILE[HDU]: …" for a missing, damaged or unsuitable file, and for a part beyond the image
+FitsImage read_fits(const std::string& path, const std::string& hdu, int planes = 1,
+                    const std::optional<FitsSection>& section = {});
+inline FitsImage read_fits(const FitsReference& reference, int planes = 1) {
+  return read_fits(reference.path, reference.hdu, planes, reference.section);
+}
 
 /// True when the file has an HDU of this EXTNAME. @throws InvalidInput for a file that is missing or damaged
 bool has_hdu(const std::string& path, const std::string& name);

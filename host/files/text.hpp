@@ -44,4 +44,7 @@ std::size_t utf8_length(const std::string& s, std::size_t i);
 /// The path of the file `name` in the directory `dir`.
 std::string in(const std::string& dir, const std::string& name);
 
+/// Without white space at both ends.
+std::string trimmed(const std::string& text);
+
 }  // namespace einfield

@@ -11,17 +11,11 @@
 #include <vector>
 
 #include "einfield/cosmology.hpp"
+#include "einfield/fits_reference.hpp"
 #include "einfield/fitter.hpp"
 #include "einfield/limits.hpp"
 
 namespace EINFIELD_API einfield {
-
-/// A FITS image named in the configuration: "file.fits[HDU]".
-struct FitsReference {
-  std::string path;  ///< absolute, or relative to the working directory; resolved against the configuration file
-  std::string hdu;   ///< EXTNAME or number; empty = the primary image if it has data, else the only image
-  bool empty() const { return path.empty(); }
-};
 
 /// What the pixels of a noise map hold.
 enum class NoiseKind { sigma, variance, weight };  // weight = 1/variance
