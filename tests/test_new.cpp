@@ -367,6 +367,22 @@ TEST_F(NewLens, CutsOutWhatTheFitNeeds) {
   }
 }
 
+TEST_F(NewLens, PixelsAndNetworkComeOnRequest) {
+  make(mock(kSource));
+  NewOptions o = options();
+  const auto config = [&] { return read_config(folder_.write("lens.toml", first_configuration(o).toml), {}, false); };
+  EXPECT_EQ(config().optimizer.stages.size(), 3u);
+  o.pixels = true;
+  const Config pixels = config();
+  ASSERT_EQ(pixels.model.source.size(), 2u);
+  EXPECT_TRUE(pixels.model.source[1].pixels_free);
+  EXPECT_EQ(pixels.optimizer.stages.size(), 4u);
+  EXPECT_FALSE(pixels.network);
+  o.network = true;
+  EXPECT_TRUE(config().network);
+  EXPECT_NO_THROW(load_problem(config()));
+}
+
 TEST_F(NewLens, FitOfAnImageFindsTheLens) {
   make(mock(kSource));
   const Surroundings around{folder_.path().string(), {}, "", {}, {}, {}, false, 0, false};

@@ -262,6 +262,8 @@ void add_data(CLI::App* command, NewOptions& o) {
           },
           "side of a pixel; default: from the WCS of the image")
       ->type_name("ARCSEC");
+  command->add_flag("--pixels", o.pixels, "add free pixels to the source, fitted last");
+  command->add_flag("--network", o.network, "add these and a network of the potential, fitted last");
 }
 
 Command new_command(CLI::App& app) {

@@ -387,6 +387,19 @@ void write_source(Lines& to, const Survey& s, double pixel) {
   to.key("center_y", normal(s.source.y, 0.25 * s.theta_E));
 }
 
+/// About as many pixels as the image has where the rays of the fitted circle come from.
+void write_source_pixels(Lines& to, const Files& files, const Survey& s) {
+  constexpr int kFewest = 20, kMost = 60;
+  const double side = 2 * (fitted_radius(files, s) - s.theta_E) / files.loaded.pixel_scale;
+  const int n = std::clamp(static_cast<int>(std::ceil(side)), kFewest, kMost);
+  to.table("[[source]]");
+  to.comment("what the Sersic misses; the grid covers where the rays come from, and the evidence sets its priors");
+  to.key("profile", "\"PIXELATED\"");
+  to.key("nx", n, "a pixel is about as wide as one of the image");
+  to.key("ny", n);
+  to.key("fit", R"(["pixels"])");
+}
+
 /// @param field  side of the image [arcsec]
 void write_light(Lines& to, const Survey& s, double pixel, double field) {
   for (const bool bulge : {true, false}) {
@@ -432,8 +445,13 @@ FirstConfiguration first_configuration(const NewOptions& options) {
   write_regions(to, files, s);
   write_mass(to, s, pixel);
   write_source(to, s, pixel);
+  if (options.pixels || options.network) write_source_pixels(to, files, s);
   const Grid& g = files.loaded.problem.observation.grid;
   write_light(to, s, pixel, std::min(g.nx, g.ny) * pixel);
+  if (options.network) {
+    to.table("[network]");
+    to.comment("of the default recipe: a linear function of Fourier features, whose priors the evidence sets");
+  }
   FirstConfiguration result{to.text(), {}, {}};
   for (const RaisedFlag& flag : files.loaded.flags) result.warnings.push_back(flag.text);
   if (!s.arcs)

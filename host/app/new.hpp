@@ -14,9 +14,13 @@ struct NewOptions {
   std::string image, noise, psf, mask;
   std::string noise_kind;             ///< sigma, variance or weight; "" = decided by the sky
   std::optional<double> pixel_scale;  ///< [arcsec]
+  bool pixels = false;                ///< with free pixels of the source, for what the Sérsic misses
+  bool network = false;               ///< with these and a network of the potential
 
   /// Whether anything but the image is given.
-  bool any() const { return !noise.empty() || !psf.empty() || !mask.empty() || !noise_kind.empty() || pixel_scale; }
+  bool any() const {
+    return !noise.empty() || !psf.empty() || !mask.empty() || !noise_kind.empty() || pixel_scale || pixels || network;
+  }
 };
 
 struct FirstConfiguration {
