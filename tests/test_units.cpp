@@ -335,7 +335,7 @@ TEST(Units, LengthsOfAConfigurationStayInArcsec) {
     return wide(folder, "[network]\n" + keys).problem.model.network.value().input_scale;
   };
   const auto frequency = [&folder](const std::string& keys) {  // of the first feature [rad/arcsec]
-    const Problem problem = wide(folder, "[network]\nhidden = [16]\n" + keys).problem;
+    const Problem problem = wide(folder, "[network]\n" + keys).problem;
     return problem.initial_parameters[0] * problem.model.network.value().input_scale;
   };
   EXPECT_DOUBLE_EQ(scale(""), 0.5);

@@ -503,8 +503,9 @@ void warn_without_effect(const Document& document, Config& config) {
     check("optimizer.stage." + std::to_string(i), o.stages[i], {o.stages[i]});
 }
 
-/// The defaults: those of the recipe, or the default recipe's for models with a network or free source pixels that
-/// gauss_newton can fit, where neither another optimizer nor another kind of network is asked for.
+/// The defaults: those of the recipe, or the default recipe's for a source of free pixels where gauss_newton can fit
+/// the model and neither another optimizer nor another kind of network is asked for. With a known source, a few small
+/// networks find a compact perturber better (docs/studies.md).
 const Recipe& recipe_of(const Document& document, const Config& config) {
   const Recipe& named = recipe(config.recipe);
   if (&named != &recipes().front()) return named;
@@ -519,8 +520,7 @@ const Recipe& recipe_of(const Document& document, const Config& config) {
       document.read_one("optimizer", key);
   if (asked.name != own.name || asked.loss != own.loss || asked.stop != own.stop) return named;
   const bool covered = !network_light(config.model) && !has_free_pixels(config.model.lens_light);
-  const bool asks = document.has("network") || has_free_pixels(config.model.source);
-  return covered && asks ? recipe("evidence") : named;
+  return covered && has_free_pixels(config.model.source) ? recipe("evidence") : named;
 }
 
 void read_cosmology(const Document& document, Config& config) {
