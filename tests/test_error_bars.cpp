@@ -435,6 +435,16 @@ TEST(ErrorBars, NothingIsSignificantInAFitThatMissesTheData) {
   const std::size_t n = problem.observation.mask.size();
   const std::vector<double> kappa(n, 0.5), sigma(n, 0.01);
   EXPECT_NE(in_words(significance(problem, 1.1, kappa, sigma), false).find("(50.0 σ)"), std::string::npos);
+  // Nor is it where the evidence does not ask for a network.
+  Significance weighed = significance(problem, 1.1, kappa, sigma);
+  weighed.evidence_gain = 30;
+  EXPECT_NE(in_words(weighed, false).find("(50.0 σ)"), std::string::npos);
+  for (const auto& [gain, words] : {std::pair(3.0, "explains the data as well (ln evidence of the network +3.0"),
+                                    {-2.0, "explains the data better (ln evidence of the network -2.0"}}) {
+    weighed.evidence_gain = gain;
+    EXPECT_NE(in_words(weighed, false).find(words), std::string::npos) << in_words(weighed, false);
+    EXPECT_EQ(in_words(weighed, false).find("50.0"), std::string::npos);
+  }
   EXPECT_EQ(
       in_words(significance(problem, 13.57, kappa, sigma), false),
       "The model does not fit the data (reduced chi2 13.6), so no value of the convergence is significant, whatever "

@@ -105,9 +105,6 @@ void report_stages(Log& log, const Config& config, const std::vector<StageEnd>& 
   }
 }
 
-/// Odds of 150 : 1, "very strong" (Kass & Raftery 1995).
-constexpr double kStrongEvidence = 5;
-
 /// The evidence and the weights that it belongs to.
 void report_evidence(Log& log, const Evidence& evidence) {
   std::string weights;

@@ -155,6 +155,9 @@ void add_error_bars(Assessment& fit, const std::vector<FittedMember>& members, c
       fit.significance = smoothed ? significance(problem, fit.data.chi2_reduced, fit.kappa_psf, fields->kappa_psf)
                                   : significance(problem, fit.data.chi2_reduced, fit.network.mean.convergence,
                                                  fields->sigma.convergence);
+    const std::optional<Evidence>& evidence = fit.outcome().evidence;
+    if (fit.significance && evidence && evidence->without_network)
+      fit.significance->evidence_gain = evidence->log_evidence - *evidence->without_network;
     if (fit.loaded.truth) fit.coverages = coverages(fit, *fields);
   }
   if (!fit.uncertainties || !fit.error_bars->scalars) return;

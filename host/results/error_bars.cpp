@@ -290,6 +290,11 @@ std::string in_words(const Significance& s, bool smoothed) {
         "error "
         "bar says.",
         s.chi2_reduced, what);
+  if (s.evidence_gain && *s.evidence_gain <= kStrongEvidence)
+    return fmt::format(
+        "The same model without the network explains the data {} (ln evidence of the network {:+.1f}, expected above "
+        "{:g}), so no value of the {} is significant, whatever its error bar says.",
+        *s.evidence_gain <= 0 ? "better" : "as well", *s.evidence_gain, kStrongEvidence, what);
   const auto peak = [](const Significance::Peak& p) {
     return fmt::format("{:.3g} ± {:.2g} ({:.1f} σ) at x = {:.2f}, y = {:.2f} arcsec", p.kappa, p.sigma, p.ratio(), p.x,
                        p.y);

@@ -74,6 +74,9 @@ std::vector<std::string> one_sided_priors(const Problem& problem);
 /// What the error bars of the maps are, in sentences.
 std::string in_words(const ErrorBars& bars);
 
+/// A difference of ln evidence: odds of 150 : 1, "very strong" (Kass & Raftery 1995).
+inline constexpr double kStrongEvidence = 5;
+
 /// Where κ of the network, at the resolution of the data, is significant.
 struct Significance {
   struct Peak {
@@ -86,7 +89,8 @@ struct Significance {
   std::size_t above_3 = 0, above_5 = 0, below_3 = 0, below_5 = 0;  ///< of them, that far from zero
   std::string caution;                                             ///< a sentence that begins with a space, or ""
   double chi2_reduced = 0;                                         ///< of the fit; too high, and nothing is significant
-  double expected_3 = 0;  ///< pixels beyond 3 σ on either side when there is nothing, on average
+  double expected_3 = 0;                ///< pixels beyond 3 σ on either side when there is nothing, on average
+  std::optional<double> evidence_gain;  ///< of the network; ≤ kStrongEvidence, and nothing is significant
 };
 /// @param kappa, sigma  (ny, nx); pixels without a finite error do not count
 Significance significance(const Problem& problem, double chi2_reduced, const std::vector<double>& kappa,
