@@ -7,8 +7,9 @@ DIRECTORY has one folder per lens with data.fits, noise_map.fits, psf.fits and, 
 with a table whose first column is the name of the folder. Its columns whose titles begin with "b_SIE" and "Cao" hold a
 number, and a number with an interval in parentheses. Each lens is fitted by `einfield fit data.fits …` without a
 configuration, in DIRECTORY's pixel scale (--pixel-scale, 0.05 without it). A fit is right when theta_E is within 5 % of
-the first number or inside the interval, and wrong when it is beyond 10 % of both numbers. Effective radii are those of
-the fitted SIE, on the product average of its axes.
+the first number or inside the interval, and wrong when it is beyond 10 % of both numbers. The radius is that of
+the circle with the area of the critical curve, or theta_E of the SIE where that curve is not closed in the image. Where a
+network has been fitted (further options: --network), the last column is how much it raises the evidence.
 """
 import argparse
 import json
@@ -62,6 +63,13 @@ def fit(options, name):
         return None, seconds, done.returncode
 
 
+def gain(result):
+    """How much a network raises the evidence; "–" without one."""
+    evidence = result.get("evidence") or {}
+    without = evidence.get("log_evidence_without_network")
+    return "–" if without is None else f"{evidence['log_evidence'] - without:+.1f}"
+
+
 def judge(theta, b_sie, interval):
     """("right", "near" or "wrong", deviations from both in percent)."""
     off = [100 * (theta / b_sie - 1)]
@@ -92,8 +100,8 @@ def main():
         sys.exit(f"{options.directory}/README.md: no table with names and b_SIE, expected one")
     count = {"right": 0, "near": 0, "wrong": 0, "failed": 0}
     unflagged = []
-    print("| lens | theta_E | published | off by | verdict | chi2 | status | flags | CPU s |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| lens | theta_E | published | off by | verdict | chi2 | status | flags | CPU s | ln evidence of the network |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, (b_sie, interval) in known.items():
         if options.only and name not in options.only:
             continue
@@ -101,9 +109,9 @@ def main():
         text = f"{b_sie:.2f}" + (f"; {interval[0]:.3f} ({interval[1]:.3f} to {interval[2]:.3f})" if interval else "")
         if result is None:
             count["failed"] += 1
-            print(f"| {name} | – | {text} | – | no result (exit {code}) | – | – | – | {seconds:.0f} |", flush=True)
+            print(f"| {name} | – | {text} | – | no result (exit {code}) | – | – | – | {seconds:.0f} | – |", flush=True)
             continue
-        theta = result["parameters"]["lens.0.theta_E"]
+        theta = result["einstein_radius_effective"] or result["parameters"]["lens.0.theta_E"]
         verdict, off = judge(theta, b_sie, interval)
         count[verdict] += 1
         flags = [flag["name"] for flag in result["flags"]]
@@ -111,7 +119,7 @@ def main():
             unflagged.append(name)
         print(f"| {name} | {theta:.3f} | {text} | {', '.join(f'{d:+.1f} %' for d in off)} | {verdict} | "
               f"{result['metrics']['chi2_reduced']:.3f} | {result['status']} | {', '.join(dict.fromkeys(flags)) or 'none'} | "
-              f"{seconds:.0f} |", flush=True)
+              f"{seconds:.0f} | {gain(result)} |", flush=True)
     print(f"\n{count['right']} right, {count['near']} near, {count['wrong']} wrong, {count['failed']} without a result; "
           f"wrong without a flag: {', '.join(unflagged) or 'none'}")
 

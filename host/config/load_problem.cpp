@@ -461,9 +461,10 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
     loaded.warnings.push_back(name + ": the PSF sums to " + rounded(sum) + ", normalized to 1");
   for (double& v : image.values) v /= sum;
   const Vec2<double> centroid = (1.0 / supersampling) * centroid_of(image);
+  const auto thousandths = [](double v) { return rounded(std::round(1e3 * v) / 1e3 + 0.0); };  // no "-0"
   if (std::max(std::abs(centroid.x), std::abs(centroid.y)) > flag_info(Flag::psf_off_center).threshold)
     warn(loaded, Flag::psf_off_center,
-         name + ": the PSF is off-center by (" + rounded(centroid.x) + ", " + rounded(centroid.y) +
+         name + ": the PSF is off-center by (" + thousandths(centroid.x) + ", " + thousandths(centroid.y) +
              ") pixels; the model image is shifted by the same amount");
   return {image.nx, image.ny, std::move(image.values), supersampling};
 }

@@ -325,8 +325,9 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
 std::string summary(const Assessment& fit) {
   const MemberOutcome& outcome = fit.outcome();
   std::string text = fit.members() > 1 ? fmt::format("mean of {} networks: ", fit.members()) : "";
-  text += fmt::format("reduced chi2 {:.5g} after {} steps in {:.3g} s", fit.data.chi2_reduced, outcome.steps,
-                      outcome.time_s);
+  text += std::isfinite(fit.data.chi2_reduced) ? fmt::format("reduced chi2 {:.5g}", fit.data.chi2_reduced)
+                                               : "reduced chi2 is not a finite number";
+  text += fmt::format(" after {} steps in {:.3g} s", outcome.steps, outcome.time_s);
   if (outcome.steps > 0)
     text += fmt::format(" ({:.3g} ms a step)", 1e3 * outcome.time_s / static_cast<double>(outcome.steps));
   if (outcome.state_step != outcome.steps) text += fmt::format(", best state at step {}", outcome.state_step);

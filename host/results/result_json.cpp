@@ -111,14 +111,17 @@ ordered_json flags_json(const std::vector<RaisedFlag>& flags) {
 
 /// What the errors of the profile parameters are.
 std::string method_of_parameters(const Assessment& fit) {
+  const bool network = fit.layout.n_network > 0, pixels = !fit.layout.free_pixels.empty();
+  const std::string others = std::string(network ? "network weights" : "") + (network && pixels ? " and " : "") +
+                             (pixels ? "source pixels" : "");
+  const auto with = [&others](const std::string& method, const std::string& before, const std::string& after) {
+    return method + (others.empty() ? "" : "; " + before + others + after);
+  };
   if (!fit.error_bars || !fit.error_bars->scalars)
-    return fit.layout.n_network == 0 && fit.layout.free_pixels.empty()
-               ? "Gauss-Newton curvature, noise as given"
-               : "Gauss-Newton curvature, noise as given; network weights and source pixels held fixed";
+    return with("Gauss-Newton curvature, noise as given", "", " held fixed");
   if (fit.error_bars->method == UncertaintyKind::randomized)
-    return "scatter of fits with noise and priors drawn again; marginalized over network weights and source pixels";
-  return "Gauss-Newton curvature of the whole problem, noise as given; marginalized over network weights and source "
-         "pixels";
+    return with("scatter of fits with noise and priors drawn again", "marginalized over ", "");
+  return with("Gauss-Newton curvature of the whole problem, noise as given", "marginalized over ", "");
 }
 
 ordered_json uncertainties_json(const Uncertainties& errors, const Assessment& fit) {
