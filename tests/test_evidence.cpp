@@ -73,7 +73,7 @@ TEST(JointModel, ValueAndGradientAreThoseOfTheBackend) {
     const Problem problem = make_problem(c);
     JointModel model(problem, {}, pool);
     const Linearization l = model.linearize(problem.initial_parameters);
-    const DataNormal normal = data_normal(l, model.pixels().size(), pool);
+    const DataNormal normal(l, model.pixels().size(), pool);
     const JointPosterior posterior(model, l, normal, problem.regularization, pool);
 
     const auto backend = make_backend<double>("cpu", {1, {}});

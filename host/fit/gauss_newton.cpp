@@ -31,8 +31,8 @@ std::vector<double> moved(const JointModel& model, std::vector<double> x, const 
 class Descent {
  public:
   Descent(JointModel& model, std::vector<double> x, const Regularization& weights, const GaussNewtonSettings& settings,
-          ThreadPool& pool)
-      : model_(model), settings_(settings), pool_(pool), source_only_(!model.pixels().empty()) {
+          ThreadPool& pool, JointAlgebra& algebra)
+      : model_(model), settings_(settings), pool_(pool), algebra_(algebra), source_only_(!model.pixels().empty()) {
     now_.x = std::move(x);
     now_.weights = weights;
     now_.value = model.value(now_.x);
@@ -45,8 +45,8 @@ class Descent {
   /// One step. @return false when F does not fall any more
   bool step() {
     const Linearization l = linearize();
-    const DataNormal normal = data_normal(l, model_.pixels().size(), pool_);
-    JointPosterior posterior(model_, l, normal, now_.weights, pool_);
+    const std::unique_ptr<NormalEquations> normal = algebra_.normal(l);
+    JointPosterior posterior(model_, l, *normal, now_.weights, pool_);
     if (!posterior.good() && !source_only_) return false;
     now_.gradient_norm = posterior.gradient_norm();
     const double before = now_.value.total(now_.weights);
@@ -67,8 +67,8 @@ class Descent {
 
   std::optional<Evidence> evidence() {
     const Linearization l = linearize();
-    const DataNormal normal = data_normal(l, model_.pixels().size(), pool_);
-    JointPosterior posterior(model_, l, normal, now_.weights, pool_);
+    const std::unique_ptr<NormalEquations> normal = algebra_.normal(l);
+    JointPosterior posterior(model_, l, *normal, now_.weights, pool_);
     if (!posterior.good() || !posterior.proper()) return std::nullopt;
     posterior.better_weights(l.value);
     return posterior.evidence(l.value);
@@ -128,6 +128,7 @@ class Descent {
   JointModel& model_;
   const GaussNewtonSettings& settings_;
   ThreadPool& pool_;
+  JointAlgebra& algebra_;
   GaussNewtonRecord now_;
   bool source_only_;
   double damping_ = 0;
@@ -148,9 +149,10 @@ std::size_t gauss_newton_bytes(const Problem& problem, int threads) {
 GaussNewtonResult gauss_newton(JointModel& model, std::vector<double> x, Regularization weights,
                                const GaussNewtonSettings& settings, ThreadPool& pool,
                                const std::function<void(const GaussNewtonRecord&)>& record,
-                               const std::function<bool()>& interrupted) {
+                               const std::function<bool()>& interrupted, JointAlgebra* algebra) {
+  CpuJointAlgebra on_cpu(model.pixels().size(), pool);
   model.hold_lens_directions(x);
-  Descent descent(model, std::move(x), weights, settings, pool);
+  Descent descent(model, std::move(x), weights, settings, pool, algebra ? *algebra : on_cpu);
   if (record) record(descent.now());
   GaussNewtonResult result;
   while (result.steps < settings.steps && !descent.converged()) {

@@ -48,9 +48,10 @@ std::size_t gauss_newton_bytes(const Problem& problem, int threads);
 /// steps that follow each other.
 /// @param record       called with the start and after every step
 /// @param interrupted  asked before every step
+/// @param algebra      where the normal equations are made and solved; null = on the CPU
 GaussNewtonResult gauss_newton(JointModel& model, std::vector<double> x, Regularization weights,
                                const GaussNewtonSettings& settings, ThreadPool& pool,
                                const std::function<void(const GaussNewtonRecord&)>& record,
-                               const std::function<bool()>& interrupted);
+                               const std::function<bool()>& interrupted, JointAlgebra* algebra = nullptr);
 
 }  // namespace einfield

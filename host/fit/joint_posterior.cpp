@@ -6,7 +6,6 @@
 
 #include "einfield/error.hpp"
 #include "einfield/random.hpp"
-#include "host/fit/gram.hpp"
 
 namespace einfield {
 namespace {
@@ -28,36 +27,18 @@ Eigen::MatrixXd network_precision(const Linearization& l, const Regularization& 
 
 }  // namespace
 
-DataNormal data_normal(const Linearization& l, std::size_t n_pixels, ThreadPool& pool) {
-  const Eigen::Index n = index(n_pixels), rest = l.rest.cols();
-  DataNormal normal{Eigen::MatrixXd::Zero(n, n), RowMatrix::Zero(n, rest), gram(l.rest, pool), Eigen::VectorXd::Zero(n),
-                    l.rest.transpose() * l.residual};
-  const SparseRows& a = l.source;
-  const std::size_t n_rows = a.first.size() - 1;
-  // A stripe of columns of the lower half by each thread: the pairs of every row of A that fall into it.
-  constexpr int kStripe = 64;
-  pool.parallel_for(static_cast<int>((n + kStripe - 1) / kStripe), [&](int stripe, int) {
-    const int begin = stripe * kStripe, end = begin + kStripe;
-    for (std::size_t row = 0; row < n_rows; ++row) {
-      const auto first = a.column.begin() + static_cast<std::ptrdiff_t>(a.first[row]),
-                 last = a.column.begin() + static_cast<std::ptrdiff_t>(a.first[row + 1]);
-      for (auto j = std::lower_bound(first, last, begin); j != last && *j < end; ++j) {
-        const double value = a.value[static_cast<std::size_t>(j - a.column.begin())];
-        double* const column = normal.source.data() + index(static_cast<std::size_t>(*j)) * n;
-        for (auto i = j; i != last; ++i) column[*i] += value * a.value[static_cast<std::size_t>(i - a.column.begin())];
-        normal.source_gradient[*j] += value * l.residual[index(row)];
-        normal.mixed.row(*j) += value * l.rest.row(index(row));
-      }
-    }
-  });
-  return normal;
-}
-
-JointPosterior::JointPosterior(JointModel& model, const Linearization& l, const DataNormal& normal,
+JointPosterior::JointPosterior(JointModel& model, const Linearization& l, const NormalEquations& normal,
                                const Regularization& weights, ThreadPool& pool)
-    : model_(model), l_(l), normal_(normal), weights_(weights), pool_(pool) {
-  const Eigen::Index pixels = normal.source.rows(), n_weights = index(model.n_weights());
-  schur_ = normal.rest + l.priors;
+    : model_(model), l_(l), weights_(weights), pool_(pool) {
+  const Eigen::Index n_weights = index(model.n_weights());
+  SourcePrior::Sparse prior(normal.source_gradient.size(), normal.source_gradient.size());
+  source_gradient_ = normal.source_gradient;
+  if (source_gradient_.size() > 0) {
+    prior = model.source_prior().precision(weights);
+    source_gradient_ += prior * model.source_values();
+  }
+  source_ = normal.eliminate(prior);
+  schur_ = source_->schur() + l.priors;
   if (l.signs.size() > 0) schur_.topLeftCorner(n_weights, n_weights) += l.signs;
   rest_gradient_ = normal.rest_gradient + l.fixed_gradient;
   for (std::size_t k = 0; n_weights > 0 && k < kNetworkTerms.size(); ++k) {
@@ -65,48 +46,14 @@ JointPosterior::JointPosterior(JointModel& model, const Linearization& l, const 
     rest_gradient_.head(n_weights) += weights.*kNetworkTerms[k] * l.gradient[k];
   }
   network_prior_ = BlockCholesky(network_precision(l, weights, n_weights), pool);
-  source_gradient_ = normal.source_gradient;
-  if (pixels > 0) {
-    const SourcePrior::Sparse prior = model.source_prior().precision(weights);
-    source_gradient_ += prior * model.source_values();
-    Eigen::MatrixXd source = normal.source;
-    for (int j = 0; j < prior.outerSize(); ++j)
-      for (SourcePrior::Sparse::InnerIterator entry(prior, j); entry; ++entry)
-        if (entry.row() >= entry.col()) source(entry.row(), entry.col()) += entry.value();
-    source_ = BlockCholesky(std::move(source), pool);
-    if (!source_.good()) return;
-    reduced_ = normal.mixed;
-    source_.solve_lower(reduced_, pool);
-    schur_ -= gram(reduced_, pool);
-  }
-  schur_factor_ = BlockCholesky(schur_, pool);
+  if (source_is_determined()) schur_factor_ = BlockCholesky(schur_, pool);
 }
 
 JointPosterior::Step JointPosterior::step(double damping) const {
-  Step step{Eigen::VectorXd::Zero(source_gradient_.size()), Eigen::VectorXd::Zero(rest_gradient_.size()), 0};
-  Eigen::MatrixXd y = -source_gradient_;
-  source_.solve_lower(y, pool_);
-  if (schur_.rows() > 0) {
-    Eigen::MatrixXd right = -rest_gradient_ - reduced_.transpose() * y.topRows(reduced_.rows());
-    if (damping == 0) {
-      schur_factor_.solve(right, pool_);
-    } else {
-      Eigen::MatrixXd damped = schur_;
-      damped.diagonal() *= 1 + damping;
-      const BlockCholesky factor(std::move(damped), pool_);
-      if (!factor.good()) {
-        step.slope = std::nan("");
-        return step;
-      }
-      factor.solve(right, pool_);
-    }
-    step.rest = right.col(0);
-    y -= reduced_ * step.rest;
-  }
-  source_.solve_upper(y, pool_);
-  step.source = y.col(0);
-  step.slope = source_gradient_.dot(step.source) + rest_gradient_.dot(step.rest);
-  return step;
+  if (damping == 0) return solve(source_gradient_, rest_gradient_, schur_factor_, pool_);
+  const BlockCholesky factor = damped_factor(damping);
+  if (factor.good()) return solve(source_gradient_, rest_gradient_, factor, pool_);
+  return {Eigen::VectorXd::Zero(source_gradient_.size()), Eigen::VectorXd::Zero(rest_gradient_.size()), std::nan("")};
 }
 
 BlockCholesky JointPosterior::damped_factor(double damping) const {
@@ -117,27 +64,17 @@ BlockCholesky JointPosterior::damped_factor(double damping) const {
 
 JointPosterior::Step JointPosterior::solve(const Eigen::VectorXd& source, const Eigen::VectorXd& rest,
                                            const BlockCholesky& factor, ThreadPool& pool) const {
-  Step step{{}, Eigen::VectorXd::Zero(rest.size()), 0};
-  Eigen::MatrixXd y = -source;
-  source_.solve_lower(y, pool);
-  if (rest.size() > 0) {
-    Eigen::MatrixXd right = -rest;
-    if (source.size() > 0) right -= reduced_.transpose() * y;
-    factor.solve(right, pool);
-    step.rest = right.col(0);
-    if (source.size() > 0) y -= reduced_ * step.rest;
-  }
-  source_.solve_upper(y, pool);
-  step.source = y.col(0);
+  Eigen::MatrixXd y = -source, right = -rest;
+  source_->forward(y, right, pool);
+  factor.solve(right, pool);
+  source_->backward(y, right, pool);
+  Step step{y.col(0), right.col(0), 0};
   step.slope = source.dot(step.source) + rest.dot(step.rest);
   return step;
 }
 
 JointPosterior::Step JointPosterior::source_step() const {
-  Step step{-source_gradient_, Eigen::VectorXd::Zero(rest_gradient_.size()), 0};
-  Eigen::MatrixXd y = step.source;
-  source_.solve(y, pool_);
-  step.source = y.col(0);
+  Step step{solve_source(-source_gradient_, true).col(0), Eigen::VectorXd::Zero(rest_gradient_.size()), 0};
   step.slope = source_gradient_.dot(step.source);
   return step;
 }
@@ -148,14 +85,13 @@ Eigen::MatrixXd JointPosterior::rest_covariance() const {
 
 /// (H⁻¹)_ss b; with `alone`, H_ss⁻¹ b
 Eigen::MatrixXd JointPosterior::solve_source(const Eigen::MatrixXd& right, bool alone) const {
-  Eigen::MatrixXd y = right;
-  source_.solve_lower(y, pool_);
-  if (schur_.rows() > 0 && !alone) {
-    Eigen::MatrixXd rest = reduced_.transpose() * y;
+  Eigen::MatrixXd y = right, rest = Eigen::MatrixXd::Zero(schur_.rows(), right.cols());
+  source_->forward(y, rest, pool_);
+  if (alone)
+    rest.setZero();
+  else
     schur_factor_.solve(rest, pool_);
-    y += reduced_ * rest;
-  }
-  source_.solve_upper(y, pool_);
+  source_->backward(y, rest, pool_);
   return y;
 }
 
@@ -170,7 +106,7 @@ void update(double& weight, double determined, double q) {
 }  // namespace
 
 void JointPosterior::update_source(const JointValue& found, bool alone, Regularization& better) {
-  const Eigen::Index pixels = source_.size();
+  const Eigen::Index pixels = source_gradient_.size();
   determined_source_ = 0;
   if (pixels == 0) return;
   Eigen::MatrixXd signs(pixels, kProbes);
@@ -217,7 +153,7 @@ Evidence JointPosterior::evidence(const JointValue& found) const {
   JointValue gaussian = found;
   gaussian.signs = 0;
   e.misfit = -0.5 * gaussian.total(weights_);
-  e.log_posterior = -0.5 * (schur_factor_.log_determinant() + source_.log_determinant());
+  e.log_posterior = -0.5 * (schur_factor_.log_determinant() + source_->log_determinant());
   e.log_prior = 0.5 * (network_prior_.log_determinant() + model_.source_prior().log_determinant(weights_));
   e.constant = model_.log_constant();
   e.determined_source = determined_source_;

@@ -5,37 +5,29 @@
 #include <array>
 #include <cmath>
 #include <Eigen/Core>
+#include <memory>
 
 #include "einfield/fitter.hpp"
 #include "host/fit/block_cholesky.hpp"
+#include "host/fit/joint_algebra.hpp"
 #include "host/fit/joint_model.hpp"
 
 namespace einfield {
 
-/// AᵀA, AᵀB, BᵀB and Jᵀr: what the data give to H and g.
-struct DataNormal {
-  Eigen::MatrixXd source;  ///< lower half
-  RowMatrix mixed;         ///< (pixels, rest)
-  Eigen::MatrixXd rest;
-  Eigen::VectorXd source_gradient, rest_gradient;
-};
-DataNormal data_normal(const Linearization& l, std::size_t n_pixels, ThreadPool& pool);
-
-/// H = LLᵀ by blocks: first the pixels, then the Schur complement of the rest.
+/// H = LLᵀ by blocks: first the pixels (joint_algebra.hpp (1)), then the Schur complement of the rest.
 ///
-///     H = (H_ss H_sr; H_rs H_rr),   H_ss = LLᵀ,   X = L⁻¹ H_sr,   S = H_rr − XᵀX                                 (3)
-///     ln det H = ln det H_ss + ln det S,   (H⁻¹)_rr = S⁻¹
+///     S = H_rr − XᵀX,   ln det H = ln det H_ss + ln det S,   (H⁻¹)_rr = S⁻¹                                      (3)
 class JointPosterior {
  public:
-  JointPosterior(JointModel& model, const Linearization& l, const DataNormal& normal, const Regularization& weights,
-                 ThreadPool& pool);
+  JointPosterior(JointModel& model, const Linearization& l, const NormalEquations& normal,
+                 const Regularization& weights, ThreadPool& pool);
 
   /// False when H is not positive definite: what is not determined has no prior.
-  bool good() const { return source_.good() && schur_factor_.good(); }
+  bool good() const { return source_is_determined() && schur_factor_.good(); }
   /// Whether H_ss is positive definite.
-  bool source_is_determined() const { return source_.good(); }
+  bool source_is_determined() const { return source_->good(); }
   /// Whether every parameter of the network has a prior, which the evidence needs.
-  bool proper() const { return network_prior_.good() && (source_.size() == 0 || weights_.on_source_pixels()); }
+  bool proper() const { return network_prior_.good() && (source_gradient_.size() == 0 || weights_.on_source_pixels()); }
   /// g of (2), with the weights of the penalties.
   const Eigen::VectorXd& source_gradient() const { return source_gradient_; }
   const Eigen::VectorXd& rest_gradient() const { return rest_gradient_; }
@@ -83,11 +75,9 @@ class JointPosterior {
 
   JointModel& model_;
   const Linearization& l_;
-  const DataNormal& normal_;
   Regularization weights_;
   ThreadPool& pool_;
-  BlockCholesky source_;         ///< L of H_ss
-  Eigen::MatrixXd reduced_;      ///< X
+  std::unique_ptr<SourceBlock> source_;
   Eigen::MatrixXd schur_;        ///< S
   BlockCholesky schur_factor_;   ///< of S
   BlockCholesky network_prior_;  ///< of P of the weights

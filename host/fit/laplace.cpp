@@ -66,7 +66,7 @@ Laplace::Laplace(const Problem& problem, const std::vector<double>& parameters, 
   JointModel model(own, {}, pool);
   model.hold_lens_directions(x);
   const Linearization l = model.linearize(x);
-  const DataNormal normal = data_normal(l, model.pixels().size(), pool);
+  const DataNormal normal(l, model.pixels().size(), pool);
   const JointPosterior posterior(model, l, normal, own.regularization, pool);
   EINFIELD_REQUIRE(posterior.source_is_determined(),
                    "uncertainty: some source pixels are determined neither by the data nor by a penalty, expected "

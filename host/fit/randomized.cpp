@@ -328,7 +328,7 @@ RandomizedFit randomized_fit(const Problem& problem, const std::vector<double>& 
   JointModel model(problem, {}, pool);
   model.hold_lens_directions(x);
   const Linearization l = model.linearize(x);
-  const DataNormal normal = data_normal(l, model.pixels().size(), pool);
+  const DataNormal normal(l, model.pixels().size(), pool);
   const JointPosterior posterior(model, l, normal, problem.regularization, pool);
   EINFIELD_REQUIRE(posterior.good(),
                    "randomized: some parameters are determined neither by the data nor by a prior, expected a prior or "
