@@ -79,7 +79,11 @@ template <class Real>
 void report_plan(Log& log, const Config& config, const Backend<Real>& backend, const MemoryPlan& plan, int threads) {
   log.line("backend: " + backend.name() + " (" + backend.device() + "), " + (sizeof(Real) == 4 ? "single" : "double") +
            " precision, " + plan.text());
-  if (config.optimizer.uses(OptimizerKind::gauss_newton)) log.line("gauss_newton: on the CPU, double precision");
+  if (config.optimizer.uses(OptimizerKind::gauss_newton))
+    log.line(std::string("gauss_newton: ") +
+             (has_device_batch(backend) ? "derivatives on the CPU, normal equations and their solution on the device"
+                                        : "on the CPU") +
+             ", double precision");
   if (config.optimizer.uses(OptimizerKind::levenberg_marquardt))
     log.line("levenberg_marquardt: " +
              (has_device_batch(backend)

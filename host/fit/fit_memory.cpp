@@ -10,6 +10,7 @@
 #include "host/fit/make_scalar_batch.hpp"
 #include "host/fit/scalar_model.hpp"
 #ifdef EINFIELD_HAVE_CUDA
+#include "host/fit/cuda_joint_algebra.hpp"
 #include "host/fit/cuda_scalar_batch.hpp"
 #include "kernels/cuda_backend.hpp"
 #endif
@@ -64,18 +65,19 @@ double planned_host_bytes(const Backend<Real>& backend, const Problem& problem, 
                           const FitSettings& settings) {
   const double of_systems = systems * system_bytes<Real>(problem, settings);
   // On a device: the rays and pixels of all systems, which are copied twice on their way.
+  const int threads = ThreadPool::resolve(settings.threads);
+  const std::size_t joint =
+      uses(settings, OptimizerKind::gauss_newton) ? gauss_newton_bytes(problem, threads) : std::size_t(0);
   if (has_device_batch(backend))
-    return of_systems + 3.0 * systems * static_cast<double>(ScalarModel::planned_bytes(problem, 0, 1));
+    return of_systems + std::max(static_cast<double>(joint),
+                                 3.0 * systems * static_cast<double>(ScalarModel::planned_bytes(problem, 0, 1)));
   // Several starts run side by side, one thread each. Otherwise one evaluator uses all threads, for a step or for the
   // uncertainties.
-  const int threads = ThreadPool::resolve(settings.threads),
-            starts = uses(settings, OptimizerKind::levenberg_marquardt) ? most_starts(settings) : 1;
+  const int starts = uses(settings, OptimizerKind::levenberg_marquardt) ? most_starts(settings) : 1;
   const std::size_t of_jacobian = starts > 1 ? ScalarModel::planned_bytes(problem, std::min(threads, starts), 1)
                                              : ScalarModel::planned_bytes(problem, 1, threads);
-  const bool joint = uses(settings, OptimizerKind::gauss_newton);
   // The stages follow each other.
-  return of_systems +
-         static_cast<double>(joint ? std::max(of_jacobian, gauss_newton_bytes(problem, threads)) : of_jacobian);
+  return of_systems + static_cast<double>(std::max(of_jacobian, joint));
 }
 
 template <class Real>
@@ -87,11 +89,15 @@ std::size_t planned_device_bytes([[maybe_unused]] const Backend<Real>& backend, 
   std::size_t rates = 0;  // of an update each, in double
   for (const StageSettings& stage : settings.stages) rates = std::max(rates, stage.schedule.learning_rates.size());
   const std::size_t bytes = static_cast<std::size_t>(systems) * rates * sizeof(double);
-  if (ParameterLayout(problem.model).n_free() == 0) return bytes;
+  // One system after the other; what follows comes after it.
+  const std::size_t joint =
+      uses(settings, OptimizerKind::gauss_newton) ? CudaJointAlgebra::planned_bytes(problem) : std::size_t(0);
+  if (ParameterLayout(problem.model).n_free() == 0) return bytes + joint;
   const ScalarModel model(problem, problem.initial_parameters, problem.loss, {}, nullptr);
   if (!uses(settings, OptimizerKind::levenberg_marquardt))
-    return bytes + CudaScalarBatch::planned_bytes(device, model, 1, 1);
-  return bytes + CudaScalarBatch::planned_bytes(device, model, systems, systems * most_starts(settings));
+    return bytes + std::max(joint, CudaScalarBatch::planned_bytes(device, model, 1, 1));
+  return bytes +
+         std::max(joint, CudaScalarBatch::planned_bytes(device, model, systems, systems * most_starts(settings)));
 #else
   return 0;
 #endif

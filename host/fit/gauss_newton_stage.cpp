@@ -1,12 +1,16 @@
-// A stage of Gauss–Newton: one system after the other, in double precision on the CPU, whatever the backend.
+// A stage of Gauss–Newton: one system after the other, in double precision. Rendering and derivatives are made on the
+// CPU, whatever the backend; a CUDA backend makes and solves the normal equations.
 //
 // This stage is not checkpointed. If it is interrupted, the resumed run repeats it from the start.
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "host/cpu/thread_pool.hpp"
 #include "host/fit/gauss_newton.hpp"
+#include "host/fit/make_joint_algebra.hpp"
 #include "host/fit/track.hpp"
 #include "host/model/source_grids.hpp"
 
@@ -150,15 +154,23 @@ class Descents {
 
   GaussNewtonResult minimize(const std::vector<std::uint8_t>& moves, const std::vector<double>& x,
                              const GaussNewtonSettings& settings) {
-    JointModel model(problem_, moves, pool_);
     const auto record = [&](const GaussNewtonRecord& point) {
       const std::int64_t step = now().step + step_;
       if (run_.logs(step) || step_ == steps_)
         run_.record(system_, state_of(point, n_data_), step, {point.x.begin(), point.x.end()});
       ++step_;
     };
-    return gauss_newton(model, x, problem_.regularization, settings, pool_, record,
-                        [this] { return run_.ask_interrupted(); });
+    return descend(moves, x, settings, record);
+  }
+
+  GaussNewtonResult descend(const std::vector<std::uint8_t>& moves, const std::vector<double>& x,
+                            const GaussNewtonSettings& settings,
+                            const std::function<void(const GaussNewtonRecord&)>& record) {
+    JointModel model(problem_, moves, pool_);
+    const std::unique_ptr<JointAlgebra> algebra = make_joint_algebra(run_.backend(), model, pool_);
+    return gauss_newton(
+        model, x, problem_.regularization, settings, pool_, record, [this] { return run_.ask_interrupted(); },
+        algebra.get());
   }
 
   FitRun<Real>& run_;

@@ -128,17 +128,23 @@ void JointModel::choose(const std::vector<std::uint8_t>& moves) {
   EINFIELD_REQUIRE(!pixels_.empty() || !rest_.empty(), "gauss_newton: no parameter moves, expected at least one");
 }
 
+std::size_t JointModel::planned_entries(const Problem& problem) {
+  const Observation& o = problem.observation;
+  const auto size = [](int n) { return static_cast<std::size_t>(n); };
+  const std::size_t support = size(4 * std::max(o.psf.nx * o.psf.ny, 1) * o.grid.rays_per_pixel());
+  return size(o.n_used()) * std::min(ParameterLayout(problem.model).free_pixels.size(), support);
+}
+
 std::size_t JointModel::planned_bytes(const Problem& problem, int threads) {
   const ParameterLayout layout(problem.model);
   const Observation& o = problem.observation;
   const auto size = [](int n) { return static_cast<std::size_t>(n); };
-  const std::size_t weights = layout.n_network, rest = weights + layout.n_free(), pixels = layout.free_pixels.size(),
-                    rays = size(o.grid.n_rays()), data = size(o.n_used()),
+  const std::size_t weights = layout.n_network, rest = weights + layout.n_free(), rays = size(o.grid.n_rays()),
+                    data = size(o.n_used()),
                     samples = size(o.grid.n_pixels()) * size(o.psf.supersampling * o.psf.supersampling);
-  const std::size_t support = std::min(pixels, size(4 * std::max(o.psf.nx * o.psf.ny, 1) * o.grid.rays_per_pixel()));
   std::size_t bytes =
       8 * (rays * 7 + weights * rays * 6 + weights * weights * 8 + data * rest + 2 * samples * size(threads));
-  bytes += data * support * 12;
+  bytes += 12 * planned_entries(problem);
   if (problem.model.network)
     bytes += CpuNetwork<double>::planned_bytes(*problem.model.network, o.grid.n_rays(), threads, 0);
   return bytes;

@@ -87,6 +87,9 @@ class JointModel {
   /// Upper limit of the bytes of a model and one linearization.
   static std::size_t planned_bytes(const Problem& problem, int threads);
 
+  /// Upper limit of the number of entries of A.
+  static std::size_t planned_entries(const Problem& problem);
+
   const Problem& problem() const { return problem_; }
   const ParameterLayout& layout() const { return layout_; }
   /// What moves, as indices into the flat parameter vector: pixels of the source; weights, then scalars.
