@@ -19,6 +19,7 @@
 #include "einfield/core.hpp"
 #include "einfield/error.hpp"
 #include "einfield/fitter.hpp"
+#include "host/fit/make_joint_algebra.hpp"
 #ifdef EINFIELD_HAVE_CUDA
 #include "kernels/cuda_backend.hpp"
 #endif
@@ -31,6 +32,7 @@ constexpr int kWidths[] = {64, 128, 200, 256};
 constexpr int kSystems[] = {1, 16, 64, 256};  // in one launch; one of this size leaves most of a device idle
 constexpr int kSystemWidths[] = {16, 64};
 constexpr int kSystemSize = 50, kFitSteps = 20;
+constexpr int kSourceSides[] = {40, 60};
 /// What is timed without a filter: minutes instead of hours.
 constexpr int kShortSizes[] = {100}, kShortWidths[] = {64, 200};
 
@@ -187,6 +189,48 @@ void run_fit(benchmark::State& state, const Case& c, OptimizerKind optimizer) {
   state.SetLabel(backend->device());
 }
 
+/// A part of a step of Gauss–Newton, on a joint_problem().
+struct JointPart {
+  const char* name;
+  std::function<void(JointModel&, JointAlgebra&, const Linearization&)> run;
+};
+
+/// Five points are rendered in a step, one is linearized, and its pixels are eliminated.
+std::vector<JointPart> joint_parts() {
+  using L = Linearization;
+  return {{"gn_value", [](JointModel& m, JointAlgebra&, const L&) { m.value(m.problem().initial_parameters); }},
+          {"gn_linearize", [](JointModel& m, JointAlgebra&, const L&) { m.linearize(m.problem().initial_parameters); }},
+          {"gn_eliminate", [](JointModel& m, JointAlgebra& algebra, const L& l) {
+             algebra.normal(l)->eliminate(m.source_prior().precision(m.problem().regularization));
+           }}};
+}
+
+void run_joint(benchmark::State& state, const Case& c, int side, const JointPart& part) {
+  const Problem problem = joint_problem(c.n, side);
+  const auto backend = make_backend<double>(c.backend, {});
+  backend->load({problem});
+  ThreadPool pool(c.threads);
+  JointModel model(problem, {}, pool);
+  const auto algebra = make_joint_algebra(*backend, model, pool);
+  model.hold_lens_directions(problem.initial_parameters);
+  const Linearization l = model.linearize(problem.initial_parameters);
+  std::vector<double> seconds;
+  for (auto _ : state) {
+    using Clock = std::chrono::steady_clock;
+    const auto start = Clock::now();
+    part.run(model, *algebra, l);
+    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  report_seconds(state, seconds, 0);
+  state.SetLabel(backend->device());
+}
+
+void add_joint(const Case& c, int side, const JointPart& part) {
+  const auto body = [c, side, part](benchmark::State& state) { run_joint(state, c, side, part); };
+  benchmark::RegisterBenchmark((c.name(part.name, "double") + "/source:" + std::to_string(side)).c_str(), body)
+      ->Unit(benchmark::kMillisecond);
+}
+
 template <class Real>
 void add(const Case& c, const Stage<Real>& stage) {
   const auto body = [c, stage](benchmark::State& state) { run_case(state, c, stage); };
@@ -229,6 +273,9 @@ void register_cases(const std::string& backend, bool all) {
   if (!single)
     for (const int systems : {1, 16})
       add_fit<Real>("lm", {backend, kSystemSize, 0, threads.back(), systems}, OptimizerKind::levenberg_marquardt);
+  if (!single)
+    for (const JointPart& part : joint_parts())
+      for (const int side : kSourceSides) add_joint({backend, 100, 0, threads.back()}, side, part);
 }
 
 /// Whether Google Benchmark will be told which cases to run.

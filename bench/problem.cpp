@@ -68,6 +68,29 @@ Problem profile_problem(int n) {
   return problem;
 }
 
+Problem joint_problem(int n, int side) {
+  Problem problem = paper_problem(n, {});
+  Model& model = problem.model;
+  problem.observation.grid.supersampling = 2;
+  problem.loss = LossKind::chi2;
+  problem.network_off_lens = true;
+  problem.regularization = {.smoothness = 1e-2, .curvature = 1e-2, .weight_decay = 1e-3, .source_curvature = 1e-2};
+  model.lens[0].free.assign(model.lens[0].values.size(), true);
+  LightComponent pixels;
+  pixels.kind = LightKind::pixelated;
+  pixels.grid = {side, side, 3.0 / side, 0, 0};
+  pixels.pixels.assign(static_cast<std::size_t>(side) * static_cast<std::size_t>(side), 0.0);
+  pixels.pixels_free = true;
+  model.source = {pixels};
+  model.network = NetworkShape{{}, 1, 256};
+  problem.initial_parameters = initial_weights(*model.network, kSeed, true);
+  const ParameterLayout layout(model);
+  const std::vector<double> scalars = layout.initial_scalars();
+  problem.initial_parameters.insert(problem.initial_parameters.end(), scalars.begin(), scalars.end());
+  problem.initial_parameters.resize(layout.size(), 0.0);
+  return problem;
+}
+
 double step_flop(int n, const std::vector<int>& hidden) {
   double products = 0;  // multiply-adds of one product per pixel
   for (std::size_t l = 1; l < hidden.size(); ++l) products += static_cast<double>(hidden[l - 1]) * hidden[l];

@@ -22,6 +22,10 @@ Problem paper_problem(int n, const std::vector<int>& hidden);
 /// @param n  pixels a side
 Problem profile_problem(int n);
 
+/// The same data for Gauss–Newton: free SIE, a source of side² free pixels, 256 Fourier features with a linear readout.
+/// @param n  pixels a side, four rays each
+Problem joint_problem(int n, int side);
+
 /// FLOP of the products between hidden layers, nearly all of a step: 24 N H² for three layers of H.
 /// A third of them belongs to the network's value and gradient, the rest to its adjoint.
 double step_flop(int n, const std::vector<int>& hidden);
