@@ -5,6 +5,7 @@
 #include <cmath>
 #include <Eigen/Cholesky>
 #include <string>
+#include <tuple>
 
 #include "einfield/error.hpp"
 #include "einfield/fitter.hpp"
@@ -64,6 +65,34 @@ void expect_near(const Eigen::MatrixXd& found, const Eigen::MatrixXd& expected, 
   ASSERT_EQ(found.rows(), expected.rows());
   ASSERT_EQ(found.cols(), expected.cols());
   EXPECT_LE(largest(found - expected), tolerance * largest(expected));
+}
+
+/// Rays of pixels and of sub-pixels, PSFs on both, none, and one that is larger than the image.
+TEST_F(CudaJoint, ColumnsAreThoseOfTheCpu) {
+  std::vector<StepCase> all = cases();
+  for (const auto& [name, supersampling, psf_supersampling, size] :
+       {std::tuple("no_psf", 2, 1, 0), std::tuple("psf_of_half_pixels", 4, 2, 7), std::tuple("psf_of_thirds", 3, 3, 15),
+        std::tuple("large_psf", 1, 1, 21)}) {
+    StepCase c = everything();
+    c.name = name;
+    c.supersampling = supersampling;
+    c.psf_supersampling = psf_supersampling;
+    c.psf_size = size;
+    all.push_back(c);
+  }
+  for (const StepCase& c : all) {
+    SCOPED_TRACE(c.name);
+    const Problem problem = make_problem(c);
+    JointModel model(problem, {}, pool_);
+    CudaJointAlgebra algebra(0, model);
+    std::vector<double> x = problem.initial_parameters;
+    for (int point = 0; point < 2; ++point) {  // the weights of a hidden layer change what α does
+      const Linearization cpu = model.linearize(x), device = model.linearize(x, algebra.columns());
+      expect_near(device.rest, cpu.rest, kAgreement);
+      EXPECT_TRUE(model.linearize(x, algebra.columns()).rest == device.rest) << "the same bits";
+      for (std::size_t i = 0; i < x.size(); ++i) x[i] += 0.02 * std::sin(static_cast<double>(i));
+    }
+  }
 }
 
 /// H_ss is what its factor says, so the factors need not be compared: L Lᵀ y for y = L⁻ᵀ L⁻¹ b.

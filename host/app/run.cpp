@@ -81,8 +81,9 @@ void report_plan(Log& log, const Config& config, const Backend<Real>& backend, c
            " precision, " + plan.text());
   if (config.optimizer.uses(OptimizerKind::gauss_newton))
     log.line(std::string("gauss_newton: ") +
-             (has_device_batch(backend) ? "derivatives on the CPU, normal equations and their solution on the device"
-                                        : "on the CPU") +
+             (has_device_batch(backend)
+                  ? "rays on the CPU; dense Jacobian, normal equations and their solution on the device"
+                  : "on the CPU") +
              ", double precision");
   if (config.optimizer.uses(OptimizerKind::levenberg_marquardt))
     log.line("levenberg_marquardt: " +

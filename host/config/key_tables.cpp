@@ -458,7 +458,7 @@ Key optimizer_name_key(StageConfig& s) {
           "the optimizer; one step of L-BFGS is one line search; Levenberg-Marquardt fits only parameters of profiles, "
           "solves for their amplitudes, computes in double precision and ends when it has converged; Gauss-Newton "
           "solves for the pixels of the source, the weights of [network] and the parameters of profiles together, in "
-          "double precision (derivatives on the CPU, normal equations on the backend), and ends when it has converged"};
+          "double precision (rays on the CPU, linear algebra on the backend), and ends when it has converged"};
 }
 
 /// The keys that [optimizer] and each stage share. In [optimizer] they may be meant for a stage of another optimizer,

@@ -18,6 +18,25 @@ cuda::JointSizes sizes_of(const Problem& problem, std::size_t pixels, std::size_
   return sizes;
 }
 
+cuda::JointColumnsShape shape_of(const Problem& problem, std::size_t weights, std::size_t scalars) {
+  cuda::JointColumnsShape shape;
+  shape.grid = problem.observation.grid;
+  shape.psf = problem.observation.psf;
+  shape.weights = weights;
+  shape.scalars = scalars;
+  return shape;
+}
+
+cuda::JointColumnsShape shape_of(const JointModel& model) {
+  const std::size_t weights = model.n_weights();
+  cuda::JointColumnsShape shape = shape_of(model.problem(), weights, model.rest().size() - weights);
+  for (const JointModel::Used& used : model.used()) {
+    shape.pixel.push_back(used.x + shape.grid.nx * used.y);
+    shape.inverse_sigma.push_back(used.inverse_sigma);
+  }
+  return shape;
+}
+
 class CudaSourceBlock final : public SourceBlock {
  public:
   CudaSourceBlock(const cuda::JointBlock& block, bool good, Eigen::Index rest) : block_(block), good_(good) {
@@ -76,13 +95,24 @@ class CudaNormal final : public NormalEquations {
 }  // namespace
 
 CudaJointAlgebra::CudaJointAlgebra(int device, const JointModel& model)
-    : sizes_(sizes_of(model.problem(), model.pixels().size(), model.rest().size())), block_(device, sizes_) {}
+    : sizes_(sizes_of(model.problem(), model.pixels().size(), model.rest().size())),
+      columns_(device, shape_of(model)),
+      block_(device, sizes_) {}
 
 std::size_t CudaJointAlgebra::planned_bytes(const Problem& problem) {
   const ParameterLayout layout(problem.model);
-  std::size_t rest = layout.n_free();
-  if (const auto& shape = problem.model.network; shape) rest += shape->size() - shape->fixed_size();
-  return cuda::JointBlock::planned_bytes(sizes_of(problem, layout.free_pixels.size(), rest));
+  const auto& network = problem.model.network;
+  const std::size_t weights = network ? network->size() - network->fixed_size() : 0;
+  cuda::JointColumnsShape shape = shape_of(problem, weights, layout.n_free());
+  shape.pixel.resize(static_cast<std::size_t>(problem.observation.n_used()));
+  return cuda::JointColumns::planned_bytes(shape) +
+         cuda::JointBlock::planned_bytes(sizes_of(problem, layout.free_pixels.size(), weights + layout.n_free()));
+}
+
+void CudaJointAlgebra::fill(const RayDerivatives& derivatives, RowMatrix& rest) {
+  if (!has_weights_ || !derivatives.alpha_stays) columns_.set_weights(derivatives.alpha.data());
+  has_weights_ = true;
+  columns_.fill(derivatives.slope.data(), derivatives.scalars.data(), rest.data());
 }
 
 std::unique_ptr<NormalEquations> CudaJointAlgebra::normal(const Linearization& l) {

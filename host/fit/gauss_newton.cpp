@@ -76,7 +76,7 @@ class Descent {
 
  private:
   Linearization linearize() {
-    Linearization l = model_.linearize(now_.x);
+    Linearization l = model_.linearize(now_.x, algebra_.columns());
     l.priors.diagonal().tail(l.priors.rows() - static_cast<Eigen::Index>(model_.n_weights())).array() += kHold;
     return l;
   }

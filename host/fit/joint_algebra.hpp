@@ -1,6 +1,6 @@
-// The seam between Gauss–Newton and the hardware: products of the Jacobian J = (A B) of joint_model.hpp (2), and the
-// elimination of the pixels of the source, which are nearly all of the work of a step. What is left has the size of
-// weights and scalars, some hundreds: the caller factorizes that on the CPU.
+// The seam between Gauss–Newton and the hardware: the part B of the Jacobian J = (A B) of joint_model.hpp (2), products
+// of J, and the elimination of the pixels of the source, which are nearly all of the work of a step. What is left has
+// the size of weights and scalars, some hundreds: the caller factorizes that on the CPU.
 #pragma once
 
 #include <Eigen/Core>
@@ -45,6 +45,8 @@ class NormalEquations {
 class JointAlgebra {
  public:
   virtual ~JointAlgebra() = default;
+  /// What makes B; null = the model, on the CPU.
+  virtual RayColumns* columns() { return nullptr; }
   /// @param l  kept by reference. Equations and blocks of an earlier linearization are not used after this.
   virtual std::unique_ptr<NormalEquations> normal(const Linearization& l) = 0;
 };

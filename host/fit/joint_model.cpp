@@ -261,6 +261,7 @@ Eigen::MatrixXd JointModel::lens_tangents() const {
 
 void JointModel::hold_lens_directions(const std::vector<double>& x) {
   held_.resize(0, 0);
+  held_weights_.resize(0, 0);
   if (!problem_.network_off_lens || n_weights_ == 0 || rest_.size() == n_weights_) return;
   value(x);
   Eigen::MatrixXd tangents = lens_tangents();
@@ -328,7 +329,7 @@ JointValue JointModel::value(const std::vector<double>& x) {
   return parts(x, residual);
 }
 
-Linearization JointModel::linearize(const std::vector<double>& x) {
+Linearization JointModel::linearize(const std::vector<double>& x, RayColumns* columns) {
   Linearization l;
   render(x, l.residual);
   l.value = parts(x, l.residual);
@@ -340,7 +341,7 @@ Linearization JointModel::linearize(const std::vector<double>& x) {
   });
   if (!pixels_.empty()) fill_source(l.source);
   differentiate_potential(x);
-  fill_rest(l.rest);
+  fill_rest(l.rest, columns);
   fill_potential_terms(x, l);
   fill_priors(x, l);
   return l;
@@ -456,18 +457,12 @@ void JointModel::differentiate_potential(const std::vector<double>& x) {
         terms_[2](static_cast<Eigen::Index>(k), static_cast<Eigen::Index>(k)) = 0.5 * n_data();
 }
 
-/// B: ∂r/∂weight = −∇S·∂α/∂weight, and ∂r/∂u of the scalars, through the PSF.
-void JointModel::fill_rest(RowMatrix& rest) {
+/// ∂I/∂u of the scalars that move: (scalars, rays)
+RowMatrix JointModel::scalar_derivatives() {
   const auto rays = static_cast<Eigen::Index>(brightness_.size());
-  rest.resize(n_data(), static_cast<Eigen::Index>(rest_.size()));
-  const Eigen::Map<const Eigen::ArrayXd> slope_x(slope_.data(), rays), slope_y(slope_.data() + rays, rays);
-  pool_.parallel_for(static_cast<int>(n_weights_), [&](int k, int worker) {
-    const Eigen::ArrayXd column =
-        slope_x * weight_alpha_.col(k).head(rays).array() + slope_y * weight_alpha_.col(k).tail(rays).array();
-    convolve_column(column.data(), worker, k, rest);
-  });
   const std::size_t n_scalars = rest_.size() - n_weights_;
-  if (n_scalars == 0) return;
+  RowMatrix derivatives(static_cast<Eigen::Index>(n_scalars), rays);
+  if (n_scalars == 0) return derivatives;
   std::vector<int> row(tables_.table.size(), -1);
   const auto n_free = static_cast<Eigen::Index>(layout_.n_free());
   for (std::size_t i = 0; i < layout_.n_free(); ++i)
@@ -480,11 +475,27 @@ void JointModel::fill_rest(RowMatrix& rest) {
     physical.middleCols(begin, block.count) = values;
   });
   const Eigen::MatrixXd tangents = transform_tangents();
-  pool_.parallel_for(static_cast<int>(n_scalars), [&](int k, int worker) {
+  pool_.parallel_for(static_cast<int>(n_scalars), [&](int k, int) {
     const std::size_t flat = rest_[n_weights_ + static_cast<std::size_t>(k)];
-    const Eigen::RowVectorXd column =
-        tangents.col(static_cast<Eigen::Index>(flat - layout_.n_network)).transpose() * physical;
-    convolve_column(column.data(), worker, static_cast<Eigen::Index>(n_weights_) + k, rest);
+    derivatives.row(k) = tangents.col(static_cast<Eigen::Index>(flat - layout_.n_network)).transpose() * physical;
+  });
+  return derivatives;
+}
+
+/// B: ∂r/∂weight = −∇S·∂α/∂weight, and ∂r/∂u of the scalars, through the PSF.
+void JointModel::fill_rest(RowMatrix& rest, RayColumns* columns) {
+  const auto rays = static_cast<Eigen::Index>(brightness_.size());
+  rest.resize(n_data(), static_cast<Eigen::Index>(rest_.size()));
+  const RowMatrix scalars = scalar_derivatives();
+  if (columns) return columns->fill({weight_alpha_, linear_readout_, slope_, scalars}, rest);
+  const Eigen::Map<const Eigen::ArrayXd> slope_x(slope_.data(), rays), slope_y(slope_.data() + rays, rays);
+  pool_.parallel_for(static_cast<int>(n_weights_), [&](int k, int worker) {
+    const Eigen::ArrayXd column =
+        slope_x * weight_alpha_.col(k).head(rays).array() + slope_y * weight_alpha_.col(k).tail(rays).array();
+    convolve_column(column.data(), worker, k, rest);
+  });
+  pool_.parallel_for(static_cast<int>(scalars.rows()), [&](int k, int worker) {
+    convolve_column(scalars.row(k).data(), worker, static_cast<Eigen::Index>(n_weights_) + k, rest);
   });
 }
 
@@ -544,9 +555,9 @@ void JointModel::fill_priors(const std::vector<double>& x, Linearization& l) {
   }
   if (held_.size() > 0) {
     const auto n = static_cast<Eigen::Index>(n_weights_);
-    const Eigen::MatrixXd along = held_.transpose() * weight_alpha_;
-    l.priors.topLeftCorner(n, n).noalias() += along.transpose() * along;
-    l.fixed_gradient.head(n).noalias() += along.transpose() * along_lens();
+    if (!linear_readout_ || held_weights_.size() == 0) held_weights_ = held_.transpose() * weight_alpha_;
+    l.priors.topLeftCorner(n, n).noalias() += held_weights_.transpose() * held_weights_;
+    l.fixed_gradient.head(n).noalias() += held_weights_.transpose() * along_lens();
   }
   if (layout_.priors.empty()) return;
   const Eigen::MatrixXd tangents = transform_tangents();

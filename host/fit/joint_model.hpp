@@ -77,8 +77,30 @@ struct Linearization {
   Eigen::VectorXd fixed_gradient;           ///< half gradient of both
 };
 
+/// What B is made of, along the rays.
+struct RayDerivatives {
+  const Eigen::MatrixXd& alpha;      ///< ∂α/∂weight: (2 rays, weights), all x, then all y
+  bool alpha_stays;                  ///< it is the same at every point
+  const std::vector<double>& slope;  ///< −∇S, all x, then all y
+  const RowMatrix& scalars;          ///< ∂I/∂u: (scalars, rays)
+};
+
+/// Hardware that takes them through the PSF: B = σ⁻¹ P (−∇S·∂α/∂weight  ∂I/∂u).
+class RayColumns {
+ public:
+  virtual ~RayColumns() = default;
+  /// @param rest  B, of its size
+  virtual void fill(const RayDerivatives& derivatives, RowMatrix& rest) = 0;
+};
+
 class JointModel {
  public:
+  /// A pixel that is fitted.
+  struct Used {
+    int x, y;
+    double inverse_sigma, data;
+  };
+
   /// @param problem  kept by reference
   /// @param moves    per parameter of the flat vector, 1 = moves; empty = all
   /// @throws InvalidInput for a loss or a component that (2) does not cover, and when nothing moves
@@ -97,6 +119,7 @@ class JointModel {
   const std::vector<std::size_t>& rest() const { return rest_; }
   std::size_t n_weights() const { return n_weights_; }  ///< of rest()
   int n_data() const { return static_cast<int>(used_.size()); }
+  const std::vector<Used>& used() const { return used_; }
   const SourcePrior& source_prior() const { return source_prior_; }
   /// Lets the prior of the source follow the brightness at the last point (source_prior.hpp (1)).
   void adapt_source_prior(double contrast) {
@@ -118,15 +141,10 @@ class JointModel {
 
   /// Renders, and computes the parts of (1). @param x  flat parameter vector
   JointValue value(const std::vector<double>& x);
-  /// (2) at x.
-  Linearization linearize(const std::vector<double>& x);
+  /// (2) at x. @param columns  make B; null = this model, on the CPU
+  Linearization linearize(const std::vector<double>& x, RayColumns* columns = nullptr);
 
  private:
-  struct Used {
-    int x, y;
-    double inverse_sigma, data;
-  };
-
   void choose(const std::vector<std::uint8_t>& moves);
   template <class Work>
   void for_blocks_of_rays(Work&& work);
@@ -134,7 +152,8 @@ class JointModel {
   void differentiate_deflection();
   JointValue parts(const std::vector<double>& x, const Eigen::VectorXd& residual);
   void fill_source(SparseRows& rows);
-  void fill_rest(RowMatrix& rest);
+  RowMatrix scalar_derivatives();
+  void fill_rest(RowMatrix& rest, RayColumns* columns);
   void convolve_column(const double* rays, int worker, Eigen::Index column, RowMatrix& rest);
   void differentiate_potential(const std::vector<double>& x);
   void fill_potential_terms(const std::vector<double>& x, Linearization& l);
@@ -160,7 +179,8 @@ class JointModel {
   Eigen::VectorXd kappa_, shape_, kappa_macro_;
   Eigen::MatrixXd held_;
   Eigen::VectorXd held_at_;
-  double node_share_ = 0;  ///< N over the number of nodes: a mean over the nodes, as often as there are data
+  Eigen::MatrixXd held_weights_;  ///< held()ᵀ ∂α/∂weight: (directions, weights)
+  double node_share_ = 0;         ///< N over the number of nodes: a mean over the nodes, as often as there are data
   // Derivatives of the potential with respect to the weights that move, a column each. Those of a linear readout never
   // change: they are computed once.
   Eigen::MatrixXd weight_alpha_;          ///< α: (2 rays, weights), all x, then all y
