@@ -1,8 +1,7 @@
 // A stage of Gauss–Newton: one system after the other, in double precision. Rays, the network's derivatives (once, for
 // a linear readout), the sparse columns of the source's pixels, penalties, and matrices of the size of weights and
 // scalars are the CPU's, whatever the backend. A CUDA backend makes the dense columns of the Jacobian and the normal
-// equations, and eliminates the pixels: of a step on 100² pixels with 60² of the source, these are three quarters of
-// the CPU's time.
+// equations, and eliminates the pixels: most of a step (bench/README.md has times).
 //
 // This stage is not checkpointed. If it is interrupted, the resumed run repeats it from the start.
 #include <algorithm>
