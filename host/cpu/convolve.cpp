@@ -3,12 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <complex>
-#include <kissfft.hh>
 #include <string>
 #include <utility>
 
 #include "einfield/error.hpp"
+#include "host/cpu/plane_fourier.hpp"
 
 namespace einfield {
 namespace {
@@ -31,36 +30,21 @@ std::pair<std::vector<double>, std::vector<double>> factors(const Psf& psf) {
   return {column, row};
 }
 
-/// The smallest product of 2, 3 and 5 that is at least n.
-int fast_size(int n) {
-  for (;; ++n) {
-    int rest = n;
-    for (const int factor : {2, 3, 5})
-      while (rest % factor == 0) rest /= factor;
-    if (rest == 1) return n;
-  }
-}
-
 }  // namespace
 
 /// The convolution by FFT. The kernel is real, so the image's lower half goes in as the real part and its upper half as
 /// the imaginary part of one transform of half the height; each half comes out convolved, and they are added where they
 /// overlap.
 template <class Real>
-struct Convolution<Real>::Fourier {
-  using Complex = std::complex<Real>;
+struct Convolution<Real>::Fourier : PlaneFourier<Real> {
+  using typename PlaneFourier<Real>::Complex;
+  using typename PlaneFourier<Real>::Spectrum;
+  using PlaneFourier<Real>::width, PlaneFourier<Real>::height, PlaneFourier<Real>::size, PlaneFourier<Real>::transform;
 
   Fourier(int nx, int ny, const Psf& psf)
-      : half((ny + 1) / 2),
-        width(fast_size(nx + psf.nx - 1)),
-        height(fast_size(half + psf.ny - 1)),
-        row_forward(static_cast<std::size_t>(width), false),
-        row_inverse(static_cast<std::size_t>(width), true),
-        column_forward(static_cast<std::size_t>(height), false),
-        column_inverse(static_cast<std::size_t>(height), true),
-        work(size()),
-        line(static_cast<std::size_t>(std::max(width, height))),
-        line_out(line.size()) {
+      : PlaneFourier<Real>(fast_size(nx + psf.nx - 1), fast_size((ny + 1) / 2 + psf.ny - 1)),
+        half((ny + 1) / 2),
+        work(size()) {
     for (Spectrum* s : {&kernel, &turned}) s->assign(size(), Complex(0));
     const double scale = 1 / (static_cast<double>(width) * height);  // of the inverse transform
     for (int v = 0; v < psf.ny; ++v)
@@ -72,33 +56,6 @@ struct Convolution<Real>::Fourier {
       }
     transform(kernel, false);
     transform(turned, false);
-  }
-
-  using Spectrum = std::vector<Complex>;
-  std::size_t size() const { return static_cast<std::size_t>(width) * static_cast<std::size_t>(height); }
-
-  /// Two-dimensional transform in place. Rows beyond `rows` are zero before a forward transform.
-  void transform(Spectrum& values, bool inverse) {
-    const auto columns = [&] {
-      auto& plan = inverse ? column_inverse : column_forward;
-      for (int x = 0; x < width; ++x) {
-        for (int y = 0; y < height; ++y)
-          line[static_cast<std::size_t>(y)] = values[static_cast<std::size_t>(y * width + x)];
-        plan.transform(line.data(), line_out.data());
-        for (int y = 0; y < height; ++y)
-          values[static_cast<std::size_t>(y * width + x)] = line_out[static_cast<std::size_t>(y)];
-      }
-    };
-    const auto rows = [&] {
-      auto& plan = inverse ? row_inverse : row_forward;
-      for (int y = 0; y < height; ++y) {
-        Complex* row = values.data() + static_cast<std::ptrdiff_t>(y) * width;
-        plan.transform(row, line_out.data());
-        std::copy_n(line_out.begin(), width, row);
-      }
-    };
-    rows();
-    columns();
   }
 
   void run(const Real* in, Real* out, int nx, int ny, int shift_x, int shift_y, const Spectrum& with) {
@@ -126,9 +83,8 @@ struct Convolution<Real>::Fourier {
       }
   }
 
-  int half, width, height;
-  kissfft<Real> row_forward, row_inverse, column_forward, column_inverse;
-  Spectrum work, line, line_out, kernel, turned;
+  int half;
+  Spectrum work, kernel, turned;
 };
 
 template <class Real>
