@@ -174,6 +174,43 @@ TEST_F(Simulate, NoiseHasTheDeviationAskedFor) {
   EXPECT_EQ(map("NOISE"), std::vector<double>(10000, 2.0));
 }
 
+TEST_F(Simulate, NoiseHasTheCorrelationAskedFor) {
+  const std::string kernel = directory_ / "kernel.fits";
+  write_fits(kernel, {{"CORRELATION", 3, 1, 1, {0.5, 1, 0.5}, -64, "", 0, 0, 0, {}}});
+  run(kPaper, {{"simulate.noise", "2.0"}, {"simulate.noise_correlation", "\"kernel.fits\""}});
+  const std::vector<double> image = map("IMAGE"), truth = map("IMAGE_TRUE");
+  double squares = 0, products = 0;
+  for (std::size_t i = 0; i + 1 < image.size(); ++i) {
+    squares += std::pow((image[i] - truth[i]) / 2, 2);
+    if (i % 100 < 99) products += (image[i] - truth[i]) * (image[i + 1] - truth[i + 1]) / 4;
+  }
+  // Σρ² over all offsets is 1.5: means of 10⁴ products scatter by at most √(2 · 1.5 · 10⁻⁴) = 0.017.
+  EXPECT_NEAR(squares / 1e4, 1, 0.07);
+  EXPECT_NEAR(products / 9900, 0.5, 0.07);
+}
+
+TEST_F(Simulate, SaysWhatIsWrongWithACorrelation) {
+  const std::string kernel = directory_ / "kernel.fits";
+  const auto failure_of = [&](int nx, const std::vector<double>& values) {
+    write_fits(kernel, {{"K", nx, static_cast<int>(values.size()) / nx, 1, values, -64, "", 0, 0, 0, {}}});
+    return failure(kPaper, {{"simulate.noise_correlation", "\"kernel.fits\""}});
+  };
+  EXPECT_EQ(failure_of(2, {1, 1}), kernel +
+                                       "[K]: a correlation of even size, found 2 x 1 pixels, expected odd numbers, "
+                                       "with offset 0 in the middle pixel");
+  EXPECT_EQ(failure_of(3, {0.5, 0.9, 0.5}), kernel +
+                                                "[K]: not a correlation, found 0.9 at column 2, row 1 (from 1), "
+                                                "expected 1 in the middle pixel");
+  EXPECT_EQ(failure_of(3, {0.5, 1, 0.4}), kernel +
+                                              "[K]: not a correlation, found 0.5 at column 1, row 1 (from 1), "
+                                              "expected 0.4 as at column 3, row 1 (from 1)");
+  EXPECT_EQ(failure_of(3, {2, 1, 2}),
+            kernel + "[K]: not a correlation, found 2 at column 1, row 1 (from 1), expected a number in [-1, 1]");
+  // 1 + 2 · 0.8 cos π < 0.
+  EXPECT_EQ(failure_of(3, {0.8, 1, 0.8}).substr(0, kernel.size() + 41),
+            kernel + ": not a correlation, found the eigenvalue");
+}
+
 TEST_F(Simulate, PhotonNoiseGrowsWithBrightness) {
   std::string text = kPaper;
   text.replace(text.find("noise = 0"), 9, "background_rms = 0.5\nexposure_time = 100");

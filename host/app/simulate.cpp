@@ -11,6 +11,7 @@
 #include "einfield/render.hpp"
 #include "host/config/load_problem.hpp"
 #include "host/cpu/convolve.hpp"
+#include "host/cpu/correlated_noise.hpp"
 #include "host/fields/lens_fields.hpp"
 #include "host/fields/random_field.hpp"
 #include "host/files/fits_io.hpp"
@@ -82,6 +83,24 @@ std::vector<double> true_image(const Config& config, const Grid& grid, const Psf
   return binned;
 }
 
+/// The noise of every pixel in units of its σ.
+std::vector<double> normal_noise(const SimulateConfig& settings, const Grid& grid) {
+  const FitsReference& kernel = settings.noise_correlation;
+  if (!kernel.empty()) {
+    const NoiseCorrelation correlation = load_noise_correlation(kernel);
+    try {
+      return correlated_normals(correlation, grid.nx, grid.ny, settings.seed, random_stream::kNoise);
+    } catch (const InvalidInput& error) {
+      throw InvalidInput(kernel.path + ": " + error.what());
+    }
+  }
+  const Philox philox{settings.seed};
+  std::vector<double> noise;
+  for (int i = 0; i < grid.n_pixels(); ++i)
+    noise.push_back(philox.normal(static_cast<std::uint64_t>(i), random_stream::kNoise));
+  return noise;
+}
+
 }  // namespace
 
 std::vector<std::string> simulate(const Config& config, const std::string& target, bool overwrite) {
@@ -98,6 +117,9 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
   EINFIELD_REQUIRE(psf_config.kernel.path != target,
                    psf_key + ": is in the file that the simulation writes, found " + target +
                        ", expected another file or { fwhm = ... }, here or as simulate.psf");
+  EINFIELD_REQUIRE(settings.noise_correlation.path != target,
+                   config.at("simulate.noise_correlation") + ": is in the file that the simulation writes, found " +
+                       target + ", expected another file");
   std::vector<std::string> warnings;
   LoadedProblem psf_notes;
   Psf psf = load_psf(psf_config, grid, o.psf_supersampling, psf_key, psf_notes);
@@ -105,10 +127,10 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
 
   const std::vector<double> truth = true_image(config, grid, psf);
   const LensFields mass = missing_mass(config, grid);
-  const Philox philox{settings.seed};
   std::vector<double> image(truth);
   std::vector<double> noise = pixel_noise(settings.noise, truth);
-  for (std::size_t i = 0; i < truth.size(); ++i) image[i] += noise[i] * philox.normal(i, random_stream::kNoise);
+  const std::vector<double> normals = normal_noise(settings, grid);
+  for (std::size_t i = 0; i < truth.size(); ++i) image[i] += noise[i] * normals[i];
   if (psf.empty()) psf = {1, 1, {1.0}, 1};
 
   const auto map = [&grid](const std::string& name, std::vector<double> values, const std::string& unit,

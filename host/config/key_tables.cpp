@@ -184,7 +184,9 @@ Keys simulate_keys(SimulateConfig& s) {
             {"ny", &s.ny, "rows of the image", between(1, kMaxImageSide), "pixels"},
             {"noise", &s.noise.value, "1 sigma, the same in every pixel; 0 = no noise", at_least(0), "image unit"}};
   append(keys, background_keys(s.noise, "simulate"));
-  append(keys, {{"psf", MapOrTable{&s.psf.kernel}, "like observation.psf, which is used if this is absent"},
+  append(keys, {{"noise_correlation", &s.noise_correlation,
+                 "kernel of the correlation of two pixels' noise by their offset, of odd size, 1 in the middle"},
+                {"psf", MapOrTable{&s.psf.kernel}, "like observation.psf, which is used if this is absent"},
                 {"seed", &s.seed, "seed of the noise", at_least(0)}});
   return keys;
 }

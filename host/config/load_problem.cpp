@@ -20,8 +20,9 @@
 namespace einfield {
 namespace {
 
-constexpr double kScaleTolerance = 1e-3;  ///< between a given pixel scale and a WCS
-constexpr double kSumTolerance = 1e-5;    ///< of a normalized PSF; room for rounding in single precision
+constexpr double kScaleTolerance = 1e-3;        ///< between a given pixel scale and a WCS
+constexpr double kSumTolerance = 1e-5;          ///< of a normalized PSF; room for rounding in single precision
+constexpr double kCorrelationTolerance = 1e-6;  ///< of a coefficient; likewise
 /// Largest relative difference between PIXELSCL of a PSF and the sampling that is asked for. Nominal scales of a
 /// detector differ from that of an image by a percent; a kernel that is oversampled, by a factor.
 constexpr double kSamplingTolerance = 0.05;
@@ -467,6 +468,27 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
          name + ": the PSF is off-center by (" + thousandths(centroid.x) + ", " + thousandths(centroid.y) +
              ") pixels; the model image is shifted by the same amount");
   return {image.nx, image.ny, std::move(image.values), supersampling};
+}
+
+NoiseCorrelation load_noise_correlation(const FitsReference& kernel) {
+  FitsImage image = read_fits(kernel.path, kernel.hdu);
+  const std::string name = name_of(kernel, image);
+  EINFIELD_REQUIRE(image.nx % 2 == 1 && image.ny % 2 == 1,
+                   name + ": a correlation of even size, found " + size_text(image.nx, image.ny) +
+                       " pixels, expected odd numbers, with offset 0 in the middle pixel");
+  const std::size_t n = image.values.size();
+  const auto check = [&](std::size_t i, bool valid, const std::string& expected) {
+    EINFIELD_REQUIRE(valid, name + ": not a correlation, found " + rounded(image.values[i]) + " at " +
+                                pixel_text(i, image.nx) + ", expected " + expected);
+  };
+  for (std::size_t i = 0; i < n; ++i) {
+    const double value = image.values[i], mirrored = image.values[n - 1 - i];
+    check(i, std::abs(value) <= 1 + kCorrelationTolerance, "a number in [-1, 1]");
+    check(i, std::abs(value - mirrored) <= kCorrelationTolerance,
+          rounded(mirrored) + " as at " + pixel_text(n - 1 - i, image.nx));
+  }
+  check(n / 2, std::abs(image.values[n / 2] - 1) <= kCorrelationTolerance, "1 in the middle pixel");
+  return {image.nx, image.ny, std::move(image.values)};
 }
 
 Model load_model(const Config& config, const Grid& grid) {

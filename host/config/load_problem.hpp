@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "einfield/load.hpp"
+#include "host/model/noise_correlation.hpp"
 
 namespace einfield {
 
@@ -26,5 +27,10 @@ std::vector<double> pixel_noise(const NoiseConfig& noise, const std::vector<doub
 /// finite, with a sum <= 0 or with another pixel scale, by its WCS or by PIXELSCL or OVERSAMP in its header
 Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key,
              LoadedProblem& loaded);
+
+/// The correlation of the noise of two pixels.
+/// @throws InvalidInput "FILE[HDU]: …" for a kernel of even size, without 1 in the middle, with a value that is not in
+/// [-1, 1] or that differs from its mirror image
+NoiseCorrelation load_noise_correlation(const FitsReference& kernel);
 
 }  // namespace einfield

@@ -177,7 +177,8 @@ struct RandomFieldConfig {
 struct SimulateConfig {
   int nx = 100, ny = 100;
   NoiseConfig noise;
-  PsfConfig psf;  ///< type "" = the PSF of [observation]
+  FitsReference noise_correlation;  ///< kernel; empty = the noise of two pixels is independent
+  PsfConfig psf;                    ///< type "" = the PSF of [observation]
   std::uint64_t seed = 1;
 };
 
