@@ -159,6 +159,19 @@ TEST(Verdict, ATotalConvergenceBelowZeroIsFlagged) {
   EXPECT_FALSE(right.fit(model, recipe).has("negative_mass"));
 }
 
+TEST(Verdict, ANetworkThatDoesWhatTheLensShouldIsFlagged) {
+  Mock lens = mock();
+  const std::string model = kSie + kSource + "[network]\nfourier_features = 32\n";
+  const auto with = [&](const std::string& theta_E, const std::string& free) {
+    return lens.fit(model, {{"recipe", "\"evidence\""}, {"lens.0.theta_E", theta_E}, {"lens.0.fit", free}});
+  };
+  const Mock::Fit wrong = with("0.9", "[\"e1\"]");  // the network has to bring the tenth that is missing
+  EXPECT_NE(wrong.text("network_moves_lens").find("without the network 0.9"), std::string::npos)
+      << wrong.result["flags"];
+  EXPECT_FALSE(with("0.9", "[\"theta_E\", \"e1\"]").has("network_moves_lens"));
+  EXPECT_FALSE(with("0.9", "[]").has("network_moves_lens"));  // as asked
+}
+
 TEST(Verdict, ASourceGridThatIsTooCoarseIsFlagged) {
   Mock lens = mock();
   const auto with = [&](int n) {

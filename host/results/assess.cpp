@@ -72,8 +72,13 @@ Derived derived(const Assessment& fit, ThreadPool& pool) {
   const Observation& observation = fit.loaded.problem.observation;
   const double scale = observation.grid.pixel_scale;
   Derived result;
-  result.curves = critical_curves_of(stored_lens(fit), observation.mask, pool);
-  const double radius = result.einstein_radius = effective_radius(result.curves);
+  StoredLens lens = stored_lens(fit);
+  result.curves = critical_curves_of(lens, observation.mask, pool);
+  const double radius = result.einstein_radius = result.smooth_radius = effective_radius(result.curves);
+  if (!lens.networks.empty()) {
+    lens.networks.clear();
+    result.smooth_radius = effective_radius(critical_curves_of(lens, observation.mask, pool));
+  }
   // The mean convergence inside is 1: exactly for circular and for isothermal lenses.
   const std::optional<Cosmology>& cosmology = fit.config.cosmology;
   result.einstein_mass = cosmology ? kPi * radius * radius * cosmology->mass_per_square_arcsec() : std::nan("");

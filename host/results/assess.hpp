@@ -50,6 +50,7 @@ struct MemberOutcome {
 struct Derived {
   CriticalCurves curves;
   double einstein_radius = 0;  ///< effective_radius() of the curves [arcsec]; NaN without a closed one
+  double smooth_radius = 0;    ///< the same without the network [arcsec]
   double einstein_mass = 0;    ///< of the cylinder inside it [solar masses]; NaN without [cosmology]
   double source_flux = 0;      ///< total_flux() of all sources [image unit]; NaN when it has no end
   double lens_flux = 0;        ///< of all lens light

@@ -114,6 +114,7 @@ class Checks {
     members();
     negative_mass();
     coarse_source();
+    network_and_lens();
     return std::move(flags_);
   }
 
@@ -442,6 +443,16 @@ class Checks {
           fmt::format("the total convergence is {:.2g} ({:.1f} sigma) at x = {:.2f}, y = {:.2f} arcsec, and that far "
                       "below zero in {} pixels",
                       smooth[at] + network[at], lowest, place.x, place.y, pixels));
+  }
+
+  void network_and_lens() {
+    const bool free = std::any_of(lens_.begin(), lens_.end(), [](const ComponentView& c) {
+      return std::any_of(c.scalars.begin(), c.scalars.end(), [](const Scalar& s) { return s.free; });
+    });
+    const double with = fit_.derived.einstein_radius, without = fit_.derived.smooth_radius;
+    if (free && std::abs(with / without - 1) > threshold(Flag::network_moves_lens))
+      raise(Flag::network_moves_lens,
+            fmt::format("the effective Einstein radius is {:.4g} arcsec, without the network {:.4g}", with, without));
   }
 
   // ---- data ----

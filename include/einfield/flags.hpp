@@ -54,6 +54,7 @@ enum class Flag {
   members_not_converged,
   negative_mass,
   source_coarse,
+  network_moves_lens,
 };
 
 struct FlagInfo {
@@ -156,7 +157,11 @@ inline constexpr FlagInfo kFlags[] = {
     {Flag::source_coarse, "source_coarse", FitStatus::suspect,
      "a smooth curve through the source pixels would change the arcs by more than {} sigma (rms)", 1,
      "the straight lines between the pixels are then as large an error as the noise, and the potential makes up for "
-     "it"}};
+     "it"},
+    {Flag::network_moves_lens, "network_moves_lens", FitStatus::suspect,
+     "the network changes the effective Einstein radius by more than {}, although parameters of a lens are free", 0.05,
+     "a perturber of a tenth of the lens moves it by less: the network then does what the lens should, or what source "
+     "and light lack"}};
 
 inline constexpr const FlagInfo& flag_info(Flag flag) {
   return kFlags[static_cast<int>(flag)];
