@@ -697,9 +697,14 @@ TEST_F(InterruptedFit, WhatTheShellIgnoresIsIgnored) {
 }
 
 TEST_F(InterruptedFit, ResumeChecksWhatItGoesOnFrom) {
+  // A job that is started again repeats its command: without a checkpoint the fit begins.
+  const Outcome begun = run(fit({"--resume", "--out", "out"}));
+  ASSERT_EQ(begun.status, 0) << begun.err;
+  EXPECT_NE(begun.out.find("--resume: out has no checkpoint, the fit begins"), std::string::npos) << begun.out;
+  fs::remove(folder() / "out/checkpoint.safetensors");
   expect_refused(fit({"--quiet", "--resume", "--out", "out"}),
-                 "--resume: out holds no checkpoint, expected the directory of an earlier run");
-  ASSERT_EQ(run(fit({"--quiet", "--out", "out"})).status, 0);
+                 "--out: out holds results, expected a new directory, --resume or --overwrite");
+  ASSERT_EQ(run(fit({"--quiet", "--overwrite", "--out", "out"})).status, 0);
   const Words resume = {"--quiet", "--resume", "--out", "out"};
   const auto with = [&](Words more) {
     more.insert(more.begin(), resume.begin(), resume.end());

@@ -391,9 +391,6 @@ TEST(Run, BadInputWritesNothing) {
   const SmallLens lens;
   const std::string out = lens.folder() / "nothing";
   RunOptions options = options_for(out);
-  options.resume = true;
-  EXPECT_THROW(run_fit(lens.config(), options), InvalidInput);
-  options.resume = false;
   options.backend = "abacus";
   EXPECT_THROW(run_fit(lens.config(), options), InvalidInput);
   fs::remove(lens.folder() / "mask.fits");

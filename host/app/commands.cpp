@@ -320,7 +320,7 @@ Config configuration_of_fit(const std::string& given, NewOptions data, const std
   data.image = given;
   refuse_results(options);
   const std::string file = in(options.out, "lens.toml");
-  if (options.resume) return read_config(file, settings, false);
+  if (options.resume && fs::exists(file)) return read_config(file, settings, false);
   const FirstConfiguration first = first_configuration(data);
   const auto read = [&](const std::string& path) {
     write_atomically(path, first.toml);
@@ -349,7 +349,9 @@ Command fit_command(CLI::App& app) {
   add_config(command, o->config, "configuration; or an image, with the options of `einfield new`");
   add_out(command, o->out, "DIR", "directory for the results; default: <name of the configuration or image>_fit");
   add_set(command, o->settings);
-  command->add_flag("--resume", o->flags.run.resume, "continue from the checkpoint in --out")->disable_flag_override();
+  command
+      ->add_flag("--resume", o->flags.run.resume, "continue from the checkpoint in --out, or begin where there is none")
+      ->disable_flag_override();
   command->add_flag("--overwrite", o->flags.run.overwrite, "replace the results in --out")->disable_flag_override();
   command->add_flag("--dry-run", o->flags.run.dry_run, "read and check everything, but do not fit or write")
       ->disable_flag_override();

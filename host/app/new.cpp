@@ -263,10 +263,10 @@ void write_observation(Lines& to, const Files& files, const Survey& s) {
   const ObservationConfig& o = files.config.observation;
   const Observation& data = files.loaded.problem.observation;
   to.table("[observation]");
+  const std::optional<FitsSection> part = needed_part(files, s);
   FitsReference image = o.image;
-  if (const std::optional<FitsSection> part = needed_part(files, s)) image.section = part;
-  to.key("image", quoted(text_of(image)),
-         image.section ? "columns and rows that the fit needs; maps are cut like it" : "");
+  if (part) image.section = part;
+  to.key("image", quoted(text_of(image)), part ? "columns and rows that the fit needs; maps are cut like it" : "");
   write_noise(to, files, s);
   if (!o.psf.kernel.empty()) to.key("psf", quoted(text_of(o.psf.kernel)));
   if (o.psf_supersampling > 1) to.key("psf_supersampling", o.psf_supersampling, files.psf_reason);

@@ -35,6 +35,11 @@
 namespace einfield {
 namespace {
 
+/// Whether there is something to resume: a job that is started again repeats its command, whatever it had done.
+bool continues(const RunOptions& options) {
+  return options.resume && has_checkpoint(options.out);
+}
+
 void prepare_output(const std::string& path) {
   create_directory(path);
   if (access(path.c_str(), W_OK | X_OK) != 0)
@@ -232,7 +237,10 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   if (!choice.reason.empty()) log.line("backend: auto chose the CPU because " + choice.reason);
   report_plan(log, config, *backend, plan, ThreadPool::resolve(options.threads));
   // A checkpoint that does not fit is refused before anything is written. The one that counts is read under the lock.
-  if (options.resume) read_checkpoint<Real>(options.out, config, loaded.problem);
+  if (continues(options))
+    read_checkpoint<Real>(options.out, config, loaded.problem);
+  else if (options.resume)
+    log.line("--resume: " + options.out + " has no checkpoint, the fit begins");
   validate_problems(problems);  // before their units are changed: messages have those of the configuration
   if (options.dry_run) {
     log.line("dry run: nothing was fitted, nothing was written");
@@ -248,7 +256,7 @@ RunOutcome run(const Config& config, const RunOptions& options) {
   refuse_results(options);
   remove_abandoned_temporaries(options.out);
   std::optional<Checkpoint<Real>> resume;
-  if (options.resume) resume = read_checkpoint<Real>(options.out, config, loaded.problem);
+  if (continues(options)) resume = read_checkpoint<Real>(options.out, config, loaded.problem);
   if (resume && resume->backend != backend->name())
     log.warning("the checkpoint was made by " + resume->backend + "; the run continues on " + backend->name() +
                 ", but its results will differ in the last digits");
@@ -299,7 +307,7 @@ void refuse_results(const RunOptions& options) {
   const auto status = std::filesystem::status(options.out, error);
   if (std::filesystem::exists(status) && !std::filesystem::is_directory(status))
     throw InvalidInput("--out: " + options.out + " is a file, expected the name of a directory");
-  if (!options.resume && !options.overwrite && holds_results(options.out))
+  if (!continues(options) && !options.overwrite && holds_results(options.out))
     throw InvalidInput("--out: " + options.out + " holds results, expected a new directory, --resume or --overwrite");
 }
 
