@@ -187,6 +187,10 @@ TEST_F(Simulate, NoiseHasTheCorrelationAskedFor) {
   // Σρ² over all offsets is 1.5: means of 10⁴ products scatter by at most √(2 · 1.5 · 10⁻⁴) = 0.017.
   EXPECT_NEAR(squares / 1e4, 1, 0.07);
   EXPECT_NEAR(products / 9900, 0.5, 0.07);
+  // A part of a larger map gives the same.
+  write_fits(directory_ / "wide.fits", {{"K", 5, 1, 1, {7, 0.5, 1, 0.5, 7}, -64, "", 0, 0, 0, {}}});
+  run(kPaper, {{"simulate.noise", "2.0"}, {"simulate.noise_correlation", "\"wide.fits[K][2:4,1:1]\""}});
+  EXPECT_EQ(map("IMAGE"), image);
 }
 
 TEST_F(Simulate, SaysWhatIsWrongWithACorrelation) {

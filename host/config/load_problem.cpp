@@ -471,7 +471,7 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
 }
 
 NoiseCorrelation load_noise_correlation(const FitsReference& kernel) {
-  FitsImage image = read_fits(kernel.path, kernel.hdu);
+  FitsImage image = read_fits(kernel);
   const std::string name = name_of(kernel, image);
   EINFIELD_REQUIRE(image.nx % 2 == 1 && image.ny % 2 == 1,
                    name + ": a correlation of even size, found " + size_text(image.nx, image.ny) +
