@@ -115,6 +115,11 @@ TEST(Coolest, CarriesTheCosmology) {
   EXPECT_EQ(config.cosmology->z_source, 0.609);
   EXPECT_EQ(config.cosmology->H0, 67.4);
   EXPECT_EQ(config.cosmology->Om0, 0.315);
+  // Earlier versions wrote placeholders without saying so.
+  json file = written(folder);
+  file["meta"]["einfield"].erase("redshifts_known");
+  folder.write("coolest.json", file.dump());
+  EXPECT_FALSE(read_coolest(folder / "coolest.json", warnings).cosmology);
 }
 
 TEST(Coolest, ShearAboutAnotherPointMovesTheSourceInstead) {

@@ -225,12 +225,15 @@ class Reader {
 
   /// Redshifts and cosmology, unless they are placeholders or another cosmology than a flat one.
   void read_cosmology(double z_lens, double z_source) {
-    const JsonView own = root_.has("meta") && root_.at("meta").has(kOwn) ? root_.at("meta").at(kOwn) : root_;
-    if (own.has("redshifts_known") && !own.at("redshifts_known").boolean()) return;
+    if (root_.has("meta") && root_.at("meta").has(kOwn)) {  // without the member they are those of an earlier version
+      const JsonView own = root_.at("meta").at(kOwn);
+      if (!own.has("redshifts_known") || !own.at("redshifts_known").boolean()) return;
+    }
     if (!root_.has("cosmology") || !(z_lens > 0 && z_lens < z_source)) return;
     const JsonView given = root_.at("cosmology");
     if (!given.has("astropy_name") || given.at("astropy_name").text() != "FlatLambdaCDM") return;
-    lens_.cosmology = {z_lens, z_source, given.at("H0").number(above(0)), given.at("Om0").number(between(0, 1))};
+    lens_.cosmology = {z_lens, z_source, given.at("H0").number(above(0)),
+                       given.at("Om0").number(Bounds{0, 1, true, false})};
   }
 
   /// Restores the order of the lens light in the fit that wrote the file, where several entities share it.

@@ -88,7 +88,7 @@ class StoredFit {
     if (!root().at("config").has("cosmology")) return;
     const JsonView given = root().at("config").at("cosmology");
     lens.cosmology = {given.at("z_lens").number(above(0)), given.at("z_source").number(above(0)),
-                      given.at("H0").number(above(0)), given.at("Om0").number(between(0, 1))};
+                      given.at("H0").number(above(0)), given.at("Om0").number(Bounds{0, 1, true, false})};
   }
 
   void read_light_networks(ExchangedLens& lens) const {
