@@ -126,12 +126,12 @@ void report_evidence(Log& log, const Evidence& evidence) {
       fmt::format("ln evidence {:.2f}; the data determine {:.0f} parameters of the source and {:.0f} of the network",
                   evidence.log_evidence, evidence.determined_source, evidence.determined_network));
   if (!weights.empty()) log.line("regularization: " + weights);
-  if (!evidence.without_network) return;
-  const double gain = evidence.log_evidence - *evidence.without_network;
+  const std::optional<double> gain = evidence.network_gain();
+  if (!gain) return;
   log.line(fmt::format("without the network ln evidence is {:.2f}: ", *evidence.without_network) +
-           (gain > kStrongEvidence ? fmt::format("the data ask for it, by {:.1f}", gain)
-            : gain > 0             ? fmt::format("the network raises it by {:.1f} only", gain)
-                                   : "the data do not ask for one"));
+           (*gain > kStrongEvidence ? fmt::format("the data ask for it, by {:.1f}", *gain)
+            : *gain > 0             ? fmt::format("the network raises it by {:.1f} only", *gain)
+                                    : "the data do not ask for one"));
 }
 
 /// Every flag on a line, and the status on the last line of the run.

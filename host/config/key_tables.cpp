@@ -119,9 +119,8 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
   Keys keys{
       {"image",
        &o.image,
-       "the image to fit; a part of it: \"FILE[HDU][x0:x1,y0:y1]\", columns and rows from 1, and maps of the whole "
-       "image are "
-       "cut alike; coordinates are those of the part",
+       "the image to fit; a part of it: \"FILE[HDU][x0:x1,y0:y1]\", columns and rows from 1; maps of the whole image "
+       "are cut alike, and coordinates are those of the part",
        {},
        "",
        need_image},

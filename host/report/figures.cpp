@@ -505,7 +505,7 @@ std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves
   const bool masked = std::count(fit.used.begin(), fit.used.end(), 0) > 0;
   for (const auto& cell : picture_of_image(fit).cells) {
     std::string title = std::get<Panel>(cell).title;
-    title.front() = static_cast<char>(std::toupper(title.front()));
+    title.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(title.front())));
     add("image", title, cell,
         figures.empty()
             ? std::string("Colors are linear in asinh(brightness / 3 σ).") + (masked ? " Gray: masked." : "")

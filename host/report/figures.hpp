@@ -63,8 +63,7 @@ FittedMaps read_fitted_maps(const std::string& directory);
 FittedMaps fitted_maps(const Assessment& assessed);
 
 // One picture each; the caller sets its path and title. The last three need the truth.
-Picture picture_of_image(
-    const FittedMaps& fit);  ///< data | model, or with lens light data and model without it | residuals
+Picture picture_of_image(const FittedMaps& fit);        ///< data | model, or both without lens light | residuals
 Picture picture_of_history(const FittedMaps& fit);      ///< loss and reduced χ² over the steps
 Picture picture_of_potential(const FittedMaps& fit);    ///< truth | prediction | residual, means removed
 Picture picture_of_deflection(const FittedMaps& fit);   ///< the same, x above y

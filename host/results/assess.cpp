@@ -9,7 +9,6 @@
 #include "einfield/error.hpp"
 #include "einfield/units.hpp"
 #include "host/fields/light_flux.hpp"
-#include "host/fields/model_image.hpp"
 #include "host/fields/psf_smoothing.hpp"
 #include "host/fields/source_plane.hpp"
 #include "host/files/text.hpp"
@@ -57,14 +56,17 @@ Model mean_model(const std::vector<Model>& members) {
   return mean;
 }
 
-/// The mean over the members of their images without sources.
-std::vector<double> lens_light(const std::vector<Model>& members, const Observation& observation, ThreadPool& pool) {
-  std::vector<std::vector<double>> images;
-  for (Model light : members) {
+/// The images of the first member, and the mean over the members of what is not lensed.
+void render_lights(Assessment& fit, ThreadPool& pool) {
+  const Observation& observation = fit.loaded.problem.observation;
+  fit.first_images = model_images(fit.models.front(), fit.weights.front(), observation, 1, pool);
+  std::vector<std::vector<double>> lens_light = {fit.first_images.lens_light};
+  for (std::size_t k = 1; k < fit.members(); ++k) {
+    Model light = fit.models[k];
     light.source.clear();
-    images.push_back(model_images(light, {}, observation, 1, pool).lens_light);
+    lens_light.push_back(model_images(light, {}, observation, 1, pool).lens_light);
   }
-  return mean_of(images);
+  fit.lens_light = mean_of(lens_light);
 }
 
 /// @param fit  with its model, weights and images
@@ -161,8 +163,7 @@ void add_error_bars(Assessment& fit, const std::vector<FittedMember>& members, c
                                   : significance(problem, fit.data.chi2_reduced, fit.network.mean.convergence,
                                                  fields->sigma.convergence);
     const std::optional<Evidence>& evidence = fit.outcome().evidence;
-    if (fit.significance && evidence && evidence->without_network)
-      fit.significance->evidence_gain = evidence->log_evidence - *evidence->without_network;
+    if (fit.significance && evidence) fit.significance->evidence_gain = evidence->network_gain();
     if (fit.loaded.truth) fit.coverages = coverages(fit, *fields);
   }
   if (!fit.uncertainties || !fit.error_bars->scalars) return;
@@ -291,7 +292,7 @@ Assessment assess(const Config& config, const LoadedProblem& loaded, const std::
 
   fit.model = mean_model(fit.models);
   fit.image = mean_of(members.images);
-  fit.lens_light = lens_light(fit.models, observation, pool);
+  render_lights(fit, pool);
   const StepState& state = fit.outcome().final_state;
   fit.data = results.size() == 1 && problem.held_out.empty() ? DataFit{state.loss, state.chi2_reduced}
                                                              : data_fit(observation, problem.loss, fit.image);

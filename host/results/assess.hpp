@@ -14,6 +14,7 @@
 #include "host/fields/ensemble.hpp"
 #include "host/fields/lens_fields.hpp"
 #include "host/fields/metrics.hpp"
+#include "host/fields/model_image.hpp"
 #include "host/fit/uncertainties.hpp"
 #include "host/results/error_bars.hpp"
 
@@ -79,6 +80,7 @@ struct Assessment {
   std::vector<double> deviation;               ///< of the free parameters over the members; empty with one member
 
   std::vector<double> image;       ///< mean model image after the PSF
+  ModelImages first_images;        ///< of the first member
   std::vector<double> lens_light;  ///< the part of `image` that is not lensed
   LensFields smooth;               ///< of `model`
   EnsembleFields network;

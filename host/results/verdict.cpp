@@ -104,7 +104,6 @@ class Checks {
     mass();
     mass_and_light();
     sources();
-    images_ = model_images(fit_.models.front(), fit_.weights.front(), o_, 1, pool_);
     measure();
     residuals();
     source_grid();
@@ -346,8 +345,8 @@ class Checks {
     double arcs = 0;
     for (std::size_t i = 0; i < n; ++i) {
       if (!o_.mask[i]) continue;
-      lensed[i] = images_.source[i] / noise(i);
-      left[i] = (o_.image[i] - images_.lens_light[i]) / noise(i);
+      lensed[i] = fit_.first_images.source[i] / noise(i);
+      left[i] = (o_.image[i] - fit_.first_images.lens_light[i]) / noise(i);
       residual[i] = (o_.image[i] - fit_.image[i]) / noise(i);
       if (lensed[i] > kArcSigmas) {
         ++checks_.arc_pixels;
@@ -493,8 +492,8 @@ class Checks {
     const ModelImages images = model_images(finer, fit_.weights.front(), o_, 1, pool_);
     double squares = 0;
     for (std::size_t i = 0; i < o_.image.size(); ++i) {
-      if (!o_.mask[i] || !(images_.source[i] > kArcSigmas * noise(i))) continue;
-      const double change = (images.source[i] - images_.source[i]) / noise(i);
+      if (!o_.mask[i] || !(fit_.first_images.source[i] > kArcSigmas * noise(i))) continue;
+      const double change = (images.source[i] - fit_.first_images.source[i]) / noise(i);
       squares += change * change;
     }
     const double rms = std::sqrt(squares / checks_.arc_pixels);
@@ -580,7 +579,8 @@ class Checks {
     std::size_t where = 0;
     for (std::size_t i = 0; i < o_.image.size(); ++i) {
       if (!o_.mask[i]) continue;
-      const double change = images_.source[i] + images_.lens_light[i] - fine.source[i] - fine.lens_light[i];
+      const double change =
+          fit_.first_images.source[i] + fit_.first_images.lens_light[i] - fine.source[i] - fine.lens_light[i];
       const double in_noise = change / noise(i);
       squares += in_noise * in_noise;
       shifted.observation.image[i] += change;
@@ -651,7 +651,6 @@ class Checks {
   std::vector<ComponentView> lens_, source_, lens_light_;
   const ComponentView* main_lens_ = nullptr;
   double theta_E_ = 0;
-  ModelImages images_;
   ResidualChecks checks_;
   std::vector<RaisedFlag> flags_;
 };

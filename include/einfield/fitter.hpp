@@ -85,6 +85,9 @@ struct Evidence {
   /// log_evidence of the same fit without the network; nothing where there is none, or where weights are given. By how
   /// much the network raises it says whether the data ask for one.
   std::optional<double> without_network;
+  std::optional<double> network_gain() const {
+    return without_network ? std::optional(log_evidence - *without_network) : std::nullopt;
+  }
 };
 
 /// Settings of fit().
