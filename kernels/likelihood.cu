@@ -62,12 +62,96 @@ __global__ void __launch_bounds__(kThreads)
                             : 0;
 }
 
+/// Images of one row of blocks each, and of one system.
+template <class Real>
+struct CorrelatedView {
+  ImageView<const Real> model;
+  const Real *data, *weight;  ///< [systems][n]
+  ImageView<Real> model_bar;
+  const double* kernel;  ///< [systems][kernel_ny][kernel_nx]: R of likelihood.hpp by offset
+  int nx, ny, kernel_nx, kernel_ny;
+  double* scratch;  ///< [systems][kScratch][n]
+};
+
+constexpr int kScratch = 5;
+/// Conjugate gradients end when the residual has this size relative to the right side, squared. The independent part of
+/// the noise bounds the number of steps: the condition of R is at most Σ|K|/kIndependentNoise.
+constexpr double kSolved = 1e-24;
+constexpr int kMostSteps = 2000;
+
+/// R p at a fitted pixel; p is 0 where a pixel is not fitted.
+template <class Real>
+__device__ double correlated_sum(const CorrelatedView<Real>& view, const double* kernel, const double* p, int i) {
+  const int x = i % view.nx, y = i / view.nx, reach_x = view.kernel_nx / 2, reach_y = view.kernel_ny / 2;
+  double sum = 0;
+  for (int v = max(-reach_y, -y); v <= min(reach_y, view.ny - 1 - y); ++v)
+    for (int w = max(-reach_x, -x); w <= min(reach_x, view.nx - 1 - x); ++w)
+      sum += kernel[(v + reach_y) * view.kernel_nx + w + reach_x] * p[i + v * view.nx + w];
+  return sum;
+}
+
+/// Replaces loss, χ² and cotangent by those of correlated noise: R y = r by conjugate gradients, a block per system.
+/// Every pixel belongs to one thread; others read it only as a neighbor in p.
+template <class Real>
+__global__ void __launch_bounds__(kThreads)
+    correlated_likelihood_kernel(const int* list, CorrelatedView<Real> view, StepState* states) {
+  const int row_system = system_of_row(list, blockIdx.x);
+  if (row_system < 0) return;
+  const auto system = static_cast<std::size_t>(row_system), n = static_cast<std::size_t>(view.nx * view.ny);
+  const double* kernel = view.kernel + system * static_cast<std::size_t>(view.kernel_nx * view.kernel_ny);
+  double *const y = view.scratch + system * kScratch * n, *const r = y + n, *const p = r + n, *const b = p + n,
+                *const q = b + n;
+  const auto root_weight = [&](int i) {
+    return sqrt(static_cast<double>(view.weight[system * n + static_cast<std::size_t>(i)]));
+  };
+  const int first = static_cast<int>(threadIdx.x), end = static_cast<int>(n);
+  double rest[1] = {0};
+  for (int i = first; i < end; i += kThreads) {
+    const std::size_t row = static_cast<std::size_t>(i / view.nx), column = static_cast<std::size_t>(i % view.nx);
+    const double model = view.model.data[blockIdx.x * view.model.system_stride + row * view.model.row_stride + column];
+    const double weight = root_weight(i);
+    y[i] = q[i] = 0;
+    b[i] = weight > 0 ? weight * (model - static_cast<double>(view.data[system * n + static_cast<std::size_t>(i)])) : 0;
+    r[i] = p[i] = b[i];
+    rest[0] += r[i] * r[i];
+  }
+  block_sum(rest);
+  const double small = kSolved * rest[0];
+  for (int step = 0; step < kMostSteps && rest[0] > small; ++step) {
+    __syncthreads();  // p is complete
+    double product[1] = {0};
+    for (int i = first; i < end; i += kThreads)
+      if (root_weight(i) > 0) product[0] += p[i] * (q[i] = correlated_sum(view, kernel, p, i));
+    block_sum(product);  // all have read p
+    const double length = rest[0] / product[0], before = rest[0];
+    rest[0] = 0;
+    for (int i = first; i < end; i += kThreads) {
+      r[i] -= length * q[i];
+      y[i] += length * p[i];
+      rest[0] += r[i] * r[i];
+    }
+    block_sum(rest);
+    const double share = rest[0] / before;
+    for (int i = first; i < end; i += kThreads) p[i] = r[i] + share * p[i];
+  }
+  double loss[1] = {0};
+  for (int i = first; i < end; i += kThreads) {
+    const std::size_t row = static_cast<std::size_t>(i / view.nx), column = static_cast<std::size_t>(i % view.nx);
+    loss[0] += b[i] * y[i];
+    view.model_bar.data[blockIdx.x * view.model_bar.system_stride + row * view.model_bar.row_stride + column] =
+        static_cast<Real>(2 * root_weight(i) * y[i]);
+  }
+  block_sum(loss);
+  if (threadIdx.x == 0) states[system].loss = states[system].chi2_reduced = loss[0];
+}
+
 /// Pixels of one system, and of its map of held-out ones.
 struct LikelihoodSizes {
   std::size_t systems;
   int nx = 0, ny = 0;
   std::size_t pixels = 0, held_out = 0;
   unsigned blocks = 0;
+  int kernel_nx = 0, kernel_ny = 0;  ///< of the correlation of the noise; 0 = independent
 
   explicit LikelihoodSizes(const std::vector<Problem>& problems) : systems(problems.size()) {
     EINFIELD_REQUIRE(systems > 0 && systems <= 65535,
@@ -78,6 +162,8 @@ struct LikelihoodSizes {
     pixels = static_cast<std::size_t>(first.observation.grid.n_pixels());
     held_out = first.held_out.empty() ? 0 : pixels;
     blocks = sum_blocks(first.observation.grid.n_pixels());
+    kernel_nx = first.observation.noise_correlation.nx;
+    kernel_ny = first.observation.noise_correlation.ny;
     for (const Problem& problem : problems) require(problem);
   }
   void require(const Problem& problem) const {
@@ -89,13 +175,22 @@ struct LikelihoodSizes {
     EINFIELD_REQUIRE(problem.held_out.size() == held_out, "likelihood: " + std::to_string(problem.held_out.size()) +
                                                               " marks of held-out pixels, expected " +
                                                               std::to_string(held_out));
+    const NoiseCorrelation& kernel = problem.observation.noise_correlation;
+    EINFIELD_REQUIRE(kernel.nx == kernel_nx && kernel.ny == kernel_ny,
+                     "likelihood: a noise_correlation of " + std::to_string(kernel.nx) + " x " +
+                         std::to_string(kernel.ny) + " pixels, expected " + std::to_string(kernel_nx) + " x " +
+                         std::to_string(kernel_ny));
+    EINFIELD_REQUIRE(
+        kernel.empty() || problem.loss == LossKind::chi2,
+        std::string("likelihood: a noise_correlation with the loss ") + name_of(problem.loss) + ", expected chi2");
   }
+  std::size_t kernel() const { return static_cast<std::size_t>(kernel_nx * kernel_ny); }
 };
 
 template <class Real>
 struct LikelihoodStorage {
   DeviceBuffer<Real> data, loss_weight, chi2_weight, held_out_weight;
-  DeviceBuffer<double> partial;
+  DeviceBuffer<double> partial, kernel, scratch;
   DeviceBuffer<unsigned> tickets;
 
   template <class Take>
@@ -104,6 +199,8 @@ struct LikelihoodStorage {
     take(held_out_weight, s.systems * s.held_out);
     take(partial, s.systems * s.blocks * 3);
     take(tickets, s.systems);
+    take(kernel, s.systems * s.kernel());
+    take(scratch, s.kernel() > 0 ? s.systems * kScratch * s.pixels : 0);
   }
 };
 
@@ -126,18 +223,23 @@ struct LikelihoodStage<Real>::Impl {
   /// The data of the systems from `first` on; waits for the stream.
   void upload(cudaStream_t stream, std::size_t first, const std::vector<Problem>& problems) {
     std::vector<Real> data, loss_weight, chi2_weight, held_out_weight;
+    std::vector<double> kernel;
     for (const Problem& problem : problems) {
       for (const double v : problem.observation.image) data.push_back(static_cast<Real>(v));
       const PixelWeights<Real> weights = pixel_weights<Real>(problem.observation, problem.loss, problem.held_out);
       loss_weight.insert(loss_weight.end(), weights.loss.begin(), weights.loss.end());
       chi2_weight.insert(chi2_weight.end(), weights.chi2.begin(), weights.chi2.end());
       held_out_weight.insert(held_out_weight.end(), weights.held_out.begin(), weights.held_out.end());
+      const std::vector<double>& values = problem.observation.noise_correlation.values;
+      for (std::size_t i = 0; i < values.size(); ++i)
+        kernel.push_back((1 - kIndependentNoise) * values[i] + (i == values.size() / 2 ? kIndependentNoise : 0.0));
     }
     const std::size_t at = first * sizes.pixels;
     storage.data.upload(data.data(), data.size(), stream, at);
     storage.loss_weight.upload(loss_weight.data(), loss_weight.size(), stream, at);
     storage.chi2_weight.upload(chi2_weight.data(), chi2_weight.size(), stream, at);
     if (sizes.held_out > 0) storage.held_out_weight.upload(held_out_weight.data(), held_out_weight.size(), stream, at);
+    if (!kernel.empty()) storage.kernel.upload(kernel.data(), kernel.size(), stream, first * sizes.kernel());
     EINFIELD_CUDA(cudaStreamSynchronize(stream));  // the vectors end here
   }
 };
@@ -182,6 +284,12 @@ void LikelihoodStage<Real>::evaluate(const Queue& queue, ImageView<const Real> m
       queue.systems, model, storage.data.get(), storage.loss_weight.get(), storage.chi2_weight.get(),
       s.held_out > 0 ? storage.held_out_weight.get() : nullptr, static_cast<int>(s.pixels), s.nx, model_bar, rates,
       states.data(), storage.partial.get(), storage.tickets.get());
+  EINFIELD_LAUNCH_CHECK();
+  if (s.kernel() == 0) return;
+  const CorrelatedView<Real> view{
+      model,       storage.data.get(), storage.chi2_weight.get(), model_bar, storage.kernel.get(), s.nx, s.ny,
+      s.kernel_nx, s.kernel_ny,        storage.scratch.get()};
+  correlated_likelihood_kernel<<<rows, kThreads, 0, queue.stream>>>(queue.systems, view, states.data());
   EINFIELD_LAUNCH_CHECK();
 }
 

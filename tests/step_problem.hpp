@@ -35,6 +35,7 @@ struct StepCase {
   bool light_unlensed = false;              ///< it is lens light
   bool light_fixed = false;                 ///< its weights are
   int more_components = 0;                  ///< a faint lens and a faint source each, besides the others
+  bool correlated = false;                  ///< the noise is; with LossKind::chi2
   LossKind loss = LossKind::mse;
   Regularization regularization;
   std::uint64_t seed = 3;
@@ -123,6 +124,12 @@ inline Problem make_problem(const StepCase& c) {
   }
   if (c.psf_size > 0) observation.psf = gaussian_psf(0.8, grid.pixel_scale / c.psf_supersampling, c.psf_size);
   observation.psf.supersampling = c.psf_supersampling;
+  // White noise averaged with the weights (2, 3, 1) along x and (1, 2) along y.
+  if (c.correlated)
+    observation.noise_correlation = {5,
+                                     3,
+                                     {4 / 70., 18 / 70., 28 / 70., 18 / 70., 4 / 70., 10 / 70., 45 / 70., 1, 45 / 70.,
+                                      10 / 70., 4 / 70., 18 / 70., 28 / 70., 18 / 70., 4 / 70.}};
 
   problem.loss = c.loss;
   problem.regularization = c.regularization;
@@ -138,7 +145,7 @@ inline Schedule step_schedule() {
 
 /// Every kind of content at least once, odd sizes on purpose.
 inline std::vector<StepCase> step_cases() {
-  std::vector<StepCase> cases(23);
+  std::vector<StepCase> cases(25);
   cases[0].name = "paper";
   cases[1].name = "masked_chi2";
   cases[1].masked = true;
@@ -242,7 +249,40 @@ inline std::vector<StepCase> step_cases() {
   cases[22].light_features = 4;
   cases[22].light_alone = cases[22].free_lens = cases[22].masked = true;
   cases[22].regularization = {.smoothness = 0.3, .negative_convergence = 0.7, .weight_decay = 1e-3};
+  cases[23].name = "correlated_noise";
+  cases[23].correlated = cases[23].masked = cases[23].free_lens = cases[23].free_light = cases[23].priors = true;
+  cases[23].loss = LossKind::chi2;
+  cases[24].name = "correlated_noise_pixel_source";
+  cases[24].correlated = cases[24].pixel_source = cases[24].free_lens = true;
+  cases[24].loss = LossKind::chi2;
   return cases;
+}
+
+/// x of R x = b by elimination, R of likelihood.hpp.
+inline std::vector<double> naive_decorrelated(const Observation& o, std::vector<double> b) {
+  std::vector<std::size_t> used;
+  for (std::size_t i = 0; i < o.mask.size(); ++i)
+    if (o.mask[i]) used.push_back(i);
+  const std::size_t n = used.size();
+  std::vector<std::vector<double>> rows(n, std::vector<double>(n + 1));
+  const auto column_of = [&o](std::size_t i) { return static_cast<int>(i) % o.grid.nx; };
+  const auto row_of = [&o](std::size_t i) { return static_cast<int>(i) / o.grid.nx; };
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t j = 0; j < n; ++j)
+      rows[i][j] = (1 - kIndependentNoise) * o.noise_correlation.at(column_of(used[i]) - column_of(used[j]),
+                                                                    row_of(used[i]) - row_of(used[j])) +
+                   (i == j ? kIndependentNoise : 0);
+    rows[i][n] = b[used[i]];
+  }
+  for (std::size_t k = 0; k < n; ++k)
+    for (std::size_t i = 0; i < n; ++i) {
+      if (i == k) continue;
+      const double factor = rows[i][k] / rows[k][k];
+      for (std::size_t j = k; j <= n; ++j) rows[i][j] -= factor * rows[k][j];
+    }
+  std::vector<double> x(b.size(), 0.0);
+  for (std::size_t k = 0; k < n; ++k) x[used[k]] = rows[k][n] / rows[k][k];
+  return x;
 }
 
 /// All fields of a step, and its scalars.
@@ -384,6 +424,17 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
     out.loss += weight * residual * residual;
     out.chi2 += inv_var / observation.n_used() * residual * residual;
     out.model_bar[i] = 2 * weight * residual;
+  }
+  if (!observation.noise_correlation.empty()) {
+    std::vector<double> residual(n, 0.0);
+    for (std::size_t i = 0; i < n; ++i) residual[i] = (out.model[i] - observation.image[i]) / observation.noise[i];
+    const std::vector<double> bar = naive_decorrelated(observation, residual);
+    out.loss = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      out.loss += residual[i] * bar[i] / observation.n_used();
+      out.model_bar[i] = 2 * bar[i] / observation.noise[i] / observation.n_used();
+    }
+    out.chi2 = out.loss;
   }
   for (std::size_t k = 0; k < fine_n; ++k) fine_bar[k] = out.model_bar[pixel_of(k)] / (f * f);
   fine_bar = convolved(fine_bar, true);

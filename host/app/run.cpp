@@ -82,19 +82,18 @@ Log log_of(const Config& config, const RunOptions& options) {
 /// The head of the log: title, model, backend, memory.
 template <class Real>
 void report_plan(Log& log, const Config& config, const Backend<Real>& backend, const MemoryPlan& plan, int threads) {
+  const bool on_device = has_device_batch(backend, plan.problems.front().observation);
   log.line("backend: " + backend.name() + " (" + backend.device() + "), " + (sizeof(Real) == 4 ? "single" : "double") +
            " precision, " + plan.text());
   if (config.optimizer.uses(OptimizerKind::gauss_newton))
     log.line(std::string("gauss_newton: ") +
-             (has_device_batch(backend)
-                  ? "rays on the CPU; dense Jacobian, normal equations and their solution on the device"
-                  : "on the CPU") +
+             (on_device ? "rays on the CPU; dense Jacobian, normal equations and their solution on the device"
+                        : "on the CPU") +
              ", double precision");
   if (config.optimizer.uses(OptimizerKind::levenberg_marquardt))
     log.line("levenberg_marquardt: " +
-             (has_device_batch(backend)
-                  ? "on the device"
-                  : "on the CPU, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads")) +
+             (on_device ? "on the device"
+                        : "on the CPU, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads")) +
              ", double precision");
 }
 

@@ -122,6 +122,9 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
   const Units units = units_of(problem);
   log.line(fmt::format("noise: {:.4g} on average by weight; units of the fit: {:.4g} arcsec, {:.4g} image unit",
                        noise_unit(observation), units.angle, units.brightness));
+  if (const NoiseCorrelation& k = observation.noise_correlation; !k.empty())
+    log.line(fmt::format("noise: correlated, {:.2f} with the next column and {:.2f} with the next row; kernel {} x {}",
+                         k.at(1, 0), k.at(0, 1), k.nx, k.ny));
   if (observation.psf.supersampling > 1)
     log.line(fmt::format("PSF: {} samples per pixel and side", observation.psf.supersampling));
   if (loaded.wcs)

@@ -86,14 +86,8 @@ std::vector<double> true_image(const Config& config, const Grid& grid, const Psf
 /// The noise of every pixel in units of its σ.
 std::vector<double> normal_noise(const SimulateConfig& settings, const Grid& grid) {
   const FitsReference& kernel = settings.noise_correlation;
-  if (!kernel.empty()) {
-    const NoiseCorrelation correlation = load_noise_correlation(kernel);
-    try {
-      return correlated_normals(correlation, grid.nx, grid.ny, settings.seed, random_stream::kNoise);
-    } catch (const InvalidInput& error) {
-      throw InvalidInput(kernel.path + ": " + error.what());
-    }
-  }
+  if (!kernel.empty())
+    return correlated_normals(load_noise_correlation(kernel), grid.nx, grid.ny, settings.seed, random_stream::kNoise);
   const Philox philox{settings.seed};
   std::vector<double> noise;
   for (int i = 0; i < grid.n_pixels(); ++i)

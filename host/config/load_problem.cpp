@@ -11,6 +11,9 @@
 #include "einfield/psf.hpp"
 #include "einfield/render.hpp"
 #include "einfield/units.hpp"
+#include "host/config/sky_correlation.hpp"
+#include "host/cpu/correlated_noise.hpp"
+#include "host/cpu/plane_fourier.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/safetensors.hpp"
 #include "host/files/text.hpp"
@@ -295,6 +298,19 @@ void add_model_error(const ObservationConfig& config, Observation& o) {
   }
 }
 
+/// The correlation of the noise: of a file, or measured in the blank sky.
+/// @param usable  (ny, nx), 1 = a measurement, whether or not it is fitted
+NoiseCorrelation noise_correlation(const Config& config, const std::string& image_name, const Observation& o,
+                                   const std::vector<std::uint8_t>& usable, LoadedProblem& loaded) {
+  const ObservationConfig& given = config.observation;
+  if (!given.noise_correlation.empty()) return load_noise_correlation(given.noise_correlation);
+  if (!given.measure_noise_correlation) return {};
+  const SkyCorrelation sky = sky_correlation(o, usable);
+  loaded.notes.push_back(image_name + ": the correlation of the noise was measured in " +
+                         std::to_string(sky.sky_pixels) + " pixels of blank sky");
+  return sky.kernel;
+}
+
 Psf psf_from_profile(const PsfConfig& psf, double pixel_scale, const std::string& where) {
   try {
     return psf.type == "moffat" ? moffat_psf(psf.fwhm, psf.beta, pixel_scale, psf.size)
@@ -488,7 +504,13 @@ NoiseCorrelation load_noise_correlation(const FitsReference& kernel) {
           rounded(mirrored) + " as at " + pixel_text(n - 1 - i, image.nx));
   }
   check(n / 2, std::abs(image.values[n / 2] - 1) <= kCorrelationTolerance, "1 in the middle pixel");
-  return {image.nx, image.ny, std::move(image.values)};
+  NoiseCorrelation correlation{image.nx, image.ny, std::move(image.values)};
+  const std::vector<double> power = noise_power(correlation, fast_size(4 * image.nx), fast_size(4 * image.ny));
+  const double least = *std::min_element(power.begin(), power.end());
+  EINFIELD_REQUIRE(
+      least >= -kCorrelationTolerance * *std::max_element(power.begin(), power.end()),
+      name + ": not a correlation, found a power of " + rounded(least) + " at one frequency, expected none below 0");
+  return correlation;
 }
 
 Model load_model(const Config& config, const Grid& grid) {
@@ -565,11 +587,15 @@ LoadedProblem load_problem(const Config& config) {
   loaded.wcs = image.wcs;
   const MapReader maps(o.grid, image_name, image, config.observation.image.section);
   o.mask = read_mask(config.observation, maps, o.grid);
+  std::vector<std::uint8_t> usable = o.mask;
   apply_regions(config.observation.regions, o.grid, o.mask);
   const Noise noise = read_noise(config, maps, image.values);
   o.noise = noise.sigma;
   o.image = std::move(image.values);
+  for (std::size_t i = 0; i < usable.size(); ++i)
+    usable[i] = usable[i] && std::isfinite(o.image[i]) && std::isfinite(o.noise[i]) && o.noise[i] > 0;
   apply_data_rules(config, image_name, noise, o, loaded);
+  o.noise_correlation = noise_correlation(config, image_name, o, usable, loaded);
   add_model_error(config.observation, o);
   o.psf = load_psf(config.observation.psf, o.grid, config.observation.psf_supersampling, config.at("observation.psf"),
                    loaded);

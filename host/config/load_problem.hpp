@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "einfield/load.hpp"
-#include "host/model/noise_correlation.hpp"
 
 namespace einfield {
 

@@ -206,6 +206,9 @@ void read_observation(const Document& document, Config& config, bool for_simulat
                                          " arcsec, expected a number > inner = " + to_text(region.inner) + " arcsec");
   }
   check_noise(document, "observation", o.noise, !for_simulation, "\"FILE[HDU]\" or a number > 0 image unit");
+  if (o.measure_noise_correlation && !o.noise_correlation.empty())
+    document.fail("observation.measure_noise_correlation",
+                  "found true beside observation.noise_correlation, expected one of the two");
   if (for_simulation && !o.pixel_scale)
     document.fail("observation.pixel_scale", "missing, expected a number > 0 arcsec for a simulation");
 }
@@ -362,9 +365,15 @@ void check_stages(const Document& document, const Config& config) {
     check("optimizer.stage." + std::to_string(i), config.optimizer.stages[i]);
 }
 
-/// Gaussian priors are added to -2 ln(likelihood), so they need the loss chi2.
-void check_priors(const Document& document, const Config& config) {
+/// Gaussian priors are added to -2 ln(likelihood), and correlated noise is part of it: both need the loss chi2.
+void check_likelihood(const Document& document, const Config& config) {
   if (config.optimizer.loss == LossKind::chi2) return;
+  const auto refuse = [&](const char* key, bool given) {
+    if (given)
+      document.fail(key, "correlated noise needs a likelihood, found optimizer.loss = \"mse\", expected \"chi2\"");
+  };
+  refuse("observation.noise_correlation", !config.observation.noise_correlation.empty());
+  refuse("observation.measure_noise_correlation", config.observation.measure_noise_correlation);
   const auto check = [&](const std::string& block, const auto& components) {
     for (std::size_t i = 0; i < components.size(); ++i)
       for (const ParameterPrior& prior : components[i].priors)
@@ -599,7 +608,7 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   read_perturbations(document, config);
   read_uncertainty(document, config);
   check_model(document, config);
-  check_priors(document, config);
+  check_likelihood(document, config);
   if (!for_simulation) check_galaxy(document, config);
   if (!for_simulation) check_stages(document, config);
   if (!for_simulation) check_gauss_newton(document, config);

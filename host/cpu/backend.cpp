@@ -238,6 +238,7 @@ class CpuBackend final : public Backend<Real> {
 
   void loss() override {
     for (System<Real>* const s : working_) {
+      s->state.learning_rate = rate_after(rates(*s), n_rates(*s), s->state.updates);
       const View<const Real> model(s->model_image), data(s->data), weight(s->weights.loss),
           chi2_weight(s->weights.chi2), held_out_weight(s->weights.held_out);
       const View<Real> model_bar(s->model_bar);
@@ -256,10 +257,10 @@ class CpuBackend final : public Backend<Real> {
         chi2[k] = chi2_sum;
         held_out[k] = held_out_sum;
       });
-      s->state.learning_rate = rate_after(rates(*s), n_rates(*s), s->state.updates);
       s->state.loss = sum_of(loss);
       s->state.chi2_reduced = sum_of(chi2);
       s->state.held_out_chi2 = sum_of(held_out);
+      if (!s->whitening.empty()) correlated_loss(*s);
     }
   }
 
@@ -526,6 +527,25 @@ class CpuBackend final : public Backend<Real> {
     });
     s.light_network->forward(s.light_weights(), s.light_position.data(), s.n_rays, s.light_value.data(),
                              s.light_gradient.data());
+  }
+
+  /// χ² and its adjoint for correlated noise: w |L⁻¹ r|² and 2 w L⁻ᵀ L⁻¹ r, noise_whitening.hpp (1); √w as in
+  /// pixel_weights(). Residuals are whitened in double.
+  void correlated_loss(System<Real>& s) {
+    std::vector<double> residual;
+    for (std::size_t i = 0; i < s.data.size(); ++i)
+      if (s.weights.chi2[i] > 0)
+        residual.push_back(std::sqrt(static_cast<double>(s.weights.chi2[i])) *
+                           (static_cast<double>(s.model_image[i]) - static_cast<double>(s.data[i])));
+    s.whitening.whiten(residual.data());
+    double sum = 0;
+    for (const double z : residual) sum += z * z;
+    s.state.loss = s.state.chi2_reduced = sum;
+    s.whitening.whiten_adjoint(residual.data());
+    auto bar = residual.begin();
+    for (std::size_t i = 0; i < s.data.size(); ++i)
+      if (s.weights.chi2[i] > 0)
+        s.model_bar[i] = static_cast<Real>(2 * std::sqrt(static_cast<double>(s.weights.chi2[i])) * *bar++);
   }
 
   void render_adjoint(System<Real>& s) {

@@ -4,9 +4,13 @@
 #include <cstdint>
 #include <vector>
 
-#include "host/model/noise_correlation.hpp"
+#include "einfield/observation.hpp"
 
 namespace einfield {
+
+/// Eigenvalues of the correlation on a torus of width × height pixels: the power of the noise by frequency, (height,
+/// width). @param width, height  at least those of the kernel
+std::vector<double> noise_power(const NoiseCorrelation& kernel, int width, int height);
 
 /// Normal numbers of variance 1 with the correlation of `kernel`, (ny, nx). The same seed gives the same numbers.
 ///

@@ -18,6 +18,7 @@
 #include "host/cpu/convolve.hpp"
 #include "host/cpu/lbfgs.hpp"
 #include "host/cpu/network.hpp"
+#include "host/cpu/noise_whitening.hpp"
 #include "host/cpu/rays.hpp"
 #include "host/cpu/thread_pool.hpp"
 #include "host/model/scene_tables.hpp"
@@ -141,6 +142,7 @@ struct System : SystemBuffers<Real> {
         shape(problem.model.network),
         n_fitted(fitted_pixels(problem)),
         psf_supersampling(problem.observation.psf.supersampling),
+        whitening(whitening_of(problem.observation, problem.held_out)),
         convolution(grid.nx * psf_supersampling, grid.ny * psf_supersampling, problem.observation.psf),
         free_source_pixels(einfield::free_source_pixels(problem.model)),
         light_component(network_light_index(problem.model)) {
@@ -175,7 +177,8 @@ struct System : SystemBuffers<Real> {
     if (problem.model.network) bytes += CpuNetwork<Real>::planned_bytes(*problem.model.network, rays, threads);
     if (const LightComponent* const light = network_light(problem.model))
       bytes += CpuNetwork<Real>::planned_bytes(light->network, rays, threads);
-    return bytes;
+    const Observation& o = problem.observation;
+    return bytes + NoiseWhitening::planned_bytes(o.noise_correlation, o.grid, static_cast<std::size_t>(o.n_used()));
   }
 
   Scene<Real> scene() const { return tables.scene(); }
@@ -214,6 +217,7 @@ struct System : SystemBuffers<Real> {
   Schedule schedule;
   int n_fitted;  ///< pixels that enter the loss
   int psf_supersampling;
+  NoiseWhitening whitening;  ///< empty = the noise of the pixels is independent
   Convolution<Real> convolution;
   std::vector<FreePixels> free_source_pixels;
   bool lens_is_free = false;        ///< a scalar of the smooth lens is free

@@ -68,7 +68,7 @@ double planned_host_bytes(const Backend<Real>& backend, const Problem& problem, 
   const int threads = ThreadPool::resolve(settings.threads);
   const std::size_t joint =
       uses(settings, OptimizerKind::gauss_newton) ? gauss_newton_bytes(problem, threads) : std::size_t(0);
-  if (has_device_batch(backend))
+  if (has_device_batch(backend, problem.observation))
     return of_systems + std::max(static_cast<double>(joint),
                                  3.0 * systems * static_cast<double>(ScalarModel::planned_bytes(problem, 0, 1)));
   // Several starts run side by side, one thread each. Otherwise one evaluator uses all threads, for a step or for the
@@ -92,6 +92,7 @@ std::size_t planned_device_bytes([[maybe_unused]] const Backend<Real>& backend, 
   // One system after the other; what follows comes after it.
   const std::size_t joint =
       uses(settings, OptimizerKind::gauss_newton) ? CudaJointAlgebra::planned_bytes(problem) : std::size_t(0);
+  if (!has_device_batch(backend, problem.observation)) return bytes;
   if (ParameterLayout(problem.model).n_free() == 0) return bytes + joint;
   const ScalarModel model(problem, problem.initial_parameters, problem.loss, {}, nullptr);
   if (!uses(settings, OptimizerKind::levenberg_marquardt))

@@ -44,6 +44,10 @@ class CpuSourceBlock final : public SourceBlock {
 
 NormalEquations::NormalEquations(const Linearization& l, std::size_t n_pixels)
     : source_gradient(Eigen::VectorXd::Zero(index(n_pixels))), rest_gradient(l.rest.transpose() * l.residual) {
+  if (l.whitened_source.size() > 0) {
+    source_gradient = l.whitened_source.transpose() * l.residual;
+    return;
+  }
   const SparseRows& a = l.source;
   for (std::size_t row = 0; row + 1 < a.first.size(); ++row)
     for (std::size_t k = a.first[row]; k < a.first[row + 1]; ++k)
@@ -51,12 +55,20 @@ NormalEquations::NormalEquations(const Linearization& l, std::size_t n_pixels)
 }
 
 DataNormal::DataNormal(const Linearization& l, std::size_t n_pixels, ThreadPool& pool)
-    : NormalEquations(l, n_pixels),
-      pool_(pool),
-      source_(Eigen::MatrixXd::Zero(index(n_pixels), index(n_pixels))),
-      mixed_(RowMatrix::Zero(index(n_pixels), l.rest.cols())),
-      rest_(gram(l.rest, pool)) {
-  const Eigen::Index n = index(n_pixels);
+    : NormalEquations(l, n_pixels), pool_(pool) {
+  const Eigen::Index n = index(n_pixels), n_rest = l.rest.cols();
+  if (l.whitened_source.size() > 0) {
+    RowMatrix all(l.rest.rows(), n + n_rest);
+    all << l.whitened_source, l.rest;
+    const Eigen::MatrixXd products = gram(all, pool);
+    source_ = products.topLeftCorner(n, n);
+    mixed_ = products.topRightCorner(n, n_rest);
+    rest_ = products.bottomRightCorner(n_rest, n_rest);
+    return;
+  }
+  source_ = Eigen::MatrixXd::Zero(n, n);
+  mixed_ = RowMatrix::Zero(n, n_rest);
+  rest_ = gram(l.rest, pool);
   const SparseRows& a = l.source;
   const std::size_t n_rows = a.first.size() - 1;
   // A stripe of columns of the lower half by each thread: the pairs of every row of A that fall into it.

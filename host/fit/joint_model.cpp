@@ -6,6 +6,7 @@
 #include <Eigen/LU>
 #include <Eigen/QR>
 #include <string>
+#include <utility>
 
 #include "einfield/error.hpp"
 #include "einfield/tangent.hpp"
@@ -87,6 +88,7 @@ JointModel::JointModel(const Problem& problem, const std::vector<std::uint8_t>& 
     if (weights.loss[k] == 0) continue;
     used_.push_back({i % grid.nx, i / grid.nx, 1 / o.noise[k], o.image[k] / o.noise[k]});
   }
+  whitening_ = whitening_of(o, problem.held_out);
   if (const int nodes = RayGrid(grid).interior(); nodes > 0) node_share_ = static_cast<double>(n_data()) / nodes;
   if (!pixels_.empty())
     source_prior_ = SourcePrior(free_source_pixels(problem.model), n_data(), problem.source_variance);
@@ -142,9 +144,11 @@ std::size_t JointModel::planned_bytes(const Problem& problem, int threads) {
   const std::size_t weights = layout.n_network, rest = weights + layout.n_free(), rays = size(o.grid.n_rays()),
                     data = size(o.n_used()),
                     samples = size(o.grid.n_pixels()) * size(o.psf.supersampling * o.psf.supersampling);
+  // Correlated noise fills A; A and B beside each other for the normal equations.
+  const std::size_t dense = o.noise_correlation.empty() ? 0 : data * (2 * layout.free_pixels.size() + rest);
   std::size_t bytes =
-      8 * (rays * 7 + weights * rays * 6 + weights * weights * 8 + data * rest + 2 * samples * size(threads));
-  bytes += 12 * planned_entries(problem);
+      8 * (dense + rays * 7 + weights * rays * 6 + weights * weights * 8 + data * rest + 2 * samples * size(threads));
+  bytes += 12 * planned_entries(problem) + NoiseWhitening::planned_bytes(o.noise_correlation, o.grid, data);
   if (problem.model.network)
     bytes += CpuNetwork<double>::planned_bytes(*problem.model.network, o.grid.n_rays(), threads, 0);
   return bytes;
@@ -177,6 +181,7 @@ void JointModel::render(const std::vector<double>& x, Eigen::VectorXd& residual)
   convolve_column(brightness_.data(), 0, 0, column);
   residual = column.col(0);
   for (std::size_t i = 0; i < used_.size(); ++i) residual[static_cast<Eigen::Index>(i)] -= used_[i].data;
+  whitening_.whiten(residual.data());
 }
 
 /// Rays → image → PSF → used pixels in units of their noise, as a column of `to`.
@@ -303,6 +308,7 @@ double JointModel::log_constant() const {
   constexpr double kLogTwoPi = 1.8378770664093453;
   double sum = 0;
   for (const Used& used : used_) sum += std::log(used.inverse_sigma) - 0.5 * kLogTwoPi;
+  sum -= whitening_.log_determinant();
   const Eigen::MatrixXd tangents = transform_tangents();
   std::vector<Eigen::Index> moving;
   for (std::size_t k = n_weights_; k < rest_.size(); ++k)
@@ -342,9 +348,22 @@ Linearization JointModel::linearize(const std::vector<double>& x, RayColumns* co
   if (!pixels_.empty()) fill_source(l.source);
   differentiate_potential(x);
   fill_rest(l.rest, columns);
+  if (!whitening_.empty()) whiten(l);
   fill_potential_terms(x, l);
   fill_priors(x, l);
   return l;
+}
+
+/// L⁻¹ A and L⁻¹ B; the residuals are whitened.
+void JointModel::whiten(Linearization& l) const {
+  whitening_.whiten(l.rest, pool_);
+  if (pixels_.empty()) return;
+  const SparseRows rows = std::exchange(l.source, {});
+  l.whitened_source = RowMatrix::Zero(n_data(), static_cast<Eigen::Index>(pixels_.size()));
+  for (std::size_t row = 0; row + 1 < rows.first.size(); ++row)
+    for (std::size_t k = rows.first[row]; k < rows.first[row + 1]; ++k)
+      l.whitened_source(static_cast<Eigen::Index>(row), rows.column[k]) = rows.value[k];
+  whitening_.whiten(l.whitened_source, pool_);
 }
 
 /// A: the pixels that each ray sees, through the PSF. Row by row, sorted by pixel.

@@ -2,8 +2,8 @@
 // for the fit that needs the Jacobian of everything (Gauss–Newton) and for the evidence. In double precision on the
 // CPU.
 //
-// With r = (m(x) − d)/σ the residuals of the N fitted pixels, the objective is N times what every other optimizer
-// minimizes (einfield/problem.hpp, einfield/regularization.hpp):
+// With r = (m(x) − d)/σ the residuals of the N fitted pixels, whitened where their noise is correlated, the objective
+// is N times what every other optimizer minimizes (einfield/problem.hpp, einfield/regularization.hpp):
 //
 //     F(x) = |r(x)|² + Σ_k w_k Q_k(x) + S(x) + Σ ((p − mean)/sigma)² + Σ b²                                      (1)
 //
@@ -32,6 +32,7 @@
 #include "einfield/problem.hpp"
 #include "host/cpu/convolve.hpp"
 #include "host/cpu/network.hpp"
+#include "host/cpu/noise_whitening.hpp"
 #include "host/cpu/thread_pool.hpp"
 #include "host/fit/source_prior.hpp"
 #include "host/model/scene_tables.hpp"
@@ -67,7 +68,8 @@ struct SparseRows {
 /// (2) at a point; the Gaussian penalties apart, so that their weights may change.
 struct Linearization {
   JointValue value;
-  SparseRows source;                        ///< A
+  SparseRows source;                        ///< A; empty with correlated noise
+  RowMatrix whitened_source;                ///< A with correlated noise, which fills it: (N, pixels); else empty
   RowMatrix rest;                           ///< B: (N, weights and scalars that move)
   Eigen::VectorXd residual;                 ///< r
   std::array<Eigen::MatrixXd, 3> network;   ///< D_kᵀ D_k of kNetworkTerms: (weights, weights)
@@ -120,6 +122,7 @@ class JointModel {
   std::size_t n_weights() const { return n_weights_; }  ///< of rest()
   int n_data() const { return static_cast<int>(used_.size()); }
   const std::vector<Used>& used() const { return used_; }
+  const NoiseWhitening& whitening() const { return whitening_; }
   const SourcePrior& source_prior() const { return source_prior_; }
   /// Lets the prior of the source follow the brightness at the last point (source_prior.hpp (1)).
   void adapt_source_prior(double contrast) {
@@ -135,13 +138,13 @@ class JointModel {
 
   /// Of the pixels that move, at the last point.
   const Eigen::VectorXd& source_values() const { return source_values_; }
-  /// What the evidence has besides determinants: −½ Σ ln 2πσ² of the pixels, and per scalar ln(√2π |∂p/∂u|) with the
+  /// What the evidence has besides determinants: −½ ln det 2πC of the noise, and per scalar ln(√2π |∂p/∂u|) with the
   /// density of its prior: Gaussian, uniform between bounds, or 1 in the unit of the fit (einfield/units.hpp).
   double log_constant() const;
 
   /// Renders, and computes the parts of (1). @param x  flat parameter vector
   JointValue value(const std::vector<double>& x);
-  /// (2) at x. @param columns  make B; null = this model, on the CPU
+  /// (2) at x. @param columns  make B of independent noise; null = this model, on the CPU
   Linearization linearize(const std::vector<double>& x, RayColumns* columns = nullptr);
 
  private:
@@ -151,6 +154,7 @@ class JointModel {
   void render(const std::vector<double>& x, Eigen::VectorXd& residual);
   void differentiate_deflection();
   JointValue parts(const std::vector<double>& x, const Eigen::VectorXd& residual);
+  void whiten(Linearization& l) const;
   void fill_source(SparseRows& rows);
   RowMatrix scalar_derivatives();
   void fill_rest(RowMatrix& rest, RayColumns* columns);
@@ -170,6 +174,7 @@ class JointModel {
   std::size_t n_weights_ = 0;
   SourcePrior source_prior_;
   std::vector<Used> used_;
+  NoiseWhitening whitening_;
   std::vector<double> theta_, deflection_, brightness_, scalars_;
   Eigen::VectorXd source_values_;
   std::vector<double> slope_;  ///< −∇S at every ray, all x then all y

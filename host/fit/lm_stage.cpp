@@ -146,7 +146,7 @@ void descend(FitRun<Real>& run, const std::vector<int>& systems, ThreadPool& poo
     const std::vector<double> parameters(now.parameters.begin(), now.parameters.end());
     // A device computes the deflection of the network itself.
     models.emplace_back(problem, parameters, problem.loss, stage.schedule.trainable,
-                        has_device_batch(run.backend()) ? nullptr : &pool);
+                        has_device_batch(run.backend(), problem.observation) ? nullptr : &pool);
     points += plan.count;
     plans.push_back(std::move(plan));
   }
@@ -164,7 +164,7 @@ void descend(FitRun<Real>& run, const std::vector<int>& systems, ThreadPool& poo
 template <class Real>
 std::vector<std::vector<int>> groups_of(const FitRun<Real>& run, const std::vector<int>& systems) {
   std::vector<std::vector<int>> groups;
-  const bool together = has_device_batch(run.backend());
+  const bool together = has_device_batch(run.backend(), run.problems().front().observation);
   for (const int i : systems) {
     // The first member of an ensemble may show the others where to begin.
     const bool leads = groups.size() == 1 && groups[0] == std::vector<int>{0} && run.settings().ensemble;

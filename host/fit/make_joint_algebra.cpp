@@ -1,6 +1,8 @@
 // The algebra of a backend.
 #include "host/fit/make_joint_algebra.hpp"
 
+#include "host/fit/make_scalar_batch.hpp"
+
 #ifdef EINFIELD_HAVE_CUDA
 #include "host/fit/cuda_joint_algebra.hpp"
 #include "kernels/cuda_backend.hpp"
@@ -12,8 +14,8 @@ template <class Real>
 std::unique_ptr<JointAlgebra> make_joint_algebra([[maybe_unused]] const Backend<Real>& backend, const JointModel& model,
                                                  ThreadPool& pool) {
 #ifdef EINFIELD_HAVE_CUDA
-  if (const int device = cuda_device_index(backend); device >= 0)
-    return std::make_unique<CudaJointAlgebra>(device, model);
+  if (has_device_batch(backend, model.problem().observation))
+    return std::make_unique<CudaJointAlgebra>(cuda_device_index(backend), model);
 #endif
   return std::make_unique<CpuJointAlgebra>(model.pixels().size(), pool);
 }

@@ -11,9 +11,9 @@
 namespace einfield {
 
 template <class Real>
-bool has_device_batch([[maybe_unused]] const Backend<Real>& backend) {
+bool has_device_batch([[maybe_unused]] const Backend<Real>& backend, [[maybe_unused]] const Observation& observation) {
 #ifdef EINFIELD_HAVE_CUDA
-  return cuda_device_index(backend) >= 0;
+  return cuda_device_index(backend) >= 0 && observation.noise_correlation.empty();
 #else
   return false;
 #endif
@@ -23,14 +23,14 @@ template <class Real>
 std::unique_ptr<ScalarBatch> make_scalar_batch([[maybe_unused]] const Backend<Real>& backend,
                                                std::vector<ScalarModel> models, int concurrent, ThreadPool& pool) {
 #ifdef EINFIELD_HAVE_CUDA
-  if (const int device = cuda_device_index(backend); device >= 0)
-    return std::make_unique<CudaScalarBatch>(device, std::move(models), concurrent);
+  if (has_device_batch(backend, models.front().problem().observation))
+    return std::make_unique<CudaScalarBatch>(cuda_device_index(backend), std::move(models), concurrent);
 #endif
   return std::make_unique<CpuScalarBatch>(std::move(models), concurrent, pool);
 }
 
-template bool has_device_batch(const Backend<float>&);
-template bool has_device_batch(const Backend<double>&);
+template bool has_device_batch(const Backend<float>&, const Observation&);
+template bool has_device_batch(const Backend<double>&, const Observation&);
 template std::unique_ptr<ScalarBatch> make_scalar_batch(const Backend<float>&, std::vector<ScalarModel>, int,
                                                         ThreadPool&);
 template std::unique_ptr<ScalarBatch> make_scalar_batch(const Backend<double>&, std::vector<ScalarModel>, int,

@@ -10,8 +10,9 @@
 namespace einfield {
 
 /// Whether fits with a Jacobian run on the device of this backend, which is then best used with all systems at once.
+/// Residuals with correlated noise are whitened on the CPU, and so are their Jacobians.
 template <class Real>
-bool has_device_batch(const Backend<Real>& backend);
+bool has_device_batch(const Backend<Real>& backend, const Observation& observation);
 
 /// @param models      of the systems, of one shape
 /// @param concurrent  points that the caller evaluates at once, at most

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "host/cpu/noise_whitening.hpp"
+
 namespace einfield {
 namespace {
 
@@ -16,10 +18,18 @@ void redraw_priors(Components& components, const MemberDraws& draws, std::uint64
 
 }  // namespace
 
-void redraw(Problem& problem, const MemberDraws& draws) {
-  Observation& o = problem.observation;
+void redraw_noise(Observation& o, const MemberDraws& draws) {
+  std::vector<double> noise;
   for (std::size_t i = 0; i < o.image.size(); ++i)
-    if (o.mask[i]) o.image[i] += o.noise[i] * draws(MemberDraws::noise, i);
+    if (o.mask[i]) noise.push_back(draws(MemberDraws::noise, i));
+  whitening_of(o).color(noise.data());
+  auto drawn = noise.begin();
+  for (std::size_t i = 0; i < o.image.size(); ++i)
+    if (o.mask[i]) o.image[i] += o.noise[i] * *drawn++;
+}
+
+void redraw(Problem& problem, const MemberDraws& draws) {
+  redraw_noise(problem.observation, draws);
   std::uint64_t count = 0;
   redraw_priors(problem.model.lens, draws, count);
   redraw_priors(problem.model.source, draws, count);

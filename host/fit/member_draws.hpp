@@ -32,8 +32,11 @@ class MemberDraws {
   std::uint64_t first_;
 };
 
-/// Adds a draw of the noise to the data of all used pixels, data + σ ε, and a draw of their Gaussian prior to the means
-/// of the priors of free scalars, mean + sigma ε: what needs nothing but another Problem.
+/// Adds a draw of the noise to the data of all used pixels, data + σ ε, with the correlation of the noise.
+void redraw_noise(Observation& observation, const MemberDraws& draws);
+
+/// redraw_noise(), and a draw of their Gaussian prior is added to the means of the priors of free scalars, mean +
+/// sigma ε: what needs nothing but another Problem.
 void redraw(Problem& problem, const MemberDraws& draws);
 
 }  // namespace einfield

@@ -78,7 +78,7 @@ std::size_t ScalarModel::planned_bytes(const Problem& problem, int evaluators, i
   ScalarBuffers{}.each(count_into(evaluator), {n_free, n_free + 1, size(threads), used, samples, light ? rays : 0});
   evaluator += sizeof(double) * kConvolutionCopies * size(threads) * samples;
   if (light) evaluator += CpuNetwork<double>::planned_bytes(light->network, static_cast<int>(rays), threads);
-  return shared + size(evaluators) * evaluator;
+  return shared + NoiseWhitening::planned_bytes(o.noise_correlation, o.grid, used) + size(evaluators) * evaluator;
 }
 
 ScalarModel::ScalarModel(const Problem& problem, const std::vector<double>& parameters, LossKind loss,
@@ -150,6 +150,11 @@ void ScalarModel::choose_pixels(LossKind loss) {
   for (int y = 0; y < ny_; ++y)
     for (int x = 0; x < nx_; ++x)
       if (seen[static_cast<std::size_t>(y * nx_ + x)]) b_.needed.push_back({x, y});
+  whitening_ = whitening_of(o, problem_.held_out);
+  std::vector<double> data;
+  for (const Used& used : b_.used) data.push_back(used.data);
+  whitening_.whiten(data.data());
+  for (std::size_t i = 0; i < data.size(); ++i) b_.used[i].data = data[i];
 }
 
 /// Ranges and priors of the amplitudes that move.
@@ -248,20 +253,22 @@ void ScalarEvaluator::render(std::size_t n_images, Work&& work) {
   });
 }
 
-/// The first images through the PSF, at the used pixels, weighted.
+/// The first images through the PSF, at the used pixels, weighted and whitened.
 void ScalarEvaluator::convolve(std::size_t n_images, const std::vector<std::vector<double>*>& columns) {
   const int f = m_.psf_supersampling_, width = m_.nx_ * f;
   pool_.parallel_for(static_cast<int>(n_images), [&](int index, int worker) {
     const auto k = static_cast<std::size_t>(index), thread = static_cast<std::size_t>(worker);
     convolutions_[thread].apply(b_.images[k].data(), b_.convolved[thread].data());
+    std::vector<double>& column = *columns[k];
     for (std::size_t i = 0; i < m_.b_.used.size(); ++i) {
       const ScalarModel::Used& used = m_.b_.used[i];
       double sum = 0;
       for (int y = used.pixel.y * f; y < (used.pixel.y + 1) * f; ++y)
         for (int x = used.pixel.x * f; x < (used.pixel.x + 1) * f; ++x)
           sum += b_.convolved[thread][static_cast<std::size_t>(y * width + x)];
-      (*columns[k])[i] = used.weight * sum / (f * f);
+      column[i] = used.weight * sum / (f * f);
     }
+    m_.whitening_.whiten(column.data());
   });
 }
 

@@ -13,6 +13,7 @@
 #include "einfield/render.hpp"
 #include "host/cpu/convolve.hpp"
 #include "host/cpu/network.hpp"
+#include "host/cpu/noise_whitening.hpp"
 #include "host/cpu/rays.hpp"
 #include "host/cpu/thread_pool.hpp"
 #include "host/fit/least_squares.hpp"
@@ -38,7 +39,7 @@ class ScalarModel {
   struct Used {
     Pixel pixel;
     double weight, chi2_weight;  ///< square roots of pixel_weights()
-    double data;                 ///< times `weight`
+    double data;                 ///< times `weight`; of correlated noise, whitened
   };
 
   /// @param problem     kept by reference
@@ -76,6 +77,7 @@ class ScalarModel {
   int ny() const { return ny_; }
   const std::vector<Pixel>& needed() const { return b_.needed; }
   const std::vector<Used>& used() const { return b_.used; }
+  const NoiseWhitening& whitening() const { return whitening_; }
   /// Of every ray of the needed pixels: all x, then all y [arcsec]. The deflection is 0 without a pool.
   const std::vector<double>& theta() const { return b_.theta; }
   const std::vector<double>& deflection() const { return b_.deflection; }
@@ -123,6 +125,7 @@ class ScalarModel {
     }
   };
   Buffers b_;
+  NoiseWhitening whitening_;
 };
 
 /// A point of the parameter space and its value.

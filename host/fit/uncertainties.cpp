@@ -191,7 +191,7 @@ Uncertainties scalar_uncertainties(const Backend<Real>& backend, const Problem& 
   return in_own_units(problem, parameters, [&](const Problem& own, const std::vector<double>& at) {
     std::vector<ScalarModel> models;
     models.emplace_back(own, at, LossKind::chi2, std::vector<std::uint8_t>{},
-                        has_device_batch(backend) ? nullptr : &pool);
+                        has_device_batch(backend, own.observation) ? nullptr : &pool);
     return scalar_uncertainties(*make_scalar_batch(backend, std::move(models), 1, pool));
   });
 }

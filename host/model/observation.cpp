@@ -110,6 +110,14 @@ void Observation::validate() const {
                      "noise = " + std::to_string(noise[i]) + " at used pixel " + std::to_string(i) + ", expected > 0");
   }
   EINFIELD_REQUIRE(n_used() > 0, "every pixel is masked");
+  const NoiseCorrelation& k = noise_correlation;
+  EINFIELD_REQUIRE(k.empty() || (k.nx % 2 == 1 && k.ny % 2 == 1 &&
+                                 k.values.size() == static_cast<std::size_t>(k.nx) * static_cast<std::size_t>(k.ny)),
+                   "a noise_correlation of " + std::to_string(k.nx) + " x " + std::to_string(k.ny) + " pixels and " +
+                       std::to_string(k.values.size()) + " values, expected odd sizes and nx x ny values");
+  for (std::size_t i = 0; i < k.values.size(); ++i)
+    EINFIELD_REQUIRE(k.values[i] == k.values[k.values.size() - 1 - i] || i == k.values.size() / 2,
+                     "a noise_correlation that changes when it is turned by 180 degrees");
   EINFIELD_REQUIRE(
       psf.supersampling >= 1 && grid.supersampling % psf.supersampling == 0,
       "a PSF of " + std::to_string(psf.supersampling) +

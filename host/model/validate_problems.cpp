@@ -28,6 +28,8 @@ bool same_shapes(const std::vector<LightComponent>& a, const std::vector<LightCo
 /// Checks one problem by itself.
 void validate_problem(const Problem& p) {
   p.observation.validate();
+  EINFIELD_REQUIRE(p.observation.noise_correlation.empty() || p.loss == LossKind::chi2,
+                   std::string("a noise_correlation with the loss ") + name_of(p.loss) + ", expected chi2");
   const ParameterLayout layout(p.model);
   EINFIELD_REQUIRE(
       p.initial_parameters.size() == layout.size(),
@@ -60,6 +62,9 @@ void require_same_shape(const Problem& first, const Problem& p) {
                        first.observation.psf.ny == p.observation.psf.ny &&
                        first.observation.psf.supersampling == p.observation.psf.supersampling,
                    "systems with PSFs of different sizes, expected one shape");
+  EINFIELD_REQUIRE(first.observation.noise_correlation.nx == p.observation.noise_correlation.nx &&
+                       first.observation.noise_correlation.ny == p.observation.noise_correlation.ny,
+                   "systems with noise_correlations of different sizes, expected one shape");
   EINFIELD_REQUIRE(first.model.network == p.model.network, "systems with different networks, expected one shape");
   EINFIELD_REQUIRE(same_kinds(first.model.lens, p.model.lens) && same_kinds(first.model.source, p.model.source) &&
                        same_kinds(first.model.lens_light, p.model.lens_light) &&

@@ -8,6 +8,7 @@
 
 #include "einfield/error.hpp"
 #include "einfield/units.hpp"
+#include "host/cpu/noise_whitening.hpp"
 #include "host/fields/light_flux.hpp"
 #include "host/fields/psf_smoothing.hpp"
 #include "host/fields/source_plane.hpp"
@@ -20,12 +21,15 @@ namespace {
 
 DataFit data_fit(const Observation& observation, LossKind kind, const std::vector<double>& image) {
   double squares = 0, chi2 = 0;
+  std::vector<double> in_sigma;
   for (std::size_t i = 0; i < image.size(); ++i) {
     if (!observation.mask[i]) continue;
     const double residual = image[i] - observation.image[i];
     squares += residual * residual;
-    chi2 += residual * residual / (observation.noise[i] * observation.noise[i]);
+    in_sigma.push_back(residual / observation.noise[i]);
   }
+  whitening_of(observation).whiten(in_sigma.data());
+  for (const double z : in_sigma) chi2 += z * z;
   const double n = observation.n_used();
   return {(kind == LossKind::chi2 ? chi2 : squares) / n, chi2 / n};
 }

@@ -120,6 +120,9 @@ void add_observation(Fingerprint& print, const Observation& o) {
                      std::to_string(o.grid.nx) + " x " + std::to_string(o.grid.ny) + ": " + described(o.image));
   print.emplace_back("observation.mask", described(o.mask));
   print.emplace_back("observation.noise", described(o.noise));
+  if (const NoiseCorrelation& k = o.noise_correlation; !k.empty())
+    print.emplace_back("observation.noise_correlation",
+                       std::to_string(k.nx) + " x " + std::to_string(k.ny) + ": " + described(k.values));
   print.emplace_back("observation.psf",
                      std::to_string(o.psf.nx) + " x " + std::to_string(o.psf.ny) + ": " + described(o.psf.values));
   if (o.psf.supersampling > 1) print.emplace_back("observation.psf_supersampling", to_text(o.psf.supersampling));

@@ -398,7 +398,11 @@ class Checks {
     const bool noise_free =
         is_true_image() || (chi2 < kNoiseFree && 2 * fit_.layout.size() < static_cast<std::size_t>(n));
     if (chi2 < threshold(Flag::chi2_low) - spread && !noise_free) raise(Flag::chi2_low, of(chi2, n, "used pixels"));
-    const double arcs_spread = checks_.arc_pixels > 0 ? kSigmasOfChi2 * std::sqrt(2.0 / checks_.arc_pixels) : 0;
+    // The squares of pixels with correlated noise are correlated, too: by the squares of the coefficients.
+    double together = o_.noise_correlation.empty() ? 1 : 0;
+    for (const double v : o_.noise_correlation.values) together += v * v;
+    const double arcs_spread =
+        checks_.arc_pixels > 0 ? kSigmasOfChi2 * std::sqrt(2.0 * together / checks_.arc_pixels) : 0;
     const bool arcs = checks_.arc_pixels >= kFewestPixels;
     if (arcs && checks_.chi2_arcs > std::max(threshold(Flag::chi2_arcs) * checks_.chi2_floor, 1.0) * (1 + arcs_spread))
       raise(Flag::chi2_arcs, of(checks_.chi2_arcs, checks_.arc_pixels, "pixels of the arcs") +

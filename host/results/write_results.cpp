@@ -24,6 +24,8 @@ void add_observation(FitsMaps& maps, const Observation& observation, const std::
     maps.add_on({1, 1, scale, 0, 0}, "PSF", "", {1});
   else
     maps.add_on({psf.nx, psf.ny, scale / psf.supersampling, 0, 0}, "PSF", "", psf.values);
+  if (const NoiseCorrelation& k = observation.noise_correlation; !k.empty())
+    maps.add_on({k.nx, k.ny, scale, 0, 0}, "NOISE_CORRELATION", "", k.values);
   maps.add("MODEL", unit, model);
   std::vector<double> residual(model.size(), std::nan(""));
   for (std::size_t i = 0; i < residual.size(); ++i)

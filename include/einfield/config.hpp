@@ -56,6 +56,8 @@ struct ObservationConfig {
   int mask_used = 1;  ///< value of the mask in used pixels; 1: other pixels are 0; 0: other pixels are nonzero
   std::vector<RegionConfig> regions;
   NoiseConfig noise;
+  FitsReference noise_correlation;         ///< kernel; empty = the noise of two pixels is independent
+  bool measure_noise_correlation = false;  ///< in the blank sky of the image, instead of a kernel
   PsfConfig psf;
   double noise_floor = 0;             ///< least 1 σ of a pixel [image unit]
   double model_error = 0;             ///< fraction of the brightness that is added to 1 σ in quadrature

@@ -308,6 +308,9 @@ struct LearningRates {
 /// (likelihood.hpp):
 ///
 ///     loss = Σ w (m − d)²,    m̄ = 2 w (m − d)
+///
+/// or, with correlated noise, those of kIndependentNoise (likelihood.hpp), by conjugate gradients in a block per
+/// system.
 template <class Real>
 class EINFIELD_API LikelihoodStage {
  public:

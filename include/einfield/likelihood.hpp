@@ -33,6 +33,16 @@ EINFIELD_HD Real residual_loss_adjoint(Real model, Real data, Real weight) {
   return 2 * weight * (model - data);
 }
 
+/// The part of the variance of correlated noise that counts as independent, f in the correlation R = (1 − f) K + f 1
+/// of the fitted pixels, K of NoiseCorrelation. A kernel is known to a percent, and resampling leaves hardly any noise
+/// in the finest structures, where the model would otherwise have to be right to a small fraction of the noise. With R,
+/// loss and reduced χ² are
+///
+///     rᵀ R⁻¹ r,   r_i = √w_i (m_i − d_i),   m̄_i = 2 √w_i (R⁻¹ r)_i
+///
+/// with w of pixel_weights(). R holds only the pixels that enter the sum, so masks of any shape are exact.
+inline constexpr double kIndependentNoise = 0.01;
+
 /// Weights of the data term, (ny, nx) each; exactly 0 for a pixel that does not enter the sum.
 template <class Real>
 struct PixelWeights {

@@ -70,6 +70,22 @@ inline double photon_noise(double value, double background_rms, double exposure_
 /// @return      0 when no used pixel has a positive finite noise
 double typical_noise(const std::vector<double>& noise, const std::vector<std::uint8_t>& mask, double marks);
 
+/// Correlation coefficients of the noise of two pixels by their offset, (ny, nx), both odd: 1 in the middle and the
+/// same after a turn by 180°; empty = the noise of two pixels is independent. Resampling (drizzle) correlates noise.
+struct NoiseCorrelation {
+  int nx = 0;
+  int ny = 0;
+  std::vector<double> values;
+  bool empty() const { return values.empty(); }
+  /// The coefficient of two pixels; 0 beyond the kernel. @param x, y  columns and rows between them
+  double at(int x, int y) const {
+    x += nx / 2;
+    y += ny / 2;
+    const bool inside = x >= 0 && y >= 0 && x < nx && y < ny;
+    return inside ? values[static_cast<std::size_t>(y * nx + x)] : 0.0;
+  }
+};
+
 /// One image of a lens system. All maps are (ny, nx) of `grid`.
 struct Observation {
   Grid grid;
@@ -77,6 +93,7 @@ struct Observation {
   std::vector<double> noise;       ///< 1 σ [image unit]; > 0 where the mask is 1
   std::vector<std::uint8_t> mask;  ///< 1 = used
   Psf psf;
+  NoiseCorrelation noise_correlation;
 
   /// Number of used pixels.
   int n_used() const {
