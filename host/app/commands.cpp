@@ -23,6 +23,7 @@
 #include "einfield/flags.hpp"
 #include "host/app/build_info.hpp"
 #include "host/app/command_line.hpp"
+#include "host/app/detect.hpp"
 #include "host/app/evaluate.hpp"
 #include "host/app/new.hpp"
 #include "host/app/reproduce.hpp"
@@ -370,6 +371,49 @@ Command fit_command(CLI::App& app) {
             const Config config = configuration_of_fit(o->config, o->data, overrides(o->settings), options);
             options.command = shell_command(words);
             return o->flags.status_of([&] { return run_fit(config, options); });
+          }};
+}
+
+// ---- detect --------------------------------------------------------------------------------------------------
+
+Command detect_command(CLI::App& app) {
+  struct Options {
+    std::string config, out;
+    std::vector<std::string> settings;
+    RunFlags flags;
+    DetectionSettings search;
+  };
+  const auto o = std::make_shared<Options>();
+  CLI::App* command = add_command(app, "detect", "Search for a small perturber beside the lens of a configuration");
+  add_config(command, o->config, "configuration with free pixels in the source");
+  add_out(command, o->out, "DIR", "directory for the results; default: <name of the configuration>_detect");
+  add_set(command, o->settings);
+  command->add_option("--nulls", o->search.nulls, "mocks without a perturber that are fitted in the same way")
+      ->type_name("N")
+      ->check(whole_number(0, 100'000))
+      ->capture_default_str();
+  command->add_option("--injections", o->search.injections, "mocks with a perturber, which check the sensitivity")
+      ->type_name("N")
+      ->check(whole_number(0, 1000))
+      ->capture_default_str();
+  command->add_option("--seed", o->search.seed, "seed of the mocks")
+      ->type_name("N")
+      ->check(whole_number(0, 1'000'000'000))
+      ->capture_default_str();
+  command
+      ->add_flag("--resume", o->flags.run.resume, "keep the fit and the mocks in --out, or begin where there are none")
+      ->disable_flag_override();
+  command->add_flag("--overwrite", o->flags.run.overwrite, "replace the results in --out")->disable_flag_override();
+  o->flags.add_to(command);
+  return {command, [o](const std::vector<std::string>& words) {
+            if (o->flags.run.resume && o->flags.run.overwrite)
+              throw InvalidInput("--resume: contradicts --overwrite, expected one of them");
+            catch_signals();
+            RunOptions options = o->flags.options();
+            options.out = o->out.empty() ? fs::path(o->config).stem().string() + "_detect" : o->out;
+            options.command = shell_command(words);
+            const Config config = read_config(o->config, overrides(o->settings), false);
+            return o->flags.status_of([&] { return run_detect(config, options, o->search); });
           }};
 }
 
@@ -726,8 +770,8 @@ Command version_command(CLI::App& app) {
 }  // namespace
 
 std::vector<Command> add_commands(CLI::App& app) {
-  return {simulate_command(app),  new_command(app),  fit_command(app),  evaluate_command(app), convert_command(app),
-          reproduce_command(app), info_command(app), help_command(app), version_command(app)};
+  return {simulate_command(app), new_command(app),       fit_command(app),  detect_command(app), evaluate_command(app),
+          convert_command(app),  reproduce_command(app), info_command(app), help_command(app),   version_command(app)};
 }
 
 }  // namespace einfield

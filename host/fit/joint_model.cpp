@@ -354,6 +354,21 @@ Linearization JointModel::linearize(const std::vector<double>& x, RayColumns* co
   return l;
 }
 
+RowMatrix JointModel::response(int count, const std::function<Vec2<double>(int k, Vec2<double> theta)>& alpha) {
+  const std::size_t rays = brightness_.size();
+  RowMatrix columns(n_data(), count);
+  pool_.parallel_for(count, [&](int k, int worker) {
+    std::vector<double> change(rays);
+    for (std::size_t i = 0; i < rays; ++i) {
+      const Vec2<double> a = alpha(k, {theta_[i], theta_[rays + i]});
+      change[i] = slope_[i] * a.x + slope_[rays + i] * a.y;
+    }
+    convolve_column(change.data(), worker, k, columns);
+  });
+  whitening_.whiten(columns, pool_);
+  return columns;
+}
+
 /// L⁻¹ A and L⁻¹ B; the residuals are whitened.
 void JointModel::whiten(Linearization& l) const {
   whitening_.whiten(l.rest, pool_);

@@ -26,6 +26,7 @@
 #include <array>
 #include <cstdint>
 #include <Eigen/Core>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -146,6 +147,9 @@ class JointModel {
   JointValue value(const std::vector<double>& x);
   /// (2) at x. @param columns  make B of independent noise; null = this model, on the CPU
   Linearization linearize(const std::vector<double>& x, RayColumns* columns = nullptr);
+  /// ∂r/∂m for further deflections m α_k of the lens, at the point of the last linearization, whitened: (N, count).
+  /// @param alpha  α_k at a position
+  RowMatrix response(int count, const std::function<Vec2<double>(int k, Vec2<double> theta)>& alpha);
 
  private:
   void choose(const std::vector<std::uint8_t>& moves);

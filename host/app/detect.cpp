@@ -1,0 +1,254 @@
+#include "host/app/detect.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "einfield/load.hpp"
+#include "einfield/units.hpp"
+#include "host/app/run_log.hpp"
+#include "host/files/atomic_file.hpp"
+#include "host/files/directory_lock.hpp"
+#include "host/files/memory.hpp"
+#include "host/fit/gauss_newton.hpp"
+#include "host/model/source_grids.hpp"
+#include "host/report/picture.hpp"
+#include "host/results/checkpoint.hpp"
+#include "host/results/fits_maps.hpp"
+#include "host/results/result_files.hpp"
+
+namespace einfield {
+namespace {
+
+using nlohmann::ordered_json;
+
+/// A search needs a source that can follow the image, and the solution of everything at once.
+void require_pixels(const Config& config) {
+  const std::vector<LightComponent>& source = config.model.source;
+  const bool pixels =
+      std::any_of(source.begin(), source.end(), [](const LightComponent& light) { return light.pixels_free; });
+  EINFIELD_REQUIRE(pixels, config.file + ": detect needs a [[source]] with profile = \"PIXELATED\" and fit = [\"pixels\"], "
+                                         "found none: a source that is too simple looks like a perturber; `einfield new "
+                                         "--pixels` writes one");
+  const OptimizerKind last = config.optimizer.all_stages().back().name;
+  EINFIELD_REQUIRE(last == OptimizerKind::gauss_newton,
+                   config.file + ": detect needs gauss_newton as the last optimizer, found " + name_of(last) +
+                       ", expected recipe = \"galaxy\" or \"evidence\"");
+}
+
+/// Where the fit in OUT/fit has ended, without its network, in the units of a fit.
+template <class Real>
+Problem smooth_problem(const Config& config, const LoadedProblem& loaded, const std::string& dir) {
+  const Units units = units_of(loaded.problem);
+  Problem problem = in_units(loaded.problem, units);
+  const Checkpoint<Real> checkpoint = read_checkpoint<Real>(dir, config, loaded.problem);
+  const Snapshot<Real>& end = checkpoint.snapshots.front();
+  const ParameterLayout layout(problem.model);
+  problem.model = with_parameters(problem.model, layout, {end.parameters.begin(), end.parameters.end()});
+  set_source_grids(problem.model, end.grids);
+  problem.model.network.reset();
+  if (end.evidence) {
+    problem.regularization.source_gradient = end.evidence->weights.source_gradient;
+    problem.regularization.source_curvature = end.evidence->weights.source_curvature;
+  }
+  problem.initial_parameters = ParameterLayout(problem.model).initial_parameters({});
+  return problem;
+}
+
+/// The mocks of an earlier run of the same search; none if there are none.
+class Mocks {
+ public:
+  Mocks(std::string path, ordered_json of) : path_(std::move(path)), of_(std::move(of)) {}
+
+  std::vector<NullMock> read() const {
+    std::vector<NullMock> mocks;
+    std::ifstream in(path_);
+    const nlohmann::json json = nlohmann::json::parse(in, nullptr, false);
+    if (!json.is_object() || json.value("of", nlohmann::json()) != nlohmann::json(of_)) return mocks;
+    for (const nlohmann::json& mock : json.value("mocks", nlohmann::json::array()))
+      mocks.push_back({mock.value("multipoles", false), mock.value("significance", 0.0)});
+    return mocks;
+  }
+  void write(const std::vector<NullMock>& mocks) const {
+    ordered_json json = {{"of", of_}, {"mocks", ordered_json::array()}};
+    for (const NullMock& mock : mocks)
+      json["mocks"].push_back({{"multipoles", mock.multipoles}, {"significance", mock.significance}});
+    write_atomically(path_, json.dump(1) + "\n");
+  }
+
+ private:
+  std::string path_;
+  ordered_json of_;  ///< what the mocks were made from
+};
+
+ordered_json number(double value) {
+  return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
+}
+
+ordered_json alternative_json(const Alternative& a, const std::optional<Cosmology>& cosmology) {
+  ordered_json json = {{"name", a.name},
+                       {"evidence_gain", number(a.evidence_gain)},
+                       {"chi2_fall", number(a.chi2_fall)},
+                       {"chi2_reduced", number(a.chi2_reduced)},
+                       {"parameters", a.parameters},
+                       {"converged", a.converged},
+                       {"added", ordered_json::array()}};
+  for (const AddedLens& lens : a.added) {
+    ordered_json entry = {{"profile", lens.profile}};
+    for (std::size_t i = 0; i < lens.names.size(); ++i)
+      entry[lens.names[i]] = {{"value", number(lens.values[i])}, {"sigma", number(lens.sigma[i])}};
+    if (cosmology && lens.profile == "SIS") entry["mass_within_1_kpc"] = mass_within_kpc(*cosmology, lens.values[0]);
+    json["added"].push_back(std::move(entry));
+  }
+  return json;
+}
+
+ordered_json detection_json(const Detection& d, const Config& config, const DetectionSettings& settings) {
+  const std::optional<Cosmology>& cosmology = config.cosmology;
+  ordered_json json = {{"einfield", "detect"},
+                       {"title", config.title},
+                       {"summary", in_words(d, cosmology)},
+                       {"found", d.found()},
+                       {"fits", d.fits()},
+                       {"smooth",
+                        {{"chi2_reduced", number(d.chi2_reduced)},
+                         {"chi2_allowed", d.chi2_allowed},
+                         {"log_evidence", number(d.log_evidence)},
+                         {"converged", d.converged}}},
+                       {"map",
+                        {{"highest_significance", d.highest},
+                         {"by_chance", d.by_chance},
+                         {"significance_of_5_percent", d.seen}}},
+                       {"candidates", ordered_json::array()},
+                       {"alternatives", ordered_json::array()},
+                       {"nulls", {{"seed", settings.seed}, {"p_value", nullptr}, {"mocks", ordered_json::array()}}},
+                       {"injections", ordered_json::array()}};
+  for (const Candidate& c : d.candidates)
+    json["candidates"].push_back({{"x", c.place.x},
+                                  {"y", c.place.y},
+                                  {"significance", c.significance},
+                                  {"theta_E", c.theta_E},
+                                  {"theta_E_that_would_be_seen", c.limit}});
+  for (const Alternative& a : d.alternatives) json["alternatives"].push_back(alternative_json(a, cosmology));
+  if (const auto p = d.p_value()) json["nulls"]["p_value"] = *p;
+  for (const NullMock& mock : d.nulls)
+    json["nulls"]["mocks"].push_back({{"multipoles", mock.multipoles}, {"significance", mock.significance}});
+  for (const Injection& i : d.injections)
+    json["injections"].push_back({{"x", i.place.x},
+                                  {"y", i.place.y},
+                                  {"theta_E", i.theta_E},
+                                  {"expected_significance", i.expected},
+                                  {"significance", i.found}});
+  return json;
+}
+
+void write_maps(const Detection& d, const LoadedProblem& loaded, const std::string& path) {
+  const PixelGrid& g = d.grid;
+  const Grid grid{g.nx, g.ny, g.pixel_scale, g.center_x, g.center_y, 1};
+  FitsMaps maps(grid, false,
+                loaded.wcs ? std::optional(loaded.wcs->on(loaded.problem.observation.grid, grid)) : std::nullopt);
+  maps.add("DETECT_THETA_E", "arcsec", d.theta_E);
+  maps.add("DETECT_SIGMA", "arcsec", d.sigma);
+  maps.add("DETECT_SNR", "", d.significance);
+  maps.add("DETECT_LIMIT", "arcsec", d.limit);
+  write_fits(path, maps.hdus());
+}
+
+/// Significance and smallest visible theta_E, side by side.
+Picture picture_of(const Detection& d) {
+  const auto panel = [&d](const char* title, const char* unit, const std::vector<double>& values, Palette palette,
+                          ColorRange range) {
+    Panel p;
+    p.title = title;
+    p.unit = unit;
+    p.nx = d.grid.nx;
+    p.ny = d.grid.ny;
+    p.values = values;
+    p.pixel_scale = d.grid.pixel_scale;
+    p.center_x = d.grid.center_x;
+    p.center_y = d.grid.center_y;
+    p.palette = palette;
+    p.range = range;
+    return p;
+  };
+  Picture picture;
+  picture.title = "Search for a perturber";
+  picture.columns = 2;
+  picture.cells = {panel("Significance of an SIS", "σ", d.significance, Palette::diverging,
+                         symmetric_range(d.significance, 1)),
+                   panel("Smallest θ_E that would have been seen", "arcsec", d.limit, Palette::sequential,
+                         quantile_range(d.limit, 0, 0.75))};
+  return picture;
+}
+
+/// The fit of OUT/fit, unless it is there. @return its outcome when the search cannot follow
+std::optional<RunOutcome> fit_first(const Config& config, RunOptions options, Log& log) {
+  if (options.resume && holds_results(options.out)) {
+    log.line("fit: " + options.out + " holds the results of an earlier run");
+    return std::nullopt;
+  }
+  const RunOutcome outcome = run_fit(config, options);
+  const bool usable = outcome.stop_reason && *outcome.stop_reason != StopReason::interrupted &&
+                      *outcome.stop_reason != StopReason::non_finite && outcome.status != FitStatus::failed;
+  return usable ? std::nullopt : std::optional(outcome);
+}
+
+}  // namespace
+
+RunOutcome run_detect(const Config& config, const RunOptions& options, const DetectionSettings& settings) {
+  require_pixels(config);
+  const std::string result = options.out + "/detect.json";
+  EINFIELD_REQUIRE(options.resume || options.overwrite || !std::filesystem::exists(result),
+                   "--out: " + options.out + " holds results of detect, expected a new directory, --resume or --overwrite");
+  RunOptions of_fit = options;
+  of_fit.out = options.out + "/fit";
+  Log log(options, 0, true);
+  if (const std::optional<RunOutcome> ended = fit_first(config, of_fit, log)) return *ended;
+
+  const LoadedProblem loaded = load_problem(config);
+  Problem problem = options.double_precision ? smooth_problem<double>(config, loaded, of_fit.out)
+                                             : smooth_problem<float>(config, loaded, of_fit.out);
+  require_memory(static_cast<double>(gauss_newton_bytes(problem, options.threads)), "the search");
+  ThreadPool pool(options.threads);
+  RunOutcome outcome{StopReason::converged, ""};
+  try {
+    log.line("smooth lens: the same model without a network");
+    Explanation smooth = explain(
+        "smooth lens", std::move(problem),
+        {.source_contrast = config.regularization.source_contrast, .choose_weights = config.regularization.automatic},
+        pool, options.interrupted);
+    // From here on every explanation has the same prior of the source, up to its strength.
+    smooth = explain("smooth lens", smooth.problem, {.choose_weights = config.regularization.automatic}, pool,
+                     options.interrupted);
+    log.line(fmt::format("smooth lens: reduced chi2 {:.4g}, ln evidence {:.1f}, {} after {} steps",
+                         smooth.chi2 / fitted_pixels(smooth.problem), smooth.log_evidence,
+                         smooth.converged ? "converged" : "not converged", smooth.steps));
+    const Mocks mocks(options.out + "/mocks.json",
+                      {{"log_evidence", number(smooth.log_evidence)}, {"chi2", number(smooth.chi2)}, {"seed", settings.seed}});
+    const Detection found = detect(
+        smooth, units_of(loaded.problem).angle, settings, pool, options.resume ? mocks.read() : std::vector<NullMock>{},
+        [&log](const std::string& line) { log.line(line); },
+        [&mocks](const std::vector<NullMock>& done) { mocks.write(done); }, options.interrupted);
+    write_maps(found, loaded, options.out + "/detect.fits");
+    if (options.figures) {
+      create_directory(options.out + "/figures");
+      Picture picture = picture_of(found);
+      picture.path = options.out + "/figures/detect.png";
+      for (const std::string& warning : draw({picture})) log.warning(warning);
+    }
+    write_atomically(result, detection_json(found, config, settings).dump(1) + "\n");
+    log.line(in_words(found, config.cosmology));
+    log.line("results: " + options.out);
+  } catch (const InterruptedDetection&) {
+    log.line("interrupted during the search; --resume continues from " + options.out);
+    outcome.stop_reason = StopReason::interrupted;
+  }
+  return outcome;
+}
+
+}  // namespace einfield

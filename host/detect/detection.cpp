@@ -1,0 +1,410 @@
+#include "host/detect/detection.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "einfield/random.hpp"
+#include "host/fit/perturber_map.hpp"
+#include "host/results/error_bars.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr int kMostPlaces = 700;        ///< of the map: their products fill 4 MB
+constexpr double kCandidate = 3;        ///< significance
+constexpr std::size_t kCandidates = 3;  ///< that are fitted
+constexpr int kApart = 3;               ///< places between two candidates
+constexpr double kMultipole = 0.01;     ///< 1 σ of a multipole, of theta_E: isophotes of ellipticals (Hao et al. 2006)
+constexpr int kDraws = 10000;
+constexpr double kFalse = 0.05;         ///< share of false positives that the limits allow
+constexpr int kStepsOfMock = 12;
+constexpr double kNoiseError = 1.04;    ///< reduced χ² of noise that is known to 2 %
+constexpr double kSigmasOfChi2 = 3;
+constexpr const char* kWithMultipoles = "SIS and multipoles 3 and 4";
+constexpr const char* kMultipoles = "multipoles 3 and 4";
+
+/// The places of the map: every `step`-th pixel of every `step`-th row, if it is used.
+struct Lattice {
+  explicit Lattice(const Observation& o) : image(o.grid) {
+    while (o.n_used() > kMostPlaces * step * step) ++step;
+    nx = (image.nx + step - 1) / step;
+    ny = (image.ny + step - 1) / step;
+    index.assign(static_cast<std::size_t>(nx * ny), -1);
+    for (int y = 0; y < ny; ++y)
+      for (int x = 0; x < nx; ++x) {
+        const int pixel = std::min(y * step + step / 2, image.ny - 1) * image.nx +
+                          std::min(x * step + step / 2, image.nx - 1);
+        if (!o.mask[static_cast<std::size_t>(pixel)]) continue;
+        index[static_cast<std::size_t>(y * nx + x)] = static_cast<int>(places.size());
+        places.push_back(image.pixel(pixel));
+      }
+  }
+  /// The grid of its maps. @param angle  unit [arcsec]
+  PixelGrid grid(double angle) const {
+    const double scale = image.pixel_scale;
+    const double x = image.center_x + (0.5 * (nx - 1) * step + step / 2 - 0.5 * (image.nx - 1)) * scale;
+    const double y = image.center_y + (0.5 * (ny - 1) * step + step / 2 - 0.5 * (image.ny - 1)) * scale;
+    return {nx, ny, step * scale * angle, x * angle, y * angle};
+  }
+  std::vector<double> map(const std::function<double(std::size_t)>& value) const {
+    std::vector<double> result;
+    for (const int k : index) result.push_back(k < 0 ? std::nan("") : value(static_cast<std::size_t>(k)));
+    return result;
+  }
+
+  Grid image;
+  int step = 2, nx = 0, ny = 0;
+  std::vector<int> index;  ///< (ny, nx): of the place, or −1
+  std::vector<Vec2<double>> places;
+};
+
+/// The largest theta_E of the lens, and where its center is.
+struct MainLens {
+  explicit MainLens(const Model& model) {
+    for (const LensComponent& lens : model.lens) {
+      const ProfileInfo& info = lens_info(lens.kind);
+      if (std::string(info.parameters[0].name) != "theta_E" || !(lens.values[0] > theta_E)) continue;
+      const auto center = static_cast<std::size_t>(lens_center(lens.kind));
+      theta_E = lens.values[0];
+      at = {lens.values[center], lens.values[center + 1]};
+    }
+  }
+  double theta_E = 0;
+  Vec2<double> at{};
+};
+
+LensComponent fixed_lens(LensKind kind, std::vector<double> values) {
+  const std::size_t n = values.size();
+  return {kind, std::move(values), std::vector<std::uint8_t>(n, 0), {}};
+}
+
+std::string number(double v, int digits = 3) {
+  return fmt::format("{:.{}g}", v, digits);
+}
+
+class Detector {
+ public:
+  Detector(const Explanation& smooth, double angle, const DetectionSettings& settings, ThreadPool& pool,
+           const std::function<void(const std::string&)>& say, const std::function<bool()>& interrupted)
+      : smooth_(smooth),
+        angle_(angle),
+        settings_(settings),
+        pool_(pool),
+        say_(say),
+        interrupted_(interrupted),
+        lattice_(smooth.problem.observation),
+        main_(smooth.model) {}
+
+  Detection run(std::vector<NullMock> done, const std::function<void(const std::vector<NullMock>&)>& keep) {
+    found_.chi2_reduced = smooth_.chi2 / fitted_pixels(smooth_.problem);
+    found_.log_evidence = smooth_.log_evidence;
+    found_.converged = smooth_.converged;
+    found_.chi2_allowed = kNoiseError + kSigmasOfChi2 * std::sqrt(2.0 / fitted_pixels(smooth_.problem));
+    map_ = map_of(smooth_);
+    found_.highest = map_.highest();
+    const std::vector<double> chance = highest_by_chance(map_, kDraws, settings_.seed);
+    found_.by_chance = double(chance.end() - std::lower_bound(chance.begin(), chance.end(), found_.highest)) / kDraws;
+    found_.seen = chance[static_cast<std::size_t>((1 - kFalse) * kDraws)];
+    say_(fmt::format("map: {} places {:.3g} arcsec apart, the highest has {:.1f} sigma; 5 % of maps without a perturber "
+                     "have more than {:.1f} where the model is right",
+                     lattice_.places.size(), lattice_.step * lattice_.image.pixel_scale * angle_, found_.highest,
+                     found_.seen));
+    nulls(std::move(done), keep);
+    fill_maps();
+    find_candidates();
+    find_alternatives();
+    inject();
+    return std::move(found_);
+  }
+
+ private:
+  PerturberMap map_of(const Explanation& lens) {
+    JointModel model(lens.problem, {}, pool_);
+    return perturber_map(model, lens.x, lens.problem.regularization, LensKind::sis, lattice_.places, pool_);
+  }
+
+  /// Fits mocks of the smooth lens in the same way; the strengths of the source's prior stay. Every second lens has
+  /// multipoles that the fit lacks.
+  void nulls(std::vector<NullMock> done, const std::function<void(const std::vector<NullMock>&)>& keep) {
+    found_.nulls = std::move(done);
+    if (!found_.nulls.empty())
+      say_(fmt::format("mocks without a perturber: {} from the earlier run", found_.nulls.size()));
+    while (static_cast<int>(found_.nulls.size()) < settings_.nulls) {
+      const std::size_t k = found_.nulls.size();
+      NullMock mock{k % 2 == 1, 0};
+      mock.significance =
+          refit(mock_of(smooth_, mock.multipoles ? drawn_multipoles(k) : std::vector<LensComponent>{}, settings_.seed, k))
+              .highest();
+      found_.nulls.push_back(mock);
+      keep(found_.nulls);
+      say_(fmt::format("mock {} of {} without a perturber{}: {:.1f} sigma", k + 1, settings_.nulls,
+                       mock.multipoles ? ", with multipoles" : "", mock.significance));
+    }
+    found_.nulls.resize(static_cast<std::size_t>(settings_.nulls));
+    // The level that mocks reach counts, where there are enough of them and they come farther than the model says.
+    std::vector<double> highest;
+    for (const NullMock& mock : found_.nulls) highest.push_back(mock.significance);
+    std::sort(highest.begin(), highest.end());
+    const auto rank = static_cast<std::size_t>(std::ceil((1 - kFalse) * double(highest.size() + 1)));
+    if (rank >= 1 && rank <= highest.size()) found_.seen = std::max(found_.seen, highest[rank - 1]);
+  }
+
+  PerturberMap refit(const Problem& mock) {
+    return map_of(explain("mock", mock, {.steps = kStepsOfMock, .tolerance = 3e-4}, pool_, interrupted_));
+  }
+
+  std::vector<LensComponent> multipoles(const std::array<double, 4>& values, bool free) const {
+    std::vector<LensComponent> lenses;
+    for (std::size_t k = 0; k < values.size(); ++k) {
+      const int m = k < 2 ? 3 : 4;
+      LensComponent& lens = lenses.emplace_back(fixed_lens(
+          LensKind::multipole,
+          {double(m), values[k] * main_.theta_E, k % 2 == 0 ? 0.0 : kPi / (2 * m), main_.at.x, main_.at.y}));
+      if (!free) continue;
+      lens.free[1] = 1;
+      lens.priors.resize(lens.values.size());
+      lens.priors[1] = {-kInfinity, kInfinity, 0, kMultipole * main_.theta_E};
+    }
+    return lenses;
+  }
+  std::vector<LensComponent> drawn_multipoles(std::size_t k) const {
+    const Philox philox{settings_.seed + 1};
+    std::array<double, 4> values{};
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = kMultipole * philox.normal(i, k);
+    return multipoles(values, false);
+  }
+
+  void fill_maps() {
+    found_.grid = lattice_.grid(angle_);
+    found_.theta_E = lattice_.map([this](std::size_t k) { return map_.mass(k) * angle_; });
+    found_.sigma = lattice_.map([this](std::size_t k) { return map_.sigma(k) * angle_; });
+    found_.significance = lattice_.map([this](std::size_t k) { return map_.significance(k); });
+    found_.limit = lattice_.map([this](std::size_t k) { return found_.seen * map_.sigma(k) * angle_; });
+  }
+
+  void find_candidates() {
+    std::vector<std::pair<double, int>> order;
+    for (std::size_t cell = 0; cell < lattice_.index.size(); ++cell)
+      if (found_.significance[cell] > kCandidate) order.emplace_back(-found_.significance[cell], static_cast<int>(cell));
+    std::sort(order.begin(), order.end());
+    std::vector<int> taken;
+    for (const auto& [minus, cell] : order) {
+      const bool near = std::any_of(taken.begin(), taken.end(), [&, c = cell](int other) {
+        return std::abs(other % lattice_.nx - c % lattice_.nx) < kApart &&
+               std::abs(other / lattice_.nx - c / lattice_.nx) < kApart;
+      });
+      if (near || taken.size() == kCandidates) continue;
+      taken.push_back(cell);
+      const auto k = static_cast<std::size_t>(lattice_.index[static_cast<std::size_t>(cell)]);
+      found_.candidates.push_back({angle_ * lattice_.places[k], -minus, map_.mass(k) * angle_,
+                                   found_.seen * map_.sigma(k) * angle_});
+    }
+  }
+
+  /// An SIS or a point mass that is free to move over the whole image.
+  LensComponent perturber(LensKind kind, const Candidate& at) const {
+    const Grid& g = lattice_.image;
+    const double half_x = 0.5 * g.nx * g.pixel_scale, half_y = 0.5 * g.ny * g.pixel_scale;
+    // The same mass inside the radius where an SIS would deflect by a pixel: theta_E² of a point for theta_E · R.
+    const double theta_E = at.theta_E / angle_;
+    // Places are rays. There the deflection jumps, and has no derivative with respect to the center.
+    const double aside = g.pixel_scale / g.supersampling;
+    LensComponent lens{kind,
+                       {kind == LensKind::point_mass ? std::sqrt(theta_E * 2 * g.pixel_scale) : theta_E,
+                        at.place.x / angle_ + 0.31 * aside, at.place.y / angle_ + 0.23 * aside},
+                       {1, 1, 1},
+                       {}};
+    const double most = main_.theta_E > 0 ? main_.theta_E / 2 : half_x / 2;
+    lens.values[0] = std::min(lens.values[0], 0.9 * most);
+    lens.priors = {{0, most}, {g.center_x - half_x, g.center_x + half_x}, {g.center_y - half_y, g.center_y + half_y}};
+    return lens;
+  }
+
+  Alternative weigh(const std::string& name, const std::vector<LensComponent>& added) {
+    const Explanation fit = explain(name, with_lenses(smooth_, added), {.choose_weights = true, .errors = true}, pool_,
+                                    interrupted_);
+    Alternative result{name, fit.log_evidence - smooth_.log_evidence, smooth_.chi2 - fit.chi2,
+                       fit.chi2 / fitted_pixels(fit.problem), 0, fit.converged, {}};
+    const ParameterLayout layout(fit.problem.model);
+    for (std::size_t c = fit.model.lens.size() - added.size(); c < fit.model.lens.size(); ++c) {
+      const LensComponent& lens = fit.model.lens[c];
+      const ProfileInfo& info = lens_info(lens.kind);
+      AddedLens& entry = result.added.emplace_back();
+      entry.profile = info.name;
+      for (std::size_t i = 0; i < layout.n_free(); ++i) {
+        const int slot = layout.free[i].slot;
+        if (slot / kMaxProfileParameters != static_cast<int>(c)) continue;
+        const auto parameter = static_cast<std::size_t>(slot % kMaxProfileParameters);
+        const double size = std::string(info.parameters[parameter].unit) == "arcsec" ? angle_ : 1;
+        entry.names.emplace_back(info.parameters[parameter].name);
+        entry.values.push_back(lens.values[parameter] * size);
+        entry.sigma.push_back(fit.sigma.empty() ? std::nan("") : fit.sigma[i] * size);
+        ++result.parameters;
+      }
+    }
+    say_(fmt::format("{}: ln evidence {:+.1f}, chi2 {:+.1f} compared with the smooth lens{}", name, result.evidence_gain,
+                     -result.chi2_fall, fit.converged ? "" : ", not converged"));
+    return result;
+  }
+
+  void find_alternatives() {
+    if (found_.candidates.empty()) return;
+    std::vector<Alternative>& all = found_.alternatives;
+    std::vector<std::pair<double, std::size_t>> gains;
+    for (std::size_t k = 0; k < found_.candidates.size(); ++k) {
+      all.push_back(weigh("SIS", {perturber(LensKind::sis, found_.candidates[k])}));
+      gains.emplace_back(-all.back().evidence_gain, k);
+    }
+    std::sort(gains.begin(), gains.end());
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Alternative& a, const Alternative& b) { return a.evidence_gain > b.evidence_gain; });
+    const Candidate& best = found_.candidates[gains[0].second];
+    all.push_back(weigh("point mass", {perturber(LensKind::point_mass, best)}));
+    if (gains.size() > 1)
+      all.push_back(weigh("two SIS", {perturber(LensKind::sis, best),
+                                      perturber(LensKind::sis, found_.candidates[gains[1].second])}));
+    if (!(main_.theta_E > 0)) return;
+    std::vector<LensComponent> lenses = multipoles({}, true);
+    all.push_back(weigh(kMultipoles, lenses));
+    lenses.push_back(perturber(LensKind::sis, best));
+    all.push_back(weigh(kWithMultipoles, lenses));
+  }
+
+  /// Perturbers of the mass that the map says would just have been seen, at places of every sensitivity up to the
+  /// median.
+  void inject() {
+    std::vector<std::size_t> order(map_.places.size());
+    for (std::size_t k = 0; k < order.size(); ++k) order[k] = k;
+    std::sort(order.begin(), order.end(),
+              [this](std::size_t a, std::size_t b) { return map_.sigma(a) < map_.sigma(b); });
+    for (int i = 0; i < settings_.injections && !order.empty(); ++i) {
+      const std::size_t k = order[order.size() / 2 * static_cast<std::size_t>(i) / static_cast<std::size_t>(settings_.injections)];
+      const Vec2<double> at = map_.places[k];
+      const double theta_E = found_.seen * map_.sigma(k);
+      const std::uint64_t stream = 1000000 + static_cast<std::uint64_t>(i);
+      const PerturberMap map =
+          refit(mock_of(smooth_, {fixed_lens(LensKind::sis, {theta_E, at.x, at.y})}, settings_.seed, stream));
+      found_.injections.push_back({angle_ * at, theta_E * angle_, found_.seen, map.significance(k)});
+      say_(fmt::format("injection {} of {}: theta_E = {:.3g} arcsec at ({:.2f}, {:.2f}): {:.1f} sigma, expected {:.1f}",
+                       i + 1, settings_.injections, theta_E * angle_, angle_ * at.x, angle_ * at.y,
+                       map.significance(k), found_.seen));
+    }
+  }
+
+  const Explanation& smooth_;
+  double angle_;
+  const DetectionSettings& settings_;
+  ThreadPool& pool_;
+  const std::function<void(const std::string&)>& say_;
+  const std::function<bool()>& interrupted_;
+  Lattice lattice_;
+  MainLens main_;
+  PerturberMap map_;
+  Detection found_;
+};
+
+}  // namespace
+
+std::optional<double> Detection::p_value() const {
+  if (nulls.empty()) return std::nullopt;
+  const auto as_high = std::count_if(nulls.begin(), nulls.end(),
+                                     [this](const NullMock& mock) { return mock.significance >= highest; });
+  return double(as_high + 1) / double(nulls.size() + 1);
+}
+
+const Alternative* Detection::named(const std::string& name) const {
+  const auto at = std::find_if(alternatives.begin(), alternatives.end(),
+                               [&](const Alternative& a) { return a.name == name; });
+  return at == alternatives.end() ? nullptr : &*at;
+}
+
+const Alternative* Detection::best() const {
+  return named("SIS");  // the candidates' are sorted
+}
+
+bool Detection::found() const {
+  const Alternative *perturber = best(), *bare = named(kMultipoles), *both = named(kWithMultipoles);
+  if (!perturber || !(perturber->evidence_gain > kStrongEvidence) || !(highest > seen) || !fits()) return false;
+  return !bare || both->evidence_gain - bare->evidence_gain > kStrongEvidence;
+}
+
+bool Detection::fits() const {
+  double least = chi2_reduced;
+  for (const Alternative& a : alternatives) least = std::min(least, a.chi2_reduced);
+  return least <= chi2_allowed;
+}
+
+Detection detect(const Explanation& smooth, double angle, const DetectionSettings& settings, ThreadPool& pool,
+                 std::vector<NullMock> done, const std::function<void(const std::string&)>& say,
+                 const std::function<void(const std::vector<NullMock>&)>& keep,
+                 const std::function<bool()>& interrupted) {
+  return Detector(smooth, angle, settings, pool, say, interrupted).run(std::move(done), keep);
+}
+
+double mass_within_kpc(const Cosmology& cosmology, double theta_E) {
+  // An SIS has κ = theta_E/(2 r): inside R the mass of π theta_E R square arcseconds of the critical density.
+  const double radius = 1e-3 / cosmology.distance(0, cosmology.z_lens) * 180 * 3600 / kPi;
+  return cosmology.mass_per_square_arcsec() * kPi * theta_E * radius;
+}
+
+std::string in_words(const Detection& d, const std::optional<Cosmology>& cosmology) {
+  const auto mass = [&](double theta_E) {
+    return cosmology ? " (" + number(mass_within_kpc(*cosmology, theta_E), 2) + " solar masses within 1 kpc)" : "";
+  };
+  std::string text;
+  const Alternative* best = d.best();
+  if (best) {
+    const AddedLens& lens = best->added.front();
+    const auto with_error = [&](std::size_t i) {
+      return std::isfinite(lens.sigma[i]) ? number(lens.values[i]) + " ± " + number(lens.sigma[i], 2)
+                                          : number(lens.values[i]);
+    };
+    text += fmt::format("{} perturber{}: an SIS with theta_E = {} arcsec{} at x = {}, y = {} arcsec, at the redshift of "
+                        "the lens, changes ln evidence by {:+.1f}. ",
+                        d.found() ? "A" : "No", d.found() ? "" : " is found. The best", with_error(0),
+                        mass(lens.values[0]), with_error(1), with_error(2), best->evidence_gain);
+    if (const Alternative *bare = d.named(kMultipoles), *both = d.named(kWithMultipoles); bare && both)
+      text += fmt::format("Multipoles of orders 3 and 4 of the main lens change it by {:+.1f}; with them, the SIS changes "
+                          "it by another {:+.1f}. ",
+                          bare->evidence_gain, both->evidence_gain - bare->evidence_gain);
+    if (const Alternative* point = d.named("point mass"))
+      text += fmt::format("A point mass instead changes it by {:+.1f}. ", point->evidence_gain);
+    if (const Alternative* two = d.named("two SIS"))
+      text += fmt::format("Two SIS change it by {:+.1f}. ", two->evidence_gain);
+  } else {
+    text += fmt::format("No perturber is found: no place of the map is above {:g} σ. ", kCandidate);
+  }
+  const auto as_high = std::count_if(d.nulls.begin(), d.nulls.end(),
+                                     [&](const NullMock& mock) { return mock.significance >= d.highest; });
+  if (!d.nulls.empty())
+    text += fmt::format("The highest place of the map has {:.1f} σ; {} of {} mocks without a perturber come as far "
+                        "(p = {:.2g}). ",
+                        d.highest, as_high, d.nulls.size(), *d.p_value());
+  else
+    text += fmt::format("The highest place of the map has {:.1f} σ; where the model is right, {:.2g} of maps without a "
+                        "perturber come as far. No mocks were fitted. ",
+                        d.highest, d.by_chance);
+  std::vector<double> limits;
+  for (const double v : d.limit)
+    if (std::isfinite(v)) limits.push_back(v);
+  std::sort(limits.begin(), limits.end());
+  if (!limits.empty()) {
+    const double least = limits.front(), middle = limits[limits.size() / 2];
+    text += fmt::format("An SIS of theta_E = {} arcsec{} would have been seen at the most sensitive place, and one of {} "
+                        "arcsec{} over half of the image.",
+                        number(least), mass(least), number(middle), mass(middle));
+  }
+  if (!d.fits())
+    text += fmt::format(" No explanation fits the data to the noise (reduced chi2 of the smooth lens {:.3g}, expected at "
+                        "most {:.3g}), so nothing here is significant: the source may need finer pixels, the lens light or "
+                        "the mass a richer model.",
+                        d.chi2_reduced, d.chi2_allowed);
+  if (!d.converged) text += " The fit of the smooth lens has not converged.";
+  return text;
+}
+
+}  // namespace einfield
