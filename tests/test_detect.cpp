@@ -58,8 +58,7 @@ TEST(PerturberMap, ResponseIsTheDerivativeOfTheResiduals) {
     const double h = 1e-6;
     const Problem up = perturbed(problem, 3 * h, at), down = perturbed(problem, h, at);  // theta_E is positive
     JointModel model_up(up, {}, pool), model_down(down, {}, pool);
-    const Eigen::VectorXd difference =
-        (model_up.linearize(x).residual - model_down.linearize(x).residual) / (2 * h);
+    const Eigen::VectorXd difference = (model_up.linearize(x).residual - model_down.linearize(x).residual) / (2 * h);
     EXPECT_NEAR((response.col(0) - difference).norm(), 0, 1e-4 * difference.norm()) << correlated;
   }
 }
@@ -145,7 +144,8 @@ TEST(Detection, MassOfAnSisWithinAKiloparsec) {
   // SLACS J0946+1006: z 0.222 and 0.609. Σ_cr = 2.37e9 M☉/kpc² … within R the SIS has π theta_E R Σ_cr.
   const Cosmology cosmology{0.222, 0.609, 70, 0.3};
   const double arcsec_per_kpc = 1 / 3.58, area = cosmology.mass_per_square_arcsec();
-  EXPECT_NEAR(mass_within_kpc(cosmology, 0.05), area * kPi * 0.05 * arcsec_per_kpc, 0.01 * mass_within_kpc(cosmology, 0.05));
+  EXPECT_NEAR(mass_within_kpc(cosmology, 0.05), area * kPi * 0.05 * arcsec_per_kpc,
+              0.01 * mass_within_kpc(cosmology, 0.05));
 }
 
 /// A lens with a source of many clumps, simulated with and without an SIS.
@@ -291,11 +291,15 @@ TEST(Detect, WhatIsRefused) {
     }
     return "";
   };
-  EXPECT_NE(failure({{"source.0.fit", "[]"}, {"source.0.pixel_scale", "0.05"}, {"lens.0.fit", "[\"theta_E\"]"}, {"optimizer.stage.0.name", "\"levenberg_marquardt\""}})
+  EXPECT_NE(failure({{"source.0.fit", "[]"},
+                     {"source.0.pixel_scale", "0.05"},
+                     {"lens.0.fit", "[\"theta_E\"]"},
+                     {"optimizer.stage.0.name", "\"levenberg_marquardt\""}})
                 .find("detect needs a [[source]] with profile = \"PIXELATED\" and fit = [\"pixels\"]"),
             std::string::npos);
-  EXPECT_NE(failure({{"optimizer.stage.0.name", "\"lbfgs\""}}).find("detect needs gauss_newton as the last optimizer, "
-                                                                   "found lbfgs"),
+  EXPECT_NE(failure({{"optimizer.stage.0.name", "\"lbfgs\""}})
+                .find("detect needs gauss_newton as the last optimizer, "
+                      "found lbfgs"),
             std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(lens.folder() / "refused"));
 }

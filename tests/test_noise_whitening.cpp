@@ -1,5 +1,5 @@
-// Correlated noise: whitening against the dense covariance for masks of any shape, its adjoint, draws; what it does to a
-// fit and to its error bars; the kernel measured in blank sky.
+// Correlated noise: whitening against the dense covariance for masks of any shape, its adjoint, draws; what it does to
+// a fit and to its error bars; the kernel measured in blank sky.
 #include "host/cpu/noise_whitening.hpp"
 
 #include <gtest/gtest.h>
@@ -230,7 +230,9 @@ class CorrelatedLens {
 /// Optimizers that share nothing but the objective end at one minimum, whose χ² is that of the files.
 TEST(NoiseWhitening, OptimizersEndAtOneMinimum) {
   const CorrelatedLens lens;
-  const std::vector<Override> smooth = {{"recipe", "\"default\""}, {"network.ensemble", "1"}, {"optimizer.steps", "150"},
+  const std::vector<Override> smooth = {{"recipe", "\"default\""},
+                                        {"network.ensemble", "1"},
+                                        {"optimizer.steps", "150"},
                                         {"optimizer.stop", "\"none\""},
                                         {"regularization.weight_decay", "1e-3"}};
   std::vector<double> chi2;
@@ -269,9 +271,10 @@ TEST(NoiseWhitening, WhatIsRefused) {
     }
     return "";
   };
-  EXPECT_NE(failure({{"optimizer.loss", "\"mse\""}}).find("observation.noise_correlation: correlated noise needs a "
-                                                          "likelihood, found optimizer.loss = \"mse\", expected "
-                                                          "\"chi2\""),
+  EXPECT_NE(failure({{"optimizer.loss", "\"mse\""}})
+                .find("observation.noise_correlation: correlated noise needs a "
+                      "likelihood, found optimizer.loss = \"mse\", expected "
+                      "\"chi2\""),
             std::string::npos);
   EXPECT_NE(failure({{"observation.measure_noise_correlation", "true"}})
                 .find("observation.measure_noise_correlation: found true beside observation.noise_correlation"),
@@ -296,6 +299,8 @@ TEST(SkyCorrelation, IsThatOfTheNoiseBesideALens) {
   o.image[77] = 1e9;  // a bad pixel that nothing marks
   const SkyCorrelation sky = sky_correlation(o, usable);
   EXPECT_GT(sky.sky_pixels, 8000);
+  EXPECT_NEAR(sky.scatter, 1, 0.03);
+  EXPECT_EQ(sky.kernel.nx, 5);
   const NoiseCorrelation expected = drizzled();
   for (int y = -3; y <= 3; ++y)
     for (int x = -3; x <= 3; ++x) EXPECT_NEAR(sky.kernel.at(x, y), expected.at(x, y), 0.06) << x << " " << y;
@@ -311,6 +316,8 @@ TEST(SkyCorrelation, IsThatOfTheNoiseBesideALens) {
     for (int x = -3; x <= 3; ++x)
       if (x != 0 || y != 0) most = std::max(most, std::abs(white.at(x, y)));
   EXPECT_LT(most, 0.04);
+  for (double& v : o.noise) v *= 2;  // a noise map that is too large
+  EXPECT_NEAR(sky_correlation(o, usable).scatter, 0.5, 0.01);
   std::fill(usable.begin() + 400, usable.end(), 0);
   EXPECT_THROW(sky_correlation(o, usable), InvalidInput);
 }

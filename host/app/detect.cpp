@@ -32,9 +32,10 @@ void require_pixels(const Config& config) {
   const std::vector<LightComponent>& source = config.model.source;
   const bool pixels =
       std::any_of(source.begin(), source.end(), [](const LightComponent& light) { return light.pixels_free; });
-  EINFIELD_REQUIRE(pixels, config.file + ": detect needs a [[source]] with profile = \"PIXELATED\" and fit = [\"pixels\"], "
-                                         "found none: a source that is too simple looks like a perturber; `einfield new "
-                                         "--pixels` writes one");
+  EINFIELD_REQUIRE(pixels, config.file +
+                               ": detect needs a [[source]] with profile = \"PIXELATED\" and fit = [\"pixels\"], "
+                               "found none: a source that is too simple looks like a perturber; `einfield new "
+                               "--pixels` writes one");
   const OptimizerKind last = config.optimizer.all_stages().back().name;
   EINFIELD_REQUIRE(last == OptimizerKind::gauss_newton,
                    config.file + ": detect needs gauss_newton as the last optimizer, found " + name_of(last) +
@@ -110,24 +111,22 @@ ordered_json alternative_json(const Alternative& a, const std::optional<Cosmolog
 
 ordered_json detection_json(const Detection& d, const Config& config, const DetectionSettings& settings) {
   const std::optional<Cosmology>& cosmology = config.cosmology;
-  ordered_json json = {{"einfield", "detect"},
-                       {"title", config.title},
-                       {"summary", in_words(d, cosmology)},
-                       {"found", d.found()},
-                       {"fits", d.fits()},
-                       {"smooth",
-                        {{"chi2_reduced", number(d.chi2_reduced)},
-                         {"chi2_allowed", d.chi2_allowed},
-                         {"log_evidence", number(d.log_evidence)},
-                         {"converged", d.converged}}},
-                       {"map",
-                        {{"highest_significance", d.highest},
-                         {"by_chance", d.by_chance},
-                         {"significance_of_5_percent", d.seen}}},
-                       {"candidates", ordered_json::array()},
-                       {"alternatives", ordered_json::array()},
-                       {"nulls", {{"seed", settings.seed}, {"p_value", nullptr}, {"mocks", ordered_json::array()}}},
-                       {"injections", ordered_json::array()}};
+  ordered_json json = {
+      {"einfield", "detect"},
+      {"title", config.title},
+      {"summary", in_words(d, cosmology)},
+      {"found", d.found()},
+      {"fits", d.fits()},
+      {"smooth",
+       {{"chi2_reduced", number(d.chi2_reduced)},
+        {"chi2_allowed", d.chi2_allowed},
+        {"log_evidence", number(d.log_evidence)},
+        {"converged", d.converged}}},
+      {"map", {{"highest_significance", d.highest}, {"by_chance", d.by_chance}, {"significance_of_5_percent", d.seen}}},
+      {"candidates", ordered_json::array()},
+      {"alternatives", ordered_json::array()},
+      {"nulls", {{"seed", settings.seed}, {"p_value", nullptr}, {"mocks", ordered_json::array()}}},
+      {"injections", ordered_json::array()}};
   for (const Candidate& c : d.candidates)
     json["candidates"].push_back({{"x", c.place.x},
                                   {"y", c.place.y},
@@ -179,10 +178,10 @@ Picture picture_of(const Detection& d) {
   Picture picture;
   picture.title = "Search for a perturber";
   picture.columns = 2;
-  picture.cells = {panel("Significance of an SIS", "σ", d.significance, Palette::diverging,
-                         symmetric_range(d.significance, 1)),
-                   panel("Smallest θ_E that would have been seen", "arcsec", d.limit, Palette::sequential,
-                         quantile_range(d.limit, 0, 0.75))};
+  picture.cells = {
+      panel("Significance of an SIS", "σ", d.significance, Palette::diverging, symmetric_range(d.significance, 1)),
+      panel("Smallest θ_E that would have been seen", "arcsec", d.limit, Palette::sequential,
+            quantile_range(d.limit, 0, 0.75))};
   return picture;
 }
 
@@ -203,8 +202,9 @@ std::optional<RunOutcome> fit_first(const Config& config, RunOptions options, Lo
 RunOutcome run_detect(const Config& config, const RunOptions& options, const DetectionSettings& settings) {
   require_pixels(config);
   const std::string result = options.out + "/detect.json";
-  EINFIELD_REQUIRE(options.resume || options.overwrite || !std::filesystem::exists(result),
-                   "--out: " + options.out + " holds results of detect, expected a new directory, --resume or --overwrite");
+  EINFIELD_REQUIRE(
+      options.resume || options.overwrite || !std::filesystem::exists(result),
+      "--out: " + options.out + " holds results of detect, expected a new directory, --resume or --overwrite");
   RunOptions of_fit = options;
   of_fit.out = options.out + "/fit";
   Log log(options, 0, true);
@@ -228,8 +228,9 @@ RunOutcome run_detect(const Config& config, const RunOptions& options, const Det
     log.line(fmt::format("smooth lens: reduced chi2 {:.4g}, ln evidence {:.1f}, {} after {} steps",
                          smooth.chi2 / fitted_pixels(smooth.problem), smooth.log_evidence,
                          smooth.converged ? "converged" : "not converged", smooth.steps));
-    const Mocks mocks(options.out + "/mocks.json",
-                      {{"log_evidence", number(smooth.log_evidence)}, {"chi2", number(smooth.chi2)}, {"seed", settings.seed}});
+    const Mocks mocks(
+        options.out + "/mocks.json",
+        {{"log_evidence", number(smooth.log_evidence)}, {"chi2", number(smooth.chi2)}, {"seed", settings.seed}});
     const Detection found = detect(
         smooth, units_of(loaded.problem).angle, settings, pool, options.resume ? mocks.read() : std::vector<NullMock>{},
         [&log](const std::string& line) { log.line(line); },

@@ -149,7 +149,8 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
        {"noise_correlation", &o.noise_correlation,
         "kernel of the correlation of two pixels' noise by their offset, of odd size, 1 in the middle"},
        {"measure_noise_correlation", &o.measure_noise_correlation,
-        "measure that kernel in the blank sky of the image, for offsets of up to 3 pixels"},
+        "measure that kernel in the blank sky of the image, for offsets of up to 3 pixels, and scale the noise to the "
+        "scatter of the sky"},
        {"model_error", &o.model_error,
         "error of the model as a fraction of the brightness: sigma^2 = noise^2 + (model_error * max(image, 0))^2",
         Bounds{0, 1, false, true}},

@@ -298,17 +298,19 @@ void add_model_error(const ObservationConfig& config, Observation& o) {
   }
 }
 
-/// The correlation of the noise: of a file, or measured in the blank sky.
+/// The correlation of the noise: of a file, or measured in the blank sky, whose scatter then scales the noise.
 /// @param usable  (ny, nx), 1 = a measurement, whether or not it is fitted
-NoiseCorrelation noise_correlation(const Config& config, const std::string& image_name, const Observation& o,
-                                   const std::vector<std::uint8_t>& usable, LoadedProblem& loaded) {
+void add_noise_correlation(const Config& config, const std::string& image_name, Observation& o,
+                           const std::vector<std::uint8_t>& usable, LoadedProblem& loaded) {
   const ObservationConfig& given = config.observation;
-  if (!given.noise_correlation.empty()) return load_noise_correlation(given.noise_correlation);
-  if (!given.measure_noise_correlation) return {};
+  if (!given.noise_correlation.empty()) o.noise_correlation = load_noise_correlation(given.noise_correlation);
+  if (!given.measure_noise_correlation) return;
   const SkyCorrelation sky = sky_correlation(o, usable);
   loaded.notes.push_back(image_name + ": the correlation of the noise was measured in " +
-                         std::to_string(sky.sky_pixels) + " pixels of blank sky");
-  return sky.kernel;
+                         std::to_string(sky.sky_pixels) + " pixels of blank sky; they scatter by " +
+                         rounded(sky.scatter) + " times the noise, which is scaled by this");
+  o.noise_correlation = sky.kernel;
+  for (double& v : o.noise) v *= sky.scatter;
 }
 
 Psf psf_from_profile(const PsfConfig& psf, double pixel_scale, const std::string& where) {
@@ -595,7 +597,7 @@ LoadedProblem load_problem(const Config& config) {
   for (std::size_t i = 0; i < usable.size(); ++i)
     usable[i] = usable[i] && std::isfinite(o.image[i]) && std::isfinite(o.noise[i]) && o.noise[i] > 0;
   apply_data_rules(config, image_name, noise, o, loaded);
-  o.noise_correlation = noise_correlation(config, image_name, o, usable, loaded);
+  add_noise_correlation(config, image_name, o, usable, loaded);
   add_model_error(config.observation, o);
   o.psf = load_psf(config.observation.psf, o.grid, config.observation.psf_supersampling, config.at("observation.psf"),
                    loaded);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 
 #include "einfield/error.hpp"
 #include "host/cpu/correlated_noise.hpp"
@@ -15,7 +16,7 @@ constexpr int kNear = 2;             ///< half the side of the means that show l
 constexpr int kLocal = 10;           ///< half the side of the local mean that is subtracted [pixels]
 constexpr double kLight = 3;         ///< σ of a mean
 constexpr double kToSigma = 1.4826;  ///< of a median absolute deviation of normal numbers
-constexpr double kNoise = 2;         ///< uncertainties of a coefficient, below which it is 0
+constexpr double kNoise = 3;         ///< uncertainties of a coefficient, below which it is 0
 constexpr int kFewestSkyPixels = 500;
 
 /// Means over squares of 2 reach + 1 pixels, of the pixels that count; NaN where none does.
@@ -30,7 +31,9 @@ std::vector<double> local_means(const std::vector<double>& values, const std::ve
       const auto i = static_cast<std::size_t>(y * nx + x);
       for (std::vector<double>* s : {&sums, &numbers})
         (*s)[at(x + 1, y + 1)] = (*s)[at(x, y + 1)] + (*s)[at(x + 1, y)] - (*s)[at(x, y)] +
-                                 (counts[i] == 0 ? 0 : s == &sums ? values[i] : 1);
+                                 (counts[i] == 0 ? 0
+                                  : s == &sums   ? values[i]
+                                                 : 1);
     }
   std::vector<double> means(values.size());
   for (int y = 0; y < ny; ++y)
@@ -70,6 +73,24 @@ void make_positive(NoiseCorrelation& kernel) {
   kernel.values[kernel.values.size() / 2] = 1;
 }
 
+/// The kernel without a border of zeros: the fit takes time by the number of its rows.
+NoiseCorrelation trimmed(NoiseCorrelation kernel) {
+  const auto is_border_of_zeros = [](const NoiseCorrelation& k) {
+    const int reach = k.nx / 2;
+    for (int i = -reach; i <= reach; ++i)
+      if (k.at(i, -reach) != 0 || k.at(i, reach) != 0 || k.at(-reach, i) != 0 || k.at(reach, i) != 0) return false;
+    return true;
+  };
+  while (kernel.nx > 1 && is_border_of_zeros(kernel)) {
+    const int reach = kernel.nx / 2 - 1;
+    NoiseCorrelation inner{kernel.nx - 2, kernel.ny - 2, {}};
+    for (int y = -reach; y <= reach; ++y)
+      for (int x = -reach; x <= reach; ++x) inner.values.push_back(kernel.at(x, y));
+    kernel = std::move(inner);
+  }
+  return kernel;
+}
+
 }  // namespace
 
 SkyCorrelation sky_correlation(const Observation& o, const std::vector<std::uint8_t>& usable) {
@@ -107,6 +128,8 @@ SkyCorrelation sky_correlation(const Observation& o, const std::vector<std::uint
         sky.kernel.values[static_cast<std::size_t>((kReach + sign * dy) * kSide + kReach + sign * dx)] = kept;
     }
   make_positive(sky.kernel);
+  sky.kernel = trimmed(sky.kernel);
+  sky.scatter = std::sqrt(variance);
   return sky;
 }
 

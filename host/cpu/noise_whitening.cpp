@@ -126,8 +126,7 @@ void NoiseWhitening::whiten(RowMatrix& columns, ThreadPool& pool) const {
 
 double NoiseWhitening::log_determinant() const {
   double sum = 0;
-  for (const Block& block : blocks_)
-    sum += block.rows.rightCols(block.rows.rows()).diagonal().array().log().sum();
+  for (const Block& block : blocks_) sum += block.rows.rightCols(block.rows.rows()).diagonal().array().log().sum();
   return sum;
 }
 

@@ -20,9 +20,9 @@ constexpr std::size_t kCandidates = 3;  ///< that are fitted
 constexpr int kApart = 3;               ///< places between two candidates
 constexpr double kMultipole = 0.01;     ///< 1 σ of a multipole, of theta_E: isophotes of ellipticals (Hao et al. 2006)
 constexpr int kDraws = 10000;
-constexpr double kFalse = 0.05;         ///< share of false positives that the limits allow
+constexpr double kFalse = 0.05;  ///< share of false positives that the limits allow
 constexpr int kStepsOfMock = 12;
-constexpr double kNoiseError = 1.04;    ///< reduced χ² of noise that is known to 2 %
+constexpr double kNoiseError = 1.04;  ///< reduced χ² of noise that is known to 2 %
 constexpr double kSigmasOfChi2 = 3;
 constexpr const char* kWithMultipoles = "SIS and multipoles 3 and 4";
 constexpr const char* kMultipoles = "multipoles 3 and 4";
@@ -36,8 +36,8 @@ struct Lattice {
     index.assign(static_cast<std::size_t>(nx * ny), -1);
     for (int y = 0; y < ny; ++y)
       for (int x = 0; x < nx; ++x) {
-        const int pixel = std::min(y * step + step / 2, image.ny - 1) * image.nx +
-                          std::min(x * step + step / 2, image.nx - 1);
+        const int pixel =
+            std::min(y * step + step / 2, image.ny - 1) * image.nx + std::min(x * step + step / 2, image.nx - 1);
         if (!o.mask[static_cast<std::size_t>(pixel)]) continue;
         index[static_cast<std::size_t>(y * nx + x)] = static_cast<int>(places.size());
         places.push_back(image.pixel(pixel));
@@ -109,10 +109,10 @@ class Detector {
     const std::vector<double> chance = highest_by_chance(map_, kDraws, settings_.seed);
     found_.by_chance = double(chance.end() - std::lower_bound(chance.begin(), chance.end(), found_.highest)) / kDraws;
     found_.seen = chance[static_cast<std::size_t>((1 - kFalse) * kDraws)];
-    say_(fmt::format("map: {} places {:.3g} arcsec apart, the highest has {:.1f} sigma; 5 % of maps without a perturber "
-                     "have more than {:.1f} where the model is right",
-                     lattice_.places.size(), lattice_.step * lattice_.image.pixel_scale * angle_, found_.highest,
-                     found_.seen));
+    say_(fmt::format(
+        "map: {} places {:.3g} arcsec apart, the highest has {:.1f} sigma; 5 % of maps without a perturber "
+        "have more than {:.1f} where the model is right",
+        lattice_.places.size(), lattice_.step * lattice_.image.pixel_scale * angle_, found_.highest, found_.seen));
     nulls(std::move(done), keep);
     fill_maps();
     find_candidates();
@@ -136,9 +136,9 @@ class Detector {
     while (static_cast<int>(found_.nulls.size()) < settings_.nulls) {
       const std::size_t k = found_.nulls.size();
       NullMock mock{k % 2 == 1, 0};
-      mock.significance =
-          refit(mock_of(smooth_, mock.multipoles ? drawn_multipoles(k) : std::vector<LensComponent>{}, settings_.seed, k))
-              .highest();
+      mock.significance = refit(mock_of(smooth_, mock.multipoles ? drawn_multipoles(k) : std::vector<LensComponent>{},
+                                        settings_.seed, k))
+                              .highest();
       found_.nulls.push_back(mock);
       keep(found_.nulls);
       say_(fmt::format("mock {} of {} without a perturber{}: {:.1f} sigma", k + 1, settings_.nulls,
@@ -161,9 +161,9 @@ class Detector {
     std::vector<LensComponent> lenses;
     for (std::size_t k = 0; k < values.size(); ++k) {
       const int m = k < 2 ? 3 : 4;
-      LensComponent& lens = lenses.emplace_back(fixed_lens(
-          LensKind::multipole,
-          {double(m), values[k] * main_.theta_E, k % 2 == 0 ? 0.0 : kPi / (2 * m), main_.at.x, main_.at.y}));
+      LensComponent& lens = lenses.emplace_back(
+          fixed_lens(LensKind::multipole,
+                     {double(m), values[k] * main_.theta_E, k % 2 == 0 ? 0.0 : kPi / (2 * m), main_.at.x, main_.at.y}));
       if (!free) continue;
       lens.free[1] = 1;
       lens.priors.resize(lens.values.size());
@@ -189,7 +189,8 @@ class Detector {
   void find_candidates() {
     std::vector<std::pair<double, int>> order;
     for (std::size_t cell = 0; cell < lattice_.index.size(); ++cell)
-      if (found_.significance[cell] > kCandidate) order.emplace_back(-found_.significance[cell], static_cast<int>(cell));
+      if (found_.significance[cell] > kCandidate)
+        order.emplace_back(-found_.significance[cell], static_cast<int>(cell));
     std::sort(order.begin(), order.end());
     std::vector<int> taken;
     for (const auto& [minus, cell] : order) {
@@ -200,8 +201,8 @@ class Detector {
       if (near || taken.size() == kCandidates) continue;
       taken.push_back(cell);
       const auto k = static_cast<std::size_t>(lattice_.index[static_cast<std::size_t>(cell)]);
-      found_.candidates.push_back({angle_ * lattice_.places[k], -minus, map_.mass(k) * angle_,
-                                   found_.seen * map_.sigma(k) * angle_});
+      found_.candidates.push_back(
+          {angle_ * lattice_.places[k], -minus, map_.mass(k) * angle_, found_.seen * map_.sigma(k) * angle_});
     }
   }
 
@@ -225,10 +226,15 @@ class Detector {
   }
 
   Alternative weigh(const std::string& name, const std::vector<LensComponent>& added) {
-    const Explanation fit = explain(name, with_lenses(smooth_, added), {.choose_weights = true, .errors = true}, pool_,
-                                    interrupted_);
-    Alternative result{name, fit.log_evidence - smooth_.log_evidence, smooth_.chi2 - fit.chi2,
-                       fit.chi2 / fitted_pixels(fit.problem), 0, fit.converged, {}};
+    const Explanation fit =
+        explain(name, with_lenses(smooth_, added), {.choose_weights = true, .errors = true}, pool_, interrupted_);
+    Alternative result{name,
+                       fit.log_evidence - smooth_.log_evidence,
+                       smooth_.chi2 - fit.chi2,
+                       fit.chi2 / fitted_pixels(fit.problem),
+                       0,
+                       fit.converged,
+                       {}};
     const ParameterLayout layout(fit.problem.model);
     for (std::size_t c = fit.model.lens.size() - added.size(); c < fit.model.lens.size(); ++c) {
       const LensComponent& lens = fit.model.lens[c];
@@ -246,8 +252,8 @@ class Detector {
         ++result.parameters;
       }
     }
-    say_(fmt::format("{}: ln evidence {:+.1f}, chi2 {:+.1f} compared with the smooth lens{}", name, result.evidence_gain,
-                     -result.chi2_fall, fit.converged ? "" : ", not converged"));
+    say_(fmt::format("{}: ln evidence {:+.1f}, chi2 {:+.1f} compared with the smooth lens{}", name,
+                     result.evidence_gain, -result.chi2_fall, fit.converged ? "" : ", not converged"));
     return result;
   }
 
@@ -265,8 +271,8 @@ class Detector {
     const Candidate& best = found_.candidates[gains[0].second];
     all.push_back(weigh("point mass", {perturber(LensKind::point_mass, best)}));
     if (gains.size() > 1)
-      all.push_back(weigh("two SIS", {perturber(LensKind::sis, best),
-                                      perturber(LensKind::sis, found_.candidates[gains[1].second])}));
+      all.push_back(weigh(
+          "two SIS", {perturber(LensKind::sis, best), perturber(LensKind::sis, found_.candidates[gains[1].second])}));
     if (!(main_.theta_E > 0)) return;
     std::vector<LensComponent> lenses = multipoles({}, true);
     all.push_back(weigh(kMultipoles, lenses));
@@ -282,7 +288,8 @@ class Detector {
     std::sort(order.begin(), order.end(),
               [this](std::size_t a, std::size_t b) { return map_.sigma(a) < map_.sigma(b); });
     for (int i = 0; i < settings_.injections && !order.empty(); ++i) {
-      const std::size_t k = order[order.size() / 2 * static_cast<std::size_t>(i) / static_cast<std::size_t>(settings_.injections)];
+      const std::size_t k =
+          order[order.size() / 2 * static_cast<std::size_t>(i) / static_cast<std::size_t>(settings_.injections)];
       const Vec2<double> at = map_.places[k];
       const double theta_E = found_.seen * map_.sigma(k);
       const std::uint64_t stream = 1000000 + static_cast<std::uint64_t>(i);
@@ -290,8 +297,8 @@ class Detector {
           refit(mock_of(smooth_, {fixed_lens(LensKind::sis, {theta_E, at.x, at.y})}, settings_.seed, stream));
       found_.injections.push_back({angle_ * at, theta_E * angle_, found_.seen, map.significance(k)});
       say_(fmt::format("injection {} of {}: theta_E = {:.3g} arcsec at ({:.2f}, {:.2f}): {:.1f} sigma, expected {:.1f}",
-                       i + 1, settings_.injections, theta_E * angle_, angle_ * at.x, angle_ * at.y,
-                       map.significance(k), found_.seen));
+                       i + 1, settings_.injections, theta_E * angle_, angle_ * at.x, angle_ * at.y, map.significance(k),
+                       found_.seen));
     }
   }
 
@@ -311,14 +318,14 @@ class Detector {
 
 std::optional<double> Detection::p_value() const {
   if (nulls.empty()) return std::nullopt;
-  const auto as_high = std::count_if(nulls.begin(), nulls.end(),
-                                     [this](const NullMock& mock) { return mock.significance >= highest; });
+  const auto as_high =
+      std::count_if(nulls.begin(), nulls.end(), [this](const NullMock& mock) { return mock.significance >= highest; });
   return double(as_high + 1) / double(nulls.size() + 1);
 }
 
 const Alternative* Detection::named(const std::string& name) const {
-  const auto at = std::find_if(alternatives.begin(), alternatives.end(),
-                               [&](const Alternative& a) { return a.name == name; });
+  const auto at =
+      std::find_if(alternatives.begin(), alternatives.end(), [&](const Alternative& a) { return a.name == name; });
   return at == alternatives.end() ? nullptr : &*at;
 }
 
@@ -363,14 +370,16 @@ std::string in_words(const Detection& d, const std::optional<Cosmology>& cosmolo
       return std::isfinite(lens.sigma[i]) ? number(lens.values[i]) + " ± " + number(lens.sigma[i], 2)
                                           : number(lens.values[i]);
     };
-    text += fmt::format("{} perturber{}: an SIS with theta_E = {} arcsec{} at x = {}, y = {} arcsec, at the redshift of "
-                        "the lens, changes ln evidence by {:+.1f}. ",
-                        d.found() ? "A" : "No", d.found() ? "" : " is found. The best", with_error(0),
-                        mass(lens.values[0]), with_error(1), with_error(2), best->evidence_gain);
-    if (const Alternative *bare = d.named(kMultipoles), *both = d.named(kWithMultipoles); bare && both)
-      text += fmt::format("Multipoles of orders 3 and 4 of the main lens change it by {:+.1f}; with them, the SIS changes "
-                          "it by another {:+.1f}. ",
-                          bare->evidence_gain, both->evidence_gain - bare->evidence_gain);
+    text += fmt::format(
+        "{} perturber{}: an SIS with theta_E = {} arcsec{} at x = {}, y = {} arcsec, at the redshift of "
+        "the lens, changes ln evidence by {:+.1f}. ",
+        d.found() ? "A" : "No", d.found() ? "" : " is found. The best", with_error(0), mass(lens.values[0]),
+        with_error(1), with_error(2), best->evidence_gain);
+    if (const Alternative* bare = d.named(kMultipoles), *both = d.named(kWithMultipoles); bare && both)
+      text += fmt::format(
+          "Multipoles of orders 3 and 4 of the main lens change it by {:+.1f}; with them, the SIS changes "
+          "it by another {:+.1f}. ",
+          bare->evidence_gain, both->evidence_gain - bare->evidence_gain);
     if (const Alternative* point = d.named("point mass"))
       text += fmt::format("A point mass instead changes it by {:+.1f}. ", point->evidence_gain);
     if (const Alternative* two = d.named("two SIS"))
@@ -381,28 +390,32 @@ std::string in_words(const Detection& d, const std::optional<Cosmology>& cosmolo
   const auto as_high = std::count_if(d.nulls.begin(), d.nulls.end(),
                                      [&](const NullMock& mock) { return mock.significance >= d.highest; });
   if (!d.nulls.empty())
-    text += fmt::format("The highest place of the map has {:.1f} σ; {} of {} mocks without a perturber come as far "
-                        "(p = {:.2g}). ",
-                        d.highest, as_high, d.nulls.size(), *d.p_value());
+    text += fmt::format(
+        "The highest place of the map has {:.1f} σ; {} of {} mocks without a perturber come as far "
+        "(p = {:.2g}). ",
+        d.highest, as_high, d.nulls.size(), *d.p_value());
   else
-    text += fmt::format("The highest place of the map has {:.1f} σ; where the model is right, {:.2g} of maps without a "
-                        "perturber come as far. No mocks were fitted. ",
-                        d.highest, d.by_chance);
+    text += fmt::format(
+        "The highest place of the map has {:.1f} σ; where the model is right, {:.2g} of maps without a "
+        "perturber come as far. No mocks were fitted. ",
+        d.highest, d.by_chance);
   std::vector<double> limits;
   for (const double v : d.limit)
     if (std::isfinite(v)) limits.push_back(v);
   std::sort(limits.begin(), limits.end());
   if (!limits.empty()) {
     const double least = limits.front(), middle = limits[limits.size() / 2];
-    text += fmt::format("An SIS of theta_E = {} arcsec{} would have been seen at the most sensitive place, and one of {} "
-                        "arcsec{} over half of the image.",
-                        number(least), mass(least), number(middle), mass(middle));
+    text += fmt::format(
+        "An SIS of theta_E = {} arcsec{} would have been seen at the most sensitive place, and one of {} "
+        "arcsec{} over half of the image.",
+        number(least), mass(least), number(middle), mass(middle));
   }
   if (!d.fits())
-    text += fmt::format(" No explanation fits the data to the noise (reduced chi2 of the smooth lens {:.3g}, expected at "
-                        "most {:.3g}), so nothing here is significant: the source may need finer pixels, the lens light or "
-                        "the mass a richer model.",
-                        d.chi2_reduced, d.chi2_allowed);
+    text += fmt::format(
+        " No explanation fits the data to the noise (reduced chi2 of the smooth lens {:.3g}, expected at "
+        "most {:.3g}), so nothing here is significant: the source may need finer pixels, the lens light or "
+        "the mass a richer model.",
+        d.chi2_reduced, d.chi2_allowed);
   if (!d.converged) text += " The fit of the smooth lens has not converged.";
   return text;
 }

@@ -48,14 +48,14 @@ struct Alternative {
 
 /// A mock without a perturber.
 struct NullMock {
-  bool multipoles = false;   ///< the lens of the mock has multipoles that the fit does not know of
+  bool multipoles = false;  ///< the lens of the mock has multipoles that the fit does not know of
   double significance = 0;  ///< highest of its map
 };
 
 struct Injection {
-  Vec2<double> place;    ///< [arcsec]
-  double theta_E = 0;    ///< [arcsec]
-  double expected = 0;   ///< significance
+  Vec2<double> place;   ///< [arcsec]
+  double theta_E = 0;   ///< [arcsec]
+  double expected = 0;  ///< significance
   double found = 0;
 };
 
@@ -64,17 +64,17 @@ struct Detection {
   /// (ny, nx), NaN outside the used pixels: theta_E of an SIS and its 1 σ, both [arcsec], their ratio, and the smallest
   /// theta_E that would have been seen [arcsec].
   std::vector<double> theta_E, sigma, significance, limit;
-  double highest = 0;                       ///< of `significance`
-  double by_chance = 0;                     ///< probability of as much where the model is right, from 10⁴ draws
-  double seen = 0;                          ///< significance that 5 % of what has no perturber reach
-  std::vector<Candidate> candidates;        ///< the highest first
-  std::vector<Alternative> alternatives;    ///< the candidates' SIS first, the best first
+  double highest = 0;                     ///< of `significance`
+  double by_chance = 0;                   ///< probability of as much where the model is right, from 10⁴ draws
+  double seen = 0;                        ///< significance that 5 % of what has no perturber reach
+  std::vector<Candidate> candidates;      ///< the highest first
+  std::vector<Alternative> alternatives;  ///< the candidates' SIS first, the best first
   std::vector<NullMock> nulls;
   std::vector<Injection> injections;
-  double chi2_reduced = 0;     ///< of the smooth lens
-  double chi2_allowed = 0;     ///< of an explanation that fits to the noise, at most
-  double log_evidence = 0;     ///< of the smooth lens
-  bool converged = false;      ///< the smooth lens
+  double chi2_reduced = 0;  ///< of the smooth lens
+  double chi2_allowed = 0;  ///< of an explanation that fits to the noise, at most
+  double log_evidence = 0;  ///< of the smooth lens
+  bool converged = false;   ///< the smooth lens
 
   /// Share of the mocks whose map is as high: (n + 1)/(N + 1); nothing without mocks.
   std::optional<double> p_value() const;

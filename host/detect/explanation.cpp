@@ -30,8 +30,7 @@ Explanation explain(const std::string& name, Problem problem, const ExplanationS
   found.problem = std::move(problem);
   {
     JointModel model(found.problem, {}, pool);
-    const GaussNewtonResult result = gauss_newton(model, found.problem.initial_parameters,
-                                                  found.problem.regularization,
+    const GaussNewtonResult result = gauss_newton(model, found.problem.initial_parameters, found.problem.regularization,
                                                   {.steps = settings.steps,
                                                    .tolerance = settings.tolerance,
                                                    .source_contrast = settings.source_contrast,

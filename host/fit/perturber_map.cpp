@@ -30,8 +30,9 @@ double PerturberMap::highest(std::size_t* where) const {
 
 PerturberMap perturber_map(JointModel& model, const std::vector<double>& x, const Regularization& weights,
                            LensKind kind, std::vector<Vec2<double>> places, ThreadPool& pool) {
-  EINFIELD_REQUIRE(kind == LensKind::sis || kind == LensKind::point_mass,
-                   std::string("a map of perturbers of profile ") + lens_info(kind).name + ", expected SIS or POINT_MASS");
+  EINFIELD_REQUIRE(
+      kind == LensKind::sis || kind == LensKind::point_mass,
+      std::string("a map of perturbers of profile ") + lens_info(kind).name + ", expected SIS or POINT_MASS");
   EINFIELD_REQUIRE(model.n_weights() == 0, "a map of perturbers beside a network, expected a smooth lens");
   Linearization l = model.linearize(x);
   const Eigen::Index n_rest = l.rest.cols(), n = static_cast<Eigen::Index>(places.size());

@@ -268,8 +268,17 @@ void ScalarEvaluator::convolve(std::size_t n_images, const std::vector<std::vect
           sum += b_.convolved[thread][static_cast<std::size_t>(y * width + x)];
       column[i] = used.weight * sum / (f * f);
     }
-    m_.whitening_.whiten(column.data());
   });
+  if (m_.whitening_.empty()) return;
+  // Side by side: the factor is read once for all.
+  NoiseWhitening::RowMatrix all(static_cast<Eigen::Index>(m_.b_.used.size()), static_cast<Eigen::Index>(n_images));
+  for (std::size_t k = 0; k < n_images; ++k)
+    all.col(static_cast<Eigen::Index>(k)) =
+        Eigen::Map<const Eigen::VectorXd>(columns[k]->data(), static_cast<Eigen::Index>(columns[k]->size()));
+  m_.whitening_.whiten(all, pool_);
+  for (std::size_t k = 0; k < n_images; ++k)
+    Eigen::Map<Eigen::VectorXd>(columns[k]->data(), static_cast<Eigen::Index>(columns[k]->size())) =
+        all.col(static_cast<Eigen::Index>(k));
 }
 
 /// The columns of the amplitudes, and all other light in one column.
