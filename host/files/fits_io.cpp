@@ -1,10 +1,8 @@
-// CFITSIO behind a few functions. File names are used literally: no filters, no network, no templates. Every size is
-// checked against the limits and the file before memory is allocated. Compressed files are unpacked in a child process
-// (isolated.hpp). FITS standard 4.0 (2018); WCS: Greisen & Calabretta (2002).
+// Images of FITS files. Every size is checked against the limits and the file before memory is allocated. Compressed
+// files are unpacked in a child process (isolated.hpp). FITS standard 4.0 (2018); WCS: Greisen & Calabretta (2002).
 #include "host/files/fits_io.hpp"
 
 #include <fitsio.h>
-#include <malloc.h>
 
 #include <algorithm>
 #include <array>
@@ -20,6 +18,7 @@
 
 #include "einfield/error.hpp"
 #include "host/files/atomic_file.hpp"
+#include "host/files/fits_file.hpp"
 #include "host/files/fits_text.hpp"
 #include "host/files/isolated.hpp"
 #include "host/files/text.hpp"
@@ -29,225 +28,6 @@ namespace {
 
 /// Relative tolerance of "square pixels", the same 0.1 % as for a given pixel scale.
 constexpr double kWcsTolerance = 1e-3;
-/// Largest number of axes; an image with more is refused.
-constexpr int kMaxAxes = 9;
-/// Bytes of a FITS block: a header is a whole number of them.
-constexpr std::uintmax_t kBlock = 2880;
-/// Longest file name that CFITSIO 4 holds, with room for what it appends.
-constexpr std::size_t kMaxFileName = 1000;
-
-/// Text of a CFITSIO status. Clears the library's stack of messages, so that the next caller does not see them.
-std::string reason(int status) {
-  char text[FLEN_STATUS];
-  fits_get_errstatus(status, text);
-  fits_clear_errmsg();
-  return text;
-}
-
-/// Header text on one line of printable ASCII.
-std::string printable(std::string text) {
-  for (char& c : text)
-    if (c < ' ' || c > '~') c = '?';
-  return text;
-}
-
-bool same_name(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](unsigned char x, unsigned char y) { return std::toupper(x) == std::toupper(y); });
-}
-
-/// What is needed of an HDU to choose one.
-struct Hdu {
-  int number = 0;  ///< 0 = primary
-  std::string name;
-  std::string version;  ///< EXTVER
-  bool image = false;
-  std::vector<LONGLONG> axes;  ///< NAXIS1 first
-  LONGLONG data_begin = 0;     ///< bytes
-  LONGLONG end = 0;
-
-  bool has_data() const { return image && !axes.empty(); }
-  std::string label() const {
-    if (!name.empty()) return name;
-    return number == 0 ? "PRIMARY" : std::to_string(number);
-  }
-};
-
-struct CloseFits {
-  void operator()(fitsfile* file) const {
-    int status = 0;
-    fits_close_file(file, &status);
-    fits_clear_errmsg();
-  }
-};
-using FitsPointer = std::unique_ptr<fitsfile, CloseFits>;
-
-/// A file open for reading.
-class Reader {
- public:
-  explicit Reader(const std::string& path) : path_(path) {
-    check_file();
-    fits_clear_errmsg();
-    int status = 0;
-    fitsfile* file = nullptr;
-    // CFITSIO would expand a leading ~ to a home directory.
-    const std::string plain = path[0] == '/' ? path : "./" + path;
-    fits_open_diskfile(&file, plain.c_str(), READONLY, &status);
-    file_.reset(file);
-    if (status != 0) throw InvalidInput(path + ": cannot be read as FITS (" + reason(status) + ")");
-    list_hdus();
-  }
-
-  fitsfile* get() const { return file_.get(); }
-
-  bool has(const std::string& name) const {
-    return std::any_of(hdus_.begin(), hdus_.end(), [&](const Hdu& hdu) { return same_name(hdu.name, name); });
-  }
-
-  /// Makes the HDU that `wanted` names the current one. @throws InvalidInput
-  const Hdu& choose(const std::string& wanted) {
-    const Hdu& hdu = wanted.empty() ? default_hdu() : named_hdu(wanted);
-    int status = 0;
-    if (fits_movabs_hdu(get(), hdu.number + 1, nullptr, &status) != 0)
-      throw InvalidInput(path_ + "[" + hdu.label() + "]: cannot be read (" + reason(status) + ")");
-    return hdu;
-  }
-
-  /// @throws InvalidInput when the file ends before `end`; not checked for a compressed file.
-  void require_bytes(const Hdu& hdu, LONGLONG end) const {
-    if (plain_ && static_cast<std::uintmax_t>(end) > bytes_)
-      throw InvalidInput(path_ + "[" + hdu.label() + "]: truncated, found " + std::to_string(bytes_) +
-                         " bytes in the file, expected " + std::to_string(end));
-  }
-
-  /// A string keyword of the current HDU, or "".
-  std::string text(const std::string& key) const {
-    char buffer[FLEN_VALUE] = "";
-    int status = 0;
-    if (fits_read_key(get(), TSTRING, key.c_str(), buffer, nullptr, &status) == 0) return printable(buffer);
-    fits_clear_errmsg();
-    return "";
-  }
-  /// A number of the current HDU. @throws InvalidInput when the keyword holds something else.
-  std::optional<double> value(const std::string& key) const {
-    double number_value = 0;
-    int status = 0;
-    if (fits_read_key(get(), TDOUBLE, key.c_str(), &number_value, nullptr, &status) == 0 && std::isfinite(number_value))
-      return number_value;
-    fits_clear_errmsg();
-    if (status == KEY_NO_EXIST || status == VALUE_UNDEFINED) return std::nullopt;
-    throw InvalidInput(path_ + ": keyword " + key + ": not a number, found '" + text(key) + "'");
-  }
-  /// A number > 0 of the current HDU, or 0: for keywords that may hold anything.
-  double positive_or_zero(const std::string& key) const {
-    double number = 0;
-    int status = 0;
-    fits_read_key(get(), TDOUBLE, key.c_str(), &number, nullptr, &status);
-    fits_clear_errmsg();
-    return status == 0 && std::isfinite(number) && number > 0 ? number : 0;
-  }
-
- private:
-  /// Finds common problems before CFITSIO does, for clearer messages.
-  void check_file() {
-    std::error_code error;
-    const auto status = std::filesystem::status(path_, error);
-    if (path_.empty() || status.type() == std::filesystem::file_type::not_found)
-      throw InvalidInput(path_ + ": no such file");
-    if (error) throw InvalidInput(path_ + ": cannot be read (" + error.message() + ")");
-    if (!std::filesystem::is_regular_file(status)) throw InvalidInput(path_ + ": not a regular file, expected FITS");
-    if (path_.size() > kMaxFileName)
-      throw InvalidInput(path_ + ": a file name of " + std::to_string(path_.size()) + " characters, expected at most " +
-                         std::to_string(kMaxFileName));
-    bytes_ = std::filesystem::file_size(path_, error);
-    std::ifstream file(path_, std::ios::binary);
-    if (!file) throw InvalidInput(path_ + ": cannot be read (" + std::strerror(errno) + ")");
-    std::array<char, 9> magic{};
-    file.read(magic.data(), magic.size());
-    if (file.gcount() == 0) throw InvalidInput(path_ + ": empty file, expected FITS");
-    plain_ = std::string_view(magic.data(), magic.size()) == "SIMPLE  =";
-    if (plain_ && bytes_ < kBlock)
-      throw InvalidInput(path_ + ": truncated, found " + std::to_string(bytes_) + " bytes, expected a FITS header of " +
-                         std::to_string(kBlock) + " at least");
-    // Formats that CFITSIO unpacks: gzip, compress, zip, bzip2.
-    const auto begins = [&](const char* bytes) { return std::memcmp(magic.data(), bytes, 2) == 0; };
-    if (!plain_ && !begins("\x1f\x8b") && !begins("\x1f\x9d") && !begins("PK") && !begins("BZ"))
-      throw InvalidInput(path_ + ": not a FITS file, expected one that begins with SIMPLE");
-  }
-
-  void list_hdus() {
-    int n = 0, status = 0;
-    if (fits_get_num_hdus(get(), &n, &status) != 0) throw InvalidInput(path_ + ": damaged (" + reason(status) + ")");
-    for (int i = 0; i < n; ++i) {
-      Hdu hdu;
-      hdu.number = i;
-      int type = 0, n_axes = 0, bitpix = 0;
-      std::array<LONGLONG, kMaxAxes> axes{};
-      LONGLONG header = 0;
-      fits_movabs_hdu(get(), i + 1, &type, &status);
-      fits_get_hduaddrll(get(), &header, &hdu.data_begin, &hdu.end, &status);
-      hdu.image = type == IMAGE_HDU;
-      if (hdu.image) fits_get_img_paramll(get(), kMaxAxes, &bitpix, &n_axes, axes.data(), &status);
-      if (status != 0) throw InvalidInput(path_ + "[" + std::to_string(i) + "]: damaged (" + reason(status) + ")");
-      hdu.axes.assign(axes.begin(), axes.begin() + std::min(n_axes, kMaxAxes));
-      hdu.name = text("EXTNAME");
-      hdu.version = text("EXTVER");
-      hdus_.push_back(hdu);
-    }
-  }
-
-  /// The primary image if it has data, else the only image.
-  const Hdu& default_hdu() const {
-    if (hdus_.front().has_data()) return hdus_.front();
-    const auto has_data = [](const Hdu& hdu) { return hdu.has_data(); };
-    const auto n = std::count_if(hdus_.begin(), hdus_.end(), has_data);
-    if (n == 1) return *std::find_if(hdus_.begin(), hdus_.end(), has_data);
-    require_bytes(hdus_.back(), hdus_.back().end);
-    if (n == 0) throw InvalidInput(path_ + ": no image HDU, found " + names());
-    throw InvalidInput(path_ + ": " + std::to_string(n) + " image HDUs, expected FILE[HDU] with one of " + names());
-  }
-
-  const Hdu& named_hdu(const std::string& wanted) const {
-    const std::string where = path_ + "[" + wanted + "]: ";
-    if (std::all_of(wanted.begin(), wanted.end(), [](unsigned char c) { return std::isdigit(c) != 0; })) {
-      const std::size_t index = wanted.size() < 7 ? std::stoul(wanted) : hdus_.size();
-      if (index < hdus_.size()) return hdus_[index];
-      require_bytes(hdus_.back(), hdus_.back().end);
-      throw InvalidInput(where + "no such HDU, expected 0 to " + std::to_string(hdus_.size() - 1) + ": " + names());
-    }
-    // NAME,EXTVER distinguishes HDUs of the same name, as in CFITSIO and DS9.
-    const std::size_t comma = wanted.rfind(',');
-    std::vector<const Hdu*> found;
-    for (const Hdu& hdu : hdus_) {
-      const bool unnamed_primary = hdu.number == 0 && hdu.name.empty();
-      const bool versioned = comma != std::string::npos && same_name(hdu.name, wanted.substr(0, comma)) &&
-                             hdu.version == wanted.substr(comma + 1);
-      if (same_name(unnamed_primary ? "PRIMARY" : hdu.name, wanted) || versioned) found.push_back(&hdu);
-    }
-    if (found.size() == 1) return *found.front();
-    if (found.size() > 1)
-      throw InvalidInput(where + std::to_string(found.size()) + " HDUs of this name, expected " + wanted +
-                         ",EXTVER or a number");
-    require_bytes(hdus_.back(), hdus_.back().end);
-    throw InvalidInput(where + "no such HDU, expected one of " + names());
-  }
-
-  std::string names() const {
-    std::string list;
-    for (const Hdu& hdu : hdus_) {
-      if (hdu.number == 20) return list + " …";
-      list += (hdu.number > 0 ? ", " : "") + hdu.label();
-      if (!hdu.has_data()) list += hdu.image ? " (no data)" : " (a table)";
-    }
-    return list;
-  }
-
-  std::string path_;
-  FitsPointer file_;
-  std::uintmax_t bytes_ = 0;
-  bool plain_ = false;  ///< not compressed as a whole
-  std::vector<Hdu> hdus_;
-};
 
 std::string size_text(const std::vector<LONGLONG>& axes) {
   std::string text;
@@ -257,11 +37,11 @@ std::string size_text(const std::vector<LONGLONG>& axes) {
 
 /// Arcseconds of a celestial CUNIT; degrees when absent.
 double unit_arcsec(const std::string& unit, const std::string& where) {
-  if (unit.empty() || same_name(unit, "deg")) return 3600;
-  if (same_name(unit, "arcmin")) return 60;
-  if (same_name(unit, "arcsec")) return 1;
-  if (same_name(unit, "mas")) return 1e-3;
-  if (same_name(unit, "rad")) return 3600 * 180 / kPi;
+  if (unit.empty() || same_fits_name(unit, "deg")) return 3600;
+  if (same_fits_name(unit, "arcmin")) return 60;
+  if (same_fits_name(unit, "arcsec")) return 1;
+  if (same_fits_name(unit, "mas")) return 1e-3;
+  if (same_fits_name(unit, "rad")) return 3600 * 180 / kPi;
   throw InvalidInput(where + "celestial WCS with the unit '" + unit + "', expected deg, arcmin, arcsec, mas or rad");
 }
 
@@ -278,7 +58,7 @@ char celestial_axis(const std::string& ctype) {
 /// The celestial WCS of the current HDU. The matrix from pixel steps to arcsec (Greisen & Calabretta 2002, section 2)
 /// comes from CDi_j, or CDELTi PCi_j, or CDELTi turned by CROTA2.
 /// @throws InvalidInput for pixels that are not square; they may be rotated and mirrored
-std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& where) {
+std::optional<CelestialWcs> read_wcs(const FitsReader& file, const std::string& where) {
   const char axis1 = celestial_axis(file.text("CTYPE1")), axis2 = celestial_axis(file.text("CTYPE2"));
   if (axis1 == ' ' || axis2 == ' ' || axis1 == axis2) return std::nullopt;
 
@@ -340,7 +120,7 @@ std::optional<CelestialWcs> read_wcs(const Reader& file, const std::string& wher
 }
 
 /// The linear WCS of the current HDU, as Writer::axis writes it.
-std::optional<LinearWcs> read_linear(const Reader& file, const FitsSection& part) {
+std::optional<LinearWcs> read_linear(const FitsReader& file, const FitsSection& part) {
   for (const char* axis : {"1", "2"})
     if (file.text(std::string("CTYPE") + axis) != (*axis == '1' ? "X" : "Y") ||
         file.text(std::string("CUNIT") + axis) != "arcsec")
@@ -369,8 +149,8 @@ FitsSection part_of(const std::vector<LONGLONG>& axes, const std::optional<FitsS
 
 FitsImage read_image(const std::string& path, const std::string& hdu_name, int planes,
                      const std::optional<FitsSection>& section) {
-  Reader file(path);
-  const Hdu& hdu = file.choose(hdu_name);
+  FitsReader file(path);
+  const FitsHdu& hdu = file.choose(hdu_name);
   const std::string where = path + "[" + hdu.label() + "]: ";
   if (!hdu.image) throw InvalidInput(where + "a table, expected an image");
   const std::size_t expected_axes = planes > 1 ? 3 : 2;
@@ -418,7 +198,7 @@ FitsImage read_image(const std::string& path, const std::string& hdu_name, int p
   if (planes > 1) last[2] = planes;
   fits_read_subset(file.get(), TDOUBLE, first.data(), last.data(), step.data(), bitpix > 0 || tiled ? &blank : nullptr,
                    image.values.data(), &any_blank, &status);
-  if (status != 0) throw InvalidInput(where + "damaged, the pixels cannot be read (" + reason(status) + ")");
+  if (status != 0) throw InvalidInput(where + "damaged, the pixels cannot be read (" + fits_reason(status) + ")");
   return image;
 }
 
@@ -501,7 +281,7 @@ bool receive_image(FitsImage& image, const Channel& channel) {
   const auto is_side = [](std::int64_t n) { return n >= 1 && n <= kMaxImageSide; };
   if (!is_side(head.nx) || !is_side(head.ny)) return false;
   const auto pixels = static_cast<std::uint64_t>(head.nx * head.ny);
-  if (head.values % pixels != 0 || head.values / pixels > kMaxAxes) return false;
+  if (head.values % pixels != 0 || head.values / pixels > kMaxFitsAxes) return false;
   image.nx = static_cast<int>(head.nx);
   image.ny = static_cast<int>(head.ny);
   image.whole_nx = head.whole_nx;
@@ -518,12 +298,13 @@ bool receive_image(FitsImage& image, const Channel& channel) {
 }  // namespace
 
 bool has_hdu(const std::string& path, const std::string& name) {
-  if (!is_compressed(path)) return Reader(path).has(name);
+  const auto turn = turn_of_cfitsio();
+  if (!is_compressed(path)) return FitsReader(path).has(name);
   bool has = false;
   isolated(
       path,
       [&] {
-        const bool found = Reader(path).has(name);
+        const bool found = FitsReader(path).has(name);
         return [found](const Channel& channel) { channel.send_value(found); };
       },
       [&](const Channel& channel) { return channel.receive_value(has); });
@@ -532,6 +313,7 @@ bool has_hdu(const std::string& path, const std::string& name) {
 
 FitsImage read_fits(const std::string& path, const std::string& hdu, int planes,
                     const std::optional<FitsSection>& section) {
+  const auto turn = turn_of_cfitsio();
   if (!is_compressed(path)) return read_image(path, hdu, planes, section);
   FitsImage image;
   isolated(
@@ -546,25 +328,10 @@ FitsImage read_fits(const std::string& path, const std::string& hdu, int planes,
 
 namespace {
 
-/// realloc with zeroed new bytes: CFITSIO reads bytes before it has written them.
-void* zeroed_realloc(void* bytes, std::size_t size) {
-  const std::size_t before = bytes ? malloc_usable_size(bytes) : 0;
-  void* grown = std::realloc(bytes, size);
-  if (grown && size > before) std::memset(static_cast<char*>(grown) + before, 0, size - before);
-  return grown;
-}
-
-/// A FITS file in memory; write_atomically() writes it to disk and reports errors there.
+/// Images in a file in memory.
 class Writer {
  public:
-  explicit Writer(const std::string& path) : path_(path) {
-    fits_clear_errmsg();
-    int status = 0;
-    fitsfile* file = nullptr;
-    fits_create_memfile(&file, &buffer_.bytes, &buffer_.capacity, std::size_t(1) << 20, zeroed_realloc, &status);
-    file_.reset(file);
-    check(status);
-  }
+  explicit Writer(const std::string& path) : path_(path), file_(path) {}
 
   void add(const FitsOutput& hdu) {
     const auto n =
@@ -574,83 +341,62 @@ class Writer {
                          std::to_string(hdu.nx) + " x " + std::to_string(hdu.ny) + " x " + std::to_string(hdu.planes));
     int status = 0;
     std::array<LONGLONG, 3> axes{hdu.nx, hdu.ny, hdu.planes};
-    check(fits_create_imgll(file_.get(), hdu.bitpix, hdu.planes > 1 ? 3 : 2, axes.data(), &status));
-    key("EXTNAME", hdu.name);
-    key("BUNIT", hdu.unit);
+    file_.check(fits_create_imgll(file_.get(), hdu.bitpix, hdu.planes > 1 ? 3 : 2, axes.data(), &status));
+    file_.key("EXTNAME", hdu.name);
+    file_.key("BUNIT", hdu.unit);
     if (hdu.pixel_scale > 0) {
       axis("1", "X", hdu.nx, hdu.center_x, hdu.pixel_scale);
       axis("2", "Y", hdu.ny, hdu.center_y, hdu.pixel_scale);
     }
     if (hdu.sky) sky(*hdu.sky);
-    for (const auto& [name, value] : hdu.cards) key(name, value);
-    check(fits_write_img(file_.get(), TDOUBLE, 1, static_cast<LONGLONG>(n), const_cast<double*>(hdu.values.data()),
-                         &status));
+    for (const auto& [name, value] : hdu.cards) file_.key(name, value);
+    file_.check(fits_write_img(file_.get(), TDOUBLE, 1, static_cast<LONGLONG>(n),
+                               const_cast<double*>(hdu.values.data()), &status));
   }
 
-  /// All bytes of the file.
-  std::string_view bytes() {
-    int status = 0;
-    LONGLONG header = 0, data = 0, end = 0;
-    check(fits_flush_file(file_.get(), &status));
-    check(fits_get_hduaddrll(file_.get(), &header, &data, &end, &status));
-    return {static_cast<const char*>(buffer_.bytes), static_cast<std::size_t>(end)};
-  }
+  std::string_view bytes() { return file_.bytes(); }
 
  private:
-  void check(int status) const {
-    if (status != 0) throw IoError(path_ + ": cannot be written (" + reason(status) + ")");
-  }
-  void key(const std::string& name, const std::string& value) {
-    int status = 0;
-    check(fits_update_key_longstr(file_.get(), name.c_str(), printable(value).c_str(), nullptr, &status));
-  }
-  void key(const std::string& name, double value) {
-    int status = 0;
-    check(fits_update_key(file_.get(), TDOUBLE, name.c_str(), &value, nullptr, &status));
-  }
   /// A linear axis in arcsec; pixels count from 1, whole numbers are pixel centers.
   void axis(const std::string& index, const std::string& type, int n, double center, double scale) {
-    key("CTYPE" + index, type);
-    key("CUNIT" + index, std::string("arcsec"));
-    key("CRPIX" + index, 0.5 * (n + 1));
-    key("CRVAL" + index, center);
-    key("CDELT" + index, scale);
+    file_.key("CTYPE" + index, type);
+    file_.key("CUNIT" + index, std::string("arcsec"));
+    file_.key("CRPIX" + index, 0.5 * (n + 1));
+    file_.key("CRVAL" + index, center);
+    file_.key("CDELT" + index, scale);
   }
   /// The WCS on the sky, as the alternate WCS "A" that DS9 and Astropy know.
   void sky(const CelestialWcs& wcs) {
     for (std::size_t i = 0; i < 2; ++i) {
       const std::string axis = std::to_string(i + 1);
-      key("CTYPE" + axis + "A", wcs.type[i]);
-      key("CUNIT" + axis + "A", std::string("deg"));
-      key("CRPIX" + axis + "A", wcs.reference_pixel[i]);
-      key("CRVAL" + axis + "A", wcs.reference_value[i]);
-      key("CD" + axis + "_1A", wcs.cd[i][0]);
-      key("CD" + axis + "_2A", wcs.cd[i][1]);
+      file_.key("CTYPE" + axis + "A", wcs.type[i]);
+      file_.key("CUNIT" + axis + "A", std::string("deg"));
+      file_.key("CRPIX" + axis + "A", wcs.reference_pixel[i]);
+      file_.key("CRVAL" + axis + "A", wcs.reference_value[i]);
+      file_.key("CD" + axis + "_1A", wcs.cd[i][0]);
+      file_.key("CD" + axis + "_2A", wcs.cd[i][1]);
     }
-    if (!wcs.frame.empty()) key("RADESYSA", wcs.frame);
-    if (wcs.equinox) key("EQUINOXA", *wcs.equinox);
-    if (wcs.pole_lon) key("LONPOLEA", *wcs.pole_lon);
-    if (wcs.pole_lat) key("LATPOLEA", *wcs.pole_lat);
+    if (!wcs.frame.empty()) file_.key("RADESYSA", wcs.frame);
+    if (wcs.equinox) file_.key("EQUINOXA", *wcs.equinox);
+    if (wcs.pole_lon) file_.key("LONPOLEA", *wcs.pole_lon);
+    if (wcs.pole_lat) file_.key("LATPOLEA", *wcs.pole_lat);
   }
 
-  /// Memory that CFITSIO grows; it is freed after the file has been closed.
-  struct Buffer {
-    void* bytes = nullptr;
-    std::size_t capacity = 0;
-    ~Buffer() { std::free(bytes); }
-  };
-
   std::string path_;
-  Buffer buffer_;
-  FitsPointer file_;
+  FitsMemoryFile file_;
 };
 
 }  // namespace
 
 void write_fits(const std::string& path, const std::vector<FitsOutput>& hdus) {
-  Writer writer(path);
-  for (const FitsOutput& hdu : hdus) writer.add(hdu);
-  write_atomically(path, writer.bytes());
+  std::string bytes;
+  {
+    const auto turn = turn_of_cfitsio();
+    Writer writer(path);
+    for (const FitsOutput& hdu : hdus) writer.add(hdu);
+    bytes = writer.bytes();
+  }
+  write_atomically(path, bytes);
 }
 
 }  // namespace einfield
