@@ -24,7 +24,6 @@ namespace {
 
 constexpr std::size_t kMaxFileBytes = std::size_t(1) << 22;  ///< limit; a configuration has a few kilobytes
 constexpr std::size_t kMaxParts = 10;                        ///< limit of a dotted key; existing keys have four
-constexpr const char* kCommandLine = "--set";
 
 template <class... Functions>
 struct Overloaded : Functions... {
@@ -373,6 +372,7 @@ std::size_t index_in(const toml::array& array, const std::string& segment) {
 struct Document::Tree {
   std::string file;
   std::filesystem::path directory;
+  std::string origin;  ///< of the overrides: "--set"
   toml::table root;
 
   /// The node of a path, or null; `around` becomes its innermost existing parent.
@@ -399,11 +399,11 @@ struct Document::Tree {
     return node->as_table();
   }
 
-  /// Where a value was given: "FILE:LINE" or "--set".
+  /// Where a value was given: "FILE:LINE" or the origin of the overrides.
   std::string place(const toml::source_region& source) const {
-    // Tables that --set created have no source.
-    const bool command_line = !source.path || *source.path == kCommandLine;
-    return command_line ? kCommandLine : file + ":" + std::to_string(source.begin.line);
+    // Tables that an override created have no source.
+    const bool overridden = !source.path || *source.path == origin;
+    return overridden ? origin : file + ":" + std::to_string(source.begin.line);
   }
   [[noreturn]] void fail(const toml::source_region& source, const std::string& path, const std::string& message) const {
     throw InvalidInput(place(source) + ": " + path + ": " + message);
@@ -430,14 +430,17 @@ struct Document::Tree {
 /// Applies one override as if it were in the file.
 void Document::Tree::put(const Override& setting) {
   const auto refuse = [&](const std::string& message) {
-    throw InvalidInput(std::string(kCommandLine) + ": " + excerpt(setting.key) + ": " + message);
+    throw InvalidInput(origin + ": " + excerpt(setting.key) + ": " + message);
+  };
+  const auto unknown = [&](const std::string& message) {
+    throw UnknownKey(origin + ": " + excerpt(setting.key) + ": " + message);
   };
   const std::vector<std::string> path = segments(setting.key);
-  if (path.size() > kMaxParts) refuse("a key with too many parts, expected at most " + std::to_string(kMaxParts));
+  if (path.size() > kMaxParts) unknown("a key with too many parts, expected at most " + std::to_string(kMaxParts));
   toml::table parsed;
   try {
     const std::string text = is_word(setting.value) ? "\"" + trimmed(setting.value) + "\"" : setting.value;
-    parsed = parse("value = " + text, std::string(kCommandLine));
+    parsed = parse("value = " + text, origin);
   } catch (const InvalidInput&) {
     parsed.clear();
   }
@@ -449,7 +452,7 @@ void Document::Tree::put(const Override& setting) {
   for (std::size_t i = 0; i < path.size(); ++i) {
     const bool last = i + 1 == path.size();
     if (toml::table* table = node->as_table()) {
-      if (path[i].empty()) refuse("not a key, expected for example optimizer.steps or lens.0.theta_E");
+      if (path[i].empty()) unknown("not a key, expected for example optimizer.steps or lens.0.theta_E");
       if (last) {
         parsed.begin()->second.visit([&](auto& value) { table->insert_or_assign(path[i], std::move(value)); });
         return;
@@ -459,14 +462,14 @@ void Document::Tree::put(const Override& setting) {
     } else if (toml::array* array = node->as_array()) {
       const std::size_t index = index_in(*array, path[i]);
       if (last || index == array->size())
-        refuse("no such component, found " + std::to_string(array->size()) + " in the configuration, expected " +
-               excerpt(path[i - 1]) + ".N.KEY with N from 0");
+        unknown("no such component, found " + std::to_string(array->size()) + " in the configuration, expected " +
+                excerpt(path[i - 1]) + ".N.KEY with N from 0");
       node = array->get(index);
     } else {
       break;
     }
   }
-  refuse("not a key, found " + described(*node) + " before the last dot");
+  unknown("not a key, found " + described(*node) + " before the last dot");
 }
 
 FitsReference Document::Tree::reference(const std::string& path, const toml::node& node) const {
@@ -624,11 +627,12 @@ void Document::Tree::assign(const Key& key, const std::string& path, const toml:
 Document::Document(const std::string& file, const std::vector<Override>& overrides) : tree_(std::make_unique<Tree>()) {
   tree_->file = file;
   tree_->directory = std::filesystem::path(file).parent_path();
+  tree_->origin = overrides.empty() ? Override{}.origin : overrides.front().origin;
   tree_->root = parse(read_text(file), file);
   for (std::size_t i = 0; i < overrides.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j)
       if (overrides[i].key == overrides[j].key)
-        throw InvalidInput(std::string(kCommandLine) + ": " + excerpt(overrides[i].key) + ": given twice, found " +
+        throw InvalidInput(tree_->origin + ": " + excerpt(overrides[i].key) + ": given twice, found " +
                            excerpt(overrides[j].value) + " and " + excerpt(overrides[i].value) + ", expected it once");
     tree_->put(overrides[i]);
   }
@@ -656,9 +660,9 @@ void Document::read(const std::string& path, const Keys& keys) const {
     for (const auto& [name, node] : *table) {
       const std::string given(name.str());
       if (std::find(names.begin(), names.end(), given) != names.end()) continue;
-      const bool from_file = name.source().path && *name.source().path != kCommandLine;
-      tree_->fail(from_file ? name.source() : node.source(), prefix + excerpt(given),
-                  "unknown key, found " + excerpt(given) + ", expected " + translated(given, names));
+      const bool from_file = name.source().path && *name.source().path != tree_->origin;
+      throw UnknownKey(tree_->place(from_file ? name.source() : node.source()) + ": " + prefix + excerpt(given) +
+                       ": unknown key, found " + excerpt(given) + ", expected " + translated(given, names));
     }
   }
   for (const Key& key : keys) read_one(path, key);

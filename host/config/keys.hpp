@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "einfield/config.hpp"
+#include "einfield/error.hpp"
 #include "einfield/profile.hpp"
 #include "host/files/bounds.hpp"
 
@@ -84,6 +85,12 @@ struct Key {
 };
 using Keys = std::vector<Key>;
 
+/// A key that no configuration has, or a component that this one lacks.
+class UnknownKey : public InvalidInput {
+ public:
+  using InvalidInput::InvalidInput;
+};
+
 /// A TOML file with the overrides of the command line applied. A path names a table or key from the root:
 /// "lens.0.theta_E".
 class Document {
@@ -101,7 +108,7 @@ class Document {
   bool has(const std::string& path) const;
   /// Number of tables in the array of tables at `path`; 0 if absent.
   std::size_t size(const std::string& path) const;
-  /// Where each table and key was given, by path: "FILE:LINE" or "--set".
+  /// Where each table and key was given, by path: "FILE:LINE" or the origin of the overrides.
   std::map<std::string, std::string> places() const;
   /// @throws InvalidInput "FILE:LINE: path: message", with the line of the path or of its innermost existing parent
   [[noreturn]] void fail(const std::string& path, const std::string& message) const;

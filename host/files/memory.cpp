@@ -35,8 +35,8 @@ void require_memory(double bytes, const std::string& what) {
   if (bytes <= static_cast<double>(limit)) return;
   const std::size_t shown =
       bytes < 9e18 ? static_cast<std::size_t>(bytes) : std::numeric_limits<std::size_t>::max() / 2;
-  throw IoError("cannot allocate " + readable_bytes(shown) + " for " + what + ", this machine has " +
-                readable_bytes(limit));
+  throw OutOfMemory("cannot allocate " + readable_bytes(shown) + " for " + what + ", this machine has " +
+                    readable_bytes(limit));
 }
 
 }  // namespace einfield

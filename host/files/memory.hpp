@@ -13,7 +13,7 @@ std::size_t memory_limit();
 std::string readable_bytes(std::size_t bytes);
 
 /// @param what  for the message: "the fit"
-/// @throws IoError if this machine has less memory than that
+/// @throws OutOfMemory if this machine has less memory than that
 void require_memory(double bytes, const std::string& what);
 
 }  // namespace einfield

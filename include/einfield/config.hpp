@@ -213,6 +213,7 @@ struct Config {
 /// A `--set KEY=VALUE` of the command line; VALUE is TOML.
 struct Override {
   std::string key, value;
+  std::string origin = "--set";  ///< for messages; the same for all overrides of a configuration
 };
 
 /// Parses and checks a configuration.

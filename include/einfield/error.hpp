@@ -26,6 +26,12 @@ class IoError : public Error {
   using Error::Error;
 };
 
+/// A fit needs more memory on the host than there is.
+class OutOfMemory : public IoError {
+ public:
+  using IoError::IoError;
+};
+
 /// A non-finite loss, gradient or parameter; the message says which one and in which step. The binary exits with 1.
 class NumericalError : public Error {
  public:
