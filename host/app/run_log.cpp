@@ -143,6 +143,16 @@ void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layo
            (of_light > 0 ? ", " + count(of_light, "light network weight") : ""));
 }
 
+Log log_of(const Config& config, const RunOptions& options) {
+  int steps = 0;
+  bool at_most = false;
+  for (const StageConfig& stage : config.optimizer.all_stages()) {
+    steps += stage.steps;
+    at_most |= stage.stop != StopRule::none || stage.name != OptimizerKind::adam;
+  }
+  return Log(options, steps, at_most);
+}
+
 void report_starts(Log& log, const std::vector<StartRecord>& starts) {
   if (starts.empty()) return;
   int redrawn = 0;

@@ -43,6 +43,9 @@ class Log {
   double first_time_ = 0;
 };
 
+/// The log of a fit, with the number of steps that all stages make at most.
+Log log_of(const Config& config, const RunOptions& options);
+
 /// Image, PSF, place on the sky, components and numbers of free parameters.
 void describe(Log& log, const LoadedProblem& loaded, const ParameterLayout& layout);
 
