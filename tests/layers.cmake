@@ -2,7 +2,7 @@
 #   cmake -DROOT=<source folder> -P layers.cmake
 cmake_minimum_required(VERSION 3.25)
 
-set(order include files model cpu kernels fields fit config results exchange report detect app)
+set(order include files model cpu kernels fields fit config results exchange report detect batch app)
 # Public headers that build on the physics: each includes only those to its left, the other public headers none of them.
 set(api stop stage problem backend cuda cuda_jacobian fitter units config load results)
 # Includes against the rule, each `FILE -> HEADER`. None is allowed to stay once it is gone.

@@ -13,15 +13,33 @@
 namespace einfield {
 namespace {
 
-/// The command that was given, or null.
+/// The command that was given, or null; of `batch` one of its own.
 const CLI::App* given_command(const CLI::App& app) {
-  const std::vector<CLI::App*> commands = app.get_subcommands();
-  return commands.empty() ? nullptr : commands.front();
+  const CLI::App* command = nullptr;
+  for (std::vector<CLI::App*> commands = app.get_subcommands(); !commands.empty();
+       commands = command->get_subcommands())
+    command = commands.front();
+  return command;
+}
+
+/// "einfield batch run".
+std::string full_name(const CLI::App& command) {
+  return command.get_parent() ? full_name(*command.get_parent()) + " " + command.get_name() : command.get_name();
+}
+
+/// The names of the commands below a command.
+std::vector<std::string> commands_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* candidate : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(candidate->get_name());
+  return names;
 }
 
 /// "einfield fit CONFIG".
 std::string synopsis(const CLI::App& command) {
-  std::string text = "einfield " + command.get_name();
+  if (const std::vector<std::string> names = commands_of(command); !names.empty())
+    return full_name(command) + " with one of " + joined(names);
+  std::string text = full_name(command);
   for (const CLI::Option* option : command.get_options())
     if (option->get_positional()) text += " " + option->get_name();
   return text;
@@ -40,13 +58,13 @@ std::string unexpected(const CLI::App& app, std::string word) {
       }
     const std::string nearest = suggestion(word.substr(std::min(word.find_first_not_of('-'), word.size())), names);
     const bool near = std::find(names.begin(), names.end(), nearest) != names.end();
-    return word + ": no such option of " + (command ? "einfield " + command->get_name() : "einfield") + ", expected " +
+    return word + ": no such option of " + (command ? full_name(*command) : "einfield") + ", expected " +
            (near ? "--" + nearest : "one of " + joined(options));
   }
-  if (command) return word + ": unexpected argument, expected " + synopsis(*command);
-  std::vector<std::string> names;
-  for (const CLI::App* candidate : app.get_subcommands({})) names.push_back(candidate->get_name());
-  return word + ": no such command, expected " + suggestion(word, names);
+  const std::vector<std::string> names = commands_of(command ? *command : app);
+  if (names.empty()) return word + ": unexpected argument, expected " + synopsis(*command);
+  return word + ": no such command" + (command ? " of " + full_name(*command) : "") + ", expected " +
+         suggestion(word, names);
 }
 
 /// The message for an option without its value, or a flag with one.
@@ -97,7 +115,7 @@ int run_command_line(int argc, char** argv) {
       "`einfield COMMAND --help` lists the options of a command; `einfield info --keys` lists the keys of a "
       "configuration.\n"
       "Exit status: 0 done, 1 failure at run time, 2 invalid input, 3 backend not available, 4 done but flagged (with "
-      "--strict), 130 interrupted.");
+      "--strict), 75 out of time (batch), 130 interrupted.");
   const std::vector<Command> commands = add_commands(app);
 
   const std::vector<std::string> words(argv + 1, argv + argc);

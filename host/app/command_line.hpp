@@ -9,6 +9,7 @@ enum ExitStatus {
   kBadInput = 2,
   kNoBackend = 3,
   kNotToBeTrusted = 4,  ///< with --strict: done, but the status is `suspect`
+  kTryAgain = 75,       ///< of a survey: out of time, the same command continues
   kInterrupted = 130,
 };
 

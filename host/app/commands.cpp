@@ -1,6 +1,5 @@
 #include "host/app/commands.hpp"
 
-#include <signal.h>  // NOLINT(modernize-deprecated-headers): sigaction is POSIX, not of <csignal>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -21,14 +20,17 @@
 #include "einfield/config.hpp"
 #include "einfield/error.hpp"
 #include "einfield/flags.hpp"
+#include "host/app/batch_command.hpp"
 #include "host/app/build_info.hpp"
 #include "host/app/command_line.hpp"
 #include "host/app/detect.hpp"
 #include "host/app/evaluate.hpp"
 #include "host/app/new.hpp"
+#include "host/app/options.hpp"
 #include "host/app/reproduce.hpp"
 #include "host/app/run.hpp"
 #include "host/app/simulate.hpp"
+#include "host/batch/survey_flags.hpp"
 #include "host/exchange/coolest.hpp"
 #include "host/exchange/exchange.hpp"
 #include "host/exchange/lens_toml.hpp"
@@ -43,166 +45,6 @@ namespace einfield {
 namespace {
 
 namespace fs = std::filesystem;
-
-// ---- signals -------------------------------------------------------------------------------------------------
-
-volatile sig_atomic_t interrupted = 0;
-
-/// The first signal ends the fit after its current step; a second one ends the process at once.
-void on_signal(int) {
-  interrupted = 1;
-  signal(SIGINT, SIG_DFL);
-  signal(SIGTERM, SIG_DFL);
-}
-
-/// Signals that the caller ignores, as a shell does for background jobs, stay ignored.
-void catch_signals() {
-  struct sigaction action = {};
-  action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART;
-  for (const int number : {SIGINT, SIGTERM}) {
-    struct sigaction before = {};
-    sigaction(number, nullptr, &before);
-    if (before.sa_handler != SIG_IGN) sigaction(number, &action, nullptr);
-  }
-}
-
-// ---- options that several commands share -----------------------------------------------------------------------
-
-// Checks of values. CLI11 puts the option and a colon in front of the message.
-
-CLI::Validator one_of(const std::vector<std::string>& names) {
-  return {[names](std::string& given) {
-            const bool known = std::find(names.begin(), names.end(), given) != names.end();
-            return known ? ""
-                         : "no such name, found " + given + ", expected " + (names.size() > 1 ? "one of " : "") +
-                               joined(names);
-          },
-          ""};
-}
-
-CLI::Validator whole_number(int lowest, int highest) {
-  return {[lowest, highest](std::string& given) {
-            const std::optional<long long> value = parse_number<long long>(given);
-            if (value && *value >= lowest && *value <= highest) return std::string();
-            return (value ? "out of range, found " : "not a whole number, found ") + given +
-                   ", expected a whole number " + std::to_string(lowest) + " to " + std::to_string(highest);
-          },
-          ""};
-}
-
-/// A name of a file or directory. An option here means that the value was forgotten.
-CLI::Validator path() {
-  return {[](std::string& given) {
-            if (given.empty()) return std::string("an empty name, expected the name of a file or directory");
-            return given[0] != '-' ? ""
-                                   : "no value, found the option " + given + ", expected a name (write ./" + given +
-                                         " for a file of this name)";
-          },
-          ""};
-}
-
-void add_config(CLI::App* command, std::string& config, const std::string& help) {
-  command->add_option("CONFIG", config, help)->type_name("FILE.toml")->required()->check(path());
-}
-
-void add_out(CLI::App* command, std::string& out, const std::string& type, const std::string& help) {
-  command->add_option("--out", out, help)->type_name(type)->check(path());
-}
-
-void add_set(CLI::App* command, std::vector<std::string>& settings) {
-  command->add_option("--set", settings, "replace a value of the configuration; VALUE as in TOML; may be repeated")
-      ->type_name("KEY=VALUE")
-      ->take_all()
-      ->allow_extra_args(false);  // one value per option, so that the next word is not taken as a second value
-}
-
-CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& help) {
-  return app.add_subcommand(name, help)->group("Commands");
-}
-
-std::vector<Override> overrides(const std::vector<std::string>& settings) {
-  std::vector<Override> result;
-  for (const std::string& setting : settings) {
-    const std::size_t equals = setting.find('='), end = setting.find_last_not_of(' ', equals - 1);
-    if (equals == std::string::npos || equals == 0 || end == std::string::npos)
-      throw InvalidInput("--set: no key and value, found " + setting +
-                         ", expected KEY=VALUE as in optimizer.steps=500");
-    result.push_back({setting.substr(0, end + 1), setting.substr(equals + 1)});
-  }
-  return result;
-}
-
-int ended(const RunOutcome& outcome, bool strict) {
-  if (outcome.stop_reason == StopReason::interrupted) return kInterrupted;
-  if (outcome.stop_reason == StopReason::non_finite) {
-    std::cerr << "einfield: error: " << outcome.message << "; the results hold the last good state\n";
-    return kFailure;
-  }
-  if (outcome.status == FitStatus::failed) {
-    std::cerr << "einfield: error: " << outcome.message << "; the results cannot be used\n";
-    return kFailure;
-  }
-  return strict && outcome.status != FitStatus::ok ? kNotToBeTrusted : kDone;
-}
-
-/// Options that fit and reproduce share.
-struct RunFlags {
-  RunOptions run;
-  std::string precision = "single";
-  bool quiet = false;
-  bool strict = false;
-  CLI::Option* device = nullptr;
-
-  void add_to(CLI::App* command) {
-    command->add_option("--backend", run.backend, "auto, cuda or cpu; auto uses a CUDA device if one is usable")
-        ->type_name("NAME")
-        ->check(one_of({"auto", "cuda", "cpu"}))
-        ->capture_default_str();
-    device = command->add_option("--device", run.device, "number of the CUDA device, from 0")
-                 ->type_name("N")
-                 ->check(whole_number(0, 1023));
-    command->add_option("--threads", run.threads, "CPU threads; 0 = all that the process may use")
-        ->type_name("N")
-        ->check(whole_number(0, 1024))
-        ->capture_default_str();
-    command->add_option("--precision", precision, "single or double")
-        ->type_name("NAME")
-        ->check(one_of({"single", "double"}))
-        ->capture_default_str();
-    command->add_flag("--quiet", quiet, "print errors only")->disable_flag_override();
-    command->add_option("--log-every", run.log_every, "write a row of history.csv every N steps")
-        ->type_name("N")
-        ->check(whole_number(1, 1'000'000'000))
-        ->capture_default_str();
-  }
-  RunOptions options() {
-    if (device->count() > 0) {
-      if (run.backend == "cpu") throw InvalidInput("--device: contradicts --backend cpu, expected one of them");
-      run.backend = "cuda";  // a requested device is used, or it is an error
-    }
-    run.double_precision = precision == "double";
-    run.log = quiet ? nullptr : &std::cout;
-    run.warnings = quiet ? nullptr : &std::cerr;
-    const char* terminal = std::getenv("TERM");
-    run.terminal = isatty(STDOUT_FILENO) != 0 && !(terminal && std::string(terminal) == "dumb");
-    run.interrupted = [] { return interrupted != 0; };
-    return run;
-  }
-  /// The exit status of a run. If its backend is not available, the error names the option that asked for it.
-  template <class Work>
-  int status_of(const Work& work) const {
-    try {
-      return ended(work(), strict);
-    } catch (const BackendUnavailable& error) {
-      throw BackendUnavailable((device->count() > 0 ? "--device: " : "--backend: ") + std::string(error.what()));
-    }
-  }
-};
-
-void print_warnings(const std::vector<std::string>& warnings) {
-  for (const std::string& warning : warnings) std::cerr << "einfield: warning: " << warning << '\n';
-}
 
 // ---- simulate ------------------------------------------------------------------------------------------------
 
@@ -288,26 +130,6 @@ std::string default_out(const std::string& config) {
   return fs::path(config).stem().string() + "_fit";
 }
 
-/// The command line, quoted so that a shell can run it again.
-std::string shell_command(const std::vector<std::string>& words) {
-  std::string line = "einfield";
-  for (const std::string& word : words) {
-    const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
-      return std::isalnum(c) != 0 ||
-             std::string_view("_-./=,:+@%").find(static_cast<char>(c)) != std::string_view::npos;
-    });
-    line += ' ';
-    if (plain) {
-      line += word;
-      continue;
-    }
-    line += '\'';
-    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    line += '\'';
-  }
-  return line;
-}
-
 /// The configuration of `fit`: a file, or for an image what `new` writes, which then lies beside the results; --resume
 /// continues with the one that is there.
 Config configuration_of_fit(const std::string& given, NewOptions data, const std::vector<Override>& settings,
@@ -361,6 +183,7 @@ Command fit_command(CLI::App& app) {
                  "exit with status 4 when the result has a flag (einfield info --flags lists them)")
       ->disable_flag_override();
   o->flags.add_to(command);
+  o->flags.add_log_every(command);
   add_data(command, o->data);
   return {command, [o](const std::vector<std::string>& words) {
             if (o->flags.run.resume && o->flags.run.overwrite)
@@ -370,7 +193,7 @@ Command fit_command(CLI::App& app) {
             options.out = o->out.empty() ? default_out(o->config) : o->out;
             const Config config = configuration_of_fit(o->config, o->data, overrides(o->settings), options);
             options.command = shell_command(words);
-            return o->flags.status_of([&] { return run_fit(config, options); });
+            return o->flags.status_of([&] { return ended(run_fit(config, options), o->flags.strict); });
           }};
 }
 
@@ -586,13 +409,14 @@ Command reproduce_command(CLI::App& app) {
       ->check(one_of(experiments));
   command->add_flag("--overwrite", o->flags.run.overwrite, "replace earlier results")->disable_flag_override();
   o->flags.add_to(command);
+  o->flags.add_log_every(command);
   return {command, [o](const std::vector<std::string>&) {
             catch_signals();
             ReproduceOptions options;
             options.out = o->out.empty() ? o->paper : o->out;
             options.only = o->only;
             options.run = o->flags.options();
-            return o->flags.status_of([&] { return reproduce(options); });
+            return o->flags.status_of([&] { return ended(reproduce(options), o->flags.strict); });
           }};
 }
 
@@ -728,7 +552,7 @@ Command info_command(CLI::App& app) {
               throw InvalidInput(std::string("--flags: contradicts ") + (o->json ? "--json" : "--keys") +
                                  ", expected one of them");
             if (o->flags)
-              std::cout << wrapped(list_flags(), terminal_columns());
+              std::cout << wrapped(list_flags() + list_survey_flags(), terminal_columns());
             else if (keys)
               std::cout << wrapped(o->filter.empty() ? list_keys() : filtered_keys(o->filter), terminal_columns());
             else
@@ -740,22 +564,27 @@ Command info_command(CLI::App& app) {
 // ---- help, version --------------------------------------------------------------------------------------------
 
 Command help_command(CLI::App& app) {
-  const auto name = std::make_shared<std::string>();
+  const auto names = std::make_shared<std::vector<std::string>>();
   CLI::App* command = add_command(app, "help", "Show the options of a command, or the list of commands");
-  command->add_option("COMMAND", *name, "name of a command")->type_name("");
-  return {command, [name, &app](const std::vector<std::string>&) {
-            if (name->empty()) {
-              std::cout << app.get_formatter()->make_help(&app, app.get_name(), CLI::AppFormatMode::Normal);
-              return kDone;
+  command->add_option("COMMAND", *names, "name of a command, as fit or batch run")->type_name("")->expected(0, 2);
+  return {command, [names, &app](const std::vector<std::string>&) {
+            CLI::App* found = &app;
+            std::string before;  // the names of the commands above
+            for (const std::string& name : *names) {
+              before += (before.empty() ? "" : " ") + found->get_name();
+              std::vector<std::string> known;
+              CLI::App* next = nullptr;
+              for (CLI::App* candidate : found->get_subcommands({})) {
+                known.push_back(candidate->get_name());
+                if (known.back() == name) next = candidate;
+              }
+              if (!next) throw InvalidInput(name + ": no such command, expected " + suggestion(name, known));
+              found = next;
             }
-            std::vector<std::string> names;
-            for (CLI::App* candidate : app.get_subcommands({})) {
-              names.push_back(candidate->get_name());
-              if (names.back() != *name) continue;
-              std::cout << candidate->help(app.get_name());
-              return kDone;
-            }
-            throw InvalidInput(*name + ": no such command, expected " + suggestion(*name, names));
+            std::cout << (found == &app
+                              ? app.get_formatter()->make_help(&app, app.get_name(), CLI::AppFormatMode::Normal)
+                              : found->help(before));
+            return kDone;
           }};
 }
 
@@ -770,8 +599,12 @@ Command version_command(CLI::App& app) {
 }  // namespace
 
 std::vector<Command> add_commands(CLI::App& app) {
-  return {simulate_command(app), new_command(app),       fit_command(app),  detect_command(app), evaluate_command(app),
-          convert_command(app),  reproduce_command(app), info_command(app), help_command(app),   version_command(app)};
+  std::vector<Command> commands = {simulate_command(app), new_command(app), fit_command(app), detect_command(app)};
+  for (const Command& command : batch_commands(app)) commands.push_back(command);
+  for (const Command& command : {evaluate_command(app), convert_command(app), reproduce_command(app), info_command(app),
+                                 help_command(app), version_command(app)})
+    commands.push_back(command);
+  return commands;
 }
 
 }  // namespace einfield

@@ -1,0 +1,213 @@
+// Rows become columns.
+#include "host/batch/survey_table.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "host/batch/lens_row.hpp"
+#include "host/files/version.hpp"
+
+namespace einfield {
+namespace {
+
+constexpr double kNone = LensRow::kUnknown;
+
+/// Collects columns of one row after the other.
+class Columns {
+ public:
+  /// A column whose values so far, if any, are missing ones.
+  std::size_t add(const std::string& name, const std::string& unit, const std::string& description, int kind) {
+    TableColumn column{name, unit, description, {}};
+    if (kind == 0) column.values = std::vector<std::string>(rows_);
+    if (kind == 1) column.values = std::vector<double>(rows_, kNone);
+    if (kind == 2) column.values = std::vector<std::int64_t>(rows_);
+    columns_.push_back(std::move(column));
+    return columns_.size() - 1;
+  }
+  void begin_row() {
+    ++rows_;
+    for (TableColumn& column : columns_)
+      std::visit([this](auto& values) { values.resize(rows_, missing(values)); }, column.values);
+  }
+  void set(std::size_t column, std::string text) { last<std::string>(column) = std::move(text); }
+  void set(std::size_t column, double number) { last<double>(column) = number; }
+  void set(std::size_t column, std::int64_t number) { last<std::int64_t>(column) = number; }
+  std::vector<TableColumn> take() { return std::move(columns_); }
+
+ private:
+  static std::string missing(const std::vector<std::string>&) { return ""; }
+  static double missing(const std::vector<double>&) { return kNone; }
+  static std::int64_t missing(const std::vector<std::int64_t>&) { return 0; }
+  template <class Value>
+  Value& last(std::size_t column) {
+    return std::get<std::vector<Value>>(columns_[column].values).back();
+  }
+
+  std::size_t rows_ = 0;
+  std::vector<TableColumn> columns_;
+};
+
+/// A column of the table and the member of a row that fills it.
+struct Numbers {
+  const char *name, *unit, *description;
+  std::function<double(const LensRow&)> value;
+};
+struct Integers {
+  const char *name, *description;
+  std::function<std::int64_t(const LensRow&)> value;
+};
+struct Texts {
+  const char *name, *description;
+  std::function<std::string(const LensRow&)> value;
+};
+
+const std::vector<Texts>& verdict_texts() {
+  static const std::vector<Texts> columns = {
+      {"status", "ok, suspect, failed or unfinished", [](const LensRow& r) { return r.status; }},
+      {"flag_names", "names of the bits in flags", [](const LensRow& r) { return flag_names(r.flags); }},
+      {"message", "what is wrong, of the worst flag", [](const LensRow& r) { return r.message; }}};
+  return columns;
+}
+
+const std::vector<Integers>& verdict_integers() {
+  static const std::vector<Integers> columns = {
+      {"flags", "bits; einfield info --flags lists them",
+       [](const LensRow& r) { return static_cast<std::int64_t>(r.flags); }},
+      {"nx", "columns of the image", [](const LensRow& r) { return std::int64_t(r.nx); }},
+      {"ny", "rows of the image", [](const LensRow& r) { return std::int64_t(r.ny); }},
+      {"pixels", "pixels that were used", [](const LensRow& r) { return r.pixels; }}};
+  return columns;
+}
+
+const std::vector<Numbers>& derived_numbers() {
+  static const std::vector<Numbers> columns = {
+      {"einstein_radius_effective", "arcsec", "radius of the circle with the area inside the critical curve",
+       [](const LensRow& r) { return r.einstein_radius; }},
+      {"magnification", "", "lensed light in the image over source_flux",
+       [](const LensRow& r) { return r.magnification; }},
+      {"source_flux", "", "flux of all sources, in the unit of the image",
+       [](const LensRow& r) { return r.source_flux; }},
+      {"lens_flux", "", "flux of all lens light, in the unit of the image",
+       [](const LensRow& r) { return r.lens_flux; }},
+      {"log_evidence", "", "natural logarithm of the evidence", [](const LensRow& r) { return r.log_evidence; }},
+      {"kappa_peak", "", "convergence of the network where it is most significant",
+       [](const LensRow& r) { return r.kappa_peak; }},
+      {"kappa_peak_snr", "", "kappa_peak over its error", [](const LensRow& r) { return r.kappa_peak_snr; }},
+      {"kappa_peak_x", "arcsec", "its place", [](const LensRow& r) { return r.kappa_peak_x; }},
+      {"kappa_peak_y", "arcsec", "its place", [](const LensRow& r) { return r.kappa_peak_y; }},
+      {"seconds", "s", "wall time; the one column that differs from run to run",
+       [](const LensRow& r) { return r.seconds; }}};
+  return columns;
+}
+
+const std::vector<Integers>& run_integers() {
+  static const std::vector<Integers> columns = {
+      {"starts", "starts of the fit; 0 with one", [](const LensRow& r) { return r.starts; }},
+      {"starts_reached_best", "of them, how many reached the best one",
+       [](const LensRow& r) { return r.starts_reached_best; }},
+      {"members", "members of the ensemble that count", [](const LensRow& r) { return r.members; }},
+      {"steps", "steps of the fit", [](const LensRow& r) { return r.steps; }},
+      {"warnings", "warnings about data, configuration and fit", [](const LensRow& r) { return r.warnings; }},
+      {"attempt", "1, and one more each time that the lens was fitted again",
+       [](const LensRow& r) { return std::int64_t(r.attempt); }},
+      {"seed", "of the network, or without one of the starts",
+       [](const LensRow& r) { return static_cast<std::int64_t>(r.seed); }}};
+  return columns;
+}
+
+const std::vector<Texts>& run_texts() {
+  static const std::vector<Texts> columns = {
+      {"config", "checksum of the data, the model and the settings of the fit",
+       [](const LensRow& r) { return r.config == 0 ? std::string() : fmt::format("{:016x}", r.config); }},
+      {"precision", "single or double", [](const LensRow& r) { return r.precision; }},
+      {"device", "that fitted the lens", [](const LensRow& r) { return r.device; }},
+      {"version", "of einfield", [](const LensRow& r) { return r.version; }}};
+  return columns;
+}
+
+/// Columns of all rows, of which each fills its last one.
+class TableBuilder {
+ public:
+  explicit TableBuilder(const Manifest& manifest) {
+    id_ = columns_.add("id", "", "of the manifest", 0);
+    for (const auto& [name, unit] : {std::pair("ra", "deg"), {"dec", "deg"}, {"z_lens", ""}, {"z_source", ""}})
+      if (manifest.has(name)) carried_.emplace_back(name, columns_.add(name, unit, "of the manifest", 1));
+    for (const Texts& c : verdict_texts()) texts_.emplace_back(columns_.add(c.name, "", c.description, 0), c.value);
+    for (const Integers& c : verdict_integers())
+      integers_.emplace_back(columns_.add(c.name, "", c.description, 2), c.value);
+    numbers_.emplace_back(columns_.add("chi2", "", "reduced chi2", 1), [](const LensRow& r) { return r.chi2; });
+  }
+
+  /// Makes the columns of the parameters of a row.
+  void add_parameters(const LensRow& row) {
+    for (const LensRow::Parameter& p : row.parameters) {
+      if (parameters_.count(p.name) != 0) continue;
+      const std::size_t column = columns_.add(p.name, p.unit, "fitted value", 1);
+      columns_.add(p.name + "_err", p.unit, "its 1 sigma; nan where the data do not determine it", 1);
+      parameters_[p.name] = column;
+    }
+  }
+  /// Makes the columns behind the parameters.
+  void end_columns() {
+    for (const Numbers& c : derived_numbers())
+      numbers_.emplace_back(columns_.add(c.name, c.unit, c.description, 1), c.value);
+    for (const Integers& c : run_integers())
+      integers_.emplace_back(columns_.add(c.name, "", c.description, 2), c.value);
+    for (const Texts& c : run_texts()) texts_.emplace_back(columns_.add(c.name, "", c.description, 0), c.value);
+  }
+  void add(const SurveyLens& lens, const LensRow& row) {
+    columns_.begin_row();
+    columns_.set(id_, lens.id);
+    for (const auto& [name, column] : carried_) columns_.set(column, lens.number(name));
+    for (const auto& [column, value] : texts_) columns_.set(column, value(row));
+    for (const auto& [column, value] : integers_) columns_.set(column, value(row));
+    for (const auto& [column, value] : numbers_) columns_.set(column, value(row));
+    for (const LensRow::Parameter& p : row.parameters) {
+      columns_.set(parameters_.at(p.name), p.value);
+      columns_.set(parameters_.at(p.name) + 1, p.sigma);
+    }
+  }
+  std::vector<TableColumn> take() { return columns_.take(); }
+
+ private:
+  Columns columns_;
+  std::size_t id_ = 0;
+  std::vector<std::pair<std::string, std::size_t>> carried_;
+  std::vector<std::pair<std::size_t, std::function<std::string(const LensRow&)>>> texts_;
+  std::vector<std::pair<std::size_t, std::function<std::int64_t(const LensRow&)>>> integers_;
+  std::vector<std::pair<std::size_t, std::function<double(const LensRow&)>>> numbers_;
+  std::unordered_map<std::string, std::size_t> parameters_;
+};
+
+/// Of a lens without a row.
+LensRow unfinished_row() {
+  LensRow row;
+  row.status = kUnfinishedFlag.name;
+  row.flags = std::uint64_t(1) << kUnfinishedFlag.bit;
+  row.attempt = 0;
+  return row;
+}
+
+}  // namespace
+
+Table survey_table(const Manifest& manifest, const RowStore& rows) {
+  TableBuilder builder(manifest);
+  // Twice through the files, so that not all rows are in memory at the same time.
+  for (const SurveyLens& lens : manifest.lenses)
+    if (const RowStore::Head* const head = rows.find(lens.id)) builder.add_parameters(rows.read(*head));
+  builder.end_columns();
+  const LensRow unfinished = unfinished_row();
+  for (const SurveyLens& lens : manifest.lenses) {
+    const RowStore::Head* const head = rows.find(lens.id);
+    builder.add(lens, head ? rows.read(*head) : unfinished);
+  }
+  return {"LENSES", builder.take(), {{"CREATOR", "einfield " + version()}}};
+}
+
+}  // namespace einfield
