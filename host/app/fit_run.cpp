@@ -114,7 +114,7 @@ FitRun<Real>::FitRun(const Config& config, const RunOptions& options, Log& log)
   plan_ = plan_memory(config, loaded_, settings_, *backend_, choice.options);
   settings_.ensemble = plan_.problems.size() > 1;
   if (!choice.reason.empty()) log.line("backend: auto chose the CPU because " + choice.reason);
-  report_plan(log, config, *backend_, plan_, ThreadPool::resolve(options.threads));
+  if (log.speaks()) report_plan(log, config, *backend_, plan_, ThreadPool::resolve(options.threads));
   validate_problems(plan_.problems);  // before their units are changed: messages have those of the configuration
 }
 

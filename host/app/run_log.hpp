@@ -21,6 +21,8 @@ class Log {
   Log(const Log&) = delete;
   Log& operator=(const Log&) = delete;
 
+  /// Whether anybody reads it.
+  bool speaks() const { return stream_ != nullptr; }
   void line(const std::string& message);
   void warning(const std::string& message);
   /// A line, or the bar drawn again: step, reduced χ², steps/s, time left.

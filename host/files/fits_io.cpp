@@ -28,6 +28,8 @@ namespace {
 
 /// Relative tolerance of "square pixels", the same 0.1 % as for a given pixel scale.
 constexpr double kWcsTolerance = 1e-3;
+/// Bytes of a FITS block.
+constexpr std::uintmax_t kBlock = 2880;
 
 std::string size_text(const std::vector<LONGLONG>& axes) {
   std::string text;
@@ -209,7 +211,9 @@ bool is_compressed(const std::string& path) {
   if (!std::filesystem::is_regular_file(path, error)) return false;
   static constexpr std::string_view kMark = "ZIMAGE";
   std::ifstream file(path, std::ios::binary);
-  std::string block(std::size_t(1) << 20, '\0');
+  // Small files, of which a survey has many, need no more than their own size.
+  const std::uintmax_t most = std::uintmax_t(1) << 20, bytes = std::filesystem::file_size(path, error);
+  std::string block(static_cast<std::size_t>(error ? most : std::clamp(bytes + 1, kBlock, most)), '\0');
   std::size_t kept = 0;  // bytes kept from the previous block, in case the mark begins there
   for (bool first = true; file; first = false) {
     file.read(block.data() + kept, static_cast<std::streamsize>(block.size() - kept));
