@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
@@ -308,7 +309,9 @@ TEST_F(Batch, WhatCannotBeASurveyIsRefusedInOneLine) {
                  "--time-limit: found soon, expected a time > 0 as 90s, 55m, 2h or 1d");
   expect_refused(batch("out", {"--tempate", "x"}),
                  "--tempate: no such option of einfield batch run, expected --template");
-  expect_refused(batch("."), "--out: . is not empty and holds no survey, expected a new directory");
+  fs::create_directory(folder() / "other");
+  folder().write("other/notes.txt", "");
+  expect_refused(batch("other"), "--out: other holds no survey, found notes.txt in it, expected a new directory");
   expect_refused({"batch", "status", "."}, ".: holds no survey, expected a directory that einfield batch run has made");
   // A survey that is there is continued only by what it was made with.
   ASSERT_EQ(run(batch("out")).status, 0);
@@ -321,6 +324,26 @@ TEST_F(Batch, WhatCannotBeASurveyIsRefusedInOneLine) {
   ASSERT_EQ(run({"batch", "collect", "out", "--out", "t.fits"}).status, 0);
   expect_refused({"batch", "collect", "out", "--out", "t.fits"},
                  "--out: t.fits exists, expected a new file or --overwrite");
+}
+
+/// The elements of a job array begin at the same moment, and none has made the directory before.
+TEST_F(Batch, ProcessesThatStartTogetherShareTheLenses) {
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    const std::string dir = "together" + std::to_string(repeat);
+    std::vector<std::unique_ptr<RunningBinary>> processes;
+    for (int i = 0; i < 4; ++i)
+      processes.push_back(std::make_unique<RunningBinary>(batch(dir, {"--shard", std::to_string(i) + "/4"}), around_));
+    for (const auto& process : processes) {
+      const Outcome outcome = process->end();
+      EXPECT_EQ(outcome.status, 0) << outcome.err;
+    }
+    const TextTable t = table(dir);
+    for (const std::string& attempt : column(t, "attempt")) EXPECT_EQ(attempt, "1");
+    std::size_t rows = 0;  // no lens was fitted twice
+    for (const auto& [name, content] : files_below(folder() / (dir + "/rows")))
+      rows += static_cast<std::size_t>(std::count(content.begin(), content.end(), '\n'));
+    EXPECT_EQ(rows, 5u);
+  }
 }
 
 TEST_F(Batch, Help) {

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian/Ubuntu packages that einfield needs to be built, tested and run. Does nothing if all are installed.
-#   tools/install_dependencies.sh [--check] [PACKAGE...]     --check: only list what is missing (exit 1)
+#   tools/install_dependencies.sh [--check] [--engines] [PACKAGE...]     --check: only list what is missing (exit 1)
+#                                                                        --engines: also Slurm, Open MPI, GNU parallel, for
+#                                                                        tests/engines.sh
 set -euo pipefail
 
 packages=(
@@ -20,6 +22,7 @@ check=no
 for argument in "$@"; do
   case $argument in
     --check) check=yes ;;
+    --engines) packages+=(slurm-wlm munge openmpi-bin parallel) ;;
     -*) echo "usage: $0 [--check] [PACKAGE...]" >&2; exit 2 ;;
     *) packages+=("$argument") ;;
   esac

@@ -102,7 +102,9 @@ if [ $full = yes ]; then
   tools/consumers.sh --full
   section "static analysis"
   tools/lint.sh
-  tools/install_dependencies.sh clang libclang-rt-dev valgrind gcovr
+  tools/install_dependencies.sh --engines clang libclang-rt-dev valgrind gcovr
+  section "surveys under Slurm, Open MPI and GNU parallel"
+  ctest --preset cpu -L engines --verbose
   section "memcheck"
   tools/memcheck.sh build/cpu/einfield
   section "many fits"

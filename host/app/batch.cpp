@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <ostream>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -129,16 +130,29 @@ Machine machine_of(BatchOptions options) {
   return machine;
 }
 
+/// A file or folder in a directory that no survey has made; "" = there is none. Of processes that start at the same
+/// moment, one may see the other's directory before it is complete.
+std::string foreign_entry(const std::string& dir) {
+  static constexpr std::string_view kOwn[] = {kBatchFile, "manifest.ecsv", "manifest.fits", "rows",
+                                              "claims",   "checkpoints",   "lenses",        "lenses.fits"};
+  std::error_code error;
+  if (fs::exists(in(dir, kBatchFile), error)) return "";
+  for (const auto& entry : fs::directory_iterator(dir, error)) {
+    const std::string name = entry.path().filename().string();
+    const bool temporary = name.rfind(".einfield-", 0) == 0;
+    if (!temporary && std::find(std::begin(kOwn), std::end(kOwn), name) == std::end(kOwn)) return name;
+  }
+  return "";
+}
+
 /// Makes the directory of a survey, or takes one that is there.
 void prepare_survey(const BatchOptions& options) {
   const std::string& dir = options.out;
   std::error_code error;
   if (fs::exists(dir, error) && !fs::is_directory(dir, error))
     throw InvalidInput("--out: " + dir + " is a file, expected the name of a directory");
-  const std::string file = in(dir, kBatchFile);
-  if (fs::exists(dir, error) && !fs::exists(file, error) &&
-      fs::directory_iterator(dir, error) != fs::directory_iterator())
-    throw InvalidInput("--out: " + dir + " is not empty and holds no survey, expected a new directory");
+  if (const std::string foreign = foreign_entry(dir); !foreign.empty())
+    throw InvalidInput("--out: " + dir + " holds no survey, found " + foreign + " in it, expected a new directory");
   create_directory(dir);
   FitsReference manifest;
   read_reference(options.manifest, manifest);
@@ -152,7 +166,8 @@ void prepare_survey(const BatchOptions& options) {
       {"template",
        options.template_file.empty() ? "" : fs::absolute(options.template_file).lexically_normal().string()},
       {"precision", precision_of(options)}};
-  write_if_changed(file, json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  write_if_changed(in(dir, kBatchFile),
+                   json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
 /// The manifest of a directory, as it was when the survey ran last.

@@ -566,7 +566,10 @@ Command info_command(CLI::App& app) {
 Command help_command(CLI::App& app) {
   const auto names = std::make_shared<std::vector<std::string>>();
   CLI::App* command = add_command(app, "help", "Show the options of a command, or the list of commands");
-  command->add_option("COMMAND", *names, "name of a command, as fit or batch run")->type_name("")->expected(0, 2)->take_all();
+  command->add_option("COMMAND", *names, "name of a command, as fit or batch run")
+      ->type_name("")
+      ->expected(0, 2)
+      ->take_all();
   return {command, [names, &app](const std::vector<std::string>&) {
             CLI::App* found = &app;
             std::string before;  // the names of the commands above
