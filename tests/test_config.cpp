@@ -154,6 +154,29 @@ TEST_F(ConfigFile, ReadsTheDocumentedSample) {
   }
 }
 
+TEST_F(ConfigFile, TextInMemoryIsReadLikeAFile) {
+  const Config from_text = read_config_text(kShortest, "the arguments", false);
+  EXPECT_EQ(from_text.observation.image.path, "data.fits");
+  EXPECT_EQ(*from_text.observation.noise.value, 1.5);
+  EXPECT_EQ(from_text.at("source.0.amp"), "the arguments:6: source.0.amp");
+  EXPECT_EQ(to_toml(from_text), to_toml(read_config_text(to_toml(from_text), "the arguments", false)));
+  try {
+    read_config_text(kShortest + "hiden = [3]\n", "the arguments", false);
+    FAIL();
+  } catch (const InvalidInput& error) {
+    EXPECT_STREQ(error.what(), "the arguments:9: network.hiden: unknown key, found hiden, expected hidden");
+  }
+  // Images in memory make a problem without a file.
+  Config config = from_text;
+  config.observation.pixel_scale = 0.5;
+  const ImageArray image{4, 3, std::vector<double>(12, 2.0)};
+  config.observation.image.array = std::make_shared<const ImageArray>(image);
+  const LoadedProblem loaded = load_problem(config);
+  EXPECT_EQ(loaded.problem.observation.grid.nx, 4);
+  EXPECT_EQ(loaded.problem.observation.grid.ny, 3);
+  EXPECT_EQ(loaded.problem.observation.image, image.values);
+}
+
 TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {
   for (const std::string recipe : {"", "recipe = 'default'\n", "recipe = 'biggio2021'\n"}) {
     const Config c = read(recipe + kShortest);

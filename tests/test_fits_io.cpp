@@ -727,5 +727,32 @@ TEST(FitsIo, AKeywordThatIsNoNumberIsAnError) {
   EXPECT_EQ(failure(path), path + ": keyword CD1_1: not a number, found 'wide'");
 }
 
+TEST(FitsIo, AnArrayInMemoryStandsInPlaceOfAFile) {
+  const auto read = [](const ImageArray& array, int planes = 1) {
+    return read_fits({"noise", "", {}, std::make_shared<const ImageArray>(array)}, planes);
+  };
+  const FitsImage image = read({3, 2, {1, 2, 3, 4, kNan, 6}});
+  EXPECT_EQ(image.nx, 3);
+  EXPECT_EQ(image.ny, 2);
+  EXPECT_EQ(image.whole_nx, 3);
+  EXPECT_EQ(image.whole_ny, 2);
+  EXPECT_EQ(image.values[3], 4);
+  EXPECT_TRUE(std::isnan(image.values[4]));
+  EXPECT_EQ(image.hdu, "array");
+  EXPECT_FALSE(image.wcs.has_value());
+  const auto refused = [&](const ImageArray& array, int planes = 1) -> std::string {
+    try {
+      read(array, planes);
+    } catch (const InvalidInput& error) {
+      return error.what();
+    }
+    return "no InvalidInput";
+  };
+  EXPECT_EQ(refused({0, 2, {}}), "noise: size out of range, found shape (2, 0), expected 1 to 16384 pixels a side");
+  EXPECT_EQ(refused({2, 2, {1, 2, 3}}), "noise: found 3 values, expected those of shape (2, 2)");
+  EXPECT_EQ(refused({1, 1, {1}}, 2),
+            "noise: an array in memory, expected a FITS file for a cube or a part of an image");
+}
+
 }  // namespace
 }  // namespace einfield

@@ -624,11 +624,14 @@ void Document::Tree::assign(const Key& key, const std::string& path, const toml:
   std::visit(Assignment(*this, key, path, node), key.target);
 }
 
-Document::Document(const std::string& file, const std::vector<Override>& overrides) : tree_(std::make_unique<Tree>()) {
-  tree_->file = file;
-  tree_->directory = std::filesystem::path(file).parent_path();
+Document::Document(const std::string& file, const std::vector<Override>& overrides)
+    : Document(TomlText{read_text(file), file}, overrides) {}
+
+Document::Document(const TomlText& toml, const std::vector<Override>& overrides) : tree_(std::make_unique<Tree>()) {
+  tree_->file = toml.name;
+  tree_->directory = std::filesystem::path(toml.name).parent_path();
   tree_->origin = overrides.empty() ? Override{}.origin : overrides.front().origin;
-  tree_->root = parse(read_text(file), file);
+  tree_->root = parse(toml.text, toml.name);
   for (std::size_t i = 0; i < overrides.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j)
       if (overrides[i].key == overrides[j].key)

@@ -91,12 +91,18 @@ class UnknownKey : public InvalidInput {
   using InvalidInput::InvalidInput;
 };
 
+/// TOML in memory. @param name  in place of the name of a file in messages; files are found from its directory
+struct TomlText {
+  std::string text, name;
+};
+
 /// A TOML file with the overrides of the command line applied. A path names a table or key from the root:
 /// "lens.0.theta_E".
 class Document {
  public:
   /// @throws InvalidInput for a file that cannot be read or parsed and for an override of a key that cannot exist
   Document(const std::string& file, const std::vector<Override>& overrides);
+  Document(const TomlText& toml, const std::vector<Override>& overrides);
   ~Document();
 
   /// Checks the table at `path` against its keys and sets their targets. An absent table counts as empty.

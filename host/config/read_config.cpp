@@ -545,10 +545,8 @@ void clear_penalties(const Keys& penalties) {
   for (const Key& key : penalties) *std::get<double*>(key.target) = 0;
 }
 
-}  // namespace
-
-Config read_config(const std::string& file, const std::vector<Override>& overrides, bool for_simulation) {
-  const Document document(file, overrides);
+/// The configuration that a document holds. @param file  its name in messages
+Config config_in(const Document& document, const std::string& file, bool for_simulation) {
   Config config;
   config.file = file;
   config.places = document.places();
@@ -614,6 +612,16 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   if (!for_simulation) check_gauss_newton(document, config);
   warn_without_effect(document, config);
   return config;
+}
+
+}  // namespace
+
+Config read_config(const std::string& file, const std::vector<Override>& overrides, bool for_simulation) {
+  return config_in(Document(file, overrides), file, for_simulation);
+}
+
+Config read_config_text(const std::string& toml, const std::string& name, bool for_simulation) {
+  return config_in(Document(TomlText{toml, name}, {}), name, for_simulation);
 }
 
 }  // namespace einfield

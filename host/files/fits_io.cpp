@@ -330,6 +330,26 @@ FitsImage read_fits(const std::string& path, const std::string& hdu, int planes,
   return image;
 }
 
+FitsImage read_fits(const FitsReference& reference, int planes) {
+  if (!reference.array) return read_fits(reference.path, reference.hdu, planes, reference.section);
+  const ImageArray& array = *reference.array;
+  const auto shape = [](int nx, int ny) { return "(" + std::to_string(ny) + ", " + std::to_string(nx) + ")"; };
+  EINFIELD_REQUIRE(array.nx >= 1 && array.ny >= 1 && array.nx <= kMaxImageSide && array.ny <= kMaxImageSide,
+                   reference.path + ": size out of range, found shape " + shape(array.nx, array.ny) +
+                       ", expected 1 to " + std::to_string(kMaxImageSide) + " pixels a side");
+  EINFIELD_REQUIRE(array.values.size() == static_cast<std::size_t>(array.nx) * static_cast<std::size_t>(array.ny),
+                   reference.path + ": found " + std::to_string(array.values.size()) +
+                       " values, expected those of shape " + shape(array.nx, array.ny));
+  EINFIELD_REQUIRE(planes == 1 && !reference.section,
+                   reference.path + ": an array in memory, expected a FITS file for a cube or a part of an image");
+  FitsImage image;
+  image.nx = image.whole_nx = array.nx;
+  image.ny = image.whole_ny = array.ny;
+  image.values = array.values;
+  image.hdu = "array";
+  return image;
+}
+
 namespace {
 
 /// Images in a file in memory.

@@ -38,9 +38,9 @@ struct FitsImage {
 /// @throws InvalidInput "FILE[HDU]: …" for a missing, damaged or unsuitable file, and for a part beyond the image
 FitsImage read_fits(const std::string& path, const std::string& hdu, int planes = 1,
                     const std::optional<FitsSection>& section = {});
-inline FitsImage read_fits(const FitsReference& reference, int planes = 1) {
-  return read_fits(reference.path, reference.hdu, planes, reference.section);
-}
+/// The same, or a copy of the array in memory that stands in place of a file: its `hdu` is "array".
+/// @throws InvalidInput also for an array of size 0, or of another size than its shape
+FitsImage read_fits(const FitsReference& reference, int planes = 1);
 
 /// True when the file has an HDU of this EXTNAME. @throws InvalidInput for a file that is missing or damaged
 bool has_hdu(const std::string& path, const std::string& name);

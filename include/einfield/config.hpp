@@ -221,6 +221,11 @@ struct Override {
 /// @throws InvalidInput "FILE:LINE: KEY: what is wrong, found …, expected …"
 Config read_config(const std::string& file, const std::vector<Override>& overrides, bool for_simulation);
 
+/// The same for a configuration in memory. An image that is in memory as well has any file name here, which is never
+/// opened: FitsReference::array of what is returned gets the image.
+/// @param name  in place of the name of a file in messages; relative file names are found from its directory
+Config read_config_text(const std::string& toml, const std::string& name, bool for_simulation);
+
 /// The complete configuration as TOML, including defaults.
 std::string to_toml(const Config& config);
 

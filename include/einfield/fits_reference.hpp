@@ -1,8 +1,10 @@
-// Images in FITS files, and parts of them, as a configuration names them.
+// Images in FITS files, and parts of them, as a configuration names them; or images in memory in their place.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "einfield/core.hpp"
 
@@ -15,11 +17,20 @@ struct FitsSection {
   int ny() const { return y_last - y_first + 1; }
 };
 
+/// An image in memory, (ny, nx), row 0 at the bottom.
+struct ImageArray {
+  int nx = 0, ny = 0;
+  std::vector<double> values;
+};
+
 /// A FITS image: "FILE", "FILE[HDU]", "FILE[x0:x1,y0:y1]" or "FILE[HDU][x0:x1,y0:y1]".
 struct FitsReference {
   std::string path;  ///< absolute, or relative to the working directory; resolved against the configuration file
   std::string hdu;   ///< EXTNAME or number; empty = the primary image if it has data, else the only image
   std::optional<FitsSection> section;  ///< the part that is read; nothing = all of it
+  /// Without a file: the image itself, of one plane. `path` then names it in messages, and `hdu` and `section` are
+  /// empty.
+  std::shared_ptr<const ImageArray> array = nullptr;
   bool empty() const { return path.empty(); }
 };
 
