@@ -97,34 +97,47 @@ std::vector<double> normal_noise(const SimulateConfig& settings, const Grid& gri
 
 }  // namespace
 
+Simulation simulated(const Config& config) {
+  const SimulateConfig& settings = config.simulate.value();
+  const ObservationConfig& o = config.observation;
+  Simulation result;
+  Grid& grid = result.grid = {settings.nx, settings.ny, o.pixel_scale.value(), o.center_x, o.center_y, o.supersampling};
+  const bool own_psf = !settings.psf.type.empty();
+  LoadedProblem psf_notes;
+  result.psf = load_psf(own_psf ? settings.psf : o.psf, grid, o.psf_supersampling,
+                        config.at(own_psf ? "simulate.psf" : "observation.psf"), psf_notes);
+  result.warnings = psf_notes.warnings;
+
+  result.truth.image = true_image(config, grid, result.psf);
+  LensFields mass = missing_mass(config, grid);
+  result.truth.potential = std::move(mass.potential);
+  result.truth.deflection = std::move(mass.deflection);
+  result.truth.convergence = std::move(mass.convergence);
+  result.image = result.truth.image;
+  result.noise = pixel_noise(settings.noise, result.truth.image);
+  const std::vector<double> normals = normal_noise(settings, grid);
+  for (std::size_t i = 0; i < result.image.size(); ++i) result.image[i] += result.noise[i] * normals[i];
+  return result;
+}
+
 std::vector<std::string> simulate(const Config& config, const std::string& target, bool overwrite) {
   EINFIELD_REQUIRE(!target.empty(),
                    "--out: missing, expected a FITS file, here or as observation.image in " + config.file);
   EINFIELD_REQUIRE(overwrite || !std::filesystem::exists(target),
                    "--out: " + target + " exists, expected a new file or --overwrite");
   const SimulateConfig& settings = config.simulate.value();
-  const ObservationConfig& o = config.observation;
-  const Grid grid{settings.nx, settings.ny, o.pixel_scale.value(), o.center_x, o.center_y, o.supersampling};
   const bool own_psf = !settings.psf.type.empty();
-  const PsfConfig& psf_config = own_psf ? settings.psf : o.psf;
-  const std::string psf_key = config.at(own_psf ? "simulate.psf" : "observation.psf");
-  EINFIELD_REQUIRE(psf_config.kernel.path != target,
-                   psf_key + ": is in the file that the simulation writes, found " + target +
+  const FitsReference& kernel_file = own_psf ? settings.psf.kernel : config.observation.psf.kernel;
+  EINFIELD_REQUIRE(kernel_file.path != target,
+                   config.at(own_psf ? "simulate.psf" : "observation.psf") +
+                       ": is in the file that the simulation writes, found " + target +
                        ", expected another file or { fwhm = ... }, here or as simulate.psf");
   EINFIELD_REQUIRE(settings.noise_correlation.path != target,
                    config.at("simulate.noise_correlation") + ": is in the file that the simulation writes, found " +
                        target + ", expected another file");
-  std::vector<std::string> warnings;
-  LoadedProblem psf_notes;
-  Psf psf = load_psf(psf_config, grid, o.psf_supersampling, psf_key, psf_notes);
-  warnings.insert(warnings.end(), psf_notes.warnings.begin(), psf_notes.warnings.end());
-
-  const std::vector<double> truth = true_image(config, grid, psf);
-  const LensFields mass = missing_mass(config, grid);
-  std::vector<double> image(truth);
-  std::vector<double> noise = pixel_noise(settings.noise, truth);
-  const std::vector<double> normals = normal_noise(settings, grid);
-  for (std::size_t i = 0; i < truth.size(); ++i) image[i] += noise[i] * normals[i];
+  Simulation made = simulated(config);
+  const Grid& grid = made.grid;
+  Psf& psf = made.psf;
   if (psf.empty()) psf = {1, 1, {1.0}, 1};
 
   const auto map = [&grid](const std::string& name, std::vector<double> values, const std::string& unit,
@@ -132,14 +145,15 @@ std::vector<std::string> simulate(const Config& config, const std::string& targe
     return FitsOutput{name,          grid.nx,       grid.ny, planes, std::move(values), -64, unit, grid.pixel_scale,
                       grid.center_x, grid.center_y, {}};
   };
-  FitsOutput mask = map("MASK", std::vector<double>(truth.size(), 1.0), "");
+  FitsOutput mask = map("MASK", std::vector<double>(made.image.size(), 1.0), "");
   mask.bitpix = 8;
   const FitsOutput kernel{"PSF", psf.nx, psf.ny, 1, psf.values, -64, "", grid.pixel_scale / psf.supersampling,
                           0,     0,      {}};
-  write_fits(target, {map("IMAGE", std::move(image), ""), map("NOISE", std::move(noise), ""), kernel, mask,
-                      map("IMAGE_TRUE", truth, ""), map("PSI_TRUE", mass.potential, "arcsec2"),
-                      map("ALPHA_TRUE", mass.deflection, "arcsec", 2), map("KAPPA_TRUE", mass.convergence, "")});
-  return warnings;
+  const Truth& truth = made.truth;
+  write_fits(target, {map("IMAGE", std::move(made.image), ""), map("NOISE", std::move(made.noise), ""), kernel, mask,
+                      map("IMAGE_TRUE", truth.image, ""), map("PSI_TRUE", truth.potential, "arcsec2"),
+                      map("ALPHA_TRUE", truth.deflection, "arcsec", 2), map("KAPPA_TRUE", truth.convergence, "")});
+  return made.warnings;
 }
 
 }  // namespace einfield
