@@ -1,0 +1,114 @@
+#include "python/src/lens_model.hpp"
+
+#include <set>
+#include <utility>
+
+#include "einfield/error.hpp"
+#include "host/cpu/thread_pool.hpp"
+
+namespace einfield::python {
+namespace {
+
+LoadedProblem load(const Config& config, std::optional<Truth> truth) {
+  LoadedProblem loaded = load_problem(config);
+  if (!truth) return loaded;
+  const auto n = static_cast<std::size_t>(loaded.problem.observation.grid.n_pixels());
+  const auto check = [n](const char* name, const std::vector<double>& map, std::size_t planes) {
+    EINFIELD_REQUIRE(map.empty() || map.size() == n * planes, std::string("truth: ") + name + " has " +
+                                                                  std::to_string(map.size()) + " values, expected " +
+                                                                  std::to_string(n * planes));
+  };
+  check("image", truth->image, 1);
+  check("psi", truth->potential, 1);
+  check("alpha", truth->deflection, 2);
+  check("kappa", truth->convergence, 1);
+  loaded.truth = std::move(truth);
+  return loaded;
+}
+
+}  // namespace
+
+void use_arrays(Config& config, const Arrays& arrays) {
+  std::set<std::string> used;
+  const auto use = [&](FitsReference& reference) {
+    const auto found = arrays.find(reference.path);
+    if (reference.empty() || found == arrays.end()) return;
+    reference.array = found->second;
+    used.insert(found->first);
+  };
+  ObservationConfig& o = config.observation;
+  for (FitsReference* reference : {&o.image, &o.mask, &o.noise.map, &o.psf.kernel}) use(*reference);
+  for (std::vector<LightStart>* starts : {&config.source_start, &config.lens_light_start})
+    for (LightStart& start : *starts) use(start.image);
+  if (config.simulate)
+    for (FitsReference* reference : {&config.simulate->psf.kernel, &config.simulate->noise_correlation})
+      use(*reference);
+  for (const auto& [name, array] : arrays)
+    EINFIELD_REQUIRE(used.count(name) > 0, name + ": an array that no key asks for, expected a number or a text");
+}
+
+LensModel::LensModel(Config config, std::optional<Truth> truth, int threads)
+    : config_(std::move(config)),
+      loaded_(load(config_, std::move(truth))),
+      threads_(threads),
+      posterior_(loaded_.problem, threads) {}
+
+std::vector<LensModel::Block> LensModel::blocks() const {
+  const ParameterLayout& layout = posterior_.layout();
+  std::vector<Block> blocks;
+  if (layout.n_network > 0) blocks.push_back({"network", 0, {layout.n_network}});
+  std::size_t offset = layout.n_network + layout.n_free();
+  const Model& model = loaded_.problem.model;
+  const auto add_pixels = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i) {
+      const LightComponent& light = lights[i];
+      if (!light.pixels_free) continue;
+      blocks.push_back({block + "." + std::to_string(i) + ".pixels",
+                        offset,
+                        {static_cast<std::size_t>(light.grid.ny), static_cast<std::size_t>(light.grid.nx)}});
+      offset += light.pixels.size();
+    }
+  };
+  add_pixels("source", model.source);
+  add_pixels("lens_light", model.lens_light);
+  const auto add_weights = [&](const std::string& block, const std::vector<LightComponent>& lights) {
+    for (std::size_t i = 0; i < lights.size(); ++i)
+      if (lights[i].weights_free)
+        blocks.push_back({block + "." + std::to_string(i) + ".network", offset, {layout.n_light_weights}});
+  };
+  add_weights("source", model.source);
+  add_weights("lens_light", model.lens_light);
+  return blocks;
+}
+
+std::vector<double> LensModel::initial() const {
+  // The start values themselves: a transform and its inverse would round them.
+  std::vector<double> theta = loaded_.problem.initial_parameters;
+  const ParameterLayout& layout = posterior_.layout();
+  for (std::size_t i = 0; i < layout.n_free(); ++i)
+    theta[layout.n_network + i] = layout.table[static_cast<std::size_t>(layout.free[i].slot)];
+  return theta;
+}
+
+Model LensModel::model_at(const std::vector<double>& flat) const {
+  return with_parameters(posterior_.problem().model, posterior_.layout(), flat);
+}
+
+StoredLens LensModel::lens_at(const std::vector<double>& flat) const {
+  StoredLens lens;
+  const Model model = model_at(flat);
+  lens.smooth = model.lens;
+  if (model.network)
+    lens.networks.push_back(
+        {*model.network, {flat.begin(), flat.begin() + static_cast<std::ptrdiff_t>(posterior_.layout().n_network)}});
+  lens.double_precision = true;
+  lens.grid = observation().grid;
+  return lens;
+}
+
+CriticalCurves LensModel::critical_curves_at(const std::vector<double>& flat) const {
+  ThreadPool pool(threads_);
+  return critical_curves_of(lens_at(flat), observation().mask, pool);
+}
+
+}  // namespace einfield::python

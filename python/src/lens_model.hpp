@@ -1,0 +1,59 @@
+// A model with its data, from a configuration file or from arguments and arrays; its posterior, images and fields.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "einfield/config.hpp"
+#include "einfield/load.hpp"
+#include "host/fields/critical_curves.hpp"
+#include "host/results/stored_result.hpp"
+#include "python/src/posterior.hpp"
+
+namespace einfield::python {
+
+/// Arrays by the file name that stands for them in a configuration.
+using Arrays = std::map<std::string, std::shared_ptr<const ImageArray>>;
+
+/// Puts the arrays in the place of the files of a configuration.
+/// @throws InvalidInput for an array that no key names
+void use_arrays(Config& config, const Arrays& arrays);
+
+class LensModel {
+ public:
+  /// @param truth  of simulated data, or nothing @throws InvalidInput
+  LensModel(Config config, std::optional<Truth> truth, int threads);
+
+  const Config& config() const { return config_; }
+  const LoadedProblem& loaded() const { return loaded_; }
+  Posterior& posterior() { return posterior_; }
+  const Observation& observation() const { return loaded_.problem.observation; }
+  int threads() const { return threads_; }
+
+  /// A part of the parameters beside the free scalars: weights of a network or pixels.
+  struct Block {
+    std::string name;  ///< "network", "source.0.pixels", "source.1.network"
+    std::size_t offset;
+    std::vector<std::size_t> shape;
+  };
+  std::vector<Block> blocks() const;
+
+  /// Parameters where a fit starts, free scalars as physical values.
+  std::vector<double> initial() const;
+  /// The lens at a flat vector of the library's layout.
+  StoredLens lens_at(const std::vector<double>& flat) const;
+  /// All components at a flat vector, with fixed parameters.
+  Model model_at(const std::vector<double>& flat) const;
+  CriticalCurves critical_curves_at(const std::vector<double>& flat) const;
+
+ private:
+  Config config_;
+  LoadedProblem loaded_;
+  int threads_;
+  Posterior posterior_;
+};
+
+}  // namespace einfield::python

@@ -1,0 +1,537 @@
+// The module einfield._core: what python/einfield/*.py calls. Arrays arrive as contiguous float64 on the CPU; every
+// call that computes releases the GIL.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "einfield/error.hpp"
+#include "einfield/results.hpp"
+#include "host/app/simulate.hpp"
+#include "host/files/version.hpp"
+#include "host/results/write_results.hpp"
+#include "python/src/errors.hpp"
+#include "python/src/lens_model.hpp"
+#include "python/src/memory_fit.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace einfield::python {
+namespace {
+
+using Input = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<nb::numpy, double>;
+using Overrides = std::vector<std::pair<std::string, std::string>>;
+
+/// An array of NumPy that owns the values.
+Output to_numpy(std::vector<double> values, const std::vector<std::size_t>& shape) {
+  auto owned = std::make_unique<std::vector<double>>(std::move(values));
+  double* const data = owned->data();
+  const nb::capsule owner(owned.get(), [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
+  (void)owned.release();  // the capsule has it now
+  return {data, shape.size(), shape.data(), owner};
+}
+
+std::vector<double> values_of(const Input& array) {
+  return {array.data(), array.data() + array.size()};
+}
+
+/// Arrays of two dimensions, copied. Names are those of files that stand for them.
+Arrays images_of(const std::map<std::string, Input>& arrays) {
+  Arrays images;
+  for (const auto& [name, array] : arrays) {
+    EINFIELD_REQUIRE(array.ndim() == 2,
+                     name + ": found " + std::to_string(array.ndim()) + " dimensions, expected 2, (ny, nx)");
+    ImageArray image;
+    image.ny = static_cast<int>(array.shape(0));
+    image.nx = static_cast<int>(array.shape(1));
+    image.values = values_of(array);
+    images[name] = std::make_shared<const ImageArray>(std::move(image));
+  }
+  return images;
+}
+
+std::optional<Truth> truth_of(const std::map<std::string, Input>& maps) {
+  if (maps.empty()) return std::nullopt;
+  const auto get = [&maps](const char* name) {
+    const auto found = maps.find(name);
+    return found == maps.end() ? std::vector<double>{} : values_of(found->second);
+  };
+  return Truth{get("image"), get("psi"), get("alpha"), get("kappa")};
+}
+
+std::vector<Override> overrides_of(const Overrides& settings) {
+  std::vector<Override> overrides;
+  for (const auto& [key, value] : settings) overrides.push_back({key, value});
+  return overrides;
+}
+
+/// The points in theta, (n, size).
+std::size_t points(LensModel& model, const Input& theta) {
+  const std::size_t size = model.posterior().size();
+  EINFIELD_REQUIRE(theta.ndim() == 2 && theta.shape(1) == size,
+                   "theta: expected shape (n, " + std::to_string(size) + ")");
+  return theta.shape(0);
+}
+
+Space space_of(bool constrained) {
+  return constrained ? Space::constrained : Space::unconstrained;
+}
+
+nb::tuple evaluate(LensModel& model, const Input& theta, bool constrained, bool gradient, bool priors, bool volume) {
+  const std::size_t n = points(model, theta), size = model.posterior().size();
+  std::vector<double> value(n), gradients(gradient ? n * size : 0);
+  const auto workers = model.posterior().workers();
+  {
+    const nb::gil_scoped_release release;
+    model.posterior().evaluate(*workers, theta.data(), n, {space_of(constrained), priors, volume}, value.data(),
+                               gradient ? gradients.data() : nullptr);
+  }
+  nb::object of_gradient = nb::none();
+  if (gradient) of_gradient = nb::cast(to_numpy(std::move(gradients), {n, size}));
+  return nb::make_tuple(to_numpy(std::move(value), {n}), of_gradient);
+}
+
+Output images(LensModel& model, const Input& theta, bool constrained) {
+  const Grid& grid = model.observation().grid;
+  const std::size_t n = points(model, theta);
+  const auto ny = static_cast<std::size_t>(grid.ny), nx = static_cast<std::size_t>(grid.nx);
+  std::vector<double> values(n * ny * nx);
+  const auto workers = model.posterior().workers();
+  {
+    const nb::gil_scoped_release release;
+    model.posterior().images(*workers, theta.data(), n, space_of(constrained), values.data());
+  }
+  return to_numpy(std::move(values), {n, ny, nx});
+}
+
+/// Points from one space to the other.
+Output transformed(LensModel& model, const Input& theta, bool to_constrained) {
+  const std::size_t n = points(model, theta), size = model.posterior().size();
+  std::vector<double> result;
+  result.reserve(n * size);
+  for (std::size_t i = 0; i < n; ++i) {
+    const double* const point = theta.data() + i * size;
+    const std::vector<double> other =
+        to_constrained ? model.posterior().constrained(point) : model.posterior().flat(point, Space::constrained);
+    result.insert(result.end(), other.begin(), other.end());
+  }
+  return to_numpy(std::move(result), {n, size});
+}
+
+nb::dict fields_to_python(LensFields smooth, LensFields network) {
+  nb::dict result;
+  const auto put = [&result](const char* name, LensFields& fields) {
+    const std::size_t n = fields.potential.size();
+    result[name] =
+        nb::make_tuple(to_numpy(std::move(fields.potential), {n}), to_numpy(std::move(fields.deflection), {2, n}),
+                       to_numpy(std::move(fields.convergence), {n}));
+  };
+  put("smooth", smooth);
+  put("network", network);
+  return result;
+}
+
+nb::dict fields(LensModel& model, const Input& theta, const Input& positions) {
+  points(model, theta);
+  StoredFields found;
+  {
+    const nb::gil_scoped_release release;
+    const std::vector<double> flat = model.posterior().flat(theta.data(), Space::constrained);
+    found = einfield::evaluate(model.lens_at(flat), values_of(positions), model.threads());
+  }
+  return fields_to_python(std::move(found.smooth), std::move(found.network));
+}
+
+Output to_numpy(const Polyline& line) {
+  std::vector<double> values;
+  for (const Vec2<double>& point : line) {
+    values.push_back(point.x);
+    values.push_back(point.y);
+  }
+  return to_numpy(std::move(values), {line.size(), 2});
+}
+
+nb::tuple critical_curves(LensModel& model, const Input& theta) {
+  points(model, theta);
+  CriticalCurves found;
+  {
+    const nb::gil_scoped_release release;
+    found = model.critical_curves_at(model.posterior().flat(theta.data(), Space::constrained));
+  }
+  nb::list curves, cuts;
+  for (const CriticalCurve& curve : found.curves)
+    curves.append(nb::make_tuple(to_numpy(curve.image), to_numpy(curve.source)));
+  for (const Polyline& cut : found.cuts) cuts.append(to_numpy(cut));
+  return nb::make_tuple(curves, cuts, effective_radius(found));
+}
+
+template <class Component>
+nb::list components_to_python(const std::vector<Component>& components,
+                              const ProfileInfo& (*info)(decltype(Component::kind))) {
+  nb::list result;
+  for (const Component& c : components) {
+    const ProfileInfo& profile = info(c.kind);
+    nb::dict values;
+    values["profile"] = profile.name;
+    for (std::size_t i = 0; i < profile.parameters.size(); ++i) values[profile.parameters[i].name] = c.values[i];
+    result.append(values);
+  }
+  return result;
+}
+
+nb::dict components(LensModel& model, const Input& theta) {
+  points(model, theta);
+  const Model at = model.model_at(model.posterior().flat(theta.data(), Space::constrained));
+  nb::dict result;
+  result["lens"] = components_to_python(at.lens, lens_info);
+  result["source"] = components_to_python(at.source, light_info);
+  result["lens_light"] = components_to_python(at.lens_light, light_info);
+  return result;
+}
+
+Output bounds(LensModel& model) {
+  std::vector<double> ends;
+  const ParameterLayout& layout = model.posterior().layout();
+  for (const FreeParameter<double>& f : layout.free) {
+    const bool disk = f.kind == TransformKind::disk;
+    ends.push_back(disk ? -f.upper : f.kind == TransformKind::identity ? -kInfinity : f.lower);
+    ends.push_back(disk || f.kind == TransformKind::logistic ? f.upper : kInfinity);
+  }
+  return to_numpy(std::move(ends), {layout.n_free(), 2});
+}
+
+nb::dict observation(LensModel& model) {
+  const Observation& o = model.observation();
+  const auto ny = static_cast<std::size_t>(o.grid.ny), nx = static_cast<std::size_t>(o.grid.nx);
+  nb::dict result;
+  result["image"] = to_numpy(o.image, {ny, nx});
+  result["noise"] = to_numpy(o.noise, {ny, nx});
+  result["mask"] = to_numpy({o.mask.begin(), o.mask.end()}, {ny, nx});
+  if (!o.psf.empty())
+    result["psf"] = to_numpy(o.psf.values, {static_cast<std::size_t>(o.psf.ny), static_cast<std::size_t>(o.psf.nx)});
+  result["pixel_scale"] = o.grid.pixel_scale;
+  result["center_x"] = o.grid.center_x;
+  result["center_y"] = o.grid.center_y;
+  result["supersampling"] = o.grid.supersampling;
+  result["psf_supersampling"] = o.psf.supersampling;
+  return result;
+}
+
+// ---- fits --------------------------------------------------------------------------------------------------
+
+/// Lets Python look for signals during a fit, and keeps what a signal or a callback raises until its end.
+class Interrupts {
+ public:
+  bool poll() {
+    // Rarely: to take the GIL may mean to wait for another thread of Python.
+    constexpr std::chrono::milliseconds kBetween{50};
+    const auto now = std::chrono::steady_clock::now();
+    if (ended_ || now - last_ < kBetween) return ended_;
+    last_ = now;
+    const nb::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() == 0) return false;
+    ended_ = true;
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) != 0)
+      PyErr_Clear();  // Ctrl-C ends the fit with the result that it has
+    else
+      raised_ = std::make_exception_ptr(nb::python_error());
+    return true;
+  }
+  /// Calls Python. @param call  runs with the GIL
+  template <class Call>
+  void run(Call&& call) {
+    if (ended_) return;
+    const nb::gil_scoped_acquire gil;
+    try {
+      call();
+    } catch (const nb::python_error&) {
+      raised_ = std::current_exception();
+      ended_ = true;
+    }
+  }
+  /// @pre the GIL is held
+  void rethrow() const {
+    if (raised_) std::rethrow_exception(raised_);
+  }
+
+ private:
+  bool ended_ = false;
+  std::exception_ptr raised_;
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+std::unique_ptr<MemoryFit> fit(LensModel& model, const std::string& backend, std::optional<int> device, int threads,
+                               bool double_precision, int log_every, const nb::object& progress) {
+  Interrupts interrupts;
+  FitOptions options{backend, device, threads, double_precision, log_every, {}, {}};
+  options.interrupted = [&] { return interrupts.poll(); };
+  if (!progress.is_none())
+    options.progress = [&](const HistoryRow& row) {
+      interrupts.run([&] { progress(row.step, row.loss, row.chi2_reduced); });
+    };
+  std::unique_ptr<MemoryFit> result;
+  {
+    const nb::gil_scoped_release release;
+    result = std::make_unique<MemoryFit>(model.config(), model.loaded(), options);
+  }
+  interrupts.rethrow();
+  return result;
+}
+
+/// Values, unit, side of a pixel, x and y of the middle.
+nb::tuple map_to_python(int planes, int ny, int nx, std::vector<double> values, const std::string& unit,
+                        double pixel_scale, double center_x, double center_y) {
+  std::vector<std::size_t> shape{static_cast<std::size_t>(ny), static_cast<std::size_t>(nx)};
+  if (planes > 1) shape.insert(shape.begin(), static_cast<std::size_t>(planes));
+  return nb::make_tuple(to_numpy(std::move(values), shape), unit, pixel_scale, center_x, center_y);
+}
+
+nb::dict maps_of(const MemoryFit& fit) {
+  const FitsMaps maps = result_maps(fit.assessment());
+  nb::dict result;
+  for (const FitsOutput& hdu : maps.hdus())
+    result[hdu.name.c_str()] =
+        map_to_python(hdu.planes, hdu.ny, hdu.nx, hdu.values, hdu.unit, hdu.pixel_scale, hdu.center_x, hdu.center_y);
+  return result;
+}
+
+nb::dict history_of(const MemoryFit& fit) {
+  const std::vector<HistoryRow>& rows = fit.assessment().history;
+  nb::dict result;
+  const auto put = [&](const char* name, const auto& value) {
+    std::vector<double> column;
+    for (const HistoryRow& row : rows) column.push_back(value(row));
+    result[name] = to_numpy(std::move(column), {rows.size()});
+  };
+  put("step", [](const HistoryRow& r) { return static_cast<double>(r.step); });
+  put("time_s", [](const HistoryRow& r) { return r.time_s; });
+  put("loss", [](const HistoryRow& r) { return r.loss; });
+  put("chi2_reduced", [](const HistoryRow& r) { return r.chi2_reduced; });
+  put("regularization", [](const HistoryRow& r) { return r.regularization; });
+  put("learning_rate", [](const HistoryRow& r) { return r.learning_rate; });
+  put("gradient_norm", [](const HistoryRow& r) { return r.gradient_norm; });
+  const std::vector<std::string>& names = fit.assessment().layout.names;
+  for (std::size_t k = 0; k < names.size(); ++k) put(names[k].c_str(), [k](const HistoryRow& r) { return r.free[k]; });
+  return result;
+}
+
+nb::dict fit_fields(const MemoryFit& fit, const Input& positions, int threads) {
+  StoredFields found;
+  {
+    const nb::gil_scoped_release release;
+    found = einfield::evaluate(stored_lens(fit.assessment()), values_of(positions), threads);
+  }
+  return fields_to_python(std::move(found.smooth), std::move(found.network));
+}
+
+/// A directory of results.
+struct StoredFit {
+  std::string dir;
+  Results results;
+};
+
+std::unique_ptr<StoredFit> open_result(const std::string& dir) {
+  const nb::gil_scoped_release release;
+  return std::make_unique<StoredFit>(StoredFit{dir, read_results(dir)});
+}
+
+nb::object stored_map(const StoredFit& fit, const std::string& name) {
+  ResultMap map;
+  {
+    const nb::gil_scoped_release release;
+    if (has_result_map(fit.dir, name)) map = read_result_map(fit.dir, name);
+  }
+  if (map.nx == 0) return nb::none();
+  return map_to_python(map.planes, map.ny, map.nx, std::move(map.values), map.unit, map.pixel_scale, map.center_x,
+                       map.center_y);
+}
+
+nb::dict stored_history(const StoredFit& fit) {
+  nb::dict result;
+  for (const auto& [name, column] : fit.results.history) result[name.c_str()] = to_numpy(column, {column.size()});
+  return result;
+}
+
+nb::dict stored_fields(const StoredFit& fit, const Input& positions, int threads) {
+  ResultLensFields found;
+  {
+    const nb::gil_scoped_release release;
+    found = einfield::evaluate(fit.results, values_of(positions), threads);
+  }
+  const auto fields = [](ResultFields& f) {
+    return LensFields{std::move(f.potential), std::move(f.deflection), std::move(f.convergence)};
+  };
+  return fields_to_python(fields(found.smooth), fields(found.network));
+}
+
+// ---- simulation ----------------------------------------------------------------------------------------------
+
+nb::dict simulation_to_python(Simulation made) {
+  const auto ny = static_cast<std::size_t>(made.grid.ny), nx = static_cast<std::size_t>(made.grid.nx);
+  nb::dict result;
+  result["image"] = to_numpy(std::move(made.image), {ny, nx});
+  result["noise"] = to_numpy(std::move(made.noise), {ny, nx});
+  if (!made.psf.empty())
+    result["psf"] = to_numpy(std::move(made.psf.values),
+                             {static_cast<std::size_t>(made.psf.ny), static_cast<std::size_t>(made.psf.nx)});
+  result["pixel_scale"] = made.grid.pixel_scale;
+  result["image_true"] = to_numpy(std::move(made.truth.image), {ny, nx});
+  result["psi_true"] = to_numpy(std::move(made.truth.potential), {ny, nx});
+  result["alpha_true"] = to_numpy(std::move(made.truth.deflection), {2, ny, nx});
+  result["kappa_true"] = to_numpy(std::move(made.truth.convergence), {ny, nx});
+  for (std::string& warning : made.warnings) warning = without_places(std::move(warning));
+  result["warnings"] = made.warnings;
+  return result;
+}
+
+nb::dict simulate_arguments(const std::string& toml, const std::map<std::string, Input>& arrays) {
+  const Arrays given = images_of(arrays);
+  Simulation made;
+  {
+    const nb::gil_scoped_release release;
+    Config config = read_config_text(toml, kArguments, true);
+    use_arrays(config, given);
+    made = simulated(config);
+  }
+  return simulation_to_python(std::move(made));
+}
+
+nb::dict simulate_file(const std::string& path, const Overrides& settings) {
+  Simulation made;
+  {
+    const nb::gil_scoped_release release;
+    made = simulated(read_config(path, overrides_of(settings), true));
+  }
+  return simulation_to_python(std::move(made));
+}
+
+// ---- tables --------------------------------------------------------------------------------------------------
+
+/// Profiles by name: (parameter, unit, whether it can be free) each.
+template <class Kind>
+nb::dict profile_table(int kinds, const ProfileInfo& (*info)(Kind)) {
+  nb::dict table;
+  for (int i = 0; i < kinds; ++i) {
+    const ProfileInfo& profile = info(static_cast<Kind>(i));
+    nb::list parameters;
+    for (const ParameterInfo& p : profile.parameters)
+      parameters.append(nb::make_tuple(p.name, p.unit, p.range != Range::integer));
+    table[profile.name] = parameters;
+  }
+  return table;
+}
+
+std::vector<std::string> warnings_of(LensModel& model) {
+  std::vector<std::string> all = model.config().warnings;
+  all.insert(all.end(), model.loaded().warnings.begin(), model.loaded().warnings.end());
+  for (std::string& warning : all) warning = without_places(std::move(warning));
+  return all;
+}
+
+std::unique_ptr<LensModel> from_arguments(const std::string& toml, const std::map<std::string, Input>& arrays,
+                                          const std::map<std::string, Input>& truth, int threads) {
+  const Arrays given = images_of(arrays);
+  std::optional<Truth> known = truth_of(truth);
+  const nb::gil_scoped_release release;
+  Config config = read_config_text(toml, kArguments, false);
+  use_arrays(config, given);
+  return std::make_unique<LensModel>(std::move(config), std::move(known), threads);
+}
+
+std::unique_ptr<LensModel> from_file(const std::string& path, const Overrides& settings, int threads) {
+  const nb::gil_scoped_release release;
+  return std::make_unique<LensModel>(read_config(path, overrides_of(settings), false), std::nullopt, threads);
+}
+
+int steps_of(LensModel& model) {
+  int steps = 0;
+  for (const StageConfig& stage : model.config().optimizer.all_stages()) steps += stage.steps;
+  return steps;
+}
+
+void bind_model(nb::module_& m) {
+  nb::class_<LensModel>(m, "LensModel")
+      .def_static("from_arguments", &from_arguments, "toml"_a, "arrays"_a, "truth"_a, "threads"_a)
+      .def_static("from_file", &from_file, "path"_a, "settings"_a, "threads"_a)
+      .def("size", [](LensModel& model) { return model.posterior().size(); })
+      .def(
+          "offset", [](LensModel& model) { return model.posterior().layout().n_network; },
+          "Where the free scalars begin in theta.")
+      .def("names", [](LensModel& model) { return model.posterior().layout().names; })
+      .def("blocks",
+           [](LensModel& model) {
+             std::vector<std::tuple<std::string, std::size_t, std::vector<std::size_t>>> blocks;
+             for (const LensModel::Block& b : model.blocks()) blocks.emplace_back(b.name, b.offset, b.shape);
+             return blocks;
+           })
+      .def("bounds", &bounds)
+      .def("initial",
+           [](LensModel& model) {
+             std::vector<double> theta = model.initial();
+             const std::size_t n = theta.size();
+             return to_numpy(std::move(theta), {n});
+           })
+      .def("evaluate", &evaluate, "theta"_a, "constrained"_a, "gradient"_a, "priors"_a, "volume"_a)
+      .def("images", &images, "theta"_a, "constrained"_a)
+      .def("transformed", &transformed, "theta"_a, "to_constrained"_a)
+      .def("fields", &fields, "theta"_a, "positions"_a)
+      .def("critical_curves", &critical_curves, "theta"_a)
+      .def("components", &components, "theta"_a)
+      .def("observation", &observation)
+      .def("warnings", &warnings_of)
+      .def("toml", [](LensModel& model) { return to_toml(model.config()); })
+      .def("steps", &steps_of)
+      .def("fit", &fit, "backend"_a, "device"_a.none(), "threads"_a, "double_precision"_a, "log_every"_a,
+           "progress"_a.none());
+}
+
+void bind_results(nb::module_& m) {
+  nb::class_<MemoryFit>(m, "MemoryFit")
+      .def("json", [](const MemoryFit& fit) { return without_places(fit.json()); })
+      .def("maps", &maps_of)
+      .def("history", &history_of)
+      .def("fields", &fit_fields, "positions"_a, "threads"_a)
+      .def(
+          "save",
+          [](const MemoryFit& fit, const std::string& dir, bool figures, bool overwrite) {
+            const nb::gil_scoped_release release;
+            return fit.save(dir, figures, overwrite);
+          },
+          "dir"_a, "figures"_a, "overwrite"_a);
+  nb::class_<StoredFit>(m, "StoredFit")
+      .def("map", &stored_map, "name"_a)
+      .def("history", &stored_history)
+      .def("fields", &stored_fields, "positions"_a, "threads"_a);
+  m.def("open_result", &open_result, "dir"_a);
+}
+
+}  // namespace
+}  // namespace einfield::python
+
+NB_MODULE(_core, m) {
+  using namespace einfield::python;
+  m.doc() = "The compiled part of einfield. Its interface is not public: use the package einfield.";
+  bind_errors(m);
+  bind_model(m);
+  bind_results(m);
+  m.def("simulate_arguments", &simulate_arguments, "toml"_a, "arrays"_a);
+  m.def("simulate_file", &simulate_file, "path"_a, "settings"_a);
+  m.def("lens_profiles", [] { return profile_table(einfield::kLensKinds, einfield::lens_info); });
+  m.def("light_profiles", [] { return profile_table(einfield::kLightKinds, einfield::light_info); });
+  m.def("version", &einfield::version);
+}

@@ -1,0 +1,246 @@
+"""Likelihood, posterior, gradients and images: against C++, finite differences, and numbers of lenstronomy."""
+
+import json
+import os
+import subprocess
+
+import einfield
+import numpy as np
+import pytest
+from conftest import GOLDEN, LENS, PSF, SHEAR, SOURCE, near, small_data, small_model
+
+
+def central_differences(f, theta, step=1e-5):
+    gradient = np.empty_like(theta)
+    for i in range(theta.size):
+        h = step * max(1.0, abs(theta[i]))
+        up, down = theta.copy(), theta.copy()
+        up[i] += h
+        down[i] -= h
+        gradient[i] = (f(up) - f(down)) / (up[i] - down[i])
+    return gradient
+
+
+@pytest.mark.parametrize("space", ["constrained", "unconstrained"])
+@pytest.mark.parametrize("jacobian", [True, False])
+def test_gradient_is_that_of_finite_differences(model, space, jacobian):
+    for theta in near(model, 4):
+        point = theta if space == "constrained" else model.unconstrain(theta)
+        value, gradient = model.value_and_grad(point, space=space, jacobian=jacobian)
+        expected = central_differences(lambda t: model.log_prob(t, space=space, jacobian=jacobian), point)
+        assert value == model.log_prob(point, space=space, jacobian=jacobian)
+        assert np.max(np.abs(gradient - expected)) < 2e-6 * np.max(np.abs(expected))
+        # Each entry by itself as well: small ones must not hide behind a large one.
+        np.testing.assert_allclose(gradient, expected, rtol=2e-4, atol=2e-6 * np.max(np.abs(expected)))
+
+
+def test_the_volume_is_that_of_the_transform(model):
+    """log |d theta / d u| from the determinant of finite differences."""
+    for theta in near(model, 3, scale=0.3):
+        u = model.unconstrain(theta)
+        step = 1e-6
+        jacobian = np.stack([(model.constrain(u + step * e) - model.constrain(u - step * e)) / (2 * step)
+                             for e in np.eye(model.size)], axis=1)
+        with_it = model.log_prob(u, space="unconstrained", jacobian=True)
+        without = model.log_prob(u, space="unconstrained", jacobian=False)
+        assert with_it - without == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-6)
+
+
+def saved_config(model, folder):
+    """A configuration file of the same model, whose data are those of a saved fit."""
+    einfield.fit(model, precision="double", threads=1).save(folder / "fit", figures=False)
+    config = folder / "again.toml"
+    config.write_text(einfield.open_result(folder / "fit").info["config_toml"])
+    return config
+
+
+@pytest.mark.skipif("EINFIELD_GRADIENT" not in os.environ, reason="EINFIELD_GRADIENT names no C++ program")
+@pytest.mark.parametrize("kind", ["smooth", "network", "pixels"])
+def test_gradient_has_the_bits_of_cpp(tmp_path, kind):
+    data = small_data()  # the PSF as a profile: a kernel from a file is normalized once more
+    free = {"fit": "all"}
+    more = {}
+    source = SOURCE | free
+    if kind == "network":
+        more = {"network": {"hidden": [8, 8], "encoding": "none", "last_layer": "random", "ensemble": 1}}
+    if kind == "pixels":
+        source = {"profile": "PIXELATED", "nx": 9, "ny": 7, "pixel_scale": 0.3, "value": 1.0, "fit": "all"}
+    model = einfield.Model(data.image, data.noise, PSF, data.pixel_scale, lens=[LENS | free, SHEAR | free],
+                           source=[source], threads=2, optimizer={"steps": 1}, **more)
+    # The same data and model for C++, from files.
+    config = saved_config(model, tmp_path)
+    rng = np.random.default_rng(5)
+    u = model.unconstrain(model.initial) + 0.01 * rng.standard_normal(model.size)
+    numbers = subprocess.run([os.environ["EINFIELD_GRADIENT"], config, *(float(x).hex() for x in u)], check=True, text=True,
+                             capture_output=True).stdout.split()
+    expected = np.array([float.fromhex(x) for x in numbers])
+    value, gradient = model.value_and_grad(u, space="unconstrained", jacobian=False)
+    assert expected.size == model.size + 1
+    assert value == expected[0]
+    np.testing.assert_array_equal(gradient, expected[1:])
+
+
+def test_a_batch_has_the_bits_of_its_points():
+    many, one = small_model(threads=4), small_model(threads=1)
+    theta = near(one, 6).reshape(2, 3, one.size)
+    value, gradient = many.value_and_grad(theta)
+    assert value.shape == (2, 3) and gradient.shape == theta.shape
+    images = many.image(theta)
+    assert images.shape == (2, 3, 24, 24)
+    for index in np.ndindex(2, 3):
+        v, g = one.value_and_grad(theta[index])
+        assert isinstance(v, float) and v == value[index]
+        np.testing.assert_array_equal(g, gradient[index])
+        np.testing.assert_array_equal(one.image(theta[index]), images[index])
+
+
+def test_log_likelihood_is_half_of_chi2_and_priors_are_added(model, data):
+    theta = near(model, 1)[0]
+    residuals = (model.image(theta) - data.image) / data.noise
+    chi2 = np.sum(residuals**2)
+    assert model.log_likelihood(theta) == pytest.approx(-chi2 / 2, rel=1e-12)
+    prior = -0.5 * ((model.unpack(theta)["lens.0.theta_E"] - 1.0) / 0.1)**2
+    assert model.log_prob(theta) - model.log_likelihood(theta) == pytest.approx(prior, rel=1e-7)
+    np.testing.assert_allclose(model.residuals(theta), -residuals, rtol=1e-10, atol=1e-10)
+
+
+def test_outside_of_a_range_the_density_is_zero(model):
+    theta = model.initial
+    lower, upper = model.bounds.T
+    assert np.all(lower < theta) and np.all(theta < upper)
+    for name, value in [("lens.0.theta_E", -0.1), ("lens.0.theta_E", 0.0), ("lens.0.center_x", 0.4), ("lens.0.e1", 0.999),
+                        ("source.0.n_sersic", 11.0), ("source.0.amp", -1.0)]:
+        outside = model.pack(model.unpack(theta) | {name: value, "lens.0.e2": 0.2})
+        value, gradient = model.value_and_grad(outside)
+        assert value == -np.inf and np.all(gradient == 0)
+        assert model.log_likelihood(outside) == -np.inf
+        with pytest.raises(einfield.InvalidInput, match=f"theta: {name} = "):
+            model.image(outside)
+    far = model.unconstrain(theta)
+    far[model.names.index("source.0.amp")] = 800.0  # e^800 is no number
+    assert model.log_prob(far, space="unconstrained") == -np.inf
+
+
+def test_images_are_those_of_lenstronomy():
+    golden = json.loads((GOLDEN / "sie_perturber_crop.json").read_text())
+    macro = {"profile": "SIE", "theta_E": 1.6, "e1": 0.15, "e2": -0.04}
+    mass = {"profile": "SIE", "theta_E": 0.15, "e1": 0.0, "e2": 0.3, "center_x": 1.9, "center_y": -1.4}
+    source = {"profile": "SERSIC_ELLIPSE", "amp": 10.0, "R_sersic": 1.2, "radius": "major_axis", "n_sersic": 1.5, "e1": -0.09,
+              "e2": 0.03, "center_x": 0.4, "center_y": 0.15}
+    psf = {"fwhm": 0.2, "size": 13}
+    rows, columns = (slice(golden[k], golden[k] + golden["size"]) for k in ("row", "column"))
+    expected = {k: np.reshape(golden[k], (12, 12)) for k in ("CONV", "PERPSI", "PERAX", "PERAY", "PERKAPPA")}
+
+    model = einfield.Model(np.ones((100, 100)), 2.0, psf, 0.08, lens=[macro, mass], source=[source])
+    np.testing.assert_allclose(model.image()[rows, columns], expected["CONV"], atol=1e-10)
+    alone = einfield.Model(np.ones((100, 100)), 2.0, psf, 0.08, lens=[mass], source=[source])
+    x, y = (c[rows, columns] for c in alone.coordinates)
+    alpha_x, alpha_y = alone.deflection(x, y)
+    np.testing.assert_allclose(alone.potential(x, y), expected["PERPSI"], atol=1e-13)
+    np.testing.assert_allclose(alpha_x, expected["PERAX"], atol=1e-13)
+    np.testing.assert_allclose(alpha_y, expected["PERAY"], atol=1e-13)
+    np.testing.assert_allclose(alone.convergence(x, y), expected["PERKAPPA"], atol=1e-12)
+
+    made = einfield.simulate(lens=[macro], perturbation=[mass], source=[source], nx=100, ny=100, pixel_scale=0.08, psf=psf,
+                             noise=2.0, seed=1)
+    np.testing.assert_allclose(made.truth["image"][rows, columns], expected["CONV"], atol=1e-10)
+    np.testing.assert_allclose(made.truth["kappa"][rows, columns], expected["PERKAPPA"], atol=1e-12)
+    assert np.std((made.image - made.truth["image"]) / made.noise) == pytest.approx(1.0, abs=0.03)
+
+
+def test_fields_of_every_lens_are_those_of_lenstronomy():
+    golden = json.loads((GOLDEN / "profiles.json").read_text())["profiles"]
+    x, y = np.array(golden["points"]).T
+    checked = 0
+    for case in golden["profiles"]:
+        parameters = {k: v for k, v in case["params"].items() if k != "r_E"}  # of the MULTIPOLE: 1, as with us
+        model = einfield.Model(np.ones((5, 5)), 1.0, None, 0.2, lens=[{"profile": case["name"], **parameters}],
+                               source=[SOURCE])
+        alpha_x, alpha_y = model.deflection(x, y)
+        scale = np.max(np.abs(case["ax"])) + np.max(np.abs(case["ay"]))
+        np.testing.assert_allclose(alpha_x, case["ax"], rtol=1e-9, atol=1e-9 * scale)
+        np.testing.assert_allclose(alpha_y, case["ay"], rtol=1e-9, atol=1e-9 * scale)
+        checked += 1
+    assert checked >= 10
+
+
+def test_einstein_radius_and_critical_curves():
+    sis = {"profile": "SIS", "theta_E": 0.9, "fit": ["theta_E"]}
+    model = einfield.Model(np.ones((60, 60)), 1.0, None, 0.06, lens=[sis], source=[SOURCE])
+    assert model.einstein_radius() == pytest.approx(0.9, abs=1e-3)
+    assert model.einstein_radius([0.7]) == pytest.approx(0.7, abs=1e-3)
+    image, source = model.critical_curves()[0]
+    np.testing.assert_allclose(np.hypot(*image.T), 0.9, atol=1e-6)
+    assert np.max(np.hypot(*source.T)) < 1e-6
+
+
+def test_a_network_counts_in_fields_and_is_part_of_theta():
+    data = small_data()
+    model = einfield.Model(data.image, data.noise, data.psf, data.pixel_scale, lens=[LENS | {"fit": ["theta_E"]}],
+                           source=[SOURCE], network={"hidden": [6], "encoding": "none", "last_layer": "random"}, threads=1)
+    assert model.names == ["lens.0.theta_E"] and model.size == 6 * 2 + 6 + 6 + 1 + 1
+    values = model.unpack(model.initial)
+    np.testing.assert_array_equal(model.pack(values), model.initial)
+    x, y = np.array([0.3, -1.0]), np.array([0.8, 0.2])
+    total, smooth, network = (model.deflection(x, y, part=p)[0] for p in ("total", "smooth", "network"))
+    np.testing.assert_array_equal(total, smooth + network)
+    step = 1e-5
+    slope = (model.potential(x + step, y, part="network") - model.potential(x - step, y, part="network")) / (2 * step)
+    np.testing.assert_allclose(network, slope, rtol=1e-6)
+    assert np.all(network != 0)
+    value, gradient = model.value_and_grad(model.initial)
+    expected = central_differences(model.log_prob, model.initial)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=3e-6 * np.max(np.abs(expected)))
+
+
+def test_pack_unpack_and_components(model):
+    theta = near(model, 1)[0]
+    values = model.unpack(theta)
+    assert list(values) == model.names
+    np.testing.assert_array_equal(model.pack(values), theta)
+    np.testing.assert_allclose(model.constrain(model.unconstrain(theta)), theta, rtol=1e-12)
+    lens = model.components(theta)["lens"]
+    assert [c["profile"] for c in lens] == ["SIE", "SHEAR"]
+    assert lens[0]["theta_E"] == pytest.approx(values["lens.0.theta_E"], rel=1e-12)
+    assert lens[0]["center_y"] == LENS["center_y"]  # fixed
+    with pytest.raises(einfield.InvalidInput, match="lens.0.theta_e: no free parameter, expected lens.0.theta_E"):
+        model.pack(values | {"lens.0.theta_e": 1.0})
+    del values["source.0.amp"]
+    with pytest.raises(einfield.InvalidInput, match="source.0.amp: missing"):
+        model.pack(values)
+    with pytest.raises(einfield.InvalidInput, match=r"source.0.amp: found shape \(2,\), expected one number"):
+        model.pack(model.unpack(theta) | {"source.0.amp": [1.0, 2.0]})
+
+
+def test_a_configuration_gives_the_same_model(tmp_path):
+    (tmp_path / "lens.toml").write_text(f"""
+[observation]
+image = "lens.fits[IMAGE]"
+noise = "lens.fits[NOISE]"
+psf = {{ fwhm = {PSF['fwhm']}, size = {PSF['size']} }}
+pixel_scale = 0.15
+[[lens]]
+profile = "SIE"
+theta_E = 1.1
+fit = ["theta_E"]
+[[source]]
+profile = "GAUSSIAN"
+amp = 5.0
+sigma = 0.2
+[simulate]
+nx = 20
+ny = 18
+noise = 0.3
+""")
+    made = einfield.simulate(tmp_path / "lens.toml")
+    assert made.image.shape == (18, 20)
+    with pytest.raises(einfield.InvalidInput, match="lens.fits"):
+        einfield.Model.from_toml(tmp_path / "lens.toml")  # no data yet
+    with pytest.raises(einfield.InvalidInput, match=r"lens.toml:9: lens.0.theta_E|--set: lens.0.theta_E"):
+        einfield.Model.from_toml(tmp_path / "lens.toml", set={"lens.0.theta_E": -1.0})
+    lens = [{"profile": "SIE", "theta_E": 1.1, "fit": ["theta_E"]}]
+    source = [{"profile": "GAUSSIAN", "amp": 5.0, "sigma": 0.2}]
+    model = einfield.Model(made.image, 0.3, PSF, 0.15, lens=lens, source=source)
+    again = einfield.Model.from_toml(saved_config(model, tmp_path), set={"lens.0.theta_E": 1.1})
+    theta = np.array([[1.0], [1.2]])
+    np.testing.assert_array_equal(again.log_prob(theta), model.log_prob(theta))
