@@ -17,6 +17,7 @@ packages=(
   libhwy-dev                        # vector instructions chosen at run time
   gnuplot-nox fonts-dejavu-core     # figures
   libgtest-dev libbenchmark-dev     # tests, benchmarks
+  python3-venv python3-dev          # the Python module
 )
 check=no
 for argument in "$@"; do

@@ -10,6 +10,7 @@
 # With a GPU the CUDA tests run on it. EINFIELD_DEVICE_RUNNER may name a command that runs its arguments on a virtual CUDA
 # device instead. EINFIELD_FAULT_RUNNER may name one that makes a call fail (tools/fault_injection.sh). Without these and
 # without a GPU the kernels are compiled and their tests are reported as skipped.
+# The Python module is built and tested where its packages can be installed (pip, into build/python-venv); else that is said.
 # EINFIELD_REFERENCE may name the folder of the full reference data. Tests that need it are skipped without it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,8 +28,26 @@ done
 jobs=$(nproc)
 section() { printf '\n== %s (%(%H:%M:%S)T)\n' "$1" -1; }
 build() {  # preset, targets
-  cmake --preset "$1" -G Ninja >/dev/null
+  local python=()
+  if [ "$1" = cpu ]; then python=("${python_options[@]}"); fi
+  cmake --preset "$1" -G Ninja "${python[@]}" >/dev/null
   cmake --build --preset "$1" -j "$jobs" --target "${@:2}"
+}
+# What the Python module is built and tested with. A virtual environment that has it all is used without the network.
+python_options=(-DEINFIELD_PYTHON=OFF)
+prepare_python() {
+  local venv=$PWD/build/python-venv pins=tests/python/module/requirements.txt log=build/python-venv.log
+  mkdir -p build
+  if ! cmp -s "$pins" "$venv/installed.txt"; then
+    rm -rf "$venv"
+    if ! { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --retries 1 --timeout 20 --requirement "$pins"; } >"$log" 2>&1; then
+      tail -n 3 "$log"
+      echo "the Python module is SKIPPED: its packages ($pins) cannot be installed here"
+      return
+    fi
+    cp "$pins" "$venv/installed.txt"
+  fi
+  python_options=(-DEINFIELD_PYTHON=ON "-DPython_EXECUTABLE=$venv/bin/python")
 }
 run_preset() {  # a preset of the CPU; the suites labeled slow only where nothing slows them down further
   local slow=()
@@ -52,12 +71,18 @@ section "packages"
 tools/install_dependencies.sh
 
 if [ -n "$only" ]; then
+  if [ "$only" = cpu ]; then
+    section "packages of Python"
+    prepare_python
+  fi
   section "preset $only"
   if [ "$only" = cuda-fat ]; then compile_all_architectures; else run_preset "$only"; fi
   section "done"
   exit
 fi
 
+section "packages of Python"
+prepare_python
 section "CPU build"
 build cpu all
 section "CPU tests"
