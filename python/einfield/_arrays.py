@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,16 @@ from numpy.typing import NDArray
 from .errors import InvalidInput
 
 
+_FLOAT64 = np.dtype(np.float64)
+
+
 def as_array(name: str, value: Any) -> NDArray[np.float64]:
     """The value as a contiguous array of float64 in the machine's byte order; a copy only where it is not one already.
 
     Takes what `numpy.asarray` takes: arrays of any real type and layout, read-only ones, lists, tensors on the CPU.
     """
+    if type(value) is np.ndarray and value.dtype is _FLOAT64 and value.flags.c_contiguous:
+        return value
     if isinstance(value, np.ma.MaskedArray):
         if np.ma.is_masked(value):
             raise InvalidInput(f"{name}: a masked array, expected a plain array, and the mask as an argument of its own")
@@ -30,13 +36,16 @@ def as_array(name: str, value: Any) -> NDArray[np.float64]:
     return np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
 
 
-def as_points(theta: Any, names: list[str], size: int, check_finite: bool = True) -> tuple[NDArray[np.float64], tuple[int, ...]]:
-    """Points as (n, size), and the shape of their leading axes. @names of the entries, for messages"""
+def as_points(
+    theta: Any, names: list[str], size: int, check_finite: bool = True
+) -> tuple[NDArray[np.float64], tuple[int, ...]]:
+    """Points as (n, size), and the shape of their leading axes. `names` of the entries, for messages."""
     array = as_array("theta", theta)
     if array.ndim == 0 or array.shape[-1] != size:
         raise InvalidInput(f"theta: found shape {array.shape}, expected (..., {size}), one entry per name of the model")
     leading = array.shape[:-1]
-    array = array.reshape(int(np.prod(leading, dtype=np.int64)), size)
+    if len(leading) != 1:
+        array = array.reshape(math.prod(leading), size)
     if check_finite and not np.isfinite(array).all():
         point, entry = np.argwhere(~np.isfinite(array))[0]
         where = names[entry] + (f" of point {point}" if leading else "")

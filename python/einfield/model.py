@@ -287,7 +287,9 @@ class Model:
         """
         points, leading = as_points(theta, self._entry_names(), self._size)
         value, gradient = self._lens.evaluate(points, _constrained(space), True, True, bool(jacobian))
-        return _shaped(value, leading), gradient.reshape(*leading, self._size)
+        if not leading:
+            return float(value[0]), gradient[0]
+        return value.reshape(leading), gradient.reshape(*leading, self._size)
 
     def _values(self, theta: ArrayLike, space: Space, priors: bool, volume: bool) -> Any:
         points, leading = as_points(theta, self._entry_names(), self._size)
