@@ -79,7 +79,8 @@ class Model:
     that the optimizers move, which can be any real number (`constrain` and `unconstrain` convert).
 
     Calls of one model from several threads take turns; different models run side by side. A model can be pickled, and
-    works in processes that were forked.
+    works in processes that were forked. The grid of a free PIXELATED source without pixel_scale follows the lens in a fit
+    only: in the functions of a model it stays where it is placed at the start.
     """
 
     _lens: _core.LensModel
@@ -242,6 +243,24 @@ class Model:
         points, leading = as_points(theta, self._entry_names(), self._size)
         return self._lens.transformed(points, False).reshape(*leading, self._size)
 
+    def prior_transform(self, cube: ArrayLike) -> Floats:
+        """(..., size): constrained points from points of the unit cube, for nested sampling with `log_likelihood`.
+
+        A scalar with a Gaussian prior follows it, inside of its bounds; a free pair e1, e2 is flat in the unit disk; all
+        others are flat between their bounds. For a model whose only free parameters are scalars.
+
+        Raises
+        ------
+        InvalidInput
+            For a scalar without a Gaussian that has no bounds: a flat prior without an end has no transform.
+        """
+        points, leading = as_points(cube, self._entry_names(), self._size)
+        if self._size != len(self._names):
+            raise InvalidInput(f"prior_transform: found {self._blocks[0][0]} among the free parameters, expected scalars only")
+        if not ((points >= 0) & (points <= 1)).all():
+            raise InvalidInput("cube: found a number outside of [0, 1], expected points of the unit cube")
+        return _from_cube(points, self._names, self.bounds, self._lens.priors()).reshape(*leading, self._size)
+
     # ---- likelihood ------------------------------------------------------------------------------------------------
 
     def log_likelihood(self, theta: ArrayLike, space: Space = "constrained") -> Any:
@@ -320,7 +339,7 @@ class Model:
         return grid_x, grid_y
 
     def image(self, theta: ArrayLike | None = None, space: Space = "constrained") -> Floats:
-        """(..., ny, nx): the model image after the PSF. @theta None: `initial`"""
+        """(..., ny, nx): the model image after the PSF; of `initial` without theta."""
         points, leading = as_points(self.initial if theta is None else theta, self._entry_names(), self._size)
         images = self._lens.images(points, _constrained(space) or theta is None)
         return images.reshape(*leading, *images.shape[1:])
@@ -482,6 +501,31 @@ def combined_fields(fields: Mapping[str, Any], part: Part, shape: tuple[int, ...
         chosen = fields[part]
     psi, alpha, kappa = chosen
     return psi.reshape(shape), alpha.reshape(2, *shape), kappa.reshape(shape)
+
+
+def _from_cube(cube: Floats, names: list[str], bounds: Floats, priors: Floats) -> Floats:
+    """See `Model.prior_transform`. The columns of `priors`: mean, sigma, index of the other component of an ellipticity."""
+    from statistics import NormalDist
+
+    theta = np.empty_like(cube)
+    for i, ((lower, upper), (mean, sigma, partner)) in enumerate(zip(bounds, priors, strict=True)):
+        other = int(partner)
+        if np.isfinite(sigma):
+            if other >= 0:
+                raise InvalidInput(f"{names[i]}: found a Gaussian prior without bounds on an ellipticity, expected bounds as well")
+            normal = NormalDist(mean, sigma)
+            below, above = (normal.cdf(end) for end in (lower, upper))
+            inside = np.clip(below + cube[:, i] * (above - below), 1e-300, 1 - 1e-16)
+            theta[:, i] = np.clip([normal.inv_cdf(p) for p in inside], lower, upper)
+        elif other >= 0:
+            first, second = sorted((i, other))  # r² and the angle are flat
+            turn = (np.cos if i == first else np.sin)(2 * np.pi * cube[:, second])
+            theta[:, i] = np.sqrt(cube[:, first]) * turn
+        elif np.isfinite(lower) and np.isfinite(upper):
+            theta[:, i] = lower + cube[:, i] * (upper - lower)
+        else:
+            raise InvalidInput(f"{names[i]}: found a flat prior without an end, expected bounds or a Gaussian prior")
+    return theta
 
 
 def _from_arguments(toml: str, arrays: Arrays, truth: Arrays, threads: int) -> _core.LensModel:

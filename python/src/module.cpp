@@ -12,6 +12,7 @@
 
 #include <chrono>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -213,6 +214,22 @@ Output bounds(LensModel& model) {
     ends.push_back(disk || f.kind == TransformKind::logistic ? f.upper : kInfinity);
   }
   return to_numpy(std::move(ends), {layout.n_free(), 2});
+}
+
+/// Mean and sigma of each Gaussian prior (NaN: none), and the index of the other component of a free ellipticity (-1).
+Output priors(LensModel& model) {
+  const ParameterLayout& layout = model.posterior().layout();
+  std::vector<double> table;
+  for (const FreeParameter<double>& f : layout.free) {
+    constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+    table.insert(table.end(), {kNone, kNone, static_cast<double>(f.partner)});
+  }
+  for (const GaussianPrior<double>& prior : layout.priors) {
+    double* const row = table.data() + 3 * static_cast<std::size_t>(prior.free);
+    row[0] = prior.mean;
+    row[1] = prior.sigma;
+  }
+  return to_numpy(std::move(table), {layout.n_free(), 3});
 }
 
 nb::dict observation(LensModel& model) {
@@ -480,6 +497,7 @@ void bind_model(nb::module_& m) {
              return blocks;
            })
       .def("bounds", &bounds)
+      .def("priors", &priors)
       .def("initial",
            [](LensModel& model) {
              std::vector<double> theta = model.initial();

@@ -121,6 +121,31 @@ def test_outside_of_a_range_the_density_is_zero(model):
     assert model.log_prob(far, space="unconstrained") == -np.inf
 
 
+def test_the_prior_transform_follows_the_priors():
+    ends = {"center_x": (-0.3, 0.4), "center_y": (-0.2, 0.2), "theta_E": (1.05, 3.0)}
+    normal = {"theta_E": {"mean": 1.0, "sigma": 0.1}, "center_y": {"mean": 0.0, "sigma": 5.0}}
+    model = small_model(lens=[LENS | {"fit": "all", "bounds": ends, "prior": normal}],
+                        source=[SOURCE | {"fit": ["n_sersic"]}])
+    assert model.names == [f"lens.0.{p}" for p in ("theta_E", "e1", "e2", "center_x", "center_y")] + ["source.0.n_sersic"]
+    cube = np.random.default_rng(4).uniform(size=(4000, 6))
+    theta = model.prior_transform(cube)
+    assert np.isfinite(model.log_prob(theta)).all()  # inside of every range
+    # The volume that a point stands for is one over the density of the priors, up to one constant.
+    density = []
+    for c, t in zip(cube[:20], theta[:20], strict=True):
+        steps = np.stack([(model.prior_transform(np.clip(c + 1e-6 * e, 0, 1)) - model.prior_transform(np.clip(c - 1e-6 * e, 0, 1))) / 2e-6
+                          for e in np.eye(6)], axis=1)
+        density.append(-np.linalg.slogdet(steps)[1] - (model.log_prob(t) - model.log_likelihood(t)))
+    assert np.ptp(density) < 1e-4
+    assert np.mean(theta[:, 1]**2 + theta[:, 2]**2) == pytest.approx(0.5, abs=0.02)
+    assert np.mean(theta[:, 3]) == pytest.approx(0.05, abs=0.02)
+    np.testing.assert_array_equal(model.prior_transform(cube[0]), theta[0])
+    with pytest.raises(einfield.InvalidInput, match="lens.0.center_x: found a flat prior without an end, expected bounds"):
+        small_model(lens=[LENS | {"fit": ["center_x"]}], source=[SOURCE]).prior_transform([0.5])
+    with pytest.raises(einfield.InvalidInput, match="cube: found a number outside"):
+        model.prior_transform(np.full(6, 1.5))
+
+
 def test_images_are_those_of_lenstronomy():
     golden = json.loads((GOLDEN / "sie_perturber_crop.json").read_text())
     macro = {"profile": "SIE", "theta_E": 1.6, "e1": 0.15, "e2": -0.04}
