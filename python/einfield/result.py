@@ -293,9 +293,10 @@ class Result:
             picture = axis.imshow(shown.values, origin="lower", extent=shown.extent, cmap=colors, **span)
             axis.set_title(title)
             axis.set_xlabel("x [arcsec]")
+            axis.set_ylabel("y [arcsec]")
             figure.colorbar(picture, ax=axis, shrink=0.8)
         figure.suptitle(f"status {self.status}, reduced χ² {self.metrics['chi2_reduced']:.4f}")
-        figure.tight_layout()
+        figure.set_layout_engine("constrained")
         return figure
 
     def _rows(self) -> list[tuple[str, str]]:

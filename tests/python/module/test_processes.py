@@ -126,8 +126,11 @@ def test_a_model_works_in_a_forked_process():
     queue = context.Queue()
     child = context.Process(target=in_child, args=(model, theta, queue))
     child.start()
-    many, one = queue.get(timeout=60)
-    child.join(60)
+    try:
+        many, one = queue.get(timeout=60)
+        child.join(60)
+    finally:
+        child.kill()
     assert child.exitcode == 0
     np.testing.assert_array_equal(many, expected)
     assert one == expected[0]
