@@ -370,6 +370,23 @@ class Model:
         """Convergence kappa at positions; arguments as for `deflection`."""
         return self._fields(x, y, theta, part)[2]
 
+    def shear(self, x: ArrayLike, y: ArrayLike, theta: ArrayLike | None = None, part: Part = "total") -> tuple[Floats, Floats]:
+        """Shear gamma1, gamma2 at positions; arguments as for `deflection`. That of a network comes from differences of
+        its deflection, to about 1e-8."""
+        _known_part(part)
+        positions, shape = as_positions(x, y)
+        found = self._lens.shears(self._point(theta), positions)
+        gamma = found["smooth"] + found["network"] if part == "total" else found[part]
+        return gamma[0].reshape(shape), gamma[1].reshape(shape)
+
+    def magnification(self, x: ArrayLike, y: ArrayLike, theta: ArrayLike | None = None, part: Part = "total") -> Floats:
+        """Magnification 1 / ((1 - kappa)² - gamma²) at positions, with its sign; infinite on a critical curve. Arguments as
+        for `deflection`."""
+        kappa = self.convergence(x, y, theta, part)
+        gamma1, gamma2 = self.shear(x, y, theta, part)
+        with np.errstate(divide="ignore"):
+            return np.asarray(1 / ((1 - kappa)**2 - gamma1**2 - gamma2**2))
+
     def _fields(self, x: ArrayLike, y: ArrayLike, theta: ArrayLike | None, part: Part) -> tuple[Floats, Floats, Floats]:
         positions, shape = as_positions(x, y)
         return combined_fields(self._lens.fields(self._point(theta), positions), part, shape)
@@ -493,14 +510,18 @@ def _shows_bars() -> bool:
 
 def combined_fields(fields: Mapping[str, Any], part: Part, shape: tuple[int, ...]) -> tuple[Floats, Floats, Floats]:
     """psi, alpha, kappa of one part or of both, in the shape of the positions."""
-    if part not in ("total", "smooth", "network"):
-        raise InvalidInput(f'part: found {part!r}, expected "total", "smooth" or "network"')
+    _known_part(part)
     if part == "total":
         chosen = tuple(a + b for a, b in zip(fields["smooth"], fields["network"], strict=True))
     else:
         chosen = fields[part]
     psi, alpha, kappa = chosen
     return psi.reshape(shape), alpha.reshape(2, *shape), kappa.reshape(shape)
+
+
+def _known_part(part: str) -> None:
+    if part not in ("total", "smooth", "network"):
+        raise InvalidInput(f'part: found {part!r}, expected "total", "smooth" or "network"')
 
 
 def _from_cube(cube: Floats, names: list[str], bounds: Floats, priors: Floats) -> Floats:

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "einfield/error.hpp"
+#include "einfield/lens.hpp"
+#include "einfield/units.hpp"
 #include "host/cpu/thread_pool.hpp"
 
 namespace einfield::python {
@@ -104,6 +106,37 @@ StoredLens LensModel::lens_at(const std::vector<double>& flat) const {
   lens.double_precision = true;
   lens.grid = observation().grid;
   return lens;
+}
+
+LensModel::Shears LensModel::shears_at(const std::vector<double>& flat, const std::vector<double>& positions) const {
+  const std::size_t n = positions.size() / 2;
+  const StoredLens lens = lens_at(flat);
+  Shears shears{std::vector<double>(2 * n, 0.0), std::vector<double>(2 * n, 0.0)};
+  for (std::size_t i = 0; i < n; ++i)
+    for (const LensComponent& c : lens.smooth) {
+      const LensValues<double> values =
+          lens_values(c.kind, c.values.data(), Vec2<double>{positions[i], positions[n + i]});
+      shears.smooth[i] += values.gamma1;
+      shears.smooth[n + i] += values.gamma2;
+    }
+  if (lens.networks.empty()) return shears;
+  const double step = 1e-4 * field_unit(observation().grid);
+  ThreadPool pool(threads_);
+  const auto deflection = [&](double x, double y) {
+    std::vector<double> moved = positions;
+    for (std::size_t i = 0; i < n; ++i) {
+      moved[i] += x;
+      moved[n + i] += y;
+    }
+    return network_deflection(lens, moved, pool);
+  };
+  const std::vector<double> right = deflection(step, 0), left = deflection(-step, 0), up = deflection(0, step),
+                            down = deflection(0, -step);
+  for (std::size_t i = 0; i < n; ++i) {
+    shears.network[i] = (right[i] - left[i] - up[n + i] + down[n + i]) / (4 * step);
+    shears.network[n + i] = (right[n + i] - left[n + i] + up[i] - down[i]) / (4 * step);
+  }
+  return shears;
 }
 
 CriticalCurves LensModel::critical_curves_at(const std::vector<double>& flat) const {

@@ -158,6 +158,20 @@ nb::dict fields(LensModel& model, const Input& theta, const Input& positions) {
   return fields_to_python(std::move(found.smooth), std::move(found.network));
 }
 
+nb::dict shears(LensModel& model, const Input& theta, const Input& positions) {
+  points(model, theta);
+  LensModel::Shears found;
+  {
+    const nb::gil_scoped_release release;
+    found = model.shears_at(model.posterior().flat(theta.data(), Space::constrained), values_of(positions));
+  }
+  const std::size_t n = found.smooth.size() / 2;
+  nb::dict result;
+  result["smooth"] = to_numpy(std::move(found.smooth), {2, n});
+  result["network"] = to_numpy(std::move(found.network), {2, n});
+  return result;
+}
+
 Output to_numpy(const Polyline& line) {
   std::vector<double> values;
   for (const Vec2<double>& point : line) {
@@ -508,6 +522,7 @@ void bind_model(nb::module_& m) {
       .def("images", &images, "theta"_a, "constrained"_a)
       .def("transformed", &transformed, "theta"_a, "to_constrained"_a)
       .def("fields", &fields, "theta"_a, "positions"_a)
+      .def("shears", &shears, "theta"_a, "positions"_a)
       .def("critical_curves", &critical_curves, "theta"_a)
       .def("components", &components, "theta"_a)
       .def("observation", &observation)

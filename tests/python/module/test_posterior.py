@@ -185,6 +185,11 @@ def test_fields_of_every_lens_are_those_of_lenstronomy():
         scale = np.max(np.abs(case["ax"])) + np.max(np.abs(case["ay"]))
         np.testing.assert_allclose(alpha_x, case["ax"], rtol=1e-9, atol=1e-9 * scale)
         np.testing.assert_allclose(alpha_y, case["ay"], rtol=1e-9, atol=1e-9 * scale)
+        if "g1" in case:
+            gamma = np.array(model.shear(x, y))
+            np.testing.assert_allclose(gamma, [case["g1"], case["g2"]], rtol=1e-8, atol=1e-9)
+            expected = 1 / ((1 - np.array(case["kappa"]))**2 - np.sum(gamma**2, axis=0))
+            np.testing.assert_allclose(model.magnification(x, y), expected, rtol=1e-6)
         checked += 1
     assert checked >= 10
 
@@ -213,6 +218,14 @@ def test_a_network_counts_in_fields_and_is_part_of_theta():
     slope = (model.potential(x + step, y, part="network") - model.potential(x - step, y, part="network")) / (2 * step)
     np.testing.assert_allclose(network, slope, rtol=1e-6)
     assert np.all(network != 0)
+    gamma1, gamma2 = model.shear(x, y, part="network")
+    h = 1e-4
+    right, left, up, down = (np.array(model.deflection(x + dx, y + dy, part="network"))
+                             for dx, dy in ((h, 0), (-h, 0), (0, h), (0, -h)))
+    np.testing.assert_allclose(gamma1, (right - left - (up - down)[::-1])[0] / (4 * h), rtol=1e-5)
+    np.testing.assert_allclose(gamma2, (right - left)[1] / (2 * h), rtol=1e-5)
+    both = [np.array(model.shear(x, y, part=p)) for p in ("total", "smooth", "network")]
+    np.testing.assert_array_equal(both[0], both[1] + both[2])
     value, gradient = model.value_and_grad(model.initial)
     expected = central_differences(model.log_prob, model.initial)
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=3e-6 * np.max(np.abs(expected)))
