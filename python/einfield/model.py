@@ -203,7 +203,7 @@ class Model:
                 import difflib  # here, and others like it: `import einfield` takes no longer than it must
 
                 near = difflib.get_close_matches(str(name), list(shapes), 1)
-                raise InvalidInput(f"{name}: no free parameter, expected {near[0] if near else ', '.join(shapes)}")
+                raise InvalidInput(f"{name}: not a free parameter, expected {near[0] if near else ', '.join(shapes)}")
         theta = np.empty(self._size)
         for i, name in enumerate(self._names):
             theta[self._offset + i] = self._entry(values, name, ())
@@ -433,9 +433,10 @@ def fit(
     threads: int = 0,
     precision: Literal["single", "double"] = "single",
     log_every: int = 10,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[int, float, float], None] | None = None,
 ) -> Result:
-    """Fits a model from where it starts, by its recipe and optimizer. Nothing is written.
+    """Fits a model from where it starts, by its recipe and optimizer. Nothing is written but a checkpoint, if asked for.
 
     Parameters
     ----------
@@ -448,6 +449,10 @@ def fit(
     precision : "single" or "double"
     log_every : int
         Steps between rows of the history.
+    checkpoint : path of a directory, optional
+        A checkpoint is written there every optimizer.checkpoint_every steps and at the end, also of a fit that is
+        interrupted. Where there is one, the fit continues from it, to the same bits as without a pause; model and data
+        must be the same.
     progress : bool or callable, optional
         True: a bar by tqdm. A callable gets (step, loss, reduced chi²) for every row of the history, from the thread that
         called `fit`. None: a bar if tqdm is installed and there is a terminal or a notebook to show it.
@@ -471,7 +476,8 @@ def fit(
     bar = _progress_bar(model._lens.steps()) if progress is True or (progress is None and _shows_bars()) else None
     report = bar.report if bar else progress if callable(progress) else None
     try:
-        fitted = model._lens.fit(backend, device, threads, precision == "double", int(log_every), report)
+        fitted = model._lens.fit(backend, device, threads, precision == "double", int(log_every),
+                                 "" if checkpoint is None else os.fspath(checkpoint), report)
     finally:
         if bar:
             bar.close()

@@ -19,6 +19,7 @@
 #include "host/model/source_grids.hpp"
 #include "host/report/figures.hpp"
 #include "host/report/report.hpp"
+#include "host/results/checkpoint.hpp"
 #include "host/results/result_json.hpp"
 #include "host/results/write_results.hpp"
 
@@ -50,6 +51,39 @@ ErrorBarsOf randomized(const Config& config, const LoadedProblem& loaded, const 
   return randomized_error_bars(loaded.problem, config.uncertainty, pool,
                                [&options](int) { return options.interrupted && options.interrupted(); });
 }
+
+/// The directory of a checkpoint, locked for the time of a fit.
+template <class Real>
+class CheckpointFolder {
+ public:
+  CheckpointFolder(const std::string& dir, const Config& config, const Problem& problem, const Backend<Real>& backend)
+      : dir_(dir), config_(config), problem_(problem), backend_(backend.name()) {
+    if (dir.empty()) return;
+    create_directory(dir);
+    lock_.emplace(dir);
+    remove_abandoned_temporaries(dir);
+    if (!has_checkpoint(dir)) return;
+    Checkpoint<Real> found = read_checkpoint<Real>(dir, config, problem);
+    snapshots_ = std::move(found.snapshots);
+    if (found.backend != backend_)
+      warning_ = dir + ": the checkpoint was made by " + found.backend + "; the fit continues on " + backend_ +
+                 ", but its results will differ in the last digits";
+  }
+
+  const std::vector<Snapshot<Real>>& snapshots() const { return snapshots_; }
+  const std::string& warning() const { return warning_; }
+  void write(const std::vector<Snapshot<Real>>& snapshots) const {
+    if (lock_) write_checkpoint(dir_, config_, problem_, backend_, snapshots);
+  }
+
+ private:
+  std::string dir_;
+  const Config& config_;
+  const Problem& problem_;
+  std::string backend_, warning_;
+  std::optional<DirectoryLock> lock_;
+  std::vector<Snapshot<Real>> snapshots_;
+};
 
 /// The configuration with files of a directory of results in the place of arrays.
 Config config_in(Config config, const std::string& dir) {
@@ -83,7 +117,7 @@ void MemoryFit::run(const Config& config, LoadedProblem loaded, const FitOptions
   const std::unique_ptr<Backend<Real>> backend = make_backend<Real>(choice.name, choice.options);
   FitSettings settings = fit_settings(config, loaded.problem.model, options.log_every);
   settings.threads = options.threads;
-  settings.checkpoint_every = 0;
+  if (options.checkpoint.empty()) settings.checkpoint_every = 0;
   MemoryPlan plan = plan_memory(config, loaded, settings, *backend, choice.options);
   validate_problems(plan.problems);
   const Units units = units_of(loaded.problem);
@@ -93,14 +127,20 @@ void MemoryFit::run(const Config& config, LoadedProblem loaded, const FitOptions
   } catch (const std::bad_alloc&) {
     throw IoError("out of memory on the host, " + readable_bytes(plan.on_host) + " planned for the fit");
   }
+  const CheckpointFolder<Real> folder(options.checkpoint, config, loaded.problem, *backend);
+  if (!folder.warning().empty()) loaded.warnings.push_back(folder.warning());
   FitCallbacks<Real> callbacks;
+  callbacks.checkpoint = [&folder](const std::vector<Snapshot<Real>>& snapshots) { folder.write(snapshots); };
   callbacks.interrupted = options.interrupted;
   callbacks.progress = [&options](int member, const HistoryRow& row) {
     if (member == 0 && options.progress) options.progress(row);
   };
   settings.ensemble = problems.size() > 1;
-  const std::vector<FitResult<Real>> results =
-      in_data_units(fit(*backend, problems, settings, callbacks), loaded.problem, units);
+  std::vector<FitResult<Real>> of_fit = fit(*backend, problems, settings, callbacks, folder.snapshots());
+  std::vector<Snapshot<Real>> last;
+  for (const FitResult<Real>& result : of_fit) last.push_back(result.snapshot);
+  if (layout.size() > 0) folder.write(last);
+  const std::vector<FitResult<Real>> results = in_data_units(std::move(of_fit), loaded.problem, units);
 
   set_source_grids(loaded.problem.model, results.front().snapshot.grids);
   const std::vector<double> centers = pixel_centers(loaded.problem.observation.grid);

@@ -21,6 +21,7 @@ struct FitOptions {
   int threads = 0;               ///< 0 = as many as the process may use
   bool double_precision = false;
   int log_every = 10;                               ///< steps between rows of the history
+  std::string checkpoint;                           ///< directory of the checkpoint; "" = none
   std::function<bool()> interrupted;                ///< true ends the fit with the state that it has
   std::function<void(const HistoryRow&)> progress;  ///< of the first member
 };
@@ -28,7 +29,8 @@ struct FitOptions {
 /// A finished fit.
 class MemoryFit {
  public:
-  /// @throws InvalidInput, IoError (memory), BackendUnavailable, CudaError; a loss that becomes NaN is a result
+  /// Continues from FitOptions::checkpoint where there is one, which must be of the same configuration and data.
+  /// @throws InvalidInput, IoError, BackendUnavailable, CudaError; a loss that becomes NaN is a result
   MemoryFit(const Config& config, LoadedProblem loaded, const FitOptions& options);
 
   const Assessment& assessment() const { return *fit_; }

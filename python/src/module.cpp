@@ -290,8 +290,8 @@ class Interrupts {
     const nb::gil_scoped_acquire gil;
     try {
       call();
-    } catch (const nb::python_error&) {
-      raised_ = std::current_exception();
+    } catch (const nb::python_error& error) {
+      if (!error.matches(PyExc_KeyboardInterrupt)) raised_ = std::current_exception();  // else as in poll()
       ended_ = true;
     }
   }
@@ -307,9 +307,10 @@ class Interrupts {
 };
 
 std::unique_ptr<MemoryFit> fit(LensModel& model, const std::string& backend, std::optional<int> device, int threads,
-                               bool double_precision, int log_every, const nb::object& progress) {
+                               bool double_precision, int log_every, const std::string& checkpoint,
+                               const nb::object& progress) {
   Interrupts interrupts;
-  FitOptions options{backend, device, threads, double_precision, log_every, {}, {}};
+  FitOptions options{backend, device, threads, double_precision, log_every, checkpoint, {}, {}};
   options.interrupted = [&] { return interrupts.poll(); };
   if (!progress.is_none())
     options.progress = [&](const HistoryRow& row) {
@@ -530,7 +531,7 @@ void bind_model(nb::module_& m) {
       .def("toml", [](LensModel& model) { return to_toml(model.config()); })
       .def("steps", &steps_of)
       .def("fit", &fit, "backend"_a, "device"_a.none(), "threads"_a, "double_precision"_a, "log_every"_a,
-           "progress"_a.none());
+           "checkpoint"_a, "progress"_a.none());
 }
 
 void bind_results(nb::module_& m) {

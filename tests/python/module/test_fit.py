@@ -144,6 +144,28 @@ def test_ctrl_c_ends_a_fit_with_its_state():
     assert np.isfinite(result.metrics["chi2_reduced"])
 
 
+def test_an_interrupted_fit_continues_from_its_checkpoint_to_the_same_bits(tmp_path):
+    optimizer = {"name": "adam", "steps": 2000, "stop": "none", "checkpoint_every": 50}
+    expected = einfield.fit(smooth_model(optimizer=optimizer), threads=1)
+
+    def press(step, loss, chi2):
+        if step == 200:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    begun = einfield.fit(smooth_model(optimizer=optimizer), threads=1, checkpoint=tmp_path / "fit", progress=press)
+    assert begun.stop_reason == "interrupted" and 200 <= begun.info["steps"] < 2000
+    with pytest.raises(einfield.InvalidInput, match="checkpoint"):
+        einfield.fit(smooth_model(optimizer=optimizer, lens=[LENS | {"fit": ["theta_E"]}]), checkpoint=tmp_path / "fit")
+    steps = []
+    ended = einfield.fit(smooth_model(optimizer=optimizer), threads=1, checkpoint=tmp_path / "fit",
+                         progress=lambda step, loss, chi2: steps.append(step))
+    assert steps[0] >= 200 and ended.info["steps"] == 2000
+    np.testing.assert_array_equal(ended.model, expected.model)
+    assert {k: p.value for k, p in ended.parameters.items()} == {k: p.value for k, p in expected.parameters.items()}
+    again = einfield.fit(smooth_model(optimizer=optimizer), threads=1, checkpoint=tmp_path / "fit")  # it was at its end
+    np.testing.assert_array_equal(again.model, expected.model)
+
+
 def test_a_fit_lets_other_threads_run():
     ticks = []
     fit = threading.Thread(target=lambda: einfield.fit(smooth_model(optimizer={"name": "adam", "steps": 400, "stop": "none"}),

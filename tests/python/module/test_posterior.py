@@ -241,7 +241,7 @@ def test_pack_unpack_and_components(model):
     assert [c["profile"] for c in lens] == ["SIE", "SHEAR"]
     assert lens[0]["theta_E"] == pytest.approx(values["lens.0.theta_E"], rel=1e-12)
     assert lens[0]["center_y"] == LENS["center_y"]  # fixed
-    with pytest.raises(einfield.InvalidInput, match="lens.0.theta_e: no free parameter, expected lens.0.theta_E"):
+    with pytest.raises(einfield.InvalidInput, match="lens.0.theta_e: not a free parameter, expected lens.0.theta_E"):
         model.pack(values | {"lens.0.theta_e": 1.0})
     del values["source.0.amp"]
     with pytest.raises(einfield.InvalidInput, match="source.0.amp: missing"):
