@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,13 @@ def as_positions(x: Any, y: Any) -> tuple[NDArray[np.float64], tuple[int, ...]]:
         axis, i = np.argwhere(~np.isfinite(positions))[0]
         raise InvalidInput(f"{'xy'[axis]}: found {positions[axis, i]}, expected finite positions in arcsec")
     return positions, first.shape
+
+
+def as_whole(name: str, value: Any) -> int:
+    """A whole number that the compiled part takes."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral) or not -2**31 <= int(value) < 2**31:
+        raise InvalidInput(f"{name}: found {value!r}, expected a whole number")
+    return int(value)
 
 
 def _one_line(error: BaseException) -> str:

@@ -124,4 +124,10 @@ def _all_free(profile: Any, profiles: Mapping[str, list[tuple[str, str, bool]]])
 
 def settings(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Keys of a configuration and their new values, as `--set` takes them."""
-    return [(key, write_value(key, value)) for key, value in (values or {}).items()]
+    if values is None:
+        return []
+    _require_mapping("set", values)
+    for key in values:
+        if not isinstance(key, str):
+            raise InvalidInput(f"set: found the key {key!r}, expected names such as lens.0.theta_E")
+    return [(key, write_value(key, value)) for key, value in values.items()]

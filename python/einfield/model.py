@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from ._arrays import as_array, as_points, as_positions
+from ._arrays import as_array, as_points, as_positions, as_whole
 from ._toml import Arrays, Document, settings
 from .errors import EinfieldWarning, InvalidInput
 from .result import Result
@@ -110,6 +110,8 @@ class Model:
         title: str | None = None,
         threads: int = 0,
     ) -> None:
+        if pixel_scale is None and not isinstance(image, (str, os.PathLike)) and "pixel_scale" not in (observation or {}):
+            raise InvalidInput("pixel_scale: missing, expected a number > 0 arcsec")
         document = Document()
         document.put("title", title)
         document.put("recipe", recipe)
@@ -135,7 +137,7 @@ class Model:
         document.table("regularization", regularization)
         document.table("uncertainty", uncertainty)
         document.table("cosmology", cosmology)
-        self._begin(_from_arguments, (document.text, document.arrays, _truth(truth), threads))
+        self._begin(_from_arguments, (document.text, document.arrays, _truth(truth), as_whole("threads", threads)))
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str], *, set: Mapping[str, Any] | None = None, threads: int = 0) -> Model:
@@ -148,7 +150,7 @@ class Model:
             Keys and their new values, as with `--set`: `{"lens.0.theta_E": 1.2, "optimizer.steps": 50}`.
         """
         model = cls.__new__(cls)
-        model._begin(_core.LensModel.from_file, (os.fspath(path), settings(set), threads))
+        model._begin(_core.LensModel.from_file, (os.fspath(path), settings(set), as_whole("threads", threads)))
         return model
 
     def _begin(self, make: Callable[..., _core.LensModel], arguments: tuple[Any, ...], warn: bool = True) -> None:
@@ -467,21 +469,27 @@ def fit(
     ------
     InvalidInput, BackendUnavailable, CudaError, IoError
     """
-    if precision not in ("single", "double"):
-        raise InvalidInput(f'precision: found {precision!r}, expected "single" or "double"')
     if not isinstance(model, Model):
         raise InvalidInput(f"model: found {type(model).__name__}, expected einfield.Model")
-    if log_every < 1:
+    if backend not in ("auto", "cpu", "cuda"):
+        raise InvalidInput(f'backend: found {backend!r}, expected "auto", "cpu" or "cuda"')
+    if precision not in ("single", "double"):
+        raise InvalidInput(f'precision: found {precision!r}, expected "single" or "double"')
+    if as_whole("log_every", log_every) < 1:
         raise InvalidInput(f"log_every: found {log_every}, expected at least 1")
+    if progress not in (None, True, False) and not callable(progress):
+        raise InvalidInput(f"progress: found {progress!r}, expected True, False, None or a function")
+    of_device = None if device is None else as_whole("device", device)
+    of_threads = as_whole("threads", threads)
     bar = _progress_bar(model._lens.steps()) if progress is True or (progress is None and _shows_bars()) else None
     report = bar.report if bar else progress if callable(progress) else None
     try:
-        fitted = model._lens.fit(backend, device, threads, precision == "double", int(log_every),
+        fitted = model._lens.fit(backend, of_device, of_threads, precision == "double", int(log_every),
                                  "" if checkpoint is None else os.fspath(checkpoint), report)
     finally:
         if bar:
             bar.close()
-    result = Result._of_memory(fitted, threads)
+    result = Result._of_memory(fitted, of_threads)
     known = set(model.warnings)
     for message in [w for w in result.warnings if w not in known]:
         warnings.warn(message, EinfieldWarning, stacklevel=2)

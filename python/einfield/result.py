@@ -257,7 +257,7 @@ class Result:
         """
         if isinstance(self._source, _core.StoredFit):
             raise InvalidInput(f"save: this result was read from {self._source_dir}, expected one that einfield.fit made")
-        for message in self._source.save(os.fspath(directory), figures, overwrite):
+        for message in self._source.save(os.fspath(directory), bool(figures), bool(overwrite)):
             warnings.warn(message, EinfieldWarning, stacklevel=2)
 
     _source_dir: str = ""
