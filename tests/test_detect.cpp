@@ -171,8 +171,8 @@ e2 = -0.05
 fit = ["theta_E", "e1", "e2"]
 [[source]]
 profile = "PIXELATED"
-nx = 32
-ny = 32
+nx = 26
+ny = 26
 fit = ["pixels"]
 [[optimizer.stage]]
 name = "gauss_newton"
@@ -263,7 +263,7 @@ TEST(Detect, FindsAPerturberWhereItIs) {
 
 TEST(Detect, FindsNothingWhereThereIsNothingAndResumes) {
   const DetectLens lens(0);
-  const DetectionSettings settings{.nulls = 3, .injections = 0};
+  const DetectionSettings settings{.nulls = 2, .injections = 0};
   lens.search("whole", settings);
   const json whole = lens.result("whole");
   EXPECT_FALSE(whole.at("found").get<bool>()) << whole.dump(1);
