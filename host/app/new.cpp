@@ -225,7 +225,8 @@ void write_noise(Lines& to, const Files& files, const Survey& s) {
     to.key("noise_floor", s.sky_scatter, sky + ": at least that");
   else
     to.comment(sky + (s.sky_scatter < s.sky_noise / kFloorFactor
-                          ? ": less, as in drizzled images, whose pixels share noise; chi2 lies below 1"
+                          ? ": less, as in drizzled images, whose pixels share noise; chi2 lies below 1; "
+                            "measure_noise_correlation = true accounts for it and takes longer"
                           : ": no floor is needed"));
 }
 
