@@ -16,6 +16,9 @@ class LensModel:
     @staticmethod
     def from_file(path: str, settings: Sequence[tuple[str, str]], threads: int) -> LensModel: ...
 
+    @staticmethod
+    def from_exchange(format: str, file: str, ignore: Sequence[str], dir: str, threads: int) -> LensModel: ...
+
     def size(self) -> int: ...
 
     def offset(self) -> int:

@@ -137,7 +137,7 @@ class Model:
         document.table("regularization", regularization)
         document.table("uncertainty", uncertainty)
         document.table("cosmology", cosmology)
-        self._begin(_from_arguments, (document.text, document.arrays, _truth(truth), as_whole("threads", threads)))
+        self._begin("arguments", (document.text, document.arrays, _truth(truth), as_whole("threads", threads)))
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str], *, set: Mapping[str, Any] | None = None, threads: int = 0) -> Model:
@@ -150,12 +150,40 @@ class Model:
             Keys and their new values, as with `--set`: `{"lens.0.theta_E": 1.2, "optimizer.steps": 50}`.
         """
         model = cls.__new__(cls)
-        model._begin(_core.LensModel.from_file, (os.fspath(path), settings(set), as_whole("threads", threads)))
+        model._begin("file", (os.fspath(path), settings(set), as_whole("threads", threads)))
         return model
 
-    def _begin(self, make: Callable[..., _core.LensModel], arguments: tuple[Any, ...], warn: bool = True) -> None:
-        self._made_by = (make is _from_arguments, arguments)
-        self._lens = make(*arguments)
+    @classmethod
+    def from_lenstronomy(cls, dictionaries: Mapping[str, Any], *, ignore: Sequence[str] = (), threads: int = 0) -> Model:
+        """The model of lenstronomy's keyword dictionaries.
+
+        Parameters
+        ----------
+        dictionaries : dict of dict
+            `kwargs_model` (lens_model_list, source_light_model_list, lens_light_model_list), `kwargs_data` (image_data,
+            noise_map or background_rms with exposure_time, transform_pix2angle, ra_at_xy_0, dec_at_xy_0), `kwargs_psf`,
+            `kwargs_numerics`, `kwargs_likelihood`; parameters as `kwargs_lens`, `kwargs_source`, `kwargs_lens_light`, or
+            inside of `kwargs_result`. What no `kwargs_fixed_lens`, `kwargs_fixed_source` ... names is free.
+        ignore : list of str
+            Keys to leave out, with a warning. Every other key must be one that einfield can represent.
+
+        Amplitudes become brightness per pixel; a mirrored image is mirrored. `docs/exchange.md` has the details.
+        """
+        text = _as_json(dictionaries)
+        model = cls.__new__(cls)
+        model._begin("exchange", ("lenstronomy", text, [str(key) for key in ignore], as_whole("threads", threads)))
+        return model
+
+    @classmethod
+    def from_coolest(cls, path: str | os.PathLike[str], *, threads: int = 0) -> Model:
+        """The model of a file of the COOLEST standard, with the FITS files beside it."""
+        model = cls.__new__(cls)
+        model._begin("exchange", ("coolest", os.path.abspath(os.fspath(path)), [], as_whole("threads", threads)))
+        return model
+
+    def _begin(self, maker: str, arguments: tuple[Any, ...], warn: bool = True) -> None:
+        self._made_by = (maker, arguments)
+        self._lens = _MAKERS[maker](*arguments)
         self._names = self._lens.names()
         self._offset = self._lens.offset()
         self._size = self._lens.size()
@@ -567,10 +595,46 @@ def _from_arguments(toml: str, arrays: Arrays, truth: Arrays, threads: int) -> _
     return _core.LensModel.from_arguments(toml, arrays, truth, threads)
 
 
-def _restored(cls: type[Model], of_arguments: bool, arguments: tuple[Any, ...]) -> Model:
+def _from_exchange(format: str, source: str, ignore: list[str], threads: int) -> _core.LensModel:
+    """From a file of COOLEST, or from lenstronomy's dictionaries as JSON. Files on the way are gone afterwards."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="einfield-") as folder:
+        file = source
+        if format == "lenstronomy":
+            file = os.path.join(folder, "lenstronomy.json")
+            with open(file, "w", encoding="utf-8") as stream:
+                stream.write(source)
+        try:
+            return _core.LensModel.from_exchange(format, file, ignore, folder, threads)
+        except InvalidInput as error:
+            raise InvalidInput(str(error).replace(folder + os.sep, "")) from None
+
+
+_MAKERS: dict[str, Callable[..., _core.LensModel]] = {
+    "arguments": _from_arguments, "file": _core.LensModel.from_file, "exchange": _from_exchange}
+
+
+def _restored(cls: type[Model], maker: str, arguments: tuple[Any, ...]) -> Model:
     model = cls.__new__(cls)
-    model._begin(_from_arguments if of_arguments else _core.LensModel.from_file, arguments, warn=False)
+    model._begin(maker, arguments, warn=False)
     return model
+
+
+def _as_json(dictionaries: Mapping[str, Any]) -> str:
+    import json
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, (np.ndarray, np.generic)):
+            return value.tolist()
+        raise InvalidInput(f"dictionaries: found {type(value).__name__}, expected numbers, texts, lists, arrays, dictionaries")
+
+    if not isinstance(dictionaries, Mapping):
+        raise InvalidInput(f"dictionaries: found {type(dictionaries).__name__}, expected a dictionary of dictionaries")
+    try:
+        return json.dumps(dict(dictionaries), default=plain, allow_nan=False)
+    except ValueError:
+        raise InvalidInput("dictionaries: found a number that is not finite, expected finite numbers") from None
 
 
 def _is_number(value: Any) -> bool:

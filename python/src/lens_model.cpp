@@ -7,6 +7,10 @@
 #include "einfield/lens.hpp"
 #include "einfield/units.hpp"
 #include "host/cpu/thread_pool.hpp"
+#include "host/exchange/coolest.hpp"
+#include "host/exchange/lens_toml.hpp"
+#include "host/exchange/lenstronomy.hpp"
+#include "host/files/fits_io.hpp"
 
 namespace einfield::python {
 namespace {
@@ -28,25 +32,57 @@ LoadedProblem load(const Config& config, std::optional<Truth> truth) {
   return loaded;
 }
 
+/// Calls f(reference, name) for every image of a configuration that is read before a fit. The name is its key, that of
+/// [observation] without the block.
+template <class F>
+void for_each_image(Config& config, const F& f) {
+  ObservationConfig& o = config.observation;
+  f(o.image, "image");
+  f(o.mask, "mask");
+  f(o.noise.map, "noise");
+  f(o.psf.kernel, "psf");
+  const auto starts = [&f](std::vector<LightStart>& all, const std::string& block) {
+    for (std::size_t i = 0; i < all.size(); ++i) f(all[i].image, block + "." + std::to_string(i) + ".image");
+  };
+  starts(config.source_start, "source");
+  starts(config.lens_light_start, "lens_light");
+}
+
 }  // namespace
 
 void use_arrays(Config& config, const Arrays& arrays) {
   std::set<std::string> used;
-  const auto use = [&](FitsReference& reference) {
+  const auto use = [&](FitsReference& reference, const std::string&) {
     const auto found = arrays.find(reference.path);
     if (reference.empty() || found == arrays.end()) return;
     reference.array = found->second;
     used.insert(found->first);
   };
-  ObservationConfig& o = config.observation;
-  for (FitsReference* reference : {&o.image, &o.mask, &o.noise.map, &o.psf.kernel}) use(*reference);
-  for (std::vector<LightStart>* starts : {&config.source_start, &config.lens_light_start})
-    for (LightStart& start : *starts) use(start.image);
+  for_each_image(config, use);
   if (config.simulate)
     for (FitsReference* reference : {&config.simulate->psf.kernel, &config.simulate->noise_correlation})
-      use(*reference);
+      use(*reference, "");
   for (const auto& [name, array] : arrays)
     EINFIELD_REQUIRE(used.count(name) > 0, name + ": an array that no key asks for, expected a number or a text");
+}
+
+void take_images(Config& config) {
+  for_each_image(config, [](FitsReference& reference, const std::string& name) {
+    if (reference.empty() || reference.array) return;
+    FitsImage image = read_fits(reference);
+    reference = {name, "", {}, std::make_shared<const ImageArray>(ImageArray{image.nx, image.ny, image.values})};
+  });
+}
+
+Config exchanged_config(const std::string& format, const std::string& file, const std::vector<std::string>& ignore,
+                        const std::string& dir) {
+  std::vector<std::string> warnings;
+  const ExchangedLens lens =
+      format == "coolest" ? read_coolest(file, warnings) : read_lenstronomy(file, warnings, ignore);
+  Config config = read_config(write_configuration(dir, lens, "from " + format, true), {}, false);
+  config.warnings.insert(config.warnings.begin(), warnings.begin(), warnings.end());
+  take_images(config);
+  return config;
 }
 
 LensModel::LensModel(Config config, std::optional<Truth> truth, int threads)

@@ -22,6 +22,17 @@ using Arrays = std::map<std::string, std::shared_ptr<const ImageArray>>;
 /// @throws InvalidInput for an array that no key names
 void use_arrays(Config& config, const Arrays& arrays);
 
+/// Reads the images that a configuration names, so that it needs their files no longer.
+void take_images(Config& config);
+
+/// The configuration of another package's model, with its images in memory.
+/// @param format  "lenstronomy" or "coolest"
+/// @param ignore  keys of lenstronomy to leave out with a warning
+/// @param dir     of files that are written on the way, and are not needed afterwards
+/// @throws InvalidInput "FILE: …"
+Config exchanged_config(const std::string& format, const std::string& file, const std::vector<std::string>& ignore,
+                        const std::string& dir);
+
 class LensModel {
  public:
   /// @param truth  of simulated data, or nothing @throws InvalidInput

@@ -490,6 +490,12 @@ std::unique_ptr<LensModel> from_file(const std::string& path, const Overrides& s
   return std::make_unique<LensModel>(read_config(path, overrides_of(settings), false), std::nullopt, threads);
 }
 
+std::unique_ptr<LensModel> from_exchange(const std::string& format, const std::string& file,
+                                         const std::vector<std::string>& ignore, const std::string& dir, int threads) {
+  const nb::gil_scoped_release release;
+  return std::make_unique<LensModel>(exchanged_config(format, file, ignore, dir), std::nullopt, threads);
+}
+
 int steps_of(LensModel& model) {
   int steps = 0;
   for (const StageConfig& stage : model.config().optimizer.all_stages()) steps += stage.steps;
@@ -500,6 +506,7 @@ void bind_model(nb::module_& m) {
   nb::class_<LensModel>(m, "LensModel")
       .def_static("from_arguments", &from_arguments, "toml"_a, "arrays"_a, "truth"_a, "threads"_a)
       .def_static("from_file", &from_file, "path"_a, "settings"_a, "threads"_a)
+      .def_static("from_exchange", &from_exchange, "format"_a, "file"_a, "ignore"_a, "dir"_a, "threads"_a)
       .def("size", [](LensModel& model) { return model.posterior().size(); })
       .def(
           "offset", [](LensModel& model) { return model.posterior().layout().n_network; },
