@@ -44,6 +44,10 @@ def test_the_volume_is_that_of_the_transform(model):
         with_it = model.log_prob(u, space="unconstrained", jacobian=True)
         without = model.log_prob(u, space="unconstrained", jacobian=False)
         assert with_it - without == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-6)
+        # Its gradient, which is small beside that of the likelihood.
+        gradient = np.subtract(*(model.value_and_grad(u, space="unconstrained", jacobian=j)[1] for j in (True, False)))
+        volume = lambda v: np.subtract(*(model.log_prob(v, space="unconstrained", jacobian=j) for j in (True, False)))  # noqa: E731
+        np.testing.assert_allclose(gradient, central_differences(volume, u, 1e-4), rtol=1e-5, atol=1e-5)
 
 
 def saved_config(model, folder):
