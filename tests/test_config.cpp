@@ -175,6 +175,7 @@ TEST_F(ConfigFile, TextInMemoryIsReadLikeAFile) {
   EXPECT_EQ(loaded.problem.observation.grid.nx, 4);
   EXPECT_EQ(loaded.problem.observation.grid.ny, 3);
   EXPECT_EQ(loaded.problem.observation.image, image.values);
+  EXPECT_NE(to_toml(config).find("\nimage = \"data.fits\"\n"), std::string::npos);  // a name, not a path
 }
 
 TEST_F(ConfigFile, DefaultsAreThoseOfTheRecipe) {

@@ -175,7 +175,8 @@ std::string absolute(const std::string& path) {
 
 std::optional<std::string> reference_text(const FitsReference& reference) {
   if (reference.empty()) return std::nullopt;
-  return toml_string(text_of(FitsReference{absolute(reference.path), reference.hdu, reference.section}));
+  const std::string path = reference.array ? reference.path : absolute(reference.path);
+  return toml_string(text_of(FitsReference{path, reference.hdu, reference.section}));
 }
 
 /// The value of a key as TOML, or nothing if it has none.

@@ -145,7 +145,10 @@ class Result:
         result._threads = threads
         result.info = info
         result.status = info.get("status", "ok")
-        result.flags = {flag["name"]: flag["text"] for flag in info.get("flags", [])}
+        result.flags = {}
+        for flag in info.get("flags", []):  # one may be raised twice
+            known = result.flags.get(flag["name"])
+            result.flags[flag["name"]] = f"{known}; {flag['text']}" if known else flag["text"]
         result.stop_reason = info["stop_reason"]
         result.message = info.get("message", "")
         result.warnings = list(info.get("warnings", []))

@@ -235,6 +235,12 @@ def test_a_network_counts_in_fields_and_is_part_of_theta():
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=3e-6 * np.max(np.abs(expected)))
 
 
+def test_the_configuration_names_arrays(model):
+    lines = model.to_toml().splitlines()
+    assert all(f'{name} = "{name}"' in lines for name in ("image", "noise", "psf"))
+    assert 'profile = "SIE"' in lines
+
+
 def test_pack_unpack_and_components(model):
     theta = near(model, 1)[0]
     values = model.unpack(theta)
