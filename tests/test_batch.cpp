@@ -346,6 +346,39 @@ TEST_F(Batch, ProcessesThatStartTogetherShareTheLenses) {
   }
 }
 
+/// A population: the same for the same seed, with a manifest and a template that fit it, and files that are broken as
+/// its truth says.
+TEST_F(Batch, SimulatedSurveys) {
+  ASSERT_EQ(run({"simulate", "--survey", "240", "--out", "sim"}).status, 0);
+  const TextTable truth = read_ecsv(folder() / "sim/truth.ecsv");
+  ASSERT_EQ(truth.rows.size(), 240u);
+  const std::vector<std::string> ids = column(truth, "id"), broken = column(truth, "broken"),
+                                 perturber = column(truth, "perturber");
+  const auto kinds = std::count_if(broken.begin(), broken.end(), [](const std::string& b) { return !b.empty(); });
+  const auto subhaloes =
+      std::count_if(perturber.begin(), perturber.end(), [](const std::string& p) { return p != "0"; });
+  EXPECT_GT(kinds, 2);  // 12 on average
+  EXPECT_LT(kinds, 30);
+  EXPECT_GT(subhaloes, 8);  // 24 on average
+  EXPECT_LT(subhaloes, 48);
+  // What can be seen without a fit is a problem of the plan, and nothing else is.
+  const Outcome plan = run({"batch", "plan", "sim/survey.ecsv", "--template", "sim/lens.toml", "--sample", "0"});
+  std::size_t expected = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const bool visible = !broken[i].empty() && broken[i] != "noise_small" && broken[i] != "psf_off_center";
+    expected += visible;
+    EXPECT_EQ(plan.err.find("lens " + ids[i] + ": ") != std::string::npos, visible) << broken[i] << "\n" << plan.err;
+  }
+  EXPECT_GT(expected, 0u);
+  EXPECT_EQ(plan.status, 1);
+  // The same seed gives the same lenses, however many there are; another seed does not.
+  ASSERT_EQ(run({"simulate", "--survey", "3", "--out", "few"}).status, 0);
+  ASSERT_EQ(run({"simulate", "--survey", "3", "--seed", "2", "--out", "other"}).status, 0);
+  EXPECT_EQ(folder().read("few/images/lens000002.fits"), folder().read("sim/images/lens000002.fits"));
+  EXPECT_NE(folder().read("few/images/lens000002.fits"), folder().read("other/images/lens000002.fits"));
+  EXPECT_EQ(run({"simulate", "--survey", "3", "--out", "few"}).status, 2);
+}
+
 TEST_F(Batch, Help) {
   for (const Words& words : {Words{"help", "batch", "run"}, Words{"batch", "run", "--help"}}) {
     const Outcome outcome = run(words);

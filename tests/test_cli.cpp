@@ -114,9 +114,16 @@ TEST_F(Cli, UsageErrorsSayWhatIsWrongFoundAndExpected) {
       {{"fit", "lens.toml", "--log-every", "2.5"},
        "--log-every: not a whole number, found 2.5, expected a whole number 1 to 1000000000"},
 
-      {{"simulate"}, "arguments missing, expected einfield simulate CONFIG"},
+      {{"simulate"}, "arguments missing, expected einfield simulate CONFIG, or --survey N --out DIR"},
+      {{"simulate", "lens.toml", "--survey", "2"},
+       "--survey: contradicts the configuration lens.toml, expected one of them"},
+      {{"simulate", "--survey", "2"}, "--out: missing, expected a directory for the survey"},
+      {{"simulate", "--survey", "2", "--out", "."},
+       "--out: . exists and is not an empty directory, expected a new one"},
+      {{"simulate", "lens.toml", "--seed", "2"}, "--seed: has no effect without --survey"},
       {{"simulate", "lens.toml", "--resume"},
-       "--resume: no such option of einfield simulate, expected one of --help, --out, --set, --overwrite"},
+       "--resume: no such option of einfield simulate, expected one of --help, --out, --set, --overwrite, "
+       "--survey, --seed"},
 
       {{"evaluate"}, "arguments missing, expected einfield evaluate DIR"},
       {{"evaluate", "fit"}, "--points: missing, expected --points or --grid"},

@@ -307,7 +307,7 @@ TEST(Rows, ATornTailDoesNotCount) {
     ASSERT_TRUE(rows.damage().empty());
     ASSERT_EQ(rows.find("c") != nullptr, cut == next.size());
   }
-  // What was cut is not a lens, and whoever comes next writes into a file of its own.
+  // What was cut is not a lens, and the next process writes into another file.
   folder.write("1.rows", whole + next.substr(0, next.size() / 2));
   RowStore rows(folder.path().string());
   rows.append(a_row("c"));
@@ -357,7 +357,7 @@ TEST(ClaimsOfLenses, OneProcessHasALens) {
   const TemporaryDirectory folder;
   Claims one(folder / "claims", 60s);
   EXPECT_EQ(one.take("a"), Claim::ours);
-  Claims two(folder / "claims", 60s);  // as of another process: it has a lease of its own
+  Claims two(folder / "claims", 60s);  // as of another process: it has another lease
   EXPECT_EQ(two.take("a"), Claim::unknown);
   EXPECT_EQ(two.take("b"), Claim::ours);
   one.release("b");  // not its own: nothing happens
@@ -422,7 +422,7 @@ TEST(ClaimsOfLenses, ASilentLeaseGoesStaleAndALiveOneDoesNot) {
   fs::create_directory(folder / "claims");
   Claims claims(folder / "claims", 1s);
   ASSERT_EQ(claims.take("a"), Claim::ours);
-  // Puts another machine's lease in the place of its own.
+  // Puts the lease of another machine in its place.
   std::string name;
   for (const auto& entry : fs::directory_iterator(folder / "claims"))
     if (entry.path().extension() == ".claim") name = entry.path().string();
@@ -589,7 +589,7 @@ TEST_F(Survey, EveryLensOnceOnAnyNumberOfThreads) {
     RowStore rows(folder_ / "out/rows");
     std::mutex mutex;
     std::multiset<std::string> fitted;
-    std::size_t told = 0;
+    std::size_t calls = 0;
     const SurveyOutcome outcome = run_survey(
         m, options_in(folder_, workers), rows,
         [&](const SurveyLens& lens, const std::function<bool()>& stopped) -> std::optional<LensRow> {
@@ -598,11 +598,11 @@ TEST_F(Survey, EveryLensOnceOnAnyNumberOfThreads) {
           fitted.insert(lens.id);
           return stub_row(lens);
         },
-        [&](const LensRow&, const SurveyCounts*) { ++told; });
+        [&](const LensRow&, const SurveyCounts*) { ++calls; });
     EXPECT_EQ(fitted.size(), 60u);
     EXPECT_EQ(std::set<std::string>(fitted.begin(), fitted.end()).size(), 60u);
     EXPECT_EQ(outcome.fitted, 60u);
-    EXPECT_EQ(told, 60u);
+    EXPECT_EQ(calls, 60u);
     EXPECT_EQ(outcome.counts.failed, 8u);
     EXPECT_EQ(outcome.counts.ok + outcome.counts.suspect, 52u);
     EXPECT_FALSE(outcome.interrupted);

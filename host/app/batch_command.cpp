@@ -33,7 +33,7 @@ struct Options {
                      "configuration of all lenses; columns of the manifest replace its values")
         ->type_name("FILE.toml")
         ->check(path());
-    flags.add_to(command, "CPU threads, each of which fits lenses of its own; 0 = all that the process may use");
+    flags.add_to(command, "CPU threads, each of which fits one lens at a time; 0 = all that the process may use");
   }
   BatchOptions options() {
     batch.run = flags.options();

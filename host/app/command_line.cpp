@@ -13,7 +13,7 @@
 namespace einfield {
 namespace {
 
-/// The command that was given, or null; of `batch` one of its own.
+/// The command that was given, or null; after `batch` the one that follows it.
 const CLI::App* given_command(const CLI::App& app) {
   const CLI::App* command = nullptr;
   for (std::vector<CLI::App*> commands = app.get_subcommands(); !commands.empty();

@@ -30,6 +30,7 @@
 #include "host/app/reproduce.hpp"
 #include "host/app/run.hpp"
 #include "host/app/simulate.hpp"
+#include "host/app/simulate_survey.hpp"
 #include "host/batch/survey_flags.hpp"
 #include "host/exchange/coolest.hpp"
 #include "host/exchange/exchange.hpp"
@@ -59,24 +60,56 @@ std::string default_image(const Config& config, const std::string& config_file) 
   return config.observation.image.path;
 }
 
+/// `simulate --survey`: images, manifest, template and truth of a population.
+int simulate_many(int lenses, std::uint64_t seed, const std::string& config, const std::string& out,
+                  const std::vector<std::string>& settings) {
+  if (!config.empty() || !settings.empty())
+    throw InvalidInput("--survey: contradicts " + (config.empty() ? "--set" : "the configuration " + config) +
+                       ", expected one of them");
+  if (out.empty()) throw InvalidInput("--out: missing, expected a directory for the survey");
+  simulate_survey(lenses, seed, out, 0);
+  std::cout << in(out, "survey.ecsv") << '\n' << in(out, "lens.toml") << '\n' << in(out, "truth.ecsv") << '\n';
+  return kDone;
+}
+
 Command simulate_command(CLI::App& app) {
   struct Options {
     std::string config, out;
     std::vector<std::string> settings;
     bool overwrite = false;
+    int survey = 0;
+    std::uint64_t seed = 1;
+    CLI::Option* seed_given = nullptr;
   };
   const auto o = std::make_shared<Options>();
-  CLI::App* command = add_command(app, "simulate", "Simulate the image of a configuration");
-  add_config(command, o->config, "configuration with a table [simulate]");
-  add_out(command, o->out, "FILE.fits", "file to write; default: the image of [observation]");
+  CLI::App* command = add_command(app, "simulate", "Simulate the image of a configuration, or a survey of lenses");
+  command->add_option("CONFIG", o->config, "configuration with a table [simulate]")
+      ->type_name("FILE.toml")
+      ->check(path());
+  add_out(command, o->out, "FILE.fits",
+          "file to write; default: the image of [observation]; with --survey a directory");
   add_set(command, o->settings);
   command->add_flag("--overwrite", o->overwrite, "replace an existing file")->disable_flag_override();
+  command
+      ->add_option(
+          "--survey", o->survey,
+          "simulate a population of N lenses: images, the manifest and template of `einfield batch`, the truth")
+      ->type_name("N")
+      ->check(whole_number(1, 1'000'000));
+  o->seed_given = command->add_option("--seed", o->seed, "of --survey")
+                      ->type_name("N")
+                      ->check(whole_number(0, 1'000'000'000))
+                      ->capture_default_str();
   return {command, [o](const std::vector<std::string>&) {
+            if (o->survey > 0) return simulate_many(o->survey, o->seed, o->config, o->out, o->settings);
+            if (o->seed_given->count() > 0) throw InvalidInput("--seed: has no effect without --survey");
+            if (o->config.empty())
+              throw InvalidInput("arguments missing, expected einfield simulate CONFIG, or --survey N --out DIR");
             const Config config = read_config(o->config, overrides(o->settings), true);
             const std::string target = o->out.empty() ? default_image(config, o->config) : o->out;
             print_warnings(simulate(config, target, o->overwrite));
             std::cout << target << '\n';
-            return kDone;
+            return static_cast<int>(kDone);
           }};
 }
 

@@ -1,4 +1,4 @@
-// Lines are written by one call and synced; reading stops before the first line that is not whole.
+// Lines are written by one call; reading stops before the first line that is not whole.
 #include "host/batch/row_store.hpp"
 
 #include <fcntl.h>
@@ -26,6 +26,8 @@ constexpr std::string_view kEnding = ".rows";
 constexpr std::size_t kLengthDigits = 8, kChecksumDigits = 16;
 constexpr std::size_t kHead = kLengthDigits + 1 + kChecksumDigits + 1;
 constexpr std::size_t kBlock = std::size_t(1) << 22;
+/// A disk takes milliseconds for it, as long as a small fit.
+constexpr std::chrono::seconds kBetweenSyncs{1};
 
 std::uint64_t checksum_of(std::string_view text) {
   Checksum checksum;
@@ -178,22 +180,31 @@ void RowStore::open_own() {
   if (folder.get() >= 0) ::fsync(folder.get());
 }
 
+void RowStore::fail(const char* what) {
+  const int code = errno;
+  broken_ = true;  // what was written of the line stays at the end, where it does not count
+  throw IoError(in(dir_, own_name_) + ": " + what + " (" + std::strerror(code) + ")");
+}
+
 void RowStore::append(const LensRow& row) {
   if (broken_) throw IoError(in(dir_, own_name_) + ": an earlier row could not be written");
   if (own_ < 0) open_own();
   const std::string line = row_line(row);
-  const auto fail = [this](const char* what) {
-    const int code = errno;
-    broken_ = true;  // what was written of the line stays at the end, where it does not count
-    throw IoError(in(dir_, own_name_) + ": " + what + " (" + std::strerror(code) + ")");
-  };
   for (std::size_t done = 0; done < line.size();) {
     const ssize_t n = ::write(own_, line.data() + done, line.size() - done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail("cannot write");
     done += static_cast<std::size_t>(n);
   }
+  unsynced_ = true;
+  if (std::chrono::steady_clock::now() - last_sync_ >= kBetweenSyncs) sync();
+}
+
+void RowStore::sync() {
+  if (!unsynced_) return;
   if (::fdatasync(own_) != 0) fail("cannot sync");
+  unsynced_ = false;
+  last_sync_ = std::chrono::steady_clock::now();
 }
 
 }  // namespace einfield

@@ -1,5 +1,5 @@
 // The finished lenses of a survey: files to which lines are appended, one a lens, and nothing is ever changed. Every
-// process has a file of its own, so that no two write into one. A line is
+// process has its own file, so that no two write into one. A line is
 //
 //     LENGTH CHECKSUM JSON
 //
@@ -7,9 +7,9 @@
 // that is killed leaves a torn line at the end of its file at most: it does not count, and nothing is written after it.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -54,9 +54,13 @@ class RowStore {
   /// The row that a head stands for. @throws InvalidInput when the file has changed
   LensRow read(const Head& head) const;
 
-  /// Appends a row to the file of this process, which is made with the first one; the row is on the disk when this
-  /// returns. @throws IoError; then no further row can be appended
+  /// Appends a row to the file of this process, which is made with the first one. A process that is killed does not
+  /// lose it; once a second, and by sync(), it is on the disk, so that it outlives the machine and other machines see
+  /// it.
+  /// @throws IoError; then no further row can be appended
   void append(const LensRow& row);
+  /// @throws IoError
+  void sync();
 
  private:
   struct File {
@@ -66,6 +70,7 @@ class RowStore {
   void refresh(const std::string& name, File& file);
   void take(const std::string& name, std::uint64_t offset, std::string_view json);
   void open_own();
+  [[noreturn]] void fail(const char* what);
 
   std::string dir_;
   std::map<std::string, File> files_;
@@ -73,7 +78,8 @@ class RowStore {
   std::vector<std::string> damage_;
   int own_ = -1;
   std::string own_name_;
-  bool broken_ = false;
+  bool broken_ = false, unsynced_ = false;
+  std::chrono::steady_clock::time_point last_sync_{};
 };
 
 /// A line as the files have it, with its end. @throws IoError for a row that is too long

@@ -157,6 +157,7 @@ class SurveyRun {
     work();
     for (std::thread& thread : threads) thread.join();
     if (error_) std::rethrow_exception(error_);
+    rows_.sync();
     rows_.refresh();
     outcome_.counts = counts_of(manifest_, rows_);
     outcome_.interrupted |= stopped() && outcome_.counts.unfinished() > 0;
