@@ -183,7 +183,7 @@ TEST_F(Cli, HelpNamesEveryCommandAndOption) {
        {"Usage: einfield ", "simulate", "fit", "evaluate", "convert", "reproduce", "info", "130 interrupted"}},
       {{"help"}, {"Usage: einfield ", "simulate", "fit", "version", "4 done but flagged", "130 interrupted"}},
       {{"help", "fit"}, {"Usage: einfield fit [OPTIONS] CONFIG", "--strict"}},
-      {{"simulate", "--help"}, {"Usage: einfield simulate [OPTIONS] CONFIG", "--out FILE.fits", "--set KEY=VALUE"}},
+      {{"simulate", "--help"}, {"Usage: einfield simulate [OPTIONS] [CONFIG]", "--out FILE.fits", "--set KEY=VALUE"}},
       {{"fit", "--help"},
        {"Usage: einfield fit [OPTIONS] CONFIG", "--out DIR", "--backend", "--device", "--threads", "--precision",
         "--set KEY=VALUE", "--resume", "--overwrite", "--dry-run", "--quiet", "--log-every"}},
