@@ -269,7 +269,7 @@ Command detect_command(CLI::App& app) {
             options.out = o->out.empty() ? fs::path(o->config).stem().string() + "_detect" : o->out;
             options.command = shell_command(words);
             const Config config = read_config(o->config, overrides(o->settings), false);
-            return o->flags.status_of([&] { return run_detect(config, options, o->search); });
+            return o->flags.status_of([&] { return ended(run_detect(config, options, o->search), false); });
           }};
 }
 

@@ -39,15 +39,13 @@ void report_plan(Log& log, const Config& config, const Backend<Real>& backend, c
            " precision, " + plan.text());
   if (config.optimizer.uses(OptimizerKind::gauss_newton))
     log.line(std::string("gauss_newton: ") +
-             (on_device
-                  ? "rays on the CPU; dense Jacobian, normal equations and their solution on the device"
-                  : "on the CPU") +
+             (on_device ? "rays on the CPU; dense Jacobian, normal equations and their solution on the device"
+                        : "on the CPU") +
              ", double precision");
   if (config.optimizer.uses(OptimizerKind::levenberg_marquardt))
     log.line("levenberg_marquardt: " +
-             (on_device
-                  ? "on the device"
-                  : "on the CPU, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads")) +
+             (on_device ? "on the device"
+                        : "on the CPU, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads")) +
              ", double precision");
 }
 
