@@ -83,7 +83,8 @@ TEST_F(Cli, UsageErrorsSayWhatIsWrongFoundAndExpected) {
       {{}, "no command, expected one that einfield --help lists"},
       {{"fitt", "lens.toml"}, "fitt: no such command, expected fit"},
       {{"optimise"},
-       "optimise: no such command, expected one of simulate, new, fit, batch, evaluate, convert, reproduce, info, "
+       "optimise: no such command, expected one of simulate, new, fit, detect, batch, evaluate, convert, reproduce, "
+       "info, "
        "help, version"},
       {{"--verison"}, "--verison: no such option of einfield, expected --version"},
 

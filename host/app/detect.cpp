@@ -15,7 +15,6 @@
 #include "host/files/atomic_file.hpp"
 #include "host/files/directory_lock.hpp"
 #include "host/files/memory.hpp"
-#include "host/fit/gauss_newton.hpp"
 #include "host/model/source_grids.hpp"
 #include "host/report/picture.hpp"
 #include "host/results/checkpoint.hpp"
@@ -213,8 +212,8 @@ RunOutcome run_detect(const Config& config, const RunOptions& options, const Det
   const LoadedProblem loaded = load_problem(config);
   Problem problem = options.double_precision ? smooth_problem<double>(config, loaded, of_fit.out)
                                              : smooth_problem<float>(config, loaded, of_fit.out);
-  require_memory(static_cast<double>(gauss_newton_bytes(problem, options.threads)), "the search");
   ThreadPool pool(options.threads);
+  require_memory(static_cast<double>(detection_bytes(problem, pool.threads())), "the search");
   RunOutcome outcome{StopReason::converged, ""};
   try {
     log.line("smooth lens: the same model without a network");

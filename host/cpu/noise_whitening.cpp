@@ -71,6 +71,12 @@ std::size_t NoiseWhitening::planned_bytes(const NoiseCorrelation& correlation, c
   return sizeof(double) * used * std::min(used, width);
 }
 
+std::size_t NoiseWhitening::bytes() const {
+  std::size_t numbers = 0;
+  for (const Block& block : blocks_) numbers += static_cast<std::size_t>(block.rows.size());
+  return sizeof(double) * numbers;
+}
+
 /// L⁻¹ in place. A block after the other: what comes before it in the band, then its triangle.
 template <class Columns>
 void NoiseWhitening::solve(Columns&& columns) const {

@@ -30,6 +30,8 @@ class NoiseWhitening {
 
   /// Upper limit of the bytes. @param used  number of fitted pixels
   static std::size_t planned_bytes(const NoiseCorrelation& correlation, const Grid& grid, std::size_t used);
+  /// Bytes of L.
+  std::size_t bytes() const;
 
   /// Whether there is nothing to do: the noise of every two pixels is independent.
   bool empty() const { return blocks_.empty(); }

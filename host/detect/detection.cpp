@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "einfield/random.hpp"
+#include "host/fit/gauss_newton.hpp"
 #include "host/fit/perturber_map.hpp"
 #include "host/results/error_bars.hpp"
 
@@ -343,6 +344,13 @@ bool Detection::fits() const {
   double least = chi2_reduced;
   for (const Alternative& a : alternatives) least = std::min(least, a.chi2_reduced);
   return least <= chi2_allowed;
+}
+
+std::size_t detection_bytes(const Problem& problem, int threads) {
+  const std::size_t data = static_cast<std::size_t>(fitted_pixels(problem)), places = kMostPlaces,
+                    pixels = ParameterLayout(problem.model).free_pixels.size();
+  // The map: derivatives by the masses twice, their products with those by the pixels thrice, with each other twice.
+  return gauss_newton_bytes(problem, threads) + 8 * places * (2 * data + 3 * pixels + 2 * places);
 }
 
 Detection detect(const Explanation& smooth, double angle, const DetectionSettings& settings, ThreadPool& pool,

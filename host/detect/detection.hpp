@@ -87,6 +87,9 @@ struct Detection {
   bool fits() const;
 };
 
+/// Upper limit of the bytes of a search, checked before it begins. @param problem  of the smooth lens
+std::size_t detection_bytes(const Problem& problem, int threads);
+
 /// @param smooth       the fitted lens without a network, in the units of the fit
 /// @param angle        their unit of angle [arcsec]
 /// @param done         mocks of an earlier run, in order
