@@ -99,10 +99,11 @@ TEST(ScalarModel, NormalMatrixIsThatOfDifferences) {
       std::vector<double> up = values, down = values;
       up[static_cast<std::size_t>(i)] += h;
       down[static_cast<std::size_t>(i)] -= h;
-      std::vector<double> high = image(up);
-      const std::vector<double> low = image(down);
-      for (std::size_t k = 0; k < high.size(); ++k) high[k] = (high[k] - low[k]) / (2 * h) * std::sqrt(weights.loss[k]);
-      columns.push_back(high);
+      const std::vector<double> high = image(up), low = image(down);
+      std::vector<double>& column = columns.emplace_back();
+      for (std::size_t k = 0; k < high.size(); ++k)
+        if (weights.loss[k] > 0) column.push_back((high[k] - low[k]) / (2 * h) * std::sqrt(weights.loss[k]));
+      model.whitening().whiten(column.data());
     }
     SymmetricMatrix priors(columns.size());
     for (const GaussianPrior<double>& prior : layout.priors)

@@ -40,8 +40,8 @@ bool same_time(const timespec& a, const timespec& b) {
 
 Claims::Claims(const std::string& dir, std::chrono::milliseconds lease) : dir_(dir), lease_(lease) {
   create_directory(dir_);
-  remove_what_ended_processes_left();
   make_lease();
+  remove_what_ended_processes_left();
   renewer_ = std::thread([this] { keep_renewing(); });
 }
 
@@ -158,14 +158,21 @@ void Claims::give_back(const std::string& path) const {
 
 void Claims::remove_what_ended_processes_left() const {
   std::error_code error;
-  std::vector<std::string> left;
+  std::vector<std::string> left, claims;
   for (const auto& entry : std::filesystem::directory_iterator(dir_, error)) {
     const std::string path = entry.path().string();
-    if (!path.ends_with(kLease) && !path.ends_with(kRemoved)) continue;
+    const bool claim = path.ends_with(kClaim);
+    if (!claim && !path.ends_with(kLease) && !path.ends_with(kRemoved)) continue;
     const std::optional<ProcessName> owner = owner_of(path);
-    if (owner && owner->has_ended()) left.push_back(path);
+    if (owner && owner->has_ended()) (claim ? claims : left).push_back(path);
   }
   for (const std::string& path : left) ::unlink(path.c_str());
+  // Nobody asks for the lens again that a process had finished before it was killed.
+  for (const std::string& path : claims) {
+    struct stat status {};
+    const std::optional<ProcessName> owner = owner_of(path);
+    if (owner && owner->has_ended() && ::lstat(path.c_str(), &status) == 0) (void)remove_stale(path, status);
+  }
 }
 
 std::vector<Claims::InWork> Claims::list(const std::string& dir) {

@@ -254,6 +254,15 @@ void FitsMemoryFile::check(int status) const {
   if (status != 0) throw IoError(path_ + ": cannot be written (" + fits_reason(status) + ")");
 }
 
+void FitsMemoryFile::begin_data(int number) {
+  int status = 0, current = 0, all = 0;
+  check(fits_set_hdustruc(get(), &status));
+  fits_get_hdu_num(get(), &current);
+  check(fits_get_num_hdus(get(), &all, &status));
+  if (current != number || all != number || get()->Fptr->tableptr == nullptr)
+    throw IoError(path_ + ": cannot be written (out of memory)");
+}
+
 void FitsMemoryFile::key(const std::string& name, const std::string& value, const std::string& comment) {
   int status = 0;
   check(fits_update_key_longstr(get(), name.c_str(), fits_printable(value).c_str(),

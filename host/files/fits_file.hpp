@@ -104,6 +104,10 @@ class FitsMemoryFile {
   fitsfile* get() const { return file_.get(); }
   /// @throws IoError for a status that is not 0
   void check(int status) const;
+  /// Defines the structure of the current HDU, before its data are written. Out of memory, CFITSIO may drop an HDU
+  /// without a status, or write into a structure that it does not have.
+  /// @param number  of the HDU, from 1
+  void begin_data(int number);
   void key(const std::string& name, const std::string& value, const std::string& comment = "");
   void key(const std::string& name, double value);
   /// All bytes of the file.

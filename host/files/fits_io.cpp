@@ -374,6 +374,7 @@ class Writer {
     }
     if (hdu.sky) sky(*hdu.sky);
     for (const auto& [name, value] : hdu.cards) file_.key(name, value);
+    file_.begin_data(++hdus_);
     file_.check(fits_write_img(file_.get(), TDOUBLE, 1, static_cast<LONGLONG>(n),
                                const_cast<double*>(hdu.values.data()), &status));
   }
@@ -408,18 +409,21 @@ class Writer {
 
   std::string path_;
   FitsMemoryFile file_;
+  int hdus_ = 0;
 };
 
 }  // namespace
 
 void write_fits(const std::string& path, const std::vector<FitsOutput>& hdus) {
-  std::string bytes;
-  {
+  const auto bytes_of_file = [&] {
     const auto turn = turn_of_cfitsio();
     Writer writer(path);
     for (const FitsOutput& hdu : hdus) writer.add(hdu);
-    bytes = writer.bytes();
-  }
+    return std::string(writer.bytes());
+  };
+  // CFITSIO loses blocks without a status when memory ends at the wrong moment. What it makes twice alike is whole.
+  const std::string bytes = bytes_of_file();
+  if (bytes_of_file() != bytes) throw IoError(path + ": cannot be written (out of memory)");
   write_atomically(path, bytes);
 }
 

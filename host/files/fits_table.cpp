@@ -197,8 +197,7 @@ TextTable read_fits_table(const std::string& path, const std::string& hdu_name) 
 }
 
 void write_fits_table(const std::string& path, const Table& table) {
-  std::string bytes;
-  {
+  const auto bytes_of_file = [&] {
     const auto turn = turn_of_cfitsio();
     FitsMemoryFile file(path);
     std::vector<std::string> forms;
@@ -214,9 +213,13 @@ void write_fits_table(const std::string& path, const Table& table) {
                                static_cast<int>(forms.size()), types.data(), formats.data(), units.data(),
                                table.name.c_str(), &status));
     for (const auto& [key, value] : table.cards) file.key(key, value);
+    file.begin_data(2);  // the first one is empty
     for (std::size_t i = 0; i < forms.size(); ++i) write_column(file, static_cast<int>(i) + 1, table.columns[i]);
-    bytes = file.bytes();
-  }
+    return std::string(file.bytes());
+  };
+  // Twice alike, as in write_fits().
+  const std::string bytes = bytes_of_file();
+  if (bytes_of_file() != bytes) throw IoError(path + ": cannot be written (out of memory)");
   write_atomically(path, bytes);
 }
 
