@@ -16,6 +16,7 @@
 #include "einfield/error.hpp"
 #include "host/batch/process_name.hpp"
 #include "host/files/atomic_file.hpp"
+#include "host/files/descriptor.hpp"
 #include "host/files/text.hpp"
 #include "host/results/fingerprint.hpp"
 
@@ -34,21 +35,6 @@ std::uint64_t checksum_of(std::string_view text) {
   checksum.add(text.data(), text.size());
   return checksum.value();
 }
-
-/// A file descriptor that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) ::close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return value_; }
-
- private:
-  int value_;
-};
 
 /// Bytes of a file from an offset on, fewer at its end.
 std::string read_at(int file, std::uint64_t offset, std::size_t size, const std::string& path) {

@@ -13,10 +13,10 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <utility>
 #include <vector>
 
 #include "einfield/error.hpp"
+#include "host/files/descriptor.hpp"
 
 namespace einfield {
 namespace {
@@ -24,23 +24,6 @@ namespace {
 [[noreturn]] void fail(const std::string& path, const std::string& what, int code) {
   throw IoError(path + ": " + what + " (" + std::strerror(code) + ")");
 }
-
-/// A file descriptor that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) ::close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return value_; }
-  /// Closes and returns whether that succeeded: some file systems report a full disk only now.
-  bool close() { return ::close(std::exchange(value_, -1)) == 0; }
-
- private:
-  int value_;
-};
 
 constexpr std::string_view kPrefix = ".einfield-", kSuffix = ".tmp";
 
