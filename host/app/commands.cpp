@@ -158,9 +158,9 @@ Command new_command(CLI::App& app) {
 
 // ---- fit -----------------------------------------------------------------------------------------------------
 
-/// Default directory of results: the name of the configuration with _fit.
-std::string default_out(const std::string& config) {
-  return fs::path(config).stem().string() + "_fit";
+/// Default directory of results: the name of the configuration with an ending.
+std::string default_out(const std::string& config, const std::string& ending) {
+  return fs::path(config).stem().string() + ending;
 }
 
 /// The configuration of `fit`: a file, or for an image what `new` writes, which then lies beside the results; --resume
@@ -219,11 +219,9 @@ Command fit_command(CLI::App& app) {
   o->flags.add_log_every(command);
   add_data(command, o->data);
   return {command, [o](const std::vector<std::string>& words) {
-            if (o->flags.run.resume && o->flags.run.overwrite)
-              throw InvalidInput("--resume: contradicts --overwrite, expected one of them");
             catch_signals();
             RunOptions options = o->flags.options();
-            options.out = o->out.empty() ? default_out(o->config) : o->out;
+            options.out = o->out.empty() ? default_out(o->config, "_fit") : o->out;
             const Config config = configuration_of_fit(o->config, o->data, overrides(o->settings), options);
             options.command = shell_command(words);
             return o->flags.status_of([&] { return ended(run_fit(config, options), o->flags.strict); });
@@ -262,11 +260,9 @@ Command detect_command(CLI::App& app) {
   command->add_flag("--overwrite", o->flags.run.overwrite, "replace the results in --out")->disable_flag_override();
   o->flags.add_to(command);
   return {command, [o](const std::vector<std::string>& words) {
-            if (o->flags.run.resume && o->flags.run.overwrite)
-              throw InvalidInput("--resume: contradicts --overwrite, expected one of them");
             catch_signals();
             RunOptions options = o->flags.options();
-            options.out = o->out.empty() ? fs::path(o->config).stem().string() + "_detect" : o->out;
+            options.out = o->out.empty() ? default_out(o->config, "_detect") : o->out;
             options.command = shell_command(words);
             const Config config = read_config(o->config, overrides(o->settings), false);
             return o->flags.status_of([&] { return ended(run_detect(config, options, o->search), false); });

@@ -167,6 +167,7 @@ void RunFlags::add_log_every(CLI::App* command) {
 }
 
 RunOptions RunFlags::options() {
+  if (run.resume && run.overwrite) throw InvalidInput("--resume: contradicts --overwrite, expected one of them");
   if (device->count() > 0) {
     if (run.backend == "cpu") throw InvalidInput("--device: contradicts --backend cpu, expected one of them");
     run.backend = "cuda";  // a requested device is used, or it is an error

@@ -55,7 +55,7 @@ struct RunFlags {
   /// Backend, device, threads, precision, quiet. @param threads_help  what --threads counts
   void add_to(CLI::App* command, const std::string& threads_help = "CPU threads; 0 = all that the process may use");
   void add_log_every(CLI::App* command);
-  /// @throws InvalidInput for a device of the CPU
+  /// @throws InvalidInput for a device of the CPU, and for options that contradict each other
   RunOptions options();
 
   /// The exit status of work(). If its backend is not available, the error names the option that asked for it.
