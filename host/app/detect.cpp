@@ -20,6 +20,7 @@
 #include "host/results/checkpoint.hpp"
 #include "host/results/fits_maps.hpp"
 #include "host/results/result_files.hpp"
+#include "host/results/result_json.hpp"
 
 namespace einfield {
 namespace {
@@ -60,6 +61,13 @@ Problem smooth_problem(const Config& config, const LoadedProblem& loaded, const 
   return problem;
 }
 
+ordered_json mocks_json(const std::vector<NullMock>& mocks) {
+  ordered_json json = ordered_json::array();
+  for (const NullMock& mock : mocks)
+    json.push_back({{"multipoles", mock.multipoles}, {"significance", mock.significance}});
+  return json;
+}
+
 /// The mocks of an earlier run of the same search; none if there are none.
 class Mocks {
  public:
@@ -75,10 +83,7 @@ class Mocks {
     return mocks;
   }
   void write(const std::vector<NullMock>& mocks) const {
-    ordered_json json = {{"of", of_}, {"mocks", ordered_json::array()}};
-    for (const NullMock& mock : mocks)
-      json["mocks"].push_back({{"multipoles", mock.multipoles}, {"significance", mock.significance}});
-    write_atomically(path_, json.dump(1) + "\n");
+    write_atomically(path_, ordered_json{{"of", of_}, {"mocks", mocks_json(mocks)}}.dump(1) + "\n");
   }
 
  private:
@@ -86,22 +91,18 @@ class Mocks {
   ordered_json of_;  ///< what the mocks were made from
 };
 
-ordered_json number(double value) {
-  return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
-}
-
 ordered_json alternative_json(const Alternative& a, const std::optional<Cosmology>& cosmology) {
   ordered_json json = {{"name", a.name},
-                       {"evidence_gain", number(a.evidence_gain)},
-                       {"chi2_fall", number(a.chi2_fall)},
-                       {"chi2_reduced", number(a.chi2_reduced)},
+                       {"evidence_gain", number_or_null(a.evidence_gain)},
+                       {"chi2_fall", number_or_null(a.chi2_fall)},
+                       {"chi2_reduced", number_or_null(a.chi2_reduced)},
                        {"parameters", a.parameters},
                        {"converged", a.converged},
                        {"added", ordered_json::array()}};
   for (const AddedLens& lens : a.added) {
     ordered_json entry = {{"profile", lens.profile}};
     for (std::size_t i = 0; i < lens.names.size(); ++i)
-      entry[lens.names[i]] = {{"value", number(lens.values[i])}, {"sigma", number(lens.sigma[i])}};
+      entry[lens.names[i]] = {{"value", number_or_null(lens.values[i])}, {"sigma", number_or_null(lens.sigma[i])}};
     if (cosmology && lens.profile == "SIS") entry["mass_within_1_kpc"] = mass_within_kpc(*cosmology, lens.values[0]);
     json["added"].push_back(std::move(entry));
   }
@@ -117,14 +118,14 @@ ordered_json detection_json(const Detection& d, const Config& config, const Dete
       {"found", d.found()},
       {"fits", d.fits()},
       {"smooth",
-       {{"chi2_reduced", number(d.chi2_reduced)},
+       {{"chi2_reduced", number_or_null(d.chi2_reduced)},
         {"chi2_allowed", d.chi2_allowed},
-        {"log_evidence", number(d.log_evidence)},
+        {"log_evidence", number_or_null(d.log_evidence)},
         {"converged", d.converged}}},
       {"map", {{"highest_significance", d.highest}, {"by_chance", d.by_chance}, {"significance_of_5_percent", d.seen}}},
       {"candidates", ordered_json::array()},
       {"alternatives", ordered_json::array()},
-      {"nulls", {{"seed", settings.seed}, {"p_value", nullptr}, {"mocks", ordered_json::array()}}},
+      {"nulls", {{"seed", settings.seed}, {"p_value", nullptr}, {"mocks", mocks_json(d.nulls)}}},
       {"injections", ordered_json::array()}};
   for (const Candidate& c : d.candidates)
     json["candidates"].push_back({{"x", c.place.x},
@@ -134,8 +135,6 @@ ordered_json detection_json(const Detection& d, const Config& config, const Dete
                                   {"theta_E_that_would_be_seen", c.limit}});
   for (const Alternative& a : d.alternatives) json["alternatives"].push_back(alternative_json(a, cosmology));
   if (const auto p = d.p_value()) json["nulls"]["p_value"] = *p;
-  for (const NullMock& mock : d.nulls)
-    json["nulls"]["mocks"].push_back({{"multipoles", mock.multipoles}, {"significance", mock.significance}});
   for (const Injection& i : d.injections)
     json["injections"].push_back({{"x", i.place.x},
                                   {"y", i.place.y},
@@ -227,9 +226,9 @@ RunOutcome run_detect(const Config& config, const RunOptions& options, const Det
     log.line(fmt::format("smooth lens: reduced chi2 {:.4g}, ln evidence {:.1f}, {} after {} steps",
                          smooth.chi2 / fitted_pixels(smooth.problem), smooth.log_evidence,
                          smooth.converged ? "converged" : "not converged", smooth.steps));
-    const Mocks mocks(
-        options.out + "/mocks.json",
-        {{"log_evidence", number(smooth.log_evidence)}, {"chi2", number(smooth.chi2)}, {"seed", settings.seed}});
+    const Mocks mocks(options.out + "/mocks.json", {{"log_evidence", number_or_null(smooth.log_evidence)},
+                                                    {"chi2", number_or_null(smooth.chi2)},
+                                                    {"seed", settings.seed}});
     const Detection found = detect(
         smooth, units_of(loaded.problem).angle, settings, pool, options.resume ? mocks.read() : std::vector<NullMock>{},
         [&log](const std::string& line) { log.line(line); },

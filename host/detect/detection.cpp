@@ -260,20 +260,17 @@ class Detector {
 
   void find_alternatives() {
     if (found_.candidates.empty()) return;
+    std::vector<std::pair<Alternative, const Candidate*>> single;
+    for (const Candidate& candidate : found_.candidates)
+      single.emplace_back(weigh("SIS", {perturber(LensKind::sis, candidate)}), &candidate);
+    std::stable_sort(single.begin(), single.end(),
+                     [](const auto& a, const auto& b) { return a.first.evidence_gain > b.first.evidence_gain; });
     std::vector<Alternative>& all = found_.alternatives;
-    std::vector<std::pair<double, std::size_t>> gains;
-    for (std::size_t k = 0; k < found_.candidates.size(); ++k) {
-      all.push_back(weigh("SIS", {perturber(LensKind::sis, found_.candidates[k])}));
-      gains.emplace_back(-all.back().evidence_gain, k);
-    }
-    std::sort(gains.begin(), gains.end());
-    std::stable_sort(all.begin(), all.end(),
-                     [](const Alternative& a, const Alternative& b) { return a.evidence_gain > b.evidence_gain; });
-    const Candidate& best = found_.candidates[gains[0].second];
+    for (const auto& [alternative, candidate] : single) all.push_back(alternative);
+    const Candidate& best = *single[0].second;
     all.push_back(weigh("point mass", {perturber(LensKind::point_mass, best)}));
-    if (gains.size() > 1)
-      all.push_back(weigh(
-          "two SIS", {perturber(LensKind::sis, best), perturber(LensKind::sis, found_.candidates[gains[1].second])}));
+    if (single.size() > 1)
+      all.push_back(weigh("two SIS", {perturber(LensKind::sis, best), perturber(LensKind::sis, *single[1].second)}));
     if (!(main_.theta_E > 0)) return;
     std::vector<LensComponent> lenses = multipoles({}, true);
     all.push_back(weigh(kMultipoles, lenses));

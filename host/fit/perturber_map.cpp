@@ -18,13 +18,9 @@ constexpr double kUndetermined = 1e-12;
 
 }  // namespace
 
-double PerturberMap::highest(std::size_t* where) const {
+double PerturberMap::highest() const {
   double largest = 0;
-  for (std::size_t k = 0; k < places.size(); ++k)
-    if (const double s = significance(k); s > largest) {
-      largest = s;
-      if (where) *where = k;
-    }
+  for (std::size_t k = 0; k < places.size(); ++k) largest = std::max(largest, significance(k));
   return largest;
 }
 

@@ -33,8 +33,8 @@ struct PerturberMap {
   double sigma(std::size_t k) const { return 1 / std::sqrt(information(at(k), at(k))); }
   /// s_k/√I_kk
   double significance(std::size_t k) const { return score[at(k)] / std::sqrt(information(at(k), at(k))); }
-  /// The largest significance of all places, or 0. @param where  its index
-  double highest(std::size_t* where = nullptr) const;
+  /// The largest significance of all places, or 0.
+  double highest() const;
 
  private:
   static Eigen::Index at(std::size_t k) { return static_cast<Eigen::Index>(k); }

@@ -34,11 +34,6 @@ ordered_json config_json(const std::string& toml_text) {
   return ordered_json::parse(json.str());
 }
 
-/// NaN has no place in JSON.
-ordered_json number_or_null(double value) {
-  return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
-}
-
 ordered_json optional_json(const std::optional<double>& value) {
   return value ? ordered_json(*value) : ordered_json();
 }
@@ -199,6 +194,10 @@ ordered_json network_json(const NetworkShape& shape, std::size_t members) {
 }
 
 }  // namespace
+
+ordered_json number_or_null(double value) {
+  return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
+}
 
 ordered_json wcs_json(const CelestialWcs& wcs) {
   return {{"type", wcs.type},

@@ -12,6 +12,9 @@
 
 namespace einfield {
 
+/// NaN has no place in JSON.
+nlohmann::ordered_json number_or_null(double value);
+
 /// The content of result.json. Numbers that are not finite become null.
 std::string result_json(const Assessment& fit, const RunInfo& info);
 
