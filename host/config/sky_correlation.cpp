@@ -12,11 +12,10 @@
 namespace einfield {
 namespace {
 
-constexpr int kNear = 2;             ///< half the side of the means that show light [pixels]
-constexpr int kLocal = 10;           ///< half the side of the local mean that is subtracted [pixels]
-constexpr double kLight = 3;         ///< σ of a mean
-constexpr double kToSigma = 1.4826;  ///< of a median absolute deviation of normal numbers
-constexpr double kNoise = 3;         ///< uncertainties of a coefficient, below which it is 0
+constexpr int kNear = 2;      ///< half the side of the means that show light [pixels]
+constexpr int kLocal = 10;    ///< half the side of the local mean that is subtracted [pixels]
+constexpr double kLight = 3;  ///< σ of a mean
+constexpr double kNoise = 3;  ///< uncertainties of a coefficient, below which it is 0
 constexpr int kFewestSkyPixels = 500;
 
 /// Means over squares of 2 reach + 1 pixels, of the pixels that count; NaN where none does.
@@ -58,7 +57,7 @@ std::vector<std::uint8_t> blank_sky(const std::vector<double>& z, const std::vec
   const double middle = upper_median(values);
   for (const double v : values)
     if (v <= middle) deviations.push_back(middle - v);  // light of objects lies above
-  const double limit = kLight * kToSigma * upper_median(deviations);
+  const double limit = kLight * kMedianToSigma * upper_median(deviations);
   std::vector<std::uint8_t> blank(z.size(), 0);
   for (std::size_t i = 0; i < z.size(); ++i) blank[i] = usable[i] && std::abs(means[i] - middle) <= limit;
   return blank;

@@ -15,7 +15,6 @@
 namespace einfield {
 namespace {
 
-constexpr double kToSigma = 1.4826;    ///< σ of a Gaussian per median of the absolute deviation
 constexpr double kSignificant = 5;     ///< of a mean of 3 × 3 pixels: light and not noise
 constexpr double kFaint = 3;           ///< of the fainter image of a pair, opposite a significant one
 constexpr double kAlone = 0.75;        ///< theta_E per radius of an image whose counter-image is not seen: that is
@@ -49,7 +48,7 @@ Level level_of(std::vector<double> values, double limit) {
     std::vector<double> below;
     for (const double v : values)
       if (v <= level.value) below.push_back(level.value - v);
-    level.sigma = kToSigma * upper_median(below);
+    level.sigma = kMedianToSigma * upper_median(below);
     const std::size_t before = values.size();
     std::erase_if(values, [&](double v) { return v > level.value + limit * level.sigma; });
     if (values.size() == before) break;
@@ -246,7 +245,7 @@ class Surveyor {
       for (const std::size_t i : pixels)
         if (const double left = o_.image[i] - s_.background - sum_of(fit, waves(angle(i))); left <= 0)
           below.push_back(-left);
-      const double limit = kClip * kToSigma * upper_median(below);
+      const double limit = kClip * kMedianToSigma * upper_median(below);
       std::vector<std::size_t> kept;
       for (const std::size_t i : pixels)
         if (o_.image[i] - s_.background - sum_of(fit, waves(angle(i))) <= limit) kept.push_back(i);
@@ -297,7 +296,7 @@ class Surveyor {
     std::vector<double> sizes;
     for (std::size_t i = 0; i < n_; ++i)
       if (used(i) && distance(i) > core()) sizes.push_back(std::abs(left_[i]));
-    scatter_ = std::max(kToSigma * upper_median(sizes), 1e-12);
+    scatter_ = std::max(kMedianToSigma * upper_median(sizes), 1e-12);
   }
   /// The image with the galaxy in the place of light that it does not have.
   std::vector<double> without_arcs() const {

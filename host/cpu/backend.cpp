@@ -238,7 +238,6 @@ class CpuBackend final : public Backend<Real> {
 
   void loss() override {
     for (System<Real>* const s : working_) {
-      s->state.learning_rate = rate_after(rates(*s), n_rates(*s), s->state.updates);
       const View<const Real> model(s->model_image), data(s->data), weight(s->weights.loss),
           chi2_weight(s->weights.chi2), held_out_weight(s->weights.held_out);
       const View<Real> model_bar(s->model_bar);
@@ -257,6 +256,7 @@ class CpuBackend final : public Backend<Real> {
         chi2[k] = chi2_sum;
         held_out[k] = held_out_sum;
       });
+      s->state.learning_rate = rate_after(rates(*s), n_rates(*s), s->state.updates);
       s->state.loss = sum_of(loss);
       s->state.chi2_reduced = sum_of(chi2);
       s->state.held_out_chi2 = sum_of(held_out);

@@ -41,7 +41,7 @@
 namespace einfield {
 
 /// Rows are stored one after the other, so that a row of derivatives is contiguous.
-using RowMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using RowMatrix = NoiseWhitening::RowMatrix;
 
 /// The penalties of the network that are Gaussian priors.
 inline constexpr std::array<Regularization::Member, 3> kNetworkTerms = {

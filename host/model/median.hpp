@@ -6,6 +6,9 @@
 
 namespace einfield {
 
+/// σ of a Gaussian per median of the absolute deviation.
+inline constexpr double kMedianToSigma = 1.4826;
+
 /// The value in the middle, of an even number the upper one; 0 without values.
 inline double upper_median(std::vector<double> values) {
   if (values.empty()) return 0;
