@@ -24,7 +24,7 @@ def as_array(name: str, value: Any) -> NDArray[np.float64]:
         return value
     if isinstance(value, np.ma.MaskedArray):
         if np.ma.is_masked(value):
-            raise InvalidInput(f"{name}: a masked array, expected a plain array, and the mask as an argument of its own")
+            raise InvalidInput(f"{name}: a masked array, expected a plain array, and the mask as a separate argument")
         value = value.data
     if getattr(value, "unit", None) is not None:
         raise InvalidInput(f"{name}: a quantity in {value.unit}, expected plain numbers: its .to_value(...)")

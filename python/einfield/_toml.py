@@ -28,7 +28,7 @@ def write_value(name: str, value: Any, arrays: Arrays | None = None) -> str:
     if isinstance(value, numbers.Real):
         return repr(float(value))
     if isinstance(value, (str, os.PathLike)):
-        # JSON's escapes are TOML's, but for DEL.
+        # JSON escapes like TOML, except DEL.
         return json.dumps(os.fspath(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, Mapping):
         for key in value:

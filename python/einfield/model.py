@@ -127,7 +127,7 @@ class Model:
         }
         for key in observation or {}:
             if data.get(key) is not None:
-                raise InvalidInput(f"observation.{key}: found twice, expected it as an argument of its own only")
+                raise InvalidInput(f"observation.{key}: found twice, expected it as a separate argument only")
         document.table("observation", data | dict(observation or {}), {k: k for k in ("image", "noise", "psf", "mask")})
         document.components("lens", lens, _LENSES)
         document.components("source", source, _LIGHTS)

@@ -218,7 +218,7 @@ class Result:
 
     @property
     def source(self) -> Map:
-        """The source on a grid of its own plane (ny, nx)."""
+        """The source on the grid of the source plane (ny, nx)."""
         return self.maps["SOURCE"]
 
     def deflection(self, x: ArrayLike, y: ArrayLike, part: Part = "total") -> tuple[Floats, Floats]:

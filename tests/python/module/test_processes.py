@@ -138,7 +138,7 @@ np.testing.assert_array_equal(model.log_prob(theta), expected)
 
 
 def test_a_model_works_in_a_forked_process():
-    """As in emcee's pools: the threads of the parent do not exist in the child. In a process of its own: that of the tests
+    """As in emcee's pools: the threads of the parent do not exist in the child. In a separate process: that of the tests
     may hold JAX, which a fork can stop."""
     here = os.path.dirname(os.path.abspath(__file__))
     done = subprocess.run([sys.executable, "-c", FORKING, here], capture_output=True, text=True, timeout=200)
