@@ -48,6 +48,7 @@ struct ColumnArrays {
   // Common to all systems.
   const int* image_of;                 ///< per light component: its image among those of render_values_kernel
   const int *linear_slot, *column_of;  ///< per amplitude; per slot: its image among those of render_tangents_kernel, −1
+  const double* column_factor;         ///< per slot: of its derivative in that image
   int n_lens, n_source, n_lens_light, n_linear, n_other, light_component;
   bool lenses_move;
   int rays_per_side, psf_supersampling, psf_nx, psf_ny;

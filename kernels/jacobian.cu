@@ -45,6 +45,9 @@ __global__ void __launch_bounds__(kThreads)
   const int begin = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int stride = static_cast<int>(gridDim.x * blockDim.x);
   for (int i = begin; i < scenes.n_free; i += stride) slots[free[i].slot] = transform_tangent(free, i, u, u_dot);
+  const TiedParameter<Real>* tied = scenes.tied + system * scenes.n_tied;
+  for (int i = begin; i < scenes.n_tied; i += stride)
+    slots[tied[i].slot] = tied[i].factor * transform_tangent(free, tied[i].free, u, u_dot);
   for (int i = begin; i < n_pixels; i += stride) {
     const std::size_t place = system * scenes.n_pixels + free_pixels[i];
     tables.pixels[place] = u[scenes.n_free + i];

@@ -144,8 +144,7 @@ __global__ void __launch_bounds__(kThreads, 1) render_tangents_kernel(ColumnArra
   const int stride = static_cast<int>(gridDim.x * blockDim.x);
   for (int sample = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); sample < a.image_size; sample += stride) {
     const SampleRays rays(a, system, sample);
-    for (int k = 0; rays.count() == 0 && k < a.n_other; ++k)
-      images[static_cast<std::size_t>(k) * a.image_size + sample] = 0;
+    for (int k = 0; k < a.n_other; ++k) images[static_cast<std::size_t>(k) * a.image_size + sample] = 0;
     for (int i = 0; i < rays.count(); ++i) {
       const RayView<kNetwork> view(a, system, point, rays.ray(i, a.rays_per_side));
       render_ray_tangents(
@@ -155,8 +154,8 @@ __global__ void __launch_bounds__(kThreads, 1) render_tangents_kernel(ColumnArra
             for (int k = 0; k < kMaxProfileParameters; ++k) {
               const int image = column_of[c * kMaxProfileParameters + k];
               if (image < 0) continue;
-              double& sum = images[static_cast<std::size_t>(image) * a.image_size + sample];
-              sum = i == 0 ? rays.share * derivative[k] : sum + rays.share * derivative[k];
+              images[static_cast<std::size_t>(image) * a.image_size + sample] +=
+                  rays.share * a.column_factor[c * kMaxProfileParameters + k] * derivative[k];
             }
           },
           view.sample);

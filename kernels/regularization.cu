@@ -193,16 +193,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   table_bar += system * static_cast<std::size_t>(scenes.n_slots());
   for (int i = thread; i < scenes.n_slots(); i += kThreads) table_bar[i] = 0;
   __syncthreads();
-  for (int k = thread; k < n_priors; k += kThreads)  // one at most for a parameter
-    table_bar[free[priors[k].free].slot] =
-        weight * prior_penalty_adjoint(priors[k], transform(free, priors[k].free, u));
+  if (thread == 0) {  // in order: two priors may share a parameter
+    double sum = 0;
+    for (int k = 0; k < n_priors; ++k) {
+      const Real z = prior_deviation(priors[k], [&](int i) { return transform(free, i, u); });
+      prior_adjoint(priors[k], z, [&](int i, Real bar) { table_bar[free[i].slot] += weight * bar; });
+      sum += static_cast<double>(weight * z * z);
+    }
+    states[system].regularization += sum;
+  }
   __syncthreads();
   for (int i = thread; i < scenes.n_free; i += kThreads) gradient[i] += transform_adjoint(free, i, u, table_bar);
-  if (thread > 0) return;
-  double sum = 0;
-  for (int k = 0; k < n_priors; ++k)
-    sum += static_cast<double>(weight * prior_penalty(priors[k], transform(free, priors[k].free, u)));
-  states[system].regularization += sum;
 }
 
 /// What the problems ask for, and the numbers that fix every size.
@@ -329,7 +330,8 @@ struct RegularizationStage<Real>::Impl {
     std::vector<Real> prior_weights;
     for (const Problem& problem : problems) {
       for (const GaussianPrior<double>& prior : ParameterLayout(problem.model).priors)
-        priors.push_back({prior.free, static_cast<Real>(prior.mean), static_cast<Real>(prior.sigma)});
+        priors.push_back({prior.free, prior.other, static_cast<Real>(prior.factor), static_cast<Real>(prior.mean),
+                          static_cast<Real>(prior.sigma)});
       if (sizes.priors > 0) prior_weights.push_back(static_cast<Real>(1.0 / fitted_pixels(problem)));
     }
     storage.priors.upload(priors.data(), priors.size(), stream, first * sizes.priors);

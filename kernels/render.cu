@@ -2,6 +2,7 @@
 // Sums over rays have a fixed order: scalars block by block, source pixels sorted by target and summed by segments.
 #include <cub/device/device_radix_sort.cuh>
 
+#include <algorithm>
 #include <string>
 
 #include "einfield/cuda.hpp"
@@ -120,6 +121,9 @@ __global__ void __launch_bounds__(kThreads)
   const FreeParameter<Real>* free = scenes.free + static_cast<std::size_t>(system) * scenes.n_free;
   table += static_cast<std::size_t>(system) * scenes.n_slots();
   for (int i = first; i < n_scalars; i += stride) table[free[i].slot] = transform(free, i, u);
+  const TiedParameter<Real>* tied = scenes.tied + static_cast<std::size_t>(system) * scenes.n_tied;
+  for (int i = first; n_scalars > 0 && i < scenes.n_tied; i += stride)
+    table[tied[i].slot] = tied_value(tied[i], free, u);
   pixels += static_cast<std::size_t>(system) * scenes.n_pixels;
   for (int i = first; i < n_pixels; i += stride) pixels[free_pixels[i]] = u[scenes.n_free + i];
 }
@@ -241,6 +245,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   const std::size_t first_scalar = system * scenes.parameter_stride + scenes.n_network;
   const FreeParameter<Real>* free = scenes.free + static_cast<std::size_t>(system) * scenes.n_free;
+  if (scenes.n_tied > 0) {
+    if (thread == 0)
+      tied_adjoint(scenes.tied + static_cast<std::size_t>(system) * scenes.n_tied, scenes.n_tied, free, table_bar);
+    __syncthreads();
+  }
   for (int i = thread; i < scenes.n_free; i += kThreads)
     gradient[first_scalar + i] += transform_adjoint(free, i, parameters + first_scalar, table_bar);
 }
@@ -307,7 +316,7 @@ void sort_taps(void* temporary, std::size_t& bytes, const unsigned* keys, unsign
 /// Numbers that fix every size.
 template <class Real>
 struct RenderSizes {
-  std::size_t systems, rays, pixels, components, slots, free, source_pixels, free_pixels, taps, targets, all_taps,
+  std::size_t systems, rays, pixels, components, slots, free, tied, source_pixels, free_pixels, taps, targets, all_taps,
       sort_bytes = 0;
   unsigned ray_blocks;
 
@@ -322,6 +331,7 @@ struct RenderSizes {
     components = model.lens.size() + model.source.size() + model.lens_light.size();
     slots = layout.table.size();
     free = layout.free.size();
+    tied = layout.tied.size();
     source_pixels = layout.pixels.size();
     free_pixels = layout.free_pixels.size();
     std::size_t pixelated = 0;
@@ -345,6 +355,7 @@ struct RenderStorage {
   DeviceBuffer<Real> positions, table, table_bar, pixels, tap_values;
   DeviceBuffer<Component> components;
   DeviceBuffer<FreeParameter<Real>> free;
+  DeviceBuffer<TiedParameter<Real>> tied;
   DeviceBuffer<int> free_pixels, pixel_to_free;
   DeviceBuffer<double> partial;
   DeviceBuffer<unsigned> tickets, tap_keys, tap_places, sorted_keys, sorted_places;
@@ -358,6 +369,7 @@ struct RenderStorage {
     take(table_bar, s.free > 0 ? s.systems * s.slots : 0);
     take(wanted, s.components);
     take(free, s.systems * s.free);
+    take(tied, s.systems * s.tied);
     take(pixels, s.systems * s.source_pixels);
     take(free_pixels, s.free_pixels);
     take(pixel_to_free, s.source_pixels);
@@ -415,6 +427,8 @@ struct RenderStage<Real>::Impl {
     std::vector<unsigned char> wanted(sizes.components, 0);
     for (const FreeParameter<double>& f : first.free)
       wanted[static_cast<std::size_t>(f.slot / kMaxProfileParameters)] = 1;
+    for (const TiedParameter<double>& t : first.tied)
+      wanted[static_cast<std::size_t>(t.slot / kMaxProfileParameters)] = 1;
     std::vector<int> pixel_to_free(sizes.source_pixels, -1);
     for (std::size_t k = 0; k < first.free_pixels.size(); ++k)
       pixel_to_free[static_cast<std::size_t>(first.free_pixels[k])] = static_cast<int>(k);
@@ -435,11 +449,13 @@ struct RenderStage<Real>::Impl {
     scenes = {storage.components.get(),
               storage.table.get(),
               storage.free.get(),
+              storage.tied.get(),
               storage.pixels.get(),
               static_cast<int>(model.lens.size()),
               static_cast<int>(model.source.size()),
               static_cast<int>(model.lens_light.size()),
               static_cast<int>(sizes.free),
+              static_cast<int>(sizes.tied),
               static_cast<int>(sizes.source_pixels),
               first.n_network,
               parameter_stride};
@@ -463,11 +479,15 @@ struct RenderStage<Real>::Impl {
     std::vector<Real> table, pixels;
     std::vector<Component> components;
     std::vector<FreeParameter<Real>> free;
+    std::vector<TiedParameter<Real>> tied;
     const ParameterLayout expected(shape);
     for (const Model& model : models) {
       const ParameterLayout layout(model);
       EINFIELD_REQUIRE(layout.size() == expected.size() && layout.names == expected.names &&
                            layout.table.size() == expected.table.size() && layout.free_pixels == expected.free_pixels &&
+                           layout.tied.size() == expected.tied.size() &&
+                           std::equal(layout.tied.begin(), layout.tied.end(), expected.tied.begin(),
+                                      [](const auto& a, const auto& b) { return a.slot == b.slot; }) &&
                            model.lens.size() == shape.lens.size() && model.source.size() == shape.source.size() &&
                            network_light_index(model) == network_light_index(shape),
                        "render: models of different shapes, expected the same components and free parameters");
@@ -475,11 +495,13 @@ struct RenderStage<Real>::Impl {
       append(table, tables.table);
       append(pixels, tables.pixels);
       append(free, tables.free);
+      append(tied, tables.tied);
       append(components, tables.components);
     }
     storage.components.upload(components.data(), components.size(), stream, first * sizes.components);
     storage.table.upload(table.data(), table.size(), stream, first * sizes.slots);
     storage.free.upload(free.data(), free.size(), stream, first * sizes.free);
+    storage.tied.upload(tied.data(), tied.size(), stream, first * sizes.tied);
     storage.pixels.upload(pixels.data(), pixels.size(), stream, first * sizes.source_pixels);
     EINFIELD_CUDA(cudaStreamSynchronize(stream));
   }

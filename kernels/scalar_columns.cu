@@ -155,7 +155,7 @@ struct ColumnStorage {
   DeviceBuffer<unsigned char> systems, input;
   DeviceBuffer<SystemView> views;
   DeviceBuffer<double> results, images, columns, partial_products, partial_sums, numbers, light_weights, light_position,
-      light_value, light_gradient;
+      light_value, light_gradient, column_factor;
   DeviceBuffer<int> image_of, linear_slot, column_of, indices;
   DeviceBuffer<std::uint8_t> flags;
   DeviceBuffer<unsigned> tickets;
@@ -179,6 +179,7 @@ struct ColumnStorage {
     take(image_of, s.slots / kMaxProfileParameters);
     take(linear_slot, s.linear);
     take(column_of, s.slots);
+    take(column_factor, s.slots);
     take(light_weights, s.at_once * s.light_weights);
     for (DeviceBuffer<double>* vectors : {&light_position, &light_gradient})
       take(*vectors, s.at_once * 2 * s.light_rays);
@@ -313,20 +314,25 @@ ScalarColumns::Impl::Impl(int on, const ColumnsShape& of, const std::vector<Colu
 void ScalarColumns::Impl::upload_tables() {
   std::vector<int> image_of(static_cast<std::size_t>(shape.n_source + shape.n_lens_light), shape.n_linear()),
       column_of(sizes.slots, -1);
+  std::vector<double> factor(sizes.slots, 1);
   for (int k = 0; k < shape.n_linear(); ++k)
     image_of[static_cast<std::size_t>(shape.linear_slot[static_cast<std::size_t>(k)] / kMaxProfileParameters -
                                       shape.n_lens)] = k;
   for (int k = 0; k < shape.n_other(); ++k) {
-    const int slot = shape.other_slot[static_cast<std::size_t>(k)];
-    column_of[static_cast<std::size_t>(slot)] = k;
-    arrays.lenses_move = arrays.lenses_move || slot < shape.n_lens * kMaxProfileParameters;
+    for (const auto& [slot, share] : shape.other_slots[static_cast<std::size_t>(k)]) {
+      column_of[static_cast<std::size_t>(slot)] = k;
+      factor[static_cast<std::size_t>(slot)] = share;
+      arrays.lenses_move = arrays.lenses_move || slot < shape.n_lens * kMaxProfileParameters;
+    }
   }
   upload(storage.image_of, image_of.data(), image_of.size());
   upload(storage.linear_slot, shape.linear_slot.data(), shape.linear_slot.size());
   upload(storage.column_of, column_of.data(), column_of.size());
+  upload(storage.column_factor, factor.data(), factor.size());
   arrays.image_of = storage.image_of.get();
   arrays.linear_slot = storage.linear_slot.get();
   arrays.column_of = storage.column_of.get();
+  arrays.column_factor = storage.column_factor.get();
   stream.synchronize();  // the vectors end here
 }
 

@@ -21,7 +21,8 @@ struct ColumnsShape {
   int rays_per_side = 1;                ///< of a pixel
   int psf_supersampling = 1;            ///< sub-pixels that the PSF acts on, a pixel's side
   std::vector<int> linear_slot;         ///< of the table of physical values, per amplitude that moves
-  std::vector<int> other_slot;          ///< per other parameter that moves
+  /// Per other parameter that moves: its slot and those that follow it, each with ∂(its value)/∂(the parameter).
+  std::vector<std::vector<std::pair<int, double>>> other_slots;
   std::optional<NetworkShape> network;  ///< of the lens potential; its deflection is computed once
   int light_component = -1;             ///< the NETWORK light among all components, or −1
   std::optional<NetworkShape> light;    ///< its network
@@ -30,7 +31,7 @@ struct ColumnsShape {
   int n_components() const { return n_lens + n_source + n_lens_light; }
   int n_slots() const { return n_components() * kMaxProfileParameters; }
   int n_linear() const { return static_cast<int>(linear_slot.size()); }
-  int n_other() const { return static_cast<int>(other_slot.size()); }
+  int n_other() const { return static_cast<int>(other_slots.size()); }
   /// Residual, amplitudes, other parameters.
   int n_columns() const { return 1 + n_linear() + n_other(); }
 };

@@ -23,9 +23,11 @@ struct SceneArrays {
   const Real* table;                ///< [systems][n_slots()] physical values; the free ones are replaced by
                                     ///< unpack(), or here where the scene is not shared()
   const FreeParameter<Real>* free;  ///< [systems][n_free]
+  const TiedParameter<Real>* tied;  ///< [systems][n_tied]
   const Real* pixels;               ///< [systems][n_pixels] of PIXELATED components
   int n_lens, n_source, n_lens_light;
   int n_free;
+  int n_tied;
   int n_pixels;
   std::size_t n_network;         ///< where the free scalars begin in a flat vector
   std::size_t parameter_stride;  ///< from one system's flat vector to the next
@@ -73,6 +75,8 @@ __device__ Scene<Real> unpack(const SceneArrays<Real>& s, int system, const Real
     const FreeParameter<Real>* free = s.free + static_cast<std::size_t>(system) * s.n_free;
     const Real* u = parameters + system * s.parameter_stride + s.n_network;
     for (int i = thread; i < s.n_free; i += threads) table[free[i].slot] = transform(free, i, u);
+    const TiedParameter<Real>* tied = s.tied + static_cast<std::size_t>(system) * s.n_tied;
+    for (int i = thread; i < s.n_tied; i += threads) table[tied[i].slot] = tied_value(tied[i], free, u);
     __syncthreads();
     return {components, s.n_lens, s.n_source, s.n_lens_light, table, pixels};
   }

@@ -36,6 +36,8 @@ struct StepCase {
   bool light_fixed = false;                 ///< its weights are
   int more_components = 0;                  ///< a faint lens and a faint source each, besides the others
   bool correlated = false;                  ///< the noise is; with LossKind::chi2
+  bool relations = false;                   ///< with free_lens, free_light and lens_light: parameters and priors follow
+                                            ///< others
   LossKind loss = LossKind::mse;
   Regularization regularization;
   std::uint64_t seed = 3;
@@ -91,6 +93,29 @@ inline Problem make_problem(const StepCase& c) {
     with(model.source[0], 0, {-kInfinity, kInfinity, 8, 3});     // amp
     with(model.source[0], 3, {-0.5, 0.4});                       // e1: bounds beside a disk
   }
+  if (c.relations) {
+    const auto relate = [](auto& component, std::size_t i, const Relation& relation) {
+      component.follows.resize(component.values.size());
+      component.follows[i] = relation;
+      component.free[i] = false;
+    };
+    const auto center = [](auto& component, std::size_t i, double sigma, const Relation& mean) {
+      component.priors.resize(component.values.size());
+      component.priors[i].sigma = sigma;
+      component.priors[i].mean_of = mean;
+    };
+    relate(model.lens[0], 3, {"lens_light.0.center_y", -0.5, 0.03});
+    relate(model.lens[0], 4, {"lens_light.0.center_y"});
+    relate(model.lens[1], 0, {"lens.0.e1", 0.2});
+    relate(model.source[0], 0, {"lens_light.0.amp", 0.4, 2});
+    relate(model.source[0], 3, {"lens.0.e2", -0.8});
+    relate(model.source[0], 4, {"lens.0.e1", 0.5});
+    relate(model.source[0], 5, {"lens.0.center_x", 2, 0.3});  // follows what follows
+    center(model.lens[1], 1, 0.02, {"lens.0.e2", 0.3, 0.01});
+    center(model.source[0], 6, 0.2, {"lens.0.center_y", 1, 0.1});
+    center(model.source[0], 1, 0.3, {"lens_light.0.center_x", 1, 1});  // of a fixed parameter
+    follow(model);
+  }
   for (int i = 0; i < c.more_components; ++i) {
     const bool free = i % 3 == 0;  // those between them leave gaps in the sums
     const auto place = [&] { return 2 * philox.uniform(counter++) - 1; };
@@ -145,7 +170,7 @@ inline Schedule step_schedule() {
 
 /// Every kind of content at least once, odd sizes on purpose.
 inline std::vector<StepCase> step_cases() {
-  std::vector<StepCase> cases(25);
+  std::vector<StepCase> cases(27);
   cases[0].name = "paper";
   cases[1].name = "masked_chi2";
   cases[1].masked = true;
@@ -255,6 +280,14 @@ inline std::vector<StepCase> step_cases() {
   cases[24].name = "correlated_noise_pixel_source";
   cases[24].correlated = cases[24].pixel_source = cases[24].free_lens = true;
   cases[24].loss = LossKind::chi2;
+  cases[25].name = "relations";
+  cases[25].relations = cases[25].free_lens = cases[25].free_light = cases[25].lens_light = true;
+  cases[25].hidden = {};
+  cases[25].loss = LossKind::chi2;
+  cases[26].name = "many_components_network_relations";
+  cases[26].more_components = 66;
+  cases[26].relations = cases[26].free_lens = cases[26].free_light = cases[26].lens_light = true;
+  cases[26].loss = LossKind::chi2;
   return cases;
 }
 
@@ -454,15 +487,22 @@ inline NaiveStep naive_step(const Problem& problem, const std::vector<double>& p
     out.deflection_bar[i] = alpha_bar.x;
     out.deflection_bar[rays + i] = alpha_bar.y;
   }
+  for (const TiedParameter<double>& t : layout.tied)
+    table_bar[static_cast<std::size_t>(layout.free[static_cast<std::size_t>(t.free)].slot)] +=
+        t.factor * table_bar[static_cast<std::size_t>(t.slot)];
   for (std::size_t i = 0; i < layout.free.size(); ++i)
     out.gradient[layout.n_network + i] =
         transform_adjoint(layout.free.data(), static_cast<int>(i), u, table_bar.data());
   for (const GaussianPrior<double>& prior : layout.priors) {
-    const auto slot = static_cast<std::size_t>(layout.free[static_cast<std::size_t>(prior.free)].slot);
-    const double z = (table[slot] - prior.mean) / prior.sigma, n_used = observation.n_used();
+    const auto slot_of = [&layout](int i) {
+      return static_cast<std::size_t>(layout.free[static_cast<std::size_t>(i)].slot);
+    };
+    const double mean = prior.other < 0 ? prior.mean : prior.factor * table[slot_of(prior.other)] + prior.mean;
+    const double z = (table[slot_of(prior.free)] - mean) / prior.sigma, n_used = observation.n_used();
     out.regularization += z * z / n_used;
     std::vector<double> bar(table.size(), 0.0);
-    bar[slot] = 2 * z / prior.sigma / n_used;
+    bar[slot_of(prior.free)] = 2 * z / prior.sigma / n_used;
+    if (prior.other >= 0) bar[slot_of(prior.other)] = -2 * prior.factor * z / prior.sigma / n_used;
     for (std::size_t i = 0; i < layout.free.size(); ++i)
       out.gradient[layout.n_network + i] += transform_adjoint(layout.free.data(), static_cast<int>(i), u, bar.data());
   }

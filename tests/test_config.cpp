@@ -597,18 +597,15 @@ TEST_F(ConfigFile, SaysWhatIsWrongWithBoundsAndPriors) {
        "e2^2 < 1 "
        "everywhere inside"},
       {"prior = { gamma = 2 }",
-       "lens.0.prior.gamma: wrong type, found the integer 2, expected a table { mean = NUMBER, sigma = NUMBER > 0 }"},
+       "lens.0.prior.gamma: wrong type, found the integer 2, expected a table { mean = NUMBER or \"PARAMETER\", sigma = NUMBER > 0 }"},
       {"prior = { gamma = { mean = 2 } }",
-       "lens.0.prior.gamma: incomplete, found no sigma, expected a table { mean = NUMBER, sigma = NUMBER > 0 }"},
+       "lens.0.prior.gamma: incomplete, found no sigma, expected a table { mean = NUMBER or \"PARAMETER\", sigma = NUMBER > 0 }"},
       {"prior = { gamma = { mean = 2, sigma = 0 } }",
-       "lens.0.prior.gamma: out of range, found mean = 2.0, sigma = 0.0, expected a table { mean = NUMBER, sigma = "
-       "NUMBER > "
-       "0 }"},
+       "lens.0.prior.gamma: out of range, found mean = 2.0, sigma = 0.0, expected a table { mean = NUMBER or \"PARAMETER\", sigma = NUMBER > 0 }"},
       {"prior = { gamma = { mean = 2, sd = 1 } }",
-       "lens.0.prior.gamma: unknown key, found sd, expected a table { mean = NUMBER, sigma = NUMBER > 0 }"},
-      {"prior = { gamma = { mean = 'two', sigma = 1 } }",
-       "lens.0.prior.gamma: wrong type, found the string \"two\", expected a table { mean = NUMBER, sigma = NUMBER > 0 "
-       "}"},
+       "lens.0.prior.gamma: unknown key, found sd, expected a table { mean = NUMBER or \"PARAMETER\", sigma = NUMBER > 0 }"},
+      {"prior = { gamma = { mean = true, sigma = 1 } }",
+       "lens.0.prior.gamma: wrong type, found true, expected a table { mean = NUMBER or \"PARAMETER\", sigma = NUMBER > 0 }"},
       {"prior = { center_x = { mean = 0, sigma = 1 } }",
        "lens.0.prior.center_x: has no effect, found center_x fixed, expected its name in fit"},
   };
@@ -623,6 +620,96 @@ TEST_F(ConfigFile, SaysWhatIsWrongWithBoundsAndPriors) {
   EXPECT_EQ(failure(kShortest + kLens + prior + "[optimizer]\nloss = 'mse'\n"),
             "lens.toml:14: lens.0.prior: a Gaussian prior needs a likelihood, found optimizer.loss = \"mse\", expected "
             "\"chi2\"");
+}
+
+TEST_F(ConfigFile, ReadsParametersThatFollowOthers) {
+  const std::string text = kShortest +
+                           "[[lens]]\nprofile = 'SIE'\ntheta_E = 1.2\ne1 = 'lens_light.0.e1'\n"
+                           "e2 = 'lens_light.0.e2'\ncenter_x = '2 * lens_light.0.center_x - 0.5'\nfit = ['theta_E']\n"
+                           "prior = { theta_E = { mean = 'lens_light.0.R_sersic + 0.2', sigma = 0.1 } }\n"
+                           "[[lens_light]]\nprofile = 'SERSIC_ELLIPSE'\namp = 5\nR_sersic = 0.9\nn_sersic = 4\n"
+                           "e1 = 0.1\ncenter_x = 0.3\nfit = ['amp', 'R_sersic', 'e1', 'e2', 'center_x']\n"
+                           "[optimizer]\nloss = 'chi2'\n";
+  const Config c = read(text);
+  const LensComponent& lens = c.model.lens.at(0);
+  EXPECT_EQ(lens.values, (std::vector<double>{1.2, 0.1, 0, 2 * 0.3 - 0.5, 0}));
+  EXPECT_EQ(lens.follows.at(3).factor, 2);
+  EXPECT_EQ(lens.priors.at(0).mean_of.of, "lens_light.0.R_sersic");
+  EXPECT_EQ(lens.priors.at(0).mean, 0.9 + 0.2);
+  const std::string written = to_toml(c);
+  EXPECT_NE(written.find("center_x = \"2 * lens_light.0.center_x - 0.5\"\n"), std::string::npos) << written;
+  EXPECT_NE(written.find("theta_E = { mean = \"lens_light.0.R_sersic + 0.2\", sigma = 0.1 }"), std::string::npos);
+  EXPECT_EQ(to_toml(read(written)), written);
+}
+
+TEST_F(ConfigFile, SaysWhatIsWrongWithRelations) {
+  const std::string lens = "[[lens]]\nprofile = 'SIE'\ntheta_E = 1.2\nfit = ['theta_E']\n";
+  const auto message = [&](const std::string& line) {
+    std::string found = failure(kShortest + lens + line + "\n");
+    EXPECT_EQ(found.rfind("lens.toml:13: ", 0), 0u) << found;
+    return found.substr(found.find(' ') + 1);
+  };
+  EXPECT_EQ(message("center_x = 'lens.1.center_x'"),
+            "lens.0.center_x: no such parameter, found \"lens.1.center_x\", expected lens.0.center_x");
+  EXPECT_EQ(message("center_x = 'lens.0.e1 * lens.0.e2'"),
+            "lens.0.center_x: not a relation, found the string \"lens.0.e1 * lens.0.e2\", expected a number in arcsec, "
+            "or the parameter that it follows: \"FACTOR * lens_light.0.center_x + OFFSET\"");
+  EXPECT_EQ(message("center_x = 'lens.0.center_x'"),
+            "lens.0.center_x: follows itself, found \"lens.0.center_x\", expected a parameter that does not lead back "
+            "to it");
+  EXPECT_EQ(message("e1 = '0.9 * lens.0.theta_E'"),
+            "lens.0.e1: the ellipticity can leave its range, found up to |e1| = inf, |e2| = 0, expected e1² + e2² < 1: "
+            "both components follow those of one other, or bounds limit what they follow");
+  EXPECT_EQ(message("prior = { theta_E = { mean = 'two', sigma = 1 } }"),
+            "lens.0.prior.theta_E: no such parameter, found \"two\", expected " +
+                suggestion("two", {"lens.0.theta_E", "lens.0.e1", "lens.0.e2", "lens.0.center_x", "lens.0.center_y",
+                                  "source.0.amp", "source.0.sigma", "source.0.center_x", "source.0.center_y"}));
+}
+
+TEST_F(ConfigFile, ReadsAnExpansionAsItsGaussians) {
+  const std::string text = kShortest +
+                           "[[lens_light]]\nprofile = 'UNIFORM'\namp = 0.1\n"
+                           "[[lens_light]]\nprofile = 'MULTI_GAUSSIAN_ELLIPSE'\namp = 6\ncomponents = 3\n"
+                           "sigma_min = 0.1\nsigma_max = 1.6\ne1 = 0.2\ncenter_x = 'source.0.center_x'\n"
+                           "fit = ['amp', 'e1', 'e2', 'center_y']\nbounds = { center_y = [-1, 1] }\n";
+  const Config c = read(text);
+  ASSERT_EQ(c.model.lens_light.size(), 4u);
+  ASSERT_EQ(c.lens_light_start.size(), 4u);
+  const double sizes[] = {0.1, 0.4, 1.6};
+  for (std::size_t k = 0; k < 3; ++k) {
+    const LightComponent& gaussian = c.model.lens_light[1 + k];
+    EXPECT_EQ(gaussian.kind, LightKind::gaussian_ellipse);
+    EXPECT_EQ(gaussian.values[0], 2);
+    EXPECT_NEAR(gaussian.values[1], sizes[k], 1e-15);
+    EXPECT_EQ(gaussian.values[2], 0.2);
+  }
+  const ParameterLayout layout(c.model);
+  EXPECT_EQ(layout.names, (std::vector<std::string>{"lens_light.1.amp", "lens_light.1.e1", "lens_light.1.e2",
+                                                    "lens_light.1.center_y", "lens_light.2.amp", "lens_light.3.amp"}));
+  EXPECT_EQ(layout.tied.size(), 2 * 3u);
+  const std::string written = to_toml(c);
+  EXPECT_EQ(to_toml(read(written)), written);
+}
+
+TEST_F(ConfigFile, SaysWhatIsWrongWithAnExpansion) {
+  const std::string expansion =
+      "[[lens_light]]\nprofile = 'MULTI_GAUSSIAN_ELLIPSE'\namp = 6\nsigma_min = 0.1\nsigma_max = 2\n";
+  const auto message = [&](const std::string& text) {
+    const std::string found = failure(kShortest + text);
+    return found.substr(found.find(' ') + 1);
+  };
+  EXPECT_EQ(message(expansion + "[[lens_light]]\nprofile = 'UNIFORM'\namp = 0.1\n"),
+            "lens_light.0.profile: stands for several components, found MULTI_GAUSSIAN_ELLIPSE before another table of "
+            "its block, expected it as the last one");
+  EXPECT_EQ(message(expansion + "fit = ['sigma']\n"),
+            "lens_light.0.fit: the sizes of an expansion are fixed, found \"sigma\", expected other names");
+  EXPECT_EQ(message(expansion + "components = 1\n"),
+            "lens_light.0.components: out of range, found 1, expected an integer 2 to 40");
+  EXPECT_EQ(message("[[lens_light]]\nprofile = 'MULTI_GAUSSIAN_ELLIPSE'\namp = 6\nsigma_min = 3\nsigma_max = 2\n"),
+            "lens_light.0.sigma_max: too small, found 2 arcsec, expected > 3 arcsec, sigma_min");
+  EXPECT_EQ(message(expansion + "fit = ['amp']\nbounds = { amp = [1, 10] }\n"),
+            "lens_light.0: bounds or a prior of amp, found in a MULTI_GAUSSIAN_ELLIPSE, expected none: each of its "
+            "Gaussians has its own amplitude");
 }
 
 /// A model with everything that the stages of the recipe "galaxy" name.

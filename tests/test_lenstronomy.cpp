@@ -130,8 +130,8 @@ TEST(Lenstronomy, WhatIsNotUnderstoodIsRefusedByName) {
   } cases[] = {
       {"/kwargs_model/multi_plane", true, "kwargs_model.multi_plane: not supported, found true"},
       {"/kwargs_constraints",
-       {{"joint_lens_with_light", {{0, 0, {"center_x"}}}}},
-       "kwargs_constraints.joint_lens_with_light: not supported"},
+       {{"joint_source_with_point_source", {{0, 0}}}},
+       "kwargs_constraints.joint_source_with_point_source: not supported"},
       {"/kwargs_likelihood",
        {{"prior_lens_lognormal", {{0, "theta_E", 0, 1}}}},
        "kwargs_likelihood.prior_lens_lognormal: not supported, expected "},
@@ -162,10 +162,48 @@ TEST(Lenstronomy, WhatIsNotUnderstoodIsRefusedByName) {
   read_lenstronomy(path, warnings, {"multi_plane"});
   EXPECT_NE(std::find(warnings.begin(), warnings.end(), path + ": kwargs_model.multi_plane: ignored"), warnings.end());
   EXPECT_THROW(read_lenstronomy(path, warnings, {"multi_plane", "not_there"}), InvalidInput);
-  file["kwargs_constraints"]["joint_lens_with_light"] = {{0, 0, {"center_x"}}};
+  file["kwargs_constraints"]["joint_source_with_point_source"] = {{0, 0}};
   const std::string joint = folder.write("joint.json", file.dump());
   EXPECT_THROW(read_lenstronomy(joint, warnings, {"multi_plane"}), InvalidInput);
   read_lenstronomy(joint, warnings, {"kwargs_model.multi_plane", "kwargs_constraints"});
+}
+
+TEST(Lenstronomy, ConstraintsBecomeRelations) {
+  const TemporaryDirectory folder;
+  json file = small_file();
+  file["kwargs_model"]["lens_model_list"].push_back("SHEAR");
+  file["kwargs_lens"].push_back({{"gamma1", 0.02}, {"gamma2", 0.01}});
+  file["kwargs_model"]["lens_light_model_list"] = {"GAUSSIAN_ELLIPSE"};
+  file["kwargs_lens_light"] = {
+      {{"amp", 3}, {"sigma", 0.4}, {"e1", 0.1}, {"e2", 0.2}, {"center_x", 0.05}, {"center_y", -0.04}}};
+  file["kwargs_constraints"] = {
+      {"joint_lens_with_light", {{0, 0, {"center_x", "center_y", "e1", "e2"}}}},
+      {"joint_lens_with_lens", {{0, 1, {{"ra_0", "center_x"}, {"dec_0", "center_y"}}}}}};
+  std::vector<std::string> warnings;
+  const ExchangedLens lens = read_lenstronomy(folder.write("model.json", file.dump()), warnings);
+  const LensComponent& sie = lens.model.lens.at(0);
+  const LightComponent& light = lens.model.lens_light.at(0);
+  const auto index = [](const ProfileInfo& info, const char* name) {
+    return static_cast<std::size_t>(info.index_of(name));
+  };
+  for (const char* name : {"center_x", "center_y", "e1", "e2"}) {
+    const std::size_t i = index(lens_info(sie.kind), name);
+    EXPECT_EQ(sie.follows.at(i).of, std::string("lens_light.0.") + name);
+    EXPECT_EQ(sie.follows.at(i).factor, 1);
+    EXPECT_FALSE(sie.free[i]);
+    EXPECT_EQ(sie.values[i], light.values[index(light_info(light.kind), name)]);
+  }
+  const LensComponent& shear = lens.model.lens.at(1);
+  EXPECT_EQ(shear.follows.at(2).of, "lens.0.center_x");
+  EXPECT_EQ(shear.values[2], sie.values[3]);
+
+  const auto message = [&](const json& constraints) {
+    file["kwargs_constraints"] = constraints;
+    return complaint(read, folder.write("model.json", file.dump()));
+  };
+  EXPECT_NE(message({{"joint_lens_with_light", {{1, 0, {"e1"}}}}}).find("no such component"), std::string::npos);
+  EXPECT_NE(message({{"joint_lens_with_light", {{0, 0, {"q"}}}}}).find("no parameter of SIE, found q"), std::string::npos);
+  EXPECT_NE(message({{"joint_lens_with_lens", {{0, 0, {"e1"}}}}}).find("lens.0.e1: follows itself"), std::string::npos);
 }
 
 TEST(Lenstronomy, PixelsWithoutExposureAreMasked) {

@@ -106,9 +106,15 @@ TEST(ScalarModel, NormalMatrixIsThatOfDifferences) {
       model.whitening().whiten(column.data());
     }
     SymmetricMatrix priors(columns.size());
-    for (const GaussianPrior<double>& prior : layout.priors)
+    for (const GaussianPrior<double>& prior : layout.priors) {
+      std::vector<double> slope(columns.size(), 0.0);  // of z
+      for (std::size_t k = 0; k < columns.size(); ++k) {
+        if (model.moving()[k] == prior.free) slope[k] = 1 / prior.sigma;
+        if (model.moving()[k] == prior.other) slope[k] = -prior.factor / prior.sigma;
+      }
       for (std::size_t k = 0; k < columns.size(); ++k)
-        if (model.moving()[k] == prior.free) priors(k, k) = 1 / (prior.sigma * prior.sigma * model.n_fitted());
+        for (std::size_t j = 0; j < columns.size(); ++j) priors(k, j) += slope[k] * slope[j] / model.n_fitted();
+    }
     for (std::size_t i = 0; i < columns.size(); ++i)
       for (std::size_t j = 0; j < columns.size(); ++j) {
         const double expected = inner_product(columns[i], columns[j]);

@@ -1,11 +1,15 @@
 // The transforms that keep free parameters in their range, the layout of the flat vector, the checks of a model.
 #include "einfield/model.hpp"
+#include "einfield/error.hpp"
 #include "einfield/tangent.hpp"
+#include "host/model/parameter_slots.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
+#include <string>
+#include <utility>
 
 namespace einfield {
 namespace {
@@ -310,6 +314,121 @@ TEST(Model, SlotsHaveNames) {
   EXPECT_EQ(slot_name(model, 0), "lens.0.theta_E");
   EXPECT_EQ(slot_name(model, kMaxProfileParameters + 1), "lens.1.gamma2");
   EXPECT_EQ(slot_name(model, 2 * kMaxProfileParameters + 2), "source.0.n_sersic");
+}
+
+// ---- relations ------------------------------------------------------------------------------------------------
+
+/// A lens of which center and ellipticity follow its light.
+Model related() {
+  Model model;
+  model.lens.push_back(sie({1.6, 0, 0, 0, 0}, {true, false, false, false, false}));
+  model.lens[0].follows.resize(5);
+  model.lens[0].follows[1] = {"lens_light.0.e1", 0.5};
+  model.lens[0].follows[2] = {"lens_light.0.e2", 0.5};
+  model.lens[0].follows[3] = {"lens_light.0.center_x"};
+  model.lens[0].follows[4] = {"lens_light.0.center_y", 1, -0.1};
+  LightComponent light;
+  light.kind = LightKind::sersic_ellipse;
+  light.values = {10, 1.2, 4, 0.2, -0.1, 0.02, 0.05};
+  light.free = {true, true, true, true, true, true, false};
+  model.lens_light.push_back(light);
+  return model;
+}
+
+TEST(Relations, ValuesFollowAndAreNotFree) {
+  Model model = related();
+  follow(model);
+  EXPECT_EQ(model.lens[0].values, (std::vector<double>{1.6, 0.1, -0.05, 0.02, 0.05 - 0.1}));
+  const ParameterLayout layout(model);
+  EXPECT_EQ(layout.names, (std::vector<std::string>{"lens.0.theta_E", "lens_light.0.amp", "lens_light.0.R_sersic",
+                                                    "lens_light.0.n_sersic", "lens_light.0.e1", "lens_light.0.e2",
+                                                    "lens_light.0.center_x"}));
+  ASSERT_EQ(layout.tied.size(), 3u) << "center_y of the light is fixed, and so is what follows it";
+  EXPECT_EQ(layout.slots_of(4), (std::vector<std::pair<int, double>>{{kMaxProfileParameters + 3, 1.0}, {1, 0.5}}));
+
+  std::vector<double> values;
+  for (const FreeParameter<double>& f : layout.free) values.push_back(layout.table[static_cast<std::size_t>(f.slot)]);
+  values[4] = -0.3;
+  values[6] = 0.7;
+  const Model moved = with_parameters(model, layout, layout.unconstrained(values));
+  EXPECT_NEAR(moved.lens[0].values[1], -0.15, 1e-14);
+  EXPECT_NEAR(moved.lens[0].values[3], 0.7, 1e-14);
+  EXPECT_EQ(moved.lens[0].values[4], 0.05 - 0.1);
+}
+
+TEST(Relations, OfARelationAreFollowedToTheEnd) {
+  Model model = related();
+  model.lens.push_back({LensKind::shear, {0.01, 0.02, 0, 0}, {true, true, false, false}});
+  model.lens[1].follows.resize(4);
+  model.lens[1].follows[2] = {"lens.0.center_y", 2, 1};
+  follow(model);
+  EXPECT_NEAR(model.lens[1].values[2], 2 * (0.05 - 0.1) + 1, 1e-15);
+  model.lens[0].priors.resize(5);
+  model.lens[0].priors[0] = {-kInfinity, kInfinity, 0, 0.1, {"lens.1.ra_0", 3, 0.5}};
+  const ParameterLayout layout(model);
+  ASSERT_EQ(layout.priors.size(), 1u);
+  EXPECT_EQ(layout.priors[0].other, -1) << "what it follows is fixed";
+  EXPECT_NEAR(layout.priors[0].mean, 3 * model.lens[1].values[2] + 0.5, 1e-14);
+}
+
+TEST(Relations, WrongOnesAreRefused) {
+  const auto expect = [](const std::string& message, auto&& change) {
+    Model model = related();
+    change(model);
+    std::string found = "none";
+    try {
+      model.validate();
+    } catch (const InvalidInput& error) {
+      found = error.what();
+      EXPECT_THROW(follow(model), InvalidInput);
+    }
+    EXPECT_NE(found.find(message), std::string::npos) << found << "\nexpected: " << message;
+  };
+  expect("none", [](Model&) {});
+  expect("lens.0.center_x: no such parameter, found \"lens_light.0.centre_x\", expected lens_light.0.center_x",
+         [](Model& m) { m.lens[0].follows[3].of = "lens_light.0.centre_x"; });
+  expect("lens.0.center_x: free although it follows", [](Model& m) { m.lens[0].free[3] = true; });
+  expect("lens.0.center_x: follows itself", [](Model& m) { m.lens[0].follows[3].of = "lens.0.center_x"; });
+  expect("lens.0.center_x: follows itself", [](Model& m) {
+    m.lens[0].follows[3].of = "lens.0.center_y";
+    m.lens[0].follows[4].of = "lens.0.center_x";
+  });
+  expect("lens.0.theta_E: can leave its range, found \"lens_light.0.R_sersic - 0.5\"", [](Model& m) {
+    m.lens[0].free[0] = false;
+    m.lens[0].follows[0] = {"lens_light.0.R_sersic", 1, -0.5};
+  });
+  expect("lens.0.e2: the ellipticity can leave its range", [](Model& m) { m.lens[0].follows[1].factor = 1.2; });
+  expect("lens.0.e2: the ellipticity can leave its range",
+         [](Model& m) { m.lens[0].follows[2] = {"lens_light.0.e1", 0.9}; });
+  expect("none", [](Model& m) { m.lens[0].follows[2] = {}; });  // e2 = 0 is fixed
+  expect("lens.0.prior.theta_E: the mean follows the parameter itself", [](Model& m) {
+    m.lens[0].priors.resize(5);
+    m.lens[0].priors[0] = {-kInfinity, kInfinity, 0, 0.1, {"lens.0.theta_E"}};
+  });
+  expect("4 relations, expected 5", [](Model& m) { m.lens[0].follows.pop_back(); });
+}
+
+TEST(Relations, AreReadAndWrittenAsText) {
+  const auto same = [](const char* text, const std::string& of, double factor, double offset) {
+    const auto relation = parse_relation(text);
+    ASSERT_TRUE(relation) << text;
+    EXPECT_EQ(relation->of, of) << text;
+    EXPECT_DOUBLE_EQ(relation->factor, factor) << text;
+    EXPECT_DOUBLE_EQ(relation->offset, offset) << text;
+    const auto again = parse_relation(to_text(*relation));
+    ASSERT_TRUE(again) << to_text(*relation);
+    EXPECT_EQ(again->factor, relation->factor);
+    EXPECT_EQ(again->offset, relation->offset);
+  };
+  same("lens.0.e1", "lens.0.e1", 1, 0);
+  same(" -lens.0.e1 ", "lens.0.e1", -1, 0);
+  same("0.5*lens.0.e1+1e-2", "lens.0.e1", 0.5, 0.01);
+  same("lens.0.e1 / 4 - 2.5e-1", "lens.0.e1", 0.25, -0.25);
+  same("1 - 2 * source.12.R_sersic * -3", "source.12.R_sersic", 6, 1);
+  same("0.1 + lens.0.e1 + 0.2", "lens.0.e1", 1, 0.1 + 0.2);
+  for (const char* text : {"", "1.5", "lens.0.e1 * lens.0.e2", "lens.0.e1 + lens.0.e2", "2 / lens.0.e1", "lens.0.e1 +* 2",
+                           "lens.0.e1 2", "(lens.0.e1)", "lens.0.e1 / 0", "*", "lens.0.e1 *"})
+    EXPECT_FALSE(parse_relation(text)) << text;
 }
 
 }  // namespace

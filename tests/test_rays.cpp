@@ -33,6 +33,7 @@ struct Case {
     add(static_cast<int>(LightKind::pixelated), {}, RadiusKind::product_average, grid);
     add(static_cast<int>(LightKind::network), {7, 0.3, -0.2});
     add(static_cast<int>(LightKind::gaussian), {20, 0.6, 0.01, 0.02});
+    add(static_cast<int>(LightKind::gaussian_ellipse), {9, 0.5, 0.2, -0.1, 0.03, 0.05});
     add(static_cast<int>(LightKind::uniform), {-0.7});
     const Philox philox{5};
     for (std::uint64_t i = 0; i < 20; ++i) pixels.push_back(static_cast<Real>(philox.normal(i)));
@@ -93,7 +94,7 @@ struct Case {
     table.insert(table.end(), values.begin(), values.end());
   }
 
-  Scene<Real> scene() const { return {components.data(), 2, 3, 2, table.data(), pixels.data()}; }
+  Scene<Real> scene() const { return {components.data(), 2, 3, 3, table.data(), pixels.data()}; }
   Rays<Real> rays() const {
     return {count,
             theta.data(),
@@ -252,9 +253,10 @@ void check_columns() {
     if (sizeof(Real) == 4) continue;
 
     std::vector<int> row(c.table.size());
-    for (std::size_t k = 0; k < row.size(); ++k) row[k] = k % 5 == 2 ? -1 : static_cast<int>(k);
+    std::vector<SlotColumn> slots(row.size());
+    for (std::size_t k = 0; k < row.size(); ++k) slots[k].row = row[k] = k % 5 == 2 ? -1 : static_cast<int>(k);
     std::vector<Real> columns(row.size() * stride, Real(7));
-    ray_kernels<Real>().derivatives(c.scene(), c.rays(), row.data(), columns.data(), stride);
+    ray_kernels<Real>().derivatives(c.scene(), c.rays(), slots, columns.data(), stride);
     std::vector<std::vector<double>> expected(row.size(), std::vector<double>(count, 7.0));
     for (std::size_t i = 0; i < count; ++i) {
       const Case<Real> one = c.ray(i);

@@ -29,7 +29,10 @@ struct LightCase {
   friend void PrintTo(const LightCase& c, std::ostream* out) { *out << c.name; }
 
   bool is_sersic() const { return static_cast<LightKind>(component.kind) == LightKind::sersic_ellipse; }
-  std::size_t center() const { return is_sersic() ? 5 : 2; }
+  const ProfileInfo& info() const { return light_info(static_cast<LightKind>(component.kind)); }
+  std::size_t center() const { return static_cast<std::size_t>(info().index_of("center_x")); }
+  /// Index of e1, before e2; 0 = circular.
+  std::size_t ellipticity() const { return static_cast<std::size_t>(std::max(info().index_of("e1"), 0)); }
   /// Length over which the brightness changes.
   double size() const { return p[1]; }
 
@@ -64,6 +67,10 @@ std::vector<LightCase> light_cases() {
     cases.push_back({"gaussian_" + std::to_string(static_cast<int>(10 * sigma)),
                      {static_cast<int>(LightKind::gaussian), RadiusKind::product_average, 0, {}},
                      {20, sigma, -0.3, 0.2}});
+  for (const auto& s : shapes)
+    cases.push_back({std::string("gaussian_ellipse_") + s.name,
+                     {static_cast<int>(LightKind::gaussian_ellipse), RadiusKind::product_average, 0, {}},
+                     {20, 0.7, s.e1, s.e2, -0.3, 0.2}});
   return cases;
 }
 
@@ -101,7 +108,10 @@ struct Variables {
   std::vector<double> scale() const {
     const double r = std::hypot(x[0], x[1]);
     std::vector<double> result(x.size());
-    double length = light.is_sersic() ? r : light.size() / (1 + r / light.size()), ellipticity = 1, index = 1;
+    const std::size_t e = light.ellipticity();
+    const double flat = e > 0 && !light.is_sersic() ? 1 - std::hypot(x[2 + e], x[3 + e]) : 1;
+    const double width = light.size() * flat, gaussian = width / (1 + r / width);
+    double length = light.is_sersic() ? r : gaussian, ellipticity = gaussian / (width + r) * flat, index = 1;
     if (light.is_sersic()) {
       ellipticity = 1 - std::hypot(x[5], x[6]);
       const double major = 1.2 * r / ellipticity;  // an upper limit of R
@@ -113,7 +123,8 @@ struct Variables {
     for (std::size_t i = 0; i < x.size(); ++i) result[i] = std::abs(x[i]);
     result[0] = result[1] = result[2 + light.center()] = result[3 + light.center()] = length;
     result[3] = light.is_sersic() ? length / r * x[3] : length / (1 + r / light.size());
-    if (light.is_sersic()) result[4] = index, result[5] = result[6] = ellipticity;
+    if (light.is_sersic()) result[4] = index;
+    if (e > 0) result[2 + e] = result[3 + e] = ellipticity;
     return result;
   }
 };
@@ -166,9 +177,9 @@ TEST_P(Lights, RotationTurnsTheIsophotes) {
   const LightCase& c = GetParam();
   const double angle = 0.77;
   std::vector<double> turned = c.p;
-  if (c.is_sersic()) {
-    turned[3] = std::cos(2 * angle) * c.p[3] - std::sin(2 * angle) * c.p[4];
-    turned[4] = std::sin(2 * angle) * c.p[3] + std::cos(2 * angle) * c.p[4];
+  if (const std::size_t e = c.ellipticity(); e > 0) {
+    turned[e] = std::cos(2 * angle) * c.p[e] - std::sin(2 * angle) * c.p[e + 1];
+    turned[e + 1] = std::sin(2 * angle) * c.p[e] + std::cos(2 * angle) * c.p[e + 1];
   }
   const Vec2<double> center{c.p[c.center()], c.p[c.center() + 1]};
   for (const double r : {0.1, 0.7, 1.5})
@@ -190,6 +201,7 @@ TEST_P(Lights, SinglePrecisionIsGood) {
     rounded.push_back(single.back());
   }
   const double peak = c.is_sersic() ? c.p[0] : c.p[0] / (2 * kPi * c.p[1] * c.p[1]);
+  const auto of_one = [&c](std::size_t k) { return c.ellipticity() > 0 && k >= c.ellipticity(); };  // e1 and e2
   for (const double r : {1e-3, 0.1, 0.7, 1.6, 3.3})
     for (const double angle : kAngles) {
       // A sum in float: GCC 12 at -O2 forgets a conversion to float and back.
@@ -207,12 +219,12 @@ TEST_P(Lights, SinglePrecisionIsGood) {
       c.adjoint(rounded.data(), theta2, 1.0, theta_bar2, p_bar2.data());
       double largest = r * std::hypot(theta_bar2.x, theta_bar2.y);
       for (std::size_t k = 0; k < c.center(); ++k)
-        largest = std::max(largest, std::abs(p_bar2[k] * (k > 2 ? 1 : c.p[k])));
+        largest = std::max(largest, std::abs(p_bar2[k] * (of_one(k) ? 1 : c.p[k])));
       largest = std::max(largest, peak);
       EXPECT_NEAR(r * theta_bar.x, r * theta_bar2.x, tolerance::kSingle * largest) << r << " " << angle;
       EXPECT_NEAR(r * theta_bar.y, r * theta_bar2.y, tolerance::kSingle * largest) << r << " " << angle;
       for (std::size_t k = 0; k < c.center(); ++k) {
-        const double scale = k > 2 ? 1 : c.p[k];
+        const double scale = of_one(k) ? 1 : c.p[k];
         EXPECT_NEAR(scale * p_bar[k], scale * p_bar2[k], tolerance::kSingle * largest)
             << k << " at " << r << " " << angle;
       }
@@ -303,6 +315,25 @@ TEST(Gaussian, FluxIsItsAmplitude) {
   for (int i = -150; i <= 150; ++i)
     for (int j = -150; j <= 150; ++j) sum += gaussian_brightness(p, Vec2<double>{0.05 * i, 0.05 * j}) * 0.05 * 0.05;
   EXPECT_NEAR(sum, 20, 1e-10);
+}
+
+TEST(GaussianEllipse, HasTheFluxAndTheAxesOfItsParameters) {
+  const double c = 0.4, phi = 0.3, q = (1 - c) / (1 + c), sigma = 0.7;
+  const double p[] = {20, sigma, c * std::cos(2 * phi), c * std::sin(2 * phi), 0.3, -0.2};
+  double sum = 0;
+  for (int i = -200; i <= 200; ++i)
+    for (int j = -200; j <= 200; ++j)
+      sum += gaussian_ellipse_brightness(p, Vec2<double>{0.05 * i, 0.05 * j}) * 0.05 * 0.05;
+  EXPECT_NEAR(sum, 20, 1e-9);
+  const double peak = 20 / (2 * kPi * sigma * sigma);
+  const auto along = [&](double angle, double r) {
+    return gaussian_ellipse_brightness(p, Vec2<double>{0.3 + r * std::cos(angle), -0.2 + r * std::sin(angle)});
+  };
+  EXPECT_NEAR(along(phi, sigma / std::sqrt(q)), peak * std::exp(-0.5), 1e-12 * peak);
+  EXPECT_NEAR(along(phi + kPi / 2, sigma * std::sqrt(q)), peak * std::exp(-0.5), 1e-12 * peak);
+  const double round[] = {20, sigma, 0, 0, 0.3, -0.2}, circle[] = {20, sigma, 0.3, -0.2};
+  EXPECT_NEAR(gaussian_ellipse_brightness(round, Vec2<double>{1, 0.5}),
+              gaussian_brightness(circle, Vec2<double>{1, 0.5}), 1e-15);
 }
 
 // ---- Pixels ----
@@ -465,23 +496,24 @@ TYPED_TEST(LightPrecision, EveryValueAndDerivativeIsFinite) {
   const auto uniform = [&](double low, double high) { return low + (high - low) * philox.uniform(counter++); };
   const double tiny = std::numeric_limits<Real>::denorm_min();
   long cases = 0;
-  for (const auto kind : {LightKind::sersic_ellipse, LightKind::gaussian})
+  for (const auto kind : {LightKind::sersic_ellipse, LightKind::gaussian, LightKind::gaussian_ellipse})
     for (int draw = 0; draw < 60000; ++draw, ++cases) {
       const Component component{
           static_cast<int>(kind), draw % 2 ? RadiusKind::major_axis : RadiusKind::product_average, 0, {}};
       Real p[kMaxProfileParameters] = {};
       p[0] = static_cast<Real>(std::pow(10.0, uniform(-3, 5)));
       p[1] = static_cast<Real>(std::pow(10.0, uniform(-3, 2)));
-      std::size_t center = 2;
+      const auto center = static_cast<std::size_t>(light_info(kind).index_of("center_x"));
       if (kind == LightKind::sersic_ellipse) {
         const double indices[] = {0.2500001, 0.5, 1, 4, 9.99999};
         p[2] = static_cast<Real>(draw % 3 ? indices[draw % 5] : uniform(0.25, 10));
+      }
+      if (center > 2) {
         const double sizes[] = {0, tiny, 1e-30, 1e-7, 0.5, 0.9, 0.99};
         const double size = draw % 4 ? sizes[draw % 7] : uniform(0, 0.99);
         const double angle = draw % 5 ? kAngles[draw % 7] : uniform(0, 6.3);
-        p[3] = static_cast<Real>(size * std::cos(angle));
-        p[4] = static_cast<Real>(size * std::sin(angle));
-        center = 5;
+        p[center - 2] = static_cast<Real>(size * std::cos(angle));
+        p[center - 1] = static_cast<Real>(size * std::sin(angle));
       }
       const double radii[] = {0, tiny, 1e-30, 1e-6, 1e-4, 0.01, 1, 30, 1e3, 1e8};
       const double r = draw % 2 ? radii[(draw / 2) % 10] : std::pow(10.0, uniform(-6, 4));
@@ -528,6 +560,7 @@ TEST(LightInfo, NamesAreThoseOfLenstronomyInItsOrder) {
   };
   EXPECT_EQ(names(LightKind::sersic_ellipse), "SERSIC_ELLIPSE amp R_sersic n_sersic e1 e2 center_x center_y");
   EXPECT_EQ(names(LightKind::gaussian), "GAUSSIAN amp sigma center_x center_y");
+  EXPECT_EQ(names(LightKind::gaussian_ellipse), "GAUSSIAN_ELLIPSE amp sigma e1 e2 center_x center_y");
   EXPECT_EQ(names(LightKind::pixelated), "PIXELATED");
   EXPECT_EQ(names(LightKind::network), "NETWORK amp center_x center_y");
 }

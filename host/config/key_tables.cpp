@@ -205,6 +205,7 @@ void set_defaults(Component& c, const ProfileInfo& info) {
   c.values.clear();
   for (const ParameterInfo& p : info.parameters) c.values.push_back(p.default_value);
   c.free.assign(info.parameters.size(), false);
+  c.follows.clear();
 }
 
 /// @param info  lens_info or light_info
@@ -225,11 +226,15 @@ Key profile_key(const ProfileInfo& info, const std::string& help = "parameters a
   return {"profile", only(info.name), help, {}, "", true};
 }
 
-Keys parameter_keys(const ProfileInfo& info, std::vector<double>& values) {
+/// @param follows  one per value; null: none follows a parameter
+Keys parameter_keys(const ProfileInfo& info, std::vector<double>& values, std::vector<Relation>* follows = nullptr) {
   Keys keys;
+  if (follows) follows->resize(values.size());
   for (std::size_t i = 0; i < info.parameters.size(); ++i) {
     const ParameterInfo& p = info.parameters[i];
-    const Target target = p.range == Range::integer ? Target(WholeNumber{&values[i]}) : Target(&values[i]);
+    Target target = &values[i];
+    if (follows) target = NumberOrRelation{&values[i], &(*follows)[i]};
+    if (p.range == Range::integer) target = WholeNumber{&values[i]};
     const std::string help = p.range == Range::ellipticity ? "e1^2 + e2^2 < 1" : "";
     keys.push_back({p.name, target, help, parameter_bounds(p), p.unit, std::isnan(p.default_value)});
   }
@@ -239,7 +244,8 @@ Keys parameter_keys(const ProfileInfo& info, std::vector<double>& values) {
 /// The tables `bounds` and `prior` of a component, which are read on their own.
 Keys prior_tables() {
   return {{"bounds", SubTable{}, "limits of free parameters: { NAME = [lower, upper], ... }"},
-          {"prior", SubTable{}, "Gaussian priors of free parameters: { NAME = { mean = ..., sigma = ... }, ... }"}};
+          {"prior", SubTable{}, "Gaussian priors of free parameters: { NAME = { mean = ..., sigma = ... }, ... }; the mean is a number or "
+           "follows another parameter: \"lens_light.0.center_x\""}};
 }
 
 /// The names of the parameters of a profile that may be free.
@@ -326,7 +332,7 @@ Keys network_light_keys(LightComponent& c, NetworkConfig& network) {
   const ProfileInfo& info = light_info(c.kind);
   Keys keys{profile_key(
       info, "brightness amp softplus(MLP((position - center) input_scale)); at most one such component in a model")};
-  append(keys, parameter_keys(info, c.values));
+  append(keys, parameter_keys(info, c.values, &c.follows));
   append(keys, prior_tables());
   append(keys, shape_keys(network, "initial"));
   keys.push_back(seed_key(network, "initial"));
@@ -378,7 +384,8 @@ Keys perturbation_keys(LensComponent& c) {
 }
 
 Keys lens_keys(LensComponent& c) {
-  Keys keys = perturbation_keys(c);
+  Keys keys{profile_key(lens_info(c.kind))};
+  append(keys, parameter_keys(lens_info(c.kind), c.values, &c.follows));
   append(keys, prior_tables());
   keys.push_back(fit_key(free_parameters(lens_info(c.kind), c.free)));
   return keys;
@@ -396,12 +403,32 @@ Keys light_keys(LightComponent& c, LightStart& start) {
   if (c.kind == LightKind::pixelated) return pixel_light_keys(c, start);
   const ProfileInfo& info = light_info(c.kind);
   Keys keys{profile_key(info)};
-  append(keys, parameter_keys(info, c.values));
+  append(keys, parameter_keys(info, c.values, &c.follows));
   append(keys, prior_tables());
   if (c.kind == LightKind::sersic_ellipse)
     keys.push_back({"radius", choice_of(c.radius, kRadiusKinds),
                     "whether R_sersic is the product average of the semi-axes or the semi-major axis"});
   keys.push_back(fit_key(free_parameters(info, c.free)));
+  return keys;
+}
+
+Keys expansion_keys(LightComponent& c, Expansion& e) {
+  const ProfileInfo& info = light_info(LightKind::gaussian_ellipse);
+  Keys keys{{"profile", only(kExpansion),
+             "multi-Gaussian expansion (Cappellari 2002): this and the next components of the block are "
+             "GAUSSIAN_ELLIPSEs of one center and ellipticity with free amplitudes; the last table of its block",
+             {}, "", true}};
+  for (const Key& key : parameter_keys(info, c.values, &c.follows)) {
+    if (key.name == "sigma") continue;
+    keys.push_back(key);
+    if (key.name == "amp") keys.back().help = "sum of the amplitudes at the start";
+  }
+  keys.push_back({"components", &e.components, "number of Gaussians", between(2, 40)});
+  keys.push_back({"sigma_min", &e.sigma_min, "sigma of the smallest", above(0), "arcsec", true});
+  keys.push_back({"sigma_max", &e.sigma_max, "sigma of the largest", above(0), "arcsec", true});
+  append(keys, prior_tables());
+  NameSet names = free_parameters(info, c.free);
+  keys.push_back(fit_key(names, "names of the free parameters; \"amp\": all amplitudes; sigma is fixed"));
   return keys;
 }
 
@@ -428,7 +455,7 @@ Keys prior_keys(const ProfileInfo& info, std::vector<ParameterPrior>& priors) {
   for (std::size_t i = 0; i < priors.size(); ++i) {
     const ParameterInfo& p = info.parameters[i];
     if (p.range == Range::integer) continue;
-    keys.push_back({p.name, Normal{&priors[i].mean, &priors[i].sigma}, "", {}, p.unit});
+    keys.push_back({p.name, Normal{&priors[i].mean, &priors[i].sigma, &priors[i].mean_of}, "", {}, p.unit});
   }
   return keys;
 }

@@ -38,6 +38,15 @@ Keys lens_keys(LensComponent& c);
 Keys perturbation_keys(LensComponent& c);
 Keys random_field_keys(RandomFieldConfig& f);
 Keys light_keys(LightComponent& c, LightStart& start);
+inline constexpr const char* kExpansion = "MULTI_GAUSSIAN_ELLIPSE";  ///< profile that stands for several components
+/// A multi-Gaussian expansion (Cappellari 2002): GAUSSIAN_ELLIPSE components of one center and one ellipticity, with
+/// sizes in equal steps of their logarithm.
+struct Expansion {
+  int components = 20;
+  double sigma_min = 0, sigma_max = 0;  ///< [arcsec]
+};
+/// @param c  GAUSSIAN_ELLIPSE: center, ellipticity, what is free, and the sum of all amplitudes
+Keys expansion_keys(LightComponent& c, Expansion& e);
 /// Defaults of the network of a NETWORK component: a source is smaller than its image, so the scales are smaller too.
 NetworkConfig light_network_defaults();
 /// Keys of the tables `bounds` and `prior` of a component. @param priors  one per parameter

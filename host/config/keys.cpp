@@ -18,6 +18,7 @@
 #include "host/files/fits_text.hpp"
 #include "host/files/text.hpp"
 #include "host/files/toml.hpp"
+#include "host/model/parameter_slots.hpp"
 
 namespace einfield {
 namespace {
@@ -156,6 +157,7 @@ std::string type_text(const Target& target) {
                  [](bool*) { return std::string("true or false"); }, [](std::string*) { return std::string("text"); },
                  [](std::vector<int>*) { return std::string("list of integers"); },
                  [](FitsReference*) { return std::string("\"FILE[HDU]\""); },
+                 [](const NumberOrRelation&) { return std::string("number"); },
                  [](const Choice& choice) { return quoted(choice.names); },
                  [](const WholeNumber&) { return std::string("integer"); },
                  [](const NameSet&) { return std::string("list of names"); },
@@ -196,6 +198,10 @@ std::optional<std::string> value_text(const Target& target) {
             return Text("[" + joined(texts) + "]");
           },
           [](const FitsReference* reference) { return reference_text(*reference); },
+          [](const NumberOrRelation& value) {
+            if (value.relation->given()) return Text(toml_string(to_text(*value.relation)));
+            return std::isnan(*value.value) ? Text() : Text(toml_number(*value.value));
+          },
           [](const Choice& choice) { return Text("\"" + choice.names[choice.get()] + "\""); },
           [](const WholeNumber& number) {
             return std::isnan(*number.value) ? Text() : Text(to_text(static_cast<long long>(*number.value)));
@@ -218,9 +224,10 @@ std::optional<std::string> value_text(const Target& target) {
                        : Text();
           },
           [](const Normal& value) {
-            return *value.sigma > 0
-                       ? Text("{ mean = " + toml_number(*value.mean) + ", sigma = " + toml_number(*value.sigma) + " }")
-                       : Text();
+            const std::string mean =
+                value.mean_of->given() ? toml_string(to_text(*value.mean_of)) : toml_number(*value.mean);
+            return *value.sigma > 0 ? Text("{ mean = " + mean + ", sigma = " + toml_number(*value.sigma) + " }")
+                                    : Text();
           },
           [](const MapOrNumber& value) {
             return *value.number ? Text(toml_number(**value.number)) : reference_text(*value.map);
@@ -343,14 +350,14 @@ toml::table parse(const std::string& text, const std::string& file) {
   }
 }
 
-/// A word without quotes, as a shell passes it (adam, heldout, SIE), unless it has a meaning in TOML.
+/// A word without quotes, as a shell passes it (adam, SIE, lens.0.center_x), unless it has a meaning in TOML.
 bool is_word(const std::string& text) {
   const std::string word = trimmed(text);
   if (word == "true" || word == "false" || word == "inf" || word == "nan") return false;
   const auto letter = [](unsigned char c) { return std::isalpha(c) != 0; };
   return !word.empty() && letter(static_cast<unsigned char>(word[0])) &&
          std::all_of(word.begin(), word.end(),
-                     [&](unsigned char c) { return letter(c) || std::isdigit(c) || c == '_'; });
+                     [&](unsigned char c) { return letter(c) || std::isdigit(c) || c == '_' || c == '.'; });
 }
 
 std::vector<std::string> segments(const std::string& path) {
@@ -503,6 +510,14 @@ class Document::Tree::Assignment {
     for (const toml::node& element : array("a list of integers")) values->push_back(static_cast<int>(integer(element)));
   }
   void operator()(FitsReference* value) const { *value = tree_.reference(path_, node_); }
+  void operator()(const NumberOrRelation& value) const {
+    *value.relation = {};
+    *value.value = 0;
+    if (node_.is_string())
+      *value.relation = relation(node_, number_text());
+    else
+      *value.value = real(number_text());
+  }
   void operator()(const Choice& choice) const {
     const std::size_t index = name(node_, choice.names);
     if (choice.set) choice.set(index);
@@ -539,7 +554,7 @@ class Document::Tree::Assignment {
     *interval.upper = upper;
   }
   void operator()(const Normal& normal) const {
-    const std::string expected = "a table { mean = NUMBER, sigma = NUMBER > 0 }";
+    const std::string expected = "a table { mean = NUMBER or \"PARAMETER\", sigma = NUMBER > 0 }";
     const toml::table* table = node_.as_table();
     if (!table) refuse("wrong type", described(node_), expected);
     for (const auto& [member, child] : *table)
@@ -548,9 +563,11 @@ class Document::Tree::Assignment {
                    "unknown key, found " + excerpt(std::string(member.str())) + ", expected " + expected);
     const toml::node *const mean = table->get("mean"), *const sigma = table->get("sigma");
     if (!mean || !sigma) refuse("incomplete", mean ? "no sigma" : "no mean", expected);
-    if (!mean->is_number() || !sigma->is_number())
-      refuse("wrong type", described(mean->is_number() ? *sigma : *mean), expected);
-    *normal.mean = *mean->value<double>();
+    const bool follows = mean->is_string();
+    if ((!mean->is_number() && !follows) || !sigma->is_number())
+      refuse("wrong type", described(sigma->is_number() ? *mean : *sigma), expected);
+    *normal.mean_of = follows ? relation(*mean, expected) : Relation{};
+    *normal.mean = follows ? 0 : *mean->value<double>();
     *normal.sigma = *sigma->value<double>();
     if (!std::isfinite(*normal.mean) || !(*normal.sigma > 0) || !std::isfinite(*normal.sigma))
       refuse("out of range", "mean = " + toml_number(*normal.mean) + ", sigma = " + toml_number(*normal.sigma),
@@ -581,6 +598,14 @@ class Document::Tree::Assignment {
  private:
   [[noreturn]] void refuse(const std::string& what, const std::string& found, const std::string& expected) const {
     tree_.fail(node_.source(), path_, what + ", found " + found + ", expected " + expected);
+  }
+  /// @param expected  in place of a relation
+  Relation relation(const toml::node& from, const std::string& expected) const {
+    const std::optional<Relation> found = parse_relation(from.as_string()->get());
+    if (!found)
+      refuse("not a relation", described(from),
+             expected + ", or the parameter that it follows: \"FACTOR * lens_light.0.center_x + OFFSET\"");
+    return *found;
   }
   std::string number_text() const { return with_range("a number", key_.bounds, key_.unit); }
 

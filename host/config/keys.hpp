@@ -13,11 +13,17 @@
 
 #include "einfield/config.hpp"
 #include "einfield/error.hpp"
+#include "einfield/model.hpp"
 #include "einfield/profile.hpp"
 #include "host/files/bounds.hpp"
 
 namespace einfield {
 
+/// A number, or the parameter that it follows.
+struct NumberOrRelation {
+  double* value;
+  Relation* relation;
+};
 /// One of several names. `set` may be empty if there is only one.
 struct Choice {
   std::vector<std::string> names;
@@ -46,9 +52,10 @@ struct FilePath {
 struct Interval {
   double *lower, *upper;
 };
-/// A Gaussian, given as a table { mean, sigma }; sigma = 0 = none.
+/// A Gaussian, given as a table { mean, sigma }; sigma = 0 = none. The mean is a number or follows a parameter.
 struct Normal {
   double *mean, *sigma;
+  Relation* mean_of;
 };
 /// A FITS image or one number.
 struct MapOrNumber {
@@ -65,7 +72,7 @@ struct SubTable {
 };
 
 using Target = std::variant<double*, std::optional<double>*, int*, std::uint64_t*, bool*, std::string*,
-                            std::vector<int>*, FitsReference*, Choice, WholeNumber, NameSet, NameList, FilePath,
+                            std::vector<int>*, FitsReference*, NumberOrRelation, Choice, WholeNumber, NameSet, NameList, FilePath,
                             Interval, Normal, MapOrNumber, MapOrTable, SubTable>;
 
 /// When a key applies; otherwise giving it is an error.

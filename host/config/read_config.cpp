@@ -9,6 +9,7 @@
 #include "host/config/recipes.hpp"
 #include "host/files/safetensors.hpp"
 #include "host/files/text.hpp"
+#include "host/model/parameter_slots.hpp"
 
 namespace einfield {
 namespace {
@@ -144,6 +145,49 @@ NetworkShape read_shape(const Document& document, const std::string& path, Netwo
   return {network.hidden, network.input_scale_in(1), network.fourier ? network.fourier_features : 0};
 }
 
+/// The components of a MULTI_GAUSSIAN_ELLIPSE, the last table of its block: those behind the first follow its center
+/// and its ellipticity.
+std::vector<LightComponent> read_expansion(const Document& document, const std::string& block, std::size_t index) {
+  const std::string path = block + "." + std::to_string(index);
+  if (index + 1 < document.size(block))
+    document.fail(path + ".profile", std::string("stands for several components, found ") + kExpansion +
+                                         " before another table of its block, expected it as the last one");
+  LightComponent first;
+  first.kind = LightKind::gaussian_ellipse;
+  set_defaults(first);
+  Expansion expansion;
+  document.read(path, expansion_keys(first, expansion));
+  if (first.free[1])
+    document.fail(path + ".fit", "the sizes of an expansion are fixed, found \"sigma\", expected other names");
+  if (!(expansion.sigma_max > expansion.sigma_min))
+    document.fail(path + ".sigma_max", "too small, found " + to_text(expansion.sigma_max) + " arcsec, expected > " +
+                                           to_text(expansion.sigma_min) + " arcsec, sigma_min");
+  const ProfileInfo& info = light_info(first.kind);
+  first.values[1] = expansion.sigma_min;
+  check_ellipticity(document, path, info, first.values);
+  read_priors(document, path, info, first);
+  if (!first.priors.empty() && (first.priors[0].bounded() || first.priors[0].gaussian()))
+    document.fail(path, "bounds or a prior of amp, found in a " + std::string(kExpansion) +
+                            ", expected none: each of its Gaussians has its own amplitude");
+  if (!first.follows.empty() && first.follows[0].given())
+    document.fail(path + ".amp", "follows a parameter, found \"" + to_text(first.follows[0]) +
+                                     "\", expected a number: each of its Gaussians has its own amplitude");
+  const int n = expansion.components;
+  first.values[0] /= n;
+  std::vector<LightComponent> components(static_cast<std::size_t>(n), first);
+  const double ratio = expansion.sigma_max / expansion.sigma_min;
+  for (int k = 1; k < n; ++k) {
+    LightComponent& c = components[static_cast<std::size_t>(k)];
+    c.values[1] = expansion.sigma_min * std::pow(ratio, k / (n - 1.0));
+    c.priors.clear();
+    for (const std::size_t i : {2u, 3u, 4u, 5u}) {
+      c.free[i] = false;
+      c.follows[i] = {path + "." + info.parameters[i].name};
+    }
+  }
+  return components;
+}
+
 std::vector<LightComponent> read_lights(const Document& document, const std::string& block,
                                         std::vector<LightStart>& starts) {
   std::vector<LightComponent> components(count_of(document, block));
@@ -152,7 +196,22 @@ std::vector<LightComponent> read_lights(const Document& document, const std::str
     LightComponent& c = components[i];
     const std::string path = block + "." + std::to_string(i);
     starts[i].network = light_network_defaults();
-    document.read_one(path, profile_choice(c));
+    Key profile = profile_choice(c);
+    auto& choice = std::get<Choice>(profile.target);
+    choice.names.emplace_back(kExpansion);
+    bool expands = false;
+    choice.set = [&, set = choice.set](std::size_t kind) {
+      expands = kind == kLightKinds;
+      if (!expands) set(kind);
+    };
+    document.read_one(path, profile);
+    if (expands) {
+      const std::vector<LightComponent> gaussians = read_expansion(document, block, i);
+      components.pop_back();
+      components.insert(components.end(), gaussians.begin(), gaussians.end());
+      starts.resize(components.size(), starts.back());
+      break;
+    }
     document.read(path, light_keys(c, starts[i]));
     if (c.kind == LightKind::pixelated && c.grid.pixel_scale == 0 &&
         (block != "source" || !c.pixels_free || !starts[i].image.empty()))
@@ -555,6 +614,8 @@ Config config_in(const Document& document, const std::string& file, bool for_sim
   config.model.lens = read_lenses(document);
   config.model.source = read_lights(document, "source", config.source_start);
   config.model.lens_light = read_lights(document, "lens_light", config.lens_light_start);
+  if (const auto problem = ParameterSlots(config.model).problem()) document.fail(problem->where, problem->message);
+  follow(config.model);
   const Recipe& defaults = recipe_of(document, config);
   config.optimizer = defaults.optimizer;
   if (defaults.pixel_stage && has_free_pixels(config.model.source))

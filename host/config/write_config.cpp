@@ -71,7 +71,9 @@ std::string list_keys() {
   std::string text =
       "Keys of the configuration: key, type, unit, range, default, meaning. N is the index of a component in its "
       "block, "
-      "from 0.\n`--set KEY=VALUE` uses the same names. Paths are relative to the configuration file.\n\n";
+      "from 0.\n`--set KEY=VALUE` uses the same names. Paths are relative to the configuration file.\nIn place of a "
+      "number, a parameter of a profile may follow another one: center_x = \"lens_light.0.center_x\", R_sersic = \"0.5 "
+      "* lens.0.theta_E + 0.1\".\n\n";
   text += list_table("title, recipe, blocks", "", top_keys(c));
   text += "\n" + list_table("[observation]", "observation.", observation_keys(c.observation, true));
   RegionConfig region;
@@ -93,6 +95,13 @@ std::string list_keys() {
     text += "\n" + list_table(title("[[source]], [[lens_light]]", light_info(light.kind)), "source.N.",
                               light_keys(light, start_value));
   }
+  LightComponent gaussian;
+  gaussian.kind = LightKind::gaussian_ellipse;
+  set_defaults(gaussian);
+  Expansion expansion;
+  expansion.sigma_min = expansion.sigma_max = std::nan("");
+  text += "\n" + list_table(std::string("[[source]], [[lens_light]] profile = \"") + kExpansion + "\"", "source.N.",
+                            expansion_keys(gaussian, expansion));
   text += "\n" + list_table("[network]", "network.", network_keys(network));
   text += "\n" + list_table("[optimizer]", "optimizer.", optimizer_keys(optimizer));
   text +=

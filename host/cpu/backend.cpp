@@ -579,6 +579,8 @@ class CpuBackend final : public Backend<Real> {
         for (const std::vector<double>& part : table_sums) sum += part[i];
         table_bar[i] = static_cast<Real>(sum);
       }
+      tied_adjoint(s.tables.tied.data(), static_cast<int>(s.tables.tied.size()), s.tables.free.data(),
+                   table_bar.data());
       for (std::size_t i = 0; i < n_free; ++i)
         gradient[i] += transform_adjoint(s.tables.free.data(), static_cast<int>(i), s.scalars(), table_bar.data());
     }

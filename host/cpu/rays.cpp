@@ -4,6 +4,7 @@
 #include "host/cpu/rays.hpp"
 
 #include <algorithm>
+#include <cstdint>
 
 // glibc has vector versions of these functions, with errors of at most 4 units in the last place. Its header declares
 // them only under -ffast-math, although they handle infinities and NaN correctly. The declarations here make them
@@ -200,6 +201,8 @@ void with_light_kind(const Component& component, const Loop& loop) {
                    : loop.template operator()<LightKind::sersic_ellipse, RadiusKind::product_average>();
     case LightKind::gaussian:
       return loop.template operator()<LightKind::gaussian, RadiusKind::product_average>();
+    case LightKind::gaussian_ellipse:
+      return loop.template operator()<LightKind::gaussian_ellipse, RadiusKind::product_average>();
     case LightKind::pixelated:
       return loop.template operator()<LightKind::pixelated, RadiusKind::product_average>();
     case LightKind::network:
@@ -340,26 +343,34 @@ void components(const Scene<Real>& scene, const Rays<Real>& rays, Real* brightne
   }
 }
 
-/// Copies the wanted ones of a component's derivatives.
-/// @param row  of the component's slots
+/// Copies or adds the wanted ones of a component's derivatives.
+/// @param columns  of the component's slots
 template <class Real>
-void copy_derivatives(const Lane<Real>* bar, int count, const int* row, Real* columns, std::size_t stride) {
-  for (int k = 0; k < kMaxProfileParameters; ++k)
-    if (row[k] >= 0) std::copy_n(bar[k], count, columns + static_cast<std::size_t>(row[k]) * stride);
+void put_derivatives(const Lane<Real>* bar, int count, const SlotColumn* columns, Real* values, std::size_t stride) {
+  for (int k = 0; k < kMaxProfileParameters; ++k) {
+    if (columns[k].row < 0) continue;
+    Real* const row = values + static_cast<std::size_t>(columns[k].row) * stride;
+    const Real factor = static_cast<Real>(columns[k].factor);
+    if (columns[k].adds)
+      for (int i = 0; i < count; ++i) row[i] += factor * bar[k][i];
+    else
+      for (int i = 0; i < count; ++i) row[i] = factor * bar[k][i];
+  }
 }
 
-static bool any_wanted(const int* row) {
-  return std::any_of(row, row + kMaxProfileParameters, [](int r) { return r >= 0; });
+static bool any_wanted(const SlotColumn* columns) {
+  return std::any_of(columns, columns + kMaxProfileParameters, [](const SlotColumn& c) { return c.row >= 0; });
 }
 
 template <class Real>
-void derivatives(const Scene<Real>& scene, const Rays<Real>& rays, const int* row, Real* columns, std::size_t stride) {
+void derivatives(const Scene<Real>& scene, const Rays<Real>& rays, const std::vector<SlotColumn>& columns, Real* values,
+                 std::size_t stride) {
   Block<Real> block;
   Samples<Real> samples;
   Plane<Real> theta_bar;  // θ is data: formed and not used
   const int first_light = scene.n_lens + scene.n_source, end = first_light + scene.n_lens_light;
   bool lenses = false;
-  for (int c = 0; c < scene.n_lens; ++c) lenses |= any_wanted(row + c * kMaxProfileParameters);
+  for (int c = 0; c < scene.n_lens; ++c) lenses |= any_wanted(columns.data() + c * kMaxProfileParameters);
   std::fill_n(block.brightness_bar, kBlock, Real(1));
   for (int begin = 0; begin < rays.count; begin += kBlock) {
     const int count = std::min(kBlock, rays.count - begin);
@@ -368,7 +379,7 @@ void derivatives(const Scene<Real>& scene, const Rays<Real>& rays, const int* ro
     trace(scene, rays, begin, count, block);
     copy_samples(rays, begin, count, samples);
     for (int c = scene.n_lens; c < end; ++c) {
-      const int* const own = row + c * kMaxProfileParameters;
+      const SlotColumn* const own = columns.data() + c * kMaxProfileParameters;
       const bool source = c < first_light;
       if (!any_wanted(own) && !(source && lenses)) continue;
       with_light_kind(scene.components[c], [&]<LightKind kKind, RadiusKind kRadius>() HWY_ATTR {
@@ -376,15 +387,15 @@ void derivatives(const Scene<Real>& scene, const Rays<Real>& rays, const int* ro
             scene.components[c], scene.table + c * kMaxProfileParameters, scene.pixels,
             source ? block.beta : block.theta, block.brightness_bar, source ? block.beta_bar : theta_bar, samples,
             nullptr,
-            [&](const Lane<Real>* lanes) HWY_ATTR { copy_derivatives(lanes, count, own, columns + begin, stride); });
+            [&](const Lane<Real>* lanes) HWY_ATTR { put_derivatives(lanes, count, own, values + begin, stride); });
       });
     }
     for (int c = 0; c < scene.n_lens; ++c) {
-      const int* const own = row + c * kMaxProfileParameters;
+      const SlotColumn* const own = columns.data() + c * kMaxProfileParameters;
       if (!any_wanted(own)) continue;
       with_lens_kind(scene.components[c].kind, [&]<LensKind kKind>() HWY_ATTR {
         deflect_adjoint<kKind>(scene.table + c * kMaxProfileParameters, block, [&](const Lane<Real>* lanes) HWY_ATTR {
-          copy_derivatives(lanes, count, own, columns + begin, stride);
+          put_derivatives(lanes, count, own, values + begin, stride);
         });
       });
     }
@@ -420,6 +431,26 @@ static const RayKernels<double>& best_double() {
   return HWY_DYNAMIC_DISPATCH(kernels_double)();
 }
 }  // namespace ray_loops
+
+std::vector<SlotColumn> slot_columns(const ParameterLayout& layout, int n_lens, const std::vector<int>& free) {
+  std::vector<SlotColumn> columns(layout.table.size());
+  for (std::size_t k = 0; k < free.size(); ++k)
+    for (const auto& [slot, factor] : layout.slots_of(static_cast<std::size_t>(free[k])))
+      columns[static_cast<std::size_t>(slot)] = {static_cast<int>(k), factor};
+  std::vector<std::uint8_t> set(free.size(), 0);
+  const auto visit = [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      if (columns[i].row < 0) continue;
+      std::uint8_t& done = set[static_cast<std::size_t>(columns[i].row)];
+      columns[i].adds = done != 0;
+      done = 1;
+    }
+  };
+  const auto first_light = static_cast<std::size_t>(n_lens * kMaxProfileParameters);
+  visit(first_light, columns.size());  // derivatives() begins with the light
+  visit(0, first_light);
+  return columns;
+}
 
 template <>
 const RayKernels<float>& ray_kernels<float>() {

@@ -2,6 +2,9 @@
 // include/einfield/. Vector instructions are chosen at run time, as in network_tiles.hpp.
 #pragma once
 
+#include <vector>
+
+#include "einfield/model.hpp"
 #include "einfield/render.hpp"
 
 namespace einfield {
@@ -15,6 +18,17 @@ struct Rays {
   // NetworkSample of the NETWORK component; null without one.
   const Real *network_value = nullptr, *network_gradient_x = nullptr, *network_gradient_y = nullptr;
 };
+
+/// The column of a Jacobian that the derivative with respect to a slot of the table is part of.
+struct SlotColumn {
+  int row = -1;       ///< −1 = not wanted
+  double factor = 1;  ///< of the derivative
+  bool adds = false;  ///< whether derivatives() has set the row when it comes to this slot
+};
+
+/// The columns of free scalars, row k for the k-th of `free`: their own slots and those that follow them.
+/// @param n_lens  number of lens components
+std::vector<SlotColumn> slot_columns(const ParameterLayout& layout, int n_lens, const std::vector<int>& free);
 
 /// The loops for one instruction set.
 template <class Real>
@@ -33,9 +47,10 @@ struct RayKernels {
   void (*components)(const Scene<Real>&, const Rays<Real>&, Real* brightness, std::size_t stride);
   /// ∂I/∂(table slot) of every ray: the adjoint of render_ray for a cotangent of 1 that is not summed over rays, for I
   /// is one number a ray.
-  /// @param row      of every slot of the table, −1 = not wanted
-  /// @param columns  rows of `stride` numbers
-  void (*derivatives)(const Scene<Real>&, const Rays<Real>&, const int* row, Real* columns, std::size_t stride);
+  /// @param columns  of every slot of the table: where its derivative goes
+  /// @param values   rows of `stride` numbers, set
+  void (*derivatives)(const Scene<Real>&, const Rays<Real>&, const std::vector<SlotColumn>& columns, Real* values,
+                      std::size_t stride);
 };
 
 /// The loops for the best instruction set of this processor.

@@ -98,16 +98,20 @@ void decay_weights(System<Real>& s, double& total) {
 template <class Real>
 double regularize_prior(System<Real>& s, const GaussianPrior<double>& prior) {
   const std::vector<FreeParameter<Real>>& free = s.tables.free;
-  const FreeParameter<Real>& f = free[static_cast<std::size_t>(prior.free)];
-  const auto slot = static_cast<std::size_t>(f.slot);
-  const GaussianPrior<Real> known{prior.free, static_cast<Real>(prior.mean), static_cast<Real>(prior.sigma)};
-  const Real value = s.tables.table[slot], weight = static_cast<Real>(1.0 / s.n_fitted);
+  const auto slot = [&free](int i) { return static_cast<std::size_t>(free[static_cast<std::size_t>(i)].slot); };
+  const GaussianPrior<Real> known{prior.free, prior.other, static_cast<Real>(prior.factor),
+                                  static_cast<Real>(prior.mean), static_cast<Real>(prior.sigma)};
+  const Real weight = static_cast<Real>(1.0 / s.n_fitted);
+  const Real z = prior_deviation(known, [&](int i) { return s.tables.table[slot(i)]; });
   std::vector<Real> table_bar(s.tables.table.size(), Real(0));
-  table_bar[slot] = weight * prior_penalty_adjoint(known, value);
+  prior_adjoint(known, z, [&](int i, Real bar) { table_bar[slot(i)] += weight * bar; });
   Real* const gradient = s.gradient.data() + s.layout.n_network;
-  for (const int i : {prior.free, f.partner})
-    if (i >= 0) gradient[i] += transform_adjoint(free.data(), i, s.scalars(), table_bar.data());
-  return static_cast<double>(weight * prior_penalty(known, value));
+  for (std::size_t i = 0; i < free.size(); ++i) {
+    const int partner = free[i].partner;
+    if (table_bar[slot(static_cast<int>(i))] != 0 || (partner >= 0 && table_bar[slot(partner)] != 0))
+      gradient[i] += transform_adjoint(free.data(), static_cast<int>(i), s.scalars(), table_bar.data());
+  }
+  return static_cast<double>(weight * z * z);
 }
 
 /// The penalty on the pixels of one PIXELATED component.

@@ -157,9 +157,11 @@ struct System : SystemBuffers<Real> {
       at[i] = static_cast<Real>(ray.x);
       at[n_rays + i] = static_cast<Real>(ray.y);
     }
-    lens_is_free = std::any_of(tables.free.begin(), tables.free.end(), [&](const FreeParameter<Real>& f) {
-      return f.slot < tables.n_lens * kMaxProfileParameters;
-    });
+    const auto in_lens = [this](const auto& parameter) {
+      return parameter.slot < tables.n_lens * kMaxProfileParameters;
+    };
+    lens_is_free = std::any_of(tables.free.begin(), tables.free.end(), in_lens) ||
+                   std::any_of(tables.tied.begin(), tables.tied.end(), in_lens);
     if (shape) network = std::make_unique<CpuNetwork<Real>>(*shape, n_rays, pool);
     if (const LightComponent* const light = network_light(problem.model)) {
       light_network = std::make_unique<CpuNetwork<Real>>(light->network, n_rays, pool);

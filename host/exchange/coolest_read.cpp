@@ -420,13 +420,16 @@ class Reader {
                    "ConvergenceSheet");
   }
 
-  /// A Sersic profile: a Gaussian if einfield wrote it as one.
+  /// A Sersic profile: a Gaussian, circular or elliptical, if einfield wrote it as one.
   LightComponent sersic_light(const JsonView& profile, const std::string& own, double area) {
     const Estimate intensity = estimate(profile, "I_eff", above(0)), radius = estimate(profile, "theta_eff", above(0));
     const double n = estimate(profile, "n").value;
     const JsonView parameters = profile.at("parameters");
-    if (own == "GAUSSIAN" && n == kMinSersic && estimate(profile, "q").value == 1) {
-      LightComponent c = new_light(LightKind::gaussian);
+    const bool elliptical = own == light_info(LightKind::gaussian_ellipse).name;
+    const bool circular =
+        own == light_info(LightKind::gaussian).name && estimate(profile, "q").value == 1;
+    if ((circular || elliptical) && n == kMinSersic) {
+      LightComponent c = new_light(elliptical ? LightKind::gaussian_ellipse : LightKind::gaussian);
       const ProfileInfo& info = light_info(c.kind);
       const double b = sersic_b(n), sigma = radius.value / std::sqrt(2 * b);
       const double amplitude = area * std::exp(b) * (2 * kPi * sigma * sigma);  // of intensity 1
@@ -435,6 +438,7 @@ class Reader {
           intensity.free);
       take_prior(profile, "theta_eff", c, info, "sigma", 1 / std::sqrt(2 * b));
       take_prior(profile, "I_eff", c, info, "amp", amplitude);
+      if (elliptical) take_ellipse(profile, c, info);
       take_center(profile, c, info);
       return c;
     }

@@ -338,7 +338,7 @@ class Writer {
       if (major) json[kOwn]["radius"] = name_of(c.radius);
       return json;
     }
-    if (c.kind == LightKind::gaussian) {
+    if (c.kind == LightKind::gaussian || c.kind == LightKind::gaussian_ellipse) {
       const double sigma = value_of(info, c.values, "sigma"), b = sersic_b(kMinSersic);
       ordered_json json = profile("Sersic");
       put_scaled(json, c, info, "amp", "I_eff", std::exp(-b) / (2 * kPi * sigma * sigma) / area);
@@ -346,7 +346,7 @@ class Writer {
       put(json, "n", kMinSersic, false);
       put_ellipse(json, c, info);
       put_center(json, c, info);
-      json[kOwn] = {{"profile", "GAUSSIAN"}};
+      json[kOwn] = {{"profile", info.name}};
       put_priors(json[kOwn], c, info);
       return json;
     }

@@ -9,6 +9,7 @@
 #include "host/files/atomic_file.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
+#include "host/model/parameter_slots.hpp"
 
 namespace einfield {
 namespace {
@@ -50,7 +51,10 @@ std::string parameter_lines(const Component& c, const ProfileInfo& info, std::ve
   for (std::size_t i = 0; i < info.parameters.size(); ++i) {
     const ParameterInfo& p = info.parameters[i];
     const bool whole = p.range == Range::integer;
-    text += line(p.name, whole ? std::to_string(static_cast<long long>(c.values[i])) : toml_number(c.values[i]));
+    if (!c.follows.empty() && c.follows[i].given())
+      text += line(p.name, toml_text(to_text(c.follows[i])));
+    else
+      text += line(p.name, whole ? std::to_string(static_cast<long long>(c.values[i])) : toml_number(c.values[i]));
     if (c.free[i]) free.emplace_back(p.name);
   }
   return text;

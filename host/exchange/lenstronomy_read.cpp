@@ -10,6 +10,7 @@
 #include "host/exchange/priors_json.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
+#include "host/model/parameter_slots.hpp"
 #include "host/model/profile_names.hpp"
 
 namespace einfield {
@@ -41,7 +42,20 @@ const KnownKeys kNumericsKeys = {
 const KnownKeys kLikelihoodKeys = {
     {"image_likelihood_mask_list", "prior_lens", "prior_source", "prior_lens_light", "check_bounds", "linear_solver"},
     {{"image_likelihood", true}}};
-const KnownKeys kConstraintKeys = {{"linear_solver"}, {{"solver_type", "NONE"}}};
+/// Constraints of which the second component takes parameters of the first.
+struct Joint {
+  const char *name, *first, *second;
+};
+constexpr Joint kJoints[] = {{"joint_lens_light_with_lens_light", "lens_light", "lens_light"},
+                             {"joint_lens_with_light", "lens_light", "lens"},
+                             {"joint_lens_with_source_light", "source", "lens"},
+                             {"joint_lens_with_lens", "lens", "lens"},
+                             {"joint_source_with_source", "source", "source"}};
+const KnownKeys kConstraintKeys = [] {
+  KnownKeys keys = {{"linear_solver"}, {{"solver_type", "NONE"}}};
+  for (const Joint& joint : kJoints) keys.names.emplace_back(joint.name);
+  return keys;
+}();
 const KnownKeys kInterpolKeys = {{"image", "amp", "center_x", "center_y", "phi_G", "scale"}};
 
 /// Whether a value says nothing: a dictionary may spell out what it does not use.
@@ -63,6 +77,7 @@ class Reader {
     read_lenses(models("lens_model_list"));
     read_lights(models("source_light_model_list"), "source", lens_.model.source);
     read_lights(models("lens_light_model_list"), "lens_light", lens_.model.lens_light);
+    read_constraints();
     if (lens_.model.source.empty() && lens_.model.lens_light.empty())
       root_.fail("no light, expected source_light_model_list or lens_light_model_list");
     if (find("point_source_model_list", "kwargs_model")) root_.fail("point_source_model_list is not supported");
@@ -395,10 +410,80 @@ class Reader {
   static void mirror(const ProfileInfo& info, std::vector<double>& values) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       const std::string name = info.parameters[i].name;
-      if (name == "center_x" || name == "ra_0" || name == "e2" || name == "gamma2") values[i] = -values[i];
+      if (changes_sign(name)) values[i] = -values[i];
       if (name == "phi_m") values[i] = kPi - values[i];
     }
     // cos(m (φ − φ_m)) with φ → π − φ: even in m(π − φ − φ_m), so that φ_m → π − φ_m for every whole m.
+  }
+
+  // ---- constraints ----
+
+  /// A component of a block of the model.
+  struct Target {
+    std::string name;  ///< "lens.0"
+    const ProfileInfo* info;
+    std::vector<std::uint8_t>* free;
+    std::vector<Relation>* follows;
+  };
+  /// @param entry  its index in the list of models
+  Target component(const std::string& block, const JsonView& entry) {
+    int index = entry.integer(0, static_cast<int>(kMaxComponents));
+    const auto target = [&](auto& components, auto info) -> std::optional<Target> {
+      if (index < 0 || static_cast<std::size_t>(index) >= components.size()) return std::nullopt;
+      auto& c = components[static_cast<std::size_t>(index)];
+      c.follows.resize(c.values.size());
+      return Target{block + "." + std::to_string(index), &info(c.kind), &c.free, &c.follows};
+    };
+    std::optional<Target> found;
+    if (block == "lens") {
+      const auto known = std::find(lens_entries_.begin(), lens_entries_.end(), index);
+      index = known == lens_entries_.end() ? -1 : static_cast<int>(known - lens_entries_.begin());
+      found = target(lens_.model.lens, lens_info);
+    } else {
+      found = target(block == "source" ? lens_.model.source : lens_.model.lens_light, light_info);
+    }
+    if (!found) entry.fail("no such component of the list of models for " + block);
+    return *found;
+  }
+
+  void read_constraints() {
+    if (!root_.has("kwargs_constraints")) return;
+    const JsonView constraints = root_.at("kwargs_constraints");
+    for (const Joint& joint : kJoints) {
+      if (!constraints.has(joint.name)) continue;
+      const JsonView list = constraints.at(joint.name);
+      for (std::size_t k = 0; k < list.size(kMaxComponents); ++k) {
+        const JsonView entry = list.at(k);
+        if (entry.size(3) != 3) entry.fail("expected [component, component, parameters]");
+        const Target first = component(joint.first, entry.at(0)), second = component(joint.second, entry.at(1));
+        const JsonView parameters = entry.at(2);
+        if (parameters.is_array()) {
+          for (std::size_t i = 0; i < parameters.size(kMaxProfileParameters); ++i)
+            relate(second, parameters.at(i).text(), first, parameters.at(i).text(), entry);
+        } else {
+          for (const std::string& to : parameters.keys()) relate(second, to, first, parameters.at(to).text(), entry);
+        }
+      }
+    }
+    if (const auto problem = ParameterSlots(lens_.model).problem())
+      constraints.fail(problem->where + ": " + problem->message);
+    follow(lens_.model);
+  }
+  void relate(const Target& second, const std::string& to, const Target& first, const std::string& from,
+              const JsonView& entry) const {
+    const int own = second.info->index_of(to), other = first.info->index_of(from);
+    if (own < 0) entry.fail("no parameter of " + std::string(second.info->name) + ", found " + to);
+    if (other < 0) entry.fail("no parameter of " + std::string(first.info->name) + ", found " + from);
+    Relation& relation = (*second.follows)[static_cast<std::size_t>(own)];
+    if (relation.given()) entry.fail("a second constraint of " + second.name + "." + to + ", expected one");
+    const bool turns = mirrored_ && changes_sign(to) != changes_sign(from);
+    relation = {first.name + "." + from, turns ? -1.0 : 1.0};
+    (*second.free)[static_cast<std::size_t>(own)] = 0;
+  }
+
+  /// Whether x → −x changes the sign of a parameter.
+  static bool changes_sign(const std::string& parameter) {
+    return parameter == "center_x" || parameter == "ra_0" || parameter == "e2" || parameter == "gamma2";
   }
 
   void read_lenses(const std::optional<JsonView>& models) {
@@ -421,6 +506,7 @@ class Reader {
       if (mine) take_priors(*mine, c, lens_info(*kind));
       check_priors(view, c, lens_info(*kind), warnings_);
       lens_.model.lens.push_back(std::move(c));
+      lens_entries_.push_back(static_cast<int>(i));
     }
   }
 
@@ -467,7 +553,7 @@ class Reader {
         }
       } else {
         models->at(i).fail("not supported, found " + name + ", expected " +
-                           suggestion(name, {"SERSIC_ELLIPSE", "SERSIC", "GAUSSIAN", "UNIFORM", "INTERPOL"}));
+                           suggestion(name, {"SERSIC_ELLIPSE", "SERSIC", "GAUSSIAN", "GAUSSIAN_ELLIPSE", "UNIFORM", "INTERPOL"}));
       }
       if (mine) take_priors(*mine, c, light_info(c.kind));
       check_priors(view, c, light_info(c.kind), warnings_);
@@ -521,6 +607,7 @@ class Reader {
   std::vector<std::string> ignored_;
   ExchangedLens lens_;
   bool mirrored_ = false;  ///< lenstronomy's x grows to the left
+  std::vector<int> lens_entries_;  ///< of the lens components: their indices in the list of models
 };
 
 }  // namespace

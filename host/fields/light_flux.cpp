@@ -24,6 +24,7 @@ double total_flux(const LightComponent& light, double pixel_scale) {
     case LightKind::sersic_ellipse:
       return sersic_flux(light) / pixel;
     case LightKind::gaussian:
+    case LightKind::gaussian_ellipse:
       return light.values[0] / pixel;
     case LightKind::pixelated:
       return std::accumulate(light.pixels.begin(), light.pixels.end(), 0.0) * light.grid.pixel_scale *

@@ -24,8 +24,11 @@ cuda::ColumnsShape shape_of(const ScalarModel& model) {
   shape.rays_per_side = problem.observation.grid.supersampling;
   shape.psf_supersampling = problem.observation.psf.supersampling;
   for (std::size_t k = 0; k < model.moving().size(); ++k) {
-    const int slot = model.layout().free[static_cast<std::size_t>(model.moving()[k])].slot;
-    (k < model.n_linear() ? shape.linear_slot : shape.other_slot).push_back(slot);
+    const auto slots = model.layout().slots_of(static_cast<std::size_t>(model.moving()[k]));
+    if (k < model.n_linear())
+      shape.linear_slot.push_back(slots.front().first);
+    else
+      shape.other_slots.push_back(slots);
   }
   shape.network = problem.model.network;
   shape.light_component = model.light_component();
@@ -72,7 +75,7 @@ void require_one_shape(const std::vector<ScalarModel>& models) {
     EINFIELD_REQUIRE(other.n_lens == first.n_lens && other.n_source == first.n_source &&
                          other.n_lens_light == first.n_lens_light && other.rays_per_side == first.rays_per_side &&
                          other.psf_supersampling == first.psf_supersampling && other.linear_slot == first.linear_slot &&
-                         other.other_slot == first.other_slot && other.light_component == first.light_component &&
+                         other.other_slots == first.other_slots && other.light_component == first.light_component &&
                          same(other.network, first.network) && same(other.light, first.light),
                      "systems of different shapes, expected the same components, free parameters and networks");
   }
@@ -98,16 +101,14 @@ cuda::ColumnsPoint CudaScalarBatch::point_of(const ScalarRequest& request) const
   cuda::ColumnsPoint point;
   point.system = request.system;
   point.solve = request.solve;
-  point.table = layout.table;
   const std::vector<double> values = layout.physical(request.u.data());
-  for (std::size_t i = 0; i < values.size(); ++i)
-    point.table[static_cast<std::size_t>(layout.free[i].slot)] = values[i];
+  point.table = layout.table_of(values);
   // The priors of the amplitudes are the device's.
   point.curvature_up_to = request.curvature_below + kSlack * std::abs(request.curvature_below);
   for (const GaussianPrior<double>& prior : layout.priors) {
     const auto linear = m.moving().begin() + static_cast<std::ptrdiff_t>(m.n_linear());
-    if (std::find(m.moving().begin(), linear, prior.free) == linear)
-      point.curvature_up_to -= prior_penalty(prior, values[static_cast<std::size_t>(prior.free)]) / m.n_fitted();
+    const double z = ScalarModel::deviation(prior, values);
+    if (std::find(m.moving().begin(), linear, prior.free) == linear) point.curvature_up_to -= z * z / m.n_fitted();
   }
   return point;
 }
@@ -131,8 +132,7 @@ ScalarAnswer CudaScalarBatch::answer_of(const ScalarRequest& request, const cuda
     point.u[i] = inverse_transform(layout.free[i], values[i], 0);
     point.pinned[k] = result.pinned[k];
   }
-  for (const GaussianPrior<double>& prior : layout.priors)
-    point.penalty += prior_penalty(prior, values[static_cast<std::size_t>(prior.free)]) / m.n_fitted();
+  point.penalty = m.prior_penalty(values);
   point.finite = std::isfinite(point.value());
   if (!point.finite || !(point.value() < request.curvature_below)) return answer;
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <Eigen/LU>
 #include <Eigen/QR>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -227,11 +228,15 @@ JointValue JointModel::parts(const std::vector<double>& x, const Eigen::VectorXd
   if (held_.size() > 0) value.priors += along_lens().squaredNorm();
   for (std::size_t k = 0; !pixels_.empty() && k < value.source.size(); ++k)
     value.source[k] = source_values_.dot(source_prior_.matrix(k) * source_values_);
-  for (const GaussianPrior<double>& prior : layout_.priors)
-    value.priors += prior_penalty(
-        prior, tables_.table[static_cast<std::size_t>(layout_.free[static_cast<std::size_t>(prior.free)].slot)]);
+  for (const GaussianPrior<double>& prior : layout_.priors) value.priors += std::pow(deviation(prior), 2);
   value.finite = std::isfinite(value.total(problem_.regularization));
   return value;
+}
+
+double JointModel::deviation(const GaussianPrior<double>& prior) const {
+  return prior_deviation(prior, [this](int i) {
+    return tables_.table[static_cast<std::size_t>(layout_.free[static_cast<std::size_t>(i)].slot)];
+  });
 }
 
 /// ∂α_lens/∂u of the parameters of the lens that move, at the fitted rays: (2 rays, parameters), 0 elsewhere.
@@ -239,8 +244,12 @@ Eigen::MatrixXd JointModel::lens_tangents() const {
   const Scene<double> scene = tables_.scene();
   const int n_slots = scene.n_lens * kMaxProfileParameters;
   std::vector<Eigen::Index> moving;
+  std::vector<std::vector<std::pair<int, double>>> slots(layout_.n_free());  // those of the lens
+  for (std::size_t i = 0; i < slots.size(); ++i)
+    for (const auto& moved : layout_.slots_of(i))
+      if (moved.first < n_slots) slots[i].push_back(moved);
   for (std::size_t k = n_weights_; k < rest_.size(); ++k)
-    if (const std::size_t i = rest_[k] - layout_.n_network; layout_.free[i].slot < n_slots)
+    if (const std::size_t i = rest_[k] - layout_.n_network; !slots[i].empty())
       moving.push_back(static_cast<Eigen::Index>(i));
   const int rays = static_cast<int>(brightness_.size()), per_pixel = problem_.observation.grid.rays_per_pixel();
   RowMatrix physical = RowMatrix::Zero(2 * rays, static_cast<Eigen::Index>(layout_.n_free()));
@@ -256,10 +265,10 @@ Eigen::MatrixXd JointModel::lens_tangents() const {
                                   scene.table + c * kMaxProfileParameters, theta,
                                   Vec2<double>{axis == 0 ? 1.0 : 0.0, axis == 1 ? 1.0 : 0.0}, theta_bar,
                                   table_bar.data() + c * kMaxProfileParameters);
-        for (std::size_t k = 0; k < layout_.n_free(); ++k)
-          if (layout_.free[k].slot < n_slots)
-            physical(axis * rays + ray, static_cast<Eigen::Index>(k)) =
-                table_bar[static_cast<std::size_t>(layout_.free[k].slot)];
+        for (std::size_t k = 0; k < slots.size(); ++k)
+          for (const auto& [slot, factor] : slots[k])
+            physical(axis * rays + ray, static_cast<Eigen::Index>(k)) +=
+                factor * table_bar[static_cast<std::size_t>(slot)];
       }
   return physical * transform_tangents()(Eigen::all, moving);
 }
@@ -497,14 +506,14 @@ RowMatrix JointModel::scalar_derivatives() {
   const std::size_t n_scalars = rest_.size() - n_weights_;
   RowMatrix derivatives(static_cast<Eigen::Index>(n_scalars), rays);
   if (n_scalars == 0) return derivatives;
-  std::vector<int> row(tables_.table.size(), -1);
   const auto n_free = static_cast<Eigen::Index>(layout_.n_free());
-  for (std::size_t i = 0; i < layout_.n_free(); ++i)
-    row[static_cast<std::size_t>(layout_.free[i].slot)] = static_cast<int>(i);
+  std::vector<int> all(layout_.n_free());
+  std::iota(all.begin(), all.end(), 0);
+  const std::vector<SlotColumn> slots = slot_columns(layout_, tables_.n_lens, all);
   RowMatrix physical(n_free, rays);  // ∂I/∂p of every ray
   for_blocks_of_rays([&](int begin, const Rays<double>& block) {
     RowMatrix values(n_free, block.count);
-    ray_kernels<double>().derivatives(tables_.scene(), block, row.data(), values.data(),
+    ray_kernels<double>().derivatives(tables_.scene(), block, slots, values.data(),
                                       static_cast<std::size_t>(block.count));
     physical.middleCols(begin, block.count) = values;
   });
@@ -575,7 +584,8 @@ void JointModel::fill_potential_terms(const std::vector<double>& x, Linearizatio
   l.fixed_gradient.head(n) = weight_kappa_.transpose() * slope;
 }
 
-/// Priors of the scalars, ∂z/∂u = ∂p/∂u / sigma for z = (p − mean)/sigma, and of the biases.
+/// Priors of the scalars, ∂z/∂u = (∂p/∂u − factor · ∂q/∂u)/sigma for z = (p − factor · q − mean)/sigma, and of the
+/// biases.
 void JointModel::fill_priors(const std::vector<double>& x, Linearization& l) {
   if (n_weights_ > 0) {
     const NetworkShape& shape = *problem_.model.network;
@@ -597,12 +607,13 @@ void JointModel::fill_priors(const std::vector<double>& x, Linearization& l) {
   const Eigen::MatrixXd tangents = transform_tangents();
   for (const GaussianPrior<double>& prior : layout_.priors) {
     Eigen::VectorXd row = Eigen::VectorXd::Zero(static_cast<Eigen::Index>(rest_.size()));
-    for (std::size_t k = n_weights_; k < rest_.size(); ++k)
-      row[static_cast<Eigen::Index>(k)] =
-          tangents(prior.free, static_cast<Eigen::Index>(rest_[k] - layout_.n_network)) / prior.sigma;
-    const double p = tables_.table[static_cast<std::size_t>(layout_.free[static_cast<std::size_t>(prior.free)].slot)];
+    for (std::size_t k = n_weights_; k < rest_.size(); ++k) {
+      const auto u = static_cast<Eigen::Index>(rest_[k] - layout_.n_network);
+      const double of_other = prior.other < 0 ? 0 : prior.factor * tangents(prior.other, u);
+      row[static_cast<Eigen::Index>(k)] = (tangents(prior.free, u) - of_other) / prior.sigma;
+    }
     l.priors.noalias() += row * row.transpose();
-    l.fixed_gradient += row * ((p - prior.mean) / prior.sigma);
+    l.fixed_gradient += row * deviation(prior);
   }
 }
 

@@ -168,6 +168,8 @@ class JointModel {
   void fill_priors(const std::vector<double>& x, Linearization& l);
   Eigen::MatrixXd transform_tangents() const;
   Eigen::MatrixXd lens_tangents() const;
+  /// z of a prior at the scalars of the last render().
+  double deviation(const GaussianPrior<double>& prior) const;
   Eigen::VectorXd along_lens() const;
 
   const Problem& problem_;

@@ -12,7 +12,9 @@ void redraw_priors(Components& components, const MemberDraws& draws, std::uint64
   for (auto& component : components)
     for (std::size_t i = 0; i < component.priors.size(); ++i) {
       ParameterPrior& prior = component.priors[i];
-      if (prior.gaussian() && component.free[i]) prior.mean += prior.sigma * draws(MemberDraws::scalar_priors, count++);
+      if (!prior.gaussian() || !component.free[i]) continue;
+      double& mean = prior.mean_of.given() ? prior.mean_of.offset : prior.mean;
+      mean += prior.sigma * draws(MemberDraws::scalar_priors, count++);
     }
 }
 

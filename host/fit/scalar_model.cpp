@@ -108,13 +108,19 @@ void ScalarModel::place(const std::vector<double>& parameters) {
 }
 
 /// Lists the scalars that move, the amplitudes first. Brightness is proportional to the amplitude, which is the first
-/// parameter of every light profile that has parameters.
+/// parameter of every light profile that has parameters. An amplitude that another parameter follows, or that shares a
+/// prior with one, moves like the other parameters.
 void ScalarModel::sort_scalars(const std::vector<std::uint8_t>& moves) {
   std::vector<int> others;
   for (int i = 0; i < static_cast<int>(layout_.n_free()); ++i) {
     if (!moves.empty() && !moves[layout_.n_network + static_cast<std::size_t>(i)]) continue;
     const int slot = layout_.free[static_cast<std::size_t>(i)].slot, component = slot / kMaxProfileParameters;
-    const bool linear = component >= tables_.n_lens && slot % kMaxProfileParameters == 0;
+    const bool alone =
+        layout_.slots_of(static_cast<std::size_t>(i)).size() == 1 &&
+        std::none_of(layout_.priors.begin(), layout_.priors.end(), [i](const GaussianPrior<double>& prior) {
+          return prior.other >= 0 && (prior.free == i || prior.other == i);
+        });
+    const bool linear = component >= tables_.n_lens && slot % kMaxProfileParameters == 0 && alone;
     (linear ? moving_ : others).push_back(i);
     if (linear) linear_component_.push_back(component - tables_.n_lens);
   }
@@ -189,13 +195,31 @@ void ScalarModel::trace_rays(const std::vector<double>& parameters, ThreadPool* 
 
 void ScalarModel::add_priors(const std::vector<double>& values, Curvature& curvature) const {
   const double weight = 1.0 / n_fitted();
-  for (const GaussianPrior<double>& prior : layout_.priors)
-    for (std::size_t i = 0; i < moving_.size(); ++i)
-      if (moving_[i] == prior.free) {
-        curvature.normal(i, i) += weight / (prior.sigma * prior.sigma);
-        curvature.gradient[i] +=
-            weight / 2 * prior_penalty_adjoint(prior, values[static_cast<std::size_t>(prior.free)]);
-      }
+  for (const GaussianPrior<double>& prior : layout_.priors) {
+    const double z = deviation(prior, values);
+    const auto slope = [&prior](int i) {  // ∂z/∂p of a free scalar
+      return i == prior.free ? 1 / prior.sigma : i == prior.other ? -prior.factor / prior.sigma : 0;
+    };
+    for (std::size_t i = 0; i < moving_.size(); ++i) {
+      const double own = slope(moving_[i]);
+      if (own == 0) continue;
+      curvature.gradient[i] += weight * z * own;
+      for (std::size_t j = 0; j < moving_.size(); ++j) curvature.normal(i, j) += weight * own * slope(moving_[j]);
+    }
+  }
+}
+
+double ScalarModel::deviation(const GaussianPrior<double>& prior, const std::vector<double>& values) {
+  return prior_deviation(prior, [&values](int i) { return values[static_cast<std::size_t>(i)]; });
+}
+
+double ScalarModel::prior_penalty(const std::vector<double>& values) const {
+  double sum = 0;
+  for (const GaussianPrior<double>& prior : layout_.priors) {
+    const double z = deviation(prior, values);
+    sum += z * z / n_fitted();
+  }
+  return sum;
 }
 
 ScalarEvaluator::ScalarEvaluator(const ScalarModel& model, ThreadPool& pool) : m_(model), pool_(pool) {
@@ -283,10 +307,8 @@ void ScalarEvaluator::convolve(std::size_t n_images, const std::vector<std::vect
 
 /// The columns of the amplitudes, and all other light in one column.
 void ScalarEvaluator::render_columns(const std::vector<double>& u) {
-  table_ = m_.layout_.table;
   values_ = m_.layout_.physical(u.data());
-  for (std::size_t i = 0; i < values_.size(); ++i)
-    table_[static_cast<std::size_t>(m_.layout_.free[i].slot)] = values_[i];
+  table_ = m_.layout_.table_of(values_);
   std::vector<double> unit = table_;
   for (std::size_t k = 0; k < m_.n_linear_; ++k)
     unit[static_cast<std::size_t>(m_.layout_.free[static_cast<std::size_t>(m_.moving_[k])].slot)] = 1;
@@ -354,9 +376,7 @@ void ScalarEvaluator::compute_value(ScalarPoint& point) {
     const double z = b_.residual[i] * (m_.b_.used[i].chi2_weight / m_.b_.used[i].weight);
     point.chi2_reduced += z * z;
   }
-  point.penalty = 0;
-  for (const GaussianPrior<double>& prior : m_.layout_.priors)
-    point.penalty += prior_penalty(prior, values_[static_cast<std::size_t>(prior.free)]) / m_.n_fitted();
+  point.penalty = m_.prior_penalty(values_);
   point.finite = std::isfinite(point.value()) && std::isfinite(point.chi2_reduced);
 }
 
@@ -382,12 +402,11 @@ ScalarPoint ScalarEvaluator::evaluate_fixed(const std::vector<double>& u) {
 Curvature ScalarEvaluator::curvature() {
   const std::size_t n = m_.moving_.size(), n_other = n - m_.n_linear_;
   if (n_other > 0) {
-    std::vector<int> row(table_.size(), -1);
-    for (std::size_t k = 0; k < n_other; ++k)
-      row[static_cast<std::size_t>(m_.layout_.free[static_cast<std::size_t>(m_.moving_[m_.n_linear_ + k])].slot)] =
-          static_cast<int>(k);
+    const std::vector<SlotColumn> slots = slot_columns(
+        m_.layout_, m_.tables_.n_lens,
+        {m_.moving_.begin() + static_cast<std::ptrdiff_t>(m_.n_linear_), m_.moving_.end()});
     render(n_other, [&](const Rays<double>& rays, double* values, std::size_t stride) {
-      ray_kernels<double>().derivatives(scene(table_), rays, row.data(), values, stride);
+      ray_kernels<double>().derivatives(scene(table_), rays, slots, values, stride);
     });
     std::vector<std::vector<double>*> columns;
     for (std::size_t k = 0; k < n_other; ++k) columns.push_back(&b_.columns[m_.n_linear_ + k]);

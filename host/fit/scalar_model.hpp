@@ -83,6 +83,10 @@ class ScalarModel {
   const std::vector<double>& deflection() const { return b_.deflection; }
   /// Adds the terms of the priors at the physical values of the free scalars.
   void add_priors(const std::vector<double>& values, Curvature& curvature) const;
+  /// Their part of the loss there.
+  double prior_penalty(const std::vector<double>& values) const;
+  /// z of a prior there.
+  static double deviation(const GaussianPrior<double>& prior, const std::vector<double>& values);
   /// Of Problem::model's network; empty when a pool has computed its deflection.
   const std::vector<double>& network_weights() const { return network_weights_; }
 

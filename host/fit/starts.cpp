@@ -38,6 +38,14 @@ Known known(const Model& model, int slot) {
   return of(light_info(c.kind), c.priors);
 }
 
+/// Mean of the Gaussian prior of a free scalar. @param values  of all free scalars
+double mean_of(const ParameterLayout& layout, std::size_t scalar, const std::vector<double>& values) {
+  for (const GaussianPrior<double>& prior : layout.priors)
+    if (prior.free == static_cast<int>(scalar))
+      return prior.other < 0 ? prior.mean : prior.factor * values[static_cast<std::size_t>(prior.other)] + prior.mean;
+  return values[scalar];
+}
+
 double largest_radius(const Model& model) {
   double largest = 0;
   for (const LensComponent& c : model.lens) {
@@ -67,12 +75,13 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
     const double normal = philox.normal(counter, random_stream::kStarts);
     double& value = values[i];
     if (prior.gaussian()) {
-      value = prior.mean + prior.sigma * normal;
+      const double mean = mean_of(layout, i, values);
+      value = mean + prior.sigma * normal;
       const double lower = std::max(prior.lower, info.lower), upper = std::min(prior.upper, info.upper);
       const auto inside = [&] { return value > lower && value < upper; };
       for (int k = 1; k < kMaxAttempts && !inside(); ++k)
         value =
-            prior.mean + prior.sigma * philox.normal(counter + static_cast<std::uint64_t>(k), random_stream::kStarts);
+            mean + prior.sigma * philox.normal(counter + static_cast<std::uint64_t>(k), random_stream::kStarts);
       // The Gaussian lies outside the range.
       if (!inside()) value = layout.physical(scalars.initial_scalars().data())[i];
       continue;

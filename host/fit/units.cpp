@@ -6,6 +6,7 @@
 #include <string>
 
 #include "einfield/error.hpp"
+#include "host/model/parameter_slots.hpp"
 
 namespace einfield {
 namespace {
@@ -20,6 +21,45 @@ double size_of(const std::string& name, const Units& units) {
   if (name == "image unit arcsec^2") return units.brightness * units.angle * units.angle;
   EINFIELD_REQUIRE(name.empty() || name == "rad", "a parameter in " + name + ", expected a unit that has a size");
   return 1;
+}
+
+/// Sizes of the units of all parameters, by slot.
+std::vector<double> sizes_of_slots(const Model& model, const Units& units) {
+  std::vector<double> sizes;
+  const auto add = [&](const ProfileInfo& info) {
+    const std::size_t first = sizes.size();
+    sizes.resize(first + kMaxProfileParameters, 1);
+    for (std::size_t i = 0; i < info.parameters.size(); ++i) sizes[first + i] = size_of(info.parameters[i].unit, units);
+  };
+  for (const LensComponent& lens : model.lens) add(lens_info(lens.kind));
+  for_each_light(model, [&](const LightComponent& light) { add(light_info(light.kind)); });
+  return sizes;
+}
+
+/// p = factor · q + offset in other units: p/P = (factor · Q/P) (q/Q) + offset/P.
+void change(Relation& relation, double own_size, double other_size) {
+  relation.factor *= other_size / own_size;
+  relation.offset /= own_size;
+}
+
+/// Changes the relations of a model. @param model  of which only the relations are still in the units of the data
+void change_relations(Model& model, const Units& units) {
+  const ParameterSlots slots(model);
+  const std::vector<double> sizes = sizes_of_slots(model, units);
+  std::size_t first = 0;
+  const auto change_all = [&](auto& c) {
+    const auto change_one = [&](Relation& relation, std::size_t i) {
+      if (!relation.given()) return;
+      const int other = slots.find(relation.of);
+      EINFIELD_REQUIRE(other >= 0, "no such parameter, found \"" + relation.of + "\", expected one of the model");
+      change(relation, sizes[first + i], sizes[static_cast<std::size_t>(other)]);
+    };
+    for (std::size_t i = 0; i < c.follows.size(); ++i) change_one(c.follows[i], i);
+    for (std::size_t i = 0; i < c.priors.size(); ++i) change_one(c.priors[i].mean_of, i);
+    first += kMaxProfileParameters;
+  };
+  for (LensComponent& c : model.lens) change_all(c);
+  for_each_light(model, change_all);
 }
 
 template <class Component>
@@ -106,14 +146,9 @@ Units units_of(const Problem& problem) {
 }
 
 std::vector<double> sizes_of_scalars(const Model& model, const ParameterLayout& layout, const Units& units) {
-  std::vector<const ProfileInfo*> infos;
-  for (const LensComponent& lens : model.lens) infos.push_back(&lens_info(lens.kind));
-  for_each_light(model, [&](const LightComponent& light) { infos.push_back(&light_info(light.kind)); });
+  const std::vector<double> all = sizes_of_slots(model, units);
   std::vector<double> sizes;
-  for (const FreeParameter<double>& free : layout.free) {
-    const ProfileInfo& info = *infos[static_cast<std::size_t>(free.slot / kMaxProfileParameters)];
-    sizes.push_back(size_of(info.parameters[static_cast<std::size_t>(free.slot % kMaxProfileParameters)].unit, units));
-  }
+  for (const FreeParameter<double>& free : layout.free) sizes.push_back(all[static_cast<std::size_t>(free.slot)]);
   return sizes;
 }
 
@@ -149,6 +184,7 @@ Problem in_units(const Problem& problem, const Units& units) {
     divide(light.pixels, units.brightness);
     light.network.input_scale *= units.angle;
   });
+  change_relations(own.model, units);
   multiply(own.regularization, units.brightness * units.brightness);
   return own;
 }

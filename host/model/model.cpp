@@ -8,7 +8,7 @@
 
 #include "einfield/error.hpp"
 #include "einfield/limits.hpp"
-#include "host/model/ellipticity.hpp"
+#include "host/model/parameter_slots.hpp"
 
 namespace einfield {
 namespace {
@@ -73,11 +73,6 @@ void validate_component(const std::string& name, const ProfileInfo& info, const 
                      name + ": e1 = " + number(a) + ", e2 = " + number(b) + ", expected e1² + e2² < 1");
   }
   validate_priors(name, info, values, free, priors);
-  if (e1 < 0 || e2 < 0 || priors.empty()) return;
-  const double a = reach(values, free, priors, static_cast<std::size_t>(e1));
-  const double b = reach(values, free, priors, static_cast<std::size_t>(e2));
-  EINFIELD_REQUIRE(a * a + b * b < 1, name + ": the bounds of the ellipticity allow |e1| = " + number(a) + ", |e2| = " +
-                                          number(b) + ", expected e1² + e2² < 1 everywhere within the bounds");
 }
 
 void validate_network_light(const std::string& name, const LightComponent& c) {
@@ -119,6 +114,8 @@ void Model::validate() const {
   };
   validate_lights("source", source);
   validate_lights("lens_light", lens_light);
+  if (const auto problem = ParameterSlots(*this).problem())
+    throw InvalidInput(problem->where + ": " + problem->message);
   std::ptrdiff_t networks = 0;
   std::size_t pixels = 0;
   for_each_light(*this, [&](const LightComponent& c) {

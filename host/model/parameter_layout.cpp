@@ -4,21 +4,22 @@
 
 #include "einfield/error.hpp"
 #include "einfield/model.hpp"
-#include "host/model/ellipticity.hpp"
+#include "host/model/parameter_slots.hpp"
 
 namespace einfield {
 
 ParameterLayout::ParameterLayout(const Model& model) {
   model.validate();
   n_network = model.network ? model.network->size() : 0;
+  const ParameterSlots slots(model);
 
-  const auto add = [this, &model](const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
+  const auto add = [this, &slots](const std::string& name, const ProfileInfo& info, const std::vector<double>& values,
                                   const std::vector<std::uint8_t>& is_free, const std::vector<ParameterPrior>& known) {
     const int first_slot = static_cast<int>(table.size());
     table.resize(table.size() + kMaxProfileParameters, 0.0);
     int ellipticity[2] = {-1, -1};  // free-list index of e1, e2 of this component
     for (std::size_t i = 0; i < values.size(); ++i) {
-      table[static_cast<std::size_t>(first_slot) + i] = values[i];
+      table[static_cast<std::size_t>(first_slot) + i] = slots.value(first_slot + static_cast<int>(i));
       if (!is_free[i]) continue;
       const ParameterInfo& p = info.parameters[i];
       FreeParameter<double> f{first_slot + static_cast<int>(i), -1, TransformKind::identity, p.lower, p.upper};
@@ -34,13 +35,11 @@ ParameterLayout::ParameterLayout(const Model& model) {
         f.kind = TransformKind::disk;
         double other = 0;
         for (std::size_t j = 0; j < values.size(); ++j)
-          if (j != i && info.parameters[j].range == Range::ellipticity) other = reach(values, is_free, known, j);
+          if (j != i && info.parameters[j].range == Range::ellipticity) other = slots.reach(first_slot + static_cast<int>(j));
         f.lower = 0;
         f.upper = std::sqrt(1 - other * other);
         (ellipticity[0] < 0 ? ellipticity[0] : ellipticity[1]) = static_cast<int>(free.size());
       }
-      if (prior.gaussian())
-        priors.push_back({static_cast<int>(free.size()), prior.mean, prior.sigma / std::sqrt(model.prior_weight)});
       free.push_back(f);
       names.push_back(name + "." + p.name);
     }
@@ -68,6 +67,36 @@ ParameterLayout::ParameterLayout(const Model& model) {
     light_weights = light->weights;
     n_light_weights = light->weights_free ? light_weights.size() : 0;
   }
+  relate(model, slots);
+}
+
+/// What follows a free scalar, and the priors.
+void ParameterLayout::relate(const Model& model, const ParameterSlots& slots) {
+  std::vector<int> index(table.size(), -1);  // of the free scalar in a slot
+  for (std::size_t i = 0; i < free.size(); ++i) index[static_cast<std::size_t>(free[i].slot)] = static_cast<int>(i);
+  const auto index_of = [&index](int slot) { return index[static_cast<std::size_t>(slot)]; };
+  for (int slot = 0; slot < slots.size(); ++slot)
+    if (const SlotRelation r = slots.root(slot); r.slot != slot && index_of(r.slot) >= 0)
+      tied.push_back({slot, index_of(r.slot), r.factor, r.offset});
+  int slot = 0;
+  const auto add = [&](const auto& c) {
+    for (std::size_t i = 0; i < c.priors.size(); ++i) {
+      const ParameterPrior& prior = c.priors[i];
+      if (!prior.gaussian()) continue;
+      GaussianPrior<double> own{index_of(slot + static_cast<int>(i)), -1, 0, prior.mean,
+                                prior.sigma / std::sqrt(model.prior_weight)};
+      if (prior.mean_of.given()) {
+        const SlotRelation r = slots.root(prior.mean_of);
+        own.other = index_of(r.slot);
+        own.factor = own.other < 0 ? 0 : r.factor;
+        own.mean = own.other < 0 ? r.factor * slots.value(r.slot) + r.offset : r.offset;
+      }
+      priors.push_back(own);
+    }
+    slot += kMaxProfileParameters;
+  };
+  for (const LensComponent& c : model.lens) add(c);
+  for_each_light(model, add);
 }
 
 double inverse_transform(const FreeParameter<double>& f, double value, double partner_value) {
@@ -107,6 +136,21 @@ std::vector<double> ParameterLayout::physical(const double* u) const {
   std::vector<double> values;
   for (std::size_t i = 0; i < free.size(); ++i) values.push_back(transform(free.data(), static_cast<int>(i), u));
   return values;
+}
+
+std::vector<double> ParameterLayout::table_of(const std::vector<double>& values) const {
+  std::vector<double> all = table;
+  for (std::size_t i = 0; i < free.size(); ++i) all[static_cast<std::size_t>(free[i].slot)] = values[i];
+  for (const TiedParameter<double>& t : tied)
+    all[static_cast<std::size_t>(t.slot)] = t.factor * values[static_cast<std::size_t>(t.free)] + t.offset;
+  return all;
+}
+
+std::vector<std::pair<int, double>> ParameterLayout::slots_of(std::size_t free_index) const {
+  std::vector<std::pair<int, double>> moved{{free.at(free_index).slot, 1.0}};
+  for (const TiedParameter<double>& t : tied)
+    if (t.free == static_cast<int>(free_index)) moved.emplace_back(t.slot, t.factor);
+  return moved;
 }
 
 std::vector<double> ParameterLayout::initial_parameters(const std::vector<double>& network) const {
@@ -150,17 +194,16 @@ std::string slot_name(const Model& model, int slot) {
 Model with_parameters(const Model& model, const ParameterLayout& layout, const std::vector<double>& parameters) {
   EINFIELD_REQUIRE(parameters.size() == layout.size(), "a parameter vector of " + std::to_string(parameters.size()) +
                                                            " values, expected " + std::to_string(layout.size()));
-  std::vector<double> table = layout.table, pixels = layout.pixels;
+  std::vector<double> pixels = layout.pixels;
   const double* u = parameters.data() + layout.n_network;
-  const std::vector<double> scalars = layout.physical(u);
+  std::vector<double> scalars = layout.physical(u);
   for (std::size_t i = 0; i < scalars.size(); ++i) {
     const FreeParameter<double>& f = layout.free[i];
-    double value = scalars[i];
     // Far out a logistic rounds to the end of its interval, which is not in it.
-    if (f.kind == TransformKind::logistic && !std::isnan(value))
-      value = std::clamp(value, std::nextafter(f.lower, f.upper), std::nextafter(f.upper, f.lower));
-    table[static_cast<std::size_t>(f.slot)] = value;
+    if (f.kind == TransformKind::logistic && !std::isnan(scalars[i]))
+      scalars[i] = std::clamp(scalars[i], std::nextafter(f.lower, f.upper), std::nextafter(f.upper, f.lower));
   }
+  const std::vector<double> table = layout.table_of(scalars);
   for (std::size_t k = 0; k < layout.free_pixels.size(); ++k)
     pixels[static_cast<std::size_t>(layout.free_pixels[k])] = u[layout.free.size() + k];
 
@@ -179,6 +222,9 @@ Model with_parameters(const Model& model, const ParameterLayout& layout, const s
     if (c.kind == LightKind::network && c.weights_free)
       std::copy_n(parameters.data() + layout.light_weights_offset(), c.weights.size(), c.weights.begin());
   });
+  const bool related = std::any_of(layout.priors.begin(), layout.priors.end(),
+                                   [](const GaussianPrior<double>& prior) { return prior.other >= 0; });
+  if (related) follow(result);  // the means of the priors
   return result;
 }
 

@@ -14,6 +14,7 @@ struct SceneTables {
   std::vector<Component> components;  ///< lens, then source, then lens light
   int n_lens = 0, n_source = 0, n_lens_light = 0;
   std::vector<FreeParameter<Real>> free;  ///< scalars, in the order of the layout
+  std::vector<TiedParameter<Real>> tied;
   std::vector<int> free_pixels;           ///< indices into `pixels`
   std::vector<Real> table;                ///< physical values, kMaxProfileParameters per component
   std::vector<Real> pixels;               ///< of all PIXELATED components
@@ -36,15 +37,18 @@ struct SceneTables {
     });
     for (const FreeParameter<double>& f : layout.free)
       free.push_back({f.slot, f.partner, f.kind, static_cast<Real>(f.lower), static_cast<Real>(f.upper)});
+    for (const TiedParameter<double>& t : layout.tied)
+      tied.push_back({t.slot, t.free, static_cast<Real>(t.factor), static_cast<Real>(t.offset)});
   }
 
   Scene<Real> scene() const { return {components.data(), n_lens, n_source, n_lens_light, table.data(), pixels.data()}; }
 
-  /// Sets the physical values of the free scalars and the free pixels.
+  /// Sets the physical values of the free scalars, of what follows them, and the free pixels.
   /// @param u  the flat parameter vector from the first free scalar on
   void place(const Real* u) {
     for (std::size_t i = 0; i < free.size(); ++i)
       table[static_cast<std::size_t>(free[i].slot)] = transform(free.data(), static_cast<int>(i), u);
+    for (const TiedParameter<Real>& t : tied) table[static_cast<std::size_t>(t.slot)] = tied_value(t, free.data(), u);
     for (std::size_t k = 0; k < free_pixels.size(); ++k)
       pixels[static_cast<std::size_t>(free_pixels[k])] = u[free.size() + k];
   }

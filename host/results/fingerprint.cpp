@@ -13,6 +13,7 @@
 #include "einfield/load.hpp"
 #include "einfield/units.hpp"
 #include "host/files/text.hpp"
+#include "host/model/parameter_slots.hpp"
 
 namespace einfield {
 namespace {
@@ -26,11 +27,12 @@ std::string described(const std::vector<T>& values) {
 
 void add_profile(Fingerprint& print, const std::string& name, const ProfileInfo& info,
                  const std::vector<double>& values, const std::vector<std::uint8_t>& free,
-                 const std::vector<ParameterPrior>& priors) {
+                 const std::vector<ParameterPrior>& priors, const std::vector<Relation>& follows) {
   print.emplace_back(name + ".profile", info.name);
   std::string names;
   for (std::size_t i = 0; i < values.size(); ++i) {
-    print.emplace_back(name + "." + info.parameters[i].name, to_text(values[i]));
+    const bool related = !follows.empty() && follows[i].given();
+    print.emplace_back(name + "." + info.parameters[i].name, related ? to_text(follows[i]) : to_text(values[i]));
     if (free[i]) names += (names.empty() ? "" : ", ") + std::string(info.parameters[i].name);
   }
   print.emplace_back(name + ".fit", "[" + names + "]");
@@ -41,7 +43,8 @@ void add_profile(Fingerprint& print, const std::string& name, const ProfileInfo&
                          "[" + to_text(prior.lower) + ", " + to_text(prior.upper) + "]");
     if (prior.gaussian())
       print.emplace_back(name + ".prior." + info.parameters[i].name,
-                         "mean " + to_text(prior.mean) + ", sigma " + to_text(prior.sigma));
+                         "mean " + (prior.mean_of.given() ? to_text(prior.mean_of) : to_text(prior.mean)) +
+                             ", sigma " + to_text(prior.sigma));
   }
 }
 
@@ -66,7 +69,7 @@ void add_lights(Fingerprint& print, const std::string& block, const std::vector<
   for (std::size_t i = 0; i < lights.size(); ++i) {
     const LightComponent& c = lights[i];
     const std::string name = block + "." + std::to_string(i);
-    add_profile(print, name, light_info(c.kind), c.values, c.free, c.priors);
+    add_profile(print, name, light_info(c.kind), c.values, c.free, c.priors, c.follows);
     if (c.kind == LightKind::sersic_ellipse) print.emplace_back(name + ".radius", name_of(c.radius));
     if (c.kind == LightKind::network) {
       add_shape(print, name, c.network);
@@ -136,7 +139,7 @@ void add_model(Fingerprint& print, const Config& config, const Model& model) {
   print.emplace_back("lens", std::to_string(model.lens.size()) + " components");
   for (std::size_t i = 0; i < model.lens.size(); ++i)
     add_profile(print, "lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i].values,
-                model.lens[i].free, model.lens[i].priors);
+                model.lens[i].free, model.lens[i].priors, model.lens[i].follows);
   add_lights(print, "source", model.source, config.source_start);
   add_lights(print, "lens_light", model.lens_light, config.lens_light_start);
 }

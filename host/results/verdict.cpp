@@ -43,7 +43,7 @@ struct Scalar {
   std::string name;  ///< "lens.0.theta_E"
   const ParameterInfo* info;
   double value;
-  bool free;
+  bool free;  ///< or it follows another one
   ParameterPrior prior;
   double sigma;  ///< NaN when unknown
 };
@@ -100,7 +100,7 @@ class Checks {
     for (const std::vector<ComponentView>* block : {&lens_, &source_, &lens_light_})
       for (const ComponentView& c : *block)
         for (const Scalar& s : c.scalars)
-          if (s.free) parameter(s);
+          if (s.free) parameter(s, of_expansion(c, *block));
     mass();
     mass_and_light();
     sources();
@@ -131,7 +131,8 @@ class Checks {
         const ParameterInfo& p = profile.parameters[k];
         const std::string name = view.name + "." + p.name;
         view.scalars.push_back(
-            {name, &p, c.values[k], c.free[k] != 0, c.priors.empty() ? ParameterPrior{} : c.priors[k], sigma(name)});
+            {name, &p, c.values[k], c.free[k] != 0 || (!c.follows.empty() && c.follows[k].given()),
+             c.priors.empty() ? ParameterPrior{} : c.priors[k], sigma(name)});
       }
     }
   }
@@ -239,7 +240,15 @@ class Checks {
 
   // ---- parameters ----
 
-  void parameter(const Scalar& s) {
+  /// Whether a component is one of several elliptical Gaussians: most expansions have some that are dark.
+  static bool of_expansion(const ComponentView& c, const std::vector<ComponentView>& block) {
+    const std::string name = light_info(LightKind::gaussian_ellipse).name;
+    return c.profile == name &&
+           std::count_if(block.begin(), block.end(), [&](const ComponentView& v) { return v.profile == name; }) > 1;
+  }
+
+  /// @param may_vanish  whether its component may be dark
+  void parameter(const Scalar& s, bool may_vanish) {
     if (s.prior.gaussian() && std::abs(s.value - s.prior.mean) > threshold(Flag::off_prior) * s.prior.sigma)
       raise(Flag::off_prior, fmt::format("{} = {:.4g} is {:.1f} sigma from the mean of its prior", s.name, s.value,
                                          std::abs(s.value - s.prior.mean) / s.prior.sigma));
@@ -259,7 +268,7 @@ class Checks {
     const bool length = s.info->unit == std::string("arcsec");
     if (length && s.value < threshold(Flag::at_bound) * o_.grid.pixel_scale)
       raise(Flag::at_bound, fmt::format("{} = {:.3g} arcsec has vanished", s.name, s.value));
-    if (s.info->name == std::string("amp") && s.value < s.sigma)
+    if (s.info->name == std::string("amp") && s.value < s.sigma && !may_vanish)
       raise(Flag::at_bound, fmt::format("{} = {:.3g} has vanished, its error is {:.3g}", s.name, s.value, s.sigma));
   }
 
@@ -387,17 +396,30 @@ class Checks {
     return squares < kNoiseFree * o_.n_used();
   }
 
+  /// Used pixels less the parameters that the data determine, at least one.
+  double degrees_of_freedom() const {
+    double parameters = static_cast<double>(fit_.layout.n_free());
+    if (const auto& evidence = fit_.outcome().evidence)
+      parameters += evidence->determined_source + evidence->determined_network;
+    return std::max(o_.n_used() - parameters, 1.0);
+  }
+
   void residuals() {
     const int n = o_.n_used();
     const double chi2 = fit_.data.chi2_reduced, spread = kSigmasOfChi2 * std::sqrt(2.0 / n);
     const auto of = [&](double value, int pixels, const char* where) {
       return fmt::format("reduced chi2 {:.4g} in {} {}", value, pixels, where);
     };
-    if (chi2 > threshold(Flag::chi2_high) + spread) raise(Flag::chi2_high, of(chi2, n, "used pixels"));
+    const double per_freedom = chi2 * n / degrees_of_freedom();
+    if (per_freedom > threshold(Flag::chi2_high) + spread)
+      raise(Flag::chi2_high, of(chi2, n, "used pixels") +
+                                 fmt::format(", {:.4g} for each of {:.0f} degrees of freedom", per_freedom,
+                                             degrees_of_freedom()));
     // Without noise in the image, the noise map is a forecast and χ² says nothing.
-    const bool noise_free =
-        is_true_image() || (chi2 < kNoiseFree && 2 * fit_.layout.size() < static_cast<std::size_t>(n));
-    if (chi2 < threshold(Flag::chi2_low) - spread && !noise_free) raise(Flag::chi2_low, of(chi2, n, "used pixels"));
+    if (chi2 < threshold(Flag::chi2_low) - spread && !is_true_image())
+      raise(Flag::chi2_low, of(chi2, n, "used pixels") +
+                                (chi2 < kNoiseFree ? ": an image without noise, or a noise map that is far too large"
+                                                   : ""));
     // The squares of pixels with correlated noise are correlated, too: by the squares of the coefficients.
     double together = o_.noise_correlation.empty() ? 1 : 0;
     for (const double v : o_.noise_correlation.values) together += v * v;

@@ -113,7 +113,7 @@ inline constexpr FlagInfo kFlags[] = {
      "the radius of a source is larger than {} Einstein radii, or its center lies outside the image", 1,
      "most of its light is then not lensed into several images: it replaces lens light or sky"},
     {Flag::chi2_high, "chi2_high", FitStatus::suspect,
-     "reduced chi2 is above {} by more than 5 sigma of its distribution", 1.44, "noise maps are good to 20 % in sigma"},
+     "chi2 of a degree of freedom is above {} by more than 5 sigma of its distribution", 1.44, "noise maps are good to 20 % in sigma"},
     {Flag::chi2_low, "chi2_low", FitStatus::suspect,
      "reduced chi2 is below {} by more than 5 sigma of its distribution", 0.25,
      "drizzled images have sigma up to twice the scatter of their pixels; below that the model fits noise"},

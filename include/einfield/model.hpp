@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "einfield/core.hpp"
@@ -15,10 +16,19 @@
 
 namespace EINFIELD_API einfield {
 
+/// A number that follows a parameter of the model: factor · (value of `of`) + offset.
+struct Relation {
+  std::string of;  ///< "lens_light.0.center_x"; empty: no relation
+  double factor = 1, offset = 0;
+
+  bool given() const { return !of.empty(); }
+};
+
 /// Prior of a free parameter: none, an interval, a Gaussian, or both.
 struct ParameterPrior {
   double lower = -kInfinity, upper = kInfinity;  ///< ends of the interval, exclusive
   double mean = 0, sigma = 0;                    ///< of the Gaussian; sigma = 0: none
+  Relation mean_of = {};                         ///< given: the mean follows another parameter, and `mean` is unused
 
   bool bounded() const { return lower > -kInfinity || upper < kInfinity; }
   bool gaussian() const { return sigma > 0; }
@@ -30,6 +40,7 @@ struct LensComponent {
   std::vector<double> values;
   std::vector<std::uint8_t> free;           ///< one per value: 1 = fitted, 0 = fixed
   std::vector<ParameterPrior> priors = {};  ///< one per value, or empty: none
+  std::vector<Relation> follows = {};       ///< one per value, or empty: none. A value that follows another is not free
 };
 
 /// A brightness profile, lensed (source) or not (lens_light). A PIXELATED one has pixels instead of parameters; a
@@ -48,6 +59,7 @@ struct LightComponent {
   NetworkShape network{};                   ///< NETWORK only
   std::vector<double> weights;              ///< NETWORK only: flat layout of `network`
   bool weights_free = false;                ///< NETWORK only
+  std::vector<Relation> follows = {};       ///< one per value, or empty: none. A value that follows another is not free
 };
 
 /// The model of one lens system.
@@ -64,6 +76,11 @@ struct Model {
   /// @throws InvalidInput that names component, parameter, value, range and unit.
   void validate() const;
 };
+
+/// Gives the parameters that follow others, and the means of priors that do, their values.
+/// @throws InvalidInput for a relation that is wrong: it names a parameter that does not exist or follows itself, the
+///         parameter is free, or it can leave its range
+void follow(Model& model);
 
 /// Calls f(light) for every light component: the source's, then those of the lens light. @param model  const or not
 template <class SomeModel, class F>
@@ -150,25 +167,57 @@ EINFIELD_HD Real transform_adjoint(const FreeParameter<Real>* free, int i, const
 /// @param partner_value  disk with a partner: physical value of the partner
 double inverse_transform(const FreeParameter<double>& f, double value, double partner_value);
 
-/// A Gaussian prior of a free parameter p: the loss has the term weight · ((p − mean)/sigma)².
+/// A parameter that follows a free one: p = factor · (value of the free one) + offset.
+template <class Real>
+struct TiedParameter {
+  int slot;  ///< index into the table of physical values
+  int free;  ///< index into the list of free parameters
+  Real factor, offset;
+};
+
+/// Physical value of a parameter that follows a free one.
+template <class Real>
+EINFIELD_HD Real tied_value(const TiedParameter<Real>& tied, const FreeParameter<Real>* free, const Real* u) {
+  return tied.factor * transform(free, tied.free, u) + tied.offset;
+}
+
+/// Adjoint of tied_value for all n: p̄_free += factor · p̄_tied.
+/// @param table_bar  cotangent of the physical table, added to
+template <class Real>
+EINFIELD_HD void tied_adjoint(const TiedParameter<Real>* tied, int n, const FreeParameter<Real>* free,
+                              Real* table_bar) {
+  for (int k = 0; k < n; ++k) table_bar[free[tied[k].free].slot] += tied[k].factor * table_bar[tied[k].slot];
+}
+
+/// A Gaussian prior of a free parameter p: the loss has the term weight · ((p − factor · q − mean)/sigma)², with q
+/// another free parameter or no such term.
 template <class Real>
 struct GaussianPrior {
-  int free;  ///< index into the list of free parameters
+  int free;   ///< index into the list of free parameters
+  int other;  ///< of q, or −1
+  Real factor;
   Real mean, sigma;
 };
 
-/// ((p − mean)/sigma)², −2 ln of the Gaussian without its normalization.
-template <class Real>
-EINFIELD_HD Real prior_penalty(const GaussianPrior<Real>& prior, Real value) {
-  const Real z = (value - prior.mean) / prior.sigma;
-  return z * z;
+/// z = (p − factor · q − mean)/sigma. The penalty is z², −2 ln of the Gaussian without its normalization.
+/// @param value  physical value of a free parameter by its index
+template <class Real, class Value>
+EINFIELD_HD Real prior_deviation(const GaussianPrior<Real>& prior, Value&& value) {
+  const Real at = prior.other < 0 ? prior.mean : prior.factor * value(prior.other) + prior.mean;
+  return (value(prior.free) - at) / prior.sigma;
 }
 
-/// ∂(prior_penalty)/∂p = 2 (p − mean)/sigma²
-template <class Real>
-EINFIELD_HD Real prior_penalty_adjoint(const GaussianPrior<Real>& prior, Real value) {
-  return 2 * (value - prior.mean) / (prior.sigma * prior.sigma);
+/// Adjoint of z²: ∂z²/∂p = 2 z/sigma, ∂z²/∂q = −factor · 2 z/sigma.
+/// @param add  called with the index of a free parameter and its cotangent
+EINFIELD_NO_EXEC_CHECK
+template <class Real, class Add>
+EINFIELD_HD void prior_adjoint(const GaussianPrior<Real>& prior, Real z, Add&& add) {
+  const Real bar = 2 * z / prior.sigma;
+  add(prior.free, bar);
+  if (prior.other >= 0) add(prior.other, -prior.factor * bar);
 }
+
+class ParameterSlots;
 
 /// Layout of the flat parameter vector, [network | free scalars (unconstrained) | free source pixels | free weights of
 /// a NETWORK light], and of the table of physical values (kMaxProfileParameters slots per component; lens, then source,
@@ -177,6 +226,7 @@ struct ParameterLayout {
   std::size_t n_network = 0;
   std::vector<FreeParameter<double>> free;
   std::vector<std::string> names;  ///< of the free scalars: "lens.0.theta_E"
+  std::vector<TiedParameter<double>> tied;  ///< those that follow a free one; what follows a fixed one is fixed
   std::vector<GaussianPrior<double>> priors;
   std::vector<double> table;          ///< physical values, fixed and initial
   std::vector<double> pixels;         ///< all PIXELATED values, component after component
@@ -198,9 +248,16 @@ struct ParameterLayout {
   std::vector<double> unconstrained(const std::vector<double>& values) const;
   /// Physical values of the free scalars from their unconstrained ones.
   std::vector<double> physical(const double* u) const;
+  /// The table of physical values with those of the free scalars, and what follows them.
+  std::vector<double> table_of(const std::vector<double>& values) const;
+  /// The slots that a free scalar moves, each with ∂(its value)/∂(the scalar's): its own one first.
+  std::vector<std::pair<int, double>> slots_of(std::size_t free_index) const;
   /// The flat vector that a fit starts from.
   /// @param network  the network's weights, n_network values
   std::vector<double> initial_parameters(const std::vector<double>& network) const;
+
+ private:
+  void relate(const Model& model, const ParameterSlots& slots);
 };
 
 /// The free pixels of one PIXELATED component: (ny, nx) values of the flat vector, from `offset` on.

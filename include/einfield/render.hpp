@@ -76,6 +76,8 @@ EINFIELD_HD Real light_brightness(const Component& component, const Real* p, con
       return sersic_brightness(p, component.radius, position);
     case LightKind::gaussian:
       return gaussian_brightness(p, position);
+    case LightKind::gaussian_ellipse:
+      return gaussian_ellipse_brightness(p, position);
     case LightKind::network:
       return network_brightness(p, sample.value);
     case LightKind::uniform:
@@ -101,6 +103,9 @@ EINFIELD_HD void light_brightness_adjoint(const Component& component, const Real
       return;
     case LightKind::gaussian:
       gaussian_brightness_adjoint(p, position, brightness_bar, position_bar, p_bar);
+      return;
+    case LightKind::gaussian_ellipse:
+      gaussian_ellipse_brightness_adjoint(p, position, brightness_bar, position_bar, p_bar);
       return;
     case LightKind::network: {
       Real unused = 0;

@@ -1,4 +1,4 @@
-// Brightness profiles of the source and of the lens's own light: Sérsic, Gaussian, pixels, a network, a constant;
+// Brightness profiles of the source and of the lens's own light: Sérsic, Gaussians, pixels, a network, a constant;
 // values beside their adjoints. Conventions are lenstronomy's; Sérsic (1968), b_n after Capaccioli (1989).
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace EINFIELD_API einfield {
 
-enum class LightKind : int { sersic_ellipse, gaussian, pixelated, network, uniform };
-inline constexpr int kLightKinds = 5;
+enum class LightKind : int { sersic_ellipse, gaussian, pixelated, network, uniform, gaussian_ellipse };
+inline constexpr int kLightKinds = 6;
 
 /// What R_sersic measures on an elliptical isophote.
 enum class RadiusKind : int {
@@ -62,8 +62,33 @@ inline const ProfileInfo& light_info(LightKind kind) {
        {{"amp", "image unit", Range::positive, 0, kInfinity, kRequired},
         {"center_x", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0},
         {"center_y", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0}}},
-      {"UNIFORM", {{"amp", "image unit", Range::unbounded, -kInfinity, kInfinity, kRequired}}}};
+      {"UNIFORM", {{"amp", "image unit", Range::unbounded, -kInfinity, kInfinity, kRequired}}},
+      {"GAUSSIAN_ELLIPSE",
+       {{"amp", "image unit arcsec^2", Range::positive, 0, kInfinity, kRequired},
+        {"sigma", "arcsec", Range::positive, 0, kInfinity, kRequired},
+        {"e1", "", Range::ellipticity, -1, 1, 0},
+        {"e2", "", Range::ellipticity, -1, 1, 0},
+        {"center_x", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0},
+        {"center_y", "arcsec", Range::unbounded, -kInfinity, kInfinity, 0}}}};
   return table[static_cast<int>(kind)];
+}
+
+/// U and V of (2) below, and S = U² + V², at a position relative to the center of an elliptical profile.
+template <class Real>
+struct EllipseRadius {
+  Real u, v, s;
+  EINFIELD_HD EllipseRadius(Real e1, Real e2, Real x, Real y)
+      : u((1 - e1) * x - e2 * y), v((1 + e1) * y - e2 * x), s(u * u + v * v) {}
+};
+
+/// Adjoint of S by (5) below: returns the cotangent of the position and sets those of e1 and e2.
+template <class Real>
+EINFIELD_HD Vec2<Real> ellipse_radius_adjoint(Real e1, Real e2, Real x, Real y, Real s_bar, Real& e1_bar,
+                                              Real& e2_bar) {
+  const EllipseRadius<Real> r(e1, e2, x, y);
+  e1_bar = s_bar * 2 * (y * r.v - x * r.u);
+  e2_bar = -s_bar * 2 * (y * r.u + x * r.v);
+  return {s_bar * 2 * ((1 - e1) * r.u - e2 * r.v), s_bar * 2 * ((1 + e1) * r.v - e2 * r.u)};
 }
 
 /// Elliptical Sérsic profile.
@@ -86,12 +111,11 @@ inline const ProfileInfo& light_info(LightKind kind) {
 /// @return   brightness [image unit per pixel]; no pixel-area factor
 template <class Real>
 EINFIELD_HD Real sersic_brightness(const Real* p, RadiusKind radius, Vec2<Real> position) {
-  const Real x = position.x - p[5], y = position.y - p[6];
-  const Real u = (1 - p[3]) * x - p[4] * y, v = (1 + p[3]) * y - p[4] * x;
+  const EllipseRadius<Real> ellipse(p[3], p[4], position.x - p[5], position.y - p[6]);
   const Real c2 = p[3] * p[3] + p[4] * p[4];
   const Real c = sqrt(c2);
   const Real g = radius == RadiusKind::major_axis ? 1 / ((1 - c) * (1 - c)) : 1 / (1 - c2);
-  const Real r = sqrt(g * (u * u + v * v));
+  const Real r = sqrt(g * ellipse.s);
   const Real floored = r < Real(kSersicCore) ? Real(kSersicCore) : r;  // NaN stays NaN
   const Real b = Real(kSersicSlope) * p[2] + Real(kSersicOffset);
   return p[0] * exp(-b * (exp(log(floored / p[1]) / p[2]) - 1));
@@ -110,12 +134,11 @@ template <class Real>
 EINFIELD_HD void sersic_brightness_adjoint(const Real* p, RadiusKind radius, Vec2<Real> position, Real brightness_bar,
                                            Vec2<Real>& position_bar, Real* p_bar) {
   const Real x = position.x - p[5], y = position.y - p[6];
-  const Real u = (1 - p[3]) * x - p[4] * y, v = (1 + p[3]) * y - p[4] * x;
   const Real c2 = p[3] * p[3] + p[4] * p[4];
   const Real c = sqrt(c2);
   const bool major = radius == RadiusKind::major_axis;
   const Real g = major ? 1 / ((1 - c) * (1 - c)) : 1 / (1 - c2);
-  const Real s = u * u + v * v;
+  const Real s = EllipseRadius<Real>(p[3], p[4], x, y).s;
   const Real r = sqrt(g * s);
   const bool in_core = r <= Real(kSersicCore);
   const Real floored = in_core ? Real(kSersicCore) : r;
@@ -133,18 +156,16 @@ EINFIELD_HD void sersic_brightness_adjoint(const Real* p, RadiusKind radius, Vec
   }
   if (in_core) return;
   const Real half = -steepness / (2 * r * r);  // R̄/(2R)
-  const Real s_bar = half * g;
-  const Real x_bar = s_bar * 2 * ((1 - p[3]) * u - p[4] * v);
-  const Real y_bar = s_bar * 2 * ((1 + p[3]) * v - p[4] * u);
-  position_bar.x += x_bar;
-  position_bar.y += y_bar;
+  Real e1_bar = 0, e2_bar = 0;
+  const Vec2<Real> bar = ellipse_radius_adjoint(p[3], p[4], x, y, half * g, e1_bar, e2_bar);
+  position_bar += bar;
   if (!p_bar) return;
   const Real g_bar = half * s;
   const Real dg = major ? (c > 0 ? 2 * g / ((1 - c) * c) : Real(0)) : 2 * g * g;
-  p_bar[3] += s_bar * 2 * (y * v - x * u) + g_bar * dg * p[3];
-  p_bar[4] -= s_bar * 2 * (y * u + x * v) - g_bar * dg * p[4];
-  p_bar[5] -= x_bar;
-  p_bar[6] -= y_bar;
+  p_bar[3] += e1_bar + g_bar * dg * p[3];
+  p_bar[4] += e2_bar + g_bar * dg * p[4];
+  p_bar[5] -= bar.x;
+  p_bar[6] -= bar.y;
 }
 
 /// Circular Gaussian of given flux.
@@ -178,6 +199,45 @@ EINFIELD_HD void gaussian_brightness_adjoint(const Real* p, Vec2<Real> position,
   p_bar[1] += weighted * (r2 - 2) / p[1];
   p_bar[2] -= x_bar;
   p_bar[3] -= y_bar;
+}
+
+/// Elliptical Gaussian of given flux: a component of a multi-Gaussian expansion (Emsellem, Monnet & Bacon 1994).
+///
+///     I = amp/(2πσ²) exp(−R²/(2σ²)),   R² = S/(1 − c²) of (2), (3): the product average                         (7b)
+///
+/// At the center: the maximum, first derivatives in position 0.
+/// @param p  amp = total flux [image unit per pixel · arcsec²], sigma [arcsec] > 0, e1, e2, center_x, center_y [arcsec]
+template <class Real>
+EINFIELD_HD Real gaussian_ellipse_brightness(const Real* p, Vec2<Real> position) {
+  const EllipseRadius<Real> ellipse(p[2], p[3], (position.x - p[4]) / p[1], (position.y - p[5]) / p[1]);
+  return p[0] / (Real(2 * kPi) * p[1] * p[1]) * exp(-ellipse.s / (2 * (1 - p[2] * p[2] - p[3] * p[3])));
+}
+
+/// Adjoint of gaussian_ellipse_brightness: adds to `position_bar` and, unless null, to `p_bar`.
+///
+/// In units of σ, with g = 1/(1 − c²) and R² = g S:
+///     ∂I/∂S = −I g/2,   ∂I/∂g = −I S/2,   ∂g/∂e_i = 2g² e_i,   ∂I/∂amp = I/amp,   ∂I/∂σ = I (R² − 2)/σ           (7c)
+template <class Real>
+EINFIELD_HD void gaussian_ellipse_brightness_adjoint(const Real* p, Vec2<Real> position, Real brightness_bar,
+                                                     Vec2<Real>& position_bar, Real* p_bar) {
+  const Real x = (position.x - p[4]) / p[1], y = (position.y - p[5]) / p[1];
+  const Real g = 1 / (1 - p[2] * p[2] - p[3] * p[3]);
+  const Real s = EllipseRadius<Real>(p[2], p[3], x, y).s;
+  const Real shape = exp(-g * s / 2) / (Real(2 * kPi) * p[1] * p[1]);
+  if (shape == 0) return;
+  const Real weighted = brightness_bar * p[0] * shape;
+  Real e1_bar = 0, e2_bar = 0;
+  const Vec2<Real> bar = ellipse_radius_adjoint(p[2], p[3], x, y, -weighted * g / 2, e1_bar, e2_bar);
+  position_bar.x += bar.x / p[1];
+  position_bar.y += bar.y / p[1];
+  if (!p_bar) return;
+  const Real g_bar = -weighted * s / 2;
+  p_bar[0] += brightness_bar * shape;
+  p_bar[1] += weighted * (g * s - 2) / p[1];
+  p_bar[2] += e1_bar + g_bar * 2 * g * g * p[2];
+  p_bar[3] += e2_bar + g_bar * 2 * g * g * p[3];
+  p_bar[4] -= bar.x / p[1];
+  p_bar[5] -= bar.y / p[1];
 }
 
 /// The same brightness everywhere: a background that was not subtracted, or not subtracted correctly.

@@ -567,19 +567,29 @@ def _known_part(part: str) -> None:
 
 
 def _from_cube(cube: Floats, names: list[str], bounds: Floats, priors: Floats) -> Floats:
-    """See `Model.prior_transform`. The columns of `priors`: mean, sigma, index of the other component of an ellipticity."""
+    """See `Model.prior_transform`. The columns of `priors`: mean, sigma, index of the other component of an ellipticity,
+    index of the scalar that the mean follows, and its factor."""
     from statistics import NormalDist
 
+    standard = NormalDist()
     theta = np.empty_like(cube)
-    for i, ((lower, upper), (mean, sigma, partner)) in enumerate(zip(bounds, priors, strict=True)):
+    follows = priors[:, 3].astype(int)
+    order = [i for i in range(len(names)) if follows[i] < 0]
+    while len(order) < len(names):
+        ready = [i for i in range(len(names)) if i not in order and follows[i] in order]
+        if not ready:
+            raise InvalidInput("prior_transform: found means of priors that follow each other, expected one without a relation")
+        order += ready
+    for i in order:
+        (lower, upper), (mean, sigma, partner, _, factor) = bounds[i], priors[i]
         other = int(partner)
         if np.isfinite(sigma):
             if other >= 0:
                 raise InvalidInput(f"{names[i]}: found a Gaussian prior without bounds on an ellipticity, expected bounds as well")
-            normal = NormalDist(mean, sigma)
-            below, above = (normal.cdf(end) for end in (lower, upper))
+            center = mean + (factor * theta[:, follows[i]] if follows[i] >= 0 else np.zeros(len(cube)))
+            below, above = (np.array([standard.cdf(z) for z in (end - center) / sigma]) for end in (lower, upper))
             inside = np.clip(below + cube[:, i] * (above - below), 1e-300, 1 - 1e-16)
-            theta[:, i] = np.clip([normal.inv_cdf(p) for p in inside], lower, upper)
+            theta[:, i] = np.clip(center + sigma * np.array([standard.inv_cdf(p) for p in inside]), lower, upper)
         elif other >= 0:
             first, second = sorted((i, other))  # r² and the angle are flat
             turn = (np.cos if i == first else np.sin)(2 * np.pi * cube[:, second])

@@ -230,20 +230,23 @@ Output bounds(LensModel& model) {
   return to_numpy(std::move(ends), {layout.n_free(), 2});
 }
 
-/// Mean and sigma of each Gaussian prior (NaN: none), and the index of the other component of a free ellipticity (-1).
+/// Mean and sigma of each Gaussian prior (NaN: none), the index of the other component of a free ellipticity (-1), and
+/// what is added to the mean: the index of another scalar (-1) and its factor.
 Output priors(LensModel& model) {
   const ParameterLayout& layout = model.posterior().layout();
   std::vector<double> table;
   for (const FreeParameter<double>& f : layout.free) {
     constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-    table.insert(table.end(), {kNone, kNone, static_cast<double>(f.partner)});
+    table.insert(table.end(), {kNone, kNone, static_cast<double>(f.partner), -1.0, 0.0});
   }
   for (const GaussianPrior<double>& prior : layout.priors) {
-    double* const row = table.data() + 3 * static_cast<std::size_t>(prior.free);
+    double* const row = table.data() + 5 * static_cast<std::size_t>(prior.free);
     row[0] = prior.mean;
     row[1] = prior.sigma;
+    row[3] = prior.other;
+    row[4] = prior.factor;
   }
-  return to_numpy(std::move(table), {layout.n_free(), 3});
+  return to_numpy(std::move(table), {layout.n_free(), 5});
 }
 
 nb::dict observation(LensModel& model) {
