@@ -52,7 +52,7 @@ std::string unexpected(const CLI::App& app, std::string word) {
     word.resize(std::min(word.find('='), word.size()));
     std::vector<std::string> names, options;
     for (const CLI::Option* option : (command ? *command : app).get_options())
-      if (!option->get_positional()) {
+      if (!option->get_positional() && !option->get_group().empty()) {
         names.push_back(option->get_lnames().front());
         options.push_back("--" + names.back());
       }
@@ -101,6 +101,13 @@ std::string usage_message(const CLI::App& app, const std::vector<std::string>& w
   return "";
 }
 
+/// "0 done, 1 failure at run time, …"
+std::string exit_statuses() {
+  std::vector<std::string> texts;
+  for (const ExitMeaning& exit : kExitMeanings) texts.push_back(std::to_string(exit.status) + " " + exit.meaning);
+  return joined(texts);
+}
+
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
@@ -113,9 +120,8 @@ int run_command_line(int argc, char** argv) {
   app.get_formatter()->label("SUBCOMMAND", "COMMAND");
   app.footer(
       "`einfield COMMAND --help` lists the options of a command; `einfield info --keys` lists the keys of a "
-      "configuration.\n"
-      "Exit status: 0 done, 1 failure at run time, 2 invalid input, 3 backend not available, 4 done but flagged (with "
-      "--strict), 75 out of time (batch), 130 interrupted.");
+      "configuration.\nExit status: " +
+      exit_statuses() + ".");
   const std::vector<Command> commands = add_commands(app);
 
   const std::vector<std::string> words(argv + 1, argv + argc);

@@ -13,6 +13,18 @@ enum ExitStatus {
   kInterrupted = 130,
 };
 
+struct ExitMeaning {
+  ExitStatus status;
+  const char* meaning;
+};
+inline constexpr ExitMeaning kExitMeanings[] = {{kDone, "done"},
+                                                {kFailure, "failure at run time"},
+                                                {kBadInput, "invalid input"},
+                                                {kNoBackend, "backend not available"},
+                                                {kNotToBeTrusted, "done but flagged (with --strict)"},
+                                                {kTryAgain, "out of time (batch)"},
+                                                {kInterrupted, "interrupted"}};
+
 /// Parses the command line and runs the command. @return the exit status
 /// @throws InvalidInput for a wrong command line; every error of the command
 int run_command_line(int argc, char** argv);

@@ -25,6 +25,7 @@
 #include "host/app/command_line.hpp"
 #include "host/app/detect.hpp"
 #include "host/app/evaluate.hpp"
+#include "host/app/manual.hpp"
 #include "host/app/new.hpp"
 #include "host/app/options.hpp"
 #include "host/app/reproduce.hpp"
@@ -560,7 +561,7 @@ Command info_command(CLI::App& app) {
   struct Options {
     bool json = false, flags = false;
     CLI::Option* keys = nullptr;
-    std::string filter;
+    std::string filter, manual;
   };
   const auto o = std::make_shared<Options>();
   CLI::App* command =
@@ -574,7 +575,17 @@ Command info_command(CLI::App& app) {
                 ->expected(0, 1);
   command->add_flag("--flags", o->flags, "list every flag of a result with its threshold and the reason of that")
       ->disable_flag_override();
-  return {command, [o](const std::vector<std::string>&) {
+  // For the build: not in the help.
+  command
+      ->add_option("--manual", o->manual, "write the manual pages and the completion for bash and zsh to a directory")
+      ->type_name("DIR")
+      ->group("")
+      ->check(path());
+  return {command, [o, &app](const std::vector<std::string>&) {
+            if (!o->manual.empty()) {
+              write_manual(app, o->manual);
+              return kDone;
+            }
             const bool keys = o->keys->count() > 0;
             if (o->json && keys) throw InvalidInput("--keys: contradicts --json, expected one of them");
             if (o->flags && (o->json || keys))

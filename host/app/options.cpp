@@ -7,7 +7,9 @@
 #include <cctype>
 #include <cstdlib>
 #include <iostream>
+#include <iterator>
 #include <optional>
+#include <sstream>
 #include <string_view>
 
 #include "einfield/flags.hpp"
@@ -16,6 +18,9 @@
 
 namespace einfield {
 namespace {
+
+/// How the names of one_of() validators begin; the names that they allow follow.
+const std::string kOneOf = "one_of: ";
 
 volatile sig_atomic_t caught = 0;
 
@@ -43,13 +48,27 @@ int caught_signal() {
 }
 
 CLI::Validator one_of(const std::vector<std::string>& names) {
+  std::string name = kOneOf;  // CLI11 keeps it with the option
+  for (const std::string& each : names) name += each + " ";
   return {[names](std::string& given) {
             const bool known = std::find(names.begin(), names.end(), given) != names.end();
             return known ? ""
                          : "no such name, found " + given + ", expected " + (names.size() > 1 ? "one of " : "") +
                                joined(names);
           },
-          ""};
+          "", name};
+}
+
+std::vector<std::string> names_of_one_of(CLI::Option& option) {
+  std::string name;
+  try {
+    name = option.get_validator(0)->get_name();
+  } catch (const CLI::OptionNotFound&) {
+    return {};  // it has none
+  }
+  if (name.rfind(kOneOf, 0) != 0) return {};
+  std::istringstream words(name.substr(kOneOf.size()));
+  return {std::istream_iterator<std::string>(words), {}};
 }
 
 CLI::Validator whole_number(int lowest, int highest) {

@@ -22,6 +22,8 @@ int caught_signal();
 // ---- checks of values; CLI11 puts the option and a colon in front of the message -------------------------------
 
 CLI::Validator one_of(const std::vector<std::string>& names);
+/// The names that an option takes; empty when it has no one_of().
+std::vector<std::string> names_of_one_of(CLI::Option& option);
 CLI::Validator whole_number(int lowest, int highest);
 /// A name of a file or directory. An option here means that the value was forgotten.
 CLI::Validator path();
