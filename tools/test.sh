@@ -2,8 +2,8 @@
 # Installs what is missing, builds, and runs the tests. It is the same command on a laptop, a cluster and in continuous
 # integration.
 #   tools/test.sh                  CPU build and tests, installation, then the CUDA backend if nvcc is on PATH
-#   tools/test.sh --full           also: all CUDA architectures, sanitizers, static analysis, memcheck, 1200 fits, fuzzing,
-#                                  coverage, every fault (before a release)
+#   tools/test.sh --full           also: all CUDA architectures, sanitizers, the documentation, static analysis, memcheck,
+#                                  1200 fits, fuzzing, coverage, every fault (before a release)
 #   tools/test.sh --preset NAME    only the build and the tests of one CMake preset, for example cpu-debug; cuda-fat is
 #                                  compiled and its registers are checked
 #
@@ -125,6 +125,8 @@ if [ $full = yes ]; then
   done
   section "C++ projects that use the library: every way"
   tools/consumers.sh --full
+  section "documentation"
+  tools/docs.sh
   section "static analysis"
   tools/lint.sh
   tools/install_dependencies.sh --engines clang libclang-rt-dev valgrind gcovr

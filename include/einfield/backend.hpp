@@ -153,7 +153,7 @@ struct BackendChoice {
 BackendChoice resolve_backend(const std::string& name, const BackendOptions& options);
 
 /// @param name as for resolve_backend()
-/// @throws InvalidInput, NotBuilt, BackendUnavailable
+/// @throws InvalidInput or NotBuilt or BackendUnavailable
 template <class Real>
 EINFIELD_API std::unique_ptr<Backend<Real>> make_backend(const std::string& name, const BackendOptions& options);
 

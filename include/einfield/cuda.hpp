@@ -270,7 +270,7 @@ class EINFIELD_API ConvolutionStage {
   static std::size_t workspace_bytes(int ny, int nx, const std::vector<Psf>& psfs,
                                      ConvolutionMethod method = ConvolutionMethod::automatic);
   /// Makes the transforms of a queue whose list has n_systems entries; needed once, outside a capture, for an FFT.
-  /// It may transform up to twice as many images. @throws InvalidInput, CudaError, CufftError
+  /// It may transform up to twice as many images. @throws InvalidInput or CudaError or CufftError
   void prepare(cudaStream_t stream, int n_systems);
   /// Puts another kernel of the same size in the place of one; waits for the stream. @throws InvalidInput
   void replace(cudaStream_t stream, std::size_t system, const Psf& psf);
@@ -389,7 +389,7 @@ class EINFIELD_API AdamStage {
   /// @param parameter_stride  of the vectors in later calls; at least n_parameters
   /// @param learning_rates    [systems][updates], every row of one length ≥ 1; later updates use the last
   /// @param stream            used for the copies of the constructor, which waits for it
-  /// @throws InvalidInput, CudaError
+  /// @throws InvalidInput or CudaError
   AdamStage(std::size_t n_parameters, std::size_t parameter_stride,
             const std::vector<std::vector<double>>& learning_rates, cudaStream_t stream, Workspace workspace = {});
   ~AdamStage();

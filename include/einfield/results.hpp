@@ -37,7 +37,7 @@ Config config_of(const Problem& problem);
 /// @param model_images  Field::model of the backend at their parameters, (ny, nx)
 /// @param threads       0 = as many as the process may use
 /// @return one paragraph for people: how well the model fits and, with a truth, how large the errors are
-/// @throws InvalidInput, IoError
+/// @throws InvalidInput or IoError
 template <class Real>
 EINFIELD_API std::string write_results(const std::string& dir, const Config& config, const LoadedProblem& loaded,
                                        const std::vector<FitResult<Real>>& results,

@@ -316,7 +316,7 @@ class Model:
         theta : (..., size)
         space : "constrained" or "unconstrained"
         jacobian : bool
-            In the unconstrained space, add ln |d constrained / d unconstrained|: the value is then the density of the
+            In the unconstrained space, add ln abs(d constrained / d unconstrained): the value is then the density of the
             unconstrained numbers, which samplers need. False gives the same value as in the constrained space.
         """
         return self._values(theta, space, priors=True, volume=jacobian)
