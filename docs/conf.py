@@ -19,6 +19,8 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 highlight_language = "text"
 nitpicky = True
+default_role = "code"  # `…` in docstrings
+smartquotes = False  # -- begins an option
 
 html_theme = "furo"
 html_title = f"einfield {release}"

@@ -7,6 +7,7 @@
   commands, what follows is their output, in which "..." stands for anything. Without output only the status counts.
 - Blocks of shell commands that are not run say so (:class: not-run).
 - Every `einfield COMMAND --option` on any page, run or not, names a command and options that exist.
+- Keys of a configuration that a page names exist.
 - Links to files lead somewhere.
 - The messages of docs/troubleshooting.md are in the sources.
 """
@@ -79,7 +80,9 @@ def run_pages(einfield: Path) -> int:
 
 @cache
 def help_of(einfield: Path, command: str) -> str | None:
-    done = subprocess.run([einfield, "help", *command.split()], capture_output=True, text=True)
+    """The help of a command, or of "--keys" the list of keys; None if there is no such command."""
+    words = ["info", command] if command == "--keys" else ["help", *command.split()]
+    done = subprocess.run([einfield, *words], capture_output=True, text=True)
     return done.stdout if done.returncode == 0 else None
 
 
@@ -101,6 +104,26 @@ def check_named(einfield: Path, page: Path) -> int:
             if not re.search(re.escape(option) + r"(?![\w-])", known):
                 fail(page, f"einfield {command} has no option {option}: einfield {line}")
     return len(found)
+
+
+TABLES = "observation|lens|source|lens_light|network|optimizer|regularization|uncertainty|cosmology|truth|simulate|perturbation"
+
+
+def check_keys(einfield: Path, page: Path) -> int:
+    """Keys of a configuration between backticks, as `lens.0.theta_E`, and those of --set. @return their number"""
+    known = set(re.findall(r"^  (\S+)", help_of(einfield, "--keys") or "", re.MULTILINE))
+    text = page.read_text()
+    found = re.findall(rf"`((?:{TABLES})\.[\w.]+)`", text) + re.findall(r"--set ['\"]?([\w.]+)=", text)
+    found = [name for name in found if not re.search(r"\.(fits|hpp|safetensors|toml)$", name) and name not in NO_KEYS]
+    for key in found:
+        general = re.sub(r"\.\d+\b", ".N", key)
+        general = re.sub(r"^lens_light\.N", "source.N", re.sub(r"^perturbation\.N", "lens.N", general))
+        if general not in known:
+            fail(page, f"no such key: {key}")
+    return len(found)
+
+
+NO_KEYS = {"lens.0", "lens.model", "uncertainty.coverage"}  # a component, a method of herculens, a member of result.json
 
 
 # ---- links and messages ------------------------------------------------------------------------------------------------
@@ -134,12 +157,13 @@ def check_messages() -> int:
 def main() -> None:
     einfield = Path(sys.argv[1]).resolve()
     named = sum(check_named(einfield, page) for page in PAGES)
+    keys = sum(check_keys(einfield, page) for page in PAGES)
     links = sum(check_links(page) for page in PAGES)
     messages = check_messages()
     commands = run_pages(einfield)
-    if commands < 10 or named < 50 or links < 30 or messages < 20:
-        problems.append(f"found {commands} commands to run, {named} that are named, {links} links and {messages} messages")
-    print("\n".join(problems) or f"ok: {commands} commands run, {named} named, {links} links, {messages} messages")
+    if commands < 10 or named < 50 or keys < 20 or links < 30 or messages < 20:
+        problems.append(f"found {commands} commands to run, {named} that are named, {keys} keys, {links} links and {messages} messages")
+    print("\n".join(problems) or f"ok: {commands} commands run, {named} named, {keys} keys, {links} links, {messages} messages")
     sys.exit(1 if problems else 0)
 
 

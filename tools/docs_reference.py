@@ -72,7 +72,7 @@ def keys_page(binary: Path) -> str:
             if len(cells) not in (5, 6):
                 sys.exit(f"info --keys: found {len(cells)} columns, expected 6: {line}")
             key, kind, unit, bounds, default, meaning = cells + [""] * (6 - len(cells))
-            rows.append([code(key), kind, unit.replace("-", ""), code(bounds), code(default), text_of_help(meaning)])
+            rows.append([code(key), kind, unit.removeprefix("-"), code(bounds), code(default), text_of_help(meaning)])
         page += f"## {text_of_help(title)}\n\n" + table(["key", "type", "unit", "range", "default", "meaning"], rows) + "\n"
     return page
 
@@ -224,7 +224,7 @@ def columns_page(binary: Path, folder: Path) -> str:
         unit, meaning = re.search(r"unit: ([^,}]+)", line), re.search(r"description: (?:\"([^\"]*)\"|'([^']*)'|([^}]*))", line)
         if not name or not kind or not meaning:
             sys.exit(f"batch collect: a column that this script cannot read: {line}")
-        rows.append([code(name[1].strip("'\"")), kind[1], unit[1] if unit else "", text_of_help(next(filter(None, meaning.groups()), ""))])
+        rows.append([code(name[1].strip("'\"")), kind[1], unit[1].strip("'\"") if unit else "", text_of_help(next(filter(None, meaning.groups()), ""))])
     if len(rows) < 20:
         sys.exit(f"batch collect: found {len(rows)} columns")
     return (
