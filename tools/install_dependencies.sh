@@ -18,6 +18,7 @@ packages=(
   gnuplot-nox fonts-dejavu-core     # figures
   libgtest-dev libbenchmark-dev     # tests, benchmarks
   python3-venv python3-dev          # the Python module
+  dpkg-dev patchelf                 # Debian packages, the tarball
 )
 check=no
 for argument in "$@"; do

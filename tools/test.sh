@@ -2,8 +2,8 @@
 # Installs what is missing, builds, and runs the tests. It is the same command on a laptop, a cluster and in continuous
 # integration.
 #   tools/test.sh                  CPU build and tests, installation, then the CUDA backend if nvcc is on PATH
-#   tools/test.sh --full           also: all CUDA architectures, sanitizers, the documentation, static analysis, memcheck,
-#                                  1200 fits, fuzzing, coverage, every fault (before a release)
+#   tools/test.sh --full           also: all CUDA architectures, packages, sanitizers, the documentation, static analysis,
+#                                  memcheck, 1200 fits, fuzzing, coverage, every fault (before a release)
 #   tools/test.sh --preset NAME    only the build and the tests of one CMake preset, for example cpu-debug; cuda-fat is
 #                                  compiled and its registers are checked
 #
@@ -127,6 +127,15 @@ if [ $full = yes ]; then
   tools/consumers.sh --full
   section "documentation"
   tools/docs.sh
+  section "packages on a clean system"
+  if [ "$(id -u)" -eq 0 ]; then
+    tools/install_dependencies.sh debootstrap
+    cmake --workflow --preset package >/dev/null
+    tools/tarball.sh build/package
+    tests/clean_system.sh build/package
+  else
+    echo "SKIPPED: it needs root, to make a system with debootstrap"
+  fi
   section "static analysis"
   tools/lint.sh
   tools/install_dependencies.sh --engines clang libclang-rt-dev valgrind gcovr
