@@ -1,4 +1,4 @@
-# Debian packages: `cpack -G DEB` in a build folder, or tools/package_deb.sh, which builds for them.
+# Debian packages: `cpack -G DEB` in a build folder; `cmake --workflow --preset package` builds for them, too.
 # einfield has the component `runtime`, libeinfield-dev the component `development`.
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_VENDOR "The einfield developers")
