@@ -21,8 +21,8 @@ fits() {  # command, name: the demo's lens with a tenth of the steps
   inside mkdir "/$2"
   cp examples/sie_noisy.toml "$system/$2/"
   inside "$1" simulate "/$2/sie_noisy.toml" >/dev/null
-  inside "$1" fit "/$2/sie_noisy.toml" --set optimizer.steps=20
-  [ -f "$system/$2/sie_noisy_fit/result.json" ] || fail "$1 left no result.json"
+  inside "$1" fit "/$2/sie_noisy.toml" --out "/$2/fit" --set optimizer.steps=20
+  [ -f "$system/$2/fit/result.json" ] || fail "$1 left no result.json"
 }
 
 debootstrap --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$system" >"$work/log" || fail "$(cat "$work/log")"
@@ -41,7 +41,7 @@ cp "$folder"/*.deb "$system/tmp/"
 inside apt-get update -qq
 inside sh -c 'apt-get install -y -qq /tmp/einfield_*.deb' >"$work/log" 2>&1 || fail "$(cat "$work/log")"
 fits einfield package
-[ -n "$(ls "$system"/package/sie_noisy_fit/figures/*.png)" ] || fail "no figures, although gnuplot is recommended"
+[ -n "$(ls "$system"/package/fit/figures/*.png)" ] || fail "no figures, although gnuplot is recommended"
 
 echo "the package libeinfield-dev"
 inside sh -c 'apt-get install -y -qq --no-install-recommends /tmp/libeinfield-dev_*.deb g++ pkg-config' >"$work/log" 2>&1 ||
