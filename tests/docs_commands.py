@@ -8,6 +8,7 @@
 - Blocks of shell commands that are not run say so (:class: not-run).
 - Every `einfield COMMAND --option` on any page, run or not, names a command and options that exist.
 - Keys of a configuration that a page names exist.
+- Blocks of Python can be compiled, blocks of TOML parsed.
 - Links to files lead somewhere.
 - The messages of docs/troubleshooting.md are in the sources.
 """
@@ -20,13 +21,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md"), ROOT / "tests/README.md", ROOT / "bench/README.md"]
-)
+FOLDERS = ("*.md", "docs/*.md", "examples/**/*.md", "tests/README.md", "bench/README.md")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(folder))
 FENCE = re.compile(r"^(```+)(.*?)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 problems: list[str] = []
 
@@ -126,6 +127,27 @@ def check_keys(einfield: Path, page: Path) -> int:
 NO_KEYS = {"lens.0", "lens.model", "uncertainty.coverage"}  # a component, a method of herculens, a member of result.json
 
 
+# ---- other languages ---------------------------------------------------------------------------------------------------
+
+
+def check_languages(page: Path) -> int:
+    """Blocks of Python can be compiled, blocks of TOML parsed. @return their number"""
+    blocks = 0
+    for _, language, block in FENCE.findall(page.read_text()):
+        block = re.sub(r"^:.*\n", "", block, flags=re.MULTILINE)
+        try:
+            if language.endswith("python"):
+                compile(block, page.name, "exec")
+            elif language == "toml":
+                tomllib.loads(block)
+            else:
+                continue
+        except (SyntaxError, tomllib.TOMLDecodeError) as error:
+            fail(page, f"a block in {language} with an error: {error}")
+        blocks += 1
+    return blocks
+
+
 # ---- links and messages ------------------------------------------------------------------------------------------------
 
 
@@ -145,7 +167,8 @@ def check_messages() -> int:
     sources += (ROOT / "CMakeLists.txt").read_text()
     sources = re.sub(r'"\s*\n\s*"', "", sources)
     page = ROOT / "docs/troubleshooting.md"
-    messages = [message for row in re.findall(r"^\| (`.*?`) \|", page.read_text(), re.MULTILINE) for message in re.findall(r"`([^`]+)`", row)]
+    rows = re.findall(r"^\| (`.*?`) \|", page.read_text(), re.MULTILINE)
+    messages = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
     for message in messages:
         for part in message.split("…"):
             part = part.strip(" :(),")
@@ -158,12 +181,16 @@ def main() -> None:
     einfield = Path(sys.argv[1]).resolve()
     named = sum(check_named(einfield, page) for page in PAGES)
     keys = sum(check_keys(einfield, page) for page in PAGES)
+    blocks = sum(check_languages(page) for page in PAGES)
     links = sum(check_links(page) for page in PAGES)
     messages = check_messages()
     commands = run_pages(einfield)
-    if commands < 10 or named < 50 or keys < 20 or links < 30 or messages < 20:
-        problems.append(f"found {commands} commands to run, {named} that are named, {keys} keys, {links} links and {messages} messages")
-    print("\n".join(problems) or f"ok: {commands} commands run, {named} named, {keys} keys, {links} links, {messages} messages")
+    numbers = (
+        f"{commands} commands run, {named} named, {keys} keys, {blocks} blocks of Python and TOML, {links} links, {messages} messages"
+    )
+    if commands < 10 or named < 50 or keys < 20 or blocks < 10 or links < 30 or messages < 20:
+        problems.append(f"too little was found: {numbers}")
+    print("\n".join(problems) or f"ok: {numbers}")
     sys.exit(1 if problems else 0)
 
 

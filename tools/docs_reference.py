@@ -54,15 +54,16 @@ def commands_page(binary: Path) -> str:
         )
 
     return (
-        "# Commands\n\nAs `einfield help` and `einfield COMMAND --help` print them. After installation there is a manual page for each "
-        "command, `man einfield-fit`, and completion for bash and zsh.\n\n" + section([], 2)
+        "# Commands\n\nAs `einfield help` and `einfield COMMAND --help` print them. After installation there is a manual page "
+        "for each command, `man einfield-fit`, and completion for bash and zsh.\n\n" + section([], 2)
     )
 
 
 def keys_page(binary: Path) -> str:
     page = (
-        "# Keys of the configuration\n\nAs `einfield info --keys` prints them. N is the index of a component in its block, from 0. `--set KEY=VALUE` uses "
-        "the same names. Paths are relative to the configuration file. Defaults are those of `recipe = \"default\"`; another recipe has its own.\n\n"
+        "# Keys of the configuration\n\nAs `einfield info --keys` prints them. N is the index of a component in its block, from 0. "
+        "`--set KEY=VALUE` uses the same names. Paths are relative to the configuration file. Defaults are those of "
+        '`recipe = "default"`; another recipe has others.\n\n'
     )
     for block in run(binary, "info", "--keys").split("\n\n")[1:]:
         title, *lines = block.strip("\n").split("\n")
@@ -93,8 +94,8 @@ def flags_page(binary: Path) -> str:
         else:
             sys.exit(f"info --flags: a line that is no flag: {line}")
     return (
-        "# Flags\n\nAs `einfield info --flags` prints them. A flag says what may be wrong with a fit. The status of a fit is the worst one of its "
-        "flags; without any it is `ok`. The column `flags` of a survey's table is the sum of 2^bit.\n\n"
+        "# Flags\n\nAs `einfield info --flags` prints them. A flag says what may be wrong with a fit. The status of a fit is the "
+        "worst one of its flags; without any it is `ok`. The column `flags` of a survey's table is the sum of 2^bit.\n\n"
         + table(["bit", "flag", "status", "meaning", "reason of the threshold"], rows)
     )
 
@@ -203,12 +204,14 @@ def hdus_page(binary: Path, folder: Path) -> str:
     missing = set(json.loads((folder / "fit/result.json").read_text())) - documented
     if missing:
         sys.exit(f"docs/results.md: no word about {sorted(missing)} of result.json")
+    rows = [[code(name), unit.replace("arcsec2", "arcsec²").replace("-1", "⁻¹"), HDUS[name]] for name, unit in units.items()]
     return (
-        "# HDUs of result.fits\n\nImages are (ny, nx) with row 0 at the bottom, in the precision of the run. Every HDU has its unit (`BUNIT`) and coordinates: "
-        "the celestial WCS of the image where it has one, else arcsec. The unit of brightness is that of the image.\n\n"
-        + table(["HDU", "unit", "content"], [[code(n), units[n].replace("arcsec2", "arcsec²").replace("-1", "⁻¹"), HDUS[n]] for n in units])
-        + "\n`PSF`, `NOISE_CORRELATION`, the maps of the network, error bars and `_TRUE` are there where the fit has them. Pixels of a component with `profile "
-        '= "PIXELATED"` beside others are `SOURCE_0`, `LENS_LIGHT_0` …, on their own grids.\n'
+        "# HDUs of result.fits\n\nImages are (ny, nx) with row 0 at the bottom, in the precision of the run. Every HDU has its unit "
+        "(`BUNIT`) and coordinates: the celestial WCS of the image where it has one, else arcsec. The unit of brightness is that of "
+        "the image.\n\n"
+        + table(["HDU", "unit", "content"], rows)
+        + "\n`PSF`, `NOISE_CORRELATION`, the maps of the network, error bars and `_TRUE` are there where the fit has them. Pixels of "
+        'a component with `profile = "PIXELATED"` beside others are `SOURCE_0`, `LENS_LIGHT_0` …, on their own grids.\n'
     )
 
 
@@ -221,16 +224,19 @@ def columns_page(binary: Path, folder: Path) -> str:
         if not line.startswith("# - {name:"):
             continue
         name, kind = re.search(r"name: ([^,}]+)", line), re.search(r"datatype: (\w+)", line)
-        unit, meaning = re.search(r"unit: ([^,}]+)", line), re.search(r"description: (?:\"([^\"]*)\"|'([^']*)'|([^}]*))", line)
+        unit = re.search(r"unit: ([^,}]+)", line)
+        meaning = re.search(r"description: (?:\"([^\"]*)\"|'([^']*)'|([^}]*))", line)
         if not name or not kind or not meaning:
             sys.exit(f"batch collect: a column that this script cannot read: {line}")
-        rows.append([code(name[1].strip("'\"")), kind[1], unit[1].strip("'\"") if unit else "", text_of_help(next(filter(None, meaning.groups()), ""))])
+        described = text_of_help(next(filter(None, meaning.groups()), ""))
+        rows.append([code(name[1].strip("'\"")), kind[1], unit[1].strip("'\"") if unit else "", described])
     if len(rows) < 20:
         sys.exit(f"batch collect: found {len(rows)} columns")
     return (
-        "# Columns of a survey's table\n\nOf `einfield batch collect`, in FITS or ECSV, one row a lens. Parameters are those that are free in any lens, named like keys, so that a "
-        "table can be the manifest of the next run; these are of the template that `einfield simulate --survey` writes. `ra`, `dec`, `z_lens` and `z_source` "
-        "are carried over from the manifest.\n\n" + table(["column", "type", "unit", "meaning"], rows)
+        "# Columns of a survey's table\n\nOf `einfield batch collect`, in FITS or ECSV, one row a lens. Parameters are those that are "
+        "free in any lens, named like keys, so that a table can be the manifest of the next run; these are of the template that "
+        "`einfield simulate --survey` writes. `ra`, `dec`, `z_lens` and `z_source` are carried over from the manifest.\n\n"
+        + table(["column", "type", "unit", "meaning"], rows)
     )
 
 
