@@ -7,6 +7,7 @@
 
 #include "einfield/error.hpp"
 #include "host/app/commands.hpp"
+#include "host/app/options.hpp"
 #include "host/files/text.hpp"
 #include "host/files/version.hpp"
 
@@ -20,11 +21,6 @@ const CLI::App* given_command(const CLI::App& app) {
        commands = command->get_subcommands())
     command = commands.front();
   return command;
-}
-
-/// "einfield batch run".
-std::string full_name(const CLI::App& command) {
-  return command.get_parent() ? full_name(*command.get_parent()) + " " + command.get_name() : command.get_name();
 }
 
 /// The names of the commands below a command.

@@ -15,12 +15,6 @@ namespace {
 
 // ---- what the command line knows ------------------------------------------------------------------------------
 
-/// "einfield batch run", joined by `between`.
-std::string full_name(CLI::App& command, const std::string& between) {
-  return command.get_parent() ? full_name(*command.get_parent(), between) + between + command.get_name()
-                              : command.get_name();
-}
-
 std::vector<CLI::App*> commands_of(CLI::App& app) {
   return app.get_subcommands([](CLI::App*) { return true; });
 }
@@ -48,7 +42,7 @@ bool takes_value(CLI::Option& option) {
 }
 
 /// What stands for the value: "DIR"; of an argument without a type its name.
-std::string placeholder(CLI::Option& option) {
+std::string value_name(CLI::Option& option) {
   const std::string type = option.get_type_name();
   return type.empty() ? option.get_name() : type;
 }
@@ -67,7 +61,7 @@ Values values_of(CLI::App& root, CLI::Option& option) {
     return values;
   }
   if (const std::vector<std::string> names = names_of_one_of(option); !names.empty()) return {Value::names, names};
-  const std::string type = placeholder(option);
+  const std::string type = value_name(option);
   if (type == "DIR") return {Value::directory};
   return {type.rfind("FILE", 0) == 0 ? Value::file : Value::other};
 }
@@ -121,7 +115,7 @@ std::string option_head(CLI::Option& option) {
   std::vector<std::string> names;
   for (const std::string& name : option.get_snames()) names.push_back(bold("-" + name));
   for (const std::string& name : option.get_lnames()) names.push_back(bold("--" + name));
-  return joined(names) + (takes_value(option) ? " " + italic(placeholder(option)) : "");
+  return joined(names) + (takes_value(option) ? " " + italic(value_name(option)) : "");
 }
 
 std::string options_text(const std::vector<CLI::Option*>& options, const std::string& title) {
@@ -136,13 +130,6 @@ std::string options_text(const std::vector<CLI::Option*>& options, const std::st
 }
 
 // ---- completion ------------------------------------------------------------------------------------------------
-
-/// A text in single quotes of a shell.
-std::string in_quotes(const std::string& text) {
-  std::string result = "'";
-  for (const char c : text) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return result + "'";
-}
 
 /// The names of a command below the program: "batch run".
 std::string key_of(CLI::App& command) {
@@ -205,7 +192,7 @@ std::string zsh_text(const std::string& text) {
 /// ":message:action" for a value.
 std::string zsh_values(CLI::App& root, CLI::Option& option) {
   const Values values = values_of(root, option);
-  const std::string message = ":" + zsh_text(placeholder(option)) + ":";
+  const std::string message = ":" + zsh_text(value_name(option)) + ":";
   switch (values.kind) {
     case Value::names:
       return message + "(" + spaced(values.names) + ")";

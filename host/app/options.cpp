@@ -110,6 +110,11 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
   return app.add_subcommand(name, help)->group("Commands");
 }
 
+std::string full_name(const CLI::App& command, const std::string& between) {
+  return command.get_parent() ? full_name(*command.get_parent(), between) + between + command.get_name()
+                              : command.get_name();
+}
+
 std::vector<Override> overrides(const std::vector<std::string>& settings) {
   std::vector<Override> result;
   for (const std::string& setting : settings) {
@@ -135,7 +140,12 @@ int ended(const RunOutcome& outcome, bool strict) {
   return strict && outcome.status != FitStatus::ok ? kNotToBeTrusted : kDone;
 }
 
-/// The command line, quoted so that a shell can run it again.
+std::string in_quotes(const std::string& text) {
+  std::string result = "'";
+  for (const char c : text) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return result + "'";
+}
+
 std::string shell_command(const std::vector<std::string>& words) {
   std::string line = "einfield";
   for (const std::string& word : words) {
@@ -143,14 +153,7 @@ std::string shell_command(const std::vector<std::string>& words) {
       return std::isalnum(c) != 0 ||
              std::string_view("_-./=,:+@%").find(static_cast<char>(c)) != std::string_view::npos;
     });
-    line += ' ';
-    if (plain) {
-      line += word;
-      continue;
-    }
-    line += '\'';
-    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    line += '\'';
+    line += " " + (plain ? word : in_quotes(word));
   }
   return line;
 }

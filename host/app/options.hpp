@@ -35,6 +35,9 @@ void add_out(CLI::App* command, std::string& out, const std::string& type, const
 void add_set(CLI::App* command, std::vector<std::string>& settings);
 CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& help);
 
+/// "einfield batch run", or the names with something else between them.
+std::string full_name(const CLI::App& command, const std::string& between = " ");
+
 /// KEY=VALUE of --set. @throws InvalidInput "--set: …"
 std::vector<Override> overrides(const std::vector<std::string>& settings);
 
@@ -42,6 +45,9 @@ void print_warnings(const std::vector<std::string>& warnings);
 
 /// The exit status of a finished fit; says on stderr why it failed.
 int ended(const RunOutcome& outcome, bool strict);
+
+/// A text in single quotes of a shell.
+std::string in_quotes(const std::string& text);
 
 /// The command line, quoted so that a shell can run it again.
 std::string shell_command(const std::vector<std::string>& words);
