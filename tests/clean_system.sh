@@ -4,7 +4,7 @@
 # server of packages, so tools/test.sh --full runs it and CTest does not.
 #   tests/clean_system.sh FOLDER        FOLDER has both packages and the tarball
 set -euo pipefail
-# In a mount namespace of its own: what is mounted disappears with the script.
+# In a separate mount namespace: its mounts disappear with the script.
 [ -n "${EINFIELD_NAMESPACE:-}" ] || EINFIELD_NAMESPACE=1 exec unshare --mount --pid --fork "$0" "$@"
 folder=$(readlink -f "$1")
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tools/release.sh in a repository of its own, made from the files of this tree: what it writes, and what it refuses.
+# Runs tools/release.sh in a new repository with the files of this tree, and checks what it writes and what it refuses.
 #   tests/release.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
