@@ -13,6 +13,7 @@
 #include "host/report/html.hpp"
 #include "host/results/result_json.hpp"
 #include "host/results/write_results.hpp"
+#include "tests/browser.hpp"
 #include "tests/small_lens.hpp"
 
 namespace einfield {
@@ -324,12 +325,6 @@ TEST_F(Report, HostileTextStaysText) {
 
 // ---- a browser -------------------------------------------------------------------------------------------
 
-std::optional<std::string> browser() {
-  for (const char* name : {"chromium", "chromium-browser", "google-chrome"})
-    if (std::system((std::string("command -v ") + name + " > /dev/null 2>&1").c_str()) == 0) return name;
-  return std::nullopt;
-}
-
 /// What the browser says of a page in frames of several widths.
 ordered_json shown(const TemporaryDirectory& directory, const std::string& html, bool dark) {
   std::string frames;
@@ -365,16 +360,7 @@ addEventListener('load', () => {
   document.getElementById('answer').textContent = 'ANSWER' + JSON.stringify(answer) + 'END';
 });
 </script>)");
-  const std::string command = "timeout 300 " + *browser() +
-                              " --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "
-                              "--enable-logging=stderr --window-size=1600,1200 --virtual-time-budget=60000 "
-                              "--blink-settings=preferredColorScheme=" +
-                              (dark ? "0" : "1") + " --user-data-dir='" + (directory / "profile") +
-                              "' --dump-dom 'file://" + (directory / "frames.html") + "' > '" +
-                              (directory / "dom.html") + "' 2> '" + (directory / "messages.txt") + "'";
-  EXPECT_EQ(std::system(command.c_str()), 0) << directory.read("messages.txt");
-  EXPECT_FALSE(has(directory.read("messages.txt"), "CONSOLE")) << directory.read("messages.txt");
-  const std::string dom = directory.read("dom.html");
+  const std::string dom = document_in_browser(directory, "file://" + (directory / "frames.html"), dark);
   const std::size_t begin = dom.rfind("ANSWER["), end = dom.rfind("]END");
   if (begin == std::string::npos || end == std::string::npos) return {};
   return ordered_json::parse(dom.substr(begin + 6, end - begin - 5), nullptr, false);
