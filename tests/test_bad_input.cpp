@@ -422,7 +422,8 @@ TEST_F(BadFits, Sizes) {
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 16"})),
             "x.fits[PRIMARY]: wrong dimensions, found 16, expected two dimensions, nx x ny");
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 4", "NAXIS2  = 4", "NAXIS3  = 2"})),
-            "x.fits[PRIMARY]: wrong dimensions, found 4 x 4 x 2, expected two dimensions, nx x ny");
+            "x.fits[PRIMARY]: wrong dimensions, found 4 x 4 x 2, expected two dimensions, nx x ny, or a plane [*,*,k] "
+            "of the cube");
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 0", "NAXIS2  = 16"})),
             "x.fits[PRIMARY]: an image without pixels, found 0 x 16, expected at least 1 x 1");
   EXPECT_EQ(refused(image({}, {"NAXIS1  = 16385", "NAXIS2  = 1"})),

@@ -99,6 +99,7 @@ noise = "data.fits[NOISE]"
 psf = { fwhm = 0.2 }
 pixel_scale = 0.1
 supersampling = 2
+zero_point = 25.5
 [[lens]]
 profile = "SIE"
 theta_E = 1.2
@@ -133,6 +134,9 @@ noise = 0.5
   EXPECT_NEAR(radius, theta_E, 1e-3 * theta_E);
   EXPECT_NEAR(json["einstein_mass"].get<double>() / (kPi * radius * radius * 77452213587.2), 1, 1e-9);
   EXPECT_NEAR(json["source_flux"].get<double>(), 100, 1e-9);
+  EXPECT_EQ(json["zero_point"], 25.5);
+  EXPECT_NEAR(json["source_magnitude"].get<double>(), 20.5, 1e-9);
+  EXPECT_NEAR(json["lens_magnitude"].get<double>(), 25.5 - 2.5 * std::log10(json["lens_flux"].get<double>()), 1e-9);
   const auto map = [&](const char* name) { return read_fits(out + "/result.fits", name).values; };
   const std::vector<double> data = map("DATA"), model = map("MODEL"), light = map("LENS_LIGHT"), arcs = map("ARCS"),
                             of_model = map("ARCS_MODEL");

@@ -267,8 +267,9 @@ TEST(FitsIo, SaysWhatIsWrongWithAFile) {
   };
   expect(raw_fits(axes({"0", "5"})), "[PRIMARY]: an image without pixels, found 0 x 5, expected at least 1 x 1");
   expect(raw_fits(axes({"7"}), 56), "[PRIMARY]: wrong dimensions, found 7, expected two dimensions, nx x ny");
-  expect(raw_fits(axes({"3", "4", "5"}), 480),
-         "[PRIMARY]: wrong dimensions, found 3 x 4 x 5, expected two dimensions, nx x ny");
+  expect(
+      raw_fits(axes({"3", "4", "5"}), 480),
+      "[PRIMARY]: wrong dimensions, found 3 x 4 x 5, expected two dimensions, nx x ny, or a plane [*,*,k] of the cube");
   expect(raw_fits(axes({"3", "4", "5"}), 480), "[PRIMARY]: wrong dimensions, found 3 x 4 x 5, expected nx x ny x 2", 2);
   expect(raw_fits(axes({"3", "4"}), 96), "[PRIMARY]: wrong dimensions, found 3 x 4, expected nx x ny x 2", 2);
   expect(raw_fits(axes({"20000", "2"})),
@@ -345,6 +346,75 @@ TEST(FitsIo, ReadsAPartWithItsPlace) {
   EXPECT_NE(problem("x.fits[]").find("no HDU between the brackets"), std::string::npos);
   ASSERT_EQ(read_reference((folder / "x.fits") + "[5:8,1:2]", reference), "");
   EXPECT_THROW(read_fits(reference), InvalidInput);
+}
+
+TEST(FitsIo, ReadsAPlaneOfACube) {
+  const TemporaryDirectory folder;
+  const std::string path = folder / "x.fits";
+  write_fits(path, {ramp("SCI", 4, 3, 5), ramp("FLAT", 4, 3)});
+  const auto read = [&](const std::string& brackets) {
+    FitsReference reference;
+    EXPECT_EQ(read_reference(path + brackets, reference), "");
+    EXPECT_EQ(text_of(reference), path + brackets);
+    return read_fits(reference);
+  };
+  const auto failed = [&](const std::string& brackets) {
+    FitsReference reference;
+    if (const std::string problem = read_reference(path + brackets, reference); !problem.empty()) return problem;
+    try {
+      read_fits(reference);
+    } catch (const InvalidInput& error) {
+      return std::string(error.what()).substr(path.size());
+    }
+    return std::string("no InvalidInput");
+  };
+  const FitsImage plane = read("[SCI][*,*,4]");
+  EXPECT_EQ(plane.nx, 4);
+  EXPECT_EQ(plane.ny, 3);
+  ASSERT_EQ(plane.values.size(), 12u);
+  EXPECT_EQ(plane.values[0], 36.125);
+  EXPECT_EQ(plane.values[11], 47.125);
+  EXPECT_EQ(read("[SCI][2:3,2:2,5]").values, (std::vector<double>{53.125, 54.125}));
+  EXPECT_EQ(failed("[SCI][*,*,6]"), "[SCI]: no such plane, found 6, expected 1 to 5");
+  EXPECT_EQ(
+      failed("[SCI]"),
+      "[SCI]: wrong dimensions, found 4 x 3 x 5, expected two dimensions, nx x ny, or a plane [*,*,k] of the cube");
+  EXPECT_EQ(failed("[FLAT][*,*,1]"), "[FLAT]: wrong dimensions, found 4 x 3, expected a cube, nx x ny x planes");
+  EXPECT_EQ(failed("[SCI][*,*,0]"), "no such plane of a cube, found [*,*,0], expected a number from 1");
+  for (const char* brackets : {"[*,1:2]", "[*,*]", "[*,*,k]", "[*,*,1,1]", "[1:2,1:2,]", "[1:2,*,1]"})
+    EXPECT_NE(failed(brackets).find(std::string("no part of an image, found ") + brackets), std::string::npos)
+        << failed(brackets);
+  // A plane beyond the end of a cut file.
+  const std::string whole = folder.read("x.fits");
+  folder.write("cut.fits", whole.substr(0, 2880 + 2 * 12 * 8));
+  FitsReference cut;
+  ASSERT_EQ(read_reference((folder / "cut.fits") + "[SCI][*,*,3]", cut), "");
+  EXPECT_THROW(read_fits(cut), InvalidInput);
+}
+
+TEST(FitsIo, ZeroPointsOfKnownUnits) {
+  const TemporaryDirectory folder;
+  const auto zero_point = [&](const std::string& unit, const std::vector<std::pair<std::string, double>>& keys) {
+    const std::string path = folder / ("x" + std::to_string(folder.n_files()) + ".fits");
+    make_file(path, [&](fitsfile* file, int* status) {
+      add_image(file, "", {2, 2}, status);
+      fits_update_key_str(file, "BUNIT", unit.c_str(), nullptr, status);
+      for (const auto& [key, number] : keys) fits_update_key_dbl(file, key.c_str(), number, -15, nullptr, status);
+    });
+    return read_fits(path, "").zero_point;
+  };
+  EXPECT_NEAR(zero_point("Jy", {}).value(), 8.9, 1e-4);  // 2.5 log10(3631)
+  EXPECT_NEAR(zero_point("nJy", {}).value(), 31.4, 1e-4);
+  EXPECT_NEAR(zero_point("nanomaggy", {}).value(), 22.5, 1e-12);
+  // ACS/WFC F814W; by the handbooks of HST −2.5 log10(PHOTFLAM) − 5 log10(PHOTPLAM) − 2.408.
+  EXPECT_NEAR(zero_point("ELECTRONS/S", {{"PHOTFLAM", 7.07236e-20}, {"PHOTPLAM", 8045.0}}).value(),
+              -2.5 * std::log10(7.07236e-20) - 5 * std::log10(8045.0) - 2.408, 2e-3);
+  EXPECT_NEAR(zero_point("MJy/sr", {{"PIXAR_SR", 2.3e-14}}).value(), -6.1 - 2.5 * std::log10(2.3e-14), 1e-4);
+  // Not a rate, without the area of a pixel, no unit: unknown.
+  EXPECT_FALSE(zero_point("ELECTRONS", {{"PHOTFLAM", 7.07236e-20}, {"PHOTPLAM", 8045.0}}));
+  EXPECT_FALSE(zero_point("ELECTRONS/S", {{"PHOTFLAM", 7.07236e-20}}));
+  EXPECT_FALSE(zero_point("MJy/sr", {}));
+  EXPECT_FALSE(zero_point("", {{"PHOTFLAM", 7.07236e-20}, {"PHOTPLAM", 8045.0}}));
 }
 
 TEST(FitsIo, ReadsIntegersWithScaleAndBlank) {

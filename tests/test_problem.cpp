@@ -124,6 +124,13 @@ TEST_F(LoadProblem, APartOfAnImageCutsItsMaps) {
             std::string::npos);
 }
 
+TEST_F(LoadProblem, TheZeroPointIsThatOfTheKeyOrTheHeader) {
+  EXPECT_FALSE(load().zero_point);
+  image_.unit = "nJy";
+  EXPECT_NEAR(load().zero_point.value(), 31.4, 1e-4);
+  EXPECT_EQ(load({{"observation.zero_point", "25.9"}}).zero_point, 25.9);
+}
+
 TEST_F(LoadProblem, MasksWhatIsNotFinite) {
   image_.values[2] = kNan;
   image_.values[5] = kInf;

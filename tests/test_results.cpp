@@ -408,6 +408,28 @@ TEST(Results, ThePlaceOnTheSkyOfTheImageIsThatOfTheMaps) {
   EXPECT_EQ(n, 6u);
 }
 
+TEST(Results, APlaceOnTheSkyLeadsBackToItsPixel) {
+  CelestialWcs sky;  // 0.1 arcsec, North up and East left, turned by 30 degrees
+  const double scale = 0.1 / 3600, angle = kPi / 6;
+  sky.type = {"RA---TAN", "DEC--TAN"};
+  sky.cd = {{{-scale * std::cos(angle), scale * std::sin(angle)}, {scale * std::sin(angle), scale * std::cos(angle)}}};
+  sky.reference_pixel = {20.5, 10};
+  sky.reference_value = {359.99, -70.2};
+  CelestialWcs swapped = sky;  // latitude first
+  std::swap(swapped.type[0], swapped.type[1]);
+  std::swap(swapped.cd[0], swapped.cd[1]);
+  std::swap(swapped.reference_value[0], swapped.reference_value[1]);
+  for (const CelestialWcs& wcs : {sky, swapped})
+    for (const auto& [x, y] : {std::pair(1.0, 1.0), {50.0, 3.5}, {-3000.0, 9000.0}, {90000.0, 7.0}}) {
+      const std::array<double, 2> pixel = wcs.pixel(wcs.longitude_latitude({x, y}));
+      EXPECT_NEAR(pixel[0], x, 1e-6);
+      EXPECT_NEAR(pixel[1], y, 1e-6);
+    }
+  EXPECT_TRUE(std::isnan(sky.pixel({179, 70})[0]));  // behind the observer
+  sky.type = {"RA---SIN", "DEC--SIN"};
+  EXPECT_TRUE(std::isnan(sky.pixel({0, -70})[0]));
+}
+
 TEST(Results, APlaceOnTheSkyIsTheSameOnOtherPixels) {
   CelestialWcs sky;
   sky.pixel_scale = 0.3;

@@ -96,12 +96,12 @@ class Survey : public testing::Test {
 
 TEST_F(Survey, ColumnsReplaceValuesOfTheTemplate) {
   folder_.write("other.toml", std::string(kTemplate) + "[cosmology]\nz_lens = 0.2\nz_source = 2.0\n");
-  const Manifest m =
-      manifest("id,image,noise,psf,mask,pixel_scale,z_lens,z_source,template,lens.0.theta_E,lens.0.fit,ra",
-               "a,a.fits[SCI],a.fits[ERR],{ fwhm = 0.2 },mask.fits,0.05,0.5,1.5,,1.25,[],150.1\n"
-               "b,/b.fits,2.5,psf.fits[1],,,,,other.toml,,,\n"
-               "c,,,,,,0.3,,other.toml,,,\n"
-               "d,,,,,,0.3,,,,,\n");
+  const Manifest m = manifest(
+      "id,image,noise,psf,mask,pixel_scale,z_lens,z_source,template,lens.0.theta_E,lens.0.fit,ra,zero_point",
+      "a,a.fits[SCI],\"a.fits[ERR][*,*,3]\",{ fwhm = 0.2 },\"mask.fits[*,*,2]\",0.05,0.5,1.5,,1.25,[],150.1,25.9\n"
+      "b,/b.fits,2.5,\"psf.fits[1][*,*,7]\",,,,,other.toml,,,,\n"
+      "c,,,,,,0.3,,other.toml,,,,\n"
+      "d,,,,,,0.3,,,,,,\n");
   ASSERT_EQ(m.lenses.size(), 4u);
   EXPECT_EQ(m.lenses[0].id, "a");
   EXPECT_EQ(m.lenses[0].number("ra"), 150.1);
@@ -111,6 +111,9 @@ TEST_F(Survey, ColumnsReplaceValuesOfTheTemplate) {
   EXPECT_EQ(a.observation.image.hdu, "SCI");
   EXPECT_EQ(a.observation.noise.map.path, folder_ / "a.fits");
   EXPECT_EQ(a.observation.noise.map.hdu, "ERR");
+  EXPECT_EQ(a.observation.noise.map.plane, 3);
+  EXPECT_EQ(a.observation.mask.plane, 2);
+  EXPECT_EQ(a.observation.zero_point, 25.9);
   EXPECT_FALSE(a.observation.noise.value);
   EXPECT_EQ(a.observation.psf.fwhm, 0.2);
   EXPECT_EQ(a.observation.mask.path, folder_ / "mask.fits");
@@ -123,10 +126,22 @@ TEST_F(Survey, ColumnsReplaceValuesOfTheTemplate) {
   EXPECT_EQ(b.observation.image.path, "/b.fits");
   EXPECT_EQ(b.observation.noise.value, 2.5);
   EXPECT_EQ(b.observation.psf.kernel.path, folder_ / "psf.fits");
+  EXPECT_EQ(b.observation.psf.kernel.plane, 7);
+  EXPECT_FALSE(b.observation.zero_point);
   EXPECT_EQ(b.observation.pixel_scale, 0.1);
   EXPECT_EQ(b.model.lens[0].values[0], 1.0);
   EXPECT_EQ(config_of(m.lenses[2]).cosmology->z_lens, 0.3);  // one replaces that of the template
   EXPECT_FALSE(config_of(m.lenses[3]).cosmology);            // without another one it is only carried along
+}
+
+/// A survey of any size reads a template once, however many of its lenses need it.
+TEST_F(Survey, ATemplateIsReadOnce) {
+  folder_.write("lens.toml", std::string(kTemplate) + "[cosmology]\nz_lens = 0.2\nz_source = 2.0\n");
+  const Manifest m = manifest("id,z_lens,x,y,size", "a,0.3,9,9,3\nb,0.4,9,9,3\n");
+  EXPECT_EQ(m.lenses[0].base, m.lenses[1].base);
+  fs::remove(folder_ / "lens.toml");
+  EXPECT_EQ(config_of(m.lenses[1]).cosmology->z_lens, 0.4);
+  EXPECT_EQ(config_of(m.lenses[0]).observation.image.path, folder_ / "template.fits");
 }
 
 TEST_F(Survey, WhatConcernsAllLensesIsRefused) {
@@ -206,41 +221,31 @@ CelestialWcs turned_wcs() {
   return wcs;
 }
 
-TEST_F(Survey, PositionsOnTheSkyAreThoseOfTheirPixels) {
-  const CelestialWcs wcs = turned_wcs();
-  for (const auto& [x, y] : {std::pair(1.0, 1.0), {50.0, 3.5}, {-3000.0, 9000.0}, {90000.0, 7.0}}) {
-    const std::array<double, 2> sky = wcs.longitude_latitude({x, y});
-    const Vec2<double> pixel = pixel_of(wcs, sky[0], sky[1]);
-    EXPECT_NEAR(pixel.x, x, 1e-6);
-    EXPECT_NEAR(pixel.y, y, 1e-6);
-  }
-  EXPECT_NE(message_of([&] { pixel_of(wcs, 179, 70); }), "");
-  CelestialWcs other = wcs;
-  other.type = {"RA---SIN", "DEC--SIN"};
-  EXPECT_EQ(message_of([&] { pixel_of(other, 0, 0); }),
-            "a WCS of RA---SIN, DEC--SIN, expected RA---TAN and DEC--TAN with LONPOLE = 180, or the columns x and y");
-}
-
 TEST_F(Survey, CutOutsOfAMosaic) {
   const auto part = [&](const std::string& columns, const std::string& row) {
     const Config config = config_of(manifest(columns, row).lenses[0]);
     const FitsSection s = config.observation.image.section.value();
+    EXPECT_EQ(config.observation.image.plane, row.find("[*,*,2]") == std::string::npos ? 0 : 2);
     return std::array{s.x_first, s.x_last, s.y_first, s.y_last};
   };
   EXPECT_EQ(part("id,image,x,y,size", "a,m.fits,10,20,5\n"), (std::array{8, 12, 18, 22}));
   EXPECT_EQ(part("id,image,x,y,size", "a,m.fits,10.4,20.6,4\n"), (std::array{9, 12, 19, 22}));
   EXPECT_EQ(part("id,x,y,size", "a,3,3,5\n"), (std::array{1, 5, 1, 5}));  // of the template's image
+  EXPECT_EQ(part("id,image,x,y,size", "a,\"m.fits[SCI][*,*,2]\",10,20,5\n"), (std::array{8, 12, 18, 22}));
   // By right ascension and declination.
   const CelestialWcs wcs = turned_wcs();
   const auto card = [](const std::string& key, double value) { return key + "= " + to_text(value); };
-  folder_.write(
-      "sky.fits",
-      raw_fits({"SIMPLE  = T", "BITPIX  = -32", "NAXIS   = 2", "NAXIS1  = 50", "NAXIS2  = 40", "CTYPE1  = 'RA---TAN'",
-                "CTYPE2  = 'DEC--TAN'", card("CRPIX1  ", wcs.reference_pixel[0]),
-                card("CRPIX2  ", wcs.reference_pixel[1]), card("CRVAL1  ", wcs.reference_value[0]),
-                card("CRVAL2  ", wcs.reference_value[1]), card("CD1_1   ", wcs.cd[0][0]),
-                card("CD1_2   ", wcs.cd[0][1]), card("CD2_1   ", wcs.cd[1][0]), card("CD2_2   ", wcs.cd[1][1])},
-               50 * 40 * 4));
+  const auto write_sky = [&](const std::string& name, const std::string& projection) {
+    folder_.write(name, raw_fits({"SIMPLE  = T", "BITPIX  = -32", "NAXIS   = 2", "NAXIS1  = 50", "NAXIS2  = 40",
+                                  "CTYPE1  = 'RA---" + projection + "'", "CTYPE2  = 'DEC--" + projection + "'",
+                                  card("CRPIX1  ", wcs.reference_pixel[0]), card("CRPIX2  ", wcs.reference_pixel[1]),
+                                  card("CRVAL1  ", wcs.reference_value[0]), card("CRVAL2  ", wcs.reference_value[1]),
+                                  card("CD1_1   ", wcs.cd[0][0]), card("CD1_2   ", wcs.cd[0][1]),
+                                  card("CD2_1   ", wcs.cd[1][0]), card("CD2_2   ", wcs.cd[1][1])},
+                                 50 * 40 * 4));
+  };
+  write_sky("sky.fits", "TAN");
+  write_sky("sin.fits", "SIN");
   const std::array<double, 2> sky = wcs.longitude_latitude({30.2, 20.9});
   EXPECT_EQ(part("id,image,ra,dec,size", "a,sky.fits," + to_text(sky[0]) + "," + to_text(sky[1]) + ",7\n"),
             (std::array{27, 33, 18, 24}));
@@ -255,6 +260,11 @@ TEST_F(Survey, CutOutsOfAMosaic) {
   EXPECT_EQ(refused_part("id,image,x,y,size", "a,m.fits,9,9,2.5\n"), "size: not a whole number, found 2.5");
   EXPECT_EQ(refused_part("id,image,x,y,size", "a,\"m.fits[1:5,1:5]\",9,9,3\n"),
             "size: contradicts the part [1:5,1:5] of the image, expected one of them");
+  EXPECT_EQ(refused_part("id,image,ra,dec,size", "a,sin.fits,0,-70,3\n"),
+            "ra, dec: a WCS of RA---SIN, DEC--SIN, expected RA---TAN and DEC--TAN with LONPOLE = 180, or the columns x "
+            "and y");
+  EXPECT_EQ(refused_part("id,image,ra,dec,size", "a,sky.fits,179,70,3\n"),
+            "ra, dec: a position on the other side of the sky, expected one near the middle of the image");
   EXPECT_EQ(refused_part("id,image,size", "a,m.fits,3\n"), "ra: missing, expected degrees, or the columns x and y");
 }
 

@@ -104,8 +104,9 @@ Simulation simulated(const Config& config) {
   Grid& grid = result.grid = {settings.nx, settings.ny, o.pixel_scale.value(), o.center_x, o.center_y, o.supersampling};
   const bool own_psf = !settings.psf.type.empty();
   LoadedProblem psf_notes;
+  FitsImages files;
   result.psf = load_psf(own_psf ? settings.psf : o.psf, grid, o.psf_supersampling,
-                        config.at(own_psf ? "simulate.psf" : "observation.psf"), psf_notes);
+                        config.at(own_psf ? "simulate.psf" : "observation.psf"), psf_notes, files);
   result.warnings = psf_notes.warnings;
 
   result.truth.image = true_image(config, grid, result.psf);

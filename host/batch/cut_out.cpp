@@ -1,6 +1,6 @@
-// Calabretta & Greisen (2002, A&A 395, 1077), section 5.1.3.
 #include "host/batch/cut_out.hpp"
 
+#include <array>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -14,8 +14,6 @@
 namespace einfield {
 namespace {
 
-constexpr double kDegree = kPi / 180;
-
 /// A cell that must be a number in a range.
 double number_of(const SurveyLens& lens, const std::string& column, double lowest, double highest,
                  const std::string& expected) {
@@ -27,26 +25,26 @@ double number_of(const SurveyLens& lens, const std::string& column, double lowes
   return value;
 }
 
-}  // namespace
-
-Vec2<double> pixel_of(const CelestialWcs& wcs, double ra, double dec) {
-  if (wcs.type[0] != "RA---TAN" || wcs.type[1] != "DEC--TAN" || wcs.pole_lon.value_or(180) != 180)
-    throw InvalidInput("a WCS of " + wcs.type[0] + ", " + wcs.type[1] +
+/// The pixel, from 1, at ra, dec of a row.
+Vec2<double> pixel_of(const SurveyLens& lens, const FitsReference& image) {
+  const double ra = number_of(lens, "ra", -360, 360, "degrees, or the columns x and y");
+  const double dec = number_of(lens, "dec", -90, 90, "degrees");
+  FitsReference one_pixel = image;
+  one_pixel.section = FitsSection{};
+  const std::optional<CelestialWcs> wcs = read_fits(one_pixel).wcs;
+  if (!wcs) throw InvalidInput(image.path + ": no celestial WCS, expected one for ra and dec, or the columns x and y");
+  if (wcs->type[0] != "RA---TAN" || wcs->type[1] != "DEC--TAN" || wcs->pole_lon.value_or(180) != 180)
+    throw InvalidInput(lens.place + ": ra, dec: a WCS of " + wcs->type[0] + ", " + wcs->type[1] +
                        ", expected RA---TAN and DEC--TAN with LONPOLE = 180, or the columns x and y");
-  const double ra0 = wcs.reference_value[0] * kDegree, dec0 = wcs.reference_value[1] * kDegree;
-  const double distance = ra * kDegree - ra0, latitude = dec * kDegree;
-  const double toward = std::sin(dec0) * std::sin(latitude) + std::cos(dec0) * std::cos(latitude) * std::cos(distance);
-  if (!(toward > 0))
-    throw InvalidInput("a position on the other side of the sky, expected one near the middle of the image");
-  const double east = std::cos(latitude) * std::sin(distance) / toward / kDegree;
-  const double north =
-      (std::cos(dec0) * std::sin(latitude) - std::sin(dec0) * std::cos(latitude) * std::cos(distance)) / toward /
-      kDegree;
-  const auto& cd = wcs.cd;
-  const double determinant = cd[0][0] * cd[1][1] - cd[0][1] * cd[1][0];
-  return {wcs.reference_pixel[0] + (cd[1][1] * east - cd[0][1] * north) / determinant,
-          wcs.reference_pixel[1] + (cd[0][0] * north - cd[1][0] * east) / determinant};
+  const std::array<double, 2> pixel = wcs->pixel({ra, dec});
+  if (std::isnan(pixel[0]))
+    throw InvalidInput(lens.place +
+                       ": ra, dec: a position on the other side of the sky, expected one near the middle "
+                       "of the image");
+  return {pixel[0], pixel[1]};
 }
+
+}  // namespace
 
 FitsSection cut_out(const SurveyLens& lens, const FitsReference& image) {
   if (image.empty()) throw InvalidInput(lens.place + ": image: missing, expected the mosaic to cut out of");
@@ -60,16 +58,7 @@ FitsSection cut_out(const SurveyLens& lens, const FitsReference& image) {
     middle.x = number_of(lens, "x", 0.5, 1e9, "a column of the image, from 1");
     middle.y = number_of(lens, "y", 0.5, 1e9, "a row of the image, from 1");
   } else {
-    const double ra = number_of(lens, "ra", -360, 360, "degrees, or the columns x and y");
-    const double dec = number_of(lens, "dec", -90, 90, "degrees");
-    const std::optional<CelestialWcs> wcs = read_fits(image.path, image.hdu, 1, FitsSection{}).wcs;
-    if (!wcs)
-      throw InvalidInput(image.path + ": no celestial WCS, expected one for ra and dec, or the columns x and y");
-    try {
-      middle = pixel_of(*wcs, ra, dec);
-    } catch (const InvalidInput& error) {
-      throw InvalidInput(lens.place + ": ra, dec: " + error.what());
-    }
+    middle = pixel_of(lens, image);
   }
   const auto first = [size](double at) { return static_cast<long>(std::lround(at - (size - 1) / 2)); };
   const long x = first(middle.x), y = first(middle.y), side = static_cast<long>(size);

@@ -97,6 +97,13 @@ void check_id(const SurveyLens& lens) {
                        " bytes without control characters");
 }
 
+/// @throws InvalidInput
+std::shared_ptr<const SurveyTemplate> read_template(const std::string& file) {
+  const Config config = read_config(file, {}, false);
+  return std::make_shared<const SurveyTemplate>(
+      SurveyTemplate{file, text_of_file(file), config.observation.image, config.cosmology.has_value()});
+}
+
 /// Columns that name a key must name one that exists, in the template alone or together with the other columns.
 void check_keys(const Manifest& manifest) {
   for (const std::string& column : manifest.columns) {
@@ -106,7 +113,7 @@ void check_keys(const Manifest& manifest) {
       const auto cell = lens.cells.find(column);
       if (cell == lens.cells.end() || !templates.insert(lens.template_file).second) continue;
       try {
-        read_config(lens.template_file, {{column, cell->second, lens.place}}, false);
+        read_config_text(lens.base->text, lens.base->file, false, {{column, cell->second, lens.place}});
         continue;
       } catch (const UnknownKey&) {  // perhaps another column brings what the key belongs to
       } catch (const InvalidInput&) {
@@ -131,7 +138,7 @@ FitsReference image_of(const SurveyLens& lens) {
       throw InvalidInput(lens.place + ": image: " + problem);
     return image;
   }
-  return read_config(lens.template_file, {}, false).observation.image;
+  return lens.base->image;
 }
 
 }  // namespace
@@ -178,21 +185,17 @@ Manifest read_manifest_rows(const std::string& file) {
 
 Manifest read_manifest(const std::string& file, const std::string& template_file, const std::string& more) {
   Manifest manifest = read_manifest_rows(file);
-  std::map<std::string, std::uint64_t> templates;  // checksums of their texts
+  std::map<std::string, std::shared_ptr<const SurveyTemplate>> templates;
   for (SurveyLens& lens : manifest.lenses) {
     if (lens.template_file.empty()) lens.template_file = template_file;
     if (lens.template_file.empty())
       throw InvalidInput(lens.place + ": template: missing, expected a configuration here or --template");
-    if (templates.count(lens.template_file) == 0) {
-      read_config(lens.template_file, {}, false);
-      Checksum checksum;
-      const std::string text = text_of_file(lens.template_file);
-      checksum.add(text.data(), text.size());
-      templates[lens.template_file] = checksum.value();
-    }
+    std::shared_ptr<const SurveyTemplate>& base = templates[lens.template_file];
+    if (!base) base = read_template(lens.template_file);
+    lens.base = base;
     Checksum checksum;
     const auto add = [&checksum](const std::string& text) { checksum.add(text.c_str(), text.size() + 1); };
-    add(to_text(templates[lens.template_file]));
+    add(base->text);
     add(more);
     for (const auto& [name, cell] : lens.cells)
       if ((name != "ra" && name != "dec") || lens.cells.count("size") != 0) add(name + "=" + cell);
@@ -213,9 +216,9 @@ Config config_of(const SurveyLens& lens) {
     if (name == "noise" || name == "psf") add("observation." + name, is_value(cell) ? cell : toml_text(cell));
     if (name == "mask" || (name == "image" && lens.cells.count("size") == 0))
       add("observation." + name, toml_text(cell));
-    if (name == "pixel_scale") add("observation.pixel_scale", cell);
+    if (name == "pixel_scale" || name == "zero_point") add("observation." + name, cell);
     if (name == "z_lens" || name == "z_source")
-      if (both_redshifts || read_config(lens.template_file, {}, false).cosmology) add("cosmology." + name, cell);
+      if (both_redshifts || lens.base->has_cosmology) add("cosmology." + name, cell);
   }
   if (lens.cells.count("size") != 0) {
     FitsReference image = image_of(lens);
@@ -226,7 +229,7 @@ Config config_of(const SurveyLens& lens) {
     for (const Override& other : overrides)
       if (&setting < &other && setting.key == other.key)
         throw InvalidInput(lens.place + ": " + setting.key + ": given by two columns, expected one of them");
-  return read_config(lens.template_file, overrides, false);
+  return read_config_text(lens.base->text, lens.base->file, false, overrides);
 }
 
 }  // namespace einfield

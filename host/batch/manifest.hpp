@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,13 @@
 #include "host/files/table.hpp"
 
 namespace einfield {
+
+/// A template of a survey, read once for all lenses.
+struct SurveyTemplate {
+  std::string file, text;
+  FitsReference image;         ///< observation.image
+  bool has_cosmology = false;  ///< whether it has a table [cosmology]
+};
 
 /// A row of a manifest.
 struct SurveyLens {
@@ -22,6 +30,7 @@ struct SurveyLens {
   std::map<std::string, std::string> cells;
   /// Of everything that this row says about its fit, the text of its template included.
   std::uint64_t settings = 0;
+  std::shared_ptr<const SurveyTemplate> base = nullptr;  ///< the template; null after read_manifest_rows()
 
   /// The cell of a column as a number; NaN without a value or without a number.
   double number(const std::string& column) const;
@@ -39,6 +48,7 @@ inline constexpr ManifestColumn kManifestColumns[] = {
     {"psf", "observation.psf; FILE[HDU], or a table as { fwhm = 0.2 }"},
     {"mask", "observation.mask; FILE[HDU]"},
     {"pixel_scale", "observation.pixel_scale [arcsec]"},
+    {"zero_point", "observation.zero_point [AB mag]"},
     {"ra", "right ascension [degrees]; with `size` also the middle of the cut-out"},
     {"dec", "declination [degrees]; likewise"},
     {"x", "column of the middle of the cut-out, from 1; needs `size`"},
@@ -69,7 +79,7 @@ Manifest read_manifest(const std::string& file, const std::string& template_file
 /// @throws InvalidInput
 Manifest read_manifest_rows(const std::string& file);
 
-/// The configuration of a lens: its template with the values of its row.
+/// The configuration of a lens of read_manifest(): its template with the values of its row.
 /// @throws InvalidInput "MANIFEST:LINE: KEY: …"
 Config config_of(const SurveyLens& lens);
 

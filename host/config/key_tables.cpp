@@ -120,7 +120,8 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
       {"image",
        &o.image,
        "the image to fit; a part of it: \"FILE[HDU][x0:x1,y0:y1]\", columns and rows from 1; maps of the whole image "
-       "are cut alike, and coordinates are those of the part",
+       "are cut alike, and coordinates are those of the part; a plane of a cube: \"FILE[HDU][*,*,k]\" or "
+       "\"FILE[HDU][x0:x1,y0:y1,k]\", k from 1",
        {},
        "",
        need_image},
@@ -156,6 +157,12 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
         Bounds{0, 1, false, true}},
        {"max_noise", &o.max_noise, "pixels whose noise is more than this times the median noise are masked", above(0)},
        {"pixel_scale", &o.pixel_scale, "side of a pixel; needed if the image has no celestial WCS", above(0), "arcsec"},
+       {"zero_point",
+        &o.zero_point,
+        "AB magnitude of a flux of 1 image unit; without it that of the header of the image, from BUNIT = Jy, mJy, "
+        "uJy, nJy or nanomaggy, MJy/sr with PIXAR_SR, or a count rate with PHOTFLAM and PHOTPLAM",
+        {},
+        "mag"},
        {"center_x", &o.center_x, "x coordinate of the middle of the image", {}, "arcsec"},
        {"center_y", &o.center_y, "y coordinate of the middle of the image", {}, "arcsec"},
        {"supersampling", &o.supersampling, "rays per pixel along each axis", between(1, kMaxSupersampling)},

@@ -177,8 +177,9 @@ std::string absolute(const std::string& path) {
 
 std::optional<std::string> reference_text(const FitsReference& reference) {
   if (reference.empty()) return std::nullopt;
-  const std::string path = reference.array ? reference.path : absolute(reference.path);
-  return toml_string(text_of(FitsReference{path, reference.hdu, reference.section}));
+  FitsReference full = reference;
+  if (!full.array) full.path = absolute(full.path);
+  return toml_string(text_of(full));
 }
 
 /// The value of a key as TOML, or nothing if it has none.
@@ -368,7 +369,7 @@ std::vector<std::string> segments(const std::string& path) {
 }
 
 /// The index that a segment of a path gives, or the size of the array if it is no valid index.
-std::size_t index_in(const toml::array& array, const std::string& segment) {
+std::size_t index_in(const toml::array& array, std::string_view segment) {
   const std::optional<std::size_t> index = parse_number<std::size_t>(segment);
   return index && *index < array.size() ? *index : array.size();
 }
@@ -384,9 +385,12 @@ struct Document::Tree {
   toml::table root;
 
   /// The node of a path, or null; `around` becomes its innermost existing parent.
-  const toml::node* find(const std::string& path, const toml::node** around = nullptr) const {
+  const toml::node* find(std::string_view path, const toml::node** around = nullptr) const {
     const toml::node* node = &root;
-    for (const std::string& segment : segments(path)) {
+    while (!path.empty()) {  // without copies: a configuration is asked for hundreds of paths
+      const std::size_t dot = std::min(path.find('.'), path.size());
+      const std::string_view segment = path.substr(0, dot);
+      path.remove_prefix(std::min(dot + 1, path.size()));
       if (around) *around = node;
       if (const toml::table* table = node->as_table()) {
         node = table->get(segment);

@@ -82,8 +82,10 @@ std::size_t first_not_finite(const std::vector<double>& values) {
 class MapReader {
  public:
   /// @param cut  the part of the file's image that `image` is; nothing = all of it
-  MapReader(const Grid& grid, std::string image_name, const FitsImage& image, std::optional<FitsSection> cut)
-      : grid_(grid),
+  MapReader(FitsImages& files, const Grid& grid, std::string image_name, const FitsImage& image,
+            std::optional<FitsSection> cut)
+      : files_(files),
+        grid_(grid),
         image_name_(std::move(image_name)),
         wcs_(image.wcs),
         cut_(cut),
@@ -94,10 +96,12 @@ class MapReader {
   FitsImage read(const FitsReference& reference, int planes = 1) const {
     FitsReference part = reference;
     if (cut_ && !reference.section) {
-      const FitsImage corner = read_fits(reference.path, reference.hdu, planes, FitsSection{});  // for its shape
+      FitsReference one_pixel = reference;
+      one_pixel.section = FitsSection{};
+      const FitsImage corner = files_.read(one_pixel, planes);  // for its shape
       if (corner.whole_nx == whole_nx_ && corner.whole_ny == whole_ny_) part.section = cut_;
     }
-    FitsImage map = read_fits(part, planes);
+    FitsImage map = files_.read(part, planes);
     const std::string name = name_of(reference, map);
     check_size(name, map, grid_.nx, grid_.ny, image_name_);
     check_scale(name, map, grid_.pixel_scale);
@@ -118,6 +122,7 @@ class MapReader {
   }
 
  private:
+  FitsImages& files_;
   const Grid& grid_;
   std::string image_name_;
   std::optional<CelestialWcs> wcs_;
@@ -221,6 +226,7 @@ void mask_sentinels(const std::string& image_name, Observation& o, LoadedProblem
   constexpr double kFarOff = 100;  // σ, for a number that is known as a mark
   constexpr double kNearlyAll = 0.99, kFarBeyond = 100;
   std::vector<double> used;
+  used.reserve(o.mask.size());
   for (std::size_t i = 0; i < o.mask.size(); ++i)
     if (o.mask[i]) used.push_back(o.image[i]);
   if (used.empty()) return;
@@ -236,7 +242,7 @@ void mask_sentinels(const std::string& image_name, Observation& o, LoadedProblem
     if (!o.mask[i]) continue;
     const double off = std::abs(o.image[i] - median) / o.noise[i];
     const bool beyond = off > flag_info(Flag::sentinel_values).threshold && std::abs(o.image[i] - median) > reach;
-    if (!beyond && !(is_mark(o.image[i]) && off > kFarOff)) continue;
+    if (!beyond && !(off > kFarOff && is_mark(o.image[i]))) continue;
     if (count++ == 0) {
       first = i;
       value = o.image[i];
@@ -448,8 +454,8 @@ std::vector<double> pixel_noise(const NoiseConfig& noise, const std::vector<doub
   return sigma;
 }
 
-Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key,
-             LoadedProblem& loaded) {
+Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key, LoadedProblem& loaded,
+             FitsImages& files) {
   if (psf.type.empty()) return {};
   Grid grid = pixels;  // of the sub-pixels on which the image is convolved
   grid.nx *= supersampling;
@@ -461,7 +467,7 @@ Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const 
     made.supersampling = supersampling;
     return made;
   }
-  FitsImage image = read_fits(psf.kernel);
+  FitsImage image = files.read(psf.kernel);
   const std::string name = name_of(psf.kernel, image);
   check_scale(name, image, grid.pixel_scale);
   check_sampling(name, image, pixels.pixel_scale, supersampling, loaded);
@@ -581,13 +587,15 @@ LoadedProblem load_problem(const Config& config) {
   Problem& problem = loaded.problem;
   Observation& o = problem.observation;
 
-  FitsImage image = read_fits(config.observation.image);
+  FitsImages files;
+  FitsImage image = files.read(config.observation.image);
   const std::string image_name = name_of(config.observation.image, image);
   o.grid = image_grid(config, image, image_name);
   loaded.pixel_scale = o.grid.pixel_scale;
   loaded.unit = image.unit;
   loaded.wcs = image.wcs;
-  const MapReader maps(o.grid, image_name, image, config.observation.image.section);
+  loaded.zero_point = config.observation.zero_point ? config.observation.zero_point : image.zero_point;
+  const MapReader maps(files, o.grid, image_name, image, config.observation.image.section);
   o.mask = read_mask(config.observation, maps, o.grid);
   std::vector<std::uint8_t> usable = o.mask;
   apply_regions(config.observation.regions, o.grid, o.mask);
@@ -600,7 +608,7 @@ LoadedProblem load_problem(const Config& config) {
   add_noise_correlation(config, image_name, o, usable, loaded);
   add_model_error(config.observation, o);
   o.psf = load_psf(config.observation.psf, o.grid, config.observation.psf_supersampling, config.at("observation.psf"),
-                   loaded);
+                   loaded, files);
 
   problem.model = load_model(config, o.grid);
   follow_rays(config, o, problem.model);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "einfield/load.hpp"
+#include "host/files/fits_io.hpp"
 
 namespace einfield {
 
@@ -22,10 +23,11 @@ std::vector<double> pixel_noise(const NoiseConfig& noise, const std::vector<doub
 /// @param supersampling  samples of the kernel per pixel along each axis
 /// @param key            "FILE: observation.psf", for messages about a PSF that is not read from a file
 /// @param loaded         its warnings and flags: new ones are appended
+/// @param files          reads the kernel
 /// @throws InvalidInput "FILE[HDU]: …" for a kernel of even size, larger than the image, with values that are not
 /// finite, with a sum <= 0 or with another pixel scale, by its WCS or by PIXELSCL or OVERSAMP in its header
-Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key,
-             LoadedProblem& loaded);
+Psf load_psf(const PsfConfig& psf, const Grid& pixels, int supersampling, const std::string& key, LoadedProblem& loaded,
+             FitsImages& files);
 
 /// The correlation of the noise of two pixels.
 /// @throws InvalidInput "FILE[HDU]: …" for a kernel of even size, without 1 in the middle, with a value that is not in

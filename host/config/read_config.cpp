@@ -681,8 +681,9 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
   return config_in(Document(file, overrides), file, for_simulation);
 }
 
-Config read_config_text(const std::string& toml, const std::string& name, bool for_simulation) {
-  return config_in(Document(TomlText{toml, name}, {}), name, for_simulation);
+Config read_config_text(const std::string& toml, const std::string& name, bool for_simulation,
+                        const std::vector<Override>& overrides) {
+  return config_in(Document(TomlText{toml, name}, overrides), name, for_simulation);
 }
 
 }  // namespace einfield

@@ -136,6 +136,28 @@ std::optional<LinearWcs> read_linear(const FitsReader& file, const FitsSection& 
   return LinearWcs{scale, middle("1", part.x_first, part.x_last, scale), middle("2", part.y_first, part.y_last, scale)};
 }
 
+/// The AB magnitude of 1 unit of the image in the current HDU, from keywords whose meaning is fixed: a flux density as
+/// BUNIT, or a count rate with the calibration of an HST image (PHOTFLAM in erg/s/cm^2/A for 1 count/s, PHOTPLAM in A).
+///
+///     m = −2.5 log10(f_ν / 3631 Jy),   f_ν = f_λ λ²/c                        Oke & Gunn 1983 (ApJ 266, 713)
+std::optional<double> read_zero_point(const FitsReader& file, const std::string& unit) {
+  constexpr double kAbJansky = 3631;
+  constexpr double kSpeedOfLight = 2.99792458e18;  // Å/s
+  constexpr double kJanskyCgs = 1e-23;             // erg/s/cm²/Hz
+  double jansky = 0;                               // of 1 unit of the image
+  static constexpr std::pair<const char*, double> kFluxes[] = {
+      {"Jy", 1}, {"mJy", 1e-3}, {"uJy", 1e-6}, {"nJy", 1e-9}, {"nanomaggy", 3631e-9}};
+  for (const auto& [name, size] : kFluxes)
+    if (unit == name) jansky = size;
+  if (same_fits_name(unit, "MJy/sr")) jansky = 1e6 * file.positive_or_zero("PIXAR_SR");
+  for (const char* rate : {"electrons/s", "electron/s", "e-/s", "e/s", "counts/s", "count/s", "ct/s", "cps", "DN/s"})
+    if (same_fits_name(unit, rate)) {
+      const double wavelength = file.positive_or_zero("PHOTPLAM");
+      jansky = file.positive_or_zero("PHOTFLAM") * wavelength * wavelength / kSpeedOfLight / kJanskyCgs;
+    }
+  return jansky > 0 ? std::optional(-2.5 * std::log10(jansky / kAbJansky)) : std::nullopt;
+}
+
 /// The part of an image that is read: all of it, or a section inside it.
 FitsSection part_of(const std::vector<LONGLONG>& axes, const std::optional<FitsSection>& section,
                     const std::string& where) {
@@ -149,27 +171,40 @@ FitsSection part_of(const std::vector<LONGLONG>& axes, const std::optional<FitsS
   return section.value_or(FitsSection{1, static_cast<int>(nx), 1, static_cast<int>(ny)});
 }
 
-FitsImage read_image(const std::string& path, const std::string& hdu_name, int planes,
-                     const std::optional<FitsSection>& section) {
-  FitsReader file(path);
-  const FitsHdu& hdu = file.choose(hdu_name);
-  const std::string where = path + "[" + hdu.label() + "]: ";
+/// The axes of the image in an HDU, without further ones of one pixel.
+/// @param planes  > 1: of a cube that is read as a whole; 1 with a plane: of a cube of which one plane is read
+/// @throws InvalidInput for other dimensions than those
+std::vector<LONGLONG> axes_of(const FitsHdu& hdu, int planes, int plane, const std::string& where) {
+  const std::string expectation = planes > 1             ? "nx x ny x " + std::to_string(planes)
+                                  : plane > 0            ? "a cube, nx x ny x planes"
+                                  : hdu.axes.size() == 3 ? "two dimensions, nx x ny, or a plane [*,*,k] of the cube"
+                                                         : "two dimensions, nx x ny";
   if (!hdu.image) throw InvalidInput(where + "a table, expected an image");
-  const std::size_t expected_axes = planes > 1 ? 3 : 2;
-  const std::string expectation = planes > 1 ? "nx x ny x " + std::to_string(planes) : "two dimensions, nx x ny";
   if (hdu.axes.empty()) throw InvalidInput(where + "no data, expected " + expectation);
+  const std::size_t expected = planes > 1 || plane > 0 ? 3 : 2;
   std::vector<LONGLONG> axes = hdu.axes;
-  while (axes.size() > expected_axes && axes.back() == 1) axes.pop_back();
-  if (axes.size() != expected_axes || (planes > 1 && axes[2] != planes))
+  while (axes.size() > expected && axes.back() == 1) axes.pop_back();
+  if (axes.size() != expected || (planes > 1 && axes[2] != planes))
     throw InvalidInput(where + "wrong dimensions, found " + size_text(hdu.axes) + ", expected " + expectation);
   if (std::min(axes[0], axes[1]) < 1)
     throw InvalidInput(where + "an image without pixels, found " + size_text(hdu.axes) + ", expected at least 1 x 1");
-  const FitsSection part = part_of(axes, section, where);
+  if (plane > 0 && plane > axes[2])
+    throw InvalidInput(where + "no such plane, found " + std::to_string(plane) + ", expected 1 to " +
+                       std::to_string(axes[2]));
+  return axes;
+}
+
+FitsImage read_image(FitsReader& file, const FitsReference& reference, int planes) {
+  const FitsHdu& hdu = file.choose(reference.hdu);
+  const std::string where = reference.path + "[" + hdu.label() + "]: ";
+  const std::vector<LONGLONG> axes = axes_of(hdu, planes, reference.plane, where);
+  const FitsSection part = part_of(axes, reference.section, where);
+  const int first_plane = std::max(reference.plane, 1), last_plane = first_plane + planes - 1;
 
   int status = 0, bitpix = 0;
   fits_get_img_type(file.get(), &bitpix, &status);
   const bool tiled = fits_is_compressed_image(file.get(), &status) != 0;
-  file.require_bytes(hdu, tiled ? hdu.end : hdu.data_begin + axes[0] * axes[1] * planes * (std::abs(bitpix) / 8));
+  file.require_bytes(hdu, tiled ? hdu.end : hdu.data_begin + axes[0] * axes[1] * last_plane * (std::abs(bitpix) / 8));
 
   FitsImage image;
   image.nx = part.nx();
@@ -186,6 +221,7 @@ FitsImage read_image(const std::string& path, const std::string& hdu_name, int p
   image.linear = read_linear(file, part);
   image.kernel_scale = file.positive_or_zero("PIXELSCL");
   image.kernel_oversampling = file.positive_or_zero("OVERSAMP");
+  image.zero_point = read_zero_point(file, image.unit);
   image.values.resize(static_cast<std::size_t>(image.nx) * static_cast<std::size_t>(image.ny) *
                       static_cast<std::size_t>(planes));
   // Blanks of integer images become NaN. Floating-point pixels are read unchanged: with blanks enabled, CFITSIO would
@@ -197,7 +233,10 @@ FitsImage read_image(const std::string& path, const std::string& hdu_name, int p
   first[1] = part.y_first;
   last[0] = part.x_last;
   last[1] = part.y_last;
-  if (planes > 1) last[2] = planes;
+  if (first.size() > 2) {
+    first[2] = first_plane;
+    last[2] = last_plane;
+  }
   fits_read_subset(file.get(), TDOUBLE, first.data(), last.data(), step.data(), bitpix > 0 || tiled ? &blank : nullptr,
                    image.values.data(), &any_blank, &status);
   if (status != 0) throw InvalidInput(where + "damaged, the pixels cannot be read (" + fits_reason(status) + ")");
@@ -266,12 +305,13 @@ struct ImageHead {
   std::int64_t has_wcs, has_linear;
   LinearWcs linear;
   double kernel_scale, kernel_oversampling;
+  double zero_point;  ///< NaN = unknown
 };
 
 void send_image(const FitsImage& image, const Channel& channel) {
   channel.send_value(ImageHead{image.nx, image.ny, image.whole_nx, image.whole_ny, image.values.size(),
                                image.wcs.has_value(), image.linear.has_value(), image.linear.value_or(LinearWcs{}),
-                               image.kernel_scale, image.kernel_oversampling});
+                               image.kernel_scale, image.kernel_oversampling, image.zero_point.value_or(std::nan(""))});
   if (image.wcs) send_sky(*image.wcs, channel);
   channel.send(image.hdu);
   channel.send(image.unit);
@@ -294,6 +334,7 @@ bool receive_image(FitsImage& image, const Channel& channel) {
   if (head.has_linear != 0) image.linear = head.linear;
   image.kernel_scale = head.kernel_scale;
   image.kernel_oversampling = head.kernel_oversampling;
+  if (!std::isnan(head.zero_point)) image.zero_point = head.zero_point;
   if (!channel.receive(image.hdu) || !channel.receive(image.unit)) return false;
   image.values.resize(head.values);
   return channel.receive(image.values.data(), image.values.size() * sizeof(double));
@@ -315,23 +356,49 @@ bool has_hdu(const std::string& path, const std::string& name) {
   return has;
 }
 
-FitsImage read_fits(const std::string& path, const std::string& hdu, int planes,
-                    const std::optional<FitsSection>& section) {
+FitsImage read_fits(const std::string& path, const std::string& hdu, int planes) {
+  return read_fits(FitsReference{path, hdu, {}}, planes);
+}
+
+FitsImage read_fits(const FitsReference& reference, int planes) {
+  return FitsImages().read(reference, planes);
+}
+
+struct FitsImages::Open {
+  std::string path;
+  FitsReader file;
+  explicit Open(const std::string& name) : path(name), file(name) {}
+};
+
+FitsImages::FitsImages() = default;
+
+FitsImages::~FitsImages() {
   const auto turn = turn_of_cfitsio();
-  if (!is_compressed(path)) return read_image(path, hdu, planes, section);
+  open_.reset();
+}
+
+FitsImage FitsImages::read_file(const FitsReference& reference, int planes) {
+  const auto turn = turn_of_cfitsio();
+  if (open_ && open_->path == reference.path) return read_image(open_->file, reference, planes);
+  open_.reset();
+  if (!is_compressed(reference.path)) {
+    open_ = std::make_unique<Open>(reference.path);
+    return read_image(open_->file, reference, planes);
+  }
   FitsImage image;
   isolated(
-      path,
+      reference.path,
       [&] {
-        const auto read = std::make_shared<const FitsImage>(read_image(path, hdu, planes, section));
+        FitsReader file(reference.path);
+        const auto read = std::make_shared<const FitsImage>(read_image(file, reference, planes));
         return [read](const Channel& channel) { send_image(*read, channel); };
       },
       [&](const Channel& channel) { return receive_image(image, channel); });
   return image;
 }
 
-FitsImage read_fits(const FitsReference& reference, int planes) {
-  if (!reference.array) return read_fits(reference.path, reference.hdu, planes, reference.section);
+FitsImage FitsImages::read(const FitsReference& reference, int planes) {
+  if (!reference.array) return read_file(reference, planes);
   const ImageArray& array = *reference.array;
   const auto shape = [](int nx, int ny) { return "(" + std::to_string(ny) + ", " + std::to_string(nx) + ")"; };
   EINFIELD_REQUIRE(array.nx >= 1 && array.ny >= 1 && array.nx <= kMaxImageSide && array.ny <= kMaxImageSide,
@@ -340,7 +407,7 @@ FitsImage read_fits(const FitsReference& reference, int planes) {
   EINFIELD_REQUIRE(array.values.size() == static_cast<std::size_t>(array.nx) * static_cast<std::size_t>(array.ny),
                    reference.path + ": found " + std::to_string(array.values.size()) +
                        " values, expected those of shape " + shape(array.nx, array.ny));
-  EINFIELD_REQUIRE(planes == 1 && !reference.section,
+  EINFIELD_REQUIRE(planes == 1 && !reference.section && reference.plane == 0,
                    reference.path + ": an array in memory, expected a FITS file for a cube or a part of an image");
   FitsImage image;
   image.nx = image.whole_nx = array.nx;

@@ -1,6 +1,7 @@
 // FITS through CFITSIO: reads images by file and HDU, writes named images with unit and WCS.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -28,19 +29,39 @@ struct FitsImage {
   std::string unit;  ///< BUNIT or ""
   std::optional<CelestialWcs> wcs;
   std::optional<LinearWcs> linear;
-  double kernel_scale = 0;         ///< PIXELSCL, which PSF programs write [arcsec]; 0 = absent
-  double kernel_oversampling = 0;  ///< OVERSAMP, likewise; 0 = absent
+  std::optional<double> zero_point;  ///< AB magnitude of 1 unit of the image, from its keywords
+  double kernel_scale = 0;           ///< PIXELSCL, which PSF programs write [arcsec]; 0 = absent
+  double kernel_oversampling = 0;    ///< OVERSAMP, likewise; 0 = absent
 };
 
 /// Reads one image. `hdu` empty: the primary image if it has data, else the only image HDU, else an error listing
 /// names. `planes` > 1: a cube (planes, ny, nx), plane after plane.
-/// @param section  only this part of the image is read, whose WCS is that of the part
-/// @throws InvalidInput "FILE[HDU]: …" for a missing, damaged or unsuitable file, and for a part beyond the image
-FitsImage read_fits(const std::string& path, const std::string& hdu, int planes = 1,
-                    const std::optional<FitsSection>& section = {});
-/// The same, or a copy of the array in memory that stands in place of a file: its `hdu` is "array".
-/// @throws InvalidInput also for an array of size 0, or of another size than its shape
+/// @throws InvalidInput "FILE[HDU]: …" for a missing, damaged or unsuitable file
+FitsImage read_fits(const std::string& path, const std::string& hdu, int planes = 1);
+/// The image that a reference names: of a section only this part, whose WCS is that of the part; of a plane only this
+/// one of a cube. Or a copy of the array in memory that stands in place of a file: its `hdu` is "array".
+/// @throws InvalidInput also for a part or a plane beyond the image, and for an array of size 0 or of another size than
+/// its shape
 FitsImage read_fits(const FitsReference& reference, int planes = 1);
+
+/// Reads images one after the other. A file stays open until one of another file is read: the maps of a lens are often
+/// in one file. For one thread.
+class FitsImages {
+ public:
+  FitsImages();
+  ~FitsImages();
+  FitsImages(const FitsImages&) = delete;
+  FitsImages& operator=(const FitsImages&) = delete;
+
+  /// As read_fits().
+  FitsImage read(const FitsReference& reference, int planes = 1);
+
+ private:
+  struct Open;
+  FitsImage read_file(const FitsReference& reference, int planes);
+
+  std::unique_ptr<Open> open_;
+};
 
 /// True when the file has an HDU of this EXTNAME. @throws InvalidInput for a file that is missing or damaged
 bool has_hdu(const std::string& path, const std::string& name);

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <optional>
+#include <sstream>
+#include <string>
+#include <vector>
 
 #include "host/files/text.hpp"
 
@@ -30,22 +33,37 @@ bool read_range(const std::string& text, int& first, int& last) {
   return true;
 }
 
+/// "x0:x1,y0:y1", "*,*,k" or "x0:x1,y0:y1,k": part and plane of an image. @return the problem, or ""
+std::string read_part(const std::string& text, FitsReference& reference) {
+  std::vector<std::string> axes;
+  std::istringstream stream(text);
+  for (std::string axis; std::getline(stream, axis, ',');) axes.push_back(trimmed(axis));
+  const bool whole = axes.size() == 3 && axes[0] == "*" && axes[1] == "*";
+  FitsSection section;
+  const bool part = !whole && (axes.size() == 2 || axes.size() == 3) &&
+                    read_range(axes[0], section.x_first, section.x_last) &&
+                    read_range(axes[1], section.y_first, section.y_last);
+  const std::optional<int> plane = axes.size() == 3 ? parse_number<int>(axes[2]) : 0;
+  if ((!whole && !part) || !plane || text.back() == ',')
+    return "no part of an image, found [" + text +
+           "], expected [x0:x1,y0:y1] with the first and last column and row, [*,*,k] for a plane of a cube, or "
+           "[x0:x1,y0:y1,k]";
+  if (part && (section.x_first < 1 || section.y_first < 1 || section.nx() < 1 || section.ny() < 1))
+    return "an empty part of an image, found [" + text +
+           "], expected columns and rows from 1, the first before the last";
+  if (axes.size() == 3 && *plane < 1) return "no such plane of a cube, found [" + text + "], expected a number from 1";
+  if (part) reference.section = section;
+  reference.plane = *plane;
+  return "";
+}
+
 }  // namespace
 
 std::string read_reference(const std::string& text, FitsReference& reference) {
   reference = {text, "", std::nullopt};
   std::optional<std::string> bracket = take_bracket(reference.path);
-  if (bracket && bracket->find(':') != std::string::npos) {
-    const std::size_t comma = bracket->find(',');
-    FitsSection section;
-    if (comma == std::string::npos || !read_range(bracket->substr(0, comma), section.x_first, section.x_last) ||
-        !read_range(bracket->substr(comma + 1), section.y_first, section.y_last))
-      return "no part of an image, found [" + *bracket +
-             "], expected [x0:x1,y0:y1] with the first and last column and row";
-    if (section.x_first < 1 || section.y_first < 1 || section.nx() < 1 || section.ny() < 1)
-      return "an empty part of an image, found [" + *bracket +
-             "], expected columns and rows from 1, the first before the last";
-    reference.section = section;
+  if (bracket && (bracket->find(':') != std::string::npos || trimmed(*bracket).rfind('*', 0) == 0)) {
+    if (const std::string problem = read_part(*bracket, reference); !problem.empty()) return problem;
     bracket = take_bracket(reference.path);
   }
   if (bracket) {
@@ -62,8 +80,12 @@ std::string text_of(const FitsSection& s) {
 }
 
 std::string text_of(const FitsReference& reference) {
-  return reference.path + (reference.hdu.empty() ? "" : "[" + reference.hdu + "]") +
-         (reference.section ? text_of(*reference.section) : "");
+  std::string part = reference.section ? text_of(*reference.section) : "";
+  if (reference.plane > 0) {
+    if (!reference.section) part = "[*,*]";
+    part.insert(part.size() - 1, "," + std::to_string(reference.plane));
+  }
+  return reference.path + (reference.hdu.empty() ? "" : "[" + reference.hdu + "]") + part;
 }
 
 }  // namespace einfield

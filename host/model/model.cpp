@@ -54,15 +54,15 @@ void validate_component(const std::string& name, const ProfileInfo& info, const 
   int e1 = -1, e2 = -1;
   for (std::size_t i = 0; i < values.size(); ++i) {
     const ParameterInfo& p = info.parameters[i];
-    const std::string where = name + "." + p.name + " = " + number(values[i]) + unit_suffix(p.unit);
-    EINFIELD_REQUIRE(std::isfinite(values[i]), where + ", expected a finite number");
-    if (p.range == Range::positive) EINFIELD_REQUIRE(values[i] > p.lower, where + ", expected > " + number(p.lower));
+    const auto where = [&] { return name + "." + p.name + " = " + number(values[i]) + unit_suffix(p.unit); };
+    EINFIELD_REQUIRE(std::isfinite(values[i]), where() + ", expected a finite number");
+    if (p.range == Range::positive) EINFIELD_REQUIRE(values[i] > p.lower, where() + ", expected > " + number(p.lower));
     if (p.range == Range::interval)
       EINFIELD_REQUIRE(values[i] > p.lower && values[i] < p.upper,
-                       where + ", expected a value between " + number(p.lower) + " and " + number(p.upper));
+                       where() + ", expected a value between " + number(p.lower) + " and " + number(p.upper));
     if (p.range == Range::integer) {
       EINFIELD_REQUIRE(values[i] == std::floor(values[i]) && values[i] >= p.lower && values[i] <= p.upper,
-                       where + ", expected a whole number from " + number(p.lower) + " to " + number(p.upper));
+                       where() + ", expected a whole number from " + number(p.lower) + " to " + number(p.upper));
       EINFIELD_REQUIRE(!free[i], name + "." + p.name + ": a whole number cannot be fitted, expected a fixed parameter");
     }
     if (p.range == Range::ellipticity) (e1 < 0 ? e1 : e2) = static_cast<int>(i);

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <string>
+#include <utility>
 
 #include "einfield/error.hpp"
 #include "einfield/limits.hpp"
@@ -15,17 +17,20 @@ namespace einfield {
 
 double typical_noise(const std::vector<double>& noise, const std::vector<std::uint8_t>& mask, double marks) {
   std::vector<double> values, others;
-  double largest = 0;
+  values.reserve(noise.size());
+  double largest = 0, smallest = std::numeric_limits<double>::infinity();
   for (std::size_t i = 0; i < noise.size(); ++i) {
     if ((!mask.empty() && !mask[i]) || !(noise[i] > 0) || !std::isfinite(noise[i])) continue;
     values.push_back(noise[i]);
     largest = std::max(largest, noise[i]);
+    smallest = std::min(smallest, noise[i]);
   }
+  if (largest <= marks * smallest) return upper_median(std::move(values));  // no median is below the smallest value
   for (const double v : values)
     if (v < largest) others.push_back(v);
   if (!others.empty())
-    if (const double of_others = upper_median(others); largest > marks * of_others) return of_others;
-  return upper_median(values);
+    if (const double of_others = upper_median(std::move(others)); largest > marks * of_others) return of_others;
+  return upper_median(std::move(values));
 }
 
 namespace {
@@ -44,6 +49,12 @@ SkySteps sky_steps(const CelestialWcs& wcs) {
   return {wcs.cd[first ? 1 : 0], wcs.cd[first ? 0 : 1]};
 }
 
+/// Whether the projection is the gnomonic one with its axes as usual.
+bool knows_projection(const CelestialWcs& wcs) {
+  const auto gnomonic = [](const std::string& axis) { return axis.size() >= 8 && axis.compare(4, 4, "-TAN") == 0; };
+  return gnomonic(wcs.type[0]) && gnomonic(wcs.type[1]) && wcs.pole_lon.value_or(180) == 180;
+}
+
 }  // namespace
 
 double CelestialWcs::position_angle(double phi) const {
@@ -60,8 +71,7 @@ bool CelestialWcs::right_handed() const {
 }
 
 std::array<double, 2> CelestialWcs::longitude_latitude(std::array<double, 2> pixel) const {
-  const auto gnomonic = [](const std::string& axis) { return axis.size() >= 8 && axis.compare(4, 4, "-TAN") == 0; };
-  if (!gnomonic(type[0]) || !gnomonic(type[1]) || (pole_lon && *pole_lon != 180)) return {std::nan(""), std::nan("")};
+  if (!knows_projection(*this)) return {std::nan(""), std::nan("")};
   const bool first = latitude_first(*this);
   const SkySteps steps = sky_steps(*this);
   const double degree = kPi / 180, dx = pixel[0] - reference_pixel[0], dy = pixel[1] - reference_pixel[1];
@@ -71,6 +81,22 @@ std::array<double, 2> CelestialWcs::longitude_latitude(std::array<double, 2> pix
   const double forward = std::cos(lat) - north * std::sin(lat);
   return {(lon + std::atan2(east, forward)) / degree,
           std::atan2(std::sin(lat) + north * std::cos(lat), std::hypot(east, forward)) / degree};
+}
+
+std::array<double, 2> CelestialWcs::pixel(std::array<double, 2> sky) const {
+  if (!knows_projection(*this)) return {std::nan(""), std::nan("")};
+  const bool first = latitude_first(*this);
+  const SkySteps steps = sky_steps(*this);
+  const double degree = kPi / 180, lat = degree * sky[1];
+  const double lon = degree * (sky[0] - reference_value[first ? 1 : 0]), lat0 = degree * reference_value[first ? 0 : 1];
+  const double toward = std::sin(lat0) * std::sin(lat) + std::cos(lat0) * std::cos(lat) * std::cos(lon);
+  if (!(toward > 0)) return {std::nan(""), std::nan("")};
+  const double east = std::cos(lat) * std::sin(lon) / toward / degree;
+  const double north =
+      (std::cos(lat0) * std::sin(lat) - std::sin(lat0) * std::cos(lat) * std::cos(lon)) / toward / degree;
+  const double determinant = steps.east[0] * steps.north[1] - steps.east[1] * steps.north[0];
+  return {reference_pixel[0] + (steps.north[1] * east - steps.east[1] * north) / determinant,
+          reference_pixel[1] + (steps.east[0] * north - steps.north[0] * east) / determinant};
 }
 
 CelestialWcs CelestialWcs::on(const Grid& own, const Grid& other) const {

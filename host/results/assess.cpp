@@ -93,6 +93,11 @@ Derived derived(const Assessment& fit, ThreadPool& pool) {
   double lensed = 0;
   for (std::size_t i = 0; i < fit.image.size(); ++i) lensed += fit.image[i] - fit.lens_light[i];
   result.magnification = lensed / result.source_flux;
+  const auto magnitude = [zero_point = fit.loaded.zero_point](double flux) {
+    return zero_point && flux > 0 && std::isfinite(flux) ? *zero_point - 2.5 * std::log10(flux) : std::nan("");
+  };
+  result.source_magnitude = magnitude(result.source_flux);
+  result.lens_magnitude = magnitude(result.lens_flux);
   return result;
 }
 

@@ -56,6 +56,8 @@ struct Derived {
   double source_flux = 0;      ///< total_flux() of all sources [image unit]; NaN when it has no end
   double lens_flux = 0;        ///< of all lens light
   double magnification = 0;    ///< lensed light in the image over source_flux
+  /// AB magnitudes of the two fluxes; NaN where the zero point is unknown or the flux is not positive.
+  double source_magnitude = 0, lens_magnitude = 0;
 };
 
 /// A finished fit. Maps are at the pixel centers, (ny, nx); "mean" is the mean over the members that count.

@@ -63,6 +63,7 @@ struct ObservationConfig {
   double model_error = 0;             ///< fraction of the brightness that is added to 1 σ in quadrature
   double max_noise = 1e3;             ///< pixels with noise above this times typical_noise() are masked
   std::optional<double> pixel_scale;  ///< [arcsec]; empty: from the celestial WCS of the image
+  std::optional<double> zero_point;   ///< AB magnitude of a flux of 1 image unit; empty: from the header of the image
   double center_x = 0, center_y = 0;  ///< coordinates of the middle of the image [arcsec]
   int supersampling = 1;              ///< rays per pixel along each axis
   int psf_supersampling = 1;          ///< PSF samples per pixel along each axis, a divisor of supersampling
@@ -224,7 +225,8 @@ Config read_config(const std::string& file, const std::vector<Override>& overrid
 /// The same for a configuration in memory. An image that is in memory as well has any file name here, which is never
 /// opened: FitsReference::array of what is returned gets the image.
 /// @param name  in place of the name of a file in messages; relative file names are found from its directory
-Config read_config_text(const std::string& toml, const std::string& name, bool for_simulation);
+Config read_config_text(const std::string& toml, const std::string& name, bool for_simulation,
+                        const std::vector<Override>& overrides = {});
 
 /// The complete configuration as TOML, including defaults.
 std::string to_toml(const Config& config);

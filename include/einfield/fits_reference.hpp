@@ -23,14 +23,15 @@ struct ImageArray {
   std::vector<double> values;
 };
 
-/// A FITS image: "FILE", "FILE[HDU]", "FILE[x0:x1,y0:y1]" or "FILE[HDU][x0:x1,y0:y1]".
+/// A FITS image: "FILE", "FILE[HDU]", and behind either a part of it "[x0:x1,y0:y1]", a plane of a cube "[*,*,k]", or
+/// both "[x0:x1,y0:y1,k]".
 struct FitsReference {
   std::string path;  ///< absolute, or relative to the working directory; resolved against the configuration file
   std::string hdu;   ///< EXTNAME or number; empty = the primary image if it has data, else the only image
   std::optional<FitsSection> section;  ///< the part that is read; nothing = all of it
-  /// Without a file: the image itself, of one plane. `path` then names it in messages, and `hdu` and `section` are
-  /// empty.
+  /// Without a file: the image itself. `path` then names it in messages, and `hdu`, `section` and `plane` are unset.
   std::shared_ptr<const ImageArray> array = nullptr;
+  int plane = 0;  ///< of a cube, from 1; 0 = the image has no third axis
   bool empty() const { return path.empty(); }
 };
 

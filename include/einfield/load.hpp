@@ -17,10 +17,11 @@ namespace EINFIELD_API einfield {
 /// The problem of a configuration with its data, ready for a backend.
 struct LoadedProblem {
   Problem problem;
-  std::optional<Truth> truth;       ///< of simulated data
-  double pixel_scale = 0;           ///< [arcsec]
-  std::string unit;                 ///< BUNIT of the image; "" = unknown
-  std::optional<CelestialWcs> wcs;  ///< of the image
+  std::optional<Truth> truth;        ///< of simulated data
+  double pixel_scale = 0;            ///< [arcsec]
+  std::string unit;                  ///< BUNIT of the image; "" = unknown
+  std::optional<CelestialWcs> wcs;   ///< of the image
+  std::optional<double> zero_point;  ///< AB magnitude of a flux of 1 image unit; nothing = unknown
   std::vector<std::string> warnings;
   std::vector<std::string> notes;  ///< what was done with the data as the configuration says
   std::vector<RaisedFlag> flags;   ///< of the data

@@ -49,6 +49,9 @@ struct CelestialWcs {
   /// @param pixel  column and row, from 1, whole numbers are pixel centers
   /// @return       longitude, latitude [deg]
   std::array<double, 2> longitude_latitude(std::array<double, 2> pixel) const;
+  /// The inverse of longitude_latitude(): column and row of a place on the sky. NaN also for a place that is 90 degrees
+  /// or more from the reference point.
+  std::array<double, 2> pixel(std::array<double, 2> longitude_latitude) const;
   /// The WCS of other pixels on the same sky.
   /// @param own    the grid of the image that this one belongs to
   /// @param other  with axes along those of `own`
