@@ -13,6 +13,7 @@
 
 #include "einfield/random.hpp"
 #include "host/files/ecsv.hpp"
+#include "host/files/fits_io.hpp"
 #include "host/files/fits_table.hpp"
 #include "host/files/text.hpp"
 #include "tests/run_binary.hpp"
@@ -55,10 +56,14 @@ class Batch : public testing::Test {
   static constexpr int kLenses = 5;
   static constexpr const char* kColumns = "id,image,noise,truth.file,lens.0.theta_E,network.seed";
 
-  void write_manifest(const std::string& rows) const {
+  /// The head of a manifest with its names of columns.
+  static std::string head() {
     std::string text = "# %ECSV 1.0\n# ---\n# delimiter: ','\n# datatype:\n";
     std::istringstream names(kColumns);
     for (std::string name; std::getline(names, name, ',');) text += "# - {name: " + name + ", datatype: string}\n";
+    return text + kColumns + "\n";
+  }
+  void write_manifest(const std::string& rows) const {
     std::string quoted;  // a file name is a text of TOML
     std::istringstream lines(rows);
     for (std::string line; std::getline(lines, line);) {
@@ -70,7 +75,7 @@ class Batch : public testing::Test {
       for (std::size_t k = 0; k < cells.size(); ++k) quoted += (k > 0 ? "," : "") + cells[k];
       quoted += "\n";
     }
-    folder().write("survey.ecsv", text + kColumns + "\n" + quoted);
+    folder().write("survey.ecsv", head() + quoted);
   }
 
   const TemporaryDirectory& folder() const { return lens_.folder(); }
@@ -128,6 +133,12 @@ TEST_F(Batch, ALensHasTheBitsOfASingleFit) {
     for (const std::string parameter : {"lens.0.theta_E", "lens.0.e1"}) {
       EXPECT_EQ(column(t, parameter)[i], to_text(result["parameters"][parameter].get<double>()));
       EXPECT_EQ(column(t, parameter + "_err")[i], to_text(result["uncertainties"]["sigma"][parameter].get<double>()));
+      const double value = result["parameters"][parameter], sigma = result["uncertainties"]["sigma"][parameter];
+      const double lower = parse_number<double>(column(t, parameter + "_lower3")[i]).value(),
+                   upper = parse_number<double>(column(t, parameter + "_upper3")[i]).value();
+      EXPECT_LT(lower, value);
+      EXPECT_GT(upper, value);
+      EXPECT_NEAR((upper - lower) / (6 * sigma), 1, 0.1);  // asymmetric, in the variable of the fit
     }
     EXPECT_EQ(column(t, "einstein_radius_effective")[i], to_text(result["einstein_radius_effective"].get<double>()));
     EXPECT_EQ(column(t, "source_flux")[i], to_text(result["source_flux"].get<double>()));
@@ -151,6 +162,64 @@ TEST_F(Batch, ALensHasTheBitsOfASingleFit) {
   // The same numbers as text.
   EXPECT_EQ(run({"batch", "collect", "out", "--out", "out.ecsv"}).status, 0);
   EXPECT_EQ(read_ecsv(folder() / "out.ecsv").rows, t.rows);
+}
+
+/// The images and noise maps of all lenses as planes of one file.
+TEST_F(Batch, PlanesOfACubeAreImages) {
+  FitsOutput images{"SCI", 14, 12, kLenses, {}, -64, "", 0, 0, 0, {}}, noise = images;
+  noise.name = "ERR";
+  std::string rows;
+  for (int i = 0; i < kLenses; ++i) {
+    const std::string file = "lens" + std::to_string(i) + ".fits";
+    for (const auto& [hdu, cube] : {std::pair("IMAGE", &images), {"NOISE", &noise}})
+      for (const double v : read_fits(folder() / file, hdu).values) cube->values.push_back(v);
+    const std::string plane = "[*,*," + std::to_string(i + 1) + "]";
+    rows += "lens" + std::to_string(i) + ",\"cube.fits[SCI]" + plane + "\",\"cube.fits[ERR]" + plane + "\",\"\"\"" +
+            file + "\"\"\",," + "\n";
+  }
+  write_fits(folder() / "cube.fits", {images, noise});
+  ASSERT_EQ(run(batch("files")).status, 0);
+  folder().write("survey.ecsv", head() + rows);
+  const Outcome outcome = run(batch("planes"));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(timeless("planes"), timeless("files"));
+  // A single fit names them alike.
+  ASSERT_EQ(run({"fit", "lens.toml", "--backend", "cpu", "--out", "single", "--quiet", "--set",
+                 "observation.image=\"cube.fits[SCI][*,*,3]\"", "--set", "observation.noise=\"cube.fits[ERR][*,*,3]\"",
+                 "--set", "truth.file=\"lens2.fits\""})
+                .status,
+            0);
+  EXPECT_EQ(column(table("planes"), "chi2")[2],
+            to_text(json::parse(folder().read("single/result.json"))["metrics"]["chi2_reduced"].get<double>()));
+}
+
+TEST_F(Batch, AGalleryShowsEveryLens) {
+  ASSERT_EQ(run(batch("out", {"--keep", "flagged"})).status, 0);
+  const Outcome outcome = run({"batch", "collect", "out", "--gallery", "gallery"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("gallery/report.html\n"), std::string::npos) << outcome.out;
+  const std::string page = folder().read("gallery/report.html"), marker = "id=\"lenses\">";
+  const std::size_t begin = page.find(marker) + marker.size();
+  const json content = json::parse(page.substr(begin, page.find("</script>", begin) - begin));
+  ASSERT_EQ(content["lenses"].size(), 5u);
+  const std::string pictures = folder().read("gallery/pictures/0000.js");
+  const json chunk = json::parse(pictures.substr(pictures.find(',') + 1, pictures.rfind(')') - pictures.find(',') - 1));
+  for (std::size_t i = 0; i < 5; ++i) {
+    const std::string link = content["lenses"][i][3];
+    EXPECT_EQ(link.empty(), content["lenses"][i][1] == "ok");
+    EXPECT_TRUE(link.empty() || fs::exists(folder() / ("gallery/" + link))) << link;
+    EXPECT_EQ(chunk[i][1], 14);
+    EXPECT_EQ(chunk[i][2], 12);
+    for (std::size_t k = 3; k < 7; ++k) EXPECT_EQ(chunk[i][k].get<std::string>().size(), 14u * 12) << k;  // with κ
+    // The two masked pixels are in none of them, and data and model have one scale.
+    EXPECT_EQ(std::count(chunk[i][5].get_ref<const std::string&>().begin(),
+                         chunk[i][5].get_ref<const std::string&>().end(), '.'),
+              2);
+    EXPECT_NE(chunk[i][3], chunk[i][4]);
+  }
+  expect_refused({"batch", "collect", "out", "--gallery", "gallery"},
+                 "--gallery: gallery/report.html exists, expected a new folder or --overwrite");
+  EXPECT_EQ(run({"batch", "collect", "out", "--gallery", "gallery", "--overwrite"}).status, 0);
 }
 
 TEST_F(Batch, BrokenLensesAreFlaggedAndStopNoOther) {

@@ -10,10 +10,13 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -22,6 +25,7 @@
 #include "host/batch/claims.hpp"
 #include "host/batch/cut_out.hpp"
 #include "host/batch/engine.hpp"
+#include "host/batch/gallery.hpp"
 #include "host/batch/process_name.hpp"
 #include "host/batch/survey_run.hpp"
 #include "host/batch/survey_table.hpp"
@@ -29,6 +33,7 @@
 #include "host/files/fits_io.hpp"
 #include "host/files/fits_table.hpp"
 #include "host/files/text.hpp"
+#include "tests/browser.hpp"
 #include "tests/raw_fits.hpp"
 #include "tests/temporary_directory.hpp"
 
@@ -276,8 +281,9 @@ LensRow a_row(const std::string& id, int attempt = 1) {
   row.status = "ok";
   row.attempt = attempt;
   row.chi2 = 1.0 / 3;
-  row.parameters = {{"lens.0.theta_E", std::nextafter(1.2, 2.0), 1e-3, "arcsec"},
+  row.parameters = {{"lens.0.theta_E", std::nextafter(1.2, 2.0), 1e-3, "arcsec", 1.197, 1.203},
                     {"lens.0.e1", -0.0, LensRow::kUnknown, ""}};
+  row.thumbnails = {2, 1, "Az", "_-", ".9", ""};
   row.seconds = 0.1;
   row.seed = ~std::uint64_t(0);
   row.flags = std::uint64_t(1) << 62;
@@ -297,12 +303,46 @@ TEST(Rows, AreReadBackToTheSameBits) {
   EXPECT_EQ(back.parameters[0].value, row.parameters[0].value);
   EXPECT_TRUE(std::signbit(back.parameters[1].value));
   EXPECT_TRUE(std::isnan(back.parameters[1].sigma));
+  EXPECT_EQ(back.parameters[0].upper, 1.203);
+  EXPECT_TRUE(std::isnan(back.parameters[1].lower));
+  EXPECT_EQ(back.thumbnails.residual, ".9");
   EXPECT_EQ(back.lens_flux, kInfinity);
   EXPECT_EQ(back.seed, row.seed);
   EXPECT_EQ(back.settings, row.settings);
   EXPECT_THROW(from_json("{}"), InvalidInput);
   EXPECT_THROW(from_json("{\"id\": 7}"), InvalidInput);
   EXPECT_EQ(to_json(row).find('\n'), std::string::npos);
+}
+
+/// Parameters of all kinds of ranges: ± 3 σ far from an end, and never beyond one.
+TEST(Rows, IntervalsOfThreeSigmaStayInTheRange) {
+  Model model;
+  model.lens = {{LensKind::sie, {1.2, 0.1, -0.05, 0.02, 0.0}, {1, 1, 1, 1, 0}}};
+  const ParameterLayout layout(model);
+  const std::vector<double> values = {1.2, 0.1, -0.05, 0.02};
+  for (const double sigma : {1e-4, 0.3, 100.0}) {
+    const auto ends = three_sigma(layout, values, std::vector<double>(4, sigma));
+    EXPECT_DOUBLE_EQ(ends[3].first, 0.02 - 3 * sigma);  // a position has no range
+    EXPECT_DOUBLE_EQ(ends[3].second, 0.02 + 3 * sigma);
+    EXPECT_GE(ends[0].first, 0);
+    for (const std::size_t i : {1u, 2u}) {
+      EXPECT_GT(ends[i].first, -1);
+      EXPECT_LT(ends[i].second, 1);
+    }
+    for (std::size_t i = 0; i < 4; ++i) {
+      EXPECT_LT(ends[i].first, values[i]) << i;
+      EXPECT_GT(ends[i].second, values[i]) << i;
+      if (sigma > 1e-3) continue;
+      EXPECT_NEAR((ends[i].second - ends[i].first) / (6 * sigma), 1, 1e-3) << i;
+    }
+  }
+  EXPECT_TRUE(std::isnan(three_sigma(layout, values, std::vector<double>(4, LensRow::kUnknown))[1].first));
+}
+
+TEST(Thumbnails, HaveOneCharacterAPixel) {
+  EXPECT_EQ(levels_of({-1, 0, 0.5, 0.999, 1, 7, LensRow::kUnknown}, 0, 1), "AAg___.");
+  EXPECT_EQ(levels_of({3, 4}, 3, 3), "AA");
+  EXPECT_EQ(levels_of({}, 0, 1), "");
 }
 
 TEST(Rows, ATornTailDoesNotCount) {
@@ -783,9 +823,11 @@ TEST_F(Survey, TheTableHasARowForEveryLens) {
     for (const auto& row : t.rows) cells += row.at(static_cast<std::size_t>(at)) + ";";
     return cells;
   };
-  EXPECT_EQ(joined({t.names.begin(), t.names.begin() + 17}),
+  EXPECT_EQ(joined({t.names.begin(), t.names.begin() + 23}),
             "id, ra, z_lens, status, flag_names, message, flags, nx, ny, pixels, chi2, lens.0.theta_E, "
-            "lens.0.theta_E_err, lens.0.e1, lens.0.e1_err, source.0.amp, source.0.amp_err");
+            "lens.0.theta_E_err, lens.0.theta_E_lower3, lens.0.theta_E_upper3, lens.0.e1, lens.0.e1_err, "
+            "lens.0.e1_lower3, lens.0.e1_upper3, source.0.amp, source.0.amp_err, source.0.amp_lower3, "
+            "source.0.amp_upper3");
   EXPECT_EQ(column("id"), "0;1;2;6;");
   EXPECT_EQ(column("ra"), "150.5;;10;1;");
   EXPECT_EQ(column("status"), "ok;ok;unfinished;failed;");
@@ -794,7 +836,198 @@ TEST_F(Survey, TheTableHasARowForEveryLens) {
   EXPECT_EQ(column("message"), ";;;lens 6 is broken;");
   EXPECT_EQ(column("chi2"), "2;1.5;;;");
   EXPECT_EQ(column("source.0.amp"), ";0.1;;;");
+  EXPECT_EQ(column("lens.0.theta_E_lower3"), "1.197;1.197;;;");
+  EXPECT_EQ(column("lens.0.theta_E_upper3"), "1.203;1.203;;;");
   EXPECT_EQ(column("attempt"), "1;1;0;1;");
+}
+
+// ---- gallery -------------------------------------------------------------------------------------------------
+
+const std::string kHostile = "</script><img src=x onerror=alert(1)>&\"'\\";
+
+/// A finished row with pictures of the largest size.
+LensRow pictured_row(const SurveyLens& lens) {
+  LensRow row = stub_row(lens);
+  const int i = std::stoi(lens.id);
+  const std::size_t pixels = static_cast<std::size_t>(Thumbnails::kSide) * Thumbnails::kSide;
+  std::vector<double> values;
+  for (std::size_t k = 0; k < pixels; ++k) values.push_back(std::sin(0.37 * i + 0.1 * static_cast<double>(k)));
+  const std::string levels = levels_of(values, -1, 1);
+  if (!row.failed()) row.thumbnails = {Thumbnails::kSide, Thumbnails::kSide, levels, levels, levels, levels};
+  row.id = lens.id;
+  row.chi2 = 1 + (i * 7919 % 1000) / 1000.0;
+  row.einstein_radius = 1.23456789;
+  row.magnification = 10.5;
+  row.source_magnitude = 25.123;
+  row.lens_magnitude = 19.321;
+  row.log_evidence = -1234.5;
+  row.kappa_peak = 0.123;
+  row.kappa_peak_snr = 4.5;
+  row.starts = 32;
+  row.starts_reached_best = 17;
+  row.seconds = 12.3;
+  return row;
+}
+
+/// The JSON between two texts of a file.
+nlohmann::json json_between(const std::string& text, const std::string& before, const std::string& after) {
+  const std::size_t begin = text.find(before) + before.size();
+  return nlohmann::json::parse(text.substr(begin, text.find(after, begin) - begin));
+}
+
+class Gallery : public Survey {
+ protected:
+  /// A survey of which lens 1 has a report, lens 2 is unfinished and lens 3 has a hostile message.
+  Manifest survey(int n) const {
+    const Manifest m = many(n);
+    RowStore rows(folder_ / "out/rows");
+    for (const SurveyLens& lens : m.lenses) {
+      LensRow row = pictured_row(lens);
+      if (lens.id == "3") row.message = kHostile;
+      if (lens.id != "2") rows.append(row);
+    }
+    fs::create_directories(folder_ / "out/lenses/1");
+    folder_.write("out/lenses/1/report.html", "report");
+    return m;
+  }
+  void write(const Manifest& m) const {
+    RowStore rows(folder_ / "out/rows");
+    rows.refresh();
+    write_gallery(folder_ / "gal lery", m, rows, folder_ / "out");
+  }
+  nlohmann::json page() const {
+    return json_between(folder_.read("gal lery/report.html"), "id=\"lenses\">", "</script>");
+  }
+};
+
+TEST_F(Gallery, HasAllLensesAndTheirPictures) {
+  const Manifest m = survey(250);
+  write(m);
+  const nlohmann::json page = this->page();
+  ASSERT_EQ(page["lenses"].size(), 250u);
+  EXPECT_EQ(page["lenses"][0][0], "0");
+  EXPECT_EQ(page["lenses"][0][3], "");
+  EXPECT_EQ(page["lenses"][1][3], "../out/lenses/1/report.html");
+  EXPECT_EQ(page["lenses"][2][1], "unfinished");
+  EXPECT_EQ(page["lenses"][2][4], nullptr);
+  EXPECT_EQ(page["lenses"][6][2], "bad_input");
+  EXPECT_EQ(page["lenses"][1][4], 1.919);
+  EXPECT_EQ(page["lenses"][1][5], 1.2346);
+  EXPECT_EQ(page["columns"].size(), 12u);
+  for (const nlohmann::json& lens : page["lenses"]) EXPECT_EQ(lens.size(), 14u);
+  std::size_t lenses = 0;
+  for (const auto& [number, size] : {std::pair(0, 100u), {1, 100u}, {2, 50u}}) {
+    const std::string file = folder_.read("gal lery/pictures/000" + std::to_string(number) + ".js");
+    const nlohmann::json pictures = json_between(file, "chunk(" + std::to_string(number) + ",", ");");
+    ASSERT_EQ(pictures.size(), size);
+    for (const nlohmann::json& lens : pictures) {
+      const std::string id = std::to_string(lenses++);
+      const bool shown = id != "2" && std::stoi(id) % 7 != 6;
+      EXPECT_EQ(lens[3], shown ? pictured_row({id, "", "", {}, 0}).thumbnails.data : "") << id;
+    }
+  }
+  EXPECT_EQ(lenses, 250u);
+  EXPECT_FALSE(fs::exists(folder_ / "gal lery/pictures/0003.js"));
+  // A text is never part of the page's own.
+  const std::string all = folder_.read("gal lery/report.html") + folder_.read("gal lery/pictures/0000.js");
+  EXPECT_EQ(all.find("<img src=x"), std::string::npos);
+  EXPECT_EQ(json_between(folder_.read("gal lery/pictures/0000.js"), "chunk(0,", ");")[3][0], kHostile);
+  // The same rows, the same gallery.
+  write(m);
+  EXPECT_EQ(folder_.read("gal lery/report.html") + folder_.read("gal lery/pictures/0000.js"), all);
+}
+
+/// 10^4 lenses in 20 MB.
+TEST_F(Gallery, TakesLessThanTwoKilobytesALens) {
+  constexpr int kLenses = 1000;
+  write(survey(kLenses));
+  std::uintmax_t bytes = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(folder_ / "gal lery"))
+    if (entry.is_regular_file()) bytes += entry.file_size();
+  EXPECT_LT(bytes, 2000u * kLenses);
+  EXPECT_GT(bytes, 1000u * kLenses);
+}
+
+TEST_F(Gallery, ABrowserSortsFindsAndPaints) {
+  if (!browser()) GTEST_SKIP() << "no chromium is installed";
+  write(survey(120));
+  const auto shown = [&](const std::string& what) {
+    return document_in_browser(folder_, "file://" + folder_.path().string() + "/gal%20lery/report.html" + what);
+  };
+  const auto count = [](const std::string& text, const std::string& part) {
+    std::size_t n = 0;
+    for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+    return n;
+  };
+  /// The names in the order of the rows.
+  const auto names = [](const std::string& dom) {
+    std::vector<std::string> ids;
+    const std::size_t begin = dom.find("id=\"rows\""), end = dom.find("</tbody>", begin);
+    const std::string rows = dom.substr(begin, end - begin);
+    for (std::size_t at = rows.find("<tr"); at != std::string::npos; at = rows.find("<tr", at + 1)) {
+      std::size_t text = rows.find("<td>", at) + 4;
+      text = rows.find('>', text) + 1;  // of a link or a span
+      ids.push_back(rows.substr(text, rows.find('<', text) - text));
+    }
+    return ids;
+  };
+  const std::string first = shown("");
+  std::vector<std::string> expected;
+  for (int i = 0; i < 50; ++i) expected.push_back(std::to_string(i));
+  EXPECT_EQ(names(first), expected);
+  EXPECT_NE(first.find("120 of 120 lenses, page 1 of 3"), std::string::npos);
+  // Four pictures of each lens that has some: all but one unfinished and seven failed ones.
+  EXPECT_EQ(count(first, "src=\"data:image/png;base64,"), 4u * 42);
+  EXPECT_NE(first.find("href=\"../out/lenses/1/report.html\""), std::string::npos);
+  EXPECT_EQ(count(first, "onerror"), 1u);  // in the title of a row
+  EXPECT_EQ(names(shown("#page=3")).size(), 20u);
+  // Sorted by χ², largest first; the unfinished one and those that failed come last.
+  std::vector<std::pair<double, int>> chi2;
+  for (int i = 0; i < 120; ++i)
+    if (i != 2) chi2.emplace_back(-pictured_row({std::to_string(i), "", "", {}, 0}).chi2, i);
+  std::sort(chi2.begin(), chi2.end());
+  expected.clear();
+  for (std::size_t k = 0; k < 50; ++k) expected.push_back(std::to_string(chi2[k].second));
+  EXPECT_EQ(names(shown("#sort=%CF%87%C2%B2&down=1")), expected);
+  EXPECT_EQ(names(shown("#find=bad_input")),
+            (std::vector<std::string>{"6", "13", "20", "27", "34", "41", "48", "55", "62", "69", "76", "83", "90", "97",
+                                      "104", "111", "118"}));
+}
+
+/// Bytes that this thread has read from files so far; nothing where the system does not count them.
+std::optional<std::uint64_t> bytes_read() {
+  std::ifstream file("/proc/thread-self/io");
+  std::string key;
+  std::uint64_t bytes = 0;
+  if (!(file >> key >> bytes) || key != "rchar:") return std::nullopt;
+  return bytes;
+}
+
+/// What a survey of any size costs: a table reads every row once, and a store every new row once.
+TEST_F(Survey, RowsAreReadOnce) {
+  if (!bytes_read()) GTEST_SKIP() << "the system does not count the bytes that a thread reads";
+  constexpr int kLenses = 2000;
+  const Manifest m = many(kLenses);
+  RowStore writer(folder_ / "out/rows");
+  for (const SurveyLens& lens : m.lenses) {
+    LensRow row = stub_row(lens);
+    row.id = lens.id;
+    writer.append(row);
+  }
+  std::uintmax_t size = 0;
+  for (const auto& entry : fs::directory_iterator(folder_ / "out/rows")) size += entry.file_size();
+  RowStore rows(folder_ / "out/rows");
+  const auto read_by = [](const auto& work) {
+    const std::uint64_t before = bytes_read().value();
+    work();
+    return bytes_read().value() - before;
+  };
+  constexpr std::uint64_t kCounting = 4096;  // what reading the count reads itself
+  EXPECT_LT(read_by([&] { rows.refresh(); }), size + kCounting);
+  EXPECT_LT(read_by([&] { rows.refresh(); }), kCounting);
+  std::size_t n = 0;
+  EXPECT_LT(read_by([&] { n = survey_table(m, rows).rows(); }), size + kCounting);
+  EXPECT_EQ(n, static_cast<std::size_t>(kLenses));
 }
 
 TEST_F(Survey, EveryFlagHasABitOfItsOwn) {

@@ -26,6 +26,7 @@
 #include "host/app/run_plan.hpp"
 #include "host/batch/claims.hpp"
 #include "host/batch/engine.hpp"
+#include "host/batch/gallery.hpp"
 #include "host/batch/row_store.hpp"
 #include "host/batch/survey_run.hpp"
 #include "host/batch/survey_table.hpp"
@@ -43,7 +44,7 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr int kFormat = 1;  ///< of the directory of a survey
+constexpr int kFormat = 2;  ///< of the directory of a survey
 constexpr const char* kBatchFile = "batch.json";
 constexpr std::size_t kProblemsShown = 20;
 constexpr double kLongestSample = 60;  ///< seconds
@@ -405,11 +406,14 @@ int batch_status(const std::string& dir, std::ostream& out) {
   return kDone;
 }
 
-int batch_collect(const std::string& dir, const std::string& given, bool overwrite, std::ostream& log) {
+int batch_collect(const std::string& dir, const std::string& given, const std::string& gallery, bool overwrite,
+                  std::ostream& log) {
   const Manifest manifest = manifest_in(dir);
   const std::string out = given.empty() ? in(dir, "lenses.fits") : given;
   if (!overwrite && !given.empty() && fs::exists(out))
     throw InvalidInput("--out: " + out + " exists, expected a new file or --overwrite");
+  if (const std::string page = in(gallery, "report.html"); !gallery.empty() && !overwrite && fs::exists(page))
+    throw InvalidInput("--gallery: " + page + " exists, expected a new folder or --overwrite");
   RowStore rows(in(dir, "rows"));
   rows.refresh();
   const Table table = survey_table(manifest, rows);
@@ -417,8 +421,10 @@ int batch_collect(const std::string& dir, const std::string& given, bool overwri
     write_ecsv(out, table);
   else
     write_fits_table(out, table);
+  if (!gallery.empty()) write_gallery(gallery, manifest, rows, dir);
   for (const std::string& damage : rows.damage()) log << damage << '\n';
   log << counts_text(counts_of(manifest, rows)) << '\n' << out << '\n';
+  if (!gallery.empty()) log << in(gallery, "report.html") << '\n';
   return kDone;
 }
 

@@ -40,6 +40,8 @@ int batch_run(const BatchOptions& options);
 int batch_status(const std::string& dir, std::ostream& out);
 
 /// Writes the table. @param out  FILE.fits or FILE.ecsv; "" = DIR/lenses.fits, which is replaced @return 0
-int batch_collect(const std::string& dir, const std::string& out, bool overwrite, std::ostream& log);
+/// @param gallery  folder to write a gallery into; "" = none
+int batch_collect(const std::string& dir, const std::string& out, const std::string& gallery, bool overwrite,
+                  std::ostream& log);
 
 }  // namespace einfield

@@ -99,7 +99,7 @@ Command status_command(CLI::App& batch) {
 
 Command collect_command(CLI::App& batch) {
   struct Collect {
-    std::string dir, out;
+    std::string dir, out, gallery;
     bool overwrite = false;
   };
   const auto o = std::make_shared<Collect>();
@@ -107,9 +107,15 @@ Command collect_command(CLI::App& batch) {
   command->add_option("DIR", o->dir, "directory of the survey")->type_name("")->required()->check(path());
   add_out(command, o->out, "FILE",
           "file to write, as FITS or, with the ending .ecsv, as text; default: DIR/lenses.fits");
-  command->add_flag("--overwrite", o->overwrite, "replace an existing file")->disable_flag_override();
-  return {command,
-          [o](const std::vector<std::string>&) { return batch_collect(o->dir, o->out, o->overwrite, std::cout); }};
+  command
+      ->add_option("--gallery", o->gallery,
+                   "also write FOLDER/report.html: a page with small pictures of all lenses, sorted by any column")
+      ->type_name("FOLDER")
+      ->check(path());
+  command->add_flag("--overwrite", o->overwrite, "replace existing files")->disable_flag_override();
+  return {command, [o](const std::vector<std::string>&) {
+            return batch_collect(o->dir, o->out, o->gallery, o->overwrite, std::cout);
+          }};
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // From an assessed fit to a row, and from a row to a line of text and back.
 #include "host/batch/lens_row.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <limits>
 #include <map>
@@ -16,15 +18,16 @@ namespace {
 
 using nlohmann::ordered_json;
 
-/// Calls visit(name, member) for every member of a row but the parameters.
+/// Calls visit(name, member) for every member of a row but the parameters and thumbnails. The first ones are those of
+/// head_from_json().
 template <class Row, class Visit>
 void for_each_member(Row& row, Visit&& visit) {
   visit("id", row.id);
   visit("status", row.status);
-  visit("flags", row.flags);
-  visit("message", row.message);
   visit("attempt", row.attempt);
   visit("settings", row.settings);
+  visit("flags", row.flags);
+  visit("message", row.message);
   visit("config", row.config);
   visit("nx", row.nx);
   visit("ny", row.ny);
@@ -34,6 +37,9 @@ void for_each_member(Row& row, Visit&& visit) {
   visit("magnification", row.magnification);
   visit("source_flux", row.source_flux);
   visit("lens_flux", row.lens_flux);
+  visit("zero_point", row.zero_point);
+  visit("source_magnitude", row.source_magnitude);
+  visit("lens_magnitude", row.lens_magnitude);
   visit("starts", row.starts);
   visit("starts_reached_best", row.starts_reached_best);
   visit("log_evidence", row.log_evidence);
@@ -58,6 +64,43 @@ ordered_json number_json(double value) {
   return value;
 }
 
+/// Takes the members of a head from a text and ends behind the last of them, or at anything that is no head.
+class HeadReader : public nlohmann::json_sax<ordered_json> {
+ public:
+  LensRow row;
+  bool complete() const { return complete_; }
+
+  bool key(string_t& name) override {
+    name_ = name;
+    return true;
+  }
+  bool string(string_t& text) override {
+    if (name_ != "id" && name_ != "status") return false;
+    (name_ == "id" ? row.id : row.status) = std::move(text);
+    return true;
+  }
+  bool number_unsigned(number_unsigned_t value) override {
+    if (name_ == "attempt") row.attempt = static_cast<int>(value);
+    if (name_ == "settings") row.settings = value;
+    complete_ = name_ == "settings" && !row.id.empty() && !row.status.empty();
+    return name_ == "attempt";
+  }
+  bool start_object(std::size_t) override { return name_.empty(); }
+  bool null() override { return false; }
+  bool boolean(bool) override { return false; }
+  bool number_integer(number_integer_t) override { return false; }
+  bool number_float(number_float_t, const string_t&) override { return false; }
+  bool binary(binary_t&) override { return false; }
+  bool end_object() override { return false; }
+  bool start_array(std::size_t) override { return false; }
+  bool end_array() override { return false; }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
+
+ private:
+  std::string name_;
+  bool complete_ = false;
+};
+
 double number_from(const ordered_json& json) {
   if (json.is_null()) return LensRow::kUnknown;
   if (json.is_string()) return json == "-inf" ? -kInfinity : kInfinity;
@@ -79,6 +122,27 @@ std::map<std::string, std::string> units_of_parameters(const Model& model) {
   return units;
 }
 
+/// With seven digits: as many as an end of an interval needs, which halves its length in a file.
+double shortened(double value) {
+  return std::isfinite(value) ? std::stod(fmt::format("{:.7g}", value)) : value;
+}
+
+void add_parameters(LensRow& row, const Assessment& fit) {
+  const ParameterLayout fitted(fit.model);
+  std::map<std::string, std::string> units = units_of_parameters(fit.model);
+  std::vector<double> values, sigma;
+  for (std::size_t i = 0; i < fit.layout.n_free(); ++i) {
+    values.push_back(fitted.table[static_cast<std::size_t>(fit.layout.free[i].slot)]);
+    sigma.push_back(fit.uncertainties ? fit.uncertainties->sigma[i] : LensRow::kUnknown);
+  }
+  const std::vector<std::pair<double, double>> ends = three_sigma(fit.layout, values, sigma);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::string& name = fit.layout.names[i];
+    row.parameters.push_back(
+        {name, values[i], sigma[i], units[name], shortened(ends[i].first), shortened(ends[i].second)});
+  }
+}
+
 /// Of the data, the model and the settings, as a checkpoint would have it at the end of the fit.
 std::uint64_t config_checksum(const Assessment& fit) {
   Checksum checksum;
@@ -93,6 +157,27 @@ std::uint64_t config_checksum(const Assessment& fit) {
 }
 
 }  // namespace
+
+std::vector<std::pair<double, double>> three_sigma(const ParameterLayout& layout, const std::vector<double>& values,
+                                                   const std::vector<double>& sigma) {
+  const std::vector<double> u = layout.unconstrained(values);
+  std::vector<double> unit(layout.table.size(), 0.0);
+  std::vector<std::pair<double, double>> ends;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const int at = static_cast<int>(i);
+    double& bar = unit[static_cast<std::size_t>(layout.free[i].slot)];
+    bar = 1;
+    const double reach = 3 * sigma[i] / std::abs(transform_adjoint(layout.free.data(), at, u.data(), unit.data()));
+    bar = 0;
+    const auto end = [&](double side) {
+      std::vector<double> moved = u;
+      moved[i] += side * reach;
+      return transform(layout.free.data(), at, moved.data());
+    };
+    ends.emplace_back(end(-1), end(1));
+  }
+  return ends;
+}
 
 LensRow row_of(const Assessment& fit, const RunInfo& info) {
   const MemberOutcome& outcome = fit.outcome();
@@ -110,18 +195,14 @@ LensRow row_of(const Assessment& fit, const RunInfo& info) {
   row.ny = o.grid.ny;
   row.pixels = o.n_used();
   row.chi2 = fit.data.chi2_reduced;
-  const ParameterLayout fitted(fit.model);
-  std::map<std::string, std::string> units = units_of_parameters(fit.model);
-  for (std::size_t i = 0; i < fit.layout.n_free(); ++i) {
-    const auto slot = static_cast<std::size_t>(fit.layout.free[i].slot);
-    row.parameters.push_back({fit.layout.names[i], fitted.table[slot],
-                              fit.uncertainties ? fit.uncertainties->sigma[i] : LensRow::kUnknown,
-                              units[fit.layout.names[i]]});
-  }
+  add_parameters(row, fit);
   row.einstein_radius = fit.derived.einstein_radius;
   row.magnification = fit.derived.magnification;
   row.source_flux = fit.derived.source_flux;
   row.lens_flux = fit.derived.lens_flux;
+  row.zero_point = fit.loaded.zero_point.value_or(LensRow::kUnknown);
+  row.source_magnitude = fit.derived.source_magnitude;
+  row.lens_magnitude = fit.derived.lens_magnitude;
   row.starts = static_cast<std::int64_t>(fit.starts.size());
   row.starts_reached_best = fit.starts.empty() ? 0 : reached_best(fit.starts);
   if (outcome.evidence) row.log_evidence = outcome.evidence->log_evidence;
@@ -139,6 +220,7 @@ LensRow row_of(const Assessment& fit, const RunInfo& info) {
   row.precision = info.precision;
   row.version = version();
   row.seed = fit.config.network ? fit.config.network->seed : fit.config.optimizer.starts_seed;
+  row.thumbnails = thumbnails_of(fit);
   return row;
 }
 
@@ -161,8 +243,18 @@ std::string to_json(const LensRow& row) {
   });
   json["parameters"] = ordered_json::array();
   for (const LensRow::Parameter& p : row.parameters)
-    json["parameters"].push_back({p.name, number_json(p.value), number_json(p.sigma), p.unit});
+    json["parameters"].push_back(
+        {p.name, number_json(p.value), number_json(p.sigma), p.unit, number_json(p.lower), number_json(p.upper)});
+  if (const Thumbnails& t = row.thumbnails; !t.empty())
+    json["thumbnails"] = {t.nx, t.ny, t.data, t.model, t.residual, t.kappa};
   return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+LensRow head_from_json(std::string_view text) {
+  HeadReader reader;
+  ordered_json::sax_parse(text, &reader, ordered_json::input_format_t::json, false);
+  if (!reader.complete()) throw InvalidInput("not the row of a lens");
+  return std::move(reader.row);
 }
 
 LensRow from_json(std::string_view text) {
@@ -177,8 +269,11 @@ LensRow from_json(std::string_view text) {
         member = json.at(name).get<Member>();
     });
     for (const ordered_json& p : json.at("parameters"))
-      row.parameters.push_back(
-          {p.at(0).get<std::string>(), number_from(p.at(1)), number_from(p.at(2)), p.at(3).get<std::string>()});
+      row.parameters.push_back({p.at(0).get<std::string>(), number_from(p.at(1)), number_from(p.at(2)),
+                                p.at(3).get<std::string>(), number_from(p.at(4)), number_from(p.at(5))});
+    if (const auto t = json.find("thumbnails"); t != json.end())
+      row.thumbnails = {t->at(0).get<int>(),         t->at(1).get<int>(),         t->at(2).get<std::string>(),
+                        t->at(3).get<std::string>(), t->at(4).get<std::string>(), t->at(5).get<std::string>()};
     return row;
   } catch (const ordered_json::exception& error) {
     throw InvalidInput(std::string("not the row of a lens (") + error.what() + ")");

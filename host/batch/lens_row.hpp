@@ -5,11 +5,13 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "einfield/results.hpp"
 #include "host/batch/manifest.hpp"
 #include "host/batch/survey_flags.hpp"
+#include "host/batch/thumbnails.hpp"
 #include "host/results/assess.hpp"
 
 namespace einfield {
@@ -20,6 +22,7 @@ struct LensRow {
     std::string name;
     double value = kUnknown, sigma = kUnknown;  ///< NaN: not determined
     std::string unit;
+    double lower = kUnknown, upper = kUnknown;  ///< ends of its interval of 3 σ, see three_sigma()
   };
 
   std::string id;
@@ -36,6 +39,7 @@ struct LensRow {
   std::vector<Parameter> parameters;  ///< the free ones of profiles
   double einstein_radius = kUnknown;  ///< effective [arcsec]
   double magnification = kUnknown, source_flux = kUnknown, lens_flux = kUnknown;
+  double zero_point = kUnknown, source_magnitude = kUnknown, lens_magnitude = kUnknown;  ///< AB
   std::int64_t starts = 0, starts_reached_best = 0;
   double log_evidence = kUnknown;
   double kappa_peak = kUnknown, kappa_peak_snr = kUnknown, kappa_peak_x = kUnknown, kappa_peak_y = kUnknown;
@@ -43,10 +47,22 @@ struct LensRow {
   double seconds = kUnknown;  ///< wall time of reading, fit and assessment
   std::string device, precision, version;
   std::uint64_t seed = 0;
+  Thumbnails thumbnails;
 
   bool failed() const { return status == name_of(FitStatus::failed); }
   bool flagged() const { return status != name_of(FitStatus::ok); }
 };
+
+/// The ends of the interval of 3 σ of every free parameter: ± 3 σ in the numbers u in which the fit moves, where the
+/// range of a parameter has no ends (ParameterLayout),
+///
+///     p(u ± 3 σ/|dp/du|)
+///
+/// so that they lie inside of that range. For a parameter without a range they are p ± 3 σ.
+/// @param values, sigma  of the free parameters, in layout order
+/// @return               lower and upper ends; NaN where sigma is NaN
+std::vector<std::pair<double, double>> three_sigma(const ParameterLayout& layout, const std::vector<double>& values,
+                                                   const std::vector<double>& sigma);
 
 /// The row of a fit.
 LensRow row_of(const Assessment& fit, const RunInfo& info);
@@ -57,5 +73,8 @@ LensRow row_of(const SurveyFlag& flag, const std::string& message);
 std::string to_json(const LensRow& row);
 /// @throws InvalidInput when the text is not such a line
 LensRow from_json(std::string_view json);
+/// Only id, status, attempt and settings of a line, with which it begins: reading ends behind them.
+/// @throws InvalidInput when the text does not begin like such a line
+LensRow head_from_json(std::string_view json);
 
 }  // namespace einfield

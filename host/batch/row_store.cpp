@@ -27,6 +27,8 @@ constexpr std::string_view kEnding = ".rows";
 constexpr std::size_t kLengthDigits = 8, kChecksumDigits = 16;
 constexpr std::size_t kHead = kLengthDigits + 1 + kChecksumDigits + 1;
 constexpr std::size_t kBlock = std::size_t(1) << 22;
+/// Files that read() keeps open: well below what a process may have.
+constexpr std::size_t kMostOpen = 200;
 /// A disk takes milliseconds for it, as long as a small fit.
 constexpr std::chrono::seconds kBetweenSyncs{1};
 
@@ -120,7 +122,7 @@ void RowStore::refresh(const std::string& name, File& file) {
 }
 
 void RowStore::take(const std::string& name, std::uint64_t offset, std::string_view json) {
-  const LensRow row = from_json(json);
+  const LensRow row = head_from_json(json);
   Head head{row.failed(), row.flagged(), row.attempt, row.settings, name, offset, json.size()};
   const auto [place, added] = heads_.try_emplace(row.id, head);
   Head& known = place->second;
@@ -141,15 +143,24 @@ std::size_t RowStore::torn_bytes() const {
 
 LensRow RowStore::read(const Head& head) const {
   const std::string path = in(dir_, head.file);
-  const Descriptor stream(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (stream.get() < 0) throw IoError(path + ": cannot be read (" + std::strerror(errno) + ")");
-  const std::string json = read_at(stream.get(), head.offset, head.size, path);
+  const int file = open_for_reading(head.file, path);
+  const std::string json = read_at(file, head.offset, head.size, path);
   if (json.size() != head.size) throw InvalidInput(path + ": has changed while it was read");
   try {
     return from_json(json);
   } catch (const InvalidInput& error) {
     throw InvalidInput(path + ": " + error.what());
   }
+}
+
+int RowStore::open_for_reading(const std::string& name, const std::string& path) const {
+  if (const auto known = open_.find(name); known != open_.end()) return known->second.get();
+  if (open_.size() >= kMostOpen) open_.clear();
+  const int file = open_.try_emplace(name, ::open(path.c_str(), O_RDONLY | O_CLOEXEC)).first->second.get();
+  if (file >= 0) return file;
+  const int code = errno;
+  open_.erase(name);
+  throw IoError(path + ": cannot be read (" + std::strerror(code) + ")");
 }
 
 void RowStore::open_own() {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "host/batch/lens_row.hpp"
+#include "host/files/descriptor.hpp"
 
 namespace einfield {
 
@@ -51,7 +52,8 @@ class RowStore {
   /// Bytes at the ends of files that hold no whole line.
   std::size_t torn_bytes() const;
 
-  /// The row that a head stands for. @throws InvalidInput when the file has changed
+  /// The row that a head stands for. Files stay open from call to call. Not for several threads at once.
+  /// @throws InvalidInput when the file has changed
   LensRow read(const Head& head) const;
 
   /// Appends a row to the file of this process, which is made with the first one. A process that is killed does not
@@ -69,11 +71,13 @@ class RowStore {
   };
   void refresh(const std::string& name, File& file);
   void take(const std::string& name, std::uint64_t offset, std::string_view json);
+  int open_for_reading(const std::string& name, const std::string& path) const;
   void open_own();
   [[noreturn]] void fail(const char* what);
 
   std::string dir_;
   std::map<std::string, File> files_;
+  mutable std::map<std::string, Descriptor> open_;  ///< for read()
   std::unordered_map<std::string, Head> heads_;
   std::vector<std::string> damage_;
   int own_ = -1;

@@ -95,6 +95,10 @@ const std::vector<Numbers>& derived_numbers() {
        [](const LensRow& r) { return r.source_flux; }},
       {"lens_flux", "", "flux of all lens light, in the unit of the image",
        [](const LensRow& r) { return r.lens_flux; }},
+      {"zero_point", "mag", "AB magnitude of a flux of 1 in the unit of the image; nan = unknown",
+       [](const LensRow& r) { return r.zero_point; }},
+      {"source_magnitude", "mag", "AB magnitude of source_flux", [](const LensRow& r) { return r.source_magnitude; }},
+      {"lens_magnitude", "mag", "AB magnitude of lens_flux", [](const LensRow& r) { return r.lens_magnitude; }},
       {"log_evidence", "", "natural logarithm of the evidence", [](const LensRow& r) { return r.log_evidence; }},
       {"kappa_peak", "", "convergence of the network where it is most significant",
        [](const LensRow& r) { return r.kappa_peak; }},
@@ -131,58 +135,85 @@ const std::vector<Texts>& run_texts() {
   return columns;
 }
 
-/// Columns of all rows, of which each fills its last one.
+/// Columns of all rows, of which each fills its last one. They are in three groups, so that a row may bring new
+/// parameters.
 class TableBuilder {
  public:
   explicit TableBuilder(const Manifest& manifest) {
-    id_ = columns_.add("id", "", "of the manifest", 0);
+    id_ = head_.columns.add("id", "", "of the manifest", 0);
     for (const auto& [name, unit] : {std::pair("ra", "deg"), {"dec", "deg"}, {"z_lens", ""}, {"z_source", ""}})
-      if (manifest.has(name)) carried_.emplace_back(name, columns_.add(name, unit, "of the manifest", 1));
-    for (const Texts& c : verdict_texts()) texts_.emplace_back(columns_.add(c.name, "", c.description, 0), c.value);
-    for (const Integers& c : verdict_integers())
-      integers_.emplace_back(columns_.add(c.name, "", c.description, 2), c.value);
-    numbers_.emplace_back(columns_.add("chi2", "", "reduced chi2", 1), [](const LensRow& r) { return r.chi2; });
+      if (manifest.has(name)) carried_.emplace_back(name, head_.columns.add(name, unit, "of the manifest", 1));
+    head_.add(verdict_texts());
+    head_.add(verdict_integers());
+    static const std::vector<Numbers> chi2 = {{"chi2", "", "reduced chi2", [](const LensRow& r) { return r.chi2; }}};
+    head_.add(chi2);
+    tail_.add(derived_numbers());
+    tail_.add(run_integers());
+    tail_.add(run_texts());
   }
 
-  /// Makes the columns of the parameters of a row.
-  void add_parameters(const LensRow& row) {
-    for (const LensRow::Parameter& p : row.parameters) {
-      if (parameters_.count(p.name) != 0) continue;
-      const std::size_t column = columns_.add(p.name, p.unit, "fitted value", 1);
-      columns_.add(p.name + "_err", p.unit, "its 1 sigma; nan where the data do not determine it", 1);
-      parameters_[p.name] = column;
-    }
-  }
-  /// Makes the columns behind the parameters.
-  void end_columns() {
-    for (const Numbers& c : derived_numbers())
-      numbers_.emplace_back(columns_.add(c.name, c.unit, c.description, 1), c.value);
-    for (const Integers& c : run_integers())
-      integers_.emplace_back(columns_.add(c.name, "", c.description, 2), c.value);
-    for (const Texts& c : run_texts()) texts_.emplace_back(columns_.add(c.name, "", c.description, 0), c.value);
-  }
   void add(const SurveyLens& lens, const LensRow& row) {
-    columns_.begin_row();
-    columns_.set(id_, lens.id);
-    for (const auto& [name, column] : carried_) columns_.set(column, lens.number(name));
-    for (const auto& [column, value] : texts_) columns_.set(column, value(row));
-    for (const auto& [column, value] : integers_) columns_.set(column, value(row));
-    for (const auto& [column, value] : numbers_) columns_.set(column, value(row));
+    head_.begin(row);
+    head_.columns.set(id_, lens.id);
+    for (const auto& [name, column] : carried_) head_.columns.set(column, lens.number(name));
+    parameters_.begin_row();
     for (const LensRow::Parameter& p : row.parameters) {
-      columns_.set(parameters_.at(p.name), p.value);
-      columns_.set(parameters_.at(p.name) + 1, p.sigma);
+      const std::size_t column = column_of(p);
+      for (const auto& [next, value] : {std::pair(0, p.value), {1, p.sigma}, {2, p.lower}, {3, p.upper}})
+        parameters_.set(column + static_cast<std::size_t>(next), value);
     }
+    tail_.begin(row);
   }
-  std::vector<TableColumn> take() { return columns_.take(); }
+  std::vector<TableColumn> take() {
+    std::vector<TableColumn> all = head_.columns.take();
+    for (Columns* columns : {&parameters_, &tail_.columns})
+      for (TableColumn& column : columns->take()) all.push_back(std::move(column));
+    return all;
+  }
 
  private:
-  Columns columns_;
+  /// Columns with the functions that fill them from a row.
+  struct Group {
+    Columns columns;
+    std::vector<std::pair<std::size_t, const Texts*>> texts;
+    std::vector<std::pair<std::size_t, const Integers*>> integers;
+    std::vector<std::pair<std::size_t, const Numbers*>> numbers;
+
+    void add(const std::vector<Texts>& more) {
+      for (const Texts& c : more) texts.emplace_back(columns.add(c.name, "", c.description, 0), &c);
+    }
+    void add(const std::vector<Integers>& more) {
+      for (const Integers& c : more) integers.emplace_back(columns.add(c.name, "", c.description, 2), &c);
+    }
+    void add(const std::vector<Numbers>& more) {
+      for (const Numbers& c : more) numbers.emplace_back(columns.add(c.name, c.unit, c.description, 1), &c);
+    }
+    void begin(const LensRow& row) {
+      columns.begin_row();
+      for (const auto& [column, c] : texts) columns.set(column, c->value(row));
+      for (const auto& [column, c] : integers) columns.set(column, c->value(row));
+      for (const auto& [column, c] : numbers) columns.set(column, c->value(row));
+    }
+  };
+
+  /// The first of the four columns of a parameter, which are made with the first row that has it.
+  std::size_t column_of(const LensRow::Parameter& p) {
+    const auto known = parameter_columns_.find(p.name);
+    if (known != parameter_columns_.end()) return known->second;
+    const std::size_t column = parameters_.add(p.name, p.unit, "fitted value", 1);
+    parameters_.add(p.name + "_err", p.unit, "its 1 sigma; nan where the data do not determine it", 1);
+    parameters_.add(p.name + "_lower3", p.unit,
+                    "lower end of +-3 sigma, Gaussian in the variable of the fit, which has no ends", 1);
+    parameters_.add(p.name + "_upper3", p.unit, "upper end of +-3 sigma", 1);
+    parameter_columns_[p.name] = column;
+    return column;
+  }
+
+  Group head_, tail_;
+  Columns parameters_;
   std::size_t id_ = 0;
   std::vector<std::pair<std::string, std::size_t>> carried_;
-  std::vector<std::pair<std::size_t, std::function<std::string(const LensRow&)>>> texts_;
-  std::vector<std::pair<std::size_t, std::function<std::int64_t(const LensRow&)>>> integers_;
-  std::vector<std::pair<std::size_t, std::function<double(const LensRow&)>>> numbers_;
-  std::unordered_map<std::string, std::size_t> parameters_;
+  std::unordered_map<std::string, std::size_t> parameter_columns_;
 };
 
 /// Of a lens without a row.
@@ -196,17 +227,14 @@ LensRow unfinished_row() {
 
 }  // namespace
 
+LensRow row_in(const RowStore& rows, const std::string& id) {
+  const RowStore::Head* const head = rows.find(id);
+  return head ? rows.read(*head) : unfinished_row();
+}
+
 Table survey_table(const Manifest& manifest, const RowStore& rows) {
   TableBuilder builder(manifest);
-  // Twice through the files, so that not all rows are in memory at the same time.
-  for (const SurveyLens& lens : manifest.lenses)
-    if (const RowStore::Head* const head = rows.find(lens.id)) builder.add_parameters(rows.read(*head));
-  builder.end_columns();
-  const LensRow unfinished = unfinished_row();
-  for (const SurveyLens& lens : manifest.lenses) {
-    const RowStore::Head* const head = rows.find(lens.id);
-    builder.add(lens, head ? rows.read(*head) : unfinished);
-  }
+  for (const SurveyLens& lens : manifest.lenses) builder.add(lens, row_in(rows, lens.id));
   return {"LENSES", builder.take(), {{"CREATOR", "einfield " + version()}}};
 }
 

@@ -155,22 +155,23 @@ std::string form_of(const TableColumn& column) {
   return std::holds_alternative<std::vector<double>>(column.values) ? "D" : "K";
 }
 
-void write_column(FitsMemoryFile& file, int index, const TableColumn& column) {
+/// Writes n rows of a column, from row `first` on, from 0.
+void write_rows(FitsMemoryFile& file, int index, const TableColumn& column, std::size_t first, std::size_t n) {
+  const auto row = static_cast<LONGLONG>(first) + 1, count = static_cast<LONGLONG>(n);
   int status = 0;
   if (const auto* texts = std::get_if<std::vector<std::string>>(&column.values)) {
     std::vector<char*> pointers;
-    for (const std::string& text : *texts) pointers.push_back(const_cast<char*>(text.c_str()));
-    fits_write_col(file.get(), TSTRING, index, 1, 1, static_cast<LONGLONG>(pointers.size()), pointers.data(), &status);
+    for (std::size_t i = first; i < first + n; ++i) pointers.push_back(const_cast<char*>((*texts)[i].c_str()));
+    fits_write_col(file.get(), TSTRING, index, row, 1, count, pointers.data(), &status);
   } else if (const auto* numbers = std::get_if<std::vector<double>>(&column.values)) {
-    fits_write_col(file.get(), TDOUBLE, index, 1, 1, static_cast<LONGLONG>(numbers->size()),
-                   const_cast<double*>(numbers->data()), &status);
+    fits_write_col(file.get(), TDOUBLE, index, row, 1, count, const_cast<double*>(numbers->data() + first), &status);
   } else {
     std::vector<LONGLONG> values;
-    for (const std::int64_t value : std::get<std::vector<std::int64_t>>(column.values)) values.push_back(value);
-    fits_write_col(file.get(), TLONGLONG, index, 1, 1, static_cast<LONGLONG>(values.size()), values.data(), &status);
+    for (std::size_t i = first; i < first + n; ++i)
+      values.push_back(std::get<std::vector<std::int64_t>>(column.values)[i]);
+    fits_write_col(file.get(), TLONGLONG, index, row, 1, count, values.data(), &status);
   }
   file.check(status);
-  if (!column.description.empty()) file.key("TCOMM" + std::to_string(index), column.description);
 }
 
 }  // namespace
@@ -213,8 +214,18 @@ void write_fits_table(const std::string& path, const Table& table) {
                                static_cast<int>(forms.size()), types.data(), formats.data(), units.data(),
                                table.name.c_str(), &status));
     for (const auto& [key, value] : table.cards) file.key(key, value);
+    for (std::size_t i = 0; i < forms.size(); ++i)
+      if (const std::string& text = table.columns[i].description; !text.empty())
+        file.key("TCOMM" + std::to_string(i + 1), text);
     file.begin_data(2);  // the first one is empty
-    for (std::size_t i = 0; i < forms.size(); ++i) write_column(file, static_cast<int>(i) + 1, table.columns[i]);
+    // As many rows at a time as CFITSIO has buffers for: column after column, it would go through the whole file for
+    // each.
+    long block = 0;
+    file.check(fits_get_rowsize(file.get(), &block, &status));
+    const std::size_t rows = table.rows(), most = static_cast<std::size_t>(std::max(block, 1L));
+    for (std::size_t first = 0; first < rows; first += most)
+      for (std::size_t i = 0; i < forms.size(); ++i)
+        write_rows(file, static_cast<int>(i) + 1, table.columns[i], first, std::min(most, rows - first));
     return std::string(file.bytes());
   };
   // Twice alike, as in write_fits().

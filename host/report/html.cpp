@@ -123,11 +123,13 @@ std::string table(const std::string& head, const std::string& body) {
 }
 
 std::string html_page(const std::string& title, const std::string& header, const std::string& main,
-                      const std::string& footer) {
+                      const std::string& footer, const std::string& scripts) {
   // The policy is a second barrier, should the escaping of a text have a gap.
   return "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
          "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
-         "style-src 'unsafe-inline'\">\n"
+         "style-src 'unsafe-inline'" +
+         (scripts.empty() ? "" : "; script-src " + scripts) +
+         "\">\n"
          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n" +
          element("title", html_text(title)) + "\n<link rel=\"icon\" href=\"data:,\">\n" + element("style", kStyle) +
          "\n</head>\n<body>\n" + element("header", "\n" + header) + "\n" + element("main", "\n" + main) + "\n" +

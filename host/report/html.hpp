@@ -19,9 +19,10 @@ std::string element(const std::string& tag, const std::string& content, const st
 std::string table(const std::string& head, const std::string& body);
 
 /// A whole page in light and dark colors, for a phone and for a wide screen. Its content security policy allows only
-/// what is in the page.
-/// @param title  text; the rest is HTML
+/// what is in the page and the scripts that it is given.
+/// @param title    text; the rest is HTML
+/// @param scripts  sources of scripts in the words of a content security policy; "" = no script runs
 std::string html_page(const std::string& title, const std::string& header, const std::string& main,
-                      const std::string& footer);
+                      const std::string& footer, const std::string& scripts = "");
 
 }  // namespace einfield
