@@ -392,6 +392,23 @@ TEST(FitsIo, ReadsAPlaneOfACube) {
   EXPECT_THROW(read_fits(cut), InvalidInput);
 }
 
+/// The maps of a lens in one file cost one opening: the file may even be gone by then.
+TEST(FitsIo, AFileStaysOpenForItsNextImage) {
+  const TemporaryDirectory folder;
+  const std::string path = folder / "x.fits", other = folder / "y.fits";
+  write_fits(path, {ramp("IMAGE", 4, 3), ramp("NOISE", 2, 2)});
+  write_fits(other, {ramp("PSF", 3, 3)});
+  FitsImages files;
+  EXPECT_EQ(files.read({path, "IMAGE", {}}).values.size(), 12u);
+  std::filesystem::remove(path);
+  EXPECT_THROW(read_fits(path, "NOISE"), InvalidInput);
+  EXPECT_EQ(files.read({path, "NOISE", {}}).values.size(), 4u);
+  EXPECT_THROW(files.read({path, "PSF", {}}), InvalidInput);
+  EXPECT_EQ(files.read({path, "IMAGE", {}}).values.size(), 12u);
+  EXPECT_EQ(files.read({other, "PSF", {}}).values.size(), 9u);
+  EXPECT_THROW(files.read({path, "IMAGE", {}}), InvalidInput);  // closed by now
+}
+
 TEST(FitsIo, ZeroPointsOfKnownUnits) {
   const TemporaryDirectory folder;
   const auto zero_point = [&](const std::string& unit, const std::vector<std::pair<std::string, double>>& keys) {

@@ -1,4 +1,4 @@
-// The numbers of all lenses go into the page as JSON, the pictures into files of their own.
+// The numbers of all lenses go into the page as JSON, the pictures into separate files.
 #include "host/batch/gallery.hpp"
 
 #include <fmt/format.h>
@@ -279,8 +279,8 @@ class Gallery {
     for (std::size_t i = 0; i < columns().size(); ++i)
       if (known_[i]) heads += head(columns()[i].title, columns()[i].explanation);
     const std::string controls =
-        "<form onsubmit=\"return false\"><input id=\"find\" type=\"search\" aria-label=\"find\" "
-        "placeholder=\"id, status or flag\"><button id=\"back\" type=\"button\">back</button>"
+        "<form onsubmit=\"return false\"><label>find an id, status or flag <input id=\"find\" type=\"search\"></label>"
+        "<button id=\"back\" type=\"button\">back</button>"
         "<button id=\"next\" type=\"button\">next</button><span id=\"count\" class=\"soft\"></span></form>\n";
     const SurveyCounts counts = counts_of(manifest_, rows_);
     const std::string summary = fmt::format("{} lenses: {} ok, {} suspect, {} failed, {} unfinished", counts.lenses,
