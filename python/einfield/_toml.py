@@ -96,7 +96,7 @@ class Document:
             _require_mapping(path, component)
             values = dict(component)
             if isinstance(values.get("fit"), str) and values["fit"] == "all":
-                values["fit"] = _all_free(values.get("profile"), profiles)
+                values["fit"] = _all_free(values, profiles)
             self.lines.append(f"[[{block}]]")
             self._keys(path, values, {})
 
@@ -115,10 +115,15 @@ def _require_mapping(name: str, value: Any) -> None:
         raise InvalidInput(f"{name}: found {type(value).__name__}, expected a dictionary")
 
 
-def _all_free(profile: Any, profiles: Mapping[str, list[tuple[str, str, bool]]]) -> list[str]:
+def _all_free(values: Mapping[str, Any], profiles: Mapping[str, list[tuple[str, str, bool]]]) -> list[str]:
+    profile = values.get("profile")
     if profile == "PIXELATED":
         return ["pixels"]
-    free = [name for name, _, can_be_free in profiles.get(profile, []) if can_be_free]
+    fixed = {name for name, value in values.items() if isinstance(value, str)}  # it follows another parameter
+    if profile == "MULTI_GAUSSIAN_ELLIPSE":
+        profile = "GAUSSIAN_ELLIPSE"
+        fixed.add("sigma")
+    free = [name for name, _, can_be_free in profiles.get(str(profile), []) if can_be_free and name not in fixed]
     return [*free, "network"] if profile == "NETWORK" else free
 
 

@@ -150,6 +150,35 @@ def test_the_prior_transform_follows_the_priors():
         model.prior_transform(np.full(6, 1.5))
 
 
+def test_parameters_and_priors_follow_others():
+    light = {"profile": "MULTI_GAUSSIAN_ELLIPSE", "amp": 6.0, "components": 3, "sigma_min": 0.05, "sigma_max": 0.8,
+             "center_x": "lens.0.center_x", "center_y": "lens.0.center_y", "fit": "all"}
+    lens = LENS | {"e1": "0.5 * lens_light.0.e1", "e2": "0.5 * lens_light.0.e2", "fit": "all",
+                   "prior": {"center_x": {"mean": 0.01, "sigma": 0.02}, "theta_E": {"mean": "lens.0.center_x + 1", "sigma": 0.1},
+                             "center_y": {"mean": "2 * lens.0.theta_E - 2", "sigma": 0.1}}}
+    model = small_model(lens=[lens], source=[SOURCE], lens_light=[light])
+    assert model.names == ["lens.0.theta_E", "lens.0.center_x", "lens.0.center_y", "lens_light.0.amp", "lens_light.0.e1",
+                           "lens_light.0.e2", "lens_light.1.amp", "lens_light.2.amp"]
+    theta = model.initial.copy()
+    theta[model.names.index("lens_light.0.e1")] = 0.3
+    theta[model.names.index("lens.0.center_x")] = 0.04
+    blocks = model.unpack(theta)
+    assert blocks["lens"][0]["e1"] == pytest.approx(0.15)
+    assert [c["center_x"] for c in blocks["lens_light"]] == pytest.approx([0.04] * 3)
+    value, gradient = model.value_and_grad(theta)
+    np.testing.assert_allclose(gradient, central_differences(model.log_prob, theta),
+                               rtol=2e-4, atol=2e-6 * np.max(np.abs(gradient)))
+    assert value == model.log_prob(theta)
+    with pytest.raises(einfield.InvalidInput, match="lens.0.e1: no such parameter"):
+        small_model(lens=[LENS | {"e1": "lens.1.e1"}], source=[SOURCE])
+
+    priors = small_model(lens=[lens | {"e1": 0.0, "e2": 0.0, "fit": ["theta_E", "center_x", "center_y"]}], source=[SOURCE])
+    middle = priors.prior_transform([0.5, 0.5, 0.5])
+    assert middle == pytest.approx([1.01, 0.01, 0.02], abs=1e-6)  # a theta_E below 0 has no part in the prior
+    outer = priors.prior_transform([0.5, 0.8413447460685429, 0.5])  # center_x one sigma above its mean
+    assert outer == pytest.approx([1.03, 0.03, 0.06], abs=1e-6)
+
+
 def test_images_are_those_of_lenstronomy():
     golden = json.loads((GOLDEN / "sie_perturber_crop.json").read_text())
     macro = {"profile": "SIE", "theta_E": 1.6, "e1": 0.15, "e2": -0.04}
