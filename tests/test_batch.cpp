@@ -390,6 +390,14 @@ TEST_F(Batch, WhatCannotBeASurveyIsRefusedInOneLine) {
       other.err,
       "einfield: error: --out: out has 5 lenses finished with another row of the manifest, template or precision, "
       "the first is lens0; expected the same again, another --out, or --only changed\n");
+  // Rows of another version of einfield are left alone.
+  const std::string now = folder().read("out/batch.json");
+  std::string earlier = now;
+  earlier.replace(earlier.find("\"format\": 2"), 11, "\"format\": 1");
+  folder().write("out/batch.json", earlier);
+  for (const Words& words : {batch("out"), Words{"batch", "collect", "out"}})
+    expect_refused(words, "out/batch.json: format 1, expected 2 as this version of einfield writes");
+  folder().write("out/batch.json", now);
   ASSERT_EQ(run({"batch", "collect", "out", "--out", "t.fits"}).status, 0);
   expect_refused({"batch", "collect", "out", "--out", "t.fits"},
                  "--out: t.fits exists, expected a new file or --overwrite");

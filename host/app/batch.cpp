@@ -146,6 +146,20 @@ std::string foreign_entry(const std::string& dir) {
   return "";
 }
 
+/// The name of the manifest that a batch.json gives.
+/// @throws InvalidInput for a file that is damaged or of another format
+std::string manifest_name(const std::string& file) {
+  try {
+    const auto json = nlohmann::ordered_json::parse(text_of_file(file));
+    if (json.at("format") != kFormat)
+      throw InvalidInput(file + ": format " + json.at("format").dump() + ", expected " + std::to_string(kFormat) +
+                         " as this version of einfield writes");
+    return json.at("manifest").get<std::string>();
+  } catch (const nlohmann::ordered_json::exception& error) {
+    throw InvalidInput(file + ": damaged (" + error.what() + "), expected what einfield batch run writes");
+  }
+}
+
 /// Makes the directory of a survey, or takes one that is there.
 void prepare_survey(const BatchOptions& options) {
   const std::string& dir = options.out;
@@ -154,6 +168,7 @@ void prepare_survey(const BatchOptions& options) {
     throw InvalidInput("--out: " + dir + " is a file, expected the name of a directory");
   if (const std::string foreign = foreign_entry(dir); !foreign.empty())
     throw InvalidInput("--out: " + dir + " holds no survey, found " + foreign + " in it, expected a new directory");
+  if (fs::exists(in(dir, kBatchFile), error)) manifest_name(in(dir, kBatchFile));  // of this format
   create_directory(dir);
   FitsReference manifest;
   read_reference(options.manifest, manifest);
@@ -173,18 +188,9 @@ void prepare_survey(const BatchOptions& options) {
 
 /// The manifest of a directory, as it was when the survey ran last.
 Manifest manifest_in(const std::string& dir) {
-  const std::string file = in(dir, kBatchFile);
-  if (!fs::is_regular_file(file))
+  if (!fs::is_regular_file(in(dir, kBatchFile)))
     throw InvalidInput(dir + ": holds no survey, expected a directory that einfield batch run has made");
-  try {
-    const auto json = nlohmann::ordered_json::parse(text_of_file(file));
-    if (json.at("format") != kFormat)
-      throw InvalidInput(file + ": format " + json.at("format").dump() + ", expected " + std::to_string(kFormat) +
-                         " as this version of einfield writes");
-    return read_manifest_rows(in(dir, json.at("manifest").get<std::string>()));
-  } catch (const nlohmann::ordered_json::exception& error) {
-    throw InvalidInput(file + ": damaged (" + error.what() + "), expected what einfield batch run writes");
-  }
+  return read_manifest_rows(in(dir, manifest_name(in(dir, kBatchFile))));
 }
 
 /// Progress of a run in lines.
