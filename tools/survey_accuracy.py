@@ -30,15 +30,17 @@ def number(text):
 
 
 def summary(name, pairs):
-    """One line: median of value - truth, its scatter, and how many lie within 1 and 2 sigma."""
-    errors = [value - true for value, _, true in pairs]
-    pulls = [abs(value - true) / sigma for value, sigma, true in pairs if sigma > 0]
+    """One line: median of value - truth, its scatter, and how many truths lie within 1, 2 and 3 sigma."""
+    errors = [value - true for value, _, true, _ in pairs]
+    pulls = [abs(value - true) / sigma for value, sigma, true, _ in pairs if sigma > 0]
     if not errors or not pulls:
-        return f"| {name} | 0 | | | | |"
+        return f"| {name} | 0 | | | | | |"
     middle = statistics.median(errors)
     scatter = 1.4826 * statistics.median(abs(e - middle) for e in errors)
     within = [sum(p < n for p in pulls) / len(pulls) for n in (1, 2)]
-    return f"| {name} | {len(errors)} | {middle:+.2g} | {scatter:.2g} | {within[0]:.0%} | {within[1]:.0%} |"
+    # The interval of the table, which is not symmetric.
+    within.append(sum(lower < true < upper for _, sigma, true, (lower, upper) in pairs if sigma > 0) / len(pulls))
+    return f"| {name} | {len(errors)} | {middle:+.2g} | {scatter:.2g} | " + " | ".join(f"{w:.1%}" for w in within) + " |"
 
 
 def main():
@@ -62,10 +64,12 @@ def main():
                           ("status ok, with a subhalo", lambda row, true: row["status"] == "ok" and true["perturber"] != "0"),
                           ("suspect", lambda row, true: row["status"] == "suspect")):
         some = [(row, true) for row, true in good if chosen(row, true)]
-        print(f"\n{title}: {len(some)} lenses\n\n| parameter | lenses | bias | scatter | within 1 sigma | within 2 sigma |")
-        print("| --- | --- | --- | --- | --- | --- |")
+        print(f"\n{title}: {len(some)} lenses\n")
+        print("| parameter | lenses | bias | scatter | within 1 sigma | within 2 sigma | within 3 sigma |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
         for name in names:
-            pairs = [(number(row[name]), number(row[name + "_err"]), number(true[name])) for row, true in some if name in row]
+            pairs = [(number(row[name]), number(row[name + "_err"]), number(true[name]),
+                      (number(row[name + "_lower3"]), number(row[name + "_upper3"]))) for row, true in some if name in row]
             print(summary(name, [p for p in pairs if math.isfinite(p[0])]))
     if unflagged:
         sys.exit(1)
