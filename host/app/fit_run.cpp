@@ -105,7 +105,7 @@ FitRun<Real>::FitRun(const Config& config, const RunOptions& options, Log& log)
   const BackendChoice choice = backend_for(config, options, layout);
   backend_ = make_backend<Real>(choice.name, choice.options);
   if (!config.title.empty()) log.line(config.title);
-  describe(log, loaded_, layout);
+  if (log.speaks()) describe(log, loaded_, layout);
   for (const std::string& note : loaded_.notes) log.line(note);
   settings_ = fit_settings(config, loaded_.problem.model, options.log_every);
   settings_.threads = options.threads;
