@@ -18,9 +18,9 @@ namespace einfield::cuda {
 /// What systems that are evaluated together have in common.
 struct ColumnsShape {
   int n_lens = 0, n_source = 0, n_lens_light = 0;
-  int rays_per_side = 1;                ///< of a pixel
-  int psf_supersampling = 1;            ///< sub-pixels that the PSF acts on, a pixel's side
-  std::vector<int> linear_slot;         ///< of the table of physical values, per amplitude that moves
+  int rays_per_side = 1;         ///< of a pixel
+  int psf_supersampling = 1;     ///< sub-pixels that the PSF acts on, a pixel's side
+  std::vector<int> linear_slot;  ///< of the table of physical values, per amplitude that moves
   /// Per other parameter that moves: its slot and those that follow it, each with ∂(its value)/∂(the parameter).
   std::vector<std::vector<std::pair<int, double>>> other_slots;
   std::optional<NetworkShape> network;  ///< of the lens potential; its deflection is computed once

@@ -77,8 +77,8 @@ inline ExchangedLens every_component(int nx, int ny) {
   lens.network_lights[0].weights = some_weights(network.network);
   lens.model.lens_light = {light_of(LightKind::uniform, {0.3}, {"amp"}),
                            light_of(LightKind::sersic_ellipse, {3, 0.6, 4, 0.05, 0.02, 0.03, -0.04}, {"e1", "e2"}),
-                           light_of(LightKind::uniform, {-0.1}, {}),
-                           light_of(LightKind::gaussian_ellipse, {4, 0.3, 0.1, -0.2, 0.02, 0.01}, {"amp", "e1", "e2"})};
+                           light_of(LightKind::gaussian_ellipse, {4, 0.3, 0.1, -0.2, 0.02, 0.01}, {"amp", "e1", "e2"}),
+                           light_of(LightKind::uniform, {-0.1}, {})};
   // Intervals and Gaussians, of parameters that the standards share and of others.
   const auto know = [](auto& c, const ProfileInfo& info, const char* name, const ParameterPrior& prior) {
     c.priors.resize(c.values.size());

@@ -92,7 +92,7 @@ TEST(Coolest, ThereAndBackIsTheSameLens) {
   // Everything that the standard has no parameters for is named.
   for (const char* named :
        {"lens.6: NFW ", "lens.7: NFW_ELLIPSE_POTENTIAL", "lens.8: POINT_MASS", "lens.9: MULTIPOLE", "source.4: NETWORK",
-        "lens_light.2: UNIFORM", "lens.1: stored relative to (0, 0)", "redshifts"})
+        "lens_light.3: UNIFORM", "lens.1: stored relative to (0, 0)", "redshifts"})
     EXPECT_TRUE(std::any_of(notes.begin(), notes.end(), [&](const std::string& note) {
       return note.find(named) != std::string::npos;
     })) << named;

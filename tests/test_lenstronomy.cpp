@@ -176,9 +176,8 @@ TEST(Lenstronomy, ConstraintsBecomeRelations) {
   file["kwargs_model"]["lens_light_model_list"] = {"GAUSSIAN_ELLIPSE"};
   file["kwargs_lens_light"] = {
       {{"amp", 3}, {"sigma", 0.4}, {"e1", 0.1}, {"e2", 0.2}, {"center_x", 0.05}, {"center_y", -0.04}}};
-  file["kwargs_constraints"] = {
-      {"joint_lens_with_light", {{0, 0, {"center_x", "center_y", "e1", "e2"}}}},
-      {"joint_lens_with_lens", {{0, 1, {{"ra_0", "center_x"}, {"dec_0", "center_y"}}}}}};
+  file["kwargs_constraints"] = {{"joint_lens_with_light", {{0, 0, {"center_x", "center_y", "e1", "e2"}}}},
+                                {"joint_lens_with_lens", {{0, 1, {{"ra_0", "center_x"}, {"dec_0", "center_y"}}}}}};
   std::vector<std::string> warnings;
   const ExchangedLens lens = read_lenstronomy(folder.write("model.json", file.dump()), warnings);
   const LensComponent& sie = lens.model.lens.at(0);
@@ -202,7 +201,8 @@ TEST(Lenstronomy, ConstraintsBecomeRelations) {
     return complaint(read, folder.write("model.json", file.dump()));
   };
   EXPECT_NE(message({{"joint_lens_with_light", {{1, 0, {"e1"}}}}}).find("no such component"), std::string::npos);
-  EXPECT_NE(message({{"joint_lens_with_light", {{0, 0, {"q"}}}}}).find("no parameter of SIE, found q"), std::string::npos);
+  EXPECT_NE(message({{"joint_lens_with_light", {{0, 0, {"q"}}}}}).find("no parameter of SIE, found q"),
+            std::string::npos);
   EXPECT_NE(message({{"joint_lens_with_lens", {{0, 0, {"e1"}}}}}).find("lens.0.e1: follows itself"), std::string::npos);
 }
 

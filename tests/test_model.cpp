@@ -1,6 +1,6 @@
 // The transforms that keep free parameters in their range, the layout of the flat vector, the checks of a model.
-#include "einfield/model.hpp"
 #include "einfield/error.hpp"
+#include "einfield/model.hpp"
 #include "einfield/tangent.hpp"
 #include "host/model/parameter_slots.hpp"
 
@@ -398,8 +398,9 @@ TEST(Relations, WrongOnesAreRefused) {
     m.lens[0].follows[0] = {"lens_light.0.R_sersic", 1, -0.5};
   });
   expect("lens.0.e2: the ellipticity can leave its range", [](Model& m) { m.lens[0].follows[1].factor = 1.2; });
-  expect("lens.0.e2: the ellipticity can leave its range",
-         [](Model& m) { m.lens[0].follows[2] = {"lens_light.0.e1", 0.9}; });
+  expect("lens.0.e2: the ellipticity can leave its range", [](Model& m) {
+    m.lens[0].follows[2] = {"lens_light.0.e1", 0.9};
+  });
   expect("none", [](Model& m) { m.lens[0].follows[2] = {}; });  // e2 = 0 is fixed
   expect("lens.0.prior.theta_E: the mean follows the parameter itself", [](Model& m) {
     m.lens[0].priors.resize(5);
@@ -426,8 +427,8 @@ TEST(Relations, AreReadAndWrittenAsText) {
   same("lens.0.e1 / 4 - 2.5e-1", "lens.0.e1", 0.25, -0.25);
   same("1 - 2 * source.12.R_sersic * -3", "source.12.R_sersic", 6, 1);
   same("0.1 + lens.0.e1 + 0.2", "lens.0.e1", 1, 0.1 + 0.2);
-  for (const char* text : {"", "1.5", "lens.0.e1 * lens.0.e2", "lens.0.e1 + lens.0.e2", "2 / lens.0.e1", "lens.0.e1 +* 2",
-                           "lens.0.e1 2", "(lens.0.e1)", "lens.0.e1 / 0", "*", "lens.0.e1 *"})
+  for (const char* text : {"", "1.5", "lens.0.e1 * lens.0.e2", "lens.0.e1 + lens.0.e2", "2 / lens.0.e1",
+                           "lens.0.e1 +* 2", "lens.0.e1 2", "(lens.0.e1)", "lens.0.e1 / 0", "*", "lens.0.e1 *"})
     EXPECT_FALSE(parse_relation(text)) << text;
 }
 

@@ -120,7 +120,7 @@ Answer formulas(const Case<Real>& c) {
   const std::vector<double> table = wide(c.table), pixels = wide(c.pixels), theta = wide(c.theta),
                             deflection = wide(c.deflection), value = wide(c.network_value),
                             gradient = wide(c.network_gradient);
-  const Scene<double> scene{c.components.data(), 2, 3, 2, table.data(), pixels.data()};
+  const Scene<double> scene{c.components.data(), 2, 3, 3, table.data(), pixels.data()};
   Answer answer{std::vector<double>(2 * n),         std::vector<double>(n),
                 std::vector<double>(2 * n),         std::vector<double>(table.size()),
                 std::vector<double>(pixels.size()), std::vector<double>(n)};

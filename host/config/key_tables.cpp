@@ -251,7 +251,8 @@ Keys parameter_keys(const ProfileInfo& info, std::vector<double>& values, std::v
 /// The tables `bounds` and `prior` of a component, which are read on their own.
 Keys prior_tables() {
   return {{"bounds", SubTable{}, "limits of free parameters: { NAME = [lower, upper], ... }"},
-          {"prior", SubTable{}, "Gaussian priors of free parameters: { NAME = { mean = ..., sigma = ... }, ... }; the mean is a number or "
+          {"prior", SubTable{},
+           "Gaussian priors of free parameters: { NAME = { mean = ..., sigma = ... }, ... }; the mean is a number or "
            "follows another parameter: \"lens_light.0.center_x\""}};
 }
 
@@ -421,10 +422,13 @@ Keys light_keys(LightComponent& c, LightStart& start) {
 
 Keys expansion_keys(LightComponent& c, Expansion& e) {
   const ProfileInfo& info = light_info(LightKind::gaussian_ellipse);
-  Keys keys{{"profile", only(kExpansion),
+  Keys keys{{"profile",
+             only(kExpansion),
              "multi-Gaussian expansion (Cappellari 2002): this and the next components of the block are "
              "GAUSSIAN_ELLIPSEs of one center and ellipticity with free amplitudes; the last table of its block",
-             {}, "", true}};
+             {},
+             "",
+             true}};
   for (const Key& key : parameter_keys(info, c.values, &c.follows)) {
     if (key.name == "sigma") continue;
     keys.push_back(key);

@@ -186,54 +186,54 @@ std::optional<std::string> reference_text(const FitsReference& reference) {
 std::optional<std::string> value_text(const Target& target) {
   using Text = std::optional<std::string>;
   return std::visit(
-      Overloaded{
-          [](const double* value) { return std::isnan(*value) ? Text() : toml_number(*value); },
-          [](const std::optional<double>* value) { return *value ? Text(toml_number(**value)) : Text(); },
-          [](const int* value) { return Text(std::to_string(*value)); },
-          [](const std::uint64_t* value) { return Text(std::to_string(*value)); },
-          [](const bool* value) { return Text(*value ? "true" : "false"); },
-          [](const std::string* value) { return Text(toml_string(*value)); },
-          [](const std::vector<int>* values) {
-            std::vector<std::string> texts;
-            for (const int value : *values) texts.push_back(std::to_string(value));
-            return Text("[" + joined(texts) + "]");
-          },
-          [](const FitsReference* reference) { return reference_text(*reference); },
-          [](const NumberOrRelation& value) {
-            if (value.relation->given()) return Text(toml_string(to_text(*value.relation)));
-            return std::isnan(*value.value) ? Text() : Text(toml_number(*value.value));
-          },
-          [](const Choice& choice) { return Text("\"" + choice.names[choice.get()] + "\""); },
-          [](const WholeNumber& number) {
-            return std::isnan(*number.value) ? Text() : Text(to_text(static_cast<long long>(*number.value)));
-          },
-          [](const NameSet& set) {
-            std::vector<std::string> chosen;
-            for (std::size_t i = 0; i < set.names.size(); ++i)
-              if (set.get(i)) chosen.push_back("\"" + set.names[i] + "\"");
-            return Text("[" + joined(chosen) + "]");
-          },
-          [](const NameList& list) {
-            std::vector<std::string> texts;
-            for (const std::string& name : *list.names) texts.push_back(toml_string(name));
-            return Text("[" + joined(texts) + "]");
-          },
-          [](const FilePath& file) { return Text(toml_string(file.path->empty() ? "" : absolute(*file.path))); },
-          [](const Interval& value) {
-            return std::isfinite(*value.lower)
-                       ? Text("[" + toml_number(*value.lower) + ", " + toml_number(*value.upper) + "]")
-                       : Text();
-          },
-          [](const Normal& value) {
-            const std::string mean =
-                value.mean_of->given() ? toml_string(to_text(*value.mean_of)) : toml_number(*value.mean);
-            return *value.sigma > 0 ? Text("{ mean = " + mean + ", sigma = " + toml_number(*value.sigma) + " }")
-                                    : Text();
-          },
-          [](const MapOrNumber& value) {
-            return *value.number ? Text(toml_number(**value.number)) : reference_text(*value.map);
-          },
-          [](const MapOrTable& value) { return reference_text(*value.map); }, [](const SubTable&) { return Text(); }},
+      Overloaded{[](const double* value) { return std::isnan(*value) ? Text() : toml_number(*value); },
+                 [](const std::optional<double>* value) { return *value ? Text(toml_number(**value)) : Text(); },
+                 [](const int* value) { return Text(std::to_string(*value)); },
+                 [](const std::uint64_t* value) { return Text(std::to_string(*value)); },
+                 [](const bool* value) { return Text(*value ? "true" : "false"); },
+                 [](const std::string* value) { return Text(toml_string(*value)); },
+                 [](const std::vector<int>* values) {
+                   std::vector<std::string> texts;
+                   for (const int value : *values) texts.push_back(std::to_string(value));
+                   return Text("[" + joined(texts) + "]");
+                 },
+                 [](const FitsReference* reference) { return reference_text(*reference); },
+                 [](const NumberOrRelation& value) {
+                   if (value.relation->given()) return Text(toml_string(to_text(*value.relation)));
+                   return std::isnan(*value.value) ? Text() : Text(toml_number(*value.value));
+                 },
+                 [](const Choice& choice) { return Text("\"" + choice.names[choice.get()] + "\""); },
+                 [](const WholeNumber& number) {
+                   return std::isnan(*number.value) ? Text() : Text(to_text(static_cast<long long>(*number.value)));
+                 },
+                 [](const NameSet& set) {
+                   std::vector<std::string> chosen;
+                   for (std::size_t i = 0; i < set.names.size(); ++i)
+                     if (set.get(i)) chosen.push_back("\"" + set.names[i] + "\"");
+                   return Text("[" + joined(chosen) + "]");
+                 },
+                 [](const NameList& list) {
+                   std::vector<std::string> texts;
+                   for (const std::string& name : *list.names) texts.push_back(toml_string(name));
+                   return Text("[" + joined(texts) + "]");
+                 },
+                 [](const FilePath& file) { return Text(toml_string(file.path->empty() ? "" : absolute(*file.path))); },
+                 [](const Interval& value) {
+                   return std::isfinite(*value.lower)
+                              ? Text("[" + toml_number(*value.lower) + ", " + toml_number(*value.upper) + "]")
+                              : Text();
+                 },
+                 [](const Normal& value) {
+                   const std::string mean =
+                       value.mean_of->given() ? toml_string(to_text(*value.mean_of)) : toml_number(*value.mean);
+                   return *value.sigma > 0 ? Text("{ mean = " + mean + ", sigma = " + toml_number(*value.sigma) + " }")
+                                           : Text();
+                 },
+                 [](const MapOrNumber& value) {
+                   return *value.number ? Text(toml_number(**value.number)) : reference_text(*value.map);
+                 },
+                 [](const MapOrTable& value) { return reference_text(*value.map); },
+                 [](const SubTable&) { return Text(); }},
       target);
 }
 
@@ -351,14 +351,20 @@ toml::table parse(const std::string& text, const std::string& file) {
   }
 }
 
+/// Whether a text begins like the name of a parameter of a profile: "lens.0.center_x".
+bool is_parameter(std::string_view text) {
+  return text.rfind("lens.", 0) == 0 || text.rfind("source.", 0) == 0 || text.rfind("lens_light.", 0) == 0;
+}
+
 /// A word without quotes, as a shell passes it (adam, SIE, lens.0.center_x), unless it has a meaning in TOML.
 bool is_word(const std::string& text) {
   const std::string word = trimmed(text);
   if (word == "true" || word == "false" || word == "inf" || word == "nan") return false;
   const auto letter = [](unsigned char c) { return std::isalpha(c) != 0; };
   return !word.empty() && letter(static_cast<unsigned char>(word[0])) &&
-         std::all_of(word.begin(), word.end(),
-                     [&](unsigned char c) { return letter(c) || std::isdigit(c) || c == '_' || c == '.'; });
+         std::all_of(word.begin(), word.end(), [&](unsigned char c) {
+           return letter(c) || std::isdigit(c) || c == '_' || (c == '.' && is_parameter(word));
+         });
 }
 
 std::vector<std::string> segments(const std::string& path) {
@@ -517,7 +523,7 @@ class Document::Tree::Assignment {
   void operator()(const NumberOrRelation& value) const {
     *value.relation = {};
     *value.value = 0;
-    if (node_.is_string())
+    if (names_parameter(node_))
       *value.relation = relation(node_, number_text());
     else
       *value.value = real(number_text());
@@ -567,7 +573,7 @@ class Document::Tree::Assignment {
                    "unknown key, found " + excerpt(std::string(member.str())) + ", expected " + expected);
     const toml::node *const mean = table->get("mean"), *const sigma = table->get("sigma");
     if (!mean || !sigma) refuse("incomplete", mean ? "no sigma" : "no mean", expected);
-    const bool follows = mean->is_string();
+    const bool follows = names_parameter(*mean);
     if ((!mean->is_number() && !follows) || !sigma->is_number())
       refuse("wrong type", described(sigma->is_number() ? *mean : *sigma), expected);
     *normal.mean_of = follows ? relation(*mean, expected) : Relation{};
@@ -602,6 +608,14 @@ class Document::Tree::Assignment {
  private:
   [[noreturn]] void refuse(const std::string& what, const std::string& found, const std::string& expected) const {
     tree_.fail(node_.source(), path_, what + ", found " + found + ", expected " + expected);
+  }
+  /// Whether a text is meant as a relation.
+  static bool names_parameter(const toml::node& node) {
+    const auto* text = node.as_string();
+    if (!text) return false;
+    for (const char* block : {"lens.", "source.", "lens_light."})
+      if (text->get().find(block) != std::string::npos) return true;
+    return false;
   }
   /// @param expected  in place of a relation
   Relation relation(const toml::node& from, const std::string& expected) const {

@@ -72,8 +72,8 @@ struct SubTable {
 };
 
 using Target = std::variant<double*, std::optional<double>*, int*, std::uint64_t*, bool*, std::string*,
-                            std::vector<int>*, FitsReference*, NumberOrRelation, Choice, WholeNumber, NameSet, NameList, FilePath,
-                            Interval, Normal, MapOrNumber, MapOrTable, SubTable>;
+                            std::vector<int>*, FitsReference*, NumberOrRelation, Choice, WholeNumber, NameSet, NameList,
+                            FilePath, Interval, Normal, MapOrNumber, MapOrTable, SubTable>;
 
 /// When a key applies; otherwise giving it is an error.
 struct Condition {

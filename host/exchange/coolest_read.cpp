@@ -426,8 +426,7 @@ class Reader {
     const double n = estimate(profile, "n").value;
     const JsonView parameters = profile.at("parameters");
     const bool elliptical = own == light_info(LightKind::gaussian_ellipse).name;
-    const bool circular =
-        own == light_info(LightKind::gaussian).name && estimate(profile, "q").value == 1;
+    const bool circular = own == light_info(LightKind::gaussian).name && estimate(profile, "q").value == 1;
     if ((circular || elliptical) && n == kMinSersic) {
       LightComponent c = new_light(elliptical ? LightKind::gaussian_ellipse : LightKind::gaussian);
       const ProfileInfo& info = light_info(c.kind);

@@ -552,8 +552,9 @@ class Reader {
           parameter(c, "R_sersic") /= root_of_axis_ratio(c);
         }
       } else {
-        models->at(i).fail("not supported, found " + name + ", expected " +
-                           suggestion(name, {"SERSIC_ELLIPSE", "SERSIC", "GAUSSIAN", "GAUSSIAN_ELLIPSE", "UNIFORM", "INTERPOL"}));
+        models->at(i).fail(
+            "not supported, found " + name + ", expected " +
+            suggestion(name, {"SERSIC_ELLIPSE", "SERSIC", "GAUSSIAN", "GAUSSIAN_ELLIPSE", "UNIFORM", "INTERPOL"}));
       }
       if (mine) take_priors(*mine, c, light_info(c.kind));
       check_priors(view, c, light_info(c.kind), warnings_);
@@ -606,7 +607,7 @@ class Reader {
   const std::vector<std::string>& ignore_;
   std::vector<std::string> ignored_;
   ExchangedLens lens_;
-  bool mirrored_ = false;  ///< lenstronomy's x grows to the left
+  bool mirrored_ = false;          ///< lenstronomy's x grows to the left
   std::vector<int> lens_entries_;  ///< of the lens components: their indices in the list of models
 };
 

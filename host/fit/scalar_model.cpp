@@ -402,9 +402,9 @@ ScalarPoint ScalarEvaluator::evaluate_fixed(const std::vector<double>& u) {
 Curvature ScalarEvaluator::curvature() {
   const std::size_t n = m_.moving_.size(), n_other = n - m_.n_linear_;
   if (n_other > 0) {
-    const std::vector<SlotColumn> slots = slot_columns(
-        m_.layout_, m_.tables_.n_lens,
-        {m_.moving_.begin() + static_cast<std::ptrdiff_t>(m_.n_linear_), m_.moving_.end()});
+    const std::vector<SlotColumn> slots =
+        slot_columns(m_.layout_, m_.tables_.n_lens,
+                     {m_.moving_.begin() + static_cast<std::ptrdiff_t>(m_.n_linear_), m_.moving_.end()});
     render(n_other, [&](const Rays<double>& rays, double* values, std::size_t stride) {
       ray_kernels<double>().derivatives(scene(table_), rays, slots, values, stride);
     });

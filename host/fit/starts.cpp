@@ -80,8 +80,7 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
       const double lower = std::max(prior.lower, info.lower), upper = std::min(prior.upper, info.upper);
       const auto inside = [&] { return value > lower && value < upper; };
       for (int k = 1; k < kMaxAttempts && !inside(); ++k)
-        value =
-            mean + prior.sigma * philox.normal(counter + static_cast<std::uint64_t>(k), random_stream::kStarts);
+        value = mean + prior.sigma * philox.normal(counter + static_cast<std::uint64_t>(k), random_stream::kStarts);
       // The Gaussian lies outside the range.
       if (!inside()) value = layout.physical(scalars.initial_scalars().data())[i];
       continue;

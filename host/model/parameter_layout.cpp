@@ -35,7 +35,8 @@ ParameterLayout::ParameterLayout(const Model& model) {
         f.kind = TransformKind::disk;
         double other = 0;
         for (std::size_t j = 0; j < values.size(); ++j)
-          if (j != i && info.parameters[j].range == Range::ellipticity) other = slots.reach(first_slot + static_cast<int>(j));
+          if (j != i && info.parameters[j].range == Range::ellipticity)
+            other = slots.reach(first_slot + static_cast<int>(j));
         f.lower = 0;
         f.upper = std::sqrt(1 - other * other);
         (ellipticity[0] < 0 ? ellipticity[0] : ellipticity[1]) = static_cast<int>(free.size());

@@ -12,9 +12,9 @@ namespace einfield {
 
 template <class Component>
 void ParameterSlots::add(const std::string& name, const ProfileInfo& info, const Component& c) {
-  EINFIELD_REQUIRE(c.follows.empty() || c.follows.size() == c.values.size(),
-                   name + ": " + std::to_string(c.follows.size()) + " relations, expected " +
-                       std::to_string(c.values.size()));
+  EINFIELD_REQUIRE(
+      c.follows.empty() || c.follows.size() == c.values.size(),
+      name + ": " + std::to_string(c.follows.size()) + " relations, expected " + std::to_string(c.values.size()));
   const std::size_t first = slots_.size();
   slots_.resize(first + kMaxProfileParameters);
   for (std::size_t i = 0; i < c.values.size(); ++i) {
@@ -110,8 +110,8 @@ std::optional<std::string> ParameterSlots::problem_of(int slot) const {
   if (s.info->range == einfield::Range::ellipticity) return std::nullopt;  // together with the other component
   const Range r = range(slot);
   const bool point = r.lower == r.upper;
-  const bool inside = point ? r.lower > s.info->lower && r.upper < s.info->upper
-                            : r.lower >= s.info->lower && r.upper <= s.info->upper;
+  const bool inside =
+      point ? r.lower > s.info->lower && r.upper < s.info->upper : r.lower >= s.info->lower && r.upper <= s.info->upper;
   if (inside) return std::nullopt;
   return "can leave its range" + found + fmt::format(", which reaches from {:g} to {:g}", r.lower, r.upper) +
          fmt::format(", expected values between {:g} and {:g}; bounds of ", s.info->lower, s.info->upper) +
@@ -164,8 +164,8 @@ std::optional<RelationProblem> ParameterSlots::problem() const {
       return RelationProblem{where, "not a finite relation, found \"" + to_text(mean) + "\", expected finite numbers"};
     if (find(mean.of) < 0) return RelationProblem{where, unknown(mean.of)};
     if (root(mean).slot == k)
-      return RelationProblem{where, "the mean follows the parameter itself, found \"" + to_text(mean) +
-                                        "\", expected another parameter"};
+      return RelationProblem{
+          where, "the mean follows the parameter itself, found \"" + to_text(mean) + "\", expected another parameter"};
   }
   return std::nullopt;
 }
@@ -228,9 +228,8 @@ std::optional<Relation> parse_relation(const std::string& text) {
         factor = divides ? factor / *number : factor * *number;
       } else {
         const bool is_name = !word.empty() && std::isalpha(static_cast<unsigned char>(word[0])) != 0 &&
-                             std::all_of(word.begin(), word.end(), [](unsigned char c) {
-                               return std::isalnum(c) != 0 || c == '_' || c == '.';
-                             });
+                             std::all_of(word.begin(), word.end(),
+                                         [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '.'; });
         if (!is_name || divides || !name.empty()) return std::nullopt;
         name = word;
       }

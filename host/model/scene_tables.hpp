@@ -15,9 +15,9 @@ struct SceneTables {
   int n_lens = 0, n_source = 0, n_lens_light = 0;
   std::vector<FreeParameter<Real>> free;  ///< scalars, in the order of the layout
   std::vector<TiedParameter<Real>> tied;
-  std::vector<int> free_pixels;           ///< indices into `pixels`
-  std::vector<Real> table;                ///< physical values, kMaxProfileParameters per component
-  std::vector<Real> pixels;               ///< of all PIXELATED components
+  std::vector<int> free_pixels;  ///< indices into `pixels`
+  std::vector<Real> table;       ///< physical values, kMaxProfileParameters per component
+  std::vector<Real> pixels;      ///< of all PIXELATED components
 
   SceneTables() = default;
   /// @param layout  of `model`

@@ -43,8 +43,8 @@ void add_profile(Fingerprint& print, const std::string& name, const ProfileInfo&
                          "[" + to_text(prior.lower) + ", " + to_text(prior.upper) + "]");
     if (prior.gaussian())
       print.emplace_back(name + ".prior." + info.parameters[i].name,
-                         "mean " + (prior.mean_of.given() ? to_text(prior.mean_of) : to_text(prior.mean)) +
-                             ", sigma " + to_text(prior.sigma));
+                         "mean " + (prior.mean_of.given() ? to_text(prior.mean_of) : to_text(prior.mean)) + ", sigma " +
+                             to_text(prior.sigma));
   }
 }
 

@@ -130,9 +130,8 @@ class Checks {
       for (std::size_t k = 0; k < profile.parameters.size(); ++k) {
         const ParameterInfo& p = profile.parameters[k];
         const std::string name = view.name + "." + p.name;
-        view.scalars.push_back(
-            {name, &p, c.values[k], c.free[k] != 0 || (!c.follows.empty() && c.follows[k].given()),
-             c.priors.empty() ? ParameterPrior{} : c.priors[k], sigma(name)});
+        view.scalars.push_back({name, &p, c.values[k], c.free[k] != 0 || (!c.follows.empty() && c.follows[k].given()),
+                                c.priors.empty() ? ParameterPrior{} : c.priors[k], sigma(name)});
       }
     }
   }
@@ -412,14 +411,13 @@ class Checks {
     };
     const double per_freedom = chi2 * n / degrees_of_freedom();
     if (per_freedom > threshold(Flag::chi2_high) + spread)
-      raise(Flag::chi2_high, of(chi2, n, "used pixels") +
-                                 fmt::format(", {:.4g} for each of {:.0f} degrees of freedom", per_freedom,
-                                             degrees_of_freedom()));
+      raise(Flag::chi2_high, of(chi2, n, "used pixels") + fmt::format(", {:.4g} for each of {:.0f} degrees of freedom",
+                                                                      per_freedom, degrees_of_freedom()));
     // Without noise in the image, the noise map is a forecast and χ² says nothing.
     if (chi2 < threshold(Flag::chi2_low) - spread && !is_true_image())
-      raise(Flag::chi2_low, of(chi2, n, "used pixels") +
-                                (chi2 < kNoiseFree ? ": an image without noise, or a noise map that is far too large"
-                                                   : ""));
+      raise(Flag::chi2_low,
+            of(chi2, n, "used pixels") +
+                (chi2 < kNoiseFree ? ": an image without noise, or a noise map that is far too large" : ""));
     // The squares of pixels with correlated noise are correlated, too: by the squares of the coefficients.
     double together = o_.noise_correlation.empty() ? 1 : 0;
     for (const double v : o_.noise_correlation.values) together += v * v;

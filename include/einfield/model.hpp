@@ -225,7 +225,7 @@ class ParameterSlots;
 struct ParameterLayout {
   std::size_t n_network = 0;
   std::vector<FreeParameter<double>> free;
-  std::vector<std::string> names;  ///< of the free scalars: "lens.0.theta_E"
+  std::vector<std::string> names;           ///< of the free scalars: "lens.0.theta_E"
   std::vector<TiedParameter<double>> tied;  ///< those that follow a free one; what follows a fixed one is fixed
   std::vector<GaussianPrior<double>> priors;
   std::vector<double> table;          ///< physical values, fixed and initial
