@@ -367,7 +367,7 @@ TEST(Relations, OfARelationAreFollowedToTheEnd) {
   model.lens[0].priors[0] = {-kInfinity, kInfinity, 0, 0.1, {"lens.1.ra_0", 3, 0.5}};
   const ParameterLayout layout(model);
   ASSERT_EQ(layout.priors.size(), 1u);
-  EXPECT_EQ(layout.priors[0].other, -1) << "what it follows is fixed";
+  EXPECT_EQ(layout.priors[0].other, -1) << "the other parameter is fixed";
   EXPECT_NEAR(layout.priors[0].mean, 3 * model.lens[1].values[2] + 0.5, 1e-14);
 }
 

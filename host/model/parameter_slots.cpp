@@ -196,7 +196,7 @@ std::string to_text(const Relation& relation) {
 }
 
 std::optional<Relation> parse_relation(const std::string& text) {
-  // Terms are divided by + and -, but for the sign of an exponent and one behind * or /.
+  // + and - divide terms, except as the sign of an exponent and behind * or /.
   Relation relation{"", 1, 0};
   std::size_t begin = 0;
   const auto is_sign = [&](std::size_t i) {
