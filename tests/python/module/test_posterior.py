@@ -162,7 +162,7 @@ def test_parameters_and_priors_follow_others():
     theta = model.initial.copy()
     theta[model.names.index("lens_light.0.e1")] = 0.3
     theta[model.names.index("lens.0.center_x")] = 0.04
-    blocks = model.unpack(theta)
+    blocks = model.components(theta)
     assert blocks["lens"][0]["e1"] == pytest.approx(0.15)
     assert [c["center_x"] for c in blocks["lens_light"]] == pytest.approx([0.04] * 3)
     value, gradient = model.value_and_grad(theta)
