@@ -143,6 +143,8 @@ if [ $full = yes ]; then
   ctest --preset cpu -L engines --verbose
   section "memcheck"
   tools/memcheck.sh build/cpu/einfield
+  section "the paper on its reference images"
+  EINFIELD_PAPER=1 ctest --preset cpu -R '^paper$' --verbose
   section "many fits"
   EINFIELD_SOAK=10 ctest --preset cpu -R '^soak$' --verbose
   section "fuzzing, ${EINFIELD_FUZZ_SECONDS:-60} s a target"
