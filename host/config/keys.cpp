@@ -351,9 +351,9 @@ toml::table parse(const std::string& text, const std::string& file) {
   }
 }
 
-/// Whether a text begins like the name of a parameter of a profile: "lens.0.center_x".
-bool is_parameter(std::string_view text) {
-  return text.rfind("lens.", 0) == 0 || text.rfind("source.", 0) == 0 || text.rfind("lens_light.", 0) == 0;
+/// Where a text first names a parameter of a profile, as "lens.0.center_x"; npos: nowhere.
+std::size_t place_of_parameter(std::string_view text) {
+  return std::min({text.find("lens."), text.find("source."), text.find("lens_light.")});
 }
 
 /// A word without quotes, as a shell passes it (adam, SIE, lens.0.center_x), unless it has a meaning in TOML.
@@ -363,7 +363,7 @@ bool is_word(const std::string& text) {
   const auto letter = [](unsigned char c) { return std::isalpha(c) != 0; };
   return !word.empty() && letter(static_cast<unsigned char>(word[0])) &&
          std::all_of(word.begin(), word.end(), [&](unsigned char c) {
-           return letter(c) || std::isdigit(c) || c == '_' || (c == '.' && is_parameter(word));
+           return letter(c) || std::isdigit(c) || c == '_' || (c == '.' && place_of_parameter(word) == 0);
          });
 }
 
@@ -612,10 +612,7 @@ class Document::Tree::Assignment {
   /// Whether a text is meant as a relation.
   static bool names_parameter(const toml::node& node) {
     const auto* text = node.as_string();
-    if (!text) return false;
-    for (const char* block : {"lens.", "source.", "lens_light."})
-      if (text->get().find(block) != std::string::npos) return true;
-    return false;
+    return text && place_of_parameter(text->get()) != std::string::npos;
   }
   /// @param expected  in place of a relation
   Relation relation(const toml::node& from, const std::string& expected) const {

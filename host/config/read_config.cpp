@@ -614,8 +614,7 @@ Config config_in(const Document& document, const std::string& file, bool for_sim
   config.model.lens = read_lenses(document);
   config.model.source = read_lights(document, "source", config.source_start);
   config.model.lens_light = read_lights(document, "lens_light", config.lens_light_start);
-  if (const auto problem = ParameterSlots(config.model).problem()) document.fail(problem->where, problem->message);
-  follow(config.model);
+  if (const auto problem = try_follow(config.model)) document.fail(problem->where, problem->message);
   const Recipe& defaults = recipe_of(document, config);
   config.optimizer = defaults.optimizer;
   if (defaults.pixel_stage && has_free_pixels(config.model.source))

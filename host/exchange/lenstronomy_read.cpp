@@ -465,9 +465,7 @@ class Reader {
         }
       }
     }
-    if (const auto problem = ParameterSlots(lens_.model).problem())
-      constraints.fail(problem->where + ": " + problem->message);
-    follow(lens_.model);
+    if (const auto problem = try_follow(lens_.model)) constraints.fail(problem->where + ": " + problem->message);
   }
   void relate(const Target& second, const std::string& to, const Target& first, const std::string& from,
               const JsonView& entry) const {

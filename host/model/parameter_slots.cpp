@@ -11,39 +11,39 @@
 namespace einfield {
 
 template <class Component>
-void ParameterSlots::add(const std::string& name, const ProfileInfo& info, const Component& c) {
-  EINFIELD_REQUIRE(
-      c.follows.empty() || c.follows.size() == c.values.size(),
-      name + ": " + std::to_string(c.follows.size()) + " relations, expected " + std::to_string(c.values.size()));
+void ParameterSlots::add(const ProfileInfo& info, const Component& c) {
   const std::size_t first = slots_.size();
+  EINFIELD_REQUIRE(c.follows.empty() || c.follows.size() == c.values.size(),
+                   "component " + std::to_string(first / kMaxProfileParameters) + " of the model: " +
+                       std::to_string(c.follows.size()) + " relations, expected " + std::to_string(c.values.size()));
   slots_.resize(first + kMaxProfileParameters);
   for (std::size_t i = 0; i < c.values.size(); ++i) {
     Slot& slot = slots_[first + i];
-    slot = {name + "." + info.parameters[i].name, &info.parameters[i], c.values[i], c.free[i] != 0};
+    slot = {&info.parameters[i], c.values[i], c.free[i] != 0};
     if (!c.priors.empty()) slot.prior = &c.priors[i];
     if (!c.follows.empty() && c.follows[i].given()) slot.follows = &c.follows[i];
   }
 }
 
-ParameterSlots::ParameterSlots(const Model& model) {
-  for (std::size_t i = 0; i < model.lens.size(); ++i)
-    add("lens." + std::to_string(i), lens_info(model.lens[i].kind), model.lens[i]);
-  for (std::size_t i = 0; i < model.source.size(); ++i)
-    add("source." + std::to_string(i), light_info(model.source[i].kind), model.source[i]);
-  for (std::size_t i = 0; i < model.lens_light.size(); ++i)
-    add("lens_light." + std::to_string(i), light_info(model.lens_light[i].kind), model.lens_light[i]);
+ParameterSlots::ParameterSlots(const Model& model) : model_(model) {
+  for (const LensComponent& c : model.lens) add(lens_info(c.kind), c);
+  for_each_light(model, [this](const LightComponent& c) { add(light_info(c.kind), c); });
+  for (Slot& s : slots_)
+    if (s.follows) s.target = find(s.follows->of);
 }
 
 int ParameterSlots::find(const std::string& name) const {
-  if (name.empty()) return -1;
-  const auto found = std::find_if(slots_.begin(), slots_.end(), [&](const Slot& s) { return s.name == name; });
-  return found == slots_.end() ? -1 : static_cast<int>(found - slots_.begin());
+  for (int k = 0; k < size(); ++k)
+    if (at(k).info && name.compare(name.rfind('.') + 1, std::string::npos, at(k).info->name) == 0 &&
+        name == slot_name(model_, k))
+      return k;
+  return -1;
 }
 
 std::vector<std::string> ParameterSlots::names() const {
   std::vector<std::string> names;
-  for (const Slot& s : slots_)
-    if (!s.name.empty()) names.push_back(s.name);
+  for (int k = 0; k < size(); ++k)
+    if (at(k).info) names.push_back(slot_name(model_, k));
   return names;
 }
 
@@ -52,7 +52,7 @@ SlotRelation ParameterSlots::root(int slot) const {
   while (const Relation* const next = at(r.slot).follows) {
     r.offset += r.factor * next->offset;
     r.factor *= next->factor;
-    r.slot = find(next->of);
+    r.slot = at(r.slot).target;
   }
   return r;
 }
@@ -104,7 +104,7 @@ std::optional<std::string> ParameterSlots::problem_of(int slot) const {
   int at_slot = slot;
   for (int steps = 0; const Relation* const next = at(at_slot).follows; ++steps) {
     if (steps > size()) return "follows itself" + found + ", expected a parameter that does not lead back to it";
-    at_slot = find(next->of);
+    at_slot = at(at_slot).target;
     if (at_slot < 0) return unknown(next->of);
   }
   if (s.info->range == einfield::Range::ellipticity) return std::nullopt;  // together with the other component
@@ -115,7 +115,7 @@ std::optional<std::string> ParameterSlots::problem_of(int slot) const {
   if (inside) return std::nullopt;
   return "can leave its range" + found + fmt::format(", which reaches from {:g} to {:g}", r.lower, r.upper) +
          fmt::format(", expected values between {:g} and {:g}; bounds of ", s.info->lower, s.info->upper) +
-         at(at_slot).name + " limit it";
+         slot_name(model_, at_slot) + " limit it";
 }
 
 /// What is wrong with the ellipticity of the component whose slots begin at `first`, if bounds or relations move it.
@@ -139,27 +139,28 @@ std::optional<RelationProblem> ParameterSlots::problem_of_ellipticity(int first)
   const double e1 = reach(pair[0]), e2 = reach(pair[1]);
   if (together || e1 * e1 + e2 * e2 < 1) return std::nullopt;
   const std::string found = fmt::format("|e1| = {:g}, |e2| = {:g}, expected e1² + e2² < 1", e1, e2);
+  const std::string name = slot_name(model_, std::max(follower, first));
   if (follower < 0)
-    return RelationProblem{at(first).name.substr(0, at(first).name.rfind('.')),
+    return RelationProblem{name.substr(0, name.rfind('.')),
                            "the bounds of the ellipticity allow " + found + " everywhere within the bounds"};
-  return RelationProblem{at(follower).name, "the ellipticity can leave its range, found up to " + found +
-                                                ": both components follow those of one other, or bounds limit what "
-                                                "they follow"};
+  return RelationProblem{name, "the ellipticity can leave its range, found up to " + found +
+                                   ": both components follow those of one other, or bounds limit what "
+                                   "they follow"};
 }
 
 std::optional<RelationProblem> ParameterSlots::problem() const {
   for (int k = 0; k < size(); ++k) {
     if (!at(k).follows) continue;
-    if (const auto message = problem_of(k)) return RelationProblem{at(k).name, *message};
+    if (const auto message = problem_of(k)) return RelationProblem{slot_name(model_, k), *message};
   }
   for (int k = 0; k < size(); ++k) {
     const Slot& s = at(k);
-    const std::size_t dot = s.name.rfind('.');
     if (k % kMaxProfileParameters == 0)
       if (const auto problem = problem_of_ellipticity(k)) return problem;
     if (!s.prior || !s.prior->gaussian() || !s.prior->mean_of.given()) continue;
     const Relation& mean = s.prior->mean_of;
-    const std::string where = s.name.substr(0, dot) + ".prior" + s.name.substr(dot);
+    std::string where = slot_name(model_, k);
+    where.insert(where.rfind('.'), ".prior");
     if (!std::isfinite(mean.factor) || !std::isfinite(mean.offset))
       return RelationProblem{where, "not a finite relation, found \"" + to_text(mean) + "\", expected finite numbers"};
     if (find(mean.of) < 0) return RelationProblem{where, unknown(mean.of)};
@@ -170,9 +171,9 @@ std::optional<RelationProblem> ParameterSlots::problem() const {
   return std::nullopt;
 }
 
-void follow(Model& model) {
+std::optional<RelationProblem> try_follow(Model& model) {
   const ParameterSlots slots(model);
-  if (const auto problem = slots.problem()) throw InvalidInput(problem->where + ": " + problem->message);
+  if (auto problem = slots.problem()) return problem;
   int first = 0;
   const auto set = [&](auto& c) {
     for (std::size_t i = 0; i < c.follows.size(); ++i)
@@ -186,6 +187,11 @@ void follow(Model& model) {
   };
   for (LensComponent& c : model.lens) set(c);
   for_each_light(model, set);
+  return std::nullopt;
+}
+
+void follow(Model& model) {
+  if (const auto problem = try_follow(model)) throw InvalidInput(problem->where + ": " + problem->message);
 }
 
 std::string to_text(const Relation& relation) {

@@ -45,26 +45,30 @@ class ParameterSlots {
 
  private:
   struct Slot {
-    std::string name;  ///< empty: no parameter
-    const ParameterInfo* info = nullptr;
+    const ParameterInfo* info = nullptr;  ///< null: no parameter
     double value = 0;
     bool free = false;
     const ParameterPrior* prior = nullptr;
     const Relation* follows = nullptr;
+    int target = -1;  ///< what it follows; -1: no such parameter
   };
   struct Range {
     double lower, upper;
   };
   template <class Component>
-  void add(const std::string& name, const ProfileInfo& info, const Component& c);
+  void add(const ProfileInfo& info, const Component& c);
   const Slot& at(int slot) const { return slots_[static_cast<std::size_t>(slot)]; }
   Range range(int slot) const;
   std::string unknown(const std::string& name) const;
   std::optional<std::string> problem_of(int slot) const;
   std::optional<RelationProblem> problem_of_ellipticity(int first) const;
 
+  const Model& model_;
   std::vector<Slot> slots_;
 };
+
+/// follow(), except that it returns what is wrong and changes nothing then.
+std::optional<RelationProblem> try_follow(Model& model);
 
 /// A relation as text, "0.5 * lens_light.0.center_x + 0.1", and back; nothing if the text is none.
 std::string to_text(const Relation& relation);
