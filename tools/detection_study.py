@@ -22,6 +22,8 @@ import pathlib
 import random
 import subprocess
 
+from study import read_map
+
 Z_LENS, Z_SOURCE, H0, OM0 = 0.2, 0.6, 70.0, 0.3
 KPC_PER_ARCSEC = 3.30  # at z = 0.2
 NEAR = 0.16  # arcsec
@@ -129,38 +131,13 @@ def search(einfield, out, k):
     # The noise follows from the peak of the image: simulated once without noise.
     config = folder / "truth.toml"
     run(einfield, "simulate", config, "--overwrite", "--set", "simulate.noise=0.001")
-    peak = peak_of(folder / "data.fits")
+    peak = max(read_map(folder / "data.fits", "IMAGE"))
     run(einfield, "simulate", config, "--overwrite", "--set", f"simulate.noise={peak / true['peak']:.6g}")
     run(einfield, "detect", folder / "lens.toml", "--out", folder / "detect", "--nulls", 0, "--injections", 0, "--threads", 1,
         "--overwrite", "--quiet")
     found = json.loads((folder / "detect/detect.json").read_text())
     row.write_text(json.dumps({"k": k, "true": true, "found": found}))
     return {"k": k, "true": true, "found": found}
-
-
-def peak_of(path):
-    """The largest value of the image: in the first extension of the file, in doubles or floats."""
-    import struct
-
-    data = path.read_bytes()
-    at = 0
-    while True:
-        cards = {}
-        while True:
-            block = data[at:at + 2880]
-            at += 2880
-            for i in range(0, 2880, 80):
-                card = block[i:i + 80].decode("ascii")
-                if card[8:10] == "= ":
-                    cards[card[:8].strip()] = card[10:].split("/")[0].strip().strip("'").strip()
-            if any(block[i:i + 8] == b"END     " for i in range(0, 2880, 80)):
-                break
-        axes = [int(cards[f"NAXIS{i + 1}"]) for i in range(int(cards["NAXIS"]))]
-        size = abs(int(cards["BITPIX"])) // 8 * math.prod(axes) if axes else 0
-        if cards.get("EXTNAME") == "IMAGE":
-            count = math.prod(axes)
-            return max(struct.unpack(f">{count}{'d' if cards['BITPIX'] == '-64' else 'f'}", data[at:at + size]))
-        at += (size + 2879) // 2880 * 2880
 
 
 def score_of(row):

@@ -15,6 +15,8 @@ import xml.etree.ElementTree as xml
 from collections.abc import Iterable
 from pathlib import Path
 
+from study import images_of
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -170,34 +172,11 @@ center_x = 1.2
 """
 
 
-def headers_of(path: Path) -> list[dict[str, str]]:
-    """The keywords of every HDU of a FITS file whose arrays are images."""
-    data, at, hdus = path.read_bytes(), 0, []
-    while at < len(data):
-        header: dict[str, str] = {}
-        while "END" not in header:
-            for card in range(at, at + 2880, 80):
-                text = data[card : card + 80].decode("ascii")
-                if text.rstrip() == "END":
-                    header["END"] = ""
-                elif text[8:10] == "= ":
-                    header[text[:8].strip()] = re.sub(r"\s*/ .*", "", text[10:]).strip().strip("'").strip()
-            at += 2880
-        axes = [int(header[f"NAXIS{i + 1}"]) for i in range(int(header["NAXIS"]))]
-        pixels = 1
-        for n in axes:
-            pixels *= n
-        size = pixels * abs(int(header["BITPIX"])) // 8 if axes else 0
-        at += (size + 2879) // 2880 * 2880
-        hdus.append(header)
-    return hdus
-
-
 def hdus_page(binary: Path, folder: Path) -> str:
     (folder / "c.toml").write_text(EVERY_HDU)
     run(binary, "simulate", "c.toml", folder=folder)
     run(binary, "fit", "c.toml", "--quiet", "--out", "fit", folder=folder)
-    units = {h["EXTNAME"]: h.get("BUNIT", "") for h in headers_of(folder / "fit/result.fits") if "EXTNAME" in h}
+    units = {h["EXTNAME"]: h.get("BUNIT", "") for h, _ in images_of(folder / "fit/result.fits") if "EXTNAME" in h}
     if set(units) != set(HDUS):
         sys.exit(f"result.fits: HDUs {sorted(set(units) ^ set(HDUS))} are in one of result.fits and HDUS in {__file__} only")
     documented = set(re.findall(r"`(\w+)`", (ROOT / "docs/results.md").read_text()))

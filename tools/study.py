@@ -25,24 +25,31 @@ import tempfile
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 
 
-def read_map(path, name):
-    """The pixels of a two-dimensional image that einfield wrote, row by row."""
+def images_of(path):
+    """Header and bytes of every HDU of a FITS file that einfield wrote."""
     data, at = path.read_bytes(), 0
     while at < len(data):
         cards = {}
         while "END" not in cards:
             for i in range(at, at + 2880, 80):
                 card = data[i:i + 80].decode("ascii")
-                cards[card[:8].strip()] = card[10:].split("/")[0].strip().strip("'").strip()
+                value = card[10:].strip()
+                cards[card[:8].strip()] = value[1:].split("'")[0].strip() if value.startswith("'") else value.split("/")[0].strip()
             at += 2880
-        size = math.prod(int(cards[f"NAXIS{i + 1}"]) for i in range(int(cards["NAXIS"])))
-        bytes_each = abs(int(cards["BITPIX"])) // 8
+        axes = [int(cards[f"NAXIS{i + 1}"]) for i in range(int(cards["NAXIS"]))]
+        size = math.prod(axes) * abs(int(cards["BITPIX"])) // 8 if axes else 0
+        yield cards, data[at:at + size]
+        at += -(-size // 2880) * 2880
+
+
+def read_map(path, name):
+    """The pixels of a two-dimensional image that einfield wrote, row by row."""
+    for cards, pixels in images_of(path):
         if cards.get("EXTNAME") == name:
-            values = array.array({"8": "B", "-32": "f", "-64": "d"}[cards["BITPIX"]], data[at:at + size * bytes_each])
+            values = array.array({"8": "B", "-32": "f", "-64": "d"}[cards["BITPIX"]], pixels)
             if sys.byteorder == "little":
                 values.byteswap()
             return values
-        at += -(-size * bytes_each // 2880) * 2880
     raise SystemExit(f"{path}: no {name}")
 
 

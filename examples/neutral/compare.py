@@ -4,10 +4,9 @@
     compare.py EINFIELD forward                  # the brightest pixel of the image beside that of lenstronomy
     compare.py EINFIELD starts [--fits 10]       # how often fits from many starts find the lens
 
-`forward` ends with status 1 if the two differ by more than 1e-6. Needs Python and nothing else.
+`forward` ends with status 1 if the two differ by more than 1e-6. Needs Python and this source tree.
 """
 import argparse
-import array
 import json
 import pathlib
 import shutil
@@ -16,6 +15,9 @@ import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "tools"))
+from study import read_map  # noqa: E402
+
 LENSTRONOMY = 0.11256600509921973  # the output of the notebook for lenstronomy, and for jaxtronomy
 
 
@@ -23,31 +25,9 @@ def run(einfield, *arguments):
     subprocess.run([einfield, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
-def fits_image(path, name):
-    """The pixels of an image HDU."""
-    content, offset = path.read_bytes(), 0
-    while offset < len(content):
-        header = {}
-        while "END" not in header:
-            for card in range(offset, offset + 2880, 80):
-                line = content[card:card + 80].decode("ascii")
-                header[line[:8].strip()] = line[10:].split("/")[0].strip(" '")
-            offset += 2880
-        pixels = 1 if int(header["NAXIS"]) else 0
-        for axis in range(int(header["NAXIS"])):
-            pixels *= int(header[f"NAXIS{axis + 1}"])
-        size = pixels * abs(int(header["BITPIX"])) // 8
-        if header.get("EXTNAME") == name:
-            values = array.array({-32: "f", -64: "d"}[int(header["BITPIX"])], content[offset:offset + size])
-            values.byteswap()
-            return values
-        offset += (size + 2879) // 2880 * 2880
-    sys.exit(f"{path} has no image {name}")
-
-
 def forward(einfield, folder, _):
     run(einfield, "simulate", folder / "forward.toml")
-    peak = max(fits_image(folder / "forward.fits", "IMAGE_TRUE"))
+    peak = max(read_map(folder / "forward.fits", "IMAGE_TRUE"))
     difference = peak / LENSTRONOMY - 1
     print(f"brightest pixel: einfield {peak:.9f}, lenstronomy {LENSTRONOMY:.9f}, relative difference {difference:.1e}")
     return 0 if abs(difference) < 1e-6 else 1
