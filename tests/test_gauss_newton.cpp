@@ -218,7 +218,7 @@ fourier_features = 64
   const FitsImage source = read_fits(folder / "out/result.fits", "SOURCE");
   const double scale = fitted.source[0].grid.pixel_scale;
   EXPECT_NEAR(source.linear->pixel_scale, scale, 0.1 * scale);
-  EXPECT_GT(std::abs(loaded.problem.model.source[0].grid.pixel_scale - source.linear->pixel_scale), 0.1 * scale);
+  EXPECT_GT(std::abs(loaded.problem.model.source[0].grid.pixel_scale - source.linear->pixel_scale), 0.05 * scale);
   options.resume = true;  // there is nothing left to do
   ASSERT_EQ(run_fit(config, options).stop_reason, StopReason::converged);
   EXPECT_EQ(read_fits(folder / "out/result.fits", "SOURCE").values, source.values);

@@ -57,7 +57,7 @@ Recipe evidence_recipe() {
   r.network.frequencies = Frequencies::even;
   r.network.ensemble = 1;
   r.optimizer.name = OptimizerKind::gauss_newton;
-  r.optimizer.steps = 100;
+  r.optimizer.steps = 200;
   r.optimizer.stop = StopRule::none;
   r.regularization = {};
   r.regularization.automatic = true;
@@ -65,6 +65,7 @@ Recipe evidence_recipe() {
   r.regularization.smoothness = 2e4;
   r.regularization.curvature = 7e3;
   r.regularization.weight_decay = 1e-3;
+  r.regularization.source_gradient = 0.3;
   r.regularization.source_curvature = 0.3;
   return r;
 }

@@ -5,8 +5,10 @@
 //
 // This stage is not checkpointed. If it is interrupted, the resumed run repeats it from the start.
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -19,9 +21,17 @@
 namespace einfield::stages {
 namespace {
 
-/// By how much the source is stiffer while the lens moves to its place. With 100 to 3000 the lenses of a test came to
-/// the same place, with 1 and 10 some did not.
-constexpr double kStiff = 500;
+/// How many parameters of the source the data determine while the lens moves to its place, search by search. One number
+/// does not serve: a lens that begins a tenth off needs a stiff source, and a detailed source that cannot bend pulls a
+/// good lens off its place (docs/studies.md).
+constexpr double kDetermined[] = {60, 15, 200};
+constexpr int kStiffSteps = 40;  ///< of the stiff part of a search, at most
+constexpr int kStiffnessTrials = 8;
+constexpr double kStiffnessTolerance = 0.2;
+constexpr int kPlacements = 2;      ///< of the grid, after the fit has converged
+constexpr double kBright = 0.03;    ///< of the brightest pixel: what the grid has to cover
+constexpr double kRoom = 0.15;      ///< on every side, of the bright part
+constexpr double kSameGrid = 0.02;  ///< of the side of its pixels: a grid that would change by less stays
 
 StepState state_of(const GaussNewtonRecord& record, int n_data) {
   StepState state;
@@ -41,8 +51,10 @@ struct Movers {
     scalars = std::count(first, last, 1) > 0;
     pixels = std::count(last, smooth.end(), 1) > 0;
     std::fill(smooth.begin(), first, std::uint8_t{0});
+    source = smooth;
+    std::fill(source.begin(), source.end() - (smooth.end() - last), std::uint8_t{0});
   }
-  std::vector<std::uint8_t> smooth;  ///< as Schedule::trainable
+  std::vector<std::uint8_t> smooth, source;  ///< as Schedule::trainable; the source: its pixels alone
   bool network, scalars, pixels;
 };
 
@@ -62,11 +74,53 @@ void set_grids(Problem& problem, std::vector<double>& x, const std::vector<Pixel
   }
 }
 
+bool same_grids(const std::vector<PixelGrid>& a, const std::vector<PixelGrid>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const PixelGrid& one, const PixelGrid& other) {
+    const double limit = kSameGrid * one.pixel_scale;
+    return std::abs(one.pixel_scale - other.pixel_scale) <= limit &&
+           std::hypot(one.center_x - other.center_x, one.center_y - other.center_y) <= one.nx * limit;
+  });
+}
+
+/// Shrinks a grid to the part of another one, for the same component, whose pixels are bright, with some room around
+/// it.
+PixelGrid around_source(PixelGrid grid, int nx, int ny, const PixelGrid& old, const double* pixels) {
+  const double limit = kBright * *std::max_element(pixels, pixels + static_cast<std::ptrdiff_t>(nx) * ny);
+  Vec2<double> low{kInfinity, kInfinity}, high{-kInfinity, -kInfinity};
+  for (int iy = 0; iy < ny; ++iy)
+    for (int ix = 0; ix < nx; ++ix)
+      if (pixels[iy * nx + ix] > limit) {
+        const double x = old.center_x + (ix - 0.5 * (nx - 1)) * old.pixel_scale,
+                     y = old.center_y + (iy - 0.5 * (ny - 1)) * old.pixel_scale;
+        low = {std::min(low.x, x), std::min(low.y, y)};
+        high = {std::max(high.x, x), std::max(high.y, y)};
+      }
+  const double scale =
+      std::max((high.x - low.x) / nx, (high.y - low.y) / ny) * (1 + 2 * kRoom) + 2 * old.pixel_scale / std::min(nx, ny);
+  if (!(scale > 0 && scale < grid.pixel_scale)) return grid;
+  grid.pixel_scale = scale;
+  grid.center_x = (low.x + high.x) / 2;
+  grid.center_y = (low.y + high.y) / 2;
+  return grid;
+}
+
 /// Places the grids that follow the rays for the lens at x.
-void place_grids(Problem& problem, std::vector<double>& x) {
+/// @param around_sources  no wider than the sources at x
+void place_grids(Problem& problem, std::vector<double>& x, bool around_sources = false) {
   if (!has_following_grid(problem.model)) return;
-  Model now = with_parameters(problem.model, ParameterLayout(problem.model), x);
-  if (place_source_grids(now, problem.observation)) set_grids(problem, x, source_grids(now));
+  const ParameterLayout layout(problem.model);
+  Model now = with_parameters(problem.model, layout, x);
+  if (!place_source_grids(now, problem.observation)) return;
+  std::vector<PixelGrid> grids = source_grids(now);
+  const double* pixels = x.data() + layout.n_network + layout.n_free();
+  for (std::size_t c = 0; c < grids.size(); ++c) {
+    const LightComponent& light = problem.model.source[c];
+    if (!light.pixels_free) continue;
+    if (around_sources && light.follows_rays)
+      grids[c] = around_source(grids[c], light.grid.nx, light.grid.ny, light.grid, pixels);
+    pixels += light.pixels.size();
+  }
+  set_grids(problem, x, grids);
 }
 
 /// The parts of a stage for one system.
@@ -97,29 +151,46 @@ class Descents {
   const Problem& problem() const { return problem_; }
   int n_data() const { return n_data_; }
 
+  /// Steps of all parts.
+  int steps() const { return step_; }
+  int evaluations() const { return evaluations_; }
+
   /// All parts, until the stage has made its steps.
   void run() {
     const Regularization given = problem_.regularization;
+    std::optional<Evidence> smooth;
+    std::vector<double> start = result_.x;
     if (now().stage_step == 0 && movers_.scalars && (movers_.network || movers_.pixels)) {
-      settle_smooth_model();
-      if (result_.interrupted || !result_.value.finite || result_.steps >= steps_) return;
-      place();
+      start = find_smooth_model();
+      if (result_.interrupted || !result_.value.finite || !movers_.network || step_ >= steps_) return;
+      smooth = result_.evidence;
     }
     problem_.regularization = given;
-    const std::vector<double> start = result_.x;
-    const int steps_before = result_.steps, evaluations_before = result_.evaluations;
-    result_ = minimize(run_.stage().schedule.trainable, start, settings(steps_ - steps_before));
-    result_.steps += steps_before;
-    result_.evaluations += evaluations_before;
-    if (result_.evidence && run_.settings().choose_weights && movers_.network && (movers_.scalars || movers_.pixels))
+    result_ = minimize(run_.stage().schedule.trainable, start, settings());
+    if (!result_.evidence || !run_.settings().choose_weights || !movers_.network) return;
+    if (smooth)
+      result_.evidence->without_network = smooth->log_evidence;
+    else if (movers_.scalars || movers_.pixels)
       weigh_without_network(start);
   }
 
  private:
+  /// A fit of the smooth model, its grids, and where it began: the lens as the stiff source left it.
+  struct Smooth {
+    GaussNewtonResult fit;
+    std::vector<PixelGrid> grids;
+    std::vector<double> start;
+    bool better_than(const Smooth& other) const {
+      if (fit.evidence && other.fit.evidence) return fit.evidence->log_evidence > other.fit.evidence->log_evidence;
+      if (fit.evidence || other.fit.evidence) return fit.evidence.has_value();
+      return fit.value.total(fit.weights) < other.fit.value.total(other.fit.weights);
+    }
+  };
+
   const Snapshot<Real>& now() const { return run_.track(system_).now; }
 
-  GaussNewtonSettings settings(int steps) const {
-    return {.steps = steps,
+  GaussNewtonSettings settings() const {
+    return {.steps = run_.stage().steps,
             .source_contrast = run_.settings().source_contrast,
             .choose_weights = run_.settings().choose_weights};
   }
@@ -133,34 +204,108 @@ class Descents {
   }
 
   /// First the smooth model and the source alone: where the lens is not yet in its place, a network would move there
-  /// what the lens should, and so would a source that may bend as it likes. Weights that are still to be chosen are
-  /// stiff here.
-  void settle_smooth_model() {
-    if (run_.settings().choose_weights)
-      for (const Regularization::Member weight : SourcePrior::kTerms) problem_.regularization.*weight *= kStiff;
-    result_ = minimize(movers_.smooth, result_.x, {.steps = steps_});
-    result_.evidence.reset();
-    result_.converged = false;
-    --step_;  // what follows begins where this part ended
+  /// what the lens should, and so would a source that may bend as it likes. Of several searches, the one of highest
+  /// evidence stays; the first that leaves only noise is the last one. A network begins where the stiff source left the
+  /// lens: at the end of the fit, source and lens already stand for what the smooth model lacks.
+  /// @return where the network begins
+  std::vector<double> find_smooth_model() {
+    const std::vector<double> x = result_.x;
+    const std::vector<PixelGrid> grids = source_grids(problem_.model);
+    const Regularization given = problem_.regularization;
+    std::optional<Smooth> best;
+    for (const double wanted : kDetermined) {
+      result_.x = x;
+      set_grids(problem_, result_.x, grids);
+      problem_.regularization = given;
+      Smooth found = search_from(source_weights_at(x, wanted));
+      if (result_.interrupted) return x;
+      if (!best || found.better_than(*best)) best = std::move(found);
+      const bool alike = !run_.settings().choose_weights || !movers_.pixels;  // all searches would be the same
+      if (alike || step_ >= steps_ || leaves_only_noise(best->fit)) break;
+    }
+    result_ = std::move(best->fit);
+    set_source_grids(problem_.model, best->grids);
+    if (!movers_.network) follow_source();
+    return best->start;
+  }
+
+  /// Whether chi2 is at most 3 sigma above that of the noise.
+  bool leaves_only_noise(const GaussNewtonResult& fit) const {
+    return fit.evidence && fit.value.chi2 <= n_data_ + 3 * std::sqrt(2.0 * n_data_);
+  }
+
+  /// Weights of the source's penalties with which the data determine about `wanted` parameters of the source, with the
+  /// lens held at x: a source that is stiff to the same degree whatever its detail and the noise.
+  Regularization source_weights_at(const std::vector<double>& x, double wanted) {
+    Regularization weights = problem_.regularization;
+    if (!run_.settings().choose_weights || !movers_.pixels) return weights;
+    const Regularization given = problem_.regularization;
+    for (int k = 0; k < kStiffnessTrials; ++k) {
+      problem_.regularization = weights;
+      const GaussNewtonResult source = descend(movers_.source, x, {.steps = 1}, nullptr);
+      evaluations_ += source.evaluations;
+      if (!source.evidence) break;
+      const double ratio = std::clamp(source.evidence->determined_source / wanted, 1e-2, 1e2);
+      if (std::abs(ratio - 1) < kStiffnessTolerance) break;
+      for (const Regularization::Member weight : SourcePrior::kTerms) weights.*weight *= ratio * std::sqrt(ratio);
+    }
+    problem_.regularization = given;
+    return weights;
+  }
+
+  /// The stiff part of a search, then the fit with priors by evidence on grids for the lens that it found.
+  Smooth search_from(const Regularization& stiff) {
+    problem_.regularization = stiff;
+    result_ = minimize(movers_.smooth, result_.x, {.steps = kStiffSteps});
+    if (result_.interrupted || !result_.value.finite) return {result_, source_grids(problem_.model), result_.x};
+    place();
+    const std::vector<double> start = result_.x;
+    result_ = minimize(movers_.smooth, start, settings());
+    return {result_, source_grids(problem_.model), start};
+  }
+
+  /// Grids for the lens that was found, and no wider than the source on them: smaller pixels resolve it better. They
+  /// stay where the evidence rises.
+  void follow_source() {
+    for (int k = 0; k < kPlacements && result_.converged && result_.evidence && system_ == 0 && step_ < steps_; ++k) {
+      const Smooth before{result_, source_grids(problem_.model), {}};
+      place_grids(problem_, result_.x, true);
+      const bool moved = !same_grids(before.grids, source_grids(problem_.model));
+      if (moved) {
+        problem_.regularization = before.fit.weights;
+        result_ = minimize(movers_.smooth, result_.x, settings());
+        if (result_.interrupted || Smooth{result_, {}, {}}.better_than(before)) continue;
+      }
+      result_ = before.fit;
+      set_source_grids(problem_.model, before.grids);
+      return;
+    }
   }
 
   /// The same fit without the network, from the same start.
   void weigh_without_network(const std::vector<double>& start) {
-    const GaussNewtonResult without = descend(movers_.smooth, start, settings(run_.stage().steps), nullptr);
-    result_.evaluations += without.evaluations;
+    const GaussNewtonResult without = descend(movers_.smooth, start, settings(), nullptr);
+    evaluations_ += without.evaluations;
     result_.interrupted = without.interrupted;
     if (without.evidence) result_.evidence->without_network = without.evidence->log_evidence;
   }
 
+  /// Makes the steps that are left, at most.
   GaussNewtonResult minimize(const std::vector<std::uint8_t>& moves, const std::vector<double>& x,
-                             const GaussNewtonSettings& settings) {
+                             GaussNewtonSettings settings) {
+    settings.steps = std::min(settings.steps, steps_ - step_);
+    bool begins = true;
     const auto record = [&](const GaussNewtonRecord& point) {
+      const bool known = begins && step_ > 0;  // where a part begins, the one before it ended
+      if (!begins) ++step_;
+      begins = false;
       const std::int64_t step = now().step + step_;
-      if (run_.logs(step) || step_ == steps_)
+      if (!known && (run_.logs(step) || step_ == steps_))
         run_.record(system_, state_of(point, n_data_), step, {point.x.begin(), point.x.end()});
-      ++step_;
     };
-    return descend(moves, x, settings, record);
+    GaussNewtonResult result = descend(moves, x, settings, record);
+    evaluations_ += result.evaluations;
+    return result;
   }
 
   GaussNewtonResult descend(const std::vector<std::uint8_t>& moves, const std::vector<double>& x,
@@ -180,7 +325,7 @@ class Descents {
   int n_data_, steps_;
   Movers movers_;
   GaussNewtonResult result_;
-  std::int64_t step_ = 0;
+  int step_ = 0, evaluations_ = 0;
 };
 
 template <class Real>
@@ -194,7 +339,7 @@ void descend(FitRun<Real>& run, int i, Track<Real>& track, ThreadPool& pool) {
     track.end(StopReason::interrupted);
     return;
   }
-  now.evaluations += result.evaluations;
+  now.evaluations += descents.evaluations();
   now.time_s = run.elapsed(track);
   if (!result.value.finite) {
     StepState bad;
@@ -204,8 +349,8 @@ void descend(FitRun<Real>& run, int i, Track<Real>& track, ThreadPool& pool) {
     return;
   }
   now.parameters.assign(result.x.begin(), result.x.end());
-  now.step += result.steps;
-  now.stage_step += result.steps;
+  now.step += descents.steps();
+  now.stage_step += descents.steps();
   now.stage_done = result.converged;
   now.evidence = result.evidence;
   if (has_following_grid(descents.problem().model)) now.grids = source_grids(descents.problem().model);
