@@ -380,6 +380,32 @@ class Model:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(o["mask"] != 0, (o["image"] - self.image(theta, space)) / o["noise"], np.nan)
 
+    def jacobian(self, theta: ArrayLike | None = None, space: Space = "constrained") -> Floats:
+        """Derivatives of `residuals` with respect to theta, for least squares and Fisher matrices, in double precision.
+
+        Parameters
+        ----------
+        theta : (..., size); None: `initial`
+        space : "constrained" or "unconstrained"
+
+        Returns
+        -------
+        (..., ny, nx, size) array
+            d residuals[..., iy, ix] / d theta[k], by the unit of theta[k]; NaN where masked. Columns of fixed weights of a
+            network and of the constant of its potential are 0. `J = model.jacobian(theta)[model.observation["mask"] != 0]`
+            has the shape (n_used, size), and `J.T @ J` is the Fisher matrix of independent noise, without priors.
+
+        Raises
+        ------
+        InvalidInput
+            For a point outside of `bounds`.
+        IoError
+            When the array is larger than the memory of this machine.
+        """
+        points, leading = as_points(self.initial if theta is None else theta, self._entry_names(), self._size)
+        columns = self._lens.jacobians(points, _constrained(space) or theta is None)
+        return np.moveaxis(columns.reshape(*leading, *columns.shape[1:]), -3, -1)
+
     def deflection(self, x: ArrayLike, y: ArrayLike, theta: ArrayLike | None = None, part: Part = "total") -> tuple[Floats, Floats]:
         """Deflection alpha_x, alpha_y at positions [arcsec].
 

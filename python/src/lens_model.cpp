@@ -11,6 +11,7 @@
 #include "host/exchange/lens_toml.hpp"
 #include "host/exchange/lenstronomy.hpp"
 #include "host/files/fits_io.hpp"
+#include "python/src/jacobian.hpp"
 
 namespace einfield::python {
 namespace {
@@ -173,6 +174,11 @@ LensModel::Shears LensModel::shears_at(const std::vector<double>& flat, const st
     shears.network[n + i] = (right[n + i] - left[n + i] + up[i] - down[i]) / (4 * step);
   }
   return shears;
+}
+
+std::vector<double> LensModel::jacobian_at(const std::vector<double>& flat, Space space) const {
+  ThreadPool pool(threads_);
+  return residual_jacobian(posterior_.problem(), posterior_.layout(), flat, space, pool);
 }
 
 CriticalCurves LensModel::critical_curves_at(const std::vector<double>& flat) const {

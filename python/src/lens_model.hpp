@@ -65,6 +65,8 @@ class LensModel {
   };
   /// @param positions  2 × n, all x, then all y [arcsec]
   Shears shears_at(const std::vector<double>& flat, const std::vector<double>& positions) const;
+  /// residual_jacobian() at a flat vector.
+  std::vector<double> jacobian_at(const std::vector<double>& flat, Space space) const;
   CriticalCurves critical_curves_at(const std::vector<double>& flat) const;
 
  private:

@@ -120,6 +120,25 @@ Output images(LensModel& model, const Input& theta, bool constrained) {
   return to_numpy(std::move(values), {n, ny, nx});
 }
 
+/// Of every point (parameters, ny, nx).
+Output jacobians(LensModel& model, const Input& theta, bool constrained) {
+  const Grid& grid = model.observation().grid;
+  const std::size_t n = points(model, theta), size = model.posterior().size();
+  std::vector<double> values;
+  {
+    const nb::gil_scoped_release release;
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::vector<double> flat = model.posterior().flat(theta.data() + i * size, space_of(constrained));
+      std::vector<double> of_point = model.jacobian_at(flat, space_of(constrained));
+      if (n == 1)
+        values = std::move(of_point);
+      else
+        values.insert(values.end(), of_point.begin(), of_point.end());
+    }
+  }
+  return to_numpy(std::move(values), {n, size, static_cast<std::size_t>(grid.ny), static_cast<std::size_t>(grid.nx)});
+}
+
 /// Points from one space to the other.
 Output transformed(LensModel& model, const Input& theta, bool to_constrained) {
   const std::size_t n = points(model, theta), size = model.posterior().size();
@@ -531,6 +550,7 @@ void bind_model(nb::module_& m) {
            })
       .def("evaluate", &evaluate, "theta"_a, "constrained"_a, "gradient"_a, "priors"_a, "volume"_a)
       .def("images", &images, "theta"_a, "constrained"_a)
+      .def("jacobians", &jacobians, "theta"_a, "constrained"_a)
       .def("transformed", &transformed, "theta"_a, "to_constrained"_a)
       .def("fields", &fields, "theta"_a, "positions"_a)
       .def("shears", &shears, "theta"_a, "positions"_a)
