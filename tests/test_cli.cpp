@@ -835,6 +835,9 @@ TEST_F(Cli, ConvertGoesThereAndBack) {
     expect_refused({"convert", "--to-" + name, "lens_fit", "--out", "made/" + name},
                    "--out: made/" + name + "/" + name + ".json exists, expected a new directory or --overwrite");
     EXPECT_EQ(run({"convert", "--to-" + name, "lens_fit", "--out", "made/" + name, "--overwrite"}).status, 0);
+    // The network comes along.
+    outcome = run({"convert", "--from-" + name, "made/" + name + "/" + name + ".json", "--out", "back/" + name});
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
 
     outcome = run({"convert", "--from-" + name, "lens_fit/" + name + ".json"});
     EXPECT_EQ(outcome.status, 0) << outcome.err;

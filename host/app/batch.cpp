@@ -412,6 +412,13 @@ int batch_status(const std::string& dir, std::ostream& out) {
   return kDone;
 }
 
+Table batch_table(const std::string& dir) {
+  const Manifest manifest = manifest_in(dir);
+  RowStore rows(in(dir, "rows"));
+  rows.refresh();
+  return survey_table(manifest, rows);
+}
+
 int batch_collect(const std::string& dir, const std::string& given, const std::string& gallery, bool overwrite,
                   std::ostream& log) {
   const Manifest manifest = manifest_in(dir);

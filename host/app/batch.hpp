@@ -7,6 +7,7 @@
 #include <string>
 
 #include "host/app/run.hpp"
+#include "host/files/table.hpp"
 
 namespace einfield {
 
@@ -38,6 +39,9 @@ int batch_run(const BatchOptions& options);
 
 /// How far the survey in a directory is. @return 0
 int batch_status(const std::string& dir, std::ostream& out);
+
+/// The table of the survey in a directory, as it is now.
+Table batch_table(const std::string& dir);
 
 /// Writes the table. @param out  FILE.fits or FILE.ecsv; "" = DIR/lenses.fits, which is replaced @return 0
 /// @param gallery  folder to write a gallery into; "" = none

@@ -377,6 +377,7 @@ struct Conversion {
     const std::string dir = out.empty() ? results : out;
     prepare_directory(dir, {name}, overwrite || out.empty());
     warnings = write_format(dir, lens);
+    if (!fs::equivalent(dir, results)) write_networks(dir, lens);
     return in(dir, name);
   }
   /// A configuration from a file of another format.

@@ -9,6 +9,7 @@
 #include "host/fields/ensemble.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/files/text.hpp"
+#include "host/results/result_files.hpp"
 #include "host/results/stored_result.hpp"
 
 namespace einfield {
@@ -136,6 +137,16 @@ class StoredFit {
 
 ExchangedLens read_exchanged(const std::string& dir) {
   return StoredFit(dir).lens();
+}
+
+void write_networks(const std::string& dir, const ExchangedLens& lens) {
+  for (std::size_t k = 0; k < lens.networks.size(); ++k)
+    write_network(in(dir, network_file(k)), lens.networks[k].shape, lens.networks[k].parameters, true);
+  const bool lensed =
+      network_light_index(lens.model) < static_cast<int>(lens.model.lens.size() + lens.model.source.size());
+  for (std::size_t k = 0; k < lens.network_lights.size(); ++k)
+    write_network(in(dir, network_file(k, lensed ? kSourceNetwork : kLensLightNetwork)), lens.network_lights[k].network,
+                  lens.network_lights[k].weights, true);
 }
 
 LensFields exchanged_network(const ExchangedLens& lens, const std::vector<double>& theta) {

@@ -43,6 +43,10 @@ struct ExchangedLens {
 /// @throws InvalidInput "DIR/FILE: …"
 ExchangedLens read_exchanged(const std::string& dir);
 
+/// Writes the networks that the files of write_coolest() and write_lenstronomy() name, for a directory without results.
+/// @throws IoError
+void write_networks(const std::string& dir, const ExchangedLens& lens);
+
 /// ψ, α, κ of the network at any positions, as the mean over the members; zero without a network.
 /// @param theta  2 × n, all x, then all y [arcsec]
 LensFields exchanged_network(const ExchangedLens& lens, const std::vector<double>& theta);

@@ -1,7 +1,7 @@
 """einfield: strong gravitational lenses with a neural correction of the lens potential.
 
 Arrays in, arrays out: `Model` holds data and a model, with its likelihood and gradients for any sampler; `fit` fits it;
-`simulate` makes data; `open_result` reads what the command `einfield fit` left. `einfield.jax.log_prob` and
+`simulate` makes data; `open_result` reads what the command `einfield fit` left; `batch` fits a survey. `einfield.jax.log_prob` and
 `einfield.torch.LogProb` hand the same gradients to JAX and PyTorch, which are imported only then.
 
 Conventions are lenstronomy's: positions in arcsec, x to the right and y up; images (ny, nx) with row 0 at the bottom;
@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+from . import _core, batch
 from .errors import (
     BackendUnavailable,
     CublasError,
@@ -38,7 +38,7 @@ __version__: str = _core.version()
 
 __all__ = [
     "BackendUnavailable", "CublasError", "CudaError", "CufftError", "EinfieldWarning", "Error", "InvalidInput", "IoError",
-    "Map", "Model", "NotBuilt", "NumericalError", "Parameter", "Result", "Simulation", "fit", "open_result", "simulate",
+    "Map", "Model", "NotBuilt", "NumericalError", "Parameter", "Result", "Simulation", "batch", "fit", "open_result", "simulate",
 ]
 
 

@@ -265,6 +265,59 @@ class Result:
 
     _source_dir: str = ""
 
+    def to_coolest(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> str:
+        """Writes the fitted lens in the standard COOLEST: coolest.json, the FITS files that it names and, if the lens has
+        them, its networks. `save` writes the same files beside all others.
+
+        Parameters
+        ----------
+        directory : path, made when it is absent
+        overwrite : bool
+            Replace an earlier coolest.json.
+
+        Returns
+        -------
+        str
+            The path of coolest.json, for `Model.from_coolest`. What may surprise a reader of the files is a warning.
+
+        Raises
+        ------
+        InvalidInput
+            For a directory that has a coolest.json, unless `overwrite`.
+        IoError
+        """
+        path = os.fspath(directory)
+        for note in self._source.exchange("coolest", path, bool(overwrite)):
+            warnings.warn(note, EinfieldWarning, stacklevel=2)
+        return os.path.join(path, "coolest.json")
+
+    def to_lenstronomy(self) -> dict[str, Any]:
+        """The fitted lens as lenstronomy's keyword dictionaries, in lenstronomy's units: amplitudes per arcsec².
+
+        Returns
+        -------
+        dict
+            `kwargs_model` (lens_model_list, source_light_model_list, lens_light_model_list), `kwargs_lens`,
+            `kwargs_source`, `kwargs_lens_light`, `kwargs_fixed_lens` ..., `kwargs_data`, `kwargs_psf`, `kwargs_numerics`,
+            `kwargs_likelihood`, with arrays (ny, nx) for images; and `einfield`, which has priors, bounds and notes for
+            `Model.from_lenstronomy`. The network is an INTERPOL of its deflection at the rays of the image, which
+            `Model.from_lenstronomy` does not read. What may surprise a user is a warning.
+        """
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="einfield-") as folder:
+            notes = self._source.exchange("lenstronomy", folder, False)
+            with open(os.path.join(folder, "lenstronomy.json"), encoding="utf-8") as file:
+                stored: dict[str, Any] = json.load(file)
+            own = stored.pop("einfield")
+            dictionaries: dict[str, Any] = _with_arrays(stored, folder)
+        # Networks are in files, which are gone.
+        for block in ("lens", "source", "lens_light"):
+            own[block] = [{key: value for key, value in component.items() if key != "network"} for component in own[block]]
+        for note in notes:
+            warnings.warn(note, EinfieldWarning, stacklevel=2)
+        return dictionaries | {"einfield": own}
+
     def plot(self, figure: Any = None) -> Any:
         """Data, model, residuals, source and, with a network, its convergence and potential, with matplotlib.
 
@@ -338,6 +391,19 @@ def open_result(directory: str | os.PathLike[str]) -> Result:
     result = Result._make(source, info, 0)
     result._source_dir = path
     return result
+
+
+def _with_arrays(value: Any, folder: str) -> Any:
+    """Arrays in the place of "FILE.fits[HDU]" in what lenstronomy.json holds."""
+    if isinstance(value, dict):
+        return {key: _with_arrays(v, folder) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(v, folder) for v in value]
+    if isinstance(value, str) and value.startswith("lenstronomy.fits["):
+        hdu = value[:-1].split("[")[1]
+        array = _core.read_image(os.path.join(folder, "lenstronomy.fits"), hdu)
+        return array[0] if hdu in ("NETWORK_X", "NETWORK_Y") else array  # axes are stored as an image of one row
+    return value
 
 
 def _number(value: Any) -> float:

@@ -34,6 +34,7 @@ class MemoryFit {
   MemoryFit(const Config& config, LoadedProblem loaded, const FitOptions& options);
 
   const Assessment& assessment() const { return *fit_; }
+  int threads() const { return threads_; }
   /// result.json of this fit.
   const std::string& json() const { return json_; }
 

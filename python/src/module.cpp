@@ -10,8 +10,7 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
-#include <chrono>
-#include <exception>
+#include <filesystem>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -22,11 +21,20 @@
 #include "einfield/error.hpp"
 #include "einfield/results.hpp"
 #include "host/app/simulate.hpp"
+#include "host/exchange/coolest.hpp"
+#include "host/exchange/fitted_lens.hpp"
+#include "host/exchange/lens_toml.hpp"
+#include "host/exchange/lenstronomy.hpp"
+#include "host/files/fits_io.hpp"
+#include "host/files/text.hpp"
 #include "host/files/version.hpp"
 #include "host/results/write_results.hpp"
+#include "python/src/arrays.hpp"
 #include "python/src/errors.hpp"
+#include "python/src/interrupts.hpp"
 #include "python/src/lens_model.hpp"
 #include "python/src/memory_fit.hpp"
+#include "python/src/survey.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -34,18 +42,7 @@ using namespace nb::literals;
 namespace einfield::python {
 namespace {
 
-using Input = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
-using Output = nb::ndarray<nb::numpy, double>;
 using Overrides = std::vector<std::pair<std::string, std::string>>;
-
-/// An array of NumPy that owns the values.
-Output to_numpy(std::vector<double> values, const std::vector<std::size_t>& shape) {
-  auto owned = std::make_unique<std::vector<double>>(std::move(values));
-  double* const data = owned->data();
-  const nb::capsule owner(owned.get(), [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
-  (void)owned.release();  // the capsule has it now
-  return {data, shape.size(), shape.data(), owner};
-}
 
 std::vector<double> values_of(const Input& array) {
   return {array.data(), array.data() + array.size()};
@@ -191,7 +188,7 @@ nb::dict shears(LensModel& model, const Input& theta, const Input& positions) {
   return result;
 }
 
-Output to_numpy(const Polyline& line) {
+Output line_to_numpy(const Polyline& line) {
   std::vector<double> values;
   for (const Vec2<double>& point : line) {
     values.push_back(point.x);
@@ -209,8 +206,8 @@ nb::tuple critical_curves(LensModel& model, const Input& theta) {
   }
   nb::list curves, cuts;
   for (const CriticalCurve& curve : found.curves)
-    curves.append(nb::make_tuple(to_numpy(curve.image), to_numpy(curve.source)));
-  for (const Polyline& cut : found.cuts) cuts.append(to_numpy(cut));
+    curves.append(nb::make_tuple(line_to_numpy(curve.image), line_to_numpy(curve.source)));
+  for (const Polyline& cut : found.cuts) cuts.append(line_to_numpy(cut));
   return nb::make_tuple(curves, cuts, effective_radius(found));
 }
 
@@ -274,7 +271,7 @@ nb::dict observation(LensModel& model) {
   nb::dict result;
   result["image"] = to_numpy(o.image, {ny, nx});
   result["noise"] = to_numpy(o.noise, {ny, nx});
-  result["mask"] = to_numpy({o.mask.begin(), o.mask.end()}, {ny, nx});
+  result["mask"] = to_numpy(std::vector<double>(o.mask.begin(), o.mask.end()), {ny, nx});
   if (!o.psf.empty())
     result["psf"] = to_numpy(o.psf.values, {static_cast<std::size_t>(o.psf.ny), static_cast<std::size_t>(o.psf.nx)});
   result["pixel_scale"] = o.grid.pixel_scale;
@@ -286,47 +283,6 @@ nb::dict observation(LensModel& model) {
 }
 
 // ---- fits --------------------------------------------------------------------------------------------------
-
-/// Lets Python look for signals during a fit, and keeps what a signal or a callback raises until its end.
-class Interrupts {
- public:
-  bool poll() {
-    // Rarely: to take the GIL may mean to wait for another thread of Python.
-    constexpr std::chrono::milliseconds kBetween{50};
-    const auto now = std::chrono::steady_clock::now();
-    if (ended_ || now - last_ < kBetween) return ended_;
-    last_ = now;
-    const nb::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() == 0) return false;
-    ended_ = true;
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) != 0)
-      PyErr_Clear();  // Ctrl-C ends the fit with the result that it has
-    else
-      raised_ = std::make_exception_ptr(nb::python_error());
-    return true;
-  }
-  /// Calls Python. @param call  runs with the GIL
-  template <class Call>
-  void run(Call&& call) {
-    if (ended_) return;
-    const nb::gil_scoped_acquire gil;
-    try {
-      call();
-    } catch (const nb::python_error& error) {
-      if (!error.matches(PyExc_KeyboardInterrupt)) raised_ = std::current_exception();  // else as in poll()
-      ended_ = true;
-    }
-  }
-  /// @pre the GIL is held
-  void rethrow() const {
-    if (raised_) std::rethrow_exception(raised_);
-  }
-
- private:
-  bool ended_ = false;
-  std::exception_ptr raised_;
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 std::unique_ptr<MemoryFit> fit(LensModel& model, const std::string& backend, std::optional<int> device, int threads,
                                bool double_precision, int log_every, const std::string& checkpoint,
@@ -431,6 +387,43 @@ nb::dict stored_fields(const StoredFit& fit, const Input& positions, int threads
     return LensFields{std::move(f.potential), std::move(f.deflection), std::move(f.convergence)};
   };
   return fields_to_python(fields(found.smooth), fields(found.network));
+}
+
+/// The files of another package for a fitted lens. @return notes
+std::vector<std::string> write_exchanged(const ExchangedLens& lens, const std::string& format, const std::string& dir,
+                                         bool overwrite) {
+  const std::string file = in(dir, format + ".json");
+  if (!overwrite && std::filesystem::exists(file))
+    throw InvalidInput(file + " exists, expected a new directory or overwrite=True");
+  prepare_directory(dir, {}, true);
+  return format == "coolest" ? write_coolest(dir, lens) : write_lenstronomy(dir, lens);
+}
+
+std::vector<std::string> exchange_fitted(const MemoryFit& fit, const std::string& format, const std::string& dir,
+                                         bool overwrite) {
+  const nb::gil_scoped_release release;
+  const ExchangedLens lens = fitted_lens(fit.assessment(), fit.threads());
+  std::vector<std::string> notes = write_exchanged(lens, format, dir, overwrite);
+  write_networks(dir, lens);
+  return notes;
+}
+
+std::vector<std::string> exchange_stored(const StoredFit& fit, const std::string& format, const std::string& dir,
+                                         bool overwrite) {
+  const nb::gil_scoped_release release;
+  const ExchangedLens lens = read_exchanged(fit.dir);
+  std::vector<std::string> notes = write_exchanged(lens, format, dir, overwrite);
+  if (!std::filesystem::equivalent(dir, fit.dir)) write_networks(dir, lens);
+  return notes;
+}
+
+Output read_image(const std::string& path, const std::string& hdu) {
+  FitsImage image;
+  {
+    const nb::gil_scoped_release release;
+    image = read_fits(path, hdu);
+  }
+  return to_numpy(std::move(image.values), {static_cast<std::size_t>(image.ny), static_cast<std::size_t>(image.nx)});
 }
 
 // ---- simulation ----------------------------------------------------------------------------------------------
@@ -576,11 +569,14 @@ void bind_results(nb::module_& m) {
             const nb::gil_scoped_release release;
             return fit.save(dir, figures, overwrite);
           },
-          "dir"_a, "figures"_a, "overwrite"_a);
+          "dir"_a, "figures"_a, "overwrite"_a)
+      .def("exchange", &exchange_fitted, "format"_a, "dir"_a, "overwrite"_a);
   nb::class_<StoredFit>(m, "StoredFit")
       .def("map", &stored_map, "name"_a)
       .def("history", &stored_history)
-      .def("fields", &stored_fields, "positions"_a, "threads"_a);
+      .def("fields", &stored_fields, "positions"_a, "threads"_a)
+      .def("exchange", &exchange_stored, "format"_a, "dir"_a, "overwrite"_a);
+  m.def("read_image", &read_image, "path"_a, "hdu"_a);
   m.def("open_result", &open_result, "dir"_a);
 }
 
@@ -593,6 +589,7 @@ NB_MODULE(_core, m) {
   bind_errors(m);
   bind_model(m);
   bind_results(m);
+  bind_survey(m);
   m.def("simulate_arguments", &simulate_arguments, "toml"_a, "arrays"_a);
   m.def("simulate_file", &simulate_file, "path"_a, "settings"_a);
   m.def("lens_profiles", [] { return profile_table(einfield::kLensKinds, einfield::lens_info); });
