@@ -165,7 +165,7 @@ def status(directory: Path) -> Status:
     path = os.fspath(directory)
     log = _core.batch_status(path)
     names = _core.batch_table(path)["status"]
-    return Status(len(names), *(names.count(name) for name in ("ok", "suspect", "failed", "unfinished")), log)
+    return Status(len(names), names.count("ok"), names.count("suspect"), names.count("failed"), names.count("unfinished"), log)
 
 
 def collect(

@@ -516,8 +516,10 @@ def fit(
     Returns
     -------
     Result
-        Ctrl-C ends the fit: the result is then the state that was reached, its `stop_reason` "interrupted". A loss that
-        becomes NaN ends it as well; `status` is then "failed".
+        Ctrl-C ends the fit: the result is then the state that was reached, its `stop_reason` "interrupted", without error
+        bars that take long. While error bars are computed it ends those of `method = "randomized"`, with a warning, and
+        lets others be finished; a checkpoint is that of the finished fit, so that `fit` computes them later. A loss that
+        becomes NaN ends a fit as well; `status` is then "failed".
 
     Raises
     ------
@@ -539,7 +541,7 @@ def fit(
     report = bar.report if bar else progress if callable(progress) else None
     try:
         fitted = model._lens.fit(backend, of_device, of_threads, precision == "double", int(log_every),
-                                 "" if checkpoint is None else os.fspath(checkpoint), report)
+                                 "" if checkpoint is None else os.fspath(checkpoint), report, bar.note if bar else None)
     finally:
         if bar:
             bar.close()
@@ -563,6 +565,9 @@ class _progress_bar:
     def report(self, step: int, loss: float, chi2: float) -> None:
         self._bar.set_postfix_str(f"chi2 {chi2:.4g}", refresh=False)
         self._bar.update(max(0, step - self._bar.n))
+
+    def note(self, text: str) -> None:
+        self._bar.set_postfix_str(text)
 
     def close(self) -> None:
         self._bar.close()

@@ -45,11 +45,13 @@ template <class Real>
 ErrorBarsOf randomized(const Config& config, const LoadedProblem& loaded, const FitOptions& options,
                        Backend<Real>& backend, const FitSettings& settings, ThreadPool& pool) {
   if (config.uncertainty.method != UncertaintyKind::randomized) return nullptr;
+  const int members = config.uncertainty.members;
   if (settings.stages.back().optimizer != OptimizerKind::gauss_newton)
-    return refit_error_bars(
-        config, loaded, backend, settings, pool, [](const std::string&) {}, options.interrupted);
-  return randomized_error_bars(loaded.problem, config.uncertainty, pool,
-                               [&options](int) { return options.interrupted && options.interrupted(); });
+    return refit_error_bars(config, loaded, backend, settings, pool, options.note, options.interrupted);
+  return randomized_error_bars(loaded.problem, config.uncertainty, pool, [&options, members](int done) {
+    options.note("error bars: " + std::to_string(done) + " of " + std::to_string(members) + " members");
+    return options.interrupted();
+  });
 }
 
 /// The directory of a checkpoint, locked for the time of a fit.

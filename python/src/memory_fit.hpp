@@ -24,6 +24,7 @@ struct FitOptions {
   std::string checkpoint;                           ///< directory of the checkpoint; "" = none
   std::function<bool()> interrupted;                ///< true ends the fit with the state that it has
   std::function<void(const HistoryRow&)> progress;  ///< of the first member
+  std::function<void(const std::string&)> note;     ///< what follows the last stage, for people
 };
 
 /// A finished fit.

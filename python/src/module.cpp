@@ -286,19 +286,23 @@ nb::dict observation(LensModel& model) {
 
 std::unique_ptr<MemoryFit> fit(LensModel& model, const std::string& backend, std::optional<int> device, int threads,
                                bool double_precision, int log_every, const std::string& checkpoint,
-                               const nb::object& progress) {
+                               const nb::object& progress, const nb::object& note) {
   Interrupts interrupts;
-  FitOptions options{backend, device, threads, double_precision, log_every, checkpoint, {}, {}};
+  FitOptions options{backend, device, threads, double_precision, log_every, checkpoint, {}, {}, {}};
   options.interrupted = [&] { return interrupts.poll(); };
   if (!progress.is_none())
     options.progress = [&](const HistoryRow& row) {
       interrupts.run([&] { progress(row.step, row.loss, row.chi2_reduced); });
     };
+  options.note = [&](const std::string& text) {
+    if (!note.is_none()) interrupts.run([&] { note(text); });
+  };
   std::unique_ptr<MemoryFit> result;
   {
     const nb::gil_scoped_release release;
     result = std::make_unique<MemoryFit>(model.config(), model.loaded(), options);
   }
+  interrupts.finish();
   interrupts.rethrow();
   return result;
 }
@@ -554,7 +558,7 @@ void bind_model(nb::module_& m) {
       .def("toml", [](LensModel& model) { return to_toml(model.config()); })
       .def("steps", &steps_of)
       .def("fit", &fit, "backend"_a, "device"_a.none(), "threads"_a, "double_precision"_a, "log_every"_a,
-           "checkpoint"_a, "progress"_a.none());
+           "checkpoint"_a, "progress"_a.none(), "note"_a.none());
 }
 
 void bind_results(nb::module_& m) {

@@ -235,3 +235,56 @@ def test_the_information_is_that_of_result_json(fitted, tmp_path):
     for key in ("parameters", "metrics", "status", "free", "uncertainties"):
         assert stored[key] == fitted.info[key]
     assert "<arguments>" not in json.dumps(fitted.info)
+
+
+RANDOMIZED = {"method": "randomized", "members": 400}
+
+
+def test_ctrl_c_during_randomized_error_bars_leaves_the_fit_and_its_checkpoint(tmp_path):
+    """Members are fits: the first one begins after the last step of the fit."""
+    def fit(members, progress=None):
+        model = smooth_model(optimizer={"name": "lbfgs", "steps": 12}, uncertainty=RANDOMIZED | {"members": members},
+                             network={"hidden": [6], "ensemble": 1})
+        return einfield.fit(model, threads=1, checkpoint=tmp_path / "fit", progress=progress)
+
+    timers = []
+
+    def press_later(step, loss, chi2):
+        if not timers:
+            timers.append(threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)))
+            timers[0].start()
+
+    with pytest.warns(einfield.EinfieldWarning, match="uncertainty: interrupted, the error bars are those of"):
+        begun = fit(400, press_later)
+    timers[0].join()
+    assert begun.stop_reason != "interrupted"
+    ended = fit(2)  # continues from the checkpoint of the finished fit
+    np.testing.assert_array_equal(ended.model, begun.model)
+    assert np.isfinite(ended.parameters["lens.0.theta_E"].sigma)
+
+
+def test_ctrl_c_during_other_error_bars_loses_nothing():
+    """Laplace's approximation is finished: the fit is complete, and nothing is raised."""
+    model = smooth_model(lens=[LENS], source=[SOURCE], network={"hidden": [24, 24], "ensemble": 1}, optimizer={"steps": 4})
+    pressed = []
+
+    def press_at_the_end(step, loss, chi2):
+        if step >= 4 and not pressed:
+            pressed.append(threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)))
+            pressed[0].start()
+
+    started = time.monotonic()
+    result = einfield.fit(model, threads=1, progress=press_at_the_end, log_every=1)
+    pressed[0].join()
+    assert time.monotonic() - started > 0.2
+    assert result.stop_reason != "interrupted"
+    assert np.isfinite(result.maps["KAPPA_NN_STD"]).any()
+
+
+def test_a_bar_of_tqdm_tells_of_error_bars(capfd):
+    pytest.importorskip("tqdm")
+    model = smooth_model(optimizer={"name": "gauss_newton", "steps": 4}, uncertainty=RANDOMIZED | {"members": 3},
+                         source=[SOURCE, {"profile": "PIXELATED", "nx": 6, "ny": 6, "pixel_scale": 0.3, "value": 1.0, "fit": "all"}],
+                         regularization={"source_gradient": 1.0}, lens=[LENS | {"fit": ["theta_E"]}])
+    einfield.fit(model, threads=1, progress=True)
+    assert "error bars: 3 of 3 members" in capfd.readouterr().err
