@@ -1,5 +1,6 @@
 """einfield's posterior for JAX: works under `jit`, `grad` and `vmap`. JAX differentiates nothing: the gradient is that of
-the hand-written adjoints, in double precision on the CPU."""
+the hand-written adjoints, in double precision on the CPU. Compiled functions of JAX call it directly (`jax.ffi`) where the
+module was built with jaxlib's headers, and by way of Python (`jax.pure_callback`) else and on other devices."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _core
 from .errors import InvalidInput
 from .model import Model, Space, _constrained
 
@@ -16,6 +18,13 @@ try:
     import jax.numpy as jnp
 except ImportError as missing:
     raise ImportError("einfield.jax needs JAX: pip install jax") from missing
+
+
+#: Whether compiled functions call einfield without Python.
+_direct = hasattr(_core, "xla_handlers") and hasattr(jax, "ffi")
+if _direct:
+    for _name, _handler in _core.xla_handlers().items():
+        jax.ffi.register_ffi_target(_name, _handler, platform="cpu")
 
 
 def log_prob(model: Model, space: Space = "constrained", jacobian: bool = True) -> Callable[[Any], Any]:
@@ -37,14 +46,26 @@ def log_prob(model: Model, space: Space = "constrained", jacobian: bool = True) 
         raise InvalidInput(f"model: found {type(model).__name__}, expected einfield.Model")
     _constrained(space)
 
-    def value_only(theta: Any) -> Any:
-        at = np.asarray(theta)
-        return model._evaluate_unchecked(at, space, jacobian, gradient=False)[0].astype(at.dtype)
+    target = _core.XlaTarget(model._lens, _constrained(space), bool(jacobian)) if _direct else None
 
-    def value_and_gradient(theta: Any) -> Any:
-        at = np.asarray(theta)
-        value, gradient = model._evaluate_unchecked(at, space, jacobian, gradient=True)
-        return value.astype(at.dtype), gradient.astype(at.dtype)
+    def call(theta: Any, gradient: bool) -> Any:
+        """The value or, with the gradient, both; of all points of a batch at once."""
+        shapes = (jax.ShapeDtypeStruct((), theta.dtype),) + gradient * (jax.ShapeDtypeStruct(theta.shape, theta.dtype),)
+
+        def by_python(theta: Any) -> Any:
+            def evaluate(theta: Any) -> Any:
+                at = np.asarray(theta)
+                found = model._evaluate_unchecked(at, space, jacobian, gradient=gradient)
+                return tuple(array.astype(at.dtype) for array in found if array is not None)
+
+            return jax.pure_callback(evaluate, shapes, theta, vmap_method="broadcast_all")
+
+        if target is None:
+            return by_python(theta)
+        name = "einfield_value_and_grad" if gradient else "einfield_log_prob"
+        directly = jax.ffi.ffi_call(name, shapes, vmap_method="broadcast_all")
+        number = np.int64(target.number())
+        return jax.lax.platform_dependent(theta, cpu=lambda t: directly(t, target=number), default=by_python)
 
     def checked(theta: Any) -> Any:
         theta = jnp.asarray(theta)
@@ -54,14 +75,20 @@ def log_prob(model: Model, space: Space = "constrained", jacobian: bool = True) 
 
     @jax.custom_vjp
     def density(theta: Any) -> Any:
-        return jax.pure_callback(value_only, jax.ShapeDtypeStruct((), theta.dtype), theta, vmap_method="broadcast_all")
+        return call(theta, gradient=False)[0]
 
     def forward(theta: Any) -> Any:
-        shapes = (jax.ShapeDtypeStruct((), theta.dtype), jax.ShapeDtypeStruct(theta.shape, theta.dtype))
-        return jax.pure_callback(value_and_gradient, shapes, theta, vmap_method="broadcast_all")
+        return call(theta, gradient=True)
 
     def backward(gradient: Any, cotangent: Any) -> Any:
         return (cotangent * gradient,)
 
     density.defvjp(forward, backward)
-    return lambda theta: density(checked(theta))
+
+    def of_theta(theta: Any) -> Any:
+        theta = checked(theta)
+        if theta.dtype.itemsize >= 4:
+            return density(theta)
+        return density(theta.astype(np.float32)).astype(theta.dtype)
+
+    return of_theta

@@ -35,6 +35,7 @@
 #include "python/src/lens_model.hpp"
 #include "python/src/memory_fit.hpp"
 #include "python/src/survey.hpp"
+#include "python/src/xla.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -594,6 +595,7 @@ NB_MODULE(_core, m) {
   bind_model(m);
   bind_results(m);
   bind_survey(m);
+  bind_xla(m);
   m.def("simulate_arguments", &simulate_arguments, "toml"_a, "arrays"_a);
   m.def("simulate_file", &simulate_file, "path"_a, "settings"_a);
   m.def("lens_profiles", [] { return profile_table(einfield::kLensKinds, einfield::lens_info); });

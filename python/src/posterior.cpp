@@ -98,6 +98,7 @@ Posterior::Posterior(Problem problem, int threads)
 }
 
 std::shared_ptr<Posterior::Workers> Posterior::workers() {
+  const std::lock_guard<std::mutex> lock(mutex_);
   // After a fork the threads are gone and a mutex may be locked for good: what was there is left alone, not destroyed.
   if (workers_ && !workers_->of_this_process()) new std::shared_ptr<Workers>(std::move(workers_));
   if (!workers_) workers_ = std::make_shared<Workers>(problem_, threads_);

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "einfield/model.hpp"
@@ -38,7 +39,7 @@ class Posterior {
   std::size_t size() const { return layout_.size(); }
 
   /// Threads and backends, made when they are first asked for, and anew in a process that was forked: threads do not
-  /// survive a fork. Calls must not run at the same time; what they return may be used by several threads, in turn.
+  /// survive a fork. What this returns may be used by several threads, in turn.
   std::shared_ptr<Workers> workers();
 
   /// @param theta     [n][size()]
@@ -64,7 +65,8 @@ class Posterior {
   Problem problem_;
   ParameterLayout layout_;
   int threads_;
-  double scale_;  ///< −½ times the number of fitted pixels: the loss is a mean
+  double scale_;      ///< −½ times the number of fitted pixels: the loss is a mean
+  std::mutex mutex_;  ///< of workers_
   std::shared_ptr<Workers> workers_;
 };
 

@@ -1,18 +1,24 @@
 """JAX and PyTorch get the bits of the model's own gradient."""
 
+import gc
 import subprocess
 import sys
 
 import einfield
 import numpy as np
 import pytest
-from conftest import near
+from conftest import near, small_model
 
 
-@pytest.fixture(scope="module")
-def jax():
+@pytest.fixture(params=["directly", "by way of Python"])
+def jax(request, monkeypatch):
+    """JAX, which calls the module in either way."""
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
+    if request.param == "by way of Python":
+        monkeypatch.setattr(einfield.jax, "_direct", False)
+    elif not einfield.jax._direct:
+        pytest.skip("built without the headers of jaxlib")
     return jax
 
 
@@ -58,8 +64,55 @@ def test_jax_evaluates_a_batch_in_one_call(jax, model, monkeypatch):
         return inner(self, theta, *args, **kwargs)
 
     monkeypatch.setattr(type(model), "_evaluate_unchecked", counted)
-    jax.vmap(jax.grad(einfield.jax.log_prob(model)))(near(model, 4)).block_until_ready()
-    assert calls == [(4, model.size)]
+    gradients = jax.jit(jax.vmap(jax.grad(einfield.jax.log_prob(model))))
+    theta = near(model, 4)
+    gradients(theta).block_until_ready()
+    if einfield.jax._direct:
+        assert calls == []
+        text = gradients.lower(theta).as_text()
+        assert text.count("custom_call @einfield_value_and_grad") == 1
+        assert "(tensor<4x10xf64>) -> (tensor<4xf64>, tensor<4x10xf64>)" in text
+    else:
+        assert calls == [(4, model.size)]
+
+
+def test_jax_takes_other_types_in_the_way_of_jax(jax, model):
+    density = einfield.jax.log_prob(model)
+    integers = jax.numpy.ones(model.size, int)
+    assert float(density(integers)) == model.log_prob(np.ones(model.size))
+    half = jax.numpy.asarray(model.initial, jax.numpy.float16)
+    value = density(half)
+    assert value.dtype == np.float16
+    assert value == np.float16(model.log_prob(np.asarray(half, float)))
+
+
+def test_a_function_of_jax_may_outlive_its_model(jax):
+    model = small_model()
+    density = einfield.jax.log_prob(model)
+    theta, expected = model.initial, model.log_prob(model.initial)
+    compiled = jax.jit(density).lower(theta).compile()
+    del model
+    gc.collect()
+    assert float(compiled(theta)) == expected  # the function has the model
+    del density
+    jax.clear_caches()
+    gc.collect()
+    if einfield.jax._direct:
+        with pytest.raises(Exception, match="einfield: the model of this function does not exist any more"):
+            compiled(theta).block_until_ready()
+
+
+def test_jax_and_threads_of_python_share_a_model(jax):
+    import concurrent.futures
+
+    model = small_model(threads=2)
+    theta = near(model, 6)
+    value, gradient = model.value_and_grad(theta)
+    f = jax.jit(jax.value_and_grad(einfield.jax.log_prob(model)))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for i, (v, g) in pool.map(lambda i: (i % 6, (f if i % 2 else model.value_and_grad)(theta[i % 6])), range(60)):
+            assert float(v) == value[i]
+            np.testing.assert_array_equal(g, gradient[i])
 
 
 def test_jax_in_single_precision_rounds_at_the_border(jax, model):

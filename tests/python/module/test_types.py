@@ -12,6 +12,8 @@ import pytest
 
 def test_the_stub_is_that_of_the_module():
     stubgen = pytest.importorskip("nanobind.stubgen")
+    if not hasattr(einfield._core, "xla_handlers"):
+        pytest.skip("built without the headers of jaxlib, whose functions the stub has")
     stub = stubgen.StubGen(module=einfield._core)
     stub.put(einfield._core)
     written = (importlib.resources.files(einfield) / "_core.pyi").read_text()
