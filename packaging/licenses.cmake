@@ -1,5 +1,5 @@
 # Installs the licenses of the libraries of linked_libraries.csv, as Debian keeps them: parts of these libraries are in the
-# command's code. Other systems keep them elsewhere, and their packages bring them along.
+# code of the command and of the Python module. Other systems keep them elsewhere, and their packages bring them along.
 file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/linked_libraries.csv libraries REGEX "^[^#]")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/linked_libraries.csv)
 set(without_license "")
@@ -10,6 +10,9 @@ foreach(library IN LISTS libraries)
   set(license /usr/share/doc/${package}/copyright)
   if(EXISTS ${license})
     install(FILES ${license} DESTINATION ${CMAKE_INSTALL_DOCDIR}/licenses RENAME ${name} COMPONENT runtime)
+    if(SKBUILD)  # a wheel is built
+      install(FILES ${license} DESTINATION ${SKBUILD_METADATA_DIR}/licenses RENAME ${name} COMPONENT python)
+    endif()
   else()
     list(APPEND without_license ${name})
   endif()

@@ -27,7 +27,7 @@ mv "$docs/examples" "$folder/examples"
 
 # glibc belongs to the system, and with it the loader.
 of_glibc='^(ld-linux.*|linux-vdso|lib(c|m|mvec|dl|rt|pthread|resolv|util|anl|nss_[a-z]*))\.so'
-mkdir -p "$folder/lib" "$docs/licenses"
+mkdir -p "$folder/lib"
 files=()
 while read -r library arrow path _; do
   [[ ! ${library##*/} =~ $of_glibc ]] || continue
@@ -35,22 +35,10 @@ while read -r library arrow path _; do
   cp -L "$path" "$folder/lib/$library"
   files+=("$(readlink -f "$path")")
 done < <(ldd "$build/einfield")
-# Debian lists some files of /usr/lib in /lib.
-owners=$(dpkg-query --search "${files[@]}" "${files[@]#/usr}" 2>/dev/null || true)
-for file in "${files[@]}"; do
-  package=$(awk -v a="$file" -v b="${file#/usr}" '$2 == a || $2 == b { split($1, name, ":"); print name[1]; exit }' <<<"$owners")
-  [ -f "/usr/share/doc/$package/copyright" ] || fail "$file: no license in /usr/share/doc"
-  cp -L "/usr/share/doc/$package/copyright" "$docs/licenses/$package"
-done
+tools/bundled_licenses.sh "$docs/licenses" "${files[@]}" || fail "licenses"
 patchelf --set-rpath "\$ORIGIN" "$folder"/lib/*
 patchelf --set-rpath "\$ORIGIN/../lib" "$folder/bin/einfield"
 chmod 644 "$folder"/lib/*
-# Licenses that Debian writes once for all packages.
-mkdir "$docs/licenses/common"
-grep -rhoE '/usr/share/common-licenses/[A-Za-z0-9.-]*[A-Za-z0-9]' "$docs/licenses" | sort -u | while read -r license; do
-  [ ! -f "$license" ] || cp -L "$license" "$docs/licenses/common/"
-done
-
 glibc=$(readelf --version-info "$folder/bin/einfield" "$folder"/lib/* | grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -n 1)
 cat >"$folder/README" <<EOF
 einfield $version for Linux on $(uname -m): fits strong gravitational lenses.
