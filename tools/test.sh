@@ -3,7 +3,8 @@
 # integration.
 #   tools/test.sh                  CPU build and tests, installation, then the CUDA backend if nvcc is on PATH
 #   tools/test.sh --full           also: all CUDA architectures, packages, sanitizers, the documentation, static analysis,
-#                                  memcheck, 1200 fits, fuzzing, coverage, every fault (before a release)
+#                                  memcheck, 1200 fits, fuzzing, coverage, every fault, the samplers and the wheel of the
+#                                  Python module (before a release)
 #   tools/test.sh --preset NAME    only the build and the tests of one CMake preset, for example cpu-debug; cuda-fat is
 #                                  compiled and its registers are checked
 #
@@ -48,6 +49,22 @@ prepare_python() {
     cp "$pins" "$venv/installed.txt"
   fi
   python_options=(-DEINFIELD_PYTHON=ON "-DPython_EXECUTABLE=$venv/bin/python")
+}
+# The notebooks that need samplers, and a wheel with its libraries.
+test_python_fully() {
+  local python=$PWD/build/python-venv/bin/python log=build/python-venv.log
+  if [ "${python_options[0]}" != -DEINFIELD_PYTHON=ON ]; then
+    echo "SKIPPED: the Python module is not built here"
+    return
+  fi
+  if ! "$python" -m pip install --quiet --requirement tests/python/module/requirements_full.txt >"$log" 2>&1; then
+    tail -n 3 "$log"
+    echo "SKIPPED: its packages (tests/python/module/requirements_full.txt) cannot be installed here"
+    return
+  fi
+  PYTHON=$python tools/wheel.sh build/wheel
+  EINFIELD_NOTEBOOKS=1 EINFIELD_WHEEL=$(echo "$PWD"/build/wheel/*.whl) PYTHONPATH=$PWD/build/cpu/python \
+    "$python" -m pytest -q -rs -p no:cacheprovider tests/python/module/test_notebooks.py tests/python/module/test_wheel.py
 }
 run_preset() {  # a preset of the CPU; the suites labeled slow only where nothing slows them down further
   local slow=()
@@ -127,6 +144,8 @@ if [ $full = yes ]; then
   tools/consumers.sh --full
   section "documentation"
   tools/docs.sh
+  section "notebooks and the wheel of the Python module"
+  test_python_fully
   section "packages on a clean system"
   if [ "$(id -u)" -eq 0 ]; then
     tools/install_dependencies.sh debootstrap

@@ -590,6 +590,7 @@ void bind_results(nb::module_& m) {
 
 NB_MODULE(_core, m) {
   using namespace einfield::python;
+  nanobind::set_leak_warnings(false);  // JAX keeps functions, and the models in them, to the end of the process
   m.doc() = "The compiled part of einfield. Its interface is not public: use the package einfield.";
   bind_errors(m);
   bind_model(m);

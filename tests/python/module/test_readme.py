@@ -18,8 +18,7 @@ def test_the_blocks_of_the_readme_run(capsys):
     names = {"image": data.image, "noise": data.noise, "psf": data.psf}
     exec(blocks[0], names)
     assert "lens.0.theta_E" in capsys.readouterr().out
-    names["theta"] = names["model"].unconstrain(names["model"].initial)
     exec(blocks[1], names)
     assert np.isfinite(names["value"]) and names["gradient"].shape == (names["model"].size,)
-    assert float(names["log_prob"](names["model"].initial.astype(np.float32))) == pytest.approx(
-        names["model"].log_prob(names["model"].initial), rel=1e-4)
+    assert names["J"].shape == (40, 40, names["model"].size)
+    assert float(names["log_prob"](names["theta"].astype(np.float32))) == pytest.approx(names["value"], rel=1e-4)
