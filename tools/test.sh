@@ -52,19 +52,19 @@ prepare_python() {
 }
 # The notebooks that need samplers, and a wheel with its libraries.
 test_python_fully() {
-  local python=$PWD/build/python-venv/bin/python log=build/python-venv.log
+  local own=$PWD/build/python-venv/bin/python log=build/python-venv.log
   if [ "${python_options[0]}" != -DEINFIELD_PYTHON=ON ]; then
     echo "SKIPPED: the Python module is not built here"
     return
   fi
-  if ! "$python" -m pip install --quiet --requirement tests/python/module/requirements_full.txt >"$log" 2>&1; then
+  if ! "$own" -m pip install --quiet --requirement tests/python/module/requirements_full.txt >"$log" 2>&1; then
     tail -n 3 "$log"
     echo "SKIPPED: its packages (tests/python/module/requirements_full.txt) cannot be installed here"
     return
   fi
-  PYTHON=$python tools/wheel.sh build/wheel
+  PYTHON=$own tools/wheel.sh build/wheel
   EINFIELD_NOTEBOOKS=1 EINFIELD_WHEEL=$(echo "$PWD"/build/wheel/*.whl) PYTHONPATH=$PWD/build/cpu/python \
-    "$python" -m pytest -q -rs -p no:cacheprovider tests/python/module/test_notebooks.py tests/python/module/test_wheel.py
+    "$own" -m pytest -q -rs -p no:cacheprovider tests/python/module/test_notebooks.py tests/python/module/test_wheel.py
 }
 run_preset() {  # a preset of the CPU; the suites labeled slow only where nothing slows them down further
   local slow=()
