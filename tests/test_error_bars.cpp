@@ -17,6 +17,7 @@
 #include "host/fit/gauss_newton.hpp"
 #include "host/fit/gram.hpp"
 #include "host/fit/laplace.hpp"
+#include "host/fit/member_objective.hpp"
 #include "host/fit/randomized.hpp"
 #include "host/results/error_bars.hpp"
 #include "tests/small_lens.hpp"
@@ -277,6 +278,32 @@ TEST(Laplace, SaysWhatTheNetworkCanTakeThePlaceOf) {
   EXPECT_FALSE(degeneracy.with_network);
   ASSERT_EQ(degeneracy.changes.size(), 2u);
   EXPECT_NEAR(degeneracy.changes[0].amount, -degeneracy.changes[1].amount, 1e-6);
+}
+
+/// What members are minima of, and what tests/posterior_chain.cpp samples.
+TEST(MemberObjective, WithoutDrawsIsThatOfTheFit) {
+  ThreadPool pool(1);
+  StepCase c = linear_case();
+  c.hidden = {6, 5};
+  c.pixel_source = c.free_lens = true;
+  c.regularization.source_curvature = 0.1;
+  const Problem problem = make_problem(c);
+  JointModel model(problem, {}, pool);
+  const PixelPrior prior(model);
+  MemberObjective objective(model, prior, std::nullopt);
+  MemberObjective::Point at{problem.initial_parameters, 0, {}};
+  objective.evaluate(at);
+  const double expected = model.value(at.x).total(problem.regularization);
+  EXPECT_NEAR(at.value, expected, 1e-10 * expected);
+  // A displacement along random numbers: its slope by differences.
+  const Eigen::VectorXd direction = normal_matrix(at.gradient.size(), 1, 8);
+  constexpr double h = 1e-6;
+  MemberObjective::Point up{objective.moved(at.x, h, direction), 0, {}},
+      down{objective.moved(at.x, -h, direction), 0, {}};
+  objective.evaluate(up);
+  objective.evaluate(down);
+  const double slope = 2 * at.gradient.dot(direction);
+  EXPECT_NEAR((up.value - down.value) / (2 * h), slope, 1e-5 * std::abs(slope));
 }
 
 // ---- randomized members
