@@ -488,6 +488,7 @@ TEST(ErrorBars, ARunWritesMapsNumbersAndMembers) {
   const json laplace = result_of(lens, with(lbfgs, {{"uncertainty.method", "\"laplace\""}}));
   EXPECT_EQ(laplace["uncertainty"]["method"], "laplace");
   EXPECT_TRUE(laplace["uncertainty"]["significant"]["text"].is_string());
+  EXPECT_EQ(laplace["uncertainty"]["resolution"]["fwhm"], 0.6);  // two pixels
   EXPECT_TRUE(laplace["uncertainty"]["coverage"].contains("kappa_psf_all"));
   for (const char* name :
        {"PSI_NN_STD", "ALPHA_NN_STD", "KAPPA_NN_STD", "KAPPA_NN_SNR", "KAPPA_NN_PSF", "KAPPA_NN_PSF_STD"})

@@ -388,8 +388,9 @@ std::string error_bars_html(const ordered_json& uncertainty) {
   if (!uncertainty.is_object()) return "";
   std::string html = element("p", html_text(text_of(uncertainty, "text")));
   for (const ordered_json& note : member(uncertainty, "notes")) html += element("p", html_text(words(note)));
-  if (const std::string text = text_of(member(uncertainty, "significant"), "text"); !text.empty())
-    html += element("p", html_text(text));
+  for (const char* const part : {"resolution", "significant"})
+    if (const std::string text = text_of(member(uncertainty, part), "text"); !text.empty())
+      html += element("p", html_text(text));
   const ordered_json& coverage = member(uncertainty, "coverage");
   if (coverage.empty()) return html;
   return html + element("h3", "Share of pixels in which the truth lies within 1 and 2 σ") +

@@ -9,6 +9,7 @@
 #include "host/files/text.hpp"
 #include "host/files/toml.hpp"
 #include "host/files/version.hpp"
+#include "host/results/resolution.hpp"
 #include "host/results/verdict.hpp"
 
 namespace einfield {
@@ -80,6 +81,10 @@ ordered_json uncertainty_json(const Assessment& fit) {
     json["not_redrawn"] = bars.not_redrawn;
   }
   if (!bars.notes.empty()) json["notes"] = bars.notes;
+  if (bars.fields && fit.significance) {
+    const Resolution r = resolution(fit.loaded.problem.observation, *fit.model.network, fit.weights.front());
+    json["resolution"] = {{"fwhm", r.fwhm}, {"text", in_words(r)}};
+  }
   if (const std::optional<Significance>& s = fit.significance) {
     const auto peak = [](const std::optional<Significance::Peak>& p) {
       if (!p) return ordered_json();
