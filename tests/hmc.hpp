@@ -136,12 +136,13 @@ inline Summary run(const LogDensity& density, const Eigen::VectorXd& start, cons
 /// autocorrelations of all chains together, each chain in two halves (Vehtari et al. 2021, eq. 10). Chains that
 /// disagree lower it.
 inline double effective_samples(const std::vector<std::vector<double>>& chains) {
+  std::size_t n = chains.front().size() / 2;  // the shortest chain counts
+  for (const std::vector<double>& chain : chains) n = std::min(n, chain.size() / 2);
   std::vector<std::vector<double>> halves;
   for (const std::vector<double>& chain : chains)
-    for (const std::size_t begin : {std::size_t{0}, chain.size() / 2})
+    for (const std::size_t begin : {std::size_t{0}, n})
       halves.emplace_back(chain.begin() + static_cast<std::ptrdiff_t>(begin),
-                          chain.begin() + static_cast<std::ptrdiff_t>(begin + chain.size() / 2));
-  const auto n = halves.front().size();
+                          chain.begin() + static_cast<std::ptrdiff_t>(begin + n));
   const double count = static_cast<double>(n), all = static_cast<double>(halves.size());
   std::vector<double> means;
   for (std::vector<double>& half : halves) {

@@ -37,7 +37,7 @@ struct Options {
 const std::vector<Override> kPosterior = {{"network.ensemble", "1"},
                                           {"regularization.negative_convergence", "0.0"},
                                           {"regularization.negative_total_convergence", "0.0"},
-                                          {"regularization.weight_decay", "1e-2"}};
+                                          {"regularization.weight_decay", "0.3"}};
 
 /// ψ minus its mean over the arcs, α and κ at the pixels of the arcs, and κ behind the PSF; one after the other.
 class ArcMaps {
