@@ -329,7 +329,7 @@ int main(int argc, char** argv) {
   app.add_option("--chains", options.chains);
   app.add_option("--warmup", options.warmup, "samples of each chain that do not count");
   app.add_option("--samples", options.samples, "of each chain");
-  app.add_option("--every", options.every, "one of so many samples is recorded");
+  app.add_option("--every", options.every, "samples from one that is recorded to the next");
   app.add_option("--length", options.length, "of the longest trajectory, about in sigma");
   app.add_option("--minutes", options.minutes, "of processor time after which all chains end");
   app.add_option("--threads", options.threads);
