@@ -106,14 +106,16 @@ def lens(k, folder):
 
     start = component("lens", "EPL", ["theta_E", "gamma", "e1", "e2", "center_x", "center_y"], theta_E=off(theta_e),
                       gamma=2, e1=off(e1), e2=off(e2))
-    start += "[lens.prior]\ngamma = { mean = 2.0, sigma = 0.15 }\n"
+    start += ("[lens.prior]\ngamma = { mean = 2.0, sigma = 0.15 }\n"
+              "e1 = { mean = 0.0, sigma = 0.15 }\ne2 = { mean = 0.0, sigma = 0.15 }\n")
     start += component("lens", "SHEAR", ["gamma1", "gamma2"], gamma1=off(g1), gamma2=off(g2))
+    start += "[lens.prior]\ngamma1 = { mean = 0.0, sigma = 0.05 }\ngamma2 = { mean = 0.0, sigma = 0.05 }\n"
     (folder / "lens.toml").write_text(
         f'recipe = "galaxy"\n[observation]\nimage = "data.fits[IMAGE]"\nnoise = "data.fits[NOISE]"\n{observation}'
         f'[[observation.region]]\nshape = "annulus"\ninner = 0.35\nouter = {theta_e + 0.55:.3f}\n{start}'
         '[[source]]\nprofile = "PIXELATED"\nnx = 40\nny = 40\nfit = ["pixels"]\n'
         f"[cosmology]\nz_lens = {Z_LENS}\nz_source = {Z_SOURCE}\n"
-        '[[optimizer.stage]]\nname = "gauss_newton"\nsteps = 100\n')
+        '[[optimizer.stage]]\nname = "gauss_newton"\nsteps = 300\n')
     return true
 
 
