@@ -60,7 +60,10 @@ inline ExchangedLens every_component(int nx, int ny) {
                      lens_of(LensKind::nfw, {1.5, 0.05, 0.2, 0.1}, {"Rs"}),
                      lens_of(LensKind::nfw_ellipse_potential, {2.0, 0.06, 0.1, 0.05, 0.0, 0.1}, {"alpha_Rs"}),
                      lens_of(LensKind::point_mass, {0.1, 0.6, 0.5}, {"theta_E"}),
-                     lens_of(LensKind::multipole, {4, 0.01, 0.3, 0.02, 0.01}, {"a_m"})};
+                     lens_of(LensKind::multipole, {4, 0.01, 0.3, 0.02, 0.01, 1}, {"a_m"}),
+                     lens_of(LensKind::multipole, {1, 0.01, -0.4, 0.01, 0.02, 1.4}, {"a_m", "phi_m"}),
+                     lens_of(LensKind::tnfw, {0.3, 0.02, 0.9, -0.4, 0.6}, {"alpha_Rs", "r_trunc"}),
+                     lens_of(LensKind::flexion, {0.003, -0.002, 0.001, 0.004, 0.1, 0.2}, {"g1", "g4"})};
   lens.model.source = {light_of(LightKind::sersic_ellipse, {10, 0.4, 1.5, -0.09, 0.13, 0.1, 0.05}, {"amp", "R_sersic"}),
                        light_of(LightKind::sersic_ellipse, {7, 0.2, 2.5, 0.2, 0.1, -0.1, 0.05}, {"n_sersic"}),
                        light_of(LightKind::gaussian, {2, 0.1, -0.1, 0.12}, {"sigma"}),

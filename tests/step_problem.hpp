@@ -34,6 +34,7 @@ struct StepCase {
   bool light_alone = false;                 ///< it takes the place of the source
   bool light_unlensed = false;              ///< it is lens light
   bool light_fixed = false;                 ///< its weights are
+  bool rare_lenses = false;                 ///< a truncated halo, a gradient of the shear, a multipole of order 1
   int more_components = 0;                  ///< a faint lens and a faint source each, besides the others
   bool correlated = false;                  ///< the noise is; with LossKind::chi2
   bool relations = false;                   ///< with free_lens, free_light and lens_light: parameters and priors follow
@@ -116,6 +117,11 @@ inline Problem make_problem(const StepCase& c) {
     center(model.source[0], 1, 0.3, {"lens_light.0.center_x", 1, 1});  // of a fixed parameter
     follow(model);
   }
+  if (c.rare_lenses) {
+    model.lens.push_back({LensKind::tnfw, {0.4, 0.05, 0.9, 0.7, -0.5}, {l, l, l, l, l}});
+    model.lens.push_back({LensKind::flexion, {0.02, -0.01, 0.005, 0.01, 0.1, 0}, {l, l, l, l, false, false}});
+    model.lens.push_back({LensKind::multipole, {1, 0.03, 0.4, 0.02, -0.03, 1.2}, {false, l, l, false, l, false}});
+  }
   for (int i = 0; i < c.more_components; ++i) {
     const bool free = i % 3 == 0;  // those between them leave gaps in the sums
     const auto place = [&] { return 2 * philox.uniform(counter++) - 1; };
@@ -170,7 +176,7 @@ inline Schedule step_schedule() {
 
 /// Every kind of content at least once, odd sizes on purpose.
 inline std::vector<StepCase> step_cases() {
-  std::vector<StepCase> cases(27);
+  std::vector<StepCase> cases(28);
   cases[0].name = "paper";
   cases[1].name = "masked_chi2";
   cases[1].masked = true;
@@ -288,6 +294,9 @@ inline std::vector<StepCase> step_cases() {
   cases[26].more_components = 66;
   cases[26].relations = cases[26].free_lens = cases[26].free_light = cases[26].lens_light = true;
   cases[26].loss = LossKind::chi2;
+  cases[27].name = "rare_lenses";
+  cases[27].rare_lenses = cases[27].free_lens = true;
+  cases[27].loss = LossKind::chi2;
   return cases;
 }
 

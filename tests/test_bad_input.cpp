@@ -199,8 +199,8 @@ TEST_F(BadInput, Configurations) {
        "lens.toml:6: observation.psf.size: even, found 4 pixels, expected an odd number"},
       {{"profile = \"SIE\"", "profile = \"EPL\"\ngamma = 3"},
        "lens.toml:10: lens.0.gamma: out of range, found 3.0, expected a number > 1 and < 3"},
-      {{"[[source]]", "[[lens]]\nprofile = \"MULTIPOLE\"\nm = 1\na_m = 0.1\nphi_m = 0\n[[source]]"},
-       "lens.toml:15: lens.1.m: out of range, found 1, expected an integer 2 to 100"},
+      {{"[[source]]", "[[lens]]\nprofile = \"MULTIPOLE\"\nm = 0\na_m = 0.1\nphi_m = 0\n[[source]]"},
+       "lens.toml:15: lens.1.m: out of range, found 0, expected an integer 1 to 100"},
 
       {{"pixel_scale = 0.2", "mask_used = 2"},
        "lens.toml:7: observation.mask_used: out of range, found 2, expected an integer 0 to 1"},
@@ -283,7 +283,8 @@ TEST_F(BadInput, Configurations) {
       {{"theta_E = 1.2\n", ""}, "lens.toml:8: lens.0.theta_E: missing, expected number > 0 arcsec"},
       {{"profile = \"SIE\"\n", ""},
        "lens.toml:8: lens.0.profile: missing, expected \"SIE\" | \"SIS\" | \"NIE\" | \"EPL\" | \"NFW\" | "
-       "\"NFW_ELLIPSE_POTENTIAL\" | \"SHEAR\" | \"CONVERGENCE\" | \"POINT_MASS\" | \"MULTIPOLE\""},
+       "\"NFW_ELLIPSE_POTENTIAL\" | \"TNFW\" | \"SHEAR\" | \"FLEXION\" | \"CONVERGENCE\" | \"POINT_MASS\" | "
+       "\"MULTIPOLE\""},
       {{"noise = \"data.fits[NOISE]\"\n", ""},
        "lens.toml:2: observation.noise: missing, expected \"FILE[HDU]\" or a number > 0 image unit, or background_rms "
        "with "

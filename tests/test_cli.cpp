@@ -364,8 +364,9 @@ TEST_F(Cli, InfoListsEveryKeyOfTheContract) {
     EXPECT_NE(outcome.out.find("\n  " + std::string(key) + " "), std::string::npos) << key;
   for (const char* block : {"lens", "source", "lens_light", "network", "truth", "simulate", "perturbation"})
     EXPECT_NE(outcome.out.find("\n  " + std::string(block) + " "), std::string::npos) << block;
-  for (const char* profile : {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "MULTIPOLE",
-                              "CONVERGENCE", "POINT_MASS", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED", "NETWORK"})
+  for (const char* profile :
+       {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "MULTIPOLE", "CONVERGENCE", "POINT_MASS",
+        "TNFW", "FLEXION", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED", "NETWORK"})
     EXPECT_NE(outcome.out.find(" profile = \"" + std::string(profile) + "\"\n"), std::string::npos) << profile;
   // Type, unit, range, default and meaning.
   const std::size_t at = outcome.out.find("\n  observation.max_noise ") + 1;

@@ -320,6 +320,26 @@ profile = "MULTIPOLE"
 m = 4
 a_m = 0.01
 phi_m = 0.3
+[[lens]]
+profile = "MULTIPOLE"
+m = 1
+a_m = 0.01
+phi_m = 0.3
+r_E = "lens.0.theta_E"
+fit = ["a_m"]
+[[lens]]
+profile = "TNFW"
+Rs = 0.3
+alpha_Rs = 0.02
+r_trunc = 1
+fit = ["Rs", "alpha_Rs", "r_trunc"]
+[[lens]]
+profile = "FLEXION"
+g1 = 0.01
+g2 = -0.01
+g3 = 0.002
+g4 = 0
+fit = ["g1"]
 [[lens_light]]
 profile = "PIXELATED"
 nx = 5
@@ -330,11 +350,14 @@ value = 0.5
 fit = ["pixels"]
 )";
   const Config c = read(kShortest + lenses);
-  ASSERT_EQ(c.model.lens.size(), 9u);
+  ASSERT_EQ(c.model.lens.size(), 12u);
   EXPECT_EQ(c.model.lens[2].kind, LensKind::epl);
   EXPECT_EQ(c.model.lens[2].free, (std::vector<std::uint8_t>{false, true, true, false, false, false}));
   EXPECT_EQ(c.model.lens[5].values, (std::vector<double>{0.02, -0.01, 0.5, 0}));
-  EXPECT_EQ(c.model.lens[8].values[0], 4.0);
+  EXPECT_EQ(c.model.lens[8].values, (std::vector<double>{4, 0.01, 0.3, 0, 0, 1}));
+  EXPECT_EQ(c.model.lens[9].follows[5].of, "lens.0.theta_E");
+  EXPECT_EQ(c.model.lens[10].free, (std::vector<std::uint8_t>{true, true, true, false, false}));
+  EXPECT_EQ(c.model.lens[11].values, (std::vector<double>{0.01, -0.01, 0.002, 0, 0, 0}));
   ASSERT_EQ(c.model.lens_light.size(), 1u);
   EXPECT_EQ(c.model.lens_light[0].grid.nx, 5);
   EXPECT_EQ(c.model.lens_light[0].grid.center_y, 0.1);
@@ -429,7 +452,8 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
       // missing
       {"[[lens]]\ntheta_E = 1",
        "lens.toml:9: lens.0.profile: missing, expected \"SIE\" | \"SIS\" | \"NIE\" | \"EPL\" | \"NFW\" | "
-       "\"NFW_ELLIPSE_POTENTIAL\" | \"SHEAR\" | \"CONVERGENCE\" | \"POINT_MASS\" | \"MULTIPOLE\""},
+       "\"NFW_ELLIPSE_POTENTIAL\" | \"TNFW\" | \"SHEAR\" | \"FLEXION\" | \"CONVERGENCE\" | \"POINT_MASS\" | "
+       "\"MULTIPOLE\""},
       {sie, "lens.toml:9: lens.0.theta_E: missing, expected number > 0 arcsec"},
       {"[truth]", "lens.toml:9: truth.file: missing, expected \"FILE\""},
       {"[simulate]",
@@ -454,7 +478,7 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
        "lens.toml:12: lens.0.fit: wrong type, found the integer 1, expected one of "
        "\"theta_E\" | \"e1\" | \"e2\" | \"center_x\" | \"center_y\""},
       {"[[lens]]\nprofile = 'MULTIPOLE'\nm = 2.5\na_m = 0\nphi_m = 0",
-       "lens.toml:11: lens.0.m: wrong type, found the number 2.5, expected an integer 2 to 100"},
+       "lens.toml:11: lens.0.m: wrong type, found the number 2.5, expected an integer 1 to 100"},
       // ranges
       {sie + "theta_E = -1.2",
        "lens.toml:11: lens.0.theta_E: out of range, found -1.2 arcsec, expected a number > 0 arcsec"},
@@ -472,8 +496,8 @@ TEST_F(ConfigFile, SaysWhatIsWrong) {
        "lens.toml:12: source.1.R_sersic: out of range, found 0.0 arcsec, expected a number > 0 arcsec"},
       {"[[source]]\nprofile = 'SERSIC_ELLIPSE'\namp = 1\nR_sersic = 1\nn_sersic = 12",
        "lens.toml:13: source.1.n_sersic: out of range, found 12.0, expected a number > 0.25 and < 10"},
-      {"[[lens]]\nprofile = 'MULTIPOLE'\nm = 1\na_m = 0\nphi_m = 0",
-       "lens.toml:11: lens.0.m: out of range, found 1, expected an integer 2 to 100"},
+      {"[[lens]]\nprofile = 'MULTIPOLE'\nm = 0\na_m = 0\nphi_m = 0",
+       "lens.toml:11: lens.0.m: out of range, found 0, expected an integer 1 to 100"},
       {"hidden = [0]", "lens.toml:9: network.hidden: out of range, found 0, expected an integer 1 to 4096"},
       {"encoding = 'none'\nhidden = []",
        "lens.toml:10: network.hidden: wrong number of layers, found 0, expected 1 to 16, or 0 with encoding = "
@@ -1171,8 +1195,9 @@ TEST_F(ConfigFile, TheListHasTypeUnitRangeAndDefault) {
   EXPECT_EQ(row("network.fourier_scale").rfind("network.fourier_scale number arcsec > 0 none distance", 0), 0u);
   EXPECT_EQ(row("network.encoding").rfind("network.encoding \"none\" | \"fourier\" - - \"fourier\" input", 0), 0u);
   EXPECT_EQ(row("optimizer.loss").rfind("optimizer.loss \"mse\" | \"chi2\" - - \"chi2\"", 0), 0u);
-  for (const char* profile : {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "CONVERGENCE",
-                              "POINT_MASS", "MULTIPOLE", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED", "NETWORK"})
+  for (const char* profile :
+       {"SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "CONVERGENCE", "POINT_MASS", "MULTIPOLE",
+        "TNFW", "FLEXION", "SERSIC_ELLIPSE", "GAUSSIAN", "PIXELATED", "NETWORK"})
     EXPECT_NE(list.find(std::string("profile = \"") + profile + "\"\n"), std::string::npos) << profile;
 }
 
@@ -1273,11 +1298,11 @@ class Generator {
     std::string text = std::string("profile = '") + info.name + "'\n", fit;
     for (const ParameterInfo& p : info.parameters) {
       std::string value = number(-0.5, 0.5);
-      if (p.range == Range::positive) value = number(0.1, 2);
+      if (p.range == Range::positive || p.range == Range::reference) value = number(0.1, 2);
       if (p.range == Range::interval) value = number(0.8 * p.lower + 0.2 * p.upper, 0.2 * p.lower + 0.8 * p.upper);
-      if (p.range == Range::integer) value = std::to_string(integer(2, 5));
+      if (p.range == Range::integer) value = std::to_string(integer(1, 5));
       if (std::isnan(p.default_value) || integer(0, 1)) text += std::string(p.name) + " = " + value + "\n";
-      if (p.range != Range::integer && integer(0, 2) == 0) fit += std::string(fit.empty() ? "'" : ", '") + p.name + "'";
+      if (!always_fixed(p.range) && integer(0, 2) == 0) fit += std::string(fit.empty() ? "'" : ", '") + p.name + "'";
     }
     return text + maybe("fit = [" + fit + "]\n");
   }

@@ -90,9 +90,9 @@ TEST(Coolest, ThereAndBackIsTheSameLens) {
   EXPECT_FALSE(back.cosmology);  // placeholders
   EXPECT_TRUE(warnings.empty());
   // Everything that the standard has no parameters for is named.
-  for (const char* named :
-       {"lens.6: NFW ", "lens.7: NFW_ELLIPSE_POTENTIAL", "lens.8: POINT_MASS", "lens.9: MULTIPOLE", "source.4: NETWORK",
-        "lens_light.3: UNIFORM", "lens.1: stored relative to (0, 0)", "redshifts"})
+  for (const char* named : {"lens.6: NFW ", "lens.7: NFW_ELLIPSE_POTENTIAL", "lens.8: POINT_MASS", "lens.9: MULTIPOLE",
+                            "lens.11: TNFW", "lens.12: FLEXION", "source.4: NETWORK", "lens_light.3: UNIFORM",
+                            "lens.1: stored relative to (0, 0)", "redshifts"})
     EXPECT_TRUE(std::any_of(notes.begin(), notes.end(), [&](const std::string& note) {
       return note.find(named) != std::string::npos;
     })) << named;
@@ -493,8 +493,8 @@ TEST(Coolest, OwnMembersAreCheckedToo) {
     json value;
     std::string message;
   } cases[] = {
-      {"/lensing_entities/10/mass_model/0/einfield/network", "../network.safetensors",
-       "lensing_entities[10].mass_model[0].einfield.network: found \"../network.safetensors\""},
+      {"/lensing_entities/13/mass_model/0/einfield/network", "../network.safetensors",
+       "lensing_entities[13].mass_model[0].einfield.network: found \"../network.safetensors\""},
       {"/lensing_entities/6/mass_model/0/einfield/profile", "GIANT",
        "lensing_entities[6].mass_model[0].einfield.profile: no such profile, found GIANT"},
       {"/lensing_entities/6/mass_model/0/einfield/parameters/Rs", -1,

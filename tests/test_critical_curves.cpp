@@ -147,7 +147,7 @@ TEST(CriticalCurves, OnlyAFiniteJumpMakesACut) {
   EXPECT_EQ(critical_curves(grid(), {lens(LensKind::epl, {1.0, 2.0, 0.1, 0, 0, 0})}, {}).cuts.size(), 1u);
   // A common center has one.
   const std::vector<LensComponent> two = {lens(LensKind::sie, {1.0, 0.1, 0, 0, 0}),
-                                          lens(LensKind::multipole, {4, 0.01, 0.3, 0, 0}),
+                                          lens(LensKind::multipole, {4, 0.01, 0.3, 0, 0, 1}),
                                           lens(LensKind::shear, {0.05, 0, 0, 0})};
   EXPECT_EQ(critical_curves(grid(), two, {}).cuts.size(), 1u);
 }

@@ -110,8 +110,12 @@ std::vector<ProfileCase> profile_cases() {
   lens("shear", LensKind::shear, {-0.1, 0.07, 0, 0});
   lens("convergence", LensKind::convergence, {0.07, 0, 0});
   lens("point_mass", LensKind::point_mass, {0.8, 0, 0});
-  lens("multipole_2", LensKind::multipole, {2, 0.04, 0.3, 0, 0});
-  lens("multipole_5", LensKind::multipole, {5, 0.04, 0.3, 0, 0});
+  lens("multipole_2", LensKind::multipole, {2, 0.04, 0.3, 0, 0, 1});
+  lens("multipole_5", LensKind::multipole, {5, 0.04, 0.3, 0, 0, 1});
+  lens("multipole_1", LensKind::multipole, {1, 0.04, 0.3, 0, 0, 1.3});
+  lens("flexion", LensKind::flexion, {0.02, -0.03, 0.011, 0.04, 0, 0});
+  lens("tnfw", LensKind::tnfw, {1, 0.2, 2.5, 0, 0});
+  lens("tnfw_short", LensKind::tnfw, {1, 0.2, 0.04, 0, 0});
   cases.push_back(
       {"gaussian", false, static_cast<int>(LightKind::gaussian), RadiusKind::product_average, {20, 0.7, 0, 0}});
   cases.push_back({"network", false, static_cast<int>(LightKind::network), RadiusKind::product_average, {5, 0, 0}});

@@ -58,9 +58,17 @@ std::vector<LensCase> lens_cases() {
   cases.push_back({"shear", LensKind::shear, {-0.1, 0.07, 0.3, -0.2}});
   cases.push_back({"convergence", LensKind::convergence, {0.07, 0.3, -0.2}});
   cases.push_back({"point_mass", LensKind::point_mass, {0.8, -0.4, 0.2}});
-  for (const int m : {2, 3, 4, 9})
+  for (const int m : {1, 2, 3, 4, 9})
     cases.push_back(
-        {"multipole_" + std::to_string(m), LensKind::multipole, {static_cast<double>(m), 0.04, 0.3, 0.1, 0.2}});
+        {"multipole_" + std::to_string(m), LensKind::multipole, {static_cast<double>(m), 0.04, 0.3, 0.1, 0.2, 1.3}});
+  cases.push_back({"flexion", LensKind::flexion, {0.02, -0.03, 0.011, 0.04, 0.3, -0.2}});
+  cases.push_back({"flexion_of_shear", LensKind::flexion, {0.02, -0.03, -0.02, 0.03, 0, 0}});
+  const struct {
+    const char* name;
+    double Rs, r_trunc;
+  } halos[] = {{"short", 1.1, 0.03}, {"half", 1.7, 0.8}, {"one", 0.9, 0.9}, {"long", 0.3, 3.1}, {"endless", 1.1, 900}};
+  for (const auto& h : halos)
+    cases.push_back({std::string("tnfw_") + h.name, LensKind::tnfw, {h.Rs, 0.21, h.r_trunc, 0.2, -0.1}});
   return cases;
 }
 
@@ -263,6 +271,18 @@ std::vector<double> rotated(const LensCase& c, double angle) {
   };
   turn(info.index_of("e1"), 2 * angle);
   turn(info.index_of("gamma1"), 2 * angle);
+  if (c.kind == LensKind::flexion) {  // a symmetric tensor of rank 3
+    const double axes[2][2] = {{std::cos(angle), -std::sin(angle)}, {std::sin(angle), std::cos(angle)}};
+    for (int ys = 0; ys < 4; ++ys) {  // ψ_xxx, ψ_xxy, ψ_xyy, ψ_yyy: ys indices are y
+      double sum = 0;
+      for (int i = 0; i < 8; ++i) {
+        double term = c.p[static_cast<std::size_t>((i & 1) + (i >> 1 & 1) + (i >> 2))];
+        for (int k = 0; k < 3; ++k) term *= axes[k < ys][i >> k & 1];
+        sum += term;
+      }
+      p[static_cast<std::size_t>(ys)] = sum;
+    }
+  }
   if (c.kind == LensKind::multipole) p[2] += angle;
   return p;
 }
@@ -504,6 +524,38 @@ TEST(Nfw, EllipseWithoutEllipticityIsTheCircle) {
   EXPECT_NEAR(alpha.x, 0.21, 1e-15);
 }
 
+TEST(Tnfw, FarTruncationIsTheNfw) {
+  for (const double r : {1e-3, 0.2, 1.1, 1.6, 7.0}) {
+    const double nfw[] = {1.1, 0.21, 0.2, -0.1}, tnfw[] = {1.1, 0.21, 1e6, 0.2, -0.1};
+    const Vec2<double> theta{0.2 + r * 0.6, -0.1 + r * 0.8};
+    const LensValues<double> a = lens_values(LensKind::nfw, nfw, theta), b = lens_values(LensKind::tnfw, tnfw, theta);
+    const double off = 100 * std::pow(std::max(r, nfw[0]) / tnfw[2], 2);
+    for (int i = 0; i < 6; ++i) EXPECT_NEAR(component(a, i), component(b, i), off * std::abs(component(a, i))) << i;
+  }
+}
+
+TEST(Tnfw, MassIsFinite) {
+  // From the density: M(∞) is to (4π ρ_0 Rs³) as τ²/(τ² + 1)² ((τ² − 1) ln τ + τπ − (τ² + 1)) to 1.
+  for (const double tau : {0.01, 0.7, 1.0, 5.0, 60.0}) {
+    const double t2 = tau * tau, Rs = 0.7, alpha_Rs = 0.2, r = 1e7;
+    const double p[] = {Rs, alpha_Rs, tau * Rs, 0, 0};
+    const double mass = t2 / (t2 + 1) / (t2 + 1) * ((t2 - 1) * std::log(tau) + tau * kPi - (t2 + 1));
+    const double norm = alpha_Rs * Rs / (1 - std::log(2.0));
+    EXPECT_NEAR(lens_deflection(LensKind::tnfw, p, Vec2<double>{r, 0}).x * r / norm, mass, 2e-6 * mass) << tau;
+  }
+}
+
+TEST(Multipole, ReferenceRadiusOfTheFirstMovesTheSource) {
+  const double a[] = {1, 0.04, 0.3, 0.1, 0.2, 1}, b[] = {1, 0.04, 0.3, 0.1, 0.2, 2.5};
+  for (const Vec2<double> theta : {Vec2<double>{0.7, -1.1}, Vec2<double>{-2.0, 0.4}}) {
+    const LensValues<double> first = lens_values(LensKind::multipole, a, theta),
+                             second = lens_values(LensKind::multipole, b, theta);
+    EXPECT_NEAR(first.alpha.x - second.alpha.x, 0.02 * std::cos(0.3) * std::log(2.5), 1e-16);
+    EXPECT_NEAR(first.alpha.y - second.alpha.y, 0.02 * std::sin(0.3) * std::log(2.5), 1e-16);
+    for (int i = 3; i < 6; ++i) EXPECT_EQ(component(first, i), component(second, i));
+  }
+}
+
 TEST(PointMass, EinsteinRadiusIsWhereTheDeflectionEqualsTheRadius) {
   const double p[] = {0.8, 0, 0};
   EXPECT_NEAR(lens_deflection(LensKind::point_mass, p, Vec2<double>{0, 0.8}).y, 0.8, 1e-15);
@@ -543,9 +595,13 @@ TYPED_TEST(LensPrecision, CenterIsWhatTheHeadersSay) {
   expect(at(LensKind::point_mass, {2, 0, 0}), 4 * std::log(core), 4 / (core * core), 0, 0);
   expect(at(LensKind::shear, {e1, e2, 0, 0}), 0, 0, 0.3, -0.4);
   expect(at(LensKind::convergence, {e1, 0, 0}), 0, 0.3, 0, 0);
-  expect(at(LensKind::multipole, {3, e1, e2, 0, 0}), 0, 0, 0, 0);
+  expect(at(LensKind::multipole, {3, e1, e2, 0, 0, 1}), 0, 0, 0, 0);
   const double a_2 = 0.3 / (1 - 4) * 2 / core;
-  expect(at(LensKind::multipole, {2, e1, 0, 0, 0}), 0, 0, a_2, 0);
+  expect(at(LensKind::multipole, {2, e1, 0, 0, 0, 1}), 0, 0, a_2, 0);
+  expect(at(LensKind::flexion, {e1, e2, e1, e2, 0, 0}), 0, 0, 0, 0);
+  const LensValues<Real> dipole = at(LensKind::multipole, {1, e1, 0, 0, 0, 2});
+  EXPECT_NEAR(dipole.alpha.x, 0.15 * std::log(core / 2), tolerance);
+  for (const Real value : {dipole.psi, dipole.alpha.y, dipole.kappa, dipole.gamma1, dipole.gamma2}) EXPECT_EQ(value, 0);
   // κ̄(s) ~ (N/2Rs)(ln(2 Rs/s) − ½)
   const double norm = 0.7 / (1 - std::log(2.0)) / (2 * 1.5);
   const double mean = norm * (std::log(3 / core) - 0.5);
@@ -558,6 +614,7 @@ double draw_parameter(const ParameterInfo& info, const Philox& philox, std::uint
   const double choice = philox.uniform(counter++), u = philox.uniform(counter++);
   switch (info.range) {
     case Range::positive:
+    case Range::reference:
       return std::pow(10.0, -3 + 5 * u);  // 0.001 to 100 arcsec
     case Range::interval:
       if (choice < 0.1) return info.lower + 1e-5 * (info.upper - info.lower);
@@ -637,21 +694,24 @@ TEST(LensInfo, NamesAreThoseOfLenstronomyInItsOrder) {
   EXPECT_EQ(names(LensKind::shear), "SHEAR gamma1 gamma2 ra_0 dec_0");
   EXPECT_EQ(names(LensKind::convergence), "CONVERGENCE kappa ra_0 dec_0");
   EXPECT_EQ(names(LensKind::point_mass), "POINT_MASS theta_E center_x center_y");
-  EXPECT_EQ(names(LensKind::multipole), "MULTIPOLE m a_m phi_m center_x center_y");
+  EXPECT_EQ(names(LensKind::multipole), "MULTIPOLE m a_m phi_m center_x center_y r_E");
+  EXPECT_EQ(names(LensKind::tnfw), "TNFW Rs alpha_Rs r_trunc center_x center_y");
+  EXPECT_EQ(names(LensKind::flexion), "FLEXION g1 g2 g3 g4 ra_0 dec_0");
   for (int k = 0; k < kLensKinds; ++k) {
     const LensKind kind = static_cast<LensKind>(k);
     const ProfileInfo& info = lens_info(kind);
     ASSERT_LE(info.parameters.size(), static_cast<std::size_t>(kMaxProfileParameters));
     const std::string center = info.parameters[static_cast<std::size_t>(lens_center(kind))].name;
     EXPECT_TRUE(center == "center_x" || center == "ra_0") << info.name;
-    EXPECT_EQ(static_cast<std::size_t>(lens_center(kind)) + 2, info.parameters.size()) << info.name;
+    const std::string next = info.parameters[static_cast<std::size_t>(lens_center(kind)) + 1].name;
+    EXPECT_TRUE(next == "center_y" || next == "dec_0") << info.name;
   }
 }
 
 TEST(LensInfo, OrderOfAMultipoleIsAWholeNumberThatIsNeverFree) {
   const auto message = [](double m, bool free) -> std::string {
     Model model;
-    model.lens.push_back({LensKind::multipole, {m, 0.04, 0.3, 0, 0}, {free, true, true, false, false}});
+    model.lens.push_back({LensKind::multipole, {m, 0.04, 0.3, 0, 0, 1}, {free, true, true, false, false, false}});
     try {
       model.validate();
     } catch (const InvalidInput& error) {
@@ -661,9 +721,10 @@ TEST(LensInfo, OrderOfAMultipoleIsAWholeNumberThatIsNeverFree) {
   };
   EXPECT_EQ(message(2, false), "");
   EXPECT_EQ(message(4, false), "");
-  EXPECT_EQ(message(1, false), "lens.0.m = 1, expected a whole number from 2 to 100");
-  EXPECT_EQ(message(3.5, false), "lens.0.m = 3.5, expected a whole number from 2 to 100");
-  EXPECT_EQ(message(1e9, false), "lens.0.m = 1e+09, expected a whole number from 2 to 100");
+  EXPECT_EQ(message(1, false), "");
+  EXPECT_EQ(message(0, false), "lens.0.m = 0, expected a whole number from 1 to 100");
+  EXPECT_EQ(message(3.5, false), "lens.0.m = 3.5, expected a whole number from 1 to 100");
+  EXPECT_EQ(message(1e9, false), "lens.0.m = 1e+09, expected a whole number from 1 to 100");
   EXPECT_EQ(message(4, true), "lens.0.m: a whole number cannot be fitted, expected a fixed parameter");
 }
 

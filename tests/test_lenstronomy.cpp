@@ -32,7 +32,7 @@ TEST(Lenstronomy, SeesTheSameImageWithEitherDirectionOfX) {
     const ExchangedLens lens = read_lenstronomy(folder.write(name + ".json", numbers[name].dump()), warnings);
     ASSERT_EQ(warnings.size(), 1u);
     EXPECT_NE(warnings[0].find("kwargs_data.image_data: missing"), std::string::npos);
-    ASSERT_EQ(lens.model.lens.size(), 10u);
+    ASSERT_EQ(lens.model.lens.size(), 13u);
     expect_same_image(simulated_image(lens), numbers[name + "_image"].get<std::vector<double>>());
   }
 }
@@ -270,13 +270,13 @@ TEST(Lenstronomy, BadDictionariesNameFileAndMember) {
       {"/kwargs_model/source_light_model_list/0", "SHAPELETS",
        "kwargs_model.source_light_model_list[0]: not supported, found SHAPELETS"},
       {"/kwargs_model/point_source_model_list", {"LENSED_POSITION"}, "point_source_model_list is not supported"},
-      {"/kwargs_lens", json::array(), "kwargs_lens: missing, expected a list of 10"},
-      {"/kwargs_lens", {{{"theta_E", 1}}}, "kwargs_lens: found 1 components, expected 10 as in the list of models"},
+      {"/kwargs_lens", json::array(), "kwargs_lens: missing, expected a list of 13"},
+      {"/kwargs_lens", {{{"theta_E", 1}}}, "kwargs_lens: found 1 components, expected 13 as in the list of models"},
       {"/kwargs_lens/0/theta_E", 0, "kwargs_lens[0].theta_E: out of range, SIE theta_E is 0 arcsec"},
       {"/kwargs_lens/0/theta_E", nullptr, "kwargs_lens[0].theta_E: missing"},
       {"/kwargs_lens/0/tetha_E", 1, "kwargs_lens[0]: unknown keyword of SIE, expected theta_E"},
       {"/kwargs_lens/0/e1", 0.99, "kwargs_lens[0]: out of range, found e1 = 0.99 and e2 = -0.15"},
-      {"/kwargs_lens/9/m", 1, "kwargs_lens[9].m: out of range, MULTIPOLE m is 1, expected a whole number 2 to 100"},
+      {"/kwargs_lens/9/m", 0, "kwargs_lens[9].m: out of range, MULTIPOLE m is 0, expected a whole number 1 to 100"},
       {"/kwargs_lens/4", json::object(), "kwargs_lens[4]: Rs of NFW is missing"},
       {"/kwargs_source/2/phi_G", 0.1, "kwargs_source[2].phi_G: found a rotation, expected 0"},
       {"/kwargs_source/2/scale", -1, "kwargs_source[2].scale: out of range"},

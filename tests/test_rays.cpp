@@ -82,10 +82,14 @@ struct Case {
         return {0.1, 0, 0.1};
       case LensKind::point_mass:
         return {0.7, 0.02, -0.03};
+      case LensKind::tnfw:
+        return {1.0, 0.3, 2.5, 0.02, -0.03};
+      case LensKind::flexion:
+        return {0.02, -0.03, 0.01, 0.02, 0, 0.1};
       case LensKind::multipole:
         break;
     }
-    return {4, 0.05, 0.4, 0.02, -0.03};
+    return {4, 0.05, 0.4, 0.02, -0.03, 1};
   }
 
   void add(int kind, std::vector<double> values, RadiusKind radius = RadiusKind::product_average, PixelGrid grid = {}) {

@@ -31,6 +31,9 @@ Json read_json(const std::string& path) {
   return Json::parse(stream);
 }
 
+/// Lens profiles that the golden file has and the full reference lacks: FLEXION, TNFW (three) and MULTIPOLE of m = 1.
+constexpr int kGoldenOnly = 5;
+
 /// The golden file or the full reference: the same three documents.
 Json documents(bool full) {
   if (!full) return read_json(std::string(EINFIELD_GOLDEN_DIR) + "/profiles.json");
@@ -142,26 +145,26 @@ int compare_lights(const Json& cases, const std::vector<Vec2<double>>& points, d
 }
 
 template <class Real>
-void compare_documents(const Json& all, double tolerance) {
+void compare_documents(const Json& all, double tolerance, int more_lenses) {
   const Json &profiles = all.at("profiles"), &sersic = all.at("sersic"), &more = all.at("profiles_more");
   // Twelve cases; the shear of NIE is not in the reference.
-  EXPECT_EQ(compare_lenses<Real>(profiles.at("profiles"), positions(profiles), tolerance), 11 * 6 + 4);
+  EXPECT_EQ(compare_lenses<Real>(profiles.at("profiles"), positions(profiles), tolerance), (11 + more_lenses) * 6 + 4);
   EXPECT_EQ(compare_lenses<Real>(more.at("lens"), positions(more), tolerance), 4 * 6);
   EXPECT_EQ(compare_lights<Real>(sersic.at("cases"), positions(sersic), tolerance), 3);
   EXPECT_EQ(compare_lights<Real>(more.at("light"), positions(more), tolerance), 2);
 }
 
 TEST(ReferenceProfiles, GoldenNumbersInDouble) {
-  compare_documents<double>(documents(false), tolerance::kReference);
+  compare_documents<double>(documents(false), tolerance::kReference, kGoldenOnly);
 }
 TEST(ReferenceProfiles, GoldenNumbersInSingle) {
-  compare_documents<float>(documents(false), tolerance::kSingle);
+  compare_documents<float>(documents(false), tolerance::kSingle, kGoldenOnly);
 }
 
 TEST(ReferenceProfiles, AllNumbers) {
   if (reference_folder().empty()) GTEST_SKIP() << "EINFIELD_REFERENCE is not set";
-  compare_documents<double>(documents(true), tolerance::kReference);
-  compare_documents<float>(documents(true), tolerance::kSingle);
+  compare_documents<double>(documents(true), tolerance::kReference, 0);
+  compare_documents<float>(documents(true), tolerance::kSingle, 0);
 }
 
 // ---- The systems of the paper ----

@@ -261,7 +261,7 @@ NameSet free_parameters(const ProfileInfo& info, FreeFlags& free) {
   NameSet names;
   std::vector<std::size_t> indices;
   for (std::size_t i = 0; i < info.parameters.size(); ++i) {
-    if (info.parameters[i].range == Range::integer) continue;
+    if (always_fixed(info.parameters[i].range)) continue;
     names.names.emplace_back(info.parameters[i].name);
     indices.push_back(i);
   }
@@ -455,7 +455,7 @@ Keys bounds_keys(const ProfileInfo& info, std::vector<ParameterPrior>& priors) {
   Keys keys;
   for (std::size_t i = 0; i < priors.size(); ++i) {
     const ParameterInfo& p = info.parameters[i];
-    if (p.range == Range::integer) continue;
+    if (always_fixed(p.range)) continue;
     keys.push_back({p.name, Interval{&priors[i].lower, &priors[i].upper}, "", between(p.lower, p.upper), p.unit});
   }
   return keys;
@@ -465,7 +465,7 @@ Keys prior_keys(const ProfileInfo& info, std::vector<ParameterPrior>& priors) {
   Keys keys;
   for (std::size_t i = 0; i < priors.size(); ++i) {
     const ParameterInfo& p = info.parameters[i];
-    if (p.range == Range::integer) continue;
+    if (always_fixed(p.range)) continue;
     keys.push_back({p.name, Normal{&priors[i].mean, &priors[i].sigma, &priors[i].mean_of}, "", {}, p.unit});
   }
   return keys;

@@ -180,6 +180,10 @@ void with_lens_kind(int kind, const Loop& loop) {
       return loop.template operator()<LensKind::nfw>();
     case LensKind::nfw_ellipse_potential:
       return loop.template operator()<LensKind::nfw_ellipse_potential>();
+    case LensKind::tnfw:
+      return loop.template operator()<LensKind::tnfw>();
+    case LensKind::flexion:
+      return loop.template operator()<LensKind::flexion>();
     case LensKind::shear:
       return loop.template operator()<LensKind::shear>();
     case LensKind::convergence:

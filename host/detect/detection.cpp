@@ -162,9 +162,9 @@ class Detector {
     std::vector<LensComponent> lenses;
     for (std::size_t k = 0; k < values.size(); ++k) {
       const int m = k < 2 ? 3 : 4;
-      LensComponent& lens = lenses.emplace_back(
-          fixed_lens(LensKind::multipole,
-                     {double(m), values[k] * main_.theta_E, k % 2 == 0 ? 0.0 : kPi / (2 * m), main_.at.x, main_.at.y}));
+      LensComponent& lens = lenses.emplace_back(fixed_lens(
+          LensKind::multipole,
+          {double(m), values[k] * main_.theta_E, k % 2 == 0 ? 0.0 : kPi / (2 * m), main_.at.x, main_.at.y, 1}));
       if (!free) continue;
       lens.free[1] = 1;
       lens.priors.resize(lens.values.size());

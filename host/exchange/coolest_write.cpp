@@ -431,7 +431,8 @@ class Writer {
     const std::string name = "lens." + std::to_string(index);
     component_ = name;
     std::optional<ordered_json> standard = lens_profile(c);
-    const bool field = !standard || c.kind == LensKind::shear || c.kind == LensKind::convergence;
+    const bool about_origin = c.kind == LensKind::shear || c.kind == LensKind::convergence;
+    const bool field = !standard || about_origin;
     ordered_json json = entity(name, !field, universe_.z_lens);
     if (!standard) {
       ThreadPool pool(lens_.threads);
@@ -442,7 +443,7 @@ class Writer {
     }
     (*standard)[kOwn] = own_json(c, lens_info(c.kind));
     if (c.kind == LensKind::nie) note(name + ": theta_E of the NIE is that of the same profile without core");
-    if (field && (value_of_or(c, "ra_0") != 0 || value_of_or(c, "dec_0") != 0))
+    if (about_origin && (value_of_or(c, "ra_0") != 0 || value_of_or(c, "dec_0") != 0))
       note(name + ": stored relative to (0, 0); the source is shifted so that the image stays the same");
     add(json, index, "mass_model", std::move(*standard));
     return json;

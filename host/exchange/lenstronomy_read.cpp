@@ -157,7 +157,7 @@ class Reader {
     std::vector<std::string> names;
     for (const ParameterInfo& p : info.parameters) names.emplace_back(p.name);
     for (const std::string& name : fixed.keys())
-      if (info.index_of(name) < 0 && !(name == "r_E" && info.name == std::string("MULTIPOLE")))
+      if (info.index_of(name) < 0)
         fixed.fail("unknown keyword of " + std::string(info.name) + ", found " + name + ", expected " +
                    suggestion(name, names));
   }
@@ -367,15 +367,13 @@ class Reader {
     std::vector<std::string> names;
     for (const ParameterInfo& p : info.parameters) names.emplace_back(p.name);
     for (const std::string& name : view.keys()) {
-      if (info.index_of(name) >= 0) {
-        set_parameter(view.at(name), info, c.values, name, view.at(name).number());
-      } else if (!(name == "r_E" && info.name == std::string("MULTIPOLE"))) {  // unused for m >= 2
+      if (info.index_of(name) < 0)
         view.fail("unknown keyword of " + std::string(info.name) + ", expected " + suggestion(name, names));
-      }
+      set_parameter(view.at(name), info, c.values, name, view.at(name).number());
     }
     for (std::size_t k = 0; k < names.size(); ++k) {
       const bool origin = names[k] == "ra_0" || names[k] == "dec_0";  // of a shear: not fitted in practice
-      c.free[k] = info.parameters[k].range != Range::integer && !origin && !is_fixed(block, i, names[k]);
+      c.free[k] = !always_fixed(info.parameters[k].range) && !origin && !is_fixed(block, i, names[k]);
     }
     check_complete(view, info, c.values);
     check_fixed(block, i, info);
@@ -481,7 +479,8 @@ class Reader {
 
   /// Whether x → −x changes the sign of a parameter.
   static bool changes_sign(const std::string& parameter) {
-    return parameter == "center_x" || parameter == "ra_0" || parameter == "e2" || parameter == "gamma2";
+    return parameter == "center_x" || parameter == "ra_0" || parameter == "e2" || parameter == "gamma2" ||
+           parameter == "g1" || parameter == "g3";
   }
 
   void read_lenses(const std::optional<JsonView>& models) {

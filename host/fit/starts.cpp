@@ -14,7 +14,8 @@ constexpr int kMaxParameters = 1024, kMaxAttempts = 64;
 constexpr double kLargestEllipticity = 0.8;
 // Widths of the draws without a prior: the table of drawn_scalars().
 constexpr double kThetaESpread = 0.2, kLengthSpread = 0.5, kLogisticSpread = 0.5, kEllipticitySpread = 0.15,
-                 kAngleSpread = 1, kMultipoleSpread = 0.01, kCenterSpread = 0.1, kShearSpread = 0.05;
+                 kAngleSpread = 1, kMultipoleSpread = 0.01, kCenterSpread = 0.1, kShearSpread = 0.05,
+                 kFlexionSpread = 0.01;
 
 /// Description and prior of a free scalar.
 struct Known {
@@ -102,12 +103,14 @@ std::vector<double> drawn_scalars(const Model& model, const ScalarModel& scalars
         value += kEllipticitySpread * normal;
         break;
       case Range::unbounded:
-        value += normal * (unit == "rad"      ? kAngleSpread
-                           : name == "a_m"    ? kMultipoleSpread * theta_E
-                           : unit == "arcsec" ? kCenterSpread * theta_E
-                                              : kShearSpread);
+        value += normal * (unit == "rad"        ? kAngleSpread
+                           : name == "a_m"      ? kMultipoleSpread * theta_E
+                           : unit == "arcsec"   ? kCenterSpread * theta_E
+                           : unit == "arcsec-1" ? kFlexionSpread / theta_E
+                                                : kShearSpread);
         break;
       case Range::integer:
+      case Range::reference:
         break;
     }
   }

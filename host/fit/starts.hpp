@@ -19,6 +19,7 @@ namespace einfield {
 ///
 ///     theta_E log-normal, σ = 0.2       other lengths, sizes log-normal, σ = 0.5      ellipticities σ = 0.15 each
 ///     centers σ = 0.1 θ_E               shear σ = 0.05, multipoles σ = 0.01 θ_E       angles σ = 1 rad
+///     gradient of the shear σ = 0.01/θ_E
 ///     what has a range (n_sersic, gamma) σ = 0.5 of its logistic coordinate: 0.34 of n = 1, 1.1 of n = 4, 0.25 of
 ///     gamma = 2
 ///

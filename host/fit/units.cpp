@@ -17,6 +17,7 @@ constexpr double kNoisesPerUnit = 64;  ///< noise_unit() in a unit of brightness
 /// Size of a unit of a parameter's table. @param name  ParameterInfo::unit
 double size_of(const std::string& name, const Units& units) {
   if (name == "arcsec") return units.angle;
+  if (name == "arcsec-1") return 1 / units.angle;
   if (name == "image unit") return units.brightness;
   if (name == "image unit arcsec^2") return units.brightness * units.angle * units.angle;
   EINFIELD_REQUIRE(name.empty() || name == "rad", "a parameter in " + name + ", expected a unit that has a size");

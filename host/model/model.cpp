@@ -56,7 +56,10 @@ void validate_component(const std::string& name, const ProfileInfo& info, const 
     const ParameterInfo& p = info.parameters[i];
     const auto where = [&] { return name + "." + p.name + " = " + number(values[i]) + unit_suffix(p.unit); };
     EINFIELD_REQUIRE(std::isfinite(values[i]), where() + ", expected a finite number");
-    if (p.range == Range::positive) EINFIELD_REQUIRE(values[i] > p.lower, where() + ", expected > " + number(p.lower));
+    if (p.range == Range::positive || p.range == Range::reference)
+      EINFIELD_REQUIRE(values[i] > p.lower, where() + ", expected > " + number(p.lower));
+    if (p.range == Range::reference)
+      EINFIELD_REQUIRE(!free[i], name + "." + p.name + ": data cannot determine it, expected a fixed parameter");
     if (p.range == Range::interval)
       EINFIELD_REQUIRE(values[i] > p.lower && values[i] < p.upper,
                        where() + ", expected a value between " + number(p.lower) + " and " + number(p.upper));

@@ -4,18 +4,33 @@
 
 #include "einfield/core.hpp"
 #include "einfield/lens/epl.hpp"
+#include "einfield/lens/flexion.hpp"
 #include "einfield/lens/multipole.hpp"
 #include "einfield/lens/nfw.hpp"
 #include "einfield/lens/nie.hpp"
 #include "einfield/lens/plane.hpp"
 #include "einfield/lens/shear.hpp"
 #include "einfield/lens/sis.hpp"
+#include "einfield/lens/tnfw.hpp"
 #include "einfield/profile.hpp"
 
 namespace EINFIELD_API einfield {
 
-enum class LensKind : int { sie, sis, nie, epl, nfw, nfw_ellipse_potential, shear, convergence, point_mass, multipole };
-inline constexpr int kLensKinds = 10;
+enum class LensKind : int {
+  sie,
+  sis,
+  nie,
+  epl,
+  nfw,
+  nfw_ellipse_potential,
+  tnfw,
+  shear,
+  flexion,
+  convergence,
+  point_mass,
+  multipole
+};
+inline constexpr int kLensKinds = 12;
 
 /// Name, parameters (in the order of every `p` below), units, ranges and defaults of a profile.
 inline const ProfileInfo& lens_info(LensKind kind) {
@@ -31,6 +46,9 @@ inline const ProfileInfo& lens_info(LensKind kind) {
   static const ParameterInfo center_x = unbounded("center_x", "arcsec", 0),
                              center_y = unbounded("center_y", "arcsec", 0);
   static const ParameterInfo ra_0 = unbounded("ra_0", "arcsec", 0), dec_0 = unbounded("dec_0", "arcsec", 0);
+  static const auto flexion = [](const char* name) {
+    return ParameterInfo{name, "arcsec-1", Range::unbounded, -kInfinity, kInfinity, kRequired};
+  };
   static const ProfileInfo table[kLensKinds] = {
       {"SIE", {theta_E, e1, e2, center_x, center_y}},
       {"SIS", {theta_E, center_x, center_y}},
@@ -38,15 +56,18 @@ inline const ProfileInfo& lens_info(LensKind kind) {
       {"EPL", {theta_E, {"gamma", "", Range::interval, 1, 3, kRequired}, e1, e2, center_x, center_y}},
       {"NFW", {Rs, alpha_Rs, center_x, center_y}},
       {"NFW_ELLIPSE_POTENTIAL", {Rs, alpha_Rs, e1, e2, center_x, center_y}},
+      {"TNFW", {Rs, alpha_Rs, required("r_trunc", "arcsec"), center_x, center_y}},
       {"SHEAR", {unbounded("gamma1", "", kRequired), unbounded("gamma2", "", kRequired), ra_0, dec_0}},
+      {"FLEXION", {flexion("g1"), flexion("g2"), flexion("g3"), flexion("g4"), ra_0, dec_0}},
       {"CONVERGENCE", {unbounded("kappa", "", kRequired), ra_0, dec_0}},
       {"POINT_MASS", {theta_E, center_x, center_y}},
       {"MULTIPOLE",
-       {{"m", "", Range::integer, 2, 100, kRequired},
+       {{"m", "", Range::integer, 1, 100, kRequired},
         unbounded("a_m", "arcsec", kRequired),
         unbounded("phi_m", "rad", kRequired),
         center_x,
-        center_y}}};
+        center_y,
+        {"r_E", "arcsec", Range::reference, 0, kInfinity, 1}}}};
   return table[static_cast<int>(kind)];
 }
 
@@ -61,10 +82,12 @@ EINFIELD_HD constexpr int lens_center(LensKind kind) {
     case LensKind::shear:
       return 2;
     case LensKind::sie:
+    case LensKind::tnfw:
     case LensKind::multipole:
       return 3;
     case LensKind::nie:
     case LensKind::epl:
+    case LensKind::flexion:
     case LensKind::nfw_ellipse_potential:
       break;
   }
@@ -84,6 +107,8 @@ EINFIELD_HD void visit_lens(LensKind kind, const Real* p, Visitor& visit) {
       return visit(Nie<Real>{p[0], {p[1], p[2]}, p[3]});
     case LensKind::shear:
       return visit(Shear<Real>{{p[0], p[1]}});
+    case LensKind::flexion:
+      return visit(Flexion<Real>{p[0], p[1], p[2], p[3]});
     case LensKind::convergence:
       return visit(Convergence<Real>{p[0]});
     case LensKind::point_mass:
@@ -94,8 +119,10 @@ EINFIELD_HD void visit_lens(LensKind kind, const Real* p, Visitor& visit) {
       return visit(Nfw<Real>{p[0], p[1], {}});
     case LensKind::nfw_ellipse_potential:
       return visit(Nfw<Real>{p[0], p[1], {p[2], p[3]}});
+    case LensKind::tnfw:
+      return visit(Tnfw<Real>{p[0], p[1], p[2]});
     case LensKind::multipole:
-      return visit(Multipole<Real>{static_cast<int>(p[0]), p[1], p[2]});
+      return visit(Multipole<Real>{static_cast<int>(p[0]), p[1], p[2], p[5]});
   }
 }
 
@@ -121,6 +148,13 @@ EINFIELD_HD void add_parameters(LensKind, const Shear<Real>& bar, Real* p_bar) {
   p_bar[1] += bar.gamma.y;
 }
 template <class Real>
+EINFIELD_HD void add_parameters(LensKind, const Flexion<Real>& bar, Real* p_bar) {
+  p_bar[0] += bar.g1;
+  p_bar[1] += bar.g2;
+  p_bar[2] += bar.g3;
+  p_bar[3] += bar.g4;
+}
+template <class Real>
 EINFIELD_HD void add_parameters(LensKind, const Convergence<Real>& bar, Real* p_bar) {
   p_bar[0] += bar.kappa;
 }
@@ -140,9 +174,16 @@ EINFIELD_HD void add_parameters(LensKind kind, const Nfw<Real>& bar, Real* p_bar
   p_bar[3] += bar.e.y;
 }
 template <class Real>
+EINFIELD_HD void add_parameters(LensKind, const Tnfw<Real>& bar, Real* p_bar) {
+  p_bar[0] += bar.Rs;
+  p_bar[1] += bar.alpha_Rs;
+  p_bar[2] += bar.r_trunc;
+}
+template <class Real>
 EINFIELD_HD void add_parameters(LensKind, const Multipole<Real>& bar, Real* p_bar) {
   p_bar[1] += bar.a_m;
   p_bar[2] += bar.phi_m;
+  p_bar[5] += bar.r_E;
 }
 
 /// The functors that visit_lens() calls.

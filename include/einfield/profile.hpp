@@ -20,7 +20,12 @@ enum class Range {
   interval,     ///< (lower, upper)
   ellipticity,  ///< e1 or e2: the pair obeys e1² + e2² < 1
   integer,      ///< a whole number in [lower, upper]; always fixed
+  reference,    ///< (0, inf): a length that data cannot determine; always fixed
 };
+
+constexpr bool always_fixed(Range range) {
+  return range == Range::integer || range == Range::reference;
+}
 
 /// One parameter of a profile. Names are lenstronomy's.
 struct ParameterInfo {

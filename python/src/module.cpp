@@ -482,7 +482,7 @@ nb::dict profile_table(int kinds, const ProfileInfo& (*info)(Kind)) {
     const ProfileInfo& profile = info(static_cast<Kind>(i));
     nb::list parameters;
     for (const ParameterInfo& p : profile.parameters)
-      parameters.append(nb::make_tuple(p.name, p.unit, p.range != Range::integer));
+      parameters.append(nb::make_tuple(p.name, p.unit, !einfield::always_fixed(p.range)));
     table[profile.name] = parameters;
   }
   return table;

@@ -197,6 +197,24 @@ m = 4
 a_m = 0.01
 phi_m = 0.3
 [[lens]]
+profile = "MULTIPOLE"
+m = 1
+a_m = 0.01
+phi_m = 0.5
+r_E = 1.2
+[[lens]]
+profile = "TNFW"
+Rs = 0.3
+alpha_Rs = 0.02
+r_trunc = 0.8
+center_x = 0.9
+[[lens]]
+profile = "FLEXION"
+g1 = 0.004
+g2 = -0.002
+g3 = 0.001
+g4 = 0.003
+[[lens]]
 profile = "NIE"
 theta_E = 0.1
 s_scale = 0.05
@@ -362,7 +380,7 @@ def lenstronomy_dictionaries(mirrored):
     return {
         "kwargs_model": {
             "lens_model_list": ["SIE", "SIS", "NIE", "EPL", "NFW", "NFW_ELLIPSE_POTENTIAL", "SHEAR", "CONVERGENCE",
-                                "POINT_MASS", "MULTIPOLE"],
+                                "POINT_MASS", "MULTIPOLE", "MULTIPOLE", "TNFW", "FLEXION"],
             "source_light_model_list": ["SERSIC_ELLIPSE", "GAUSSIAN", "INTERPOL"],
             "lens_light_model_list": ["SERSIC"],
         },
@@ -377,6 +395,9 @@ def lenstronomy_dictionaries(mirrored):
             {"kappa": 0.02, "ra_0": -0.1, "dec_0": 0.1},
             {"theta_E": 0.08, "center_x": 0.63, "center_y": -0.41},
             {"m": 3, "a_m": 0.02, "phi_m": 0.4, "center_x": 0.01, "center_y": 0.02, "r_E": 1},
+            {"m": 1, "a_m": 0.01, "phi_m": 0.7, "center_x": 0.01, "center_y": 0.02, "r_E": 0.8},
+            {"Rs": 0.4, "alpha_Rs": 0.03, "r_trunc": 0.9, "center_x": -0.3, "center_y": 0.5},
+            {"g1": 0.02, "g2": -0.01, "g3": 0.015, "g4": 0.01, "ra_0": 0.1, "dec_0": 0.2},
         ],
         "kwargs_source": [
             {"amp": 300.0, "R_sersic": 0.3, "n_sersic": 1.3, "e1": 0.1, "e2": -0.2, "center_x": 0.05, "center_y": 0.08},

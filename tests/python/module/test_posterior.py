@@ -211,7 +211,7 @@ def test_fields_of_every_lens_are_those_of_lenstronomy():
     x, y = np.array(golden["points"]).T
     checked = 0
     for case in golden["profiles"]:
-        parameters = {k: v for k, v in case["params"].items() if k != "r_E"}  # of the MULTIPOLE: 1, as with us
+        parameters = dict(case["params"])
         model = einfield.Model(np.ones((5, 5)), 1.0, None, 0.2, lens=[{"profile": case["name"], **parameters}],
                                source=[SOURCE])
         alpha_x, alpha_y = model.deflection(x, y)
