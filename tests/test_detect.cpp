@@ -8,12 +8,14 @@
 #include <nlohmann/json.hpp>
 
 #include "einfield/error.hpp"
+#include "einfield/results.hpp"
 #include "host/app/detect.hpp"
 #include "host/app/simulate.hpp"
 #include "host/detect/detection.hpp"
 #include "host/files/fits_io.hpp"
 #include "host/fit/joint_posterior.hpp"
 #include "host/fit/perturber_map.hpp"
+#include "host/report/html.hpp"
 #include "tests/small_lens.hpp"
 #include "tests/step_problem.hpp"
 #include "tests/temporary_directory.hpp"
@@ -231,6 +233,48 @@ seed = 5
   TemporaryDirectory folder_;
 };
 
+/// Every explanation, with its BIC; the perturber predicts arcs that it was not fitted to.
+void expect_explanations(const json& found) {
+  const auto named = [&](const char* name) -> const json& {
+    for (const json& a : found.at("alternatives"))
+      if (a.at("name") == name) return a;
+    throw InvalidInput(std::string("no explanation is named ") + name);
+  };
+  const struct {
+    const char* name;
+    int parameters;
+    bool held_out;
+  } expected[] = {{"SIS", 3, true},
+                  {"point mass", 3, false},
+                  {"truncated NFW", 4, false},
+                  {"multipoles 3 and 4", 4, true},
+                  {"SIS and multipoles 3 and 4", 7, false},
+                  {"multipoles 1, 3 and 4", 6, false},
+                  {"gradient of the shear", 4, false}};
+  const int pixels = 1292;  // of the annulus
+  for (const auto& e : expected) {
+    const json& a = named(e.name);
+    EXPECT_EQ(a.at("parameters"), e.parameters) << e.name;
+    EXPECT_NEAR(a.at("bic_change").get<double>(), e.parameters * std::log(pixels) - a.at("chi2_fall").get<double>(),
+                1e-6)
+        << e.name;
+    EXPECT_EQ(a.at("held_out_fall").is_number(), e.held_out) << e.name;
+  }
+  const json &sis = named("SIS"), &multipoles = named("multipoles 3 and 4");
+  EXPECT_GT(sis.at("held_out_fall").get<double>(), 0);
+  EXPECT_GT(sis.at("held_out_fall").get<double>(), multipoles.at("held_out_fall").get<double>());
+  EXPECT_GT(found.at("smooth").at("held_out_chi2_reduced").get<double>(),
+            found.at("smooth").at("chi2_reduced").get<double>());
+  // A halo of any profile is in the place of the SIS; what has no halo gains less.
+  for (const char* halo : {"point mass", "truncated NFW"}) {
+    EXPECT_NEAR(named(halo).at("added")[0].at("center_x").at("value").get<double>(), 0.75, 0.16) << halo;
+    EXPECT_NEAR(named(halo).at("added")[0].at("center_y").at("value").get<double>(), 0.8, 0.16) << halo;
+  }
+  for (const char* smooth : {"multipoles 1, 3 and 4", "gradient of the shear"})
+    EXPECT_LT(named(smooth).at("evidence_gain").get<double>(), sis.at("evidence_gain").get<double>() - 5) << smooth;
+  EXPECT_NE(found.at("summary").get<std::string>().find("a gradient of the shear by"), std::string::npos);
+}
+
 TEST(Detect, FindsAPerturberWhereItIs) {
   const DetectLens lens(0.08);
   EXPECT_EQ(lens.search("out", {.nulls = 3, .injections = 2}).stop_reason, StopReason::converged);
@@ -250,6 +294,7 @@ TEST(Detect, FindsAPerturberWhereItIs) {
   near("center_y", 0.8);
   EXPECT_NEAR(sis.at("center_x").at("value").get<double>(), 0.75, 0.16);
   EXPECT_NEAR(sis.at("center_y").at("value").get<double>(), 0.8, 0.16);
+  expect_explanations(found);
   EXPECT_EQ(found.at("nulls").at("mocks").size(), 3u);
   EXPECT_DOUBLE_EQ(found.at("nulls").at("p_value").get<double>(), 0.25);
   for (const json& injection : found.at("injections"))
@@ -279,6 +324,37 @@ TEST(Detect, FindsNothingWhereThereIsNothingAndResumes) {
   lens.search("parts", settings, true);
   EXPECT_EQ(lens.result("parts"), whole);
   EXPECT_THROW(lens.search("parts", settings), InvalidInput);  // results are kept
+}
+
+/// Around a fit that is there: the same answer, and a section on its page.
+TEST(Detect, SearchesAroundAFinishedFit) {
+  const DetectLens lens(0);
+  const DetectionSettings settings{.nulls = 1, .injections = 0};
+  lens.search("whole", settings);
+  const std::string fit = lens.folder() / "whole/fit", before = lens.folder().read("whole/fit/result.json");
+  RunOptions options = run_options(fit);
+  options.threads = 2;
+  EXPECT_EQ(run_detect(finished_fit(fit), options, settings).stop_reason, StopReason::converged);
+  EXPECT_EQ(lens.result("whole/fit"), lens.result("whole"));
+  EXPECT_EQ(lens.folder().read("whole/fit/result.json"), before);
+
+  const std::string summary = lens.result("whole").at("summary");
+  const auto page = [&] {
+    write_report(fit, 1);
+    return lens.folder().read("whole/fit/report.html");
+  };
+  EXPECT_NE(page().find("Is there a perturber?"), std::string::npos);
+  EXPECT_NE(page().find(html_text(summary)), std::string::npos);
+  std::filesystem::remove(fit + "/detect.json");  // that of the search which the fit belongs to remains
+  EXPECT_NE(page().find(html_text(summary)), std::string::npos);
+  std::filesystem::remove(lens.folder() / "whole/detect.json");
+  EXPECT_EQ(page().find("Is there a perturber?"), std::string::npos);
+
+  json stopped = json::parse(before);
+  stopped["stop_reason"] = "interrupted";
+  lens.folder().write("whole/fit/result.json", stopped.dump());
+  EXPECT_THROW(finished_fit(fit), InvalidInput);
+  EXPECT_THROW(finished_fit(lens.folder() / "nowhere"), InvalidInput);
 }
 
 TEST(Detect, WhatIsRefused) {

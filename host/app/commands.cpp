@@ -240,8 +240,9 @@ Command detect_command(CLI::App& app) {
   };
   const auto o = std::make_shared<Options>();
   CLI::App* command = add_command(app, "detect", "Search for a small perturber beside the lens of a configuration");
-  add_config(command, o->config, "configuration with free pixels in the source");
-  add_out(command, o->out, "DIR", "directory for the results; default: <name of the configuration>_detect");
+  add_config(command, o->config, "configuration with free pixels in the source; or the directory of a finished fit");
+  add_out(command, o->out, "DIR",
+          "directory for the results; default: <name of the configuration>_detect, or the directory of the fit");
   add_set(command, o->settings);
   command->add_option("--nulls", o->search.nulls, "mocks without a perturber that are fitted in the same way")
       ->type_name("N")
@@ -263,8 +264,15 @@ Command detect_command(CLI::App& app) {
   return {command, [o](const std::vector<std::string>& words) {
             catch_signals();
             RunOptions options = o->flags.options();
-            options.out = o->out.empty() ? default_out(o->config, "_detect") : o->out;
             options.command = shell_command(words);
+            if (fs::is_directory(o->config)) {
+              if (!o->settings.empty())
+                throw InvalidInput("--set: has no effect with " + o->config + ", the directory of a finished fit");
+              options.out = o->out.empty() ? o->config : o->out;
+              const FinishedFit fit = finished_fit(o->config);
+              return o->flags.status_of([&] { return ended(run_detect(fit, options, o->search), false); });
+            }
+            options.out = o->out.empty() ? default_out(o->config, "_detect") : o->out;
             const Config config = read_config(o->config, overrides(o->settings), false);
             return o->flags.status_of([&] { return ended(run_detect(config, options, o->search), false); });
           }};

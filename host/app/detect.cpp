@@ -10,17 +10,21 @@
 
 #include "einfield/error.hpp"
 #include "einfield/load.hpp"
+#include "einfield/results.hpp"
 #include "einfield/units.hpp"
 #include "host/app/run_log.hpp"
 #include "host/files/atomic_file.hpp"
 #include "host/files/directory_lock.hpp"
 #include "host/files/memory.hpp"
+#include "host/files/text.hpp"
 #include "host/model/source_grids.hpp"
+#include "host/report/figures.hpp"
 #include "host/report/picture.hpp"
 #include "host/results/checkpoint.hpp"
 #include "host/results/fits_maps.hpp"
 #include "host/results/result_files.hpp"
 #include "host/results/result_json.hpp"
+#include "host/results/stored_result.hpp"
 
 namespace einfield {
 namespace {
@@ -94,16 +98,19 @@ class Mocks {
 ordered_json alternative_json(const Alternative& a, const std::optional<Cosmology>& cosmology) {
   ordered_json json = {{"name", a.name},
                        {"evidence_gain", number_or_null(a.evidence_gain)},
+                       {"bic_change", number_or_null(a.bic_change)},
                        {"chi2_fall", number_or_null(a.chi2_fall)},
                        {"chi2_reduced", number_or_null(a.chi2_reduced)},
                        {"parameters", a.parameters},
                        {"converged", a.converged},
+                       {"held_out_fall", number_or_null(a.held_out_fall.value_or(std::nan("")))},
                        {"added", ordered_json::array()}};
   for (const AddedLens& lens : a.added) {
-    ordered_json entry = {{"profile", lens.profile}};
+    ordered_json entry = {{"profile", lens_info(lens.lens.kind).name}};
     for (std::size_t i = 0; i < lens.names.size(); ++i)
       entry[lens.names[i]] = {{"value", number_or_null(lens.values[i])}, {"sigma", number_or_null(lens.sigma[i])}};
-    if (cosmology && lens.profile == "SIS") entry["mass_within_1_kpc"] = mass_within_kpc(*cosmology, lens.values[0]);
+    const bool halo = lens.lens.kind != LensKind::multipole && lens.lens.kind != LensKind::flexion;
+    if (cosmology && halo) entry["mass_within_1_kpc"] = mass_within_kpc(*cosmology, lens.lens);
     json["added"].push_back(std::move(entry));
   }
   return json;
@@ -121,6 +128,7 @@ ordered_json detection_json(const Detection& d, const Config& config, const Dete
        {{"chi2_reduced", number_or_null(d.chi2_reduced)},
         {"chi2_allowed", d.chi2_allowed},
         {"log_evidence", number_or_null(d.log_evidence)},
+        {"held_out_chi2_reduced", number_or_null(d.held_out_chi2.value_or(std::nan("")))},
         {"converged", d.converged}}},
       {"map", {{"highest_significance", d.highest}, {"by_chance", d.by_chance}, {"significance_of_5_percent", d.seen}}},
       {"candidates", ordered_json::array()},
@@ -156,31 +164,15 @@ void write_maps(const Detection& d, const LoadedProblem& loaded, const std::stri
   write_fits(path, maps.hdus());
 }
 
-/// Significance and smallest visible theta_E, side by side.
-Picture picture_of(const Detection& d) {
-  const auto panel = [&d](const char* title, const char* unit, const std::vector<double>& values, Palette palette,
-                          ColorRange range) {
-    Panel p;
-    p.title = title;
-    p.unit = unit;
-    p.nx = d.grid.nx;
-    p.ny = d.grid.ny;
-    p.values = values;
-    p.pixel_scale = d.grid.pixel_scale;
-    p.center_x = d.grid.center_x;
-    p.center_y = d.grid.center_y;
-    p.palette = palette;
-    p.range = range;
-    return p;
-  };
-  Picture picture;
-  picture.title = "Search for a perturber";
-  picture.columns = 2;
-  picture.cells = {
-      panel("Significance of an SIS", "σ", d.significance, Palette::diverging, symmetric_range(d.significance, 1)),
-      panel("Smallest θ_E that would have been seen", "arcsec", d.limit, Palette::sequential,
-            quantile_range(d.limit, 0, 0.75))};
-  return picture;
+/// The maps as figures, and the page of the fit with a section on the search.
+void draw_search(const RunOptions& options, const std::string& fit, Log& log) {
+  create_directory(options.out + "/figures");
+  Picture picture = picture_of_search(read_search_maps(options.out + "/detect.fits"));
+  picture.path = options.out + "/figures/detect.png";
+  const std::vector<std::string> complaints = draw({picture});
+  for (const std::string& warning : complaints) log.warning(warning);
+  for (const std::string& warning : write_report(fit, options.threads))
+    if (std::find(complaints.begin(), complaints.end(), warning) == complaints.end()) log.warning(warning);
 }
 
 /// The fit of OUT/fit, unless it is there. @return its outcome when the search cannot follow
@@ -195,22 +187,30 @@ std::optional<RunOutcome> fit_first(const Config& config, RunOptions options, Lo
   return usable ? std::nullopt : std::optional(outcome);
 }
 
-}  // namespace
-
-RunOutcome run_detect(const Config& config, const RunOptions& options, const DetectionSettings& settings) {
+/// @param given  directory of a finished fit; "": OUT/fit, which is made here
+RunOutcome search(const Config& config, const std::string& given, const RunOptions& options,
+                  const DetectionSettings& settings) {
   require_pixels(config);
   const std::string result = options.out + "/detect.json";
   EINFIELD_REQUIRE(
       options.resume || options.overwrite || !std::filesystem::exists(result),
       "--out: " + options.out + " holds results of detect, expected a new directory, --resume or --overwrite");
-  RunOptions of_fit = options;
-  of_fit.out = options.out + "/fit";
+  const std::string fit = given.empty() ? options.out + "/fit" : given;
   Log log(options, 0, true);
-  if (const std::optional<RunOutcome> ended = fit_first(config, of_fit, log)) return *ended;
+  std::optional<DirectoryLock> lock;  // run_fit() locks OUT/fit
+  if (given.empty()) {
+    RunOptions of_fit = options;
+    of_fit.out = fit;
+    if (const std::optional<RunOutcome> ended = fit_first(config, of_fit, log)) return *ended;
+  } else {
+    create_directory(options.out);
+    lock.emplace(options.out);
+    log.line("fit: " + fit + " holds a finished fit");
+  }
 
   const LoadedProblem loaded = load_problem(config);
-  Problem problem = options.double_precision ? smooth_problem<double>(config, loaded, of_fit.out)
-                                             : smooth_problem<float>(config, loaded, of_fit.out);
+  Problem problem = options.double_precision ? smooth_problem<double>(config, loaded, fit)
+                                             : smooth_problem<float>(config, loaded, fit);
   ThreadPool pool(options.threads);
   require_memory(static_cast<double>(detection_bytes(problem, pool.threads())), "the search");
   RunOutcome outcome{StopReason::converged, ""};
@@ -234,13 +234,8 @@ RunOutcome run_detect(const Config& config, const RunOptions& options, const Det
         [&log](const std::string& line) { log.line(line); },
         [&mocks](const std::vector<NullMock>& done) { mocks.write(done); }, options.interrupted);
     write_maps(found, loaded, options.out + "/detect.fits");
-    if (options.figures) {
-      create_directory(options.out + "/figures");
-      Picture picture = picture_of(found);
-      picture.path = options.out + "/figures/detect.png";
-      for (const std::string& warning : draw({picture})) log.warning(warning);
-    }
     write_atomically(result, detection_json(found, config, settings).dump(1) + "\n");
+    if (options.figures) draw_search(options, fit, log);
     log.line(in_words(found, config.cosmology));
     log.line("results: " + options.out);
   } catch (const InterruptedDetection&) {
@@ -248,6 +243,29 @@ RunOutcome run_detect(const Config& config, const RunOptions& options, const Det
     outcome.stop_reason = StopReason::interrupted;
   }
   return outcome;
+}
+
+}  // namespace
+
+FinishedFit finished_fit(const std::string& dir) {
+  const StoredResult stored(dir);
+  const JsonView root = stored.root();
+  const std::string file = in(dir, "result.json"), stopped = root.at("stop_reason").text();
+  EINFIELD_REQUIRE(
+      stopped != name_of(StopReason::interrupted) && root.at("status").text() != name_of(FitStatus::failed),
+      file + ": the fit is not complete, found stop_reason \"" + stopped + "\" and status \"" +
+          root.at("status").text() + "\", expected a finished fit; `einfield fit --resume` continues one");
+  EINFIELD_REQUIRE(has_checkpoint(dir), dir + ": no checkpoint.safetensors, expected the directory of a fit");
+  return {dir, read_config_text(root.at("config_toml").text(), file, false), stored.double_precision()};
+}
+
+RunOutcome run_detect(const FinishedFit& fit, RunOptions options, const DetectionSettings& settings) {
+  options.double_precision = fit.double_precision;
+  return search(fit.config, fit.dir, options, settings);
+}
+
+RunOutcome run_detect(const Config& config, const RunOptions& options, const DetectionSettings& settings) {
+  return search(config, "", options, settings);
 }
 
 }  // namespace einfield

@@ -1,9 +1,9 @@
 #include "host/detect/detection.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <utility>
 
@@ -20,6 +20,11 @@ constexpr double kCandidate = 3;        ///< significance
 constexpr std::size_t kCandidates = 3;  ///< that are fitted
 constexpr int kApart = 3;               ///< places between two candidates
 constexpr double kMultipole = 0.01;     ///< 1 σ of a multipole, of theta_E: isophotes of ellipticals (Hao et al. 2006)
+constexpr double kGradientSpread = 0.01;  ///< 1 σ of ψ_xxx …, of 1/theta_E: an isothermal halo 10 theta_E away whose
+                                          ///< shear is 0.05 has 2 · 0.05/(10 theta_E)
+constexpr double kScale = 0.5, kScaleSpread = 0.25;   ///< Rs of a truncated NFW and its 1 σ, of theta_E
+constexpr double kLeastScale = 0.05, kMostScale = 2;  ///< its bounds, of theta_E
+constexpr int kSectors = 4;                           ///< of the arcs that are held out, one after the other
 constexpr int kDraws = 10000;
 constexpr double kFalse = 0.05;  ///< share of false positives that the limits allow
 constexpr int kStepsOfMock = 12;
@@ -27,6 +32,8 @@ constexpr double kNoiseError = 1.04;  ///< reduced χ² of noise that is known t
 constexpr double kSigmasOfChi2 = 3;
 constexpr const char* kWithMultipoles = "SIS and multipoles 3 and 4";
 constexpr const char* kMultipoles = "multipoles 3 and 4";
+constexpr const char* kMoreMultipoles = "multipoles 1, 3 and 4";
+constexpr const char* kGradient = "gradient of the shear";
 
 /// The places of the map: every `step`-th pixel of every `step`-th row, if it is used.
 struct Lattice {
@@ -81,6 +88,11 @@ struct MainLens {
 LensComponent fixed_lens(LensKind kind, std::vector<double> values) {
   const std::size_t n = values.size();
   return {kind, std::move(values), std::vector<std::uint8_t>(n, 0), {}};
+}
+
+/// A unit of the parameters of lenses, in units of the fit. @param angle  unit of the fit [arcsec]
+double size_of(const std::string& unit, double angle) {
+  return unit == "arcsec" ? angle : unit == "arcsec-1" ? 1 / angle : 1;
 }
 
 std::string number(double v, int digits = 3) {
@@ -158,13 +170,16 @@ class Detector {
     return map_of(explain("mock", mock, {.steps = kStepsOfMock, .tolerance = 3e-4}, pool_, interrupted_));
   }
 
-  std::vector<LensComponent> multipoles(const std::array<double, 4>& values, bool free) const {
+  /// Two for each order, the second turned so that both together have any angle. @param values  of theta_E
+  std::vector<LensComponent> multipoles(const std::vector<int>& orders, const std::vector<double>& values,
+                                        bool free) const {
     std::vector<LensComponent> lenses;
-    for (std::size_t k = 0; k < values.size(); ++k) {
-      const int m = k < 2 ? 3 : 4;
-      LensComponent& lens = lenses.emplace_back(fixed_lens(
-          LensKind::multipole,
-          {double(m), values[k] * main_.theta_E, k % 2 == 0 ? 0.0 : kPi / (2 * m), main_.at.x, main_.at.y, 1}));
+    for (std::size_t k = 0; k < 2 * orders.size(); ++k) {
+      const int m = orders[k / 2];
+      const double amplitude = values.empty() ? 0 : values[k];
+      LensComponent& lens = lenses.emplace_back(
+          fixed_lens(LensKind::multipole, {double(m), amplitude * main_.theta_E, k % 2 == 0 ? 0.0 : kPi / (2 * m),
+                                           main_.at.x, main_.at.y, main_.theta_E}));
       if (!free) continue;
       lens.free[1] = 1;
       lens.priors.resize(lens.values.size());
@@ -174,9 +189,9 @@ class Detector {
   }
   std::vector<LensComponent> drawn_multipoles(std::size_t k) const {
     const Philox philox{settings_.seed + 1};
-    std::array<double, 4> values{};
+    std::vector<double> values(4);
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = kMultipole * philox.normal(i, k);
-    return multipoles(values, false);
+    return multipoles({3, 4}, values, false);
   }
 
   void fill_maps() {
@@ -207,75 +222,170 @@ class Detector {
     }
   }
 
-  /// An SIS or a point mass that is free to move over the whole image.
-  LensComponent perturber(LensKind kind, const Candidate& at) const {
+  /// What a perturber that is free to move over the whole image has at most, and where it begins.
+  struct Free {
+    double most;  ///< theta_E
+    ParameterPrior x, y;
+    Vec2<double> at;
+  };
+  Free free_at(Vec2<double> place) const {
     const Grid& g = lattice_.image;
     const double half_x = 0.5 * g.nx * g.pixel_scale, half_y = 0.5 * g.ny * g.pixel_scale;
-    // The same mass inside the radius where an SIS would deflect by a pixel: theta_E² of a point for theta_E · R.
-    const double theta_E = at.theta_E / angle_;
-    // Places are rays. There the deflection jumps, and has no derivative with respect to the center.
-    const double aside = g.pixel_scale / g.supersampling;
-    LensComponent lens{kind,
-                       {kind == LensKind::point_mass ? std::sqrt(theta_E * 2 * g.pixel_scale) : theta_E,
-                        at.place.x / angle_ + 0.31 * aside, at.place.y / angle_ + 0.23 * aside},
-                       {1, 1, 1},
-                       {}};
-    const double most = main_.theta_E > 0 ? main_.theta_E / 2 : half_x / 2;
-    lens.values[0] = std::min(lens.values[0], 0.9 * most);
-    lens.priors = {{0, most}, {g.center_x - half_x, g.center_x + half_x}, {g.center_y - half_y, g.center_y + half_y}};
-    return lens;
+    return {main_.theta_E > 0 ? main_.theta_E / 2 : half_x / 2,
+            {g.center_x - half_x, g.center_x + half_x},
+            {g.center_y - half_y, g.center_y + half_y},
+            place};
   }
 
-  Alternative weigh(const std::string& name, const std::vector<LensComponent>& added) {
-    const Explanation fit =
-        explain(name, with_lenses(smooth_, added), {.choose_weights = true, .errors = true}, pool_, interrupted_);
-    Alternative result{name,
-                       fit.log_evidence - smooth_.log_evidence,
-                       smooth_.chi2 - fit.chi2,
-                       fit.chi2 / fitted_pixels(fit.problem),
-                       0,
-                       fit.converged,
-                       {}};
+  /// An SIS at a place of the map.
+  LensComponent sis(const Candidate& candidate) const {
+    // Places are rays. There the deflection jumps, and has no derivative with respect to the center.
+    const double aside = lattice_.image.pixel_scale / lattice_.image.supersampling;
+    const Free free = free_at({candidate.place.x / angle_ + 0.31 * aside, candidate.place.y / angle_ + 0.23 * aside});
+    const double theta_E = std::min(candidate.theta_E / angle_, 0.9 * free.most);
+    return {LensKind::sis, {theta_E, free.at.x, free.at.y}, {1, 1, 1}, {{0, free.most}, free.x, free.y}};
+  }
+
+  /// A point mass in the place of a fitted SIS, with the same mass inside the radius of two pixels.
+  LensComponent point_mass(const LensComponent& sis) const {
+    const Free free = free_at({sis.values[1], sis.values[2]});
+    const double theta_E = std::sqrt(sis.values[0] * 2 * lattice_.image.pixel_scale);
+    return {LensKind::point_mass,
+            {std::min(theta_E, 0.9 * free.most), free.at.x, free.at.y},
+            {1, 1, 1},
+            {{0, free.most}, free.x, free.y}};
+  }
+
+  /// A truncated NFW halo in the place of a fitted SIS, which deflects as much at Rs.
+  LensComponent truncated_nfw(const LensComponent& sis) const {
+    const Free free = free_at({sis.values[1], sis.values[2]});
+    const double unit = main_.theta_E;
+    return {LensKind::tnfw,
+            {kScale * unit, sis.values[0], unit, free.at.x, free.at.y},
+            {1, 1, 0, 1, 1},
+            {{kLeastScale * unit, kMostScale * unit, kScale * unit, kScaleSpread * unit},
+             {0, free.most},
+             {},
+             free.x,
+             free.y}};
+  }
+
+  /// What masses outside the image do beyond a shear.
+  LensComponent gradient() const {
+    const ParameterPrior prior{-kInfinity, kInfinity, 0, kGradientSpread / main_.theta_E};
+    return {LensKind::flexion,
+            {0, 0, 0, 0, main_.at.x, main_.at.y},
+            {1, 1, 1, 1, 0, 0},
+            {prior, prior, prior, prior, {}, {}}};
+  }
+
+  /// A fitted explanation.
+  struct Weighed {
+    Alternative result;
+    Explanation fit;
+  };
+
+  /// Fits an explanation. @param from  an explanation that it begins from, and that has fewer lenses
+  Weighed weigh(const std::string& name, const Explanation& from, const std::vector<LensComponent>& added) {
+    Weighed w{{},
+              explain(name, with_lenses(from, added), {.choose_weights = true, .errors = true}, pool_, interrupted_)};
+    const Explanation& fit = w.fit;
+    Alternative& result = w.result;
+    result.name = name;
+    result.evidence_gain = fit.log_evidence - smooth_.log_evidence;
+    result.chi2_fall = smooth_.chi2 - fit.chi2;
+    result.chi2_reduced = fit.chi2 / fitted_pixels(fit.problem);
+    result.converged = fit.converged;
     const ParameterLayout layout(fit.problem.model);
-    for (std::size_t c = fit.model.lens.size() - added.size(); c < fit.model.lens.size(); ++c) {
-      const LensComponent& lens = fit.model.lens[c];
-      const ProfileInfo& info = lens_info(lens.kind);
+    for (std::size_t c = smooth_.model.lens.size(); c < fit.model.lens.size(); ++c) {
       AddedLens& entry = result.added.emplace_back();
-      entry.profile = info.name;
+      entry.lens = fit.model.lens[c];
+      const ProfileInfo& info = lens_info(entry.lens.kind);
+      for (std::size_t i = 0; i < entry.lens.values.size(); ++i)
+        entry.lens.values[i] *= size_of(info.parameters[i].unit, angle_);
       for (std::size_t i = 0; i < layout.n_free(); ++i) {
         const int slot = layout.free[i].slot;
         if (slot / kMaxProfileParameters != static_cast<int>(c)) continue;
         const auto parameter = static_cast<std::size_t>(slot % kMaxProfileParameters);
-        const double size = std::string(info.parameters[parameter].unit) == "arcsec" ? angle_ : 1;
         entry.names.emplace_back(info.parameters[parameter].name);
-        entry.values.push_back(lens.values[parameter] * size);
-        entry.sigma.push_back(fit.sigma.empty() ? std::nan("") : fit.sigma[i] * size);
+        entry.values.push_back(entry.lens.values[parameter]);
+        entry.sigma.push_back(fit.sigma.empty() ? std::nan("")
+                                                : fit.sigma[i] * size_of(info.parameters[parameter].unit, angle_));
         ++result.parameters;
       }
     }
-    say_(fmt::format("{}: ln evidence {:+.1f}, chi2 {:+.1f} compared with the smooth lens{}", name,
-                     result.evidence_gain, -result.chi2_fall, fit.converged ? "" : ", not converged"));
-    return result;
+    result.bic_change = double(result.parameters) * std::log(fitted_pixels(fit.problem)) - result.chi2_fall;
+    say_(fmt::format("{}: ln evidence {:+.1f}, chi2 {:+.1f}, BIC {:+.1f} compared with the smooth lens{}", name,
+                     result.evidence_gain, -result.chi2_fall, result.bic_change,
+                     fit.converged ? "" : ", not converged"));
+    return w;
   }
 
   void find_alternatives() {
     if (found_.candidates.empty()) return;
-    std::vector<std::pair<Alternative, const Candidate*>> single;
+    std::vector<std::pair<Weighed, const Candidate*>> single;
     for (const Candidate& candidate : found_.candidates)
-      single.emplace_back(weigh("SIS", {perturber(LensKind::sis, candidate)}), &candidate);
-    std::stable_sort(single.begin(), single.end(),
-                     [](const auto& a, const auto& b) { return a.first.evidence_gain > b.first.evidence_gain; });
+      single.emplace_back(weigh("SIS", smooth_, {sis(candidate)}), &candidate);
+    std::stable_sort(single.begin(), single.end(), [](const auto& a, const auto& b) {
+      return a.first.result.evidence_gain > b.first.result.evidence_gain;
+    });
     std::vector<Alternative>& all = found_.alternatives;
-    for (const auto& [alternative, candidate] : single) all.push_back(alternative);
-    const Candidate& best = *single[0].second;
-    all.push_back(weigh("point mass", {perturber(LensKind::point_mass, best)}));
-    if (single.size() > 1)
-      all.push_back(weigh("two SIS", {perturber(LensKind::sis, best), perturber(LensKind::sis, *single[1].second)}));
+    for (const auto& [weighed, candidate] : single) all.push_back(weighed.result);
+    const Explanation& best = single[0].first.fit;
+    const LensComponent& at = best.model.lens.back();
+    all.push_back(weigh("point mass", smooth_, {point_mass(at)}).result);
+    if (single.size() > 1) all.push_back(weigh("two SIS", best, {sis(*single[1].second)}).result);
     if (!(main_.theta_E > 0)) return;
-    std::vector<LensComponent> lenses = multipoles({}, true);
-    all.push_back(weigh(kMultipoles, lenses));
-    lenses.push_back(perturber(LensKind::sis, best));
-    all.push_back(weigh(kWithMultipoles, lenses));
+    all.push_back(weigh("truncated NFW", smooth_, {truncated_nfw(at)}).result);
+    const Weighed bare = weigh(kMultipoles, smooth_, multipoles({3, 4}, {}, true));
+    all.push_back(bare.result);
+    const std::size_t of_bare = all.size() - 1;
+    all.push_back(weigh(kWithMultipoles, bare.fit, {at}).result);
+    all.push_back(weigh(kMoreMultipoles, bare.fit, multipoles({1}, {}, true)).result);
+    all.push_back(weigh(kGradient, smooth_, {gradient()}).result);
+    hold_out(best, bare.fit, all[of_bare]);
+  }
+
+  /// χ² of sectors of the arcs that are predicted by fits to the other sectors.
+  void hold_out(const Explanation& perturber, const Explanation& multipoles, Alternative& of_multipoles) {
+    const double smooth = held_out_chi2(smooth_);
+    found_.held_out_chi2 = smooth / fitted_pixels(smooth_.problem);
+    found_.alternatives.front().held_out_fall = smooth - held_out_chi2(perturber);
+    of_multipoles.held_out_fall = smooth - held_out_chi2(multipoles);
+    say_(
+        fmt::format("arcs held out in {} sectors: reduced chi2 of the smooth lens {:.4g}; chi2 {:+.1f} with the SIS, "
+                    "{:+.1f} with {}",
+                    kSectors, *found_.held_out_chi2, -*found_.alternatives.front().held_out_fall,
+                    -*of_multipoles.held_out_fall, kMultipoles));
+  }
+
+  /// Sum of squared residuals of all used pixels, each predicted by a fit that did not see its sector. The source's
+  /// prior stays as strong as it was.
+  double held_out_chi2(const Explanation& explanation) {
+    const Observation& o = explanation.problem.observation;
+    double sum = 0;
+    for (int sector = 0; sector < kSectors; ++sector) {
+      Problem problem = explanation.problem;
+      problem.held_out.assign(o.mask.size(), 0);
+      for (int i = 0; i < o.grid.n_pixels(); ++i) {
+        const Vec2<double> from = o.grid.pixel(i) - main_.at;
+        const double turn = std::atan2(from.y, from.x) / (2 * kPi) + 0.5;  // 0 to 1
+        problem.held_out[static_cast<std::size_t>(i)] =
+            std::min(static_cast<int>(turn * kSectors), kSectors - 1) == sector;
+      }
+      const double share = double(fitted_pixels(problem)) / fitted_pixels(explanation.problem);
+      if (share == 1 || share == 0) continue;
+      problem.regularization.source_gradient /= share;
+      problem.regularization.source_curvature /= share;
+      const std::vector<double> predicted =
+          image_of(explain("held out", problem, {.steps = kStepsOfMock, .tolerance = 3e-4}, pool_, interrupted_));
+      for (std::size_t i = 0; i < predicted.size(); ++i) {
+        if (!o.mask[i] || !problem.held_out[i]) continue;
+        const double residual = (predicted[i] - o.image[i]) / o.noise[i];
+        sum += residual * residual;
+      }
+    }
+    return sum;
   }
 
   /// Perturbers of the mass that the map says would just have been seen, at places of every sensitivity up to the
@@ -334,7 +444,20 @@ const Alternative* Detection::best() const {
 bool Detection::found() const {
   const Alternative *perturber = best(), *bare = named(kMultipoles), *both = named(kWithMultipoles);
   if (!perturber || !(perturber->evidence_gain > kStrongEvidence) || !(highest > seen) || !fits()) return false;
-  return !bare || both->evidence_gain - bare->evidence_gain > kStrongEvidence;
+  if (bare && !(both->evidence_gain - bare->evidence_gain > kStrongEvidence)) return false;
+  const double most = std::max(perturber->evidence_gain, both ? both->evidence_gain : perturber->evidence_gain);
+  for (const char* name : {kMoreMultipoles, kGradient})
+    if (const Alternative* smooth = named(name); smooth && !(most - smooth->evidence_gain > kStrongEvidence))
+      return false;
+  return true;
+}
+
+std::vector<std::string> Detection::as_good() const {
+  std::vector<std::string> names;
+  for (const Alternative& a : alternatives)
+    if (a.name != "SIS" && a.name != kWithMultipoles && a.evidence_gain > best()->evidence_gain - kStrongEvidence)
+      names.push_back(a.name);
+  return names;
 }
 
 bool Detection::fits() const {
@@ -357,10 +480,16 @@ Detection detect(const Explanation& smooth, double angle, const DetectionSetting
   return Detector(smooth, angle, settings, pool, say, interrupted).run(std::move(done), keep);
 }
 
-double mass_within_kpc(const Cosmology& cosmology, double theta_E) {
-  // An SIS has κ = theta_E/(2 r): inside R the mass of π theta_E R square arcseconds of the critical density.
+double mass_within_kpc(const Cosmology& cosmology, const LensComponent& lens) {
+  // A circular lens deflects by α(R): inside R is the mass of π α R square arcseconds of the critical density.
   const double radius = 1e-3 / cosmology.distance(0, cosmology.z_lens) * 180 * 3600 / kPi;
-  return cosmology.mass_per_square_arcsec() * kPi * theta_E * radius;
+  const auto center = static_cast<std::size_t>(lens_center(lens.kind));
+  const Vec2<double> at{lens.values[center] + radius, lens.values[center + 1]};
+  return cosmology.mass_per_square_arcsec() * kPi * radius * lens_deflection(lens.kind, lens.values.data(), at).x;
+}
+
+double mass_within_kpc(const Cosmology& cosmology, double theta_E) {
+  return mass_within_kpc(cosmology, fixed_lens(LensKind::sis, {theta_E, 0, 0}));
 }
 
 std::string in_words(const Detection& d, const std::optional<Cosmology>& cosmology) {
@@ -389,6 +518,18 @@ std::string in_words(const Detection& d, const std::optional<Cosmology>& cosmolo
       text += fmt::format("A point mass instead changes it by {:+.1f}. ", point->evidence_gain);
     if (const Alternative* two = d.named("two SIS"))
       text += fmt::format("Two SIS change it by {:+.1f}. ", two->evidence_gain);
+    if (const Alternative* halo = d.named("truncated NFW"))
+      text += fmt::format("A truncated NFW halo instead changes it by {:+.1f}. ", halo->evidence_gain);
+    if (const Alternative* more = d.named(kMoreMultipoles), *slope = d.named(kGradient); more && slope)
+      text += fmt::format("Multipoles of orders 1, 3 and 4 change it by {:+.1f}, a gradient of the shear by {:+.1f}. ",
+                          more->evidence_gain, slope->evidence_gain);
+    if (const std::vector<std::string> names = d.as_good(); !names.empty())
+      text += fmt::format("As good an explanation as the SIS: {}. ", fmt::join(names, ", "));
+    if (best->held_out_fall)
+      text += fmt::format(
+          "In arcs that were not fitted, chi2 changes by {:+.1f} with the SIS and by {:+.1f} with the "
+          "multipoles of orders 3 and 4. ",
+          -*best->held_out_fall, -d.named(kMultipoles)->held_out_fall.value_or(0));
   } else {
     text += fmt::format("No perturber is found: no place of the map is above {:g} σ. ", kCandidate);
   }

@@ -30,19 +30,21 @@ struct Candidate {
 
 /// A profile that an explanation has beside those of the smooth lens.
 struct AddedLens {
-  std::string profile;
   std::vector<std::string> names;     ///< of its free parameters
   std::vector<double> values, sigma;  ///< [arcsec, rad]; sigma NaN = not determined
+  LensComponent lens;                 ///< with all parameters [arcsec, rad]
 };
 
 /// What the data say of another explanation, compared with the smooth lens.
 struct Alternative {
   std::string name;
   double evidence_gain = 0;  ///< of ln evidence
+  double bic_change = 0;     ///< of χ² + k ln N, k the parameters that are added; < 0 speaks for it
   double chi2_fall = 0;      ///< of χ²
   double chi2_reduced = 0;
   std::size_t parameters = 0;
   bool converged = false;
+  std::optional<double> held_out_fall;  ///< of χ² summed over arcs that the fit did not see, where that was computed
   std::vector<AddedLens> added;
 };
 
@@ -71,10 +73,11 @@ struct Detection {
   std::vector<Alternative> alternatives;  ///< the candidates' SIS first, the best first
   std::vector<NullMock> nulls;
   std::vector<Injection> injections;
-  double chi2_reduced = 0;  ///< of the smooth lens
-  double chi2_allowed = 0;  ///< of an explanation that fits to the noise, at most
-  double log_evidence = 0;  ///< of the smooth lens
-  bool converged = false;   ///< the smooth lens
+  double chi2_reduced = 0;              ///< of the smooth lens
+  double chi2_allowed = 0;              ///< of an explanation that fits to the noise, at most
+  double log_evidence = 0;              ///< of the smooth lens
+  std::optional<double> held_out_chi2;  ///< of the smooth lens, per pixel that it was not fitted to
+  bool converged = false;               ///< the smooth lens
 
   /// Share of the mocks whose map is as high: (n + 1)/(N + 1); nothing without mocks.
   std::optional<double> p_value() const;
@@ -82,6 +85,8 @@ struct Detection {
   /// data are fitted, and fewer than 5 % of what has none come as far.
   const Alternative* best() const;
   const Alternative* named(const std::string& name) const;
+  /// The names of the explanations that are as good as the best perturber, by ln evidence.
+  std::vector<std::string> as_good() const;
   bool found() const;
   /// Whether the best explanation fits the data; without that nothing is significant.
   bool fits() const;
@@ -101,7 +106,9 @@ Detection detect(const Explanation& smooth, double angle, const DetectionSetting
                  const std::function<void(const std::vector<NullMock>&)>& keep,
                  const std::function<bool()>& interrupted);
 
-/// Mass of an SIS inside a projected radius of 1 kpc [solar masses].
+/// Mass of a circular lens inside a projected radius of 1 kpc [solar masses]. @param lens  [arcsec]
+double mass_within_kpc(const Cosmology& cosmology, const LensComponent& lens);
+/// That of an SIS. @param theta_E  [arcsec]
 double mass_within_kpc(const Cosmology& cosmology, double theta_E);
 
 /// The answer in sentences.

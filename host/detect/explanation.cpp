@@ -51,6 +51,10 @@ Explanation explain(const std::string& name, Problem problem, const ExplanationS
   return found;
 }
 
+std::vector<double> image_of(const Explanation& explanation) {
+  return image_of(explanation.problem);
+}
+
 Problem with_lenses(const Explanation& from, const std::vector<LensComponent>& added) {
   Problem problem = from.problem;
   problem.model = from.model;

@@ -47,6 +47,9 @@ Explanation explain(const std::string& name, Problem problem, const ExplanationS
 /// The problem of an explanation with more lens components, which starts where the explanation ended.
 Problem with_lenses(const Explanation& from, const std::vector<LensComponent>& added);
 
+/// What an explanation predicts for every pixel, also for those that it was not fitted to.
+std::vector<double> image_of(const Explanation& explanation);
+
 /// Data that an explanation without further structure would give: its image with noise drawn as the problem says.
 /// @param added   lens components that the data have and the explanation lacks
 /// @param stream  another number, another draw

@@ -406,6 +406,36 @@ FittedMaps read_fitted_maps(const std::string& directory) {
   return fit;
 }
 
+SearchMaps read_search_maps(const std::string& file) {
+  const MapSource maps{[&file](const std::string& hdu, int planes) { return read_fits(file, hdu, planes); },
+                       [&file](const std::string& hdu) { return has_hdu(file, hdu); }, file};
+  return {placed_map(maps, "DETECT_SNR", "σ"), placed_map(maps, "DETECT_LIMIT", "arcsec")};
+}
+
+Picture picture_of_search(const SearchMaps& search) {
+  Picture picture;
+  picture.title = "Search for a perturber";
+  picture.columns = 2;
+  picture.cells = {panel(search.significance, "Significance of an SIS", Palette::diverging,
+                         symmetric_range(search.significance.values, 1)),
+                   panel(search.limit, "Smallest θ_E that would have been seen", Palette::sequential,
+                         quantile_range(search.limit.values, 0, 0.75))};
+  return picture;
+}
+
+std::vector<PageFigure> page_figures(const SearchMaps& search) {
+  std::vector<PageFigure> figures;
+  for (std::variant<Panel, Chart>& cell : picture_of_search(search).cells) {
+    Panel& map = std::get<Panel>(cell);
+    PageFigure figure{"search", map.title, "Gray: outside the used pixels.", {}};
+    map.title.clear();
+    figure.picture.on_page = true;
+    figure.picture.cells = {std::move(map)};
+    figures.push_back(std::move(figure));
+  }
+  return figures;
+}
+
 FittedMaps fitted_maps(const Assessment& assessed) {
   FittedMaps fit;
   fit.title = assessed.config.title;

@@ -62,6 +62,16 @@ FittedMaps read_fitted_maps(const std::string& directory);
 /// The same from memory: bit by bit what read_fitted_maps() returns after write_results().
 FittedMaps fitted_maps(const Assessment& assessed);
 
+/// The maps of a search for a perturber.
+struct SearchMaps {
+  PlacedMap significance;  ///< of an SIS [σ]
+  PlacedMap limit;         ///< smallest θ_E that would have been seen [arcsec]
+};
+
+/// @param file  detect.fits. @throws InvalidInput when it is not there or lacks them
+SearchMaps read_search_maps(const std::string& file);
+Picture picture_of_search(const SearchMaps& search);  ///< significance | limit
+
 // One picture each; the caller sets its path and title. The last three need the truth.
 Picture picture_of_image(const FittedMaps& fit);        ///< data | model, or both without lens light | residuals
 Picture picture_of_history(const FittedMaps& fit);      ///< loss and reduced χ² over the steps
@@ -71,7 +81,7 @@ Picture picture_of_convergence(const FittedMaps& fit);  ///< the same for κ
 
 /// A picture of the report with its heading and caption.
 struct PageFigure {
-  std::string section;  ///< "image", "planes", "smooth", "network", "truth", "fit"
+  std::string section;  ///< "image", "planes", "smooth", "network", "truth", "fit", "search"
   std::string title;
   std::string caption;  ///< "" = none
   Picture picture;
@@ -80,6 +90,9 @@ struct PageFigure {
 /// The pictures of the report: one map or chart each, without a title.
 /// @param lines  critical curves and caustics, for the pictures of the two planes
 std::vector<PageFigure> page_figures(const FittedMaps& fit, const CriticalCurves& lines);
+
+/// Those of a search.
+std::vector<PageFigure> page_figures(const SearchMaps& search);
 
 /// Draws every figure of the fit into DIRECTORY/figures/*.png; returns warnings. draw_figures(directory) of
 /// einfield/results.hpp reads the fit first.

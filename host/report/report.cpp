@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -397,6 +398,42 @@ std::string error_bars_html(const ordered_json& uncertainty) {
          block_html({{"coverage", coverage}});
 }
 
+/// The answer of a search for a perturber, and what else explains the data. @param figures  HTML
+std::string search_html(const ordered_json& search, const std::string& figures) {
+  if (!search.is_object()) return "";
+  std::string head, body;
+  for (const char* title : {"Explanation", "ln evidence", "BIC", "χ²", "χ² of arcs not fitted", "Parameters"})
+    head += element("th", html_text(title));
+  const auto cell = [](const ordered_json& value, double sign) {
+    return element("td", value.is_number() ? fmt::format("{:+.1f}", sign * value.get<double>()) : "–",
+                   "class=\"number\"");
+  };
+  for (const ordered_json& a : member(search, "alternatives"))
+    body += element("tr", element("td", html_text(text_of(a, "name"))) + cell(member(a, "evidence_gain"), 1) +
+                              cell(member(a, "bic_change"), 1) + cell(member(a, "chi2_fall"), -1) +
+                              cell(member(a, "held_out_fall"), -1) +
+                              element("td", html_text(text_of(a, "parameters")), "class=\"number\"")) +
+            "\n";
+  return element("p", html_text(text_of(search, "summary"))) + "\n" + figures +
+         (body.empty() ? "" : element("h3", "Explanations, compared with the smooth lens") + table(head, body));
+}
+
+/// The files of the search that belongs to a fit: beside it, or where the fit is in the directory `fit` of a search,
+/// in the directory of the search.
+std::optional<std::string> directory_of_search(const std::string& fit) {
+  const std::filesystem::path path = std::filesystem::absolute(fit).lexically_normal();
+  const std::filesystem::path own = path.has_filename() ? path : path.parent_path();
+  std::error_code error;
+  for (const std::filesystem::path& dir : {own, own.filename() == "fit" ? own.parent_path() : own})
+    if (std::filesystem::exists(dir / "detect.json", error)) return dir.string();
+  return std::nullopt;
+}
+
+std::string content_of(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 /// The used pixels of the image of a fit.
 std::vector<std::uint8_t> read_mask(const std::string& directory) {
   std::vector<std::uint8_t> used;
@@ -404,7 +441,8 @@ std::vector<std::uint8_t> read_mask(const std::string& directory) {
   return used;
 }
 
-Page sections(const ordered_json& result, const std::vector<PageFigure>& figures, const std::vector<std::string>& png) {
+Page sections(const ordered_json& result, const ordered_json& search, const std::vector<PageFigure>& figures,
+              const std::vector<std::string>& png) {
   Page page;
   const auto section = [&](const char* name, const char* layout = "figures") {
     return figures_html(figures, png, name, layout);
@@ -415,6 +453,7 @@ Page sections(const ordered_json& result, const std::vector<PageFigure>& figures
   page.add("image", "Data and model", section("image"));
   page.add("planes", "Lens and source", section("planes"));
   page.add("mass", "Mass", titled("Smooth model", section("smooth")) + titled("Network", section("network")));
+  page.add("search", "Is there a perturber?", search_html(search, section("search")));
   page.add("truth", "Against the truth", section("truth"));
   page.add("fit", "Fit", section("fit", "figures wide"));
   const ordered_json& uncertainties = member(result, "uncertainties");
@@ -448,13 +487,15 @@ std::vector<std::string> write_report(const ReportContent& content, const std::s
     throw InvalidInput(in(directory, "result.json") + ": damaged, expected the results of a fit");
   std::vector<PageFigure> figures;
   DrawnPictures drawn;
-  if (content.fit) {
-    figures = page_figures(*content.fit, content.curves);
+  if (content.fit) figures = page_figures(*content.fit, content.curves);
+  if (content.search)
+    for (PageFigure& figure : page_figures(*content.search)) figures.push_back(std::move(figure));
+  if (!figures.empty()) {
     std::vector<Picture> pictures;
     for (const PageFigure& figure : figures) pictures.push_back(figure.picture);
     drawn = draw_in_memory(pictures);
   }
-  const Page page = sections(result, figures, drawn.png);
+  const Page page = sections(result, ordered_json::parse(content.detect_json, nullptr, false), figures, drawn.png);
 
   std::string title = text_of(member(result, "config"), "title");
   if (title.empty()) title = "Fit of a gravitational lens";
@@ -475,10 +516,9 @@ std::vector<std::string> write_report(const ReportContent& content, const std::s
 
 std::vector<std::string> write_report(const std::string& directory, int threads) {
   const std::string path = in(directory, "result.json");
-  std::ifstream file(path);
-  if (!file) throw InvalidInput(path + ": cannot be read, expected the results of a fit");
+  if (!std::ifstream(path)) throw InvalidInput(path + ": cannot be read, expected the results of a fit");
   ReportContent content;
-  content.result_json.assign(std::istreambuf_iterator<char>(file), {});
+  content.result_json = content_of(path);
   // Without the other files the page has no pictures, and says so.
   try {
     content.fit = read_fitted_maps(directory);
@@ -490,6 +530,14 @@ std::vector<std::string> write_report(const std::string& directory, int threads)
     }
   } catch (const InvalidInput& error) {
     content.problems.push_back(std::string("No pictures: ") + error.what());
+  }
+  if (const std::optional<std::string> search = directory_of_search(directory)) {
+    content.detect_json = content_of(in(*search, "detect.json"));
+    try {
+      content.search = read_search_maps(in(*search, "detect.fits"));
+    } catch (const InvalidInput& error) {
+      content.problems.push_back(std::string("No pictures of the search: ") + error.what());
+    }
   }
   return write_report(content, directory);
 }

@@ -16,6 +16,8 @@ struct ReportContent {
   std::optional<FittedMaps> fit;      ///< without it, the page has no pictures
   CriticalCurves curves;              ///< over image and source
   std::vector<std::string> problems;  ///< what is missing and why, for the head of the page
+  std::string detect_json = {};       ///< the content of detect.json; "" = no search
+  std::optional<SearchMaps> search = {};
 };
 
 /// Writes DIRECTORY/report.html. It fits a phone as well as a wide screen, on white and on black. What result.json does

@@ -29,7 +29,8 @@ constexpr const char* kFiles[] = {"result.fits",
                                   "result.json"};
 constexpr const char* kNetworks[] = {kPotentialNetwork, kSourceNetwork, kLensLightNetwork};
 /// Files that later commands make from the results: out of date when the results change.
-constexpr const char* kDerived[] = {"report.html", "lenstronomy.json", "lenstronomy.fits", "evaluate.fits"};
+constexpr const char* kDerived[] = {"report.html", "lenstronomy.json", "lenstronomy.fits", "evaluate.fits",
+                                    "detect.json", "detect.fits",      "mocks.json"};
 
 void sync_directory(const std::string& dir) {
   const int descriptor = open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
