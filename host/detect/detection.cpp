@@ -27,7 +27,7 @@ constexpr double kLeastScale = 0.05, kMostScale = 2;  ///< its bounds, of theta_
 constexpr int kSectors = 4;                           ///< of the arcs that are held out, one after the other
 constexpr int kDraws = 10000;
 constexpr double kFalse = 0.05;  ///< share of false positives that the limits allow
-constexpr int kStepsOfMock = 12;
+constexpr int kStepsOfMock = 12, kStepsOfSector = 6;
 constexpr double kNoiseError = 1.04;  ///< reduced χ² of noise that is known to 2 %
 constexpr double kSigmasOfChi2 = 3;
 constexpr const char* kWithMultipoles = "SIS and multipoles 3 and 4";
@@ -217,9 +217,21 @@ class Detector {
       if (near || taken.size() == kCandidates) continue;
       taken.push_back(cell);
       const auto k = static_cast<std::size_t>(lattice_.index[static_cast<std::size_t>(cell)]);
-      found_.candidates.push_back(
-          {angle_ * lattice_.places[k], -minus, map_.mass(k) * angle_, found_.seen * map_.sigma(k) * angle_});
+      place_.push_back(k);
+      found_.candidates.push_back(candidate(map_, k));
     }
+  }
+
+  Candidate candidate(const PerturberMap& map, std::size_t k) const {
+    return {angle_ * lattice_.places[k], map.significance(k), map.mass(k) * angle_,
+            found_.seen * map_.sigma(k) * angle_};
+  }
+
+  static std::size_t highest_place(const PerturberMap& map) {
+    std::size_t best = 0;
+    for (std::size_t k = 1; k < map.places.size(); ++k)
+      if (map.significance(k) > map.significance(best)) best = k;
+    return best;
   }
 
   /// What a perturber that is free to move over the whole image has at most, and where it begins.
@@ -323,18 +335,24 @@ class Detector {
 
   void find_alternatives() {
     if (found_.candidates.empty()) return;
-    std::vector<std::pair<Weighed, const Candidate*>> single;
-    for (const Candidate& candidate : found_.candidates)
-      single.emplace_back(weigh("SIS", smooth_, {sis(candidate)}), &candidate);
-    std::stable_sort(single.begin(), single.end(), [](const auto& a, const auto& b) {
-      return a.first.result.evidence_gain > b.first.result.evidence_gain;
-    });
+    std::vector<Weighed> single{weigh("SIS", smooth_, {sis(found_.candidates[0])})};
+    PerturberMap left = map_of(single[0].fit);
+    for (std::size_t k = 1; k < found_.candidates.size(); ++k)
+      if (left.significance(place_[k]) > kCandidate)
+        single.push_back(weigh("SIS", smooth_, {sis(found_.candidates[k])}));
+    const auto better = [](const Weighed& a, const Weighed& b) {
+      return a.result.evidence_gain > b.result.evidence_gain;
+    };
+    const auto first = std::min_element(single.begin(), single.end(), better);
+    if (first != single.begin()) left = map_of(first->fit);
+    std::stable_sort(single.begin(), single.end(), better);
     std::vector<Alternative>& all = found_.alternatives;
-    for (const auto& [weighed, candidate] : single) all.push_back(weighed.result);
-    const Explanation& best = single[0].first.fit;
+    for (const Weighed& weighed : single) all.push_back(weighed.result);
+    const Explanation& best = single[0].fit;
     const LensComponent& at = best.model.lens.back();
     all.push_back(weigh("point mass", smooth_, {point_mass(at)}).result);
-    if (single.size() > 1) all.push_back(weigh("two SIS", best, {sis(*single[1].second)}).result);
+    if (const std::size_t second = highest_place(left); left.significance(second) > kCandidate)
+      all.push_back(weigh("two SIS", best, {sis(candidate(left, second))}).result);
     if (!(main_.theta_E > 0)) return;
     all.push_back(weigh("truncated NFW", smooth_, {truncated_nfw(at)}).result);
     const Weighed bare = weigh(kMultipoles, smooth_, multipoles({3, 4}, {}, true));
@@ -378,7 +396,7 @@ class Detector {
       problem.regularization.source_gradient /= share;
       problem.regularization.source_curvature /= share;
       const std::vector<double> predicted =
-          image_of(explain("held out", problem, {.steps = kStepsOfMock, .tolerance = 3e-4}, pool_, interrupted_));
+          image_of(explain("held out", problem, {.steps = kStepsOfSector, .tolerance = 3e-3}, pool_, interrupted_));
       for (std::size_t i = 0; i < predicted.size(); ++i) {
         if (!o.mask[i] || !problem.held_out[i]) continue;
         const double residual = (predicted[i] - o.image[i]) / o.noise[i];
@@ -419,6 +437,7 @@ class Detector {
   Lattice lattice_;
   MainLens main_;
   PerturberMap map_;
+  std::vector<std::size_t> place_;  ///< of the candidates
   Detection found_;
 };
 
