@@ -25,7 +25,6 @@ enum class Next {
 /// block of a system decides what follows.
 /// @param trainable  [n], or null: all are moved
 /// @param partial    [systems][blocks]
-/// Four blocks per multiprocessor: with a free choice ptxas takes 40 registers and spills.
 template <class Real>
 __global__ void __launch_bounds__(kThreads, 4)
     gradient_norm_kernel(const int* list, Real* gradient, std::size_t parameter_stride, std::size_t n,

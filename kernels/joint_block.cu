@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kThreads) panel_kernel(Lower m, std::size_t be
 /// still read it in y.
 /// @param solve  false: the tile's part of y is the solution
 template <bool kTransposed>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     substitute_kernel(Lower m, std::size_t begin, int width, std::size_t first, std::size_t end, double* y,
                       double* solved, int columns, bool solve) {
   __shared__ double tile[kPanel][kPanel + 1], part[kRightSides][kPanel];

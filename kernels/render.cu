@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 /// Free source pixels and, of scenes that are not unpacked, free scalars: from the flat vectors into the tables.
 /// @param n_scalars  scenes.n_free, or 0 where every block unpacks them
 template <class Real>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     place_kernel(const int* list, SceneArrays<Real> scenes, const Real* parameters, int n_scalars,
                  const int* free_pixels, int n_pixels, Real* table, Real* pixels) {
   const int system = system_of_row(list, blockIdx.y), stride = static_cast<int>(gridDim.x * blockDim.x);

@@ -48,10 +48,12 @@ foreach(row "| kernel | static shared, bytes | budget | sm_80 | sm_90 | sm_100 |
   endif()
 endforeach()
 expect("${thin}${spills}" "${budget}" "wide, sm_90: 24 bytes spilled")
+expect("${thin}${spills}" "40 thin\n210+24 wide\n" "")
+expect("${thin}${spills}" "40 thin\n210+23 wide\n" "wide, sm_90: 24 bytes spilled")
 expect("${thin}${wide}${wide_on_hopper}" "40 thin\n205 wide\n" "wide, sm_90: 210 registers, budget 205")
 expect("${thin}${wide}" "40 thin\n" "wide: no budget")
 expect("${thin}" "${budget}" "wide: a budget without kernel")
-expect("${thin}" "forty thin\n" "expected '<registers> <beginning of the kernel's name>'")
+expect("${thin}" "forty thin\n" "expected '<registers>[+<bytes spilled>] <beginning of the kernel's name>'")
 expect("" "${budget}" "")  # PTX only
 
 # The launcher keeps the report and passes the rest on, also through another launcher (here `cmake -E env`).
