@@ -198,33 +198,29 @@ class Training {
     copy(values.data(), place.width, place.data, place.row_stride, place, cudaMemcpyDeviceToHost);
     return values;
   }
-  /// A field of all systems: one copy, or one per system where it has gaps.
+  /// A field of all systems: one copy, or one per system where the stages hold sub-pixels.
   void upload(Field field, const std::vector<Real>& values) {
     const std::size_t size = place_of(field, 0).size();
     EINFIELD_REQUIRE(values.size() == size * sizes_.systems, "a field of " + std::to_string(size * sizes_.systems) +
                                                                  " values of all systems cannot take " +
                                                                  std::to_string(values.size()));
-    if (has_gaps(field)) {
-      for (std::size_t i = 0; i < sizes_.systems; ++i)
-        upload(field, i, {values.data() + i * size, values.data() + (i + 1) * size});
-    } else {
-      const Place first = place_of(field, 0);
-      copy(first.data, values.size(), values.data(), values.size(), {first.data, values.size(), 1, 0},
-           cudaMemcpyHostToDevice);
+    if (const std::optional<Place> all = place_of_all(field)) {
+      copy(all->data, all->row_stride, values.data(), all->width, *all, cudaMemcpyHostToDevice);
+      return;
     }
+    for (std::size_t i = 0; i < sizes_.systems; ++i)
+      upload(field, i, {values.data() + i * size, values.data() + (i + 1) * size});
   }
   std::vector<Real> download(Field field) {
     const std::size_t size = place_of(field, 0).size();
     std::vector<Real> values(size * sizes_.systems);
-    if (has_gaps(field)) {
-      for (std::size_t i = 0; i < sizes_.systems; ++i) {
-        const std::vector<Real> one = download(field, i);
-        std::copy(one.begin(), one.end(), values.begin() + static_cast<std::ptrdiff_t>(i * size));
-      }
-    } else {
-      const Place first = place_of(field, 0);
-      copy(values.data(), values.size(), first.data, values.size(), {first.data, values.size(), 1, 0},
-           cudaMemcpyDeviceToHost);
+    if (const std::optional<Place> all = place_of_all(field)) {
+      copy(values.data(), all->width, all->data, all->row_stride, *all, cudaMemcpyDeviceToHost);
+      return values;
+    }
+    for (std::size_t i = 0; i < sizes_.systems; ++i) {
+      const std::vector<Real> one = download(field, i);
+      std::copy(one.begin(), one.end(), values.begin() + static_cast<std::ptrdiff_t>(i * size));
     }
     return values;
   }
@@ -506,8 +502,14 @@ class Training {
     }
     throw InvalidInput("an unknown field");
   }
-  /// Whether the systems' arrays of a field do not follow one another.
-  bool has_gaps(Field field) const { return on_subpixels(field) || place_of(field, 0).rows > 1; }
+  /// A field of all systems, whose rows lie at one distance; nothing for a field on sub-pixels.
+  std::optional<Place> place_of_all(Field field) const {
+    if (on_subpixels(field)) return std::nullopt;
+    Place all = place_of(field, 0);
+    if (sizes_.systems > 1 && place_of(field, 1).data != all.data + all.rows * all.row_stride) return std::nullopt;
+    all.rows *= sizes_.systems;
+    return all;
+  }
   /// Whether the stages hold this field on sub-pixels; it is copied by way of pixels().
   bool on_subpixels(Field field) const {
     return psf_supersampling_ > 1 && (field == Field::image || field == Field::image_bar);

@@ -152,6 +152,9 @@ void check_contents() {
     for (const Field field : {Field::potential, Field::deflection, Field::image, Field::model, Field::model_bar,
                               Field::image_bar, Field::deflection_bar, Field::gradient})
       expect_close(cuda->download(field, 0), cpu->download(field, 0), kTolerance, "a field");
+    const StepState on_cuda = cuda->state(0), on_cpu = cpu->state(0);
+    EXPECT_NEAR(on_cuda.loss, on_cpu.loss, kTolerance * on_cpu.loss);
+    EXPECT_NEAR(on_cuda.regularization, on_cpu.regularization, kTolerance * on_cpu.loss);
     const NetworkFields<Real> found = cuda->network_fields(0, theta), expected = cpu->network_fields(0, theta);
     expect_close(found.potential, expected.potential, kTolerance, "potential");
     expect_close(found.deflection, expected.deflection, kTolerance, "deflection");
