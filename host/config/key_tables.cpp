@@ -148,7 +148,8 @@ Keys observation_keys(ObservationConfig& o, bool need_image) {
        {"noise_floor", &o.noise_floor, "least 1 sigma of a pixel: smaller noise is replaced by it", at_least(0),
         "image unit"},
        {"noise_correlation", &o.noise_correlation,
-        "kernel of the correlation of two pixels' noise by their offset, of odd size, 1 in the middle"},
+        "kernel of the correlation of two pixels' noise by their offset, of odd size, 1 in the middle; "
+        "levenberg_marquardt and uncertainties whiten the Jacobian with it, on the CPU"},
        {"measure_noise_correlation", &o.measure_noise_correlation,
         "measure that kernel in the blank sky of the image, for offsets of up to 3 pixels, and scale the noise to the "
         "scatter of the sky"},
