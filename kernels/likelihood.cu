@@ -93,7 +93,7 @@ __device__ double correlated_sum(const CorrelatedView<Real>& view, const double*
 /// Replaces loss, χ² and cotangent by those of correlated noise: R y = r by conjugate gradients, a block per system.
 /// Every pixel belongs to one thread; others read it only as a neighbor in p.
 template <class Real>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, 2)
     correlated_likelihood_kernel(const int* list, CorrelatedView<Real> view, StepState* states) {
   const int row_system = system_of_row(list, blockIdx.x);
   if (row_system < 0) return;
