@@ -169,7 +169,7 @@ void expect_cheap(OptimizerKind optimizer, StopRule rule, int count) {
   EXPECT_LE(full.copies - brief.copies, 3 * (looks + 1));
   // Per system and look: 16 records with their heads and free parameters, and the progress. L-BFGS hands over its pairs
   // at the end.
-  const long pairs = optimizer == OptimizerKind::lbfgs ? settings(optimizer, rule, 1).memory : 0,
+  const long pairs = optimizer == OptimizerKind::lbfgs ? settings(optimizer, rule, 1).stages[0].memory : 0,
              size = static_cast<long>(backend->layout().size());
   EXPECT_LE(full.bytes - brief.bytes,
             count * ((looks + 1) * 2048 + pairs * 2 * size * static_cast<long>(sizeof(float))));
