@@ -82,8 +82,7 @@ bool same_grids(const std::vector<PixelGrid>& a, const std::vector<PixelGrid>& b
   });
 }
 
-/// Shrinks a grid to the part of another one, for the same component, whose pixels are bright, with some room around
-/// it.
+/// Shrinks a grid to the bright part of another grid of the same component, with some room around it.
 PixelGrid around_source(PixelGrid grid, int nx, int ny, const PixelGrid& old, const double* pixels) {
   const double limit = kBright * *std::max_element(pixels, pixels + static_cast<std::ptrdiff_t>(nx) * ny);
   Vec2<double> low{kInfinity, kInfinity}, high{-kInfinity, -kInfinity};
