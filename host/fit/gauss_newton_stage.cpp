@@ -83,19 +83,18 @@ bool same_grids(const std::vector<PixelGrid>& a, const std::vector<PixelGrid>& b
 }
 
 /// Shrinks a grid to the bright part of another grid of the same component, with some room around it.
-PixelGrid around_source(PixelGrid grid, int nx, int ny, const PixelGrid& old, const double* pixels) {
-  const double limit = kBright * *std::max_element(pixels, pixels + static_cast<std::ptrdiff_t>(nx) * ny);
+PixelGrid around_source(PixelGrid grid, const PixelGrid& old, const double* pixels) {
+  const Grid places{old.nx, old.ny, old.pixel_scale, old.center_x, old.center_y, 1};
+  const double limit = kBright * *std::max_element(pixels, pixels + places.n_pixels());
   Vec2<double> low{kInfinity, kInfinity}, high{-kInfinity, -kInfinity};
-  for (int iy = 0; iy < ny; ++iy)
-    for (int ix = 0; ix < nx; ++ix)
-      if (pixels[iy * nx + ix] > limit) {
-        const double x = old.center_x + (ix - 0.5 * (nx - 1)) * old.pixel_scale,
-                     y = old.center_y + (iy - 0.5 * (ny - 1)) * old.pixel_scale;
-        low = {std::min(low.x, x), std::min(low.y, y)};
-        high = {std::max(high.x, x), std::max(high.y, y)};
-      }
-  const double scale =
-      std::max((high.x - low.x) / nx, (high.y - low.y) / ny) * (1 + 2 * kRoom) + 2 * old.pixel_scale / std::min(nx, ny);
+  for (int i = 0; i < places.n_pixels(); ++i) {
+    if (!(pixels[i] > limit)) continue;
+    const Vec2<double> at = places.pixel(i);
+    low = {std::min(low.x, at.x), std::min(low.y, at.y)};
+    high = {std::max(high.x, at.x), std::max(high.y, at.y)};
+  }
+  const double scale = std::max((high.x - low.x) / old.nx, (high.y - low.y) / old.ny) * (1 + 2 * kRoom) +
+                       2 * old.pixel_scale / std::min(old.nx, old.ny);
   if (!(scale > 0 && scale < grid.pixel_scale)) return grid;
   grid.pixel_scale = scale;
   grid.center_x = (low.x + high.x) / 2;
@@ -115,8 +114,7 @@ void place_grids(Problem& problem, std::vector<double>& x, bool around_sources =
   for (std::size_t c = 0; c < grids.size(); ++c) {
     const LightComponent& light = problem.model.source[c];
     if (!light.pixels_free) continue;
-    if (around_sources && light.follows_rays)
-      grids[c] = around_source(grids[c], light.grid.nx, light.grid.ny, light.grid, pixels);
+    if (around_sources && light.follows_rays) grids[c] = around_source(grids[c], light.grid, pixels);
     pixels += light.pixels.size();
   }
   set_grids(problem, x, grids);

@@ -13,6 +13,7 @@
 #include "host/cpu/network.hpp"
 #include "host/cpu/network_jacobian.hpp"
 #include "host/cpu/rays.hpp"
+#include "host/fields/lens_fields.hpp"
 #include "host/files/memory.hpp"
 #include "host/model/scene_tables.hpp"
 
@@ -38,12 +39,7 @@ class ResidualJacobian {
     const double doubles = static_cast<double>(samples_) * static_cast<double>(layout.size());
     require_memory((f_ == 1 ? 1 : 2) * sizeof(double) * doubles, "the Jacobian");
     tables_.place(flat.data() + layout.n_network);
-    theta_.resize(2 * n_rays_);
-    for (std::size_t i = 0; i < n_rays_; ++i) {
-      const Vec2<double> at = grid_.ray(static_cast<int>(i));
-      theta_[i] = at.x;
-      theta_[n_rays_ + i] = at.y;
-    }
+    theta_ = ray_positions(grid_);
     deflection_.assign(2 * n_rays_, 0.0);
     if (problem.model.network)
       CpuNetwork<double>(*problem.model.network, grid_.n_rays(), pool, 0)
